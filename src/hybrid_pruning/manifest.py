@@ -1,0 +1,156 @@
+"""Utterance records and their TSV files: what every stage after `prepare` reads."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import atomic_write
+
+REQUIRED = ("utt_id", "path", "label")
+UNKNOWN = "-"
+
+
+class Label(StrEnum):
+    """Human speech or a fake; the strings are those of the corpora's own key files."""
+
+    BONAFIDE = "bonafide"
+    SPOOF = "spoof"
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One recording and what is known of it; `-` stands for what is not known.
+
+    Args:
+        utt_id: unique within its manifest.
+        path: the audio file.
+        label: bona fide or spoof.
+        speaker: the speaker's name in the corpus.
+        attack: the spoofing system; `-` for bona fide speech.
+        codec: the codec the recording went through.
+        source: the data set it was taken from.
+        seconds: its duration in seconds; nan where not known.
+    """
+
+    utt_id: str
+    path: Path
+    label: Label
+    speaker: str = UNKNOWN
+    attack: str = UNKNOWN
+    codec: str = UNKNOWN
+    source: str = UNKNOWN
+    seconds: float = float("nan")
+
+
+COLUMNS = tuple(field.name for field in fields(Utterance))
+
+
+def read_manifest(path: str | Path) -> list[Utterance]:
+    """Read a manifest; audio paths are relative to the folder the manifest lies in.
+
+    Args:
+        path: a TSV file whose header names at least utt_id, path and label; other columns than ours are ignored.
+
+    Raises:
+        InputError: the file is missing or empty, a column is missing, a row is malformed, or an utt_id stands twice.
+    """
+    path = Path(path)
+    utterances: list[Utterance] = []
+    first_line: dict[str, int] = {}
+    for line, row in read_rows(path, REQUIRED):
+        utterance = _parse(row, path, line)
+        if utterance.utt_id in first_line:
+            raise InputError(
+                f"{path}:{line}: utt_id '{utterance.utt_id}' already stands in line {first_line[utterance.utt_id]}; "
+                "ids must be unique"
+            )
+        first_line[utterance.utt_id] = line
+        utterances.append(utterance)
+    if not utterances:
+        raise InputError(f"{path}: no utterances below the header")
+    return utterances
+
+
+def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
+    """Write a manifest atomically; audio paths below its folder are written relative to it."""
+    path = Path(path)
+    with atomic_write(path) as handle:
+        writer = csv.writer(handle, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
+        writer.writerow(COLUMNS)
+        for utterance in utterances:
+            writer.writerow([_cell(utterance, column, path.parent) for column in COLUMNS])
+
+
+def read_rows(path: Path, required: tuple[str, ...]) -> Iterable[tuple[int, dict[str, str]]]:
+    """Yield (line number, row) of a TSV file whose header holds the required columns.
+
+    Raises:
+        InputError: the file is missing, not UTF-8 text, lacks a column, or has a row of another length.
+    """
+    try:
+        handle = path.open(encoding="utf-8", newline="")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    with handle:
+        reader = csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE)
+        try:
+            header = next(reader, [])
+            missing = [column for column in required if column not in header]
+            if missing:
+                raise InputError(
+                    f"{path}:1: column '{missing[0]}' is missing; the header needs "
+                    f"{', '.join(required)}, separated by tabs, and has: {', '.join(header) or 'nothing'}"
+                )
+            for cells in reader:
+                if not any(cells):
+                    continue
+                if len(cells) != len(header):
+                    raise InputError(
+                        f"{path}:{reader.line_num}: {len(cells)} columns, expected {len(header)} "
+                        "as in the header, separated by tabs"
+                    )
+                yield reader.line_num, dict(zip(header, cells, strict=True))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: is not UTF-8 text; is this a table?") from error
+
+
+def _parse(row: dict[str, str], path: Path, line: int) -> Utterance:
+    for column in REQUIRED:
+        if not row[column]:
+            raise InputError(f"{path}:{line}: column '{column}' is empty")
+    if row["label"] not in list(Label):
+        raise InputError(f"{path}:{line}: label '{row['label']}', expected {' or '.join(Label)}")
+    known = {name: row[name] for name in ("speaker", "attack", "codec", "source") if row.get(name)}
+    return Utterance(
+        utt_id=row["utt_id"],
+        path=path.parent / row["path"],
+        label=Label(row["label"]),
+        seconds=_seconds(row.get("seconds", ""), path, line),
+        **known,
+    )
+
+
+def _seconds(text: str, path: Path, line: int) -> float:
+    if text in ("", UNKNOWN):
+        return float("nan")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if seconds < 0:
+        raise InputError(f"{path}:{line}: seconds '{text}', expected a duration in seconds or '{UNKNOWN}'")
+    return seconds
+
+
+def _cell(utterance: Utterance, column: str, folder: Path) -> str:
+    value = getattr(utterance, column)
+    if column == "path":
+        value = Path(value).absolute()
+        folder = folder.absolute()
+        return str(value.relative_to(folder) if value.is_relative_to(folder) else value)
+    if column == "seconds":
+        return UNKNOWN if value != value else f"{value:.3f}"
+    return str(value)
