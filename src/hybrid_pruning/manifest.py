@@ -1,6 +1,7 @@
 """Utterance records and their TSV files: what every stage after `prepare` reads."""
 
 import csv
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -152,5 +153,5 @@ def _cell(utterance: Utterance, column: str, folder: Path) -> str:
         folder = folder.absolute()
         return str(value.relative_to(folder) if value.is_relative_to(folder) else value)
     if column == "seconds":
-        return UNKNOWN if value != value else f"{value:.3f}"
+        return UNKNOWN if math.isnan(value) else f"{value:.3f}"
     return str(value)

@@ -1,0 +1,36 @@
+"""Structured pruning from one declarative plan: gates, masks, exact counting and real shrinking. Imports torch only."""
+
+from .adapters import UNITS, plan_for
+from .attach import attach, detach
+from .budget import Accounting, Budget, Constraint, budget
+from .gate import Gate, Gates
+from .lagrangian import Lagrangian, Schedule, scheduled_target
+from .plan import Cut, Kept, Plan, PlanError, Role, Slot, Work
+from .select import check_target
+from .shrink import narrow, shrink
+
+__all__ = [
+    "UNITS",
+    "Accounting",
+    "Budget",
+    "Constraint",
+    "Cut",
+    "Gate",
+    "Gates",
+    "Kept",
+    "Lagrangian",
+    "Plan",
+    "PlanError",
+    "Role",
+    "Schedule",
+    "Slot",
+    "Work",
+    "attach",
+    "budget",
+    "check_target",
+    "detach",
+    "narrow",
+    "plan_for",
+    "scheduled_target",
+    "shrink",
+]

@@ -1,0 +1,101 @@
+"""Plan -> masked weights, on and off again.
+
+Masks go on the weights of whatever consumes a unit, through torch's parametrisations: hooks on activations miss
+weights that go straight into a functional call, as those of transformers' WavLM attention do.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import reduce
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from .adapters import plan_for
+from .budget import Accounting
+from .gate import DROP_RATE, Gate, Gates
+from .plan import Cut, Plan, PlanError, Role, along, owner
+
+
+class Mask(nn.Module):
+    """Multiplies one weight by the gates of every cut that scales or silences it."""
+
+    def __init__(self, gates: list[tuple[Gate, Cut]]) -> None:
+        super().__init__()
+        self.gates = gates  # in a list, so that gates are no part of the masked model and its state dict
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the masked weight, same shape."""
+        factors = [self._factor(gate, cut, weight.dim()) for gate, cut in self.gates]
+        return weight * reduce(torch.mul, factors).to(weight.dtype)
+
+    def _factor(self, gate: Gate, cut: Cut, dims: int) -> torch.Tensor:
+        value = gate.value(self.training)
+        if cut.role is Role.HARD:
+            value = (value != 0).to(value.dtype)
+        return along(value, cut, dims)
+
+
+def attach(
+    model: nn.Module,
+    units: Iterable[str] | None = None,
+    *,
+    plan: Plan | None = None,
+    drop_rate: float | Mapping[str, float] = DROP_RATE,
+    seed: int = 0,
+    seconds: float = 4.0,
+) -> Gates:
+    """Put gates on a model's weights; the model then computes with its sampled (training) or soft (eval) gates.
+
+    Args:
+        model: a backbone; it is changed in place and keeps its own parameters.
+        units: the kinds of units to prune; None for all the plan has.
+        plan: what can be cut; None for the plan of the model's family.
+        drop_rate: how likely units start shut, one number or one per kind.
+        seed: of the gates' noise.
+        seconds: the audio length that MACs are counted for; used where `plan` is None.
+
+    Returns:
+        The gates, a module of their own: train them with an optimiser of their own.
+
+    Raises:
+        PlanError: the plan does not fit the model, or gates are attached already.
+    """
+    if any(isinstance(module, Mask) for module in model.modules()):
+        raise PlanError("gates are attached to this model already; detach() them first")
+    plan = plan_for(model, seconds) if plan is None else plan
+    plan = plan if units is None else plan.only(units)
+    gates = Gates(plan, Accounting(model, plan), drop_rate, seed)
+    gates.to(next(model.parameters()).device)
+    for name, cuts in plan.cuts_by_tensor().items():
+        masks = [(gates[slot.name], cut) for slot, cut in cuts if cut.role is not Role.DROP]
+        if masks:
+            module, attribute = owner(model, name)
+            if parametrize.is_parametrized(module) and not _is_masked(module):
+                raise PlanError(f"{name}: its module is parametrised by something else; gates cannot be added")
+            mask = Mask(masks).train(module.training)
+            # unsafe skips torch's trial run, which would need a sample
+            parametrize.register_parametrization(module, attribute, mask, unsafe=True)
+    return gates
+
+
+def detach(model: nn.Module) -> None:
+    """Take all masks off again; the model is the plain one it was, with the weights it has now.
+
+    torch's own remove_parametrizations edits the class, which a copied module shares with the gated original.
+    """
+    for module in list(model.modules()):
+        if not _is_masked(module):
+            continue
+        chains: dict[str, nn.Module] = dict(module.parametrizations.items())  # type: ignore[union-attr, operator]
+        del module.parametrizations
+        module.__class__ = type(module).__bases__[0]
+        for attribute, chain in chains.items():
+            module.register_parameter(attribute, chain.original)  # type: ignore[arg-type]
+
+
+def _is_masked(module: nn.Module) -> bool:
+    if not parametrize.is_parametrized(module):
+        return False
+    chains = module.parametrizations.values()  # type: ignore[union-attr, operator]
+    return all(isinstance(chain[0], Mask) for chain in chains)

@@ -1,0 +1,207 @@
+"""Hard Concrete gates: what is learnt about each unit, and the values its weights are multiplied by.
+
+Source: Louizos et al., "Learning Sparse Neural Networks through L0 Regularization", ICLR 2018, equations 10-12.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from . import select
+from .budget import Accounting, Budget, Constraint
+from .plan import Kept, Plan, PlanError, Slot
+
+TEMPERATURE = 2 / 3
+STRETCH = (-0.1, 1.1)
+NOISE_EPS = 1e-6
+DROP_RATE = 0.01
+"""How likely a fresh gate is to be shut, before stretching. The recipe starts its FFN neurons at 0.5, which is 10%
+sparsity before the first step; an experiment in dev/LOG.md is why we do not."""
+
+
+def hard_concrete(log_alpha: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Return gate values in [0, 1] from uniform noise in [0, 1], same shape (equations 10 and 11)."""
+    u = uniform.clamp(NOISE_EPS, 1 - NOISE_EPS)
+    concrete = torch.sigmoid((u.log() - (-u).log1p() + log_alpha) / TEMPERATURE)
+    return (concrete * (STRETCH[1] - STRETCH[0]) + STRETCH[0]).clamp(0, 1)
+
+
+def open_probability(log_alpha: torch.Tensor) -> torch.Tensor:
+    """Return the probability that a sampled gate is not 0 (equation 12)."""
+    return torch.sigmoid(log_alpha - TEMPERATURE * math.log(-STRETCH[0] / STRETCH[1]))
+
+
+def soft_value(log_alpha: torch.Tensor) -> torch.Tensor:
+    """Return what an open gate multiplies by in evaluation: sigmoid(0.8 log_alpha / temperature), as in the recipe.
+
+    The floor keeps a unit that is kept against its gate's will different from one that is closed.
+    """
+    return torch.sigmoid(0.8 * log_alpha / TEMPERATURE).clamp_min(1e-6)
+
+
+class Gate(nn.Module):
+    """The gate of one slot.
+
+    Args:
+        slot: the slot it controls.
+        drop_rate: how likely a unit starts shut, in (0, 1).
+
+    Attributes:
+        log_alpha: the learnt parameter, [units] float32; large is open.
+        sampled: the values of the last `Gates.sample()`, or None.
+        pinned: the units that evaluation keeps whatever log_alpha says, or None.
+    """
+
+    def __init__(self, slot: Slot, drop_rate: float = DROP_RATE) -> None:
+        super().__init__()
+        if not 0 < drop_rate < 1:
+            raise PlanError(f"slot '{slot.name}': drop rate {drop_rate} must lie between 0 and 1")
+        self.slot = slot
+        self.log_alpha = nn.Parameter(torch.full((slot.size,), math.log(1 - drop_rate) - math.log(drop_rate)))
+        self.sampled: torch.Tensor | None = None
+        self.pinned: tuple[int, ...] | None = None
+
+    def value(self, training: bool) -> torch.Tensor:
+        """Return the [units] values the weights are multiplied by: sampled in training, deterministic otherwise.
+
+        Raises:
+            RuntimeError: a training forward before the first `Gates.sample()`.
+        """
+        if not training:
+            return self.deterministic()
+        if self.sampled is None:
+            raise RuntimeError(f"gate '{self.slot.name}' has no sample; call gates.sample() once before each step")
+        return self.sampled
+
+    @torch.no_grad()
+    def deterministic(self) -> torch.Tensor:
+        """Return the [units] evaluation values: soft for kept units, 0 for the others."""
+        mask = torch.zeros_like(self.log_alpha)
+        mask[list(self.kept())] = 1
+        return soft_value(self.log_alpha) * mask
+
+    @torch.no_grad()
+    def kept(self) -> tuple[int, ...]:
+        """Return the pinned units, or all but the round(n - E[L0]) with the smallest log_alpha."""
+        if self.pinned is not None:
+            return self.pinned
+        size = self.slot.size
+        closed = round(size - float(open_probability(self.log_alpha).sum()))
+        order = torch.argsort(self.log_alpha, descending=True, stable=True)
+        return tuple(sorted(order[: max(size - closed, self.slot.at_least)].tolist()))
+
+
+class Gates(nn.Module):
+    """All gates of a model: a mapping from slot name to gate.
+
+    Args:
+        plan: the slots.
+        accounting: counts the model under that plan.
+        drop_rate: how likely units start shut, one number or one per unit kind.
+        seed: of the noise, which is a function of (seed, number of samples drawn) alone: every rank draws the same.
+    """
+
+    def __init__(
+        self, plan: Plan, accounting: Accounting, drop_rate: float | Mapping[str, float] = DROP_RATE, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.plan, self.accounting, self.seed = plan, accounting, seed
+        self.draws = 0
+        self._gates: dict[str, Gate] = {}
+        for slot in plan.slots:
+            rate = drop_rate.get(slot.unit, DROP_RATE) if isinstance(drop_rate, Mapping) else drop_rate
+            self._gates[slot.name] = self._register(slot.name, Gate(slot, rate))
+        sizes = [slot.size for slot in plan.slots]
+        self.register_buffer("slot_of", torch.repeat_interleave(torch.tensor(sizes)), persistent=False)
+
+    def __getitem__(self, name: str) -> Gate:
+        if name not in self._gates:
+            raise KeyError(f"no gate '{name}'; there are: {', '.join(self._gates)}")
+        return self._gates[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._gates)
+
+    def __len__(self) -> int:
+        return len(self._gates)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._gates
+
+    def keys(self) -> Sequence[str]:
+        """Return the slot names, in plan order."""
+        return tuple(self._gates)
+
+    def values(self) -> Sequence[Gate]:
+        """Return the gates, in plan order."""
+        return tuple(self._gates.values())
+
+    def items(self) -> Sequence[tuple[str, Gate]]:
+        """Return (slot name, gate) pairs, in plan order."""
+        return tuple(self._gates.items())
+
+    def log_alpha(self) -> torch.Tensor:
+        """Return the [N] log_alpha of all units, in plan order."""
+        return torch.cat([gate.log_alpha for gate in self.values()])
+
+    def sample(self) -> None:
+        """Draw fresh gate values; call once per optimiser micro-step, before the forward pass."""
+        log_alpha = self.log_alpha()
+        generator = torch.Generator().manual_seed((self.seed << 32) + self.draws)
+        uniform = torch.rand(log_alpha.shape, generator=generator).to(log_alpha.device)
+        self.draws += 1
+        sizes = [slot.size for slot in self.plan.slots]
+        for gate, value in zip(self.values(), hard_concrete(log_alpha, uniform).split(sizes), strict=True):
+            gate.sampled = value
+
+    def budget(self) -> Budget:
+        """Return the expected size of the model, with gradients to every log_alpha."""
+        return self.accounting.expected(open_probability(self.log_alpha()), self.slot_of)
+
+    def kept(self, target: float | None = None, constraint: Constraint = "params") -> dict[str, tuple[int, ...]]:
+        """Return the surviving units of every slot.
+
+        Args:
+            target: the sparsity that the exact count has to meet; None rounds each gate on its own.
+            constraint: whether `target` is of parameters or of MACs.
+
+        Raises:
+            PlanError: a target that no choice of units meets, naming the range.
+        """
+        rounded = {name: gate.kept() for name, gate in self.items()}
+        if target is None:
+            return rounded
+        scores = {name: gate.log_alpha.detach().cpu() for name, gate in self.items()}
+        return select.meet_target(self.accounting, rounded, scores, target, constraint)
+
+    def pin(self, kept: Kept | None) -> None:
+        """Make evaluation keep exactly these units; None goes back to each gate's own."""
+        if kept is not None:
+            self.plan.check_kept(kept)
+        for name, gate in self.items():
+            gate.pinned = None if kept is None else tuple(kept[name])
+
+    def soft_values(self) -> dict[str, torch.Tensor]:
+        """Return every slot's [units] soft values, which shrinking folds into the weights."""
+        return {name: soft_value(gate.log_alpha.detach()) for name, gate in self.items()}
+
+    def get_extra_state(self) -> dict[str, int]:
+        """Return the noise's position, saved with the gates so that a resumed run draws what it would have drawn."""
+        return {"seed": self.seed, "draws": self.draws}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Continue the noise where the saved gates left it."""
+        self.seed, self.draws = int(state["seed"]), int(state["draws"])
+
+    def _register(self, name: str, gate: Gate) -> Gate:
+        """Register under the slot's dotted name, so that state-dict keys read ``head.3.log_alpha``."""
+        group, _, leaf = name.rpartition(".")
+        parent: nn.Module = self
+        for part in filter(None, group.split(".")):
+            if part not in parent._modules:
+                parent.add_module(part, nn.Module())
+            parent = parent.get_submodule(part)
+        parent.add_module(leaf, gate)
+        return gate

@@ -1,0 +1,198 @@
+"""What can be cut: a declaration of which slice of which tensor belongs to which gate, checked against the model."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+Kept = Mapping[str, tuple[int, ...]]
+"""Slot name -> the indices of its units that survive, ascending."""
+
+
+class PlanError(ValueError):
+    """The plan and the model do not fit each other; the message names slot, tensor and sizes."""
+
+
+class Role(StrEnum):
+    """What a gate does to a slice while it is still there; every slice vanishes with its unit when shrinking.
+
+    DROP: nothing; the unit is already silenced elsewhere (the producer's rows).
+    SCALE: multiplied by the gate's value, which folds into the weights when shrinking (the consumer's columns).
+    HARD: zeroed whenever the gate is 0, untouched otherwise (in front of a norm, which would see the unit).
+    """
+
+    DROP = "drop"
+    SCALE = "scale"
+    HARD = "hard"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One slice of one tensor.
+
+    Args:
+        tensor: the parameter's name in the model.
+        dim: the dimension the slot's units lie along, or None where the whole tensor lives while any unit lives.
+        role: what the gate does to it before shrinking.
+        block: rows or columns per unit (a head has head_dim of them).
+    """
+
+    tensor: str
+    dim: int | None
+    role: Role
+    block: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place one gate controls.
+
+    Args:
+        name: e.g. ``head.3``.
+        unit: the kind of unit, e.g. ``head``.
+        size: how many units it has.
+        cuts: everything that goes when a unit goes.
+        swap: what else must change in a narrowed model: (model, indices of the kept units) -> None.
+        at_least: units that survive whatever the gate says.
+    """
+
+    name: str
+    unit: str
+    size: int
+    cuts: tuple[Cut, ...]
+    swap: Callable[[nn.Module, tuple[int, ...]], None] | None = None
+    at_least: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Multiply-accumulates without a weight of their own, such as attention's two products.
+
+    Args:
+        macs: how many in the dense model.
+        slots: the slots whose kept fractions they are proportional to.
+    """
+
+    macs: int
+    slots: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All slots of a model, and where its multiply-accumulates come from.
+
+    Args:
+        slots: the places gates control; slots are shrunk in this order.
+        positions: parameter name -> how often each of its weights is used for one utterance.
+        work: multiply-accumulates that have no weights.
+    """
+
+    slots: tuple[Slot, ...]
+    positions: Mapping[str, int] = field(default_factory=dict)
+    work: tuple[Work, ...] = ()
+
+    def only(self, units: Iterable[str]) -> "Plan":
+        """Return the plan with the slots of the given units alone; what has no slot is always kept.
+
+        Raises:
+            PlanError: a unit that no slot has.
+        """
+        units = tuple(units)
+        known = sorted({slot.unit for slot in self.slots})
+        for unit in units:
+            if unit not in known:
+                raise PlanError(f"unit '{unit}' is unknown; this model has: {', '.join(known)}")
+        return replace(self, slots=tuple(slot for slot in self.slots if slot.unit in units))
+
+    def cuts_by_tensor(self) -> dict[str, list[tuple[Slot, Cut]]]:
+        """Return every cut tensor's name with the cuts that touch it."""
+        found: dict[str, list[tuple[Slot, Cut]]] = {}
+        for slot in self.slots:
+            for cut in slot.cuts:
+                found.setdefault(cut.tensor, []).append((slot, cut))
+        return found
+
+    def all_units(self) -> dict[str, tuple[int, ...]]:
+        """Return the kept units of the dense model: all of them."""
+        return {slot.name: tuple(range(slot.size)) for slot in self.slots}
+
+    def check_kept(self, kept: Kept) -> None:
+        """Raise PlanError unless `kept` names every slot, with ascending indices of units that exist."""
+        names = {slot.name for slot in self.slots}
+        if unknown := sorted(set(kept) ^ names):
+            raise PlanError(f"kept units and slots differ at '{unknown[0]}'; every slot needs its list of kept units")
+        for slot in self.slots:
+            units = list(kept[slot.name])
+            if units != sorted(set(units)) or any(not 0 <= unit < slot.size for unit in units):
+                raise PlanError(f"slot '{slot.name}': kept units must be ascending, distinct and below {slot.size}")
+            if len(units) < slot.at_least:
+                raise PlanError(f"slot '{slot.name}': {len(units)} units kept, at least {slot.at_least} must be")
+
+    def check(self, model: nn.Module) -> None:
+        """Raise PlanError unless every cut fits the model's tensors."""
+        names = [slot.name for slot in self.slots]
+        for name in names:
+            if names.count(name) > 1:
+                raise PlanError(f"slot '{name}' is declared twice")
+        for slot in self.slots:
+            for cut in slot.cuts:
+                _check_cut(model, slot, cut)
+        for tensor in self.positions:
+            parameter(model, tensor)
+
+
+def parameter(model: nn.Module, name: str) -> nn.Parameter:
+    """Return a parameter by name, the unmasked one where the module is parametrised.
+
+    Raises:
+        PlanError: there is no such parameter.
+    """
+    module, attribute = owner(model, name)
+    if parametrize.is_parametrized(module, attribute):
+        tensor = module.parametrizations[attribute].original  # type: ignore[index, union-attr]
+    else:
+        tensor = getattr(module, attribute, None)
+    if not isinstance(tensor, nn.Parameter):
+        raise PlanError(f"{name}: the model has no such parameter; is this checkpoint already shrunk?")
+    return tensor
+
+
+def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Return the module that holds the named parameter and the attribute it goes by.
+
+    Raises:
+        PlanError: there is no such module.
+    """
+    path, _, attribute = name.rpartition(".")
+    try:
+        return model.get_submodule(path), attribute
+    except AttributeError as error:
+        raise PlanError(f"{name}: the model has no module '{path}'; is this checkpoint already shrunk?") from error
+
+
+def along(vector: torch.Tensor, cut: Cut, dims: int) -> torch.Tensor:
+    """Shape one value per unit so that it broadcasts along the cut's dimension of a tensor with `dims` dimensions."""
+    if cut.dim is None:
+        return vector
+    shape = [1] * dims
+    shape[cut.dim] = -1
+    return vector.repeat_interleave(cut.block).view(shape)
+
+
+def _check_cut(model: nn.Module, slot: Slot, cut: Cut) -> None:
+    tensor = parameter(model, cut.tensor)
+    if cut.dim is None:
+        if cut.role is not Role.DROP and slot.size != 1:
+            raise PlanError(f"slot '{slot.name}': {cut.tensor} as a whole can only be scaled by a slot of one unit")
+        return
+    if not 0 <= cut.dim < tensor.dim():
+        raise PlanError(f"slot '{slot.name}': {cut.tensor} has {tensor.dim()} dimensions, the cut is along {cut.dim}")
+    found, needed = tensor.shape[cut.dim], slot.size * cut.block
+    if found != needed:
+        raise PlanError(
+            f"slot '{slot.name}': {cut.tensor} has {found} entries along dimension {cut.dim}, "
+            f"{slot.size} units x {cut.block} need {needed}; is this checkpoint already shrunk?"
+        )

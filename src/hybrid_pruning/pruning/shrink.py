@@ -1,0 +1,107 @@
+"""Plan + kept units -> narrow modules: the masked model's function in a smaller model.
+
+Whatever a gate multiplied is folded into the weights; nothing is approximated (masked == shrunk, ARCHITECTURE.md).
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import nn
+
+from .attach import detach
+from .narrow import NarrowLayerNorm
+from .plan import Cut, Kept, Plan, Role, Slot, along, owner, parameter
+
+if TYPE_CHECKING:
+    from .gate import Gates
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def shrink(model: Model, gates: "Gates", kept: Kept | None = None) -> Model:
+    """Return a new, smaller model without gates; the gated one is left as it was.
+
+    Args:
+        model: the model the gates are attached to.
+        gates: what `attach` returned.
+        kept: the units that survive; None for what evaluation keeps now.
+
+    Raises:
+        PlanError: `kept` does not fit the plan.
+    """
+    kept = gates.kept() if kept is None else kept
+    shared = {id(gate): gate for gate in gates.values()}  # copied models must not copy gates and their graphs
+    small = copy.deepcopy(model, shared)
+    detach(small)
+    narrow(small, gates.plan, kept, gates.soft_values())
+    return small
+
+
+def narrow(model: nn.Module, plan: Plan, kept: Kept, values: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Cut a plain model down in place.
+
+    Args:
+        model: the dense model without masks.
+        plan: its slots.
+        kept: slot name -> indices of the units that survive.
+        values: slot name -> [units] gate values that fold into the weights; None where the weights hold them already.
+
+    Raises:
+        PlanError: plan, kept units and model do not fit each other.
+    """
+    plan.check(model)
+    plan.check_kept(kept)
+    for name, cuts in plan.cuts_by_tensor().items():
+        _cut_tensor(model, name, cuts, kept, values)
+    for slot in plan.slots:
+        if slot.swap is not None:
+            slot.swap(model, tuple(kept[slot.name]))
+
+
+@torch.no_grad()
+def _cut_tensor(
+    model: nn.Module,
+    name: str,
+    cuts: list[tuple[Slot, Cut]],
+    kept: Kept,
+    values: Mapping[str, torch.Tensor] | None,
+) -> None:
+    module, attribute = owner(model, name)
+    old = parameter(model, name)
+    tensor = old.detach()
+    for slot, cut in cuts:
+        if cut.role is Role.SCALE and values is not None:
+            tensor = tensor * along(values[slot.name].to(tensor), cut, tensor.dim())
+        if cut.dim is not None:
+            tensor = tensor.index_select(cut.dim, _rows(kept[slot.name], cut.block).to(tensor.device))
+    new = nn.Parameter(tensor.clone(), requires_grad=old.requires_grad)
+    if isinstance(module, nn.LayerNorm) and new.shape != old.shape:
+        module = _narrow_norm(model, name, module)
+    setattr(module, attribute, new)
+    _refit(module)
+
+
+def _rows(kept: tuple[int, ...], block: int) -> torch.Tensor:
+    starts = torch.tensor(kept, dtype=torch.int64) * block
+    return (starts[:, None] + torch.arange(block)).flatten()
+
+
+def _narrow_norm(model: nn.Module, name: str, norm: nn.LayerNorm) -> NarrowLayerNorm:
+    """Put a norm in the place of `norm` that keeps counting its original width."""
+    path = name.rpartition(".")[0]
+    parent, attribute = owner(model, path)
+    small = NarrowLayerNorm(norm.weight, norm.bias, norm.eps, norm.normalized_shape[0])
+    setattr(parent, attribute, small)
+    return small
+
+
+def _refit(module: nn.Module) -> None:
+    """Make a module's own account of its sizes agree with its tensors."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Conv1d):
+        module.out_channels, module.in_channels = module.weight.shape[:2]
+    elif isinstance(module, nn.GroupNorm):
+        module.num_groups = module.num_channels = module.weight.shape[0]
