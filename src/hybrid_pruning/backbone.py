@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel
-from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.pruning.narrow import GatedRelativeAttention, RelativePositionBias
@@ -48,7 +48,7 @@ class Backbone(nn.Module):
         InputError: a model type of another family.
     """
 
-    def __init__(self, model: nn.Module, normalize: bool = False) -> None:
+    def __init__(self, model: Any, normalize: bool = False) -> None:
         super().__init__()
         self.config: Any = model.config
         if self.config.model_type not in FAMILIES:
@@ -98,8 +98,8 @@ class Backbone(nn.Module):
         if self.normalize:
             wave = _normalized(wave, lengths)
         x, lengths = self._convolve(wave.unsqueeze(1), lengths)
-        x = self.feature_projection(x.transpose(1, 2))
-        x = x[0] if isinstance(x, tuple) else x
+        projected: Any = self.feature_projection(x.transpose(1, 2))
+        x = projected[0] if isinstance(projected, tuple) else projected  # HuBERT returns the tensor alone
         mask = None if lengths is None else _mask(lengths, x.shape[1])
         if mask is not None:
             x = x.masked_fill(~mask.unsqueeze(-1), 0.0)  # the positional convolution looks across the end
@@ -117,7 +117,7 @@ class Backbone(nn.Module):
                 x = layer(x)
         return x, lengths
 
-    def _encode(self, x: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
+    def _encode(self, x: Any, mask: torch.Tensor | None) -> list[torch.Tensor]:
         x = x + self.encoder.pos_conv_embed(x)
         if not self.pre_norm:
             x = self.encoder.layer_norm(x)
@@ -125,13 +125,13 @@ class Backbone(nn.Module):
         context: dict[str, Any] = {"attention_mask": None if mask is None else mask[:, None, None, :]}
         if hasattr(self.encoder, "position_bias"):
             context["position_bias"] = self.encoder.position_bias(x.shape[1])
-        states = [x]
+        states: list[Any] = [x]
         for layer in self.encoder.layers:
             if self.gradient_checkpointing and self.training:
                 x = checkpoint(layer, x, use_reentrant=False, **context)
             else:
                 x = layer(x, **context)
-            x = x[0] if isinstance(x, tuple) else x
+            x = x[0] if isinstance(x, tuple) else x  # WavLM's layers hand the position bias on
             states.append(x)
         return states
 

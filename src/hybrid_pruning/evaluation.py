@@ -1,9 +1,11 @@
 """A score file and its key file -> metrics: every id joined exactly, every fault one clear line, a table to read."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass, field
+from math import isfinite
 from pathlib import Path
+from sys import intern
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +15,27 @@ from rich.table import Table
 from hybrid_pruning import metrics
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import UNKNOWN, read_rows
-from hybrid_pruning.metrics import DetectionCost, FloatArray, IntArray
+from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.terminal import console as terminal
 
 Metrics = dict[str, float]
 CM_LABEL = {"bonafide": "bonafide", "target": "bonafide", "nontarget": "bonafide", "spoof": "spoof"}
-BOOTSTRAP_BINS = 8192
-INTERVAL = (2.5, 97.5)
+TITLES = {
+    "eer": "EER %",
+    "min_dcf": "minDCF",
+    "act_dcf": "actDCF",
+    "cllr": "Cllr (bits)",
+    "min_cllr": "minimum Cllr (bits)",
+    "a_dcf": "a-DCF",
+    "min_t_dcf": "min t-DCF",
+    "t_eer": "t-EER %",
+    "min_dcf_0.01": "minDCF (p = 0.01)",
+    "min_dcf_0.05": "minDCF (p = 0.05)",
+    "n_bonafide": "bona fide trials",
+    "n_spoof": "spoof trials",
+    "n_target": "target trials",
+    "n_nontarget": "nontarget trials",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +80,6 @@ SV = Task(
     layouts=(("enrol", "test", "label"), ("label", "enrol", "test"), ("enrol", "test", "gender", "attack", "label")),
     repeats=True,
 )
-SV_COSTS = {f"_{cost.p_target:g}": cost for cost in metrics.VERIFICATION}
 
 
 @dataclass(slots=True)
@@ -107,34 +122,35 @@ class _Faults:
 
     def finish(self) -> None:
         if self.count:
-            more = f" (and {self.count - 1} more such lines)" if self.count > 1 else ""
+            more = f" (and {self.count - 1} more faulty lines)" if self.count > 1 else ""
             raise InputError(self.first + more)
 
 
-def evaluate_track1(scores_path: str | Path, keys_path: str | Path, rounds: int = 0, seed: int = 0) -> Metrics:
+def evaluate_track1(scores_path: str | Path, keys_path: str | Path) -> Metrics:
     """Evaluate a countermeasure: ASVspoof 5, track 1.
 
     Args:
         scores_path: TSV with the columns filename and cm-score; higher means more bona fide, LLRs where calibrated.
         keys_path: TSV with filename and cm-label; or a manifest; or the protocol of ASVspoof 5 (10 or 6 columns) or
             ASVspoof 2019 LA (5 columns).
-        rounds: bootstrap rounds for 95% intervals; 0 for none.
-        seed: of the bootstrap.
 
     Returns:
-        eer, min_dcf, act_dcf (fractions), cllr, min_cllr (bits), n_bonafide, n_spoof; with rounds also each metric's
-        `_low` and `_high`.
+        eer, min_dcf, act_dcf (fractions), cllr, min_cllr (bits), n_bonafide, n_spoof.
 
     Raises:
         InputError: a file cannot be read, ids do not match one to one, or a score or label is not what it must be.
     """
     trials = read_trials(scores_path, keys_path, TRACK1, ("cm-score",))
-    classes = positive, negative = trials.of("cm-score", "bonafide"), trials.of("cm-score", "spoof")
-    result = {name: getattr(metrics, name)(*classes) for name in ("eer", "min_dcf", "act_dcf", "cllr", "min_cllr")} | {
-        "n_bonafide": positive.size,
-        "n_spoof": negative.size,
+    bonafide, spoof = trials.of("cm-score", "bonafide"), trials.of("cm-score", "spoof")
+    return {
+        "eer": metrics.eer(bonafide, spoof),
+        "min_dcf": metrics.min_dcf(bonafide, spoof),
+        "act_dcf": metrics.act_dcf(bonafide, spoof),
+        "cllr": metrics.cllr(bonafide, spoof),
+        "min_cllr": metrics.min_cllr(bonafide, spoof),
+        "n_bonafide": bonafide.size,
+        "n_spoof": spoof.size,
     }
-    return result | _intervals(result, trials, ("bonafide", "spoof"), {"": metrics.ASVSPOOF5}, rounds, seed)
 
 
 def evaluate_track2(scores_path: str | Path, keys_path: str | Path) -> Metrics:
@@ -153,27 +169,26 @@ def evaluate_track2(scores_path: str | Path, keys_path: str | Path) -> Metrics:
     """
     columns = _sasv_columns(Path(scores_path))
     trials = read_trials(scores_path, keys_path, TRACK2, columns)
-    names = ("target", "nontarget", "spoof")
-    result: Metrics = {"a_dcf": metrics.a_dcf(*(trials.of("sasv-score", name) for name in names))}
+    target, nontarget, spoof = (trials.of("sasv-score", name) for name in ("target", "nontarget", "spoof"))
+    result: Metrics = {"a_dcf": metrics.a_dcf(target, nontarget, spoof)}
     if "cm-score" in columns:
         countermeasure = trials.of("cm-score", "target", "nontarget"), trials.of("cm-score", "spoof")
+        verifier = (trials.of("asv-score", name) for name in ("target", "nontarget", "spoof"))
         result["min_t_dcf"] = metrics.t_dcf(*countermeasure)
-        result["t_eer"] = metrics.t_eer(*countermeasure, *(trials.of("asv-score", name) for name in names))
-    return result | {f"n_{name}": trials.of("sasv-score", name).size for name in names}
+        result["t_eer"] = metrics.t_eer(*countermeasure, *verifier)
+    return result | {"n_target": target.size, "n_nontarget": nontarget.size, "n_spoof": spoof.size}
 
 
-def evaluate_sv(scores_path: str | Path, trials_path: str | Path, rounds: int = 0, seed: int = 0) -> Metrics:
+def evaluate_sv(scores_path: str | Path, trials_path: str | Path) -> Metrics:
     """Evaluate speaker verification.
 
     Args:
         scores_path: TSV with the columns enrol, test and score; higher means more the same speaker.
         trials_path: `1 enrol test`, `enrol test target|nontarget`, a TSV with enrol, test and label, or ASVspoof's
             trials without spoofs.
-        rounds: bootstrap rounds for 95% intervals; 0 for none.
-        seed: of the bootstrap.
 
     Returns:
-        eer, min_dcf_0.01, min_dcf_0.05 (fractions), n_target, n_nontarget; with rounds also `_low` and `_high`.
+        eer, min_dcf_0.01, min_dcf_0.05 (fractions), n_target, n_nontarget.
 
     Raises:
         InputError: as in `evaluate_track1`.
@@ -181,11 +196,9 @@ def evaluate_sv(scores_path: str | Path, trials_path: str | Path, rounds: int = 
     trials = read_trials(scores_path, trials_path, SV, ("score",))
     positive, negative = trials.of("score", "target"), trials.of("score", "nontarget")
     result: Metrics = {"eer": metrics.eer(positive, negative)}
-    for suffix, cost in SV_COSTS.items():
-        operating_point = (cost.p_target, cost.cost_miss, cost.cost_false_alarm)
-        result[f"min_dcf{suffix}"] = metrics.min_dcf(positive, negative, *operating_point)
-    result |= {"n_target": positive.size, "n_nontarget": negative.size}
-    return result | _intervals(result, trials, ("target", "nontarget"), SV_COSTS, rounds, seed)
+    for cost in metrics.VERIFICATION:
+        result[f"min_dcf_{cost.p_target:g}"] = metrics.min_dcf(positive, negative, *astuple(cost))
+    return result | {"n_target": positive.size, "n_nontarget": negative.size}
 
 
 def find_warnings(result: Mapping[str, float]) -> list[str]:
@@ -208,20 +221,15 @@ def find_warnings(result: Mapping[str, float]) -> list[str]:
 
 
 def print_table(result: Mapping[str, float], title: str = "", console: Console = terminal) -> None:
-    """Print metrics for a person: error rates in percent, counts with thousands, intervals beside their metric."""
-    with_intervals = any(name.endswith("_low") for name in result)
-    table = Table(title=title or None)
-    table.add_column("metric")
+    """Print metrics for a person: error rates in percent, counts in thousands."""
+    table = Table("metric", title=title or None)
     table.add_column("value", justify="right")
-    if with_intervals:
-        table.add_column("95% interval", justify="right")
     for name, value in result.items():
-        if name.endswith(("_low", "_high")):
-            continue
-        cells = [_title(name), _number(name, value)]
-        if with_intervals and f"{name}_low" in result:
-            cells.append(f"{_number(name, result[f'{name}_low'])} - {_number(name, result[f'{name}_high'])}")
-        table.add_row(*cells)
+        label = TITLES.get(name, name)
+        if name.startswith("n_"):
+            table.add_row(label, f"{value:,.0f}")
+        else:
+            table.add_row(label, f"{100 * value:.3f}" if label.endswith("%") else f"{value:.4f}")
     console.print(table)
 
 
@@ -272,7 +280,7 @@ def _read_keys(path: Path, task: Task) -> _Keys:
                 faults.add(where, f"'{trial}' stands twice; remove one of the lines")
             keys.repeated[trial].append(index)
         keys.classes.append(kind)
-        keys.speakers.append(_speaker(row))
+        keys.speakers.append(intern(_speaker(row)))
     faults.finish()
     return keys
 
@@ -281,8 +289,8 @@ def _key_rows(path: Path, task: Task) -> Iterator[tuple[int, str, str, Mapping[s
     """Yield line, trial name, label and named cells of a key file in any of the task's forms."""
     _, text = next(_lines(path), (1, ""))
     first = text.split("\t")
-    header = next((names for names in task.headers if set(names) & set(first)), None)
-    if header:
+    header = max(task.headers, key=lambda names: len(set(names) & set(first)))
+    if set(header) & set(first):
         trial, label, rows = header[: len(task.trial)], header[-1], read_rows(path, header)
     else:
         trial, label, rows = task.trial, "label", _layout_rows(path, _layout(path, text.split(), task))
@@ -338,7 +346,7 @@ def _read_scores(path: Path, keys_path: Path, task: Task, columns: tuple[str, ..
         taken[index] = 1
         for position, column in enumerate(columns):
             scores[index, position] = value = _score(row[column])
-            if not np.isfinite(value):
+            if not isfinite(value):
                 faults.add(f"{path}:{line}", f"{column} of '{trial}' is '{row[column]}', expected a finite number")
     faults.finish()
     return scores

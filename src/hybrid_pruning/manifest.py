@@ -114,8 +114,8 @@ def read_rows(path: Path, required: tuple[str, ...]) -> Iterable[tuple[int, dict
                         "as in the header, separated by tabs"
                     )
                 yield reader.line_num, dict(zip(header, cells, strict=True))
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: is not UTF-8 text; is this a table?") from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{path}: is no table of UTF-8 text ({error})") from error
 
 
 def _parse(row: dict[str, str], path: Path, line: int) -> Utterance:

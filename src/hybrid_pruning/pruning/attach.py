@@ -6,6 +6,7 @@ weights that go straight into a functional call, as those of transformers' WavLM
 
 from collections.abc import Iterable, Mapping
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import nn
@@ -87,15 +88,19 @@ def detach(model: nn.Module) -> None:
     for module in list(model.modules()):
         if not _is_masked(module):
             continue
-        chains: dict[str, nn.Module] = dict(module.parametrizations.items())  # type: ignore[union-attr, operator]
+        chains: dict[str, Any] = dict(_chains(module))
         del module.parametrizations
         module.__class__ = type(module).__bases__[0]
         for attribute, chain in chains.items():
-            module.register_parameter(attribute, chain.original)  # type: ignore[arg-type]
+            module.register_parameter(attribute, chain.original)
 
 
 def _is_masked(module: nn.Module) -> bool:
     if not parametrize.is_parametrized(module):
         return False
-    chains = module.parametrizations.values()  # type: ignore[union-attr, operator]
-    return all(isinstance(chain[0], Mask) for chain in chains)
+    return all(isinstance(chain[0], Mask) for chain in _chains(module).values())
+
+
+def _chains(module: Any) -> Mapping[str, Any]:
+    """The parametrisations of a module, by the tensor they make."""
+    return module.parametrizations

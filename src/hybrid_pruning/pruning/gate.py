@@ -114,6 +114,7 @@ class Gates(nn.Module):
             rate = drop_rate.get(slot.unit, DROP_RATE) if isinstance(drop_rate, Mapping) else drop_rate
             self._gates[slot.name] = self._register(slot.name, Gate(slot, rate))
         sizes = [slot.size for slot in plan.slots]
+        self.slot_of: torch.Tensor
         self.register_buffer("slot_of", torch.repeat_interleave(torch.tensor(sizes)), persistent=False)
 
     def __getitem__(self, name: str) -> Gate:

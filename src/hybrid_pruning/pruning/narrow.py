@@ -1,6 +1,7 @@
 """The few modules that a shrunk model needs and the dense one does not have."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -89,15 +90,14 @@ class GatedRelativeAttention(nn.Module):
         attention: transformers' WavLMAttention, whose parameters are taken over under their names.
     """
 
-    def __init__(self, attention: nn.Module) -> None:
+    def __init__(self, attention: Any) -> None:
         super().__init__()
         self.q_proj, self.k_proj = attention.q_proj, attention.k_proj
         self.v_proj, self.out_proj = attention.v_proj, attention.out_proj
         self.gru_rel_pos_const = attention.gru_rel_pos_const
         self.gru_rel_pos_linear = attention.gru_rel_pos_linear
-        self.head_dim: int = attention.head_dim  # type: ignore[assignment]
-        self.dropout: float = attention.dropout  # type: ignore[assignment]
-        self.heads = tuple(range(int(attention.num_heads)))  # type: ignore[arg-type]
+        self.head_dim, self.dropout = int(attention.head_dim), float(attention.dropout)
+        self.heads = tuple(range(attention.num_heads))
         self.dense_heads = len(self.heads)
 
     def keep_heads(self, heads: tuple[int, ...]) -> None:

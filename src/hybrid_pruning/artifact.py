@@ -1,0 +1,99 @@
+"""The artifact's files: config.json (what the model is) and model.safetensors (its weights), checked and atomic."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import atomic_write
+
+FORMAT = "hybrid-pruning"
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def write_artifact(folder: Path, config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
+    """Write a model's description and weights; the config comes last, so that a folder with one is complete."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with atomic_write(folder / WEIGHTS, "wb") as handle:
+        handle.write(save(weights))
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "versions": versions()}
+    with atomic_write(folder / CONFIG) as handle:
+        json.dump({**header, **config}, handle, indent=1)
+        handle.write("\n")
+
+
+def is_artifact(folder: str | Path) -> bool:
+    """Whether a folder holds one of our artifacts rather than, say, a transformers model."""
+    try:
+        return bool(json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")).get("format") == FORMAT)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def locate(name_or_path: str | Path) -> Path:
+    """Return the local folder of an artifact, downloading it where a hub id is given.
+
+    Raises:
+        InputError: there is neither such a folder nor such a repository.
+    """
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(snapshot_download(str(name_or_path), allow_patterns=[CONFIG, WEIGHTS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"{name_or_path}: neither a folder here nor a model that could be fetched from the hub"
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read and check an artifact's config.json.
+
+    Raises:
+        InputError: it is missing, no artifact of ours, or written by a newer version.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); is {folder} an exported model?") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid JSON ({error})") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(f"{path}: describes no hybrid-pruning artifact; export a run to get one")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format version {config.get('format_version')}, this program reads {FORMAT_VERSION}; "
+            "install the version that wrote it"
+        )
+    return config
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Read an artifact's weights.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = folder / WEIGHTS
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); the artifact is incomplete, export it again") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes."""
+    names = ("hybrid-pruning", "torch", "transformers", "accelerate", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -1,0 +1,47 @@
+"""A run -> the artifact: checkpoints averaged, units chosen by exact count, weights cut for real."""
+
+from pathlib import Path
+from typing import Any
+
+from hybrid_pruning.checkpoint import average_objectives, list_checkpoints
+from hybrid_pruning.files import require_new_folder
+from hybrid_pruning.model import Shape, SpeechModel
+from hybrid_pruning.objective import Objective
+from hybrid_pruning.pruning import shrink
+from hybrid_pruning.trainer import build_objective, read_run
+
+
+def export_run(run: str | Path, out: str | Path, average: int = 2) -> SpeechModel:
+    """Write a run's model as an artifact and return it.
+
+    Args:
+        run: a finished training.
+        out: the artifact's folder, new or empty.
+        average: how many of the last checkpoints to average.
+
+    Raises:
+        InputError: the run is not finished, has too few checkpoints, or the folder is taken.
+    """
+    run, out = Path(run), require_new_folder(out)
+    config, model = read_run(run)
+    average = min(average, max(len(list_checkpoints(run)), 1))
+    objective = build_objective(config, model)
+    objective.load_state_dict(average_objectives(run, average), strict=True)
+    small = shrink_model(objective, config.pruning.target_sparsity)
+    small.provenance = {"recipe": config.model_dump(mode="json"), "averaged_checkpoints": average}
+    small.save_pretrained(out)
+    return small.eval()
+
+
+def shrink_model(objective: Objective, target_sparsity: float) -> SpeechModel:
+    """Return the network without gates, its backbone cut to the target; the same network where there are none."""
+    model, gates = objective.model, objective.gates
+    if gates is None:
+        return model
+    kept = gates.kept(target_sparsity, objective.constraint)
+    units: Any = dict.fromkeys(slot.unit for slot in gates.plan.slots)
+    backbone = shrink(model.backbone, gates, kept)
+    small = SpeechModel.build(backbone, model.head_config, model.classes, shape=Shape(tuple(units), kept))
+    small.head.load_state_dict(model.head.state_dict())
+    small.classifier.load_state_dict(model.classifier.state_dict())
+    return small

@@ -1,0 +1,199 @@
+"""The paper's figure: a backbone, a head, and for classification a classifier; saved as an artifact and read back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from hybrid_pruning import artifact
+from hybrid_pruning.backbone import Backbone, skeleton
+from hybrid_pruning.config import HeadConfig
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.head import Head, build_head
+from hybrid_pruning.manifest import Label
+from hybrid_pruning.pruning import Kept, narrow, plan_for
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a model was cut to, so that the same cut can be made again on a fresh skeleton.
+
+    Args:
+        units: the kinds of units that had gates.
+        kept: slot name -> indices of the units that survived.
+    """
+
+    units: tuple[str, ...]
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """The classes of the training data.
+
+    Args:
+        labels: their names, in the order of the logits.
+        counts: utterances of each in the training data; their shares are the priors that scores are freed from.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    def log_priors(self) -> torch.Tensor:
+        """Return the [classes] logarithms of the training priors."""
+        counts = torch.tensor(self.counts, dtype=torch.float64)
+        return (counts / counts.sum()).log().float()
+
+
+class Classifier(nn.Sequential):
+    """Embedding [B, E] -> logits [B, classes].
+
+    A layer norm stands where the recipe has a batch norm: it gives the same on any number of processes.
+    """
+
+    def __init__(self, embedding: int, classes: int) -> None:
+        super().__init__(nn.LayerNorm(embedding), nn.ReLU(), nn.Linear(embedding, classes))
+
+
+class SpeechModel(nn.Module):
+    """A detector of spoofed speech.
+
+    Args:
+        backbone: wave -> hidden states.
+        head: hidden states -> embedding.
+        classes: what its classifier tells apart.
+        head_config: what the head was built from.
+        shape: what the backbone was cut to, None while it is dense.
+        provenance: how it came about: recipe, data, results; free-form, kept in the artifact.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head,
+        classes: Classes,
+        head_config: HeadConfig,
+        shape: Shape | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.head, self.classes = backbone, head, classes
+        self.classifier = Classifier(head.embedding_width, len(classes.labels))
+        self.head_config, self.shape, self.provenance = head_config, shape, dict(provenance or {})
+
+    def forward(self, wave: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the logits [B, classes] of wave [B, S] with lengths [B]."""
+        return self.classifier(self.embed(wave, lengths))
+
+    def embed(self, wave: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the embedding of each utterance.
+
+        Args:
+            wave: [B, S] float32 at 16 kHz.
+            lengths: [B] samples of each utterance, or None where all have S.
+
+        Returns:
+            [B, E].
+        """
+        return self.head(self.backbone(wave, lengths))
+
+    def score(self, wave: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the log-likelihood ratio of bona fide against spoofed speech; higher is more bona fide.
+
+        Args:
+            wave: [B, S] float32 at 16 kHz.
+            lengths: [B] samples of each utterance, or None where all have S.
+
+        Returns:
+            [B], the difference of the logits freed from the training priors.
+        """
+        return log_likelihood_ratio(self(wave, lengths), self.classes)
+
+    @classmethod
+    def build(cls, backbone: Backbone, head: HeadConfig, classes: Classes, **about: Any) -> Self:
+        """Return a model with a fresh head and classifier on a backbone."""
+        return cls(backbone, build_head(head, backbone.depth, backbone.width), classes, head, **about)
+
+    def architecture(self) -> dict[str, Any]:
+        """Return all that is needed to build the model again, as plain values."""
+        shape = self.shape
+        return {
+            "task": "anti-spoofing",
+            "labels": list(self.classes.labels),
+            "training_counts": list(self.classes.counts),
+            "head": self.head_config.model_dump(),
+            "backbone": {
+                "config": self.backbone.config.to_diff_dict(),
+                "normalize": self.backbone.normalize,
+                "units": None if shape is None else list(shape.units),
+                "kept": None if shape is None else {name: _to_ranges(kept) for name, kept in shape.kept.items()},
+            },
+        }
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the artifact: config.json and model.safetensors.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        artifact.write_artifact(Path(folder), {**self.architecture(), "provenance": self.provenance}, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path) -> Self:
+        """Read an artifact from a folder or the hub, in evaluation mode.
+
+        Raises:
+            InputError: it is missing, damaged, of a newer version, or its weights are not those it describes.
+        """
+        folder = artifact.locate(name_or_path)
+        config = artifact.read_config(folder)
+        try:
+            model = cls.from_architecture(config, config.get("provenance", {}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({error!r})") from error
+        try:
+            model.load_state_dict(artifact.read_weights(folder), strict=True)
+        except RuntimeError as error:
+            problem = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{folder}: config.json and model.safetensors do not belong together: {problem}"
+            ) from error
+        return model.eval()
+
+    @classmethod
+    def from_architecture(cls, about: Mapping[str, Any], provenance: Mapping[str, Any] | None = None) -> Self:
+        """Return a model of the given architecture with fresh weights: the dense skeleton, cut to its shape."""
+        spec = about["backbone"]
+        backbone = skeleton(spec["config"], bool(spec["normalize"]))
+        shape = None
+        if spec["kept"] is not None:
+            shape = Shape(tuple(spec["units"]), {name: _from_ranges(kept) for name, kept in spec["kept"].items()})
+            narrow(backbone, plan_for(backbone).only(shape.units), shape.kept)
+        classes = Classes(tuple(about["labels"]), tuple(about["training_counts"]))
+        return cls.build(backbone, HeadConfig(**about["head"]), classes, shape=shape, provenance=provenance)
+
+
+def log_likelihood_ratio(logits: torch.Tensor, classes: Classes) -> torch.Tensor:
+    """Return log p(x | bona fide) - log p(x | spoof) from logits [B, classes] -> [B]."""
+    free = logits - classes.log_priors().to(logits)
+    bonafide = torch.tensor([label == Label.BONAFIDE for label in classes.labels], device=logits.device)
+    return free[:, bonafide].logsumexp(1) - free[:, ~bonafide].logsumexp(1)
+
+
+def _to_ranges(kept: tuple[int, ...]) -> str:
+    """(0, 1, 2, 5) -> '0-2,5', which a person can read in config.json."""
+    runs: list[list[int]] = []
+    for unit in kept:
+        if runs and unit == runs[-1][1] + 1:
+            runs[-1][1] = unit
+        else:
+            runs.append([unit, unit])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _from_ranges(text: str) -> tuple[int, ...]:
+    runs = [run.partition("-") for run in text.split(",") if run]
+    return tuple(unit for first, _, last in runs for unit in range(int(first), int(last or first) + 1))

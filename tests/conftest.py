@@ -1,0 +1,162 @@
+"""Tiny random backbones of every family and style, and the largest error each of them showed."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from fnmatch import fnmatch
+
+import pytest
+import torch
+from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
+
+from hybrid_pruning.backbone import Backbone
+from hybrid_pruning.pruning import Gates
+
+FAMILIES = {
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
+    "hubert": (HubertConfig, HubertModel),
+    "wavlm": (WavLMConfig, WavLMModel),
+}
+STYLES = {
+    "base": {"feat_extract_norm": "group", "conv_bias": False, "do_stable_layer_norm": False},
+    "large": {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True},
+}
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "conv_dim": (12, 16, 12, 16),
+    "conv_kernel": (10, 3, 3, 2),
+    "conv_stride": (5, 2, 2, 2),
+    "num_feat_extract_layers": 4,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+NO_DROPOUT = dict.fromkeys(
+    ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "layerdrop"), 0.0
+)
+LENGTHS = (4000, 2500, 3111)
+
+MakeModel = Callable[..., torch.nn.Module]
+MakeBackbone = Callable[..., Backbone]
+
+_largest: dict[str, dict[str, float]] = defaultdict(dict)
+
+torch.set_num_threads(1)  # these models are too small to share out
+
+
+@pytest.fixture(params=list(FAMILIES))
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=list(STYLES))
+def style(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def make_model(family: str, style: str) -> MakeModel:
+    """Build transformers' model; two calls give the same weights."""
+
+    def make(**overrides: object) -> torch.nn.Module:
+        config, model = FAMILIES[family]
+        torch.manual_seed(0)
+        return with_telling_weights(model(config(**{**TINY, **NO_DROPOUT, **STYLES[style], **overrides})).eval())
+
+    return make
+
+
+@pytest.fixture
+def make_backbone(make_model: MakeModel) -> MakeBackbone:
+    def make(normalize: bool = False, **overrides: object) -> Backbone:
+        return Backbone(make_model(**overrides), normalize).eval()
+
+    return make
+
+
+@pytest.fixture
+def backbone(make_backbone: MakeBackbone) -> Backbone:
+    return make_backbone()
+
+
+@pytest.fixture
+def wave() -> torch.Tensor:
+    return torch.randn(len(LENGTHS), max(LENGTHS), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def lengths() -> torch.Tensor:
+    return torch.tensor(LENGTHS)
+
+
+@pytest.fixture
+def record(family: str, style: str) -> Callable[[str, float], float]:
+    """Remember the largest error of a property for the table at the end; returns the error."""
+
+    def remember(measure: str, error: float) -> float:
+        row = _largest[f"{family} {style}"]
+        row[measure] = max(row.get(measure, 0.0), error)
+        return error
+
+    return remember
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    measures = sorted({measure for row in _largest.values() for measure in row})
+    if measures:
+        terminalreporter.section("largest errors")
+        terminalreporter.write_line(" " * 16 + "".join(f"{measure:>28}" for measure in measures))
+    for name, row in _largest.items():
+        cells = "".join(f"{row[measure]:28.2e}" if measure in row else f"{'-':>28}" for measure in measures)
+        terminalreporter.write_line(f"{name:16}{cells}")
+
+
+def with_telling_weights(model: torch.nn.Module) -> torch.nn.Module:
+    """Fresh weights hide mistakes: biases are 0, norms are 1, and every sub-layer adds next to nothing."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1 or "gru_rel_pos_const" in name:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            elif "rel_attn_embed" in name:
+                parameter.normal_()
+            elif "parametrizations" not in name:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+    return model
+
+
+def spread(gates: Gates, seed: int = 0) -> None:
+    """Give every unit a value of its own, as soft as the mask rule lets it be without closing any."""
+    generator = torch.Generator().manual_seed(seed)
+    for gate in gates.values():
+        gate.log_alpha.data.uniform_(-1.5, 0.5, generator=generator)
+        gate.log_alpha.data += math.log(gate.slot.size)
+
+
+def shuffle(gates: Gates, seed: int) -> None:
+    """Set random masks: about half of the units closed, layers as a whole among them."""
+    generator = torch.Generator().manual_seed(seed)
+    for gate in gates.values():
+        gate.log_alpha.data.normal_(0, 3, generator=generator)
+
+
+def close(gates: Gates, *patterns: str, share: float = 1.0) -> None:
+    """Close all units, or the first `share` of them, of the slots whose names match."""
+    for name, gate in gates.items():
+        if any(fnmatch(name, pattern) for pattern in patterns):
+            gate.log_alpha.data[: round(share * gate.slot.size)] = -20.0
+
+
+def relative_error(expected: torch.Tensor, found: torch.Tensor, lengths: torch.Tensor | None = None) -> float:
+    """Return the largest error of any hidden state over valid frames, by the largest value in that hidden state."""
+    worst = 0.0
+    for state, other in zip(expected, found, strict=True):
+        valid = torch.ones(state.shape[:2], dtype=torch.bool)
+        if lengths is not None:
+            valid = torch.arange(state.shape[1]) < lengths[:, None]
+        error = (state - other)[valid].abs().max() / state[valid].abs().max()
+        if not torch.isfinite(error):
+            return float("inf")
+        worst = max(worst, float(error))
+    return worst

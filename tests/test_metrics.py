@@ -1,0 +1,220 @@
+"""Metrics against their definitions, by brute force on random scores with ties; limits, errors, speed.
+
+The official package's numbers are checked in test_evaluation.py, through the files they come in.
+"""
+
+import math
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybrid_pruning import metrics
+
+TIED = st.lists(st.integers(-4, 4).map(lambda value: value / 2), min_size=1, max_size=12).map(np.array)
+EXACT = {"rel": 1e-12, "abs": 1e-12}
+TWO_CLASS = (metrics.eer, metrics.min_dcf, metrics.act_dcf, metrics.cllr, metrics.min_cllr, metrics.det_curve)
+
+
+def thresholds(*classes: np.ndarray) -> list[float]:
+    return [*np.unique(np.concatenate(classes)), math.inf]
+
+
+def rates(positive: np.ndarray, negative: np.ndarray, threshold: float) -> tuple[float, float]:
+    return sum(positive < threshold) / len(positive), sum(negative >= threshold) / len(negative)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TIED, TIED)
+def test_min_dcf_is_the_smallest_cost_over_all_thresholds(positive: np.ndarray, negative: np.ndarray) -> None:
+    for p_target, cost_miss, cost_false_alarm in ((0.95, 1, 10), (0.01, 1, 1), (0.05, 1, 1), (0.5, 3, 2)):
+        weights = p_target * cost_miss, (1 - p_target) * cost_false_alarm
+        costs = [np.dot(weights, rates(positive, negative, cut)) for cut in thresholds(positive, negative)]
+        found = metrics.min_dcf(positive, negative, p_target, cost_miss, cost_false_alarm)
+        assert found == pytest.approx(min(costs) / min(weights), **EXACT)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TIED, TIED)
+def test_eer_is_at_the_closest_rates_with_positives_first_in_ties(positive: np.ndarray, negative: np.ndarray) -> None:
+    ranked = sorted([(score, 0) for score in positive] + [(score, 1) for score in negative])
+    points = []
+    for rejected in range(len(ranked) + 1):
+        misses = sum(label == 0 for _, label in ranked[:rejected])
+        alarms = sum(label == 1 for _, label in ranked[rejected:])
+        points.append((misses / len(positive), alarms / len(negative)))
+    closest = min(points, key=lambda point: abs(point[0] - point[1]))
+    assert metrics.eer(positive, negative) == pytest.approx(sum(closest) / 2, **EXACT)
+
+
+@settings(max_examples=100, deadline=None)
+@given(TIED, TIED)
+def test_det_curve_holds_the_rates_of_each_threshold(positive: np.ndarray, negative: np.ndarray) -> None:
+    curve = metrics.det_curve(positive, negative)
+    assert curve.threshold.size == curve.miss.size == curve.false_alarm.size == positive.size + negative.size + 1
+    assert (np.diff(curve.miss) >= 0).all()
+    assert (np.diff(curve.false_alarm) <= 0).all()
+    for cut in thresholds(positive, negative):
+        first = np.searchsorted(curve.threshold, cut)
+        assert (curve.miss[first], curve.false_alarm[first]) == pytest.approx(rates(positive, negative, cut), **EXACT)
+
+
+def test_act_dcf_misses_below_the_bayes_threshold_and_accepts_at_it() -> None:
+    bayes = metrics.ASVSPOOF5.threshold
+    assert bayes == pytest.approx(-math.log(1.9), rel=1e-12)
+    assert metrics.act_dcf([bayes], [np.nextafter(bayes, -9)]) == 0
+    assert metrics.act_dcf([np.nextafter(bayes, -9)], [-9.0]) == pytest.approx(1.9)
+    assert metrics.act_dcf([0.0], [bayes]) == pytest.approx(1)
+
+
+def test_cllr_is_one_bit_for_scores_that_say_nothing_and_stays_finite() -> None:
+    assert metrics.cllr(np.zeros(3), np.zeros(5)) == pytest.approx(1)
+    assert metrics.cllr([1e4], [-1e4]) == 0
+    assert metrics.cllr([-1e4], [1e4]) == pytest.approx(1e4 / math.log(2))
+
+
+@settings(max_examples=100, deadline=None)
+@given(TIED, TIED)
+def test_min_cllr_is_the_best_monotone_relabelling(positive: np.ndarray, negative: np.ndarray) -> None:
+    """The minimum over all ways to cut the sorted score levels into blocks, each with its own best constant."""
+    levels = np.unique(np.concatenate((positive, negative)))
+    shares = [(np.mean(positive == level), np.mean(negative == level)) for level in levels]
+
+    def block_cost(start: int, stop: int) -> float:
+        pos, neg = np.sum(shares[start:stop], axis=0)
+        return sum(share * math.log2((pos + neg) / share) for share in (pos, neg) if share > 0) / 2
+
+    def odds(start: int, stop: int) -> float:
+        pos, neg = np.sum(shares[start:stop], axis=0)
+        return math.atan2(pos, neg)
+
+    best = math.inf
+    for mask in range(2 ** (len(levels) - 1)):
+        cuts = [0, *(place + 1 for place in range(len(levels) - 1) if mask >> place & 1), len(levels)]
+        blocks = list(pairwise(cuts))
+        if all(odds(*low) <= odds(*high) + 1e-12 for low, high in pairwise(blocks)):
+            best = min(best, sum(block_cost(*block) for block in blocks))
+    found = metrics.min_cllr(positive, negative)
+    assert found == pytest.approx(best, rel=1e-9, abs=1e-9)
+    assert found <= metrics.cllr(positive, negative) + 1e-12
+
+
+@settings(max_examples=100, deadline=None)
+@given(TIED, TIED, TIED)
+def test_a_dcf_is_the_smallest_cost_over_all_thresholds(
+    target: np.ndarray, nontarget: np.ndarray, spoof: np.ndarray
+) -> None:
+    costs = []
+    for cut in thresholds(target, nontarget, spoof):
+        miss, alarm = rates(target, nontarget, cut)
+        costs.append(0.9405 * miss + 0.0095 * 10 * alarm + 0.05 * 10 * rates(target, spoof, cut)[1])
+    assert metrics.a_dcf(target, nontarget, spoof) == pytest.approx(min(costs) / 0.595, **EXACT)
+
+
+@settings(max_examples=100, deadline=None)
+@given(TIED, TIED)
+def test_t_dcf_is_the_smallest_cost_over_all_thresholds(bonafide: np.ndarray, spoof: np.ndarray) -> None:
+    asv = metrics.AsvRates(miss=0.02, nontarget_false_alarm=0.03, spoof_false_alarm=0.5)
+    own = 0.9405 * 0.02 + 0.0095 * 10 * 0.03
+    weights = 0.9405 - own, 0.05 * 10 * 0.5
+    costs = [np.dot(weights, rates(bonafide, spoof, cut)) for cut in thresholds(bonafide, spoof)]
+    expected = (own + min(costs)) / (own + min(weights))
+    assert metrics.t_dcf(bonafide, spoof, asv=asv) == pytest.approx(expected, **EXACT)
+    assert metrics.t_dcf(bonafide, spoof, asv=asv, legacy=True) == pytest.approx(min(costs) / min(weights), **EXACT)
+
+
+def slow_t_eer(bonafide: np.ndarray, spoof: np.ndarray, *asv: np.ndarray) -> float:
+    """Every pair of thresholds, ties stepped through class by class."""
+    cm = metrics.det_curve(bonafide, spoof)
+    ranked = sorted((score, kind) for kind, scores in enumerate(asv) for score in scores)
+    best, value = math.inf, math.nan
+    for rejected in range(len(ranked) + 1):
+        low = [sum(kind == wanted for _, kind in ranked[:rejected]) / len(asv[wanted]) for wanted in range(3)]
+        miss, nontarget, passed = low[0], 1 - low[1], 1 - low[2]
+        if miss >= passed - 1e-12:
+            continue
+        gaps = [
+            abs(cm_miss + (1 - cm_miss) * miss - alarm * passed)
+            for cm_miss, alarm in zip(cm.miss, cm.false_alarm, strict=True)
+        ]
+        pair = next(index for index, gap in enumerate(gaps) if gap <= min(gaps) + 1e-12)
+        if cm.miss[pair] == 1:
+            continue
+        distance = abs(nontarget / passed - cm.false_alarm[pair] / (1 - cm.miss[pair]))
+        if distance < best - 1e-12:
+            best, value = distance, passed * cm.false_alarm[pair]
+    return value
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_t_eer_equals_the_search_over_every_pair_of_thresholds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    digits = 1 if seed % 2 else 6
+    shapes = ((2, 41), (0, 37), (3, 29), (0, 31), (2, 37))
+    classes = [np.round(rng.normal(mean, 1.2, size), digits) for mean, size in shapes]
+    assert metrics.t_eer(*classes) == pytest.approx(slow_t_eer(*classes), rel=1e-9)
+
+
+def test_t_eer_is_zero_for_two_perfect_systems_and_high_for_an_inverted_countermeasure() -> None:
+    high, low = np.array([2.0, 3.0, 4.0]), np.array([-2.0, -3.0, -4.0])
+    assert metrics.t_eer(high, low, high, low, high) == 0
+    assert metrics.t_eer(low, high, high, low, high) > 0.5
+
+
+@pytest.mark.parametrize("metric", [metrics.eer, metrics.min_dcf, metrics.min_cllr])
+def test_only_the_order_of_scores_matters(metric: object) -> None:
+    rng = np.random.default_rng(0)
+    positive, negative = rng.normal(1, 1, 200), rng.normal(0, 1, 300)
+    assert callable(metric)
+    assert metric(positive, negative) == metric(np.exp(positive) * 5, np.exp(negative) * 5)
+
+
+@pytest.mark.parametrize("metric", TWO_CLASS)
+def test_unusable_scores_are_refused(metric: object) -> None:
+    assert callable(metric)
+    good = np.arange(3.0)
+    with pytest.raises(ValueError, match="negative scores: none given, expected at least one of every class"):
+        metric(good, [])
+    with pytest.raises(ValueError, match="positive scores: 1 of 3 are NaN or infinite, the first at index 1"):
+        metric([0.0, math.nan, 1.0], good)
+    with pytest.raises(ValueError, match="negative scores: 2 of 2 are NaN or infinite, the first at index 0"):
+        metric(good, [math.inf, -math.inf])
+    with pytest.raises(ValueError, match=r"positive scores: shape \(3, 1\), expected one dimension"):
+        metric(good[:, None], good)
+
+
+def test_unusable_scores_of_three_classes_are_refused() -> None:
+    good = np.arange(3.0)
+    with pytest.raises(ValueError, match="nontarget scores: none given"):
+        metrics.a_dcf(good, [], good)
+    with pytest.raises(ValueError, match="spoof scores: 1 of 1 are NaN"):
+        metrics.t_eer(good, good, good, good, [math.nan])
+
+
+@pytest.mark.parametrize("p_target", [0.0, 1.0, -1.0, math.nan])
+def test_an_impossible_prior_is_refused(p_target: float) -> None:
+    with pytest.raises(ValueError, match=r"p_target .* expected a prior between 0 and 1"):
+        metrics.min_dcf([1.0], [0.0], p_target=p_target)
+
+
+def test_impossible_costs_and_verifiers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"costs 0 and 1.0, expected both above 0"):
+        metrics.DetectionCost(0.5, cost_miss=0)
+    with pytest.raises(ValueError, match="expected both above 0; check the verifier's rates"):
+        metrics.t_dcf([1.0], [0.0], asv=metrics.AsvRates(miss=1.0))
+
+
+def test_a_whole_challenge_takes_a_second_or_so() -> None:
+    rng = np.random.default_rng(0)
+    bonafide, spoof = rng.normal(2, 1, 138_688), rng.normal(-2, 1.3, 542_086)
+    start = time.perf_counter()
+    for metric in (metrics.eer, metrics.min_dcf, metrics.act_dcf, metrics.cllr):
+        metric(bonafide, spoof)
+    track1 = time.perf_counter()
+    asv = rng.normal(2, 1, 100_000), rng.normal(-2, 1, 200_000), rng.normal(1, 1, 500_000)
+    metrics.t_eer(rng.normal(2, 1, 300_000), rng.normal(-1, 1, 500_000), *asv)
+    assert track1 - start < 5
+    assert time.perf_counter() - track1 < 10

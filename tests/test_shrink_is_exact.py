@@ -1,0 +1,262 @@
+"""Invariant 1: in evaluation the gated model and the shrunk model give the same hidden states."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import MakeBackbone, close, relative_error, shuffle, spread
+
+from hybrid_pruning import pruning
+from hybrid_pruning.backbone import Backbone
+from hybrid_pruning.pruning import Gates, PlanError
+
+TOLERANCE = 1e-5
+Record = Callable[[str, float], float]
+
+# name -> (slots closed for good, slots half closed); all others keep soft values of their own
+CASES = {
+    "all open, soft values": ((), ()),
+    "all heads of a layer": (("head.1",), ()),
+    "all heads of the first layer": (("head.0",), ()),
+    "all neurons of a layer": (("interm.1",), ()),
+    "an attention layer": (("attlayer.1",), ()),
+    "the first attention layer": (("attlayer.0",), ()),
+    "the last attention layer": (("attlayer.2",), ()),
+    "a feed-forward layer": (("ffnlayer.1",), ()),
+    "a layer and its units": (("attlayer.1", "head.1", "ffnlayer.1", "interm.1"), ()),
+    "both sub-layers of a layer": (("attlayer.1", "ffnlayer.1"), ()),
+    "both sub-layers of all layers": (("attlayer.*", "ffnlayer.*"), ()),
+    "all heads and neurons of all layers": (("head.*", "interm.*"), ()),
+    "first conv half": ((), ("conv.0",)),
+    "inner conv half": ((), ("conv.1",)),
+    "last conv half": ((), ("conv.3",)),
+    "last conv down to one channel": (("conv.3",), ()),
+    "all convs half": ((), ("conv.*",)),
+    "all convs down to one channel": (("conv.*",), ()),
+    "half of everything": ((), ("conv.*", "head.*", "interm.*")),
+    "everything closed": (("*",), ()),
+}
+
+# name -> (families it is about, what differs from the style's own config)
+VARIANTS = {
+    "conv bias": (("wav2vec2", "hubert", "wavlm"), {"conv_bias": True}),
+    "no conv bias": (("wav2vec2", "hubert", "wavlm"), {"conv_bias": False}),
+    "pre-norm": (("wav2vec2", "hubert", "wavlm"), {"do_stable_layer_norm": True}),
+    "post-norm": (("wav2vec2", "hubert", "wavlm"), {"do_stable_layer_norm": False}),
+    "no projection norm": (("hubert",), {"feat_proj_layer_norm": False}),
+    "batch norm of positions": (("hubert",), {"conv_pos_batch_norm": True}),
+}
+VARIANT_TABLE = [
+    pytest.param(family, changes, id=f"{family}-{name}")
+    for name, (families, changes) in VARIANTS.items()
+    for family in families
+]
+
+
+@torch.no_grad()
+def shrink_error(backbone: Backbone, gates: Gates, wave: torch.Tensor, lengths: torch.Tensor) -> float:
+    masked = backbone(wave, lengths)
+    small = pruning.shrink(backbone, gates)(wave, lengths)
+    assert torch.equal(masked.lengths, small.lengths)
+    return relative_error(masked.frames, small.frames, masked.lengths)
+
+
+@pytest.mark.parametrize(("closed", "halved"), CASES.values(), ids=CASES.keys())
+def test_case(
+    closed: tuple[str, ...],
+    halved: tuple[str, ...],
+    backbone: Backbone,
+    wave: torch.Tensor,
+    lengths: torch.Tensor,
+    record: Record,
+) -> None:
+    gates = pruning.attach(backbone)
+    spread(gates)
+    close(gates, *closed)
+    close(gates, *halved, share=0.5)
+    sizes = {name: (len(units), gates[name].slot) for name, units in gates.kept().items()}
+    assert all(kept == slot.at_least for kept, slot in sizes.values()) == (closed == ("*",))
+    if not closed and not halved:
+        assert all(kept == slot.size for kept, slot in sizes.values())
+    assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("unit", pruning.UNITS)
+def test_unit_alone(
+    unit: str, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
+) -> None:
+    gates = pruning.attach(backbone, units=(unit,))
+    for seed in range(3):
+        shuffle(gates, seed)
+        assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_masks(
+    seed: int, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
+) -> None:
+    gates = pruning.attach(backbone)
+    shuffle(gates, seed)
+    assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
+
+
+@pytest.mark.parametrize(("family", "changes"), VARIANT_TABLE)
+@pytest.mark.parametrize("closed", [(), ("attlayer.0", "interm.1"), ("*",)], ids=["random", "layers", "everything"])
+def test_variant(
+    changes: dict[str, object],
+    closed: tuple[str, ...],
+    make_backbone: MakeBackbone,
+    wave: torch.Tensor,
+    lengths: torch.Tensor,
+    record: Record,
+) -> None:
+    backbone = make_backbone(**changes)
+    gates = pruning.attach(backbone)
+    for seed in range(2):
+        shuffle(gates, seed)
+        close(gates, *closed)
+        assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("target", [0.1, 0.5, 0.75])
+def test_pinned_units(
+    target: float, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
+) -> None:
+    gates = pruning.attach(backbone)
+    shuffle(gates, seed=1)
+    own = gates.kept()
+    kept = gates.kept(target=target)
+    gates.pin(kept)
+    assert gates.kept() == kept
+    assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
+    gates.pin(None)
+    assert gates.kept() == own != kept
+
+
+def test_units_given_to_shrink_are_those_it_keeps(backbone: Backbone, wave: torch.Tensor) -> None:
+    gates = pruning.attach(backbone)
+    shuffle(gates, seed=2)
+    kept = {**gates.plan.all_units(), "interm.1": (3, 17), "conv.2": (5,)}
+    small = pruning.shrink(backbone, gates, kept)
+    gates.pin(kept)
+    with torch.no_grad():
+        assert relative_error(backbone(wave).frames, small(wave).frames) <= TOLERANCE
+    assert small.encoder.layers[1].feed_forward.intermediate_dense.out_features == 2
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+def test_gated_model_is_left_as_it_was(
+    training: bool, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor
+) -> None:
+    gates = pruning.attach(backbone)
+    shuffle(gates, seed=3)
+    backbone.train(training)
+    gates.sample()
+    before, state = backbone(wave, lengths).frames, copy.deepcopy(backbone.state_dict())
+    draws, samples = gates.draws, {name: gate.sampled for name, gate in gates.items()}
+
+    first, second = pruning.shrink(backbone, gates), pruning.shrink(backbone, gates)
+
+    assert torch.equal(before, backbone(wave, lengths).frames)
+    assert list(state) == list(backbone.state_dict())
+    assert all(torch.equal(value, backbone.state_dict()[name]) for name, value in state.items())
+    assert gates.draws == draws
+    assert all(gate.sampled is samples[name] for name, gate in gates.items())
+    assert backbone.training is first.training is training
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    owned = {id(parameter) for parameter in backbone.parameters()}
+    assert not any(id(parameter) in owned for parameter in first.parameters())
+
+
+def test_detach_restores_the_plain_model(backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor) -> None:
+    before, keys = backbone(wave, lengths).frames, list(backbone.state_dict())
+    parameters, classes = dict(backbone.named_parameters()), [type(module) for module in backbone.modules()]
+    gates = pruning.attach(backbone)
+    shuffle(gates, seed=4)
+    assert not torch.equal(before, backbone(wave, lengths).frames)
+    pruning.detach(backbone)
+    assert torch.equal(before, backbone(wave, lengths).frames)
+    assert list(backbone.state_dict()) == keys, "an optimiser resumes by the order of parameters"
+    assert all(parameter is parameters[name] for name, parameter in backbone.named_parameters())
+    assert [type(module) for module in backbone.modules()] == classes
+    pruning.attach(backbone)
+
+
+def test_shrunk_model_is_a_plain_one(backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor) -> None:
+    plain = list(backbone.state_dict())
+    gates = pruning.attach(backbone)
+    spread(gates)
+    close(gates, "conv.*", "head.*", "interm.*", share=0.5)
+    small = pruning.shrink(backbone, gates)
+    assert list(small.state_dict()) == plain
+
+    shuffle(gates, seed=5)
+    small = pruning.shrink(backbone, gates)
+    assert set(small.state_dict()) <= set(plain)
+    assert not any("gate" in name or "Mask" in type(module).__name__ for name, module in small.named_modules())
+
+
+def test_copies_of_the_shrunk_model_train(backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor) -> None:
+    gates = pruning.attach(backbone).train()
+    backbone.train()
+    gates.sample()
+    backbone(wave, lengths).frames.square().sum().backward()
+    shuffle(gates, seed=6)
+    close(gates, "attlayer.1", "interm.2")
+    gates["attlayer.0"].log_alpha.data.fill_(5)
+    small = copy.deepcopy(pruning.shrink(backbone, gates)).train()
+    assert all(parameter.grad is None for parameter in small.parameters()), "gradients of the gated model"
+
+    hidden = small(wave, lengths)
+    hidden.frames[:, 0, : int(hidden.lengths[0])].square().sum().backward()
+    silent = [name for name, p in small.named_parameters() if p.requires_grad and p.grad is None]
+    assert silent == []
+    frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
+    assert {name for name, p in small.named_parameters() if not p.requires_grad} == frozen
+    torch.optim.SGD([p for p in small.parameters() if p.requires_grad], lr=1e-3).step()
+    assert torch.isfinite(small(wave, lengths).frames).all()
+
+
+def test_the_module_sizes_say_what_the_tensors_are(backbone: Backbone) -> None:
+    gates = pruning.attach(backbone)
+    spread(gates)
+    close(gates, "conv.*", "head.*", "interm.*", share=0.5)
+    for module in pruning.shrink(backbone, gates).modules():
+        if isinstance(module, torch.nn.Linear):
+            assert (module.out_features, module.in_features) == tuple(module.weight.shape)
+        elif isinstance(module, torch.nn.Conv1d):
+            assert module.out_channels == module.weight.shape[0]
+            assert module.in_channels == module.weight.shape[1] * module.groups
+        elif isinstance(module, torch.nn.GroupNorm):
+            assert module.num_groups == module.num_channels == len(module.weight)
+
+
+@pytest.mark.parametrize("closed", [(), ("head.1",), ("ffnlayer.1",)], ids=["narrow", "no heads", "no layer"])
+def test_a_shrunk_model_is_not_shrunk_again(closed: tuple[str, ...], backbone: Backbone) -> None:
+    gates = pruning.attach(backbone)
+    spread(gates)
+    close(gates, "interm.0", share=0.5)
+    close(gates, *closed)
+    small = pruning.shrink(backbone, gates)
+    with pytest.raises(PlanError, match="already shrunk"):
+        pruning.attach(small)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head.0": (1, 0)}, "ascending"),
+        ({"head.0": (0, 4)}, "below 4"),
+        ({"conv.1": ()}, "at least 1"),
+        ({"head.9": (0,)}, "head.9"),
+    ],
+)
+def test_units_that_do_not_fit_are_refused(
+    change: dict[str, tuple[int, ...]], message: str, backbone: Backbone
+) -> None:
+    gates = pruning.attach(backbone)
+    kept = {**gates.plan.all_units(), **change}
+    for act in (lambda: pruning.shrink(backbone, gates, kept), lambda: gates.pin(kept)):
+        with pytest.raises(PlanError, match=message):
+            act()
