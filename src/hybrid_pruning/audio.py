@@ -72,7 +72,7 @@ def read_audio(path: str | Path, start: int = 0, samples: int | None = None) -> 
                 wave = file.read(-1 if samples is None else samples, dtype="float32", always_2d=True)
             else:
                 wave = file.read(dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless .raw
         reason = "no such file" if not Path(path).exists() else f"cannot be decoded ({error})"
         raise InputError(f"{path}: {reason}; check the file and the manifest's path column") from error
     mono = wave.mean(axis=1)
@@ -93,7 +93,7 @@ def audio_samples(path: str | Path) -> int:
     """
     try:
         info = soundfile.info(str(path))
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless .raw
         reason = "no such file" if not Path(path).exists() else f"cannot be decoded ({error})"
         raise InputError(f"{path}: {reason}; check the file and the manifest's path column") from error
     return round(info.frames * SAMPLE_RATE_HZ / info.samplerate)

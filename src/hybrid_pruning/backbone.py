@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel
@@ -93,8 +94,12 @@ class Backbone(nn.Module):
         Raises:
             ValueError: an utterance too short for one frame.
         """
-        if wave.shape[-1] < self.minimum_samples:
-            raise ValueError(f"waves of {wave.shape[-1]} samples; one frame needs {self.minimum_samples}: pad them")
+        if not torch.compiler.is_compiling():  # which cannot look into lengths
+            shortest = wave.shape[-1] if lengths is None else min(wave.shape[-1], int(lengths.min()))
+            if shortest < self.minimum_samples:
+                raise ValueError(f"a wave of {shortest} samples; one frame needs {self.minimum_samples}: pad it")
+        if lengths is not None:  # times 0 would not do: padding may hold inf or nan, and gradients flow through it
+            wave = wave.masked_fill(~_mask(lengths, wave.shape[-1]), 0.0)
         if self.normalize:
             wave = _normalized(wave, lengths)
         x, lengths = self._convolve(wave.unsqueeze(1), lengths)
@@ -158,9 +163,13 @@ def load_transformers(name_or_path: str | Path, random: bool = False) -> Backbon
         return skeleton(config, _do_normalize(name_or_path))
     try:
         model, info = AutoModel.from_pretrained(
-            name_or_path, attn_implementation=_attention(config), output_loading_info=True, dtype=torch.float32
+            name_or_path,
+            attn_implementation=_attention(config),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, in one line
+            dtype=torch.float32,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{name_or_path}: the weights cannot be loaded ({_first_line(error)})") from error
     missing = sorted(set(info["missing_keys"]) - {"masked_spec_embed"})
     if missing or info.get("mismatched_keys"):
@@ -230,6 +239,7 @@ def _mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
 
 def _group_norm(x: torch.Tensor, norm: nn.GroupNorm, lengths: torch.Tensor) -> torch.Tensor:
     """Normalise [B, C, T] channel by channel over each utterance's own frames, so that padding changes nothing."""
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # sums over an utterance overflow under autocast
     mask = _mask(lengths, x.shape[-1]).unsqueeze(1)
     count = lengths[:, None, None].to(x.dtype)
     mean = (x * mask).sum(-1, keepdim=True) / count
@@ -252,3 +262,4 @@ def _first_line(error: BaseException) -> str:
 
 
 transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()  # its report of unused keys fills the screen; missing ones are an error here

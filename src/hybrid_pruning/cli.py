@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -49,6 +49,21 @@ def quickstart(
 
 
 @app.command()
+def prepare(
+    corpus: Annotated[str, typer.Argument(help="asvspoof5")],
+    root: Annotated[Path, typer.Option(help="the folder the corpus was unpacked in")],
+    out: Annotated[Path, typer.Option(help="folder for the manifests")],
+) -> None:
+    """Turn a corpus's own protocol files into manifests, one per part."""
+    from hybrid_pruning.corpora import PREPARE
+
+    if corpus not in PREPARE:
+        raise InputError(f"prepare: corpus '{corpus}' is unknown; known are {', '.join(PREPARE)}")
+    for part, manifest in PREPARE[corpus](root, out).items():
+        typer.echo(f"{part}: {manifest}")
+
+
+@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe, see recipes/ and examples/")],
     out: Annotated[Path, typer.Option(help="new folder for configuration, log and checkpoints")],
@@ -61,13 +76,10 @@ def train(
 
     Example: hybrid-pruning train recipes/asvspoof5/wavlm_base.yaml --out runs/hp70 --set pruning.target_sparsity=0.7
     """
-    from hybrid_pruning import load_backbone
     from hybrid_pruning.config import load_config
     from hybrid_pruning.trainer import train as run_training
 
-    config = load_config(recipe, set_ or [])
-    backbone = load_backbone(config.backbone.source, config.backbone.random)
-    run_training(config, backbone, out, resume)
+    run_training(load_config(recipe, set_ or []), out, resume)
     typer.echo(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
 
 
@@ -148,25 +160,26 @@ def doctor() -> None:
 def main() -> None:
     """Run the command line; expected errors are one line on standard error."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)  # None, or 130 after Ctrl-C
     except Exception as error:
-        sys.exit(_explain(error))
+        status = _explain(error)
+    sys.exit(status)
 
 
 def _explain(error: Exception) -> int:
     """Print an error as one line and return the exit code."""
-    from click.exceptions import ClickException
-
-    if isinstance(error, ClickException):
-        error.show()
+    name = type(error).__name__
+    if name == "NoArgsIsHelpError":  # the help stands there already
         return 2
-    if isinstance(error, InputError) or type(error).__name__ == "PlanError":
-        typer.echo(f"hybrid-pruning: {' '.join(str(error).split())}", err=True)
+    # typer brings a click of its own, or takes the installed one: known by what its errors can do
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if isinstance(error, InputError) or name == "PlanError" or hasattr(error, "format_message"):
+        typer.echo(f"hybrid-pruning: {' '.join(message.split())}", err=True)
         return 2
     if os.environ.get("HYBRID_PRUNING_DEBUG"):
         raise error
     typer.echo(
-        f"hybrid-pruning: a fault of ours: {type(error).__name__}: {' '.join(str(error).split())[:500]} "
+        f"hybrid-pruning: a fault of ours: {name}: {' '.join(message.split())[:500]} "
         "(set HYBRID_PRUNING_DEBUG=1 to see where)",
         err=True,
     )

@@ -182,8 +182,10 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 def _explain(error: ValidationError) -> str:
     """One line for the first thing wrong."""
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
+    errors = error.errors()
+    # a key that may be of several types has an error for each: the deepest got furthest
+    first = max((e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"]))
+    path = [str(part) for part in first["loc"] if not str(part).startswith(("constrained-", "dict[", "[key]"))]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         return f"key '{key}' is unknown; {_nearest(path)}"

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from hybrid_pruning import artifact
-from hybrid_pruning.backbone import Backbone, skeleton
+from hybrid_pruning.backbone import Backbone, load_transformers, skeleton
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.head import Head, build_head
@@ -152,8 +153,9 @@ class SpeechModel(nn.Module):
         config = artifact.read_config(folder)
         try:
             model = cls.from_architecture(config, config.get("provenance", {}))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({error!r})") from error
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StrictDataclassError) as error:
+            problem = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({problem})") from error
         try:
             model.load_state_dict(artifact.read_weights(folder), strict=True)
         except RuntimeError as error:
@@ -174,6 +176,24 @@ class SpeechModel(nn.Module):
             narrow(backbone, plan_for(backbone).only(shape.units), shape.kept)
         classes = Classes(tuple(about["labels"]), tuple(about["training_counts"]))
         return cls.build(backbone, HeadConfig(**about["head"]), classes, shape=shape, provenance=provenance)
+
+
+def load_backbone(name_or_path: str | Path, random: bool = False) -> Backbone:
+    """Load an SSL encoder, whatever form it comes in.
+
+    Args:
+        name_or_path: a hub id (``microsoft/wavlm-base``), a local transformers folder, or one of our artifacts.
+        random: take the architecture alone, with fresh weights.
+
+    Returns:
+        The encoder in evaluation mode; ``backbone(wave, lengths)`` gives all hidden states.
+
+    Raises:
+        InputError: it cannot be found or read, is of an unsupported family, or lacks weights.
+    """
+    if artifact.is_artifact(name_or_path):
+        return SpeechModel.from_pretrained(name_or_path).backbone
+    return load_transformers(name_or_path, random).eval()
 
 
 def log_likelihood_ratio(logits: torch.Tensor, classes: Classes) -> torch.Tensor:

@@ -51,13 +51,15 @@ def score_utterances(
     batches = batches_by_length([u.seconds for u in utterances], batch_size)
     training = model.training
     model.eval()
-    with progress_bar() as bar:
-        task = bar.add_task("scoring", total=len(utterances))
-        for batch in load_batches(Wholes(utterances, model.backbone.minimum_samples), batches, workers):
-            on_device = batch.to(device)
-            scores[batch.index.numpy()] = model.score(on_device.wave, on_device.lengths).float().cpu().numpy()
-            bar.update(task, advance=len(batch.index))
-    model.train(training)
+    try:
+        with progress_bar() as bar:
+            task = bar.add_task("scoring", total=len(utterances))
+            for batch in load_batches(Wholes(utterances, model.backbone.minimum_samples), batches, workers):
+                on_device = batch.to(device)
+                scores[batch.index.numpy()] = model.score(on_device.wave, on_device.lengths).float().cpu().numpy()
+                bar.update(task, advance=len(batch.index))
+    finally:
+        model.train(training)
     if not np.isfinite(scores).all():
         bad = utterances[int(np.flatnonzero(~np.isfinite(scores))[0])]
         raise InputError(f"{bad.path}: the score of '{bad.utt_id}' is not finite; has the training diverged?")

@@ -17,14 +17,13 @@ from torch import nn
 
 from hybrid_pruning.artifact import versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, Batch, Crops, load_batches
-from hybrid_pruning.backbone import Backbone
 from hybrid_pruning.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
 from hybrid_pruning.config import Config, PruningConfig, TrainingConfig, check_config, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, require_new_folder
 from hybrid_pruning.manifest import Label, Utterance, read_manifest
 from hybrid_pruning.metrics import eer
-from hybrid_pruning.model import Classes, SpeechModel
+from hybrid_pruning.model import Classes, SpeechModel, load_backbone
 from hybrid_pruning.objective import Losses, Objective
 from hybrid_pruning.pruning import Lagrangian, attach, check_target, scheduled_target
 from hybrid_pruning.scoring import score_utterances
@@ -34,12 +33,11 @@ CONFIG, ARCHITECTURE, LOG = "config.yaml", "architecture.json", "log.jsonl"
 LABELS = (Label.SPOOF, Label.BONAFIDE)
 
 
-def train(config: Config, backbone: Backbone, run: str | Path, resume: bool = False) -> Path:
+def train(config: Config, run: str | Path, resume: bool = False) -> Path:
     """Fine-tune a backbone with a fresh head and, where the recipe says so, prune it at the same time.
 
     Args:
         config: the recipe.
-        backbone: the encoder to start from; it is changed.
         run: folder for configuration, log and checkpoints.
         resume: continue from the run's last checkpoint.
 
@@ -49,7 +47,8 @@ def train(config: Config, backbone: Backbone, run: str | Path, resume: bool = Fa
     """
     run = Path(run) if resume else require_new_folder(run)
     trainset, devset = _read_set(config.data.train), _read_set(config.data.dev)
-    torch.manual_seed(config.seed)  # the head's first weights
+    torch.manual_seed(config.seed)  # fresh weights
+    backbone = load_backbone(config.backbone.source, config.backbone.random)
     counts = Counter(utterance.label for utterance in trainset)
     model = SpeechModel.build(backbone, config.head, Classes(LABELS, tuple(counts[label] for label in LABELS)))
     architecture = model.architecture()
@@ -133,6 +132,7 @@ class Trainer:
         with progress_bar("loss {task.fields[loss]:.3f}", "{task.fields[size]}") as bar:
             task = bar.add_task("training", total=self.total_steps, completed=self.step, loss=float("nan"), size="")
             while self.epoch < self.config.training.epochs:
+                self.objective.train()  # a loaded backbone, and a resumed run, come in evaluation mode
                 for batch in self._batches():
                     record = self._step(batch)
                     bar.update(task, completed=self.step, loss=record["loss"]["task"], size=_size(record))
@@ -221,7 +221,7 @@ class Trainer:
     def _sparsity(self, target: float) -> dict[str, Any]:
         if self.objective.lagrangian is None:
             return {}
-        multipliers = {name: float(value) for name, value in self.objective.lagrangian.named_parameters()}
+        multipliers = {name: value.item() for name, value in self.objective.lagrangian.named_parameters()}
         with torch.no_grad():
             expected = float(self.objective.expected_sparsity())
         return {"sparsity": {"expected": expected, "target": target}, "multipliers": multipliers}

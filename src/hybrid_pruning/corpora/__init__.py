@@ -1,1 +1,6 @@
-"""One small file per corpus: its protocol files -> manifest (pure text, no audio)."""
+"""One small file per corpus: its protocol files -> manifests (pure text, no audio)."""
+
+from hybrid_pruning.corpora import asvspoof5
+
+PREPARE = {"asvspoof5": asvspoof5.prepare}
+"""Corpus name -> (root, out) -> the manifests written, by part."""

@@ -19,11 +19,14 @@ def plan_for(model: nn.Module, seconds: float = 4.0) -> Plan:
     """Return the plan of a backbone, with MACs for one utterance of `seconds`.
 
     Raises:
-        PlanError: the model is of no family with a plan, or too short an utterance for its convolutions.
+        PlanError: the model is of no family with a plan or already shrunk, or the utterance is too short for it.
     """
     family = getattr(getattr(model, "config", None), "model_type", None)
     if family not in ("wav2vec2", "hubert", "wavlm"):
         raise PlanError(f"no plan for models of type '{family}'; known are wav2vec2 (and XLS-R), hubert, wavlm")
+    for name, module in model.named_modules():
+        if isinstance(module, Closed):
+            raise PlanError(f"{name} has lost all its units; this checkpoint is already shrunk, take the dense one")
     lengths = _conv_lengths(model.config, round(seconds * SAMPLE_RATE_HZ))
     slots = [*_conv_slots(model), *_layer_slots(model)]
     return Plan(tuple(slots), _positions(model, lengths), tuple(_attention_work(model, lengths[-1])))

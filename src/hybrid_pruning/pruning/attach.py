@@ -21,8 +21,9 @@ from .plan import Cut, Plan, PlanError, Role, along, owner
 class Mask(nn.Module):
     """Multiplies one weight by the gates of every cut that scales or silences it."""
 
-    def __init__(self, gates: list[tuple[Gate, Cut]]) -> None:
+    def __init__(self, gates: list[tuple[Gate, Cut]], order: tuple[str, ...]) -> None:
         super().__init__()
+        self.order = order  # of the module's parameters before masks, by which optimisers resume
         self.gates = gates  # in a list, so that gates are no part of the masked model and its state dict
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
@@ -68,15 +69,18 @@ def attach(
     plan = plan if units is None else plan.only(units)
     gates = Gates(plan, Accounting(model, plan), drop_rate, seed)
     gates.to(next(model.parameters()).device)
+    masks: dict[str, list[tuple[Gate, Cut]]] = {}
     for name, cuts in plan.cuts_by_tensor().items():
-        masks = [(gates[slot.name], cut) for slot, cut in cuts if cut.role is not Role.DROP]
-        if masks:
-            module, attribute = owner(model, name)
-            if parametrize.is_parametrized(module) and not _is_masked(module):
-                raise PlanError(f"{name}: its module is parametrised by something else; gates cannot be added")
-            mask = Mask(masks).train(module.training)
-            # unsafe skips torch's trial run, which would need a sample
-            parametrize.register_parametrization(module, attribute, mask, unsafe=True)
+        if parametrize.is_parametrized(owner(model, name)[0]):
+            raise PlanError(f"{name}: its module is parametrised by something else; gates cannot be added")
+        masks[name] = [(gates[slot.name], cut) for slot, cut in cuts if cut.role is not Role.DROP]
+    orders: dict[nn.Module, tuple[str, ...]] = {}
+    for name in filter(masks.__getitem__, masks):
+        module, attribute = owner(model, name)
+        order = orders.setdefault(module, tuple(module._parameters))
+        mask = Mask(masks[name], order).train(module.training)
+        # unsafe skips torch's trial run, which would need a sample
+        parametrize.register_parametrization(module, attribute, mask, unsafe=True)
     return gates
 
 
@@ -93,6 +97,8 @@ def detach(model: nn.Module) -> None:
         module.__class__ = type(module).__bases__[0]
         for attribute, chain in chains.items():
             module.register_parameter(attribute, chain.original)
+        for attribute in next(iter(chains.values()))[0].order:
+            module._parameters[attribute] = module._parameters.pop(attribute)
 
 
 def _is_masked(module: nn.Module) -> bool:

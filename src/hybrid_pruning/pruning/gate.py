@@ -16,6 +16,8 @@ from .plan import Kept, Plan, PlanError, Slot
 TEMPERATURE = 2 / 3
 STRETCH = (-0.1, 1.1)
 NOISE_EPS = 1e-6
+SEED_STRIDE = 2_654_435_761
+"""Draws between the noise of one seed and the next, of 2**32: torch's CPU generator reads no more bits of a seed."""
 DROP_RATE = 0.01
 """How likely a fresh gate is to be shut, before stretching. The recipe starts its FFN neurons at 0.5, which is 10%
 sparsity before the first step; an experiment in dev/LOG.md is why we do not."""
@@ -150,7 +152,7 @@ class Gates(nn.Module):
     def sample(self) -> None:
         """Draw fresh gate values; call once per optimiser micro-step, before the forward pass."""
         log_alpha = self.log_alpha()
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.draws)
+        generator = torch.Generator().manual_seed((self.seed * SEED_STRIDE + self.draws) % 2**32)
         uniform = torch.rand(log_alpha.shape, generator=generator).to(log_alpha.device)
         self.draws += 1
         sizes = [slot.size for slot in self.plan.slots]

@@ -23,11 +23,12 @@ class NarrowLayerNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise [..., kept] over its last dimension."""
-        variance, mean = torch.var_mean(x.float(), dim=-1, correction=0, keepdim=True)
+        full = x.to(torch.promote_types(x.dtype, torch.float32))
+        variance, mean = torch.var_mean(full, dim=-1, correction=0, keepdim=True)
         share = x.shape[-1] / self.width
         # of the kept channels and (width - kept) zeros together
         variance = share * variance + share * (1 - share) * mean.square()
-        y = ((x - share * mean) * torch.rsqrt(variance + self.eps)).to(x.dtype)
+        y = ((full - share * mean) * torch.rsqrt(variance + self.eps)).to(x.dtype)
         if self.weight is not None:
             y = y * self.weight
         return y if self.bias is None else y + self.bias

@@ -152,7 +152,7 @@ def parameter(model: nn.Module, name: str) -> nn.Parameter:
     """
     module, attribute = owner(model, name)
     if parametrize.is_parametrized(module, attribute):
-        tensor = module.parametrizations[attribute].original  # type: ignore[index, union-attr]
+        tensor = getattr(module.parametrizations[attribute], "original", None)  # type: ignore[index]
     else:
         tensor = getattr(module, attribute, None)
     if not isinstance(tensor, nn.Parameter):

@@ -35,6 +35,7 @@ def shrink(model: Model, gates: "Gates", kept: Kept | None = None) -> Model:
     shared = {id(gate): gate for gate in gates.values()}  # copied models must not copy gates and their graphs
     small = copy.deepcopy(model, shared)
     detach(small)
+    small.zero_grad()  # copied with the parameters
     narrow(small, gates.plan, kept, gates.soft_values())
     return small
 

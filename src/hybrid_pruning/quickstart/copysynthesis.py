@@ -12,12 +12,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_pruning.errors import InputError
 from hybrid_pruning.quickstart.recordings import SAMPLE_RATE, Wave
 
 FFT, HOP, MELS = 1024, 256, 80
 ITERATIONS, MOMENTUM = 32, 0.99
-ORDER, LPC_FRAME, LPC_HOP = 18, 512, 128
+ORDER, LPC_FRAME, LPC_HOP, LPC_SPREAD = 18, 512, 128, 128
 LOWEST_PITCH, HIGHEST_PITCH, VOICED = 70, 400, 0.45
 LEVEL, FLOOR = 0.05, 10 ** (-62 / 20)
 
@@ -31,10 +30,7 @@ def world(wave: Wave) -> Wave:
     Source: Morise, Yokomori, Ozawa, "WORLD: a vocoder-based high-quality speech synthesis system for real-time
     applications", IEICE Trans. Inf. & Syst. E99-D(7), 2016.
     """
-    try:
-        vocoder = importlib.import_module("pyworld")
-    except ImportError as error:
-        raise InputError("the WORLD vocoder is missing; pip install 'hybrid-pruning[quickstart]'") from error
+    vocoder = importlib.import_module("pyworld")  # of the extra `quickstart`
     signal = wave.astype(np.float64)
     rough, times = vocoder.dio(signal, SAMPLE_RATE)
     pitch = vocoder.stonemask(signal, rough, times, SAMPLE_RATE)
@@ -63,7 +59,9 @@ def griffin_lim(wave: Wave) -> Wave:
 def linear_prediction(wave: Wave) -> Wave:
     """Keep 18 linear prediction coefficients, the pitch and the gain of each frame; excite by pulses or by noise.
 
-    Source: Atal, Hanauer, "Speech analysis and synthesis by linear prediction of the speech wave", JASA 50(2B), 1971.
+    Source: Atal, Hanauer, "Speech analysis and synthesis by linear prediction of the speech wave", JASA 50(2B), 1971;
+    pulses spread out by an all-pass, as in Tremain, "The government standard linear predictive coding algorithm:
+    LPC-10", Speech Technology 1(2), 1982, without which its peaks alone would give the attack away.
     Deviation: frames are filtered in the frequency domain and overlap-added, so that all of them are one array.
     """
     frames = _frames(wave, LPC_FRAME, LPC_HOP) * _window(LPC_FRAME)
@@ -71,7 +69,8 @@ def linear_prediction(wave: Wave) -> Wave:
     coefficients, gain = _predict(correlation)
     excitation = _excitation(_pitch(correlation), len(wave), _noise_source(wave))
     driven = np.fft.rfft(_frames(excitation, LPC_FRAME, LPC_HOP) * _window(LPC_FRAME), 2 * LPC_FRAME)
-    filtered = np.fft.irfft(driven * gain[:, None] / np.fft.rfft(coefficients, 2 * LPC_FRAME))[:, :LPC_FRAME]
+    shape = _all_pass(2 * LPC_FRAME) / np.fft.rfft(coefficients, 2 * LPC_FRAME)
+    filtered = np.fft.irfft(driven * gain[:, None] * shape)[:, :LPC_FRAME]
     return _overlap_add((filtered * _window(LPC_FRAME)).astype(np.float32), LPC_HOP, len(wave))
 
 
@@ -85,12 +84,13 @@ ATTACKS: dict[str, Callable[[Wave], Wave]] = {
 def reencode(wave: Wave, seed: int) -> npt.NDArray[np.int16]:
     """Give human and synthetic waves the same band, level and noise floor, so that only the speech tells them apart.
 
-    The band is cut to 0.1-6.8 kHz (most of the recordings went through codecs of 7 kHz), the root mean square set to
-    -26 dBFS, and white noise of -62 dBFS laid over it, above the band too: digital silence exists in neither class.
+    The band is cut to 0.1-6.8 kHz (many of the recordings went through codecs of 7 kHz), the root mean square set to
+    -26 dBFS, the polarity drawn by lot (vocoders' pulses all point one way), and white noise of -62 dBFS laid over it,
+    above the band too: digital silence exists in neither class.
 
     Args:
         wave: float32 [samples] at 16 kHz.
-        seed: of the noise; another for each file.
+        seed: of noise and polarity; another for each file.
 
     Returns:
         int16 [samples].
@@ -99,8 +99,9 @@ def reencode(wave: Wave, seed: int) -> npt.NDArray[np.int16]:
     frequency = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE)
     passing = np.clip((frequency - 70) / 30, 0, 1) * np.clip((6800 - frequency) / 200, 0, 1)
     banded = np.fft.irfft(spectrum * (0.5 - 0.5 * np.cos(np.pi * passing)), len(wave))
-    levelled = banded * (LEVEL / max(float(np.sqrt(np.mean(banded**2))), 1e-9))
-    noisy = levelled + FLOOR * np.random.default_rng(seed).standard_normal(len(wave))
+    source = np.random.default_rng(seed)
+    levelled = banded * (source.choice((-LEVEL, LEVEL)) / max(float(np.sqrt(np.mean(banded**2))), 1e-9))
+    noisy = levelled + FLOOR * source.standard_normal(len(wave))
     return np.round(np.clip(noisy, -1, 1) * 32767).astype(np.int16)
 
 
@@ -163,6 +164,11 @@ def _predict(correlation: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float
     residual = lags[:, 0] - np.sum(weights * lags[:, 1:], axis=1)
     gain = np.sqrt(np.maximum(residual, 0) / np.sum(_window(LPC_FRAME).astype(np.float64) ** 2))
     return np.concatenate([np.ones((len(weights), 1)), -weights], axis=1), gain
+
+
+def _all_pass(size: int) -> npt.NDArray[np.complex128]:
+    """Response [size / 2 + 1] that delays each frequency in proportion to it, the highest by LPC_SPREAD samples."""
+    return np.exp(-0.5j * np.pi * LPC_SPREAD * np.linspace(0, 1, size // 2 + 1) ** 2)
 
 
 def _pitch(correlation: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """The quickstart's corpus: human recordings and their copy-synthesised fakes, as four manifests in a cache folder."""
 
 import hashlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -9,13 +10,13 @@ import re
 import shutil
 import signal
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,10 +45,10 @@ UNSEEN = "linear-prediction"
 MANIFESTS = {"train": SEEN, "dev": SEEN, "eval_seen": SEEN, "eval_unseen": (UNSEEN,)}
 MOST_CLIPS = {"train": 1200, "eval": 560, "dev": 120}  # human clips; each has one fake, in `eval` one more, unseen
 CLIPS_A_VOICE = 160
+FEW = 100  # recordings for which starting processes does not pay
 CLIP = round(3.5 * SAMPLE_RATE)
 RECIPE = ("1", SEEN, UNSEEN, MOST_CLIPS, CLIPS_A_VOICE, CLIP)  # raise the number when clips come out otherwise
 
-Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
@@ -134,29 +135,56 @@ def _key(recordings: Sequence[Recording], seed: int) -> str:
 
 
 def _make(recordings: Sequence[Recording], folder: Path, seed: int, workers: int) -> None:
+    _require_packages(recordings)
     voices = _voices(usable(recordings), folder / "clips", seed)
-    for complaints in _run(_cut, voices, workers, "cutting clips"):
-        for complaint in complaints:
+    with _crew(workers if len(recordings) > FEW else 1) as spread:
+        for complaint in chain(*_watch(spread(_cut, voices), len(voices), "cutting clips")):
             console.print(f"skipped {complaint}", markup=False)
-    splits = {name: _choose(members, name, folder, seed) for name, members in _split(voices, seed).items()}
-    _run(_synthesise, [clip for clips in splits.values() for clip in clips], workers, "synthesising fakes")
+        splits = {name: _choose(members, name, folder, seed) for name, members in _split(voices, seed).items()}
+        clips = [clip for chosen in splits.values() for clip in chosen]
+        _watch(spread(_synthesise, clips), len(clips), "synthesising fakes")
     _write_manifests(splits, folder)
     shutil.rmtree(folder / "clips")
 
 
-def _run(task: Callable[[Job], Result], jobs: Sequence[Job], workers: int, title: str) -> list[Result]:
-    """Do the jobs under a progress bar, in a pool of processes where there are enough of them to pay for it."""
-    with ExitStack() as stack:
-        progress = stack.enter_context(progress_bar())
-        if workers > 1 and len(jobs) > 32:
-            context = multiprocessing.get_context("spawn")  # forking a process that runs torch's threads is unsafe
-            pool = stack.enter_context(
-                ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
-            )
-            results: Iterator[Result] = pool.map(task, jobs)
-        else:
-            results = map(task, jobs)
-        return list(progress.track(results, total=len(jobs), description=title))
+def _require_packages(recordings: Sequence[Recording]) -> None:
+    coded = any(recording.path.suffix.lower() == ".g722" for recording in recordings)
+    for module in ("pyworld", "G722") if coded else ("pyworld",):
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"the Python module {module} is missing; run: pip install 'hybrid-pruning[quickstart]'")
+
+
+def _watch(results: Iterable[Result], total: int, title: str) -> list[Result]:
+    with progress_bar() as progress:
+        return list(progress.track(results, total=total, description=title))
+
+
+@contextmanager
+def _crew(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """Yield `map`, or one that works in processes."""
+    if workers == 1:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")  # forking a process that runs torch's threads is unsafe
+    ignore = (signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
+    with _one_thread_each(), ProcessPoolExecutor(workers, context, signal.signal, ignore) as pool:
+        try:
+            yield pool.map
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Keep the linear algebra of the processes started within from spinning on each other's cores."""
+    before = dict(os.environ)
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _voices(recordings: Sequence[Recording], folder: Path, seed: int) -> list[Voice]:
@@ -177,7 +205,8 @@ def _cut(voice: Voice) -> list[str]:
     temporary = voice.folder.with_name(f".{voice.folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    for index, clip in enumerate(cut(join(_utterances(voice, complaints), CLIPS_A_VOICE * CLIP), CLIP)):
+    speech = join(_utterances(voice, complaints), CLIPS_A_VOICE * CLIP)
+    for index, clip in enumerate(cut(speech, CLIP)[:CLIPS_A_VOICE]):
         _write_audio(temporary / f"{index:04d}.flac", np.round(clip * 32767).astype(np.int16))
     temporary.replace(voice.folder)
     return complaints

@@ -78,10 +78,7 @@ def read(path: Path) -> Wave:
 
 
 def _decode_g722(path: Path) -> Wave:
-    try:
-        codec = importlib.import_module("G722")
-    except ImportError as error:
-        raise InputError(f"{path}: needs the package g722; pip install 'hybrid-pruning[quickstart]'") from error
+    codec = importlib.import_module("G722")  # of the extra `quickstart`, as is pyworld
     samples: npt.NDArray[np.int16] = codec.G722(SAMPLE_RATE, 64_000).decode(path.read_bytes())
     return np.asarray(samples, dtype=np.float32) / np.float32(32768)
 
@@ -132,29 +129,30 @@ def from_debian(cache: Path) -> list[Recording]:
         _fetch(missing, cache)
     recordings: list[Recording] = []
     for name in PACKAGES:
-        paths = sorted(path for path in (cache / name).rglob("*") if path.suffix in SUFFIXES)
-        recordings += [found for path in paths if (found := _known_speaker(path, name)) is not None]
+        for path in sorted((cache / name).rglob("*")):
+            if path.suffix in SUFFIXES:
+                known = _known_speaker(path, "/" + path.relative_to(cache / name).as_posix(), name)
+                recordings += [known] if known else []
     return recordings
 
 
-def _known_speaker(path: Path, package: str) -> Recording | None:
-    """Name the speaker of a package's file; None for what is not speech, or nobody's in particular."""
-    parts = path.parts
-    if package.startswith("asterisk"):  # .../sounds/en_US_f_Allison/digits/1.g722; Allison speaks Spanish too
-        name = parts[parts.index("sounds") + 1].split("_")[-1]
-        speech = path.stem not in NOT_SPEECH and "silence" not in parts
-        return Recording(path, f"asterisk-{name}", f"asterisk-{name}", package) if speech else None
-    if package.startswith("fillets"):  # .../sound/<level>/cs/bar-m-chaos.ogg: a woman (m), a man (v), passing voices
-        actor = next((part for part in path.stem.split("-") if part in ("m", "v")), None)
-        name = f"fillets-{path.parent.name}-{actor}"
-        return Recording(path, name, name, package) if actor else None
-    package_name = package.removesuffix(
-        "-data"
-    )  # .../klettres/en_GB/alpha/a.ogg, .../ktuberling/sounds/sr@latin/hat.ogg
-    after = "klettres" if package_name == "klettres" else "sounds"
-    language = parts[parts.index(after, len(parts) - 4) + 1]
+def _known_speaker(path: Path, inside: str, package: str) -> Recording | None:
+    """Name the speaker of a package's file by its path in there; None for what is not speech, or nobody's we know."""
+    if package.startswith("asterisk"):  # sounds/en_US_f_Allison/digits/1.g722; Allison speaks Spanish too
+        found = re.search(r"/sounds/\w+_([A-Za-z]+)/(?!silence/)", inside)
+        name = f"asterisk-{found[1]}" if found and path.stem not in NOT_SPEECH else None
+        return Recording(path, name, name, package) if name else None
+    if package.startswith("fillets"):  # sound/<level>/cs/bar-m-chaos.ogg: a woman (m), a man (v) and passing voices
+        found = re.search(r"/(\w+)/(?:[^/]*-)?([mv])[-.][^/]*$", inside)
+        name = f"fillets-{found[1]}-{found[2]}" if found else None
+        return Recording(path, name, name, package) if name else None
+    found = re.search(r"/klettres/([\w@]+)/|/ktuberling/sounds/([\w@]+)/", inside)
+    if not found:
+        return None
+    language = found[1] or found[2]
     # KDE's volunteers may have spoken for both programs, so a language stays on one side of every split.
-    return Recording(path, f"{package_name}-{language}", f"kde-{re.split('[_@]', language)[0]}", package)
+    group = f"kde-{re.split('[_@]', language)[0]}"
+    return Recording(path, f"{package.removesuffix('-data')}-{language}", group, package)
 
 
 def _fetch(names: Sequence[str], cache: Path) -> None:

@@ -1,0 +1,32 @@
+# The same targets for people and for CI. Everything is installed into .venv and nowhere else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: quickstart test lint bench clean
+
+quickstart: $(STAMP)          ## the main job on real speech, from download to table
+	$(BIN)/hybrid-pruning quickstart
+
+test: $(STAMP)                ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)                ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)               ## ratios against what one would use instead, in one run
+	$(BIN)/python -m hybrid_pruning.benchmark
+
+# torch first and by its exact version: with it in place nothing else asks for another build.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=23.2" "setuptools>=77" wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[quickstart,dev]"
+	touch $(STAMP)
+
+clean:                        ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,286 @@
+"""What the terminal shows of a model and of a machine: what survived the pruning, and what is installed here."""
+
+import importlib
+import os
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from hybrid_pruning.backbone import FAMILIES, skeleton
+from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.pruning import Accounting, Budget, plan_for
+from hybrid_pruning.terminal import console
+
+SECONDS = 4.0
+"""Length of the utterance that MACs are counted for."""
+CONV_COLUMNS = {"conv": "channels"}
+LAYER_COLUMNS = {"head": "heads", "attlayer": "attention", "interm": "FFN neurons", "ffnlayer": "FFN"}
+DECIDED_BY = {"head": "attlayer", "interm": "ffnlayer"}
+"""Kinds of units that are gone with their whole sub-layer, whatever their own slot kept."""
+BAR_WIDTH = 10
+HEAT = ("magenta", "blue", "cyan", "green", "yellow")
+"""From nearly all gone to all kept, as viridis has it."""
+
+PACKAGE = "hybrid-pruning"
+EXTRA = "pip install 'hybrid-pruning[quickstart]'"
+DEBIAN = "part of Debian and Ubuntu; elsewhere quickstart --bonafide DIR"
+MODULES = {
+    "pyworld": ("pyworld-prebuilt", "quickstart: the WORLD vocoder, which makes spoofs"),
+    "G722": ("g722", "quickstart: decodes Asterisk's recordings"),
+}
+TOOLS = {
+    "apt-get": "quickstart: fetches recordings from Debian's packages",
+    "dpkg-deb": "quickstart: unpacks them",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Survivors:
+    """What is left of a backbone.
+
+    Args:
+        kept: slot name -> units that are left, of every slot the family has, gated or not.
+        sizes: slot name -> units of the dense model.
+        budget: exact parameters and MACs (for `SECONDS`), now and dense.
+    """
+
+    kept: Mapping[str, int]
+    sizes: Mapping[str, int]
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something optional that may be installed.
+
+    Args:
+        name: what it is called.
+        found: its version or place, or None where it is absent.
+        purpose: what needs it.
+        remedy: how to get it.
+    """
+
+    name: str
+    found: str | None
+    purpose: str
+    remedy: str
+
+
+def print_inspection(model: SpeechModel) -> None:
+    """Print what survived of a model's backbone as a heat map, then its size beside the dense one and its origin."""
+    left = count_survivors(model)
+    convs, layers = len(_slots(left, "conv")), len(_slots(left, "head"))
+    head_params = _numel(model.head) + _numel(model.classifier)
+    console.print(_heat_map("conv", CONV_COLUMNS, convs, left), "")
+    console.print(_heat_map("layer", LAYER_COLUMNS, layers, left), "")
+    console.print(_size_table(left.budget, head_params), "")
+    for name, text in {"state": _state(model), "labels": _labels(model), "origin": _origin(model.provenance)}.items():
+        console.print(f"{name:<8}{text}", markup=False, soft_wrap=True)
+
+
+def count_survivors(model: SpeechModel) -> Survivors:
+    """Count a model's backbone, dense or cut, beside the dense skeleton of its config.
+
+    Raises:
+        RuntimeError: the count is not what the weights hold; a fault of ours.
+    """
+    with torch.device("meta"):  # sizes without weights
+        dense = skeleton(model.backbone.config.to_diff_dict(), model.backbone.normalize)
+    plan = plan_for(dense, SECONDS)
+    kept = {**plan.all_units(), **(model.shape.kept if model.shape else {})}
+    budget = Accounting(dense, plan).exact_kept(kept)
+    if budget.params != (found := _numel(model.backbone)):
+        raise RuntimeError(f"{budget.params} parameters counted from the kept units, the backbone holds {found}")
+    sizes = {slot.name: slot.size for slot in plan.slots}
+    return Survivors({name: len(units) for name, units in kept.items()}, sizes, budget)
+
+
+def print_doctor() -> None:
+    """Print versions, devices, optional parts, and what is known to break."""
+    console.print(_plain_table("versions", find_versions()), "")
+    console.print(_plain_table("devices", find_devices()), "")
+    console.print(_parts_table(find_parts()))
+    for warning in find_problems():
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+
+
+def find_versions() -> dict[str, str]:
+    """Return the versions of Python, of the system, and of all that this package requires."""
+    required = [re.match(r"[\w.-]+", line) for line in metadata.requires(PACKAGE) or [] if "extra ==" not in line]
+    names = [PACKAGE, *(match[0] for match in required if match)]
+    system = {"python": platform.python_version(), "platform": platform.platform()}
+    return system | {name: _version(name) or "missing: pip install hybrid-pruning" for name in names}
+
+
+def find_devices() -> dict[str, str]:
+    """Return what torch can compute on."""
+    found = {"cpu": f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"}
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    if not torch.cuda.device_count():
+        built = f"a build for CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
+        found["cuda"] = f"none (torch is {built})"
+    found["mps"] = "yes" if torch.backends.mps.is_available() else "none"
+    return found
+
+
+def find_parts() -> list[Part]:
+    """Return the optional parts, present or absent."""
+    modules = [Part(name, _import(name, package), purpose, EXTRA) for name, (package, purpose) in MODULES.items()]
+    return [*modules, *(Part(name, shutil.which(name), purpose, DEBIAN) for name, purpose in TOOLS.items())]
+
+
+def find_problems() -> list[str]:
+    """Return what is known to break here, one line each: encoders that cannot be imported, and why they may not be."""
+    problems = []
+    try:
+        for family in FAMILIES:
+            importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+    except (ImportError, OSError, RuntimeError) as error:
+        problems.append(f"transformers' encoders cannot be imported: {' '.join(str(error).split())[:200]}")
+    torchaudio = _version("torchaudio")
+    if torchaudio and torch.version.cuda is None:
+        problems.append(
+            f"torchaudio {torchaudio} is installed beside a CPU build of torch; nothing here needs it, and its CUDA "
+            "builds keep transformers' encoders from being imported: pip uninstall torchaudio"
+        )
+    return problems
+
+
+def _slots(left: Survivors, unit: str) -> list[str]:
+    return [name for name in left.sizes if name.partition(".")[0] == unit]
+
+
+def _heat_map(title: str, columns: Mapping[str, str], rows: int, left: Survivors) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 3, 0, 0))
+    table.add_column(title, justify="right")
+    for header in columns.values():
+        table.add_column(header)
+    for index in range(rows):
+        table.add_row(str(index), *(_cell(unit, index, left) for unit in columns))
+    return table
+
+
+def _cell(unit: str, index: int, left: Survivors) -> Text:
+    """One slot: kept/size and a bar; open or closed for a whole sub-layer; `-` for units of a closed one."""
+    name = f"{unit}.{index}"
+    if unit in DECIDED_BY.values():
+        inner = next(kind for kind, layer in DECIDED_BY.items() if layer == unit)
+        return _layer_cell(bool(left.kept[name]), bool(left.kept[f"{inner}.{index}"]))
+    if unit in DECIDED_BY and not left.kept[f"{DECIDED_BY[unit]}.{index}"]:
+        return Text("-", style="dim")
+    kept, size = left.kept[name], left.sizes[name]
+    digits = len(str(max(left.sizes[slot] for slot in _slots(left, unit))))
+    count = f"{kept:>{digits}}/{size:<{digits}} "
+    return Text.assemble(count, _bar(kept / size))
+
+
+def _layer_cell(is_open: bool, has_units: bool) -> Text:
+    if is_open:
+        return Text("open", style=HEAT[-1]) if has_units else Text("bias only", style="dim")
+    return Text("closed", style="dim")
+
+
+def _bar(share: float) -> Text:
+    """A bar that is full only where all is kept and empty only where nothing is."""
+    full, empty = ("#", ".") if console.options.ascii_only else ("█", "░")
+    filled = round(share * BAR_WIDTH)
+    filled = min(max(filled, 1), BAR_WIDTH - 1) if 0 < share < 1 else filled
+    heat = HEAT[min(int(share * len(HEAT)), len(HEAT) - 1)]
+    return Text.assemble((full * filled, heat), (empty * (BAR_WIDTH - filled), "dim"))
+
+
+def _size_table(budget: Budget, head_params: int) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 3, 0, 0))
+    for name in ("", "now", "dense", "removed"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, now, dense, removed in (
+        ("backbone parameters", budget.params, budget.dense_params, budget.sparsity),
+        (f"backbone MACs, {SECONDS:g} s", budget.macs, budget.dense_macs, budget.macs_sparsity),
+    ):
+        table.add_row(name, _short(int(now), dense), _short(dense, dense), f"{float(removed):.1%}")
+    table.add_row("head parameters", _short(head_params, head_params))
+    return table
+
+
+def _short(count: int, scale: int) -> str:
+    """94381936 -> '94.38 M', in the unit that suits `scale`, so that numbers side by side share it."""
+    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if scale >= factor:
+            return f"{count / factor:.2f} {suffix}"
+    return str(count)
+
+
+def _state(model: SpeechModel) -> str:
+    if model.shape is None:
+        return "dense: everything is kept, nothing had gates"
+    return f"pruned: {', '.join(model.shape.units)} had gates"
+
+
+def _labels(model: SpeechModel) -> str:
+    pairs = zip(model.classes.labels, model.classes.counts, strict=True)
+    return f"{', '.join(f'{label} ({count})' for label, count in pairs)}; in brackets the training utterances"
+
+
+def _origin(provenance: Mapping[str, Any]) -> str:
+    """Where the model came from; provenance is free-form, so that nothing in it can be relied on."""
+    recipe = provenance.get("recipe")
+    if not isinstance(recipe, Mapping):
+        return "not recorded"
+    pruning, backbone = (_mapping(recipe.get(part)) for part in ("pruning", "backbone"))
+    target = "no pruning"
+    if pruning.get("use_pruning_loss"):
+        target = f"target: {pruning.get('target_sparsity')} of the {pruning.get('constraint')} removed"
+    weights = "random weights in the shape of " if backbone.get("random") else ""
+    averaged = provenance.get("averaged_checkpoints")
+    mean = f"; mean of {averaged} checkpoints" if averaged else ""
+    return f"{weights}{backbone.get('source', 'an unnamed backbone')}; {target}; seed {recipe.get('seed')}{mean}"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _numel(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _plain_table(title: str, rows: Mapping[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+    for name, value in rows.items():
+        table.add_row(Text(name), Text(value, style="yellow" if value.startswith("missing") else ""))
+    return table
+
+
+def _parts_table(parts: list[Part]) -> Table:
+    table = Table(title="optional parts", title_justify="left", title_style="bold", show_header=False, box=None)
+    for part in parts:
+        found = Text(part.found, style="green") if part.found else Text("absent", style="yellow")
+        table.add_row(Text(part.name), found, Text(part.purpose if part.found else f"{part.purpose}: {part.remedy}"))
+    return table
+
+
+def _import(module: str, package: str) -> str | None:
+    """Return the version of a module that really can be imported, or None."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return None
+    return _version(package) or "version unknown"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
