@@ -6,6 +6,7 @@ Wraps transformers' wav2vec 2.0 (XLS-R), HuBERT and WavLM; the only file that kn
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -169,7 +170,7 @@ def load_transformers(name_or_path: str | Path, random: bool = False) -> Backbon
             ignore_mismatched_sizes=True,  # reported below, in one line
             dtype=torch.float32,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise InputError(f"{name_or_path}: the weights cannot be loaded ({_first_line(error)})") from error
     missing = sorted(set(info["missing_keys"]) - {"masked_spec_embed"})
     if missing or info.get("mismatched_keys"):

@@ -81,7 +81,9 @@ def read_protocol(path: Path, audio: Path) -> Iterator[Utterance]:
 
 def _require_audio(protocol: Path, utterances: list[Utterance]) -> None:
     folder = utterances[0].path.parent if utterances else protocol.parent
-    present = set(os.listdir(folder)) if folder.is_dir() else set()
+    present = (
+        {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    )  # one listing, not 680k lookups
     missing = [utterance.path.name for utterance in utterances if utterance.path.name not in present]
     if missing:
         raise InputError(

@@ -4,20 +4,20 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from hybrid_pruning.benchmark import latency_ratio
+from hybrid_pruning.benchmark import Ratio, latency_ratio
 from hybrid_pruning.config import Config, load_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate_track1
 from hybrid_pruning.export import export_run
 from hybrid_pruning.files import atomic_write
-from hybrid_pruning.inspection import size_of
+from hybrid_pruning.inspection import count_survivors
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.quickstart.corpus import QuickstartCorpus, build
 from hybrid_pruning.scoring import score_file
@@ -126,23 +126,24 @@ def _build_system(name: str, config: Config, out: Path, corpus: QuickstartCorpus
 
 
 def _figures(systems: Mapping[str, System]) -> dict[str, Any]:
-    dense, pruned = systems["dense"].model, systems["pruned"].model
     figures: dict[str, Any] = {}
     for name, system in systems.items():
-        size = size_of(system.model)
+        size = count_survivors(system.model).budget
         figures[name] = {"params": size.params, "macs": size.macs, **system.metrics}
-    figures["speed_up"] = latency_ratio(dense, pruned)
+    latency = latency_ratio(systems["pruned"].model, systems["dense"].model)
+    figures["latency_ratio"] = asdict(latency)
     return figures
 
 
 def _print_results(figures: Mapping[str, Any], out: Path) -> None:
-    table = Table(title="backbone and detector, dense beside pruned", title_justify="left")
-    for column, justify in (("", "left"), ("dense", "right"), ("pruned", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table = Table(title="The same training, dense and pruned (size of the backbone)", title_justify="left")
+    table.add_column("")
+    for system in SYSTEMS:
+        table.add_column(system, justify="right")
     dense, pruned = figures["dense"], figures["pruned"]
     table.add_row("parameters", *(f"{system['params'] / 1e3:.0f}k" for system in (dense, pruned)))
     table.add_row("MACs for 4 s", *(f"{system['macs'] / 1e6:.0f}M" for system in (dense, pruned)))
-    table.add_row("speed on this CPU", "1.0x", f"{figures['speed_up']:.2f}x")
+    table.add_row("latency, of the dense", "1.00", str(Ratio(**figures["latency_ratio"])))
     for title in EVALUATIONS:
         table.add_row(f"EER %, {title}", *(f"{100 * system[title]['eer']:.2f}" for system in (dense, pruned)))
         table.add_row(f"minDCF, {title}", *(f"{system[title]['min_dcf']:.3f}" for system in (dense, pruned)))

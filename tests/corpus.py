@@ -1,0 +1,94 @@
+"""Tiny corpora, recipes and encoders on disk, for the tests that start from files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import yaml
+from transformers import WavLMConfig, WavLMModel
+
+from conftest import NO_DROPOUT, STYLES, TINY
+from hybrid_pruning.config import Config, check_config
+from hybrid_pruning.manifest import Label, Utterance, write_manifest
+
+SAMPLE_RATE_HZ = 16_000
+MINUTE = {  # a recipe whose training takes about a second
+    "data": {"crop_seconds": 0.05, "workers": 0},
+    "head": {"heads": 4, "compression": 8, "embedding": 16},
+    "training": {"epochs": 2, "batch_size": 8, "lr": 2e-3, "final_lr": 1e-3, "lr_warmup_epochs": 1, "log_every": 1},
+    "pruning": {
+        "use_pruning_loss": True,
+        "target_sparsity": 0.4,
+        "initial_reg_lr": 0.1,
+        "sparsity_warmup_epochs": 1,
+        "macs_seconds": 0.5,
+    },
+}
+
+
+def noise(samples: int, seed: int = 0, channels: int = 1) -> np.ndarray[Any, Any]:
+    """Return [samples] or [samples, channels] of quiet noise."""
+    wave = 0.1 * np.random.default_rng(seed).standard_normal((samples, channels))
+    return (wave[:, 0] if channels == 1 else wave).astype(np.float32)
+
+
+def write_corpus(folder: Path, clips: int, seed: int = 0, shortest: int = 1500, longest: int = 4000) -> Path:
+    """Write noisy tones, high for bona fide and low for spoofed, and return their manifest."""
+    rng = np.random.default_rng(seed)
+    utterances = []
+    for index in range(clips):
+        label = (Label.BONAFIDE, Label.SPOOF)[index % 2]
+        samples = int(rng.integers(shortest, longest))
+        pitch = 0.7 if label == Label.BONAFIDE else 0.2
+        wave = 0.3 * np.sin(pitch * np.arange(samples)) + noise(samples, seed * 1000 + index)
+        path = folder / f"{label}-{index:02d}.{('wav', 'flac')[index % 3 == 0]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, wave, SAMPLE_RATE_HZ)
+        utterances.append(Utterance(path.stem, path, label, seconds=samples / SAMPLE_RATE_HZ))
+    write_manifest(folder / "manifest.tsv", utterances)
+    return folder / "manifest.tsv"
+
+
+def write_wavlm(folder: Path, **overrides: Any) -> Path:
+    """Write a tiny random WavLM as transformers does and return its folder."""
+    torch.manual_seed(0)
+    model = WavLMModel(WavLMConfig(**{**TINY, **NO_DROPOUT, **STYLES["base"], **overrides}))
+    model.save_pretrained(folder)
+    return folder
+
+
+def write_world(folder: Path) -> dict[str, Any]:
+    """Write train and dev sets and an encoder, and return the recipe that trains on them, as plain values."""
+    return settings(
+        MINUTE,
+        {
+            "data.train": str(write_corpus(folder / "train", 24, seed=1)),
+            "data.dev": str(write_corpus(folder / "dev", 8, seed=2)),
+            "backbone.source": str(write_wavlm(folder / "wavlm", hidden_dropout=0.1, attention_dropout=0.1)),
+        },
+    )
+
+
+def settings(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a recipe with dotted keys changed."""
+    copy = yaml.safe_load(yaml.safe_dump(recipe))
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        section = copy
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return copy
+
+
+def configure(recipe: dict[str, Any], **changes: Any) -> Config:
+    """Return a checked recipe with keys changed, dots written as two underscores."""
+    return check_config(settings(recipe, {key.replace("__", "."): value for key, value in changes.items()}), "test")
+
+
+def files_below(folder: Path) -> Sequence[Path]:
+    """Return every file below a folder."""
+    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []

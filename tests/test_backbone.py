@@ -1,0 +1,400 @@
+"""Backbones against transformers, padded batches against single utterances, and what loading refuses."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel, Wav2Vec2FeatureExtractor
+
+from conftest import FAMILIES, LENGTHS, STYLES, TINY, MakeBackbone, MakeModel, relative_error, shuffle
+from hybrid_pruning import pruning
+from hybrid_pruning.backbone import Backbone, Hidden, _group_norm, load_config, load_transformers, skeleton
+from hybrid_pruning.errors import InputError
+
+Record = Callable[[str, float], float]
+
+MIXED_STYLES = {
+    "as it is": {},
+    "conv bias": {"conv_bias": True},
+    "pre-norm": {"do_stable_layer_norm": True},
+    "post-norm": {"do_stable_layer_norm": False},
+    "odd positions": {"num_conv_pos_embeddings": 15},
+}
+ANY_FAMILY = pytest.mark.parametrize(("family", "style"), [("wavlm", "base"), ("wav2vec2", "large")])
+
+
+@torch.no_grad()
+def states_of_transformers(model: torch.nn.Module, wave: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Its hidden states, with the last one taken before the final norm in pre-norm models."""
+    last = {}
+    model.encoder.layers[-1].register_forward_hook(lambda _, __, output: last.update(output=output))
+    found = model(wave, attention_mask=mask, output_hidden_states=True)
+    output = last["output"]
+    output = output[0] if isinstance(output, tuple) else output
+    final = model.encoder.layer_norm(output) if model.config.do_stable_layer_norm else output
+    assert torch.equal(final, found.last_hidden_state)
+    return torch.stack([*found.hidden_states[: model.config.num_hidden_layers], output])
+
+
+def mask_of(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    return torch.arange(size) < lengths[:, None]
+
+
+def loss_over_valid_frames(hidden: Hidden, utterance: int | None = None) -> torch.Tensor:
+    """A different weight for every state and dimension, so that no gradient cancels; of one utterance or all."""
+    weights = torch.linspace(0.5, 1.5, hidden.frames[:, 0, 0].numel()).view(len(hidden.frames), 1, -1)
+    rows = range(hidden.frames.shape[1]) if utterance is None else [utterance]
+    ends = [hidden.frames.shape[2]] * hidden.frames.shape[1] if hidden.lengths is None else hidden.lengths.tolist()
+    return sum((hidden.frames[:, row, : ends[row]].square() * weights).sum() / ends[row] for row in rows)
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def gradient_error(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> float:
+    """Largest error of any tensor, by that tensor's largest gradient (keys' biases have none but rounding)."""
+    assert expected.keys() == found.keys()
+    floor = 1e-3 * max(float(gradient.abs().max()) for gradient in expected.values())
+    return max(
+        float((expected[name] - found[name]).abs().max() / expected[name].abs().max().clamp_min(floor))
+        for name in expected
+    )
+
+
+@pytest.mark.parametrize("changes", MIXED_STYLES.values(), ids=MIXED_STYLES.keys())
+def test_equal_to_transformers(
+    changes: dict[str, object], make_model: MakeModel, make_backbone: MakeBackbone, wave: torch.Tensor, record: Record
+) -> None:
+    expected = states_of_transformers(make_model(**changes), wave, None)
+    backbone = make_backbone(**changes)
+    for lengths in (None, torch.full((len(wave),), wave.shape[1])):
+        hidden = backbone(wave, lengths)
+        assert hidden.frames.shape == expected.shape == (backbone.depth, len(wave), expected.shape[2], backbone.width)
+        error = relative_error(expected, hidden.frames.detach())
+        assert record("= transformers", error) <= 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # of transformers' WavLM
+@pytest.mark.parametrize("style", ["large"])
+@pytest.mark.parametrize("changes", [{}, {"do_stable_layer_norm": False}], ids=["pre-norm", "post-norm"])
+def test_equal_to_transformers_padded(
+    changes: dict[str, object],
+    make_model: MakeModel,
+    make_backbone: MakeBackbone,
+    wave: torch.Tensor,
+    lengths: torch.Tensor,
+    record: Record,
+) -> None:
+    mask = mask_of(lengths, wave.shape[1])
+    expected = states_of_transformers(make_model(**changes), wave * mask, mask.long())
+    hidden = make_backbone(**changes)(wave, lengths)
+    assert record("= transformers, padded", relative_error(expected, hidden.frames.detach(), hidden.lengths)) <= 1e-5
+
+
+@pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalised"])
+def test_padded_is_alone(
+    normalize: bool, make_backbone: MakeBackbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
+) -> None:
+    backbone = make_backbone(normalize)
+    for row, length in enumerate(LENGTHS):
+        backbone.zero_grad()
+        padded = wave.clone().requires_grad_()
+        hidden = backbone(padded, lengths)
+        loss_over_valid_frames(hidden, row).backward()
+        together = gradients(backbone)
+
+        backbone.zero_grad()
+        single = wave[row : row + 1, :length].clone().requires_grad_()
+        alone = backbone(single)
+        loss_over_valid_frames(alone).backward()
+
+        assert alone.lengths is None
+        assert alone.frames.shape[2] == int(hidden.lengths[row])
+        frames = hidden.frames[:, row : row + 1, : alone.frames.shape[2]]
+        assert record("padded = alone", relative_error(alone.frames.detach(), frames.detach())) <= 1e-4
+        together["wave"], separate = padded.grad[row : row + 1, :length], {**gradients(backbone), "wave": single.grad}
+        assert record("padded = alone, gradients", gradient_error(separate, together)) <= 1e-4
+        assert padded.grad[row, length:].abs().sum() == 0
+        others = [other for other in range(len(LENGTHS)) if other != row]
+        assert padded.grad[others].abs().sum() == 0
+
+
+def test_padded_is_alone_with_gates(
+    backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
+) -> None:
+    gates = pruning.attach(backbone)
+    shuffle(gates, seed=0)
+    with torch.no_grad():
+        hidden = backbone(wave, lengths)
+        for row, length in enumerate(LENGTHS):
+            alone = backbone(wave[row : row + 1, :length]).frames
+            frames = hidden.frames[:, row : row + 1, : alone.shape[2]]
+            assert record("padded = alone", relative_error(alone, frames)) <= 1e-4
+
+
+@pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalised"])
+@pytest.mark.parametrize("garbage", [0.0, 1e4, float("inf"), float("nan")])
+def test_garbage_in_the_padding_changes_nothing(
+    garbage: float, normalize: bool, make_backbone: MakeBackbone, wave: torch.Tensor, lengths: torch.Tensor
+) -> None:
+    backbone = make_backbone(normalize)
+    found = []
+    for batch in (wave, wave.masked_fill(~mask_of(lengths, wave.shape[1]), garbage)):
+        backbone.zero_grad()
+        hidden = backbone(batch, lengths)
+        loss_over_valid_frames(hidden).backward()
+        found.append((hidden, gradients(backbone)))
+    (clean, clean_gradients), (dirty, dirty_gradients) = found
+    assert relative_error(clean.frames.detach(), dirty.frames.detach(), clean.lengths) <= 1e-6
+    assert gradient_error(clean_gradients, dirty_gradients) <= 1e-5
+
+
+@ANY_FAMILY
+def test_more_padding_changes_nothing(backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor) -> None:
+    longer = torch.cat([wave, torch.zeros(len(wave), 3000)], dim=1)
+    with torch.no_grad():
+        hidden, padded = backbone(wave, lengths), backbone(longer, lengths)
+    assert torch.equal(hidden.lengths, padded.lengths)
+    frames = padded.frames[:, :, : hidden.frames.shape[2]]
+    assert relative_error(hidden.frames, frames, hidden.lengths) <= 1e-5
+
+
+def test_normalize_is_that_of_transformers(
+    make_backbone: MakeBackbone, wave: torch.Tensor, lengths: torch.Tensor
+) -> None:
+    loud = 3 + 20 * wave
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    utterances = [row[:length].numpy() for row, length in zip(loud, LENGTHS, strict=True)]
+    expected = extractor(utterances, sampling_rate=16_000, padding=True, return_tensors="pt").input_values
+    with torch.no_grad():
+        raw, normalised = make_backbone()(expected, lengths), make_backbone(True)(loud, lengths)
+        assert relative_error(raw.frames, normalised.frames, raw.lengths) <= 1e-5
+        raw, normalised = make_backbone()(expected[:1]), make_backbone(True)(loud[:1])
+        assert relative_error(raw.frames, normalised.frames) <= 1e-5
+        silence = make_backbone(True)(torch.zeros(2, 2000), torch.tensor([2000, 1000]))
+        assert torch.isfinite(silence.frames).all()
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(
+    make_backbone: MakeBackbone, wave: torch.Tensor, lengths: torch.Tensor
+) -> None:
+    backbone = make_backbone(hidden_dropout=0.1, attention_dropout=0.1).train()
+    gates = pruning.attach(backbone, drop_rate=0.5)
+    found = []
+    for checkpointing in (False, True):
+        backbone.gradient_checkpointing = checkpointing
+        backbone.zero_grad()
+        gates.zero_grad()
+        gates.draws = 0
+        gates.sample()
+        torch.manual_seed(5)
+        hidden = backbone(wave, lengths)
+        loss_over_valid_frames(hidden).backward()
+        found.append((hidden.frames.detach(), {**gradients(backbone), **gradients(gates)}))
+    assert relative_error(found[0][0], found[1][0], hidden.lengths) <= 1e-6
+    assert set(gates.state_dict()) - {"_extra_state"} <= set(found[0][1])
+    assert gradient_error(found[0][1], found[1][1]) <= 1e-5
+
+
+def test_every_trained_parameter_gets_a_gradient(backbone: Backbone, wave: torch.Tensor) -> None:
+    backbone.train()
+    loss_over_valid_frames(backbone(wave)).backward()
+    assert [name for name, p in backbone.named_parameters() if p.requires_grad != (p.grad is not None)] == []
+    frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
+    assert "masked_spec_embed" in frozen
+    assert ("encoder.layer_norm.weight" in frozen) == backbone.pre_norm
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+def test_bfloat16_autocast(
+    training: bool, make_backbone: MakeBackbone, wave: torch.Tensor, lengths: torch.Tensor
+) -> None:
+    # oneDNN gets bfloat16 convolutions of 32 channels in 4 groups with a kernel of 16 wrong (torch 2.13, CPU)
+    backbone = make_backbone(num_conv_pos_embeddings=15)
+    with torch.no_grad():
+        expected = backbone(wave, lengths)
+    gates = pruning.attach(backbone.train(training))
+    gates.pin(gates.plan.all_units())
+    for gate in gates.values():
+        gate.log_alpha.data.fill_(9)
+    gates.sample()
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = backbone(wave, lengths)
+        budget = gates.budget()
+    loss_over_valid_frames(Hidden(hidden.frames.float(), hidden.lengths)).backward()
+    assert relative_error(expected.frames, hidden.frames.detach().float(), hidden.lengths) <= 0.1
+    assert budget.sparsity.dtype == torch.float64
+    for gate in gates.values():
+        assert gate.log_alpha.dtype == gate.sampled.dtype == torch.float32
+        assert not training or gate.log_alpha.grad.dtype == torch.float32
+    for gradient in gradients(backbone).values():
+        assert gradient.dtype == torch.float32
+        assert torch.isfinite(gradient).all()
+
+
+def test_group_norm_over_an_utterance_does_not_overflow() -> None:
+    norm = torch.nn.GroupNorm(4, 4)
+    norm.weight.data.uniform_(0.5, 2)
+    loud = 200 * torch.randn(1, 4, 8000)
+    found = _group_norm(loud.half(), norm, torch.tensor([8000]))
+    assert torch.allclose(found.float(), norm(loud), atol=0.01)
+
+
+def test_lengths_of_frames(backbone: Backbone) -> None:
+    shortest = backbone.minimum_samples
+    for samples in (shortest, shortest + 1, 999, 1000, 4000):
+        frames = backbone(torch.randn(1, samples)).frames.shape[2]
+        hidden = backbone(torch.randn(2, 4000), torch.tensor([4000, samples]))
+        assert int(hidden.lengths[1]) == frames
+        assert torch.isfinite(hidden.frames[:, 1, :frames]).all()
+
+
+@ANY_FAMILY
+def test_utterances_shorter_than_a_frame_are_refused(backbone: Backbone) -> None:
+    short = backbone.minimum_samples - 1
+    with pytest.raises(ValueError, match=f"{short} samples; one frame needs {short + 1}"):
+        backbone(torch.randn(2, short))
+    with pytest.raises(ValueError, match=f"{short} samples; one frame needs {short + 1}"):
+        backbone(torch.randn(2, 4000), torch.tensor([4000, short]))
+
+
+# --- loading ---
+
+
+@pytest.fixture
+def folder(make_model: MakeModel, tmp_path: Path) -> Path:
+    make_model().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def edit_weights(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    edit(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_load(folder: Path, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor) -> None:
+    loaded = load_transformers(folder).eval()
+    assert list(loaded.state_dict()) == list(backbone.state_dict())
+    assert torch.equal(loaded(wave, lengths).frames, backbone(wave, lengths).frames)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert torch.equal(load_transformers(str(folder)).eval()(wave).frames, backbone(wave).frames)
+
+
+def test_load_random_takes_the_architecture_alone(folder: Path, backbone: Backbone) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": True}))
+    fresh = load_transformers(folder, random=True)
+    shapes = {name: value.shape for name, value in backbone.state_dict().items()}
+    assert {name: value.shape for name, value in fresh.state_dict().items()} == shapes
+    assert fresh.normalize
+
+
+@pytest.mark.parametrize("do_normalize", [True, False, None])
+def test_load_honours_the_preprocessor(do_normalize: bool | None, folder: Path) -> None:
+    if do_normalize is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": do_normalize}))
+    assert load_transformers(folder).normalize is bool(do_normalize)
+
+
+@ANY_FAMILY
+@pytest.mark.parametrize("content", ["{", "[]", ""])
+def test_load_refuses_a_broken_preprocessor(content: str, folder: Path) -> None:
+    (folder / "preprocessor_config.json").write_text(content)
+    with pytest.raises(InputError, match="preprocessor_config"):
+        load_transformers(folder)
+
+
+@pytest.mark.parametrize(
+    "lost", ["encoder.layers.1.attention.k_proj.weight", "feature_extractor.conv_layers.0.conv.weight"]
+)
+def test_load_refuses_missing_weights(lost: str, folder: Path) -> None:
+    edit_weights(folder, lambda weights: weights.pop(lost))
+    with pytest.raises(InputError, match=rf"{folder}: 1 weights are missing .*'{lost}'"):
+        load_transformers(folder)
+
+
+@ANY_FAMILY
+def test_load_allows_the_missing_mask_embedding(folder: Path) -> None:
+    edit_weights(folder, lambda weights: weights.pop("masked_spec_embed"))
+    load_transformers(folder)
+
+
+@ANY_FAMILY
+def test_load_refuses_weights_of_another_size(folder: Path) -> None:
+    key = "encoder.layers.0.feed_forward.output_dense.bias"
+    edit_weights(folder, lambda weights: weights.update({key: torch.zeros(7)}))
+    with pytest.raises(InputError, match=r"output_dense\.bias|size"):
+        load_transformers(folder)
+
+
+@ANY_FAMILY
+def test_load_takes_a_checkpoint_with_heads_of_its_own(folder: Path, backbone: Backbone, wave: torch.Tensor) -> None:
+    edit_weights(folder, lambda weights: weights.update({"lm_head.weight": torch.zeros(7, 32)}))
+    assert torch.equal(load_transformers(folder).eval()(wave).frames, backbone(wave).frames)
+
+
+@ANY_FAMILY
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"PK\x03\x04"], ids=["empty", "zeros", "zip"])
+def test_load_refuses_corrupt_weights(content: bytes, folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=f"{folder}.*cannot be loaded"):
+        load_transformers(folder)
+
+
+@ANY_FAMILY
+def test_load_refuses_truncated_weights(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=f"{folder}.*cannot be loaded"):
+        load_transformers(folder)
+
+
+@ANY_FAMILY
+@pytest.mark.parametrize("content", [b"garbage", pickle.dumps({"weight": print}, protocol=2)], ids=["garbage", "code"])
+def test_load_refuses_pickles_that_are_no_weights(content: bytes, folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(InputError, match=f"{folder}.*cannot be loaded"):
+        load_transformers(folder)
+
+
+@ANY_FAMILY
+def test_load_refuses_a_folder_without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=f"{folder}.*cannot be loaded"):
+        load_transformers(folder)
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}", '{"model_type": "nonesuch"}'])
+def test_load_refuses_a_folder_without_a_config(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    for load in (load_config, load_transformers):
+        with pytest.raises(InputError, match=f"{tmp_path}"):
+            load(tmp_path)
+
+
+def test_other_model_types_are_refused(tmp_path: Path) -> None:
+    config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
+    model = BertModel(config)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="model type 'bert'; supported are wav2vec2, hubert, wavlm"):
+        load_transformers(tmp_path)
+    with pytest.raises(InputError, match="model type 'bert'"):
+        Backbone(model)
+
+
+def test_skeleton_from_a_dictionary(family: str, style: str) -> None:
+    config = FAMILIES[family][0](**{**TINY, **STYLES[style]})
+    dense = skeleton(config, normalize=True)
+    again = skeleton(json.loads(json.dumps(dense.config.to_diff_dict())), normalize=True)
+    shapes = [{name: value.shape for name, value in each.state_dict().items()} for each in (dense, again)]
+    assert shapes[0] == shapes[1]
+    assert again.normalize
+    again.load_state_dict(dense.state_dict(), strict=True)

@@ -1,0 +1,192 @@
+"""Invariant 2: what the budget counts is what the shrunk model has, and what it expects is what sampling gives."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from conftest import MakeBackbone, close, shuffle, spread
+from hybrid_pruning import pruning
+from hybrid_pruning.backbone import Backbone
+from hybrid_pruning.pruning import Gates, PlanError
+from hybrid_pruning.pruning.gate import open_probability
+
+MID_SIZE = {"hidden_size": 64, "intermediate_size": 256, "conv_dim": (32, 32, 32, 32)}
+"""Fine enough for half a point: no neuron or channel weighs more than 0.3% of the model."""
+
+
+@torch.no_grad()
+def measured(model: torch.nn.Module, seconds: float) -> tuple[int, float]:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(torch.randn(1, round(16_000 * seconds)))
+    return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() / 2
+
+
+def counted(backbone: Backbone, gates: Gates, kept: pruning.Kept) -> tuple[int, float]:
+    budget = pruning.budget(backbone, gates, kept)
+    return budget.params, budget.macs
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.25, 0.3337])
+def test_random_masks(seconds: float, backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, seconds=seconds)
+    for seed in range(3):
+        shuffle(gates, seed)
+        kept = gates.kept()
+        assert counted(backbone, gates, kept) == measured(pruning.shrink(backbone, gates, kept), seconds)
+
+
+@pytest.mark.parametrize(
+    "closed",
+    [("head.0",), ("attlayer.0",), ("interm.1",), ("ffnlayer.1",), ("attlayer.*", "ffnlayer.*"), ("conv.*",), ("*",)],
+    ids=" ".join,
+)
+def test_closed(closed: tuple[str, ...], backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, seconds=0.2)
+    spread(gates)
+    close(gates, *closed)
+    assert counted(backbone, gates, gates.kept()) == measured(pruning.shrink(backbone, gates), 0.2)
+
+
+@pytest.mark.parametrize("unit", pruning.UNITS)
+def test_unit_alone(unit: str, backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, units=(unit,), seconds=0.2)
+    shuffle(gates, seed=0)
+    assert counted(backbone, gates, gates.kept()) == measured(pruning.shrink(backbone, gates), 0.2)
+    close(gates, "*")
+    smallest = pruning.budget(backbone, gates, gates.kept())
+    assert smallest.sparsity == gates.accounting.maximum("params")
+    assert smallest.macs_sparsity == gates.accounting.maximum("macs")
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("wav2vec2", {"conv_bias": True}),
+        ("wavlm", {"do_stable_layer_norm": True}),
+        ("hubert", {"feat_proj_layer_norm": False}),
+        ("hubert", {"conv_pos_batch_norm": True}),
+        ("wav2vec2", {"num_conv_pos_embeddings": 15}),
+    ],
+)
+def test_variant(changes: dict[str, object], make_backbone: MakeBackbone) -> None:
+    backbone = make_backbone(**changes)
+    gates = pruning.attach(backbone, seconds=0.2)
+    shuffle(gates, seed=0)
+    assert counted(backbone, gates, gates.kept()) == measured(pruning.shrink(backbone, gates), 0.2)
+
+
+def test_all_open_reads_zero(backbone: Backbone) -> None:
+    params, macs = measured(backbone, 0.2)
+    gates = pruning.attach(backbone, seconds=0.2)
+    budget = pruning.budget(backbone, gates, gates.plan.all_units())
+    assert (budget.params, budget.macs) == (budget.dense_params, budget.dense_macs) == (params, macs)
+    assert budget.sparsity == budget.macs_sparsity == 0
+    assert all(isinstance(number, int) for number in (budget.params, budget.macs))
+    for gate in gates.values():
+        gate.log_alpha.data.fill_(40)
+    expected = pruning.budget(backbone, gates)
+    assert expected.sparsity.item() == pytest.approx(0, abs=1e-9)
+    assert expected.macs_sparsity.item() == pytest.approx(0, abs=1e-9)
+
+
+def test_expectation_is_the_mean_of_samples(backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, seconds=0.2)
+    shuffle(gates, seed=0)
+    for gate in gates.values():
+        gate.log_alpha.data.div_(2).sub_(1)  # a good share of heads, and of all heads of a layer, shut at times
+    draws = []
+    with torch.no_grad():
+        for _ in range(1000):
+            gates.sample()
+            counts = torch.tensor([int((gate.sampled > 0).sum()) for gate in gates.values()])
+            exact = gates.accounting.exact(counts)
+            draws.append((exact.sparsity, exact.macs_sparsity))
+        expected = pruning.budget(backbone, gates)
+    found = torch.tensor(draws, dtype=torch.float64)
+    error = (found.mean(0) - torch.stack([expected.sparsity, expected.macs_sparsity])).abs()
+    assert (error <= 4.5 * found.std(0) / len(draws) ** 0.5).all()
+
+
+def test_gradients_of_the_expectation(backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, seconds=0.2)
+    shuffle(gates, seed=0)
+    log_alpha = (gates.log_alpha().detach().double() / 2 - 1).requires_grad_()
+
+    def sparsities(log_alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        budget = gates.accounting.expected(open_probability(log_alpha), gates.slot_of)
+        return budget.sparsity, budget.macs_sparsity
+
+    torch.autograd.gradcheck(sparsities, (log_alpha,), eps=1e-5, atol=1e-9, rtol=1e-4)
+    (gradient,) = torch.autograd.grad(sum(sparsities(log_alpha)), log_alpha)
+    assert (gradient < 0).all(), "opening any unit makes the model larger"
+    pruning.budget(backbone, gates).sparsity.backward()
+    assert all(gate.log_alpha.grad is not None for gate in gates.values())
+
+
+@pytest.mark.parametrize("constraint", ["params", "macs"])
+@pytest.mark.parametrize("seed", range(3))
+def test_kept_meets_its_target(constraint: str, seed: int, make_backbone: MakeBackbone, record: object) -> None:
+    backbone = make_backbone(**MID_SIZE)
+    gates = pruning.attach(backbone, seconds=0.25)  # of longer ones, attention without weights is most of the MACs
+    shuffle(gates, seed)
+    maximum = gates.accounting.maximum(constraint)
+    found = []
+    for target in (0, 0.02, 0.1, 0.25, 0.4, 0.5, 0.65, 0.8, maximum):
+        if target > maximum:
+            continue
+        kept = gates.kept(target=target, constraint=constraint)
+        found.append(gates.accounting.exact_kept(kept).removed(constraint))
+        assert record(f"points off, {constraint}", 100 * abs(found[-1] - target)) <= 0.5
+        assert all(len(kept[slot.name]) >= slot.at_least for slot in gates.plan.slots)
+    assert found == sorted(found)
+    assert found[0] == 0
+    assert found[-1] == maximum
+
+
+@pytest.mark.parametrize("closed", ["*", "attlayer.*", "interm.*", "conv.*"])
+@pytest.mark.parametrize("target", [0.05, 0.4, 0.7])
+def test_kept_meets_a_target_far_from_its_gates(
+    closed: str, target: float, make_backbone: MakeBackbone, record: object
+) -> None:
+    backbone = make_backbone(**MID_SIZE)
+    gates = pruning.attach(backbone)
+    spread(gates)
+    close(gates, closed)
+    exact = pruning.budget(backbone, gates, gates.kept(target=target)).sparsity
+    assert record("points off, params", 100 * abs(exact - target)) <= 0.5
+
+
+def test_kept_prefers_the_gates_that_are_most_open(make_backbone: MakeBackbone) -> None:
+    gates = pruning.attach(make_backbone(**MID_SIZE))
+    shuffle(gates, seed=0)
+    for name, units in gates.kept(target=0.5).items():
+        log_alpha, closed = gates[name].log_alpha, sorted(set(range(gates[name].slot.size)) - set(units))
+        if units and closed:
+            assert log_alpha[list(units)].min() >= log_alpha[closed].max()
+
+
+@pytest.mark.parametrize("constraint", ["params", "macs"])
+@pytest.mark.parametrize("units", [("interm",), ("head", "attlayer"), pruning.UNITS], ids=" ".join)
+def test_a_target_out_of_reach_is_refused(constraint: str, units: tuple[str, ...], backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, units=units)
+    maximum = gates.accounting.maximum(constraint)
+    gates.kept(target=maximum, constraint=constraint)
+    for target in (maximum + 1e-3, 1.5, -0.1):
+        with pytest.raises(PlanError, match=rf"{target:g} of the {constraint} .*{units[0]}.* {maximum:.4f}"):
+            gates.kept(target=target, constraint=constraint)
+        with pytest.raises(PlanError, match="maximum"):
+            pruning.check_target(gates.accounting, target, constraint)
+
+
+def test_gates_of_another_model_are_refused(backbone: Backbone, make_backbone: MakeBackbone) -> None:
+    gates = pruning.attach(backbone)
+    close(gates, "*")
+    with pytest.raises(PlanError, match="gated model"):
+        pruning.budget(pruning.shrink(backbone, gates), gates)
+
+
+def test_an_utterance_shorter_than_a_frame_is_refused(backbone: Backbone) -> None:
+    with pytest.raises(PlanError, match="shorter than one frame"):
+        pruning.attach(backbone, seconds=0.001)
+    pruning.attach(backbone, seconds=0.01)

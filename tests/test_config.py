@@ -1,0 +1,168 @@
+"""Recipes: what may be written, what wins over what, and one clear line for every mistake."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hybrid_pruning.config import Config, load_config, save_config
+from hybrid_pruning.errors import InputError
+
+MINIMAL = "data: {train: train.tsv, dev: dev.tsv}\nbackbone: {source: microsoft/wavlm-base}\n"
+PAPER = """
+pruning:
+    use_pruning_loss: True
+    target_sparsity: 0.1
+    initial_reg_lr: 5.0e-2
+    sparsity_warmup_epochs: 5
+    sparsity_schedule: "cosine"
+    min_sparsity: 0.0
+"""
+
+
+def write(folder: Path, text: str, name: str = "recipe.yaml") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def value_at(config: Config, key: str) -> object:
+    found: object = config
+    for part in key.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def test_the_papers_pruning_block_works_as_it_stands(tmp_path: Path):
+    pruning = load_config(write(tmp_path, MINIMAL + PAPER)).pruning
+    found = {key: getattr(pruning, key) for key in yaml.safe_load(PAPER)["pruning"]}
+    assert found == {
+        "use_pruning_loss": True,
+        "target_sparsity": 0.1,
+        "initial_reg_lr": 0.05,
+        "sparsity_warmup_epochs": 5,
+        "sparsity_schedule": "cosine",
+        "min_sparsity": 0.0,
+    }
+
+
+def test_all_else_has_a_default(tmp_path: Path):
+    config = load_config(write(tmp_path, MINIMAL))
+    assert (config.head.heads, config.head.compression, config.head.embedding) == (32, 128, 256)
+    assert config.data.crop_seconds == 3.0
+    assert not config.pruning.use_pruning_loss
+    assert config.pruning.units == ("conv", "head", "attlayer", "interm", "ffnlayer")
+
+
+def test_round_trip(tmp_path: Path):
+    overrides = ["pruning.drop_rate={interm: 0.5, conv: 0.01}", "pruning.units=[head, interm]", "training.lr=1e-5"]
+    config = load_config(write(tmp_path, MINIMAL + PAPER), overrides)
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "expected"),
+    [
+        ("seed=7", "seed", 7),
+        ("training.lr=1e-5", "training.lr", 1e-5),
+        (" pruning.target_sparsity = 0.7", "pruning.target_sparsity", 0.7),
+        ("pruning.use_pruning_loss=true", "pruning.use_pruning_loss", True),
+        ("backbone.source=a=b", "backbone.source", "a=b"),
+        ("pruning.units=[head]", "pruning.units", ("head",)),
+        ("pruning.drop_rate={interm: 0.5}", "pruning.drop_rate", {"interm": 0.5}),
+        ("pruning.drop_rate.interm=0.5", "pruning.drop_rate", {"interm": 0.5}),
+        ("training={epochs: 9}", "training.epochs", 9),
+    ],
+)
+def test_set_wins_over_the_file_and_leaves_the_rest(tmp_path: Path, override: str, key: str, expected: object):
+    config = load_config(write(tmp_path, MINIMAL + "training: {epochs: 3, batch_size: 4}\nseed: 1\n"), [override])
+    assert value_at(config, key) == expected
+    assert config.training.batch_size == 4
+
+
+def test_later_settings_win_over_earlier_ones(tmp_path: Path):
+    assert load_config(write(tmp_path, MINIMAL), ["seed=1", "seed=2"]).seed == 2
+
+
+def test_a_recipe_builds_on_its_base(tmp_path: Path):
+    write(tmp_path, MINIMAL + "seed: 1\ntraining: {epochs: 3, batch_size: 4}\n", "base/bottom.yaml")
+    write(tmp_path, "base: base/bottom.yaml\ntraining: {epochs: 5}\n", "middle.yaml")
+    top = write(tmp_path, "base: ../middle.yaml\nseed: 2\n", "top/top.yaml")
+    config = load_config(top, ["training.accumulate=2"])
+    assert (config.seed, config.training.epochs, config.training.batch_size, config.training.accumulate) == (2, 5, 4, 2)
+
+
+MISTAKES = {
+    "typo at the top": ("trainin: {}", (), r"key 'trainin' is unknown; did you mean 'training'\?"),
+    "typo below": ("training: {epoch: 3}", (), r"key 'training.epoch' is unknown; did you mean 'epochs'\?"),
+    "typo in --set": ("", ("pruning.target_sparsty=0.5",), r"key 'pruning.target_sparsty' .*'target_sparsity'\?"),
+    "a hyphen": ("pruning: {target-sparsity: 0.5}", (), "key 'pruning.target-sparsity' .*'target_sparsity'"),
+    "nothing is near": ("head: {zzz: 1}", (), "key 'head.zzz' is unknown; known there: kind, heads, compression"),
+    "a section too deep": ("seed: {a: 1}", (), "seed: .*integer"),
+    "out of range": ("pruning: {target_sparsity: 1.5}", (), "pruning.target_sparsity: .*less than or equal to 1.*1.5"),
+    "out of range, --set": ("", ("pruning.target_sparsity=1.5",), "pruning.target_sparsity: .*found 1.5"),
+    "wrong type": ("training: {epochs: many}", (), "training.epochs: .*integer.*found 'many'"),
+    "no integer": ("training: {epochs: 2.5}", (), "training.epochs: .*integer.*found 2.5"),
+    "infinite": ("training: {lr: .inf}", (), "training.lr: .*finite"),
+    "no choice": ("pruning: {sparsity_schedule: cosin}", (), "pruning.sparsity_schedule: .*'cosine'.*found 'cosin'"),
+    "no unit": ("pruning: {units: [heads]}", (), "pruning.units.*'head'.*found 'heads'"),
+    "a rate per wrong unit": (
+        "pruning: {drop_rate: {heads: 0.5}}",
+        (),
+        r"pruning.drop_rate.heads: .*'conv'.*found 'heads'",
+    ),
+    "a rate out of range": ("pruning: {drop_rate: 1}", (), "pruning.drop_rate: .*less than 1, found 1"),
+    "an empty section": ("head:", (), "head: .*found None"),
+    "no multiple": ("training: {accumulate: 3}", (), "training.batch_size 16 is no multiple of training.accumulate 3"),
+    "falling target": ("pruning: {min_sparsity: 0.6}", (), "pruning.min_sparsity 0.6 is above .*target_sparsity 0.5"),
+    "--set without =": ("", ("seed",), "--set seed: expected key=value"),
+    "--set without key": ("", ("=3",), "--set =3: expected key=value"),
+    "--set, broken value": ("", ("seed=[1",), "--set seed=.*not valid YAML"),
+    "not YAML": ("seed: [1\nhead: }", (), "recipe.yaml: is not valid YAML: .*line"),
+    "a number as key": ("1: 2", (), "recipe.yaml: .*1"),
+    "missing base": ("base: nowhere.yaml", (), "nowhere.yaml: cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("text", "overrides", "expected"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_line_with_file_and_key(tmp_path: Path, text: str, overrides: tuple[str, ...], expected: str):
+    recipe = write(tmp_path, f"{MINIMAL}{text}\n")
+    with pytest.raises(InputError, match=expected) as caught:
+        load_config(recipe, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(("--set", str(recipe), str(tmp_path / "nowhere.yaml")))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "expected keys and values, found NoneType"),
+        ("- a\n- b\n", "expected keys and values, found list"),
+        ("backbone: {source: a}\n", "key 'data' is missing"),
+        ("data: {train: a}\nbackbone: {source: a}\n", "key 'data.dev' is missing"),
+        ("a: \x00", "not valid YAML"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+    ],
+)
+def test_what_is_no_recipe_at_all(tmp_path: Path, text: str | bytes, expected: str):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=f"recipe.yaml: .*{expected}"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "."])
+def test_a_recipe_that_is_not_there(tmp_path: Path, name: str):
+    with pytest.raises(InputError, match=r"cannot be read .*check the path"):
+        load_config(tmp_path / name)
+
+
+@pytest.mark.parametrize("bases", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "c", "c": "b"}])
+def test_bases_in_a_circle(tmp_path: Path, bases: dict[str, str]):
+    for name, base in bases.items():
+        write(tmp_path, f"base: {base}.yaml\n", f"{name}.yaml")
+    with pytest.raises(InputError, match="leads back to itself"):
+        load_config(tmp_path / "a.yaml")

@@ -1,0 +1,75 @@
+"""A file is there whole or not at all."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import atomic_write, require_new_folder
+
+
+@pytest.mark.parametrize(("mode", "old", "new"), [("w", "alt\n", "neu: é\n"), ("wb", b"alt", b"neu\r\n\x00")])
+def test_a_block_that_ends_well_replaces_the_file(tmp_path: Path, mode: str, old: str | bytes, new: str | bytes):
+    path = tmp_path / "new" / "folder" / "file.txt"
+    for content in (old, new):
+        with atomic_write(path, mode) as handle:
+            handle.write(content)
+    expected = new if isinstance(new, bytes) else new.encode()
+    assert path.read_bytes() == expected
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with atomic_write(path) as handle:
+            handle.write("half of the n")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nobody_sees_the_file_before_it_is_whole(tmp_path: Path):
+    with atomic_write(tmp_path / "file.txt") as handle:
+        handle.write("half")
+        handle.flush()
+        assert not (tmp_path / "file.txt").exists()
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path: Path):
+    (tmp_path / "plain").write_text("")
+    with atomic_write(tmp_path / "atomic"):
+        pass
+    plain, atomic = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic"))
+    assert atomic == plain
+
+
+@pytest.mark.parametrize(("place", "message"), [("file/below", "cannot be written"), ("folder", "is a folder")])
+def test_an_impossible_place_is_the_users_mistake(tmp_path: Path, place: str, message: str):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=f"{place}.*{message}"), atomic_write(tmp_path / place):
+        pytest.fail("the block must not run: its result would be lost")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_new_folder_is_missing_or_empty(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    for name in ("missing", "empty"):
+        assert require_new_folder(str(tmp_path / name)) == tmp_path / name
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize(("taken", "message"), [("folder", "is not empty"), ("folder/.hidden", "is a file")])
+def test_a_taken_folder_is_refused(tmp_path: Path, taken: str, message: str):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ".hidden").write_text("")
+    with pytest.raises(InputError, match=message):
+        require_new_folder(tmp_path / taken)

@@ -1,0 +1,144 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import STYLES, TINY, close, shuffle
+from hybrid_pruning import SpeechModel, inspection, pruning
+from hybrid_pruning.backbone import Backbone, skeleton
+from hybrid_pruning.config import HeadConfig
+from hybrid_pruning.model import Classes, Shape
+
+HEAD = HeadConfig(heads=2, compression=4, embedding=8)
+CLASSES = Classes(("spoof", "bonafide"), (2580, 420))
+RECIPE = {
+    "seed": 7,
+    "backbone": {"source": "a [bracketed] folder", "random": True},
+    "pruning": {"use_pruning_loss": True, "target_sparsity": 0.5, "constraint": "params"},
+}
+
+
+def tiny(family: str = "wavlm", style: str = "base") -> Backbone:
+    torch.manual_seed(0)
+    return skeleton({"model_type": family, **TINY, **STYLES[style]}, False).eval()
+
+
+def pruned(backbone: Backbone, units: tuple[str, ...] = pruning.UNITS, *closed: str) -> SpeechModel:
+    gates = pruning.attach(backbone, units)
+    shuffle(gates, seed=0)
+    for unit in {"attlayer", "ffnlayer"}.intersection(units):
+        for index in range(TINY["num_hidden_layers"]):
+            gates[f"{unit}.{index}"].log_alpha.data.fill_(20.0)
+    close(gates, *closed)
+    kept = gates.kept()
+    small = pruning.shrink(backbone, gates, kept)
+    provenance = {"recipe": RECIPE, "averaged_checkpoints": 2}
+    return SpeechModel.build(small, HEAD, CLASSES, shape=Shape(units, kept), provenance=provenance)
+
+
+def rows(text: str, title: str) -> list[str]:
+    """The lines below the header that begins with `title`, up to the next empty one."""
+    lines = [line.strip() for line in text.splitlines()]
+    start = next(index for index, line in enumerate(lines) if line.startswith(title))
+    return lines[start + 1 : lines.index("", start)]
+
+
+@pytest.mark.parametrize("units", [pruning.UNITS, ("head",), ("conv", "interm")], ids="+".join)
+def test_counts_are_those_of_the_weights(family: str, style: str, units: tuple[str, ...]) -> None:
+    model = pruned(tiny(family, style), units)
+    left = inspection.count_survivors(model)
+    dense = sum(parameter.numel() for parameter in tiny(family, style).parameters())
+    assert left.budget.params == sum(parameter.numel() for parameter in model.backbone.parameters())
+    assert left.budget.dense_params == dense
+    assert left.kept["conv.0"] == model.backbone.feature_extractor.conv_layers[0].conv.weight.shape[0]
+    assert set(left.kept) == set(left.sizes)
+
+
+def test_weights_that_disagree_with_the_shape_are_a_fault() -> None:
+    model = pruned(tiny())
+    model.shape = None
+    with pytest.raises(RuntimeError, match="parameters counted"):
+        inspection.count_survivors(model)
+
+
+def test_heat_map(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    closed = ("attlayer.0", "ffnlayer.1", "head.2", "interm.2")
+    pruned(tiny(), pruning.UNITS, *closed).save_pretrained(tmp_path)
+    model = SpeechModel.from_pretrained(tmp_path)
+    inspection.print_inspection(model)
+    text = capsys.readouterr().out
+    assert max(map(len, rows(text, "conv") + rows(text, "layer"))) <= 80
+    kept = model.shape.kept
+    for index, row in enumerate(rows(text, "conv")):
+        assert re.match(rf"{index} +{len(kept[f'conv.{index}'])}/{TINY['conv_dim'][index]} ", row)
+    first, second, third = rows(text, "layer")
+    assert re.search(rf"0 +- +closed +{len(kept['interm.0'])}/48 .+ open", first)
+    assert re.search(rf"1 +{len(kept['head.1'])}/4 .+ open +- +closed", second)
+    assert re.search(r"2 +0/4 .+ bias only +0/48 .+ bias only", third)
+    assert "spoof (2580), bonafide (420)" in text
+    assert "random weights in the shape of a [bracketed] folder; target: 0.5 of the params removed; seed 7" in text
+
+
+def test_size_table(capsys: pytest.CaptureFixture[str]) -> None:
+    model = pruned(tiny())
+    budget = inspection.count_survivors(model).budget
+    inspection.print_inspection(model)
+    params, macs, head = rows(capsys.readouterr().out, "now")
+    assert params.endswith(f"{budget.sparsity:.1%}")
+    assert macs.endswith(f"{budget.macs_sparsity:.1%}")
+    assert f"{budget.params / 1e3:.2f} k" in params
+    assert "head parameters" in head
+
+
+def test_dense(capsys: pytest.CaptureFixture[str]) -> None:
+    inspection.print_inspection(SpeechModel.build(tiny(), HEAD, CLASSES))
+    text = capsys.readouterr().out
+    assert "state   dense: everything is kept" in text
+    assert "not recorded" in text
+    assert not re.search("[░.]{2}|closed|bias only", text)
+    assert text.count(" 0.0%") == 2
+
+
+@pytest.mark.parametrize("recipe", [None, "text", {}, {"pruning": None, "backbone": []}], ids=str)
+def test_provenance_is_free_form(recipe: object, capsys: pytest.CaptureFixture[str]) -> None:
+    model = SpeechModel.build(tiny(), HEAD, CLASSES, provenance={"recipe": recipe})
+    inspection.print_inspection(model)
+    assert "origin" in capsys.readouterr().out
+
+
+def test_bar_is_full_or_empty_only_at_the_ends() -> None:
+    bars = [inspection._bar(share).plain for share in (0.0, 0.001, 0.5, 0.999, 1.0)]
+    assert [bar.count("█") for bar in bars] == [0, 1, 5, 9, 10]
+    assert {len(bar) for bar in bars} == {10}
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    inspection.print_doctor()
+    text = capsys.readouterr().out
+    for name in ("python", "torch", "transformers", "accelerate", "cpu", "cuda", "mps", "pyworld", "G722", "dpkg-deb"):
+        assert re.search(rf"^ {name} ", text, re.MULTILINE), name
+
+
+def test_doctor_names_what_is_absent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(inspection, "MODULES", {"no_such_module": ("no-such-package", "a feature")})
+    monkeypatch.setattr(inspection, "TOOLS", {"no-such-tool": "another feature"})
+    inspection.print_doctor()
+    text = " ".join(capsys.readouterr().out.split())
+    assert "no_such_module absent a feature: pip install 'hybrid-pruning[quickstart]'" in text
+    assert "no-such-tool absent another feature: part of Debian" in text
+
+
+def test_doctor_warns_of_torchaudio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(inspection, "_version", lambda name: "2.9.0" if name == "torchaudio" else None)
+    (problem,) = inspection.find_problems()
+    assert "torchaudio 2.9.0" in problem
+    assert "pip uninstall torchaudio" in problem
+
+
+def test_doctor_tells_which_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "FAMILIES", ("no_such_family",))
+    monkeypatch.setattr(inspection, "_version", lambda _: None)
+    (problem,) = inspection.find_problems()
+    assert "no_such_family" in problem

@@ -1,0 +1,132 @@
+"""The schedule's shape, the multipliers' signs, and a target that is reached from both sides."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from hybrid_pruning import pruning
+from hybrid_pruning.pruning import Cut, Gates, Lagrangian, Plan, Role, Slot, scheduled_target
+
+SCHEDULES = ("linear", "cosine", "exponential", "sigmoid")
+fractions = st.floats(0, 1)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@given(start=fractions, end=fractions, beyond=st.floats(1, 1e6), before=st.floats(-1e6, 0))
+@settings(deadline=None)
+def test_exact_at_both_ends(schedule: str, start: float, end: float, beyond: float, before: float) -> None:
+    assert scheduled_target(schedule, 0, start, end) == scheduled_target(schedule, before, start, end) == start
+    assert scheduled_target(schedule, 1, start, end) == scheduled_target(schedule, beyond, start, end) == end
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@given(start=fractions, end=fractions, one=st.floats(-0.5, 1.5), other=st.floats(-0.5, 1.5))
+@settings(deadline=None)
+def test_monotone_and_within_its_ends(schedule: str, start: float, end: float, one: float, other: float) -> None:
+    early, late = (scheduled_target(schedule, at, start, end) for at in sorted((one, other)))
+    rounding = 1e-15
+    assert (late - early) * math.copysign(1, end - start) >= -rounding
+    assert min(start, end) - rounding <= early <= max(start, end) + rounding
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_no_jumps(schedule: str) -> None:
+    points = [scheduled_target(schedule, step / 1000, 0.1, 0.7) for step in range(1001)]
+    steps = [b - a for a, b in pairwise(points)]
+    assert max(steps) < 0.6 * 6 / 1000
+    assert min(steps) > 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "early", "middle"), [("linear", 0.25, 0.5), ("cosine", 0.1464, 0.5), ("exponential", 0.0169, 0.0759)]
+)
+def test_shapes(schedule: str, early: float, middle: float) -> None:
+    assert scheduled_target(schedule, 0.25, 0, 1) == pytest.approx(early, abs=1e-4)
+    assert scheduled_target(schedule, 0.5, 0, 1) == pytest.approx(middle, abs=1e-4)
+    assert scheduled_target("sigmoid", 0.25, 0, 1) < scheduled_target("cosine", 0.25, 0, 1)
+
+
+@pytest.mark.parametrize("sparsity", [0.2, 0.5, 0.8])
+def test_value_and_gradient_signs(sparsity: float) -> None:
+    target, lagrangian = 0.5, Lagrangian()
+    lagrangian.lambda1.data.fill_(0.3)
+    lagrangian.lambda2.data.fill_(2.0)
+    s = torch.tensor(sparsity, dtype=torch.float64, requires_grad=True)
+    loss = lagrangian(s, target)
+    loss.backward()
+    excess = sparsity - target
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(0.3 * excess + 2 * excess**2, rel=1e-5)
+    assert lagrangian.lambda1.grad.item() == pytest.approx(excess), "ascends while the model is too sparse"
+    assert lagrangian.lambda2.grad.item() == pytest.approx(excess**2), "never descends"
+    assert s.grad.item() == pytest.approx(0.3 + 4 * excess, rel=1e-5)
+
+
+def test_multipliers_start_at_zero() -> None:
+    assert Lagrangian()(torch.tensor(0.9), 0.1).item() == 0
+    assert {name for name, _ in Lagrangian().named_parameters()} == {"lambda1", "lambda2"}
+
+
+@pytest.mark.parametrize(("clamp", "projected"), [(False, -1.0), (True, 0.0)])
+def test_projection(clamp: bool, projected: float) -> None:
+    lagrangian = Lagrangian(clamp=clamp)
+    lagrangian.lambda1.data.fill_(-1.0)
+    lagrangian.lambda2.data.fill_(-1.0)
+    lagrangian.project()
+    assert lagrangian.lambda1.item() == projected
+    assert lagrangian.lambda2.item() == -1.0
+    lagrangian.lambda1.data.fill_(1.0)
+    lagrangian.project()
+    assert lagrangian.lambda1.item() == 1.0
+
+
+def gated_mlp(drop_rate: float) -> Gates:
+    mlp = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 16))
+    cuts = (Cut("0.weight", 0, Role.DROP), Cut("0.bias", 0, Role.DROP), Cut("2.weight", 1, Role.SCALE))
+    return pruning.attach(mlp, plan=Plan((Slot("hidden", "neuron", 64, cuts),)), drop_rate=drop_rate)
+
+
+def train(gates: Gates, lagrangian: Lagrangian, optimizer: str, target: float) -> list[tuple[float, float]]:
+    """Let only the constraint act; returns (sparsity, lambda1) step by step."""
+    if optimizer == "sgd":
+        pruner = torch.optim.SGD(gates.parameters(), lr=20.0)
+        multipliers = torch.optim.SGD(lagrangian.parameters(), lr=0.5, maximize=True)
+    else:
+        pruner = torch.optim.Adam(gates.parameters(), lr=0.05)
+        multipliers = torch.optim.Adam(lagrangian.parameters(), lr=0.05, maximize=True)
+    history = []
+    for _ in range(600):
+        for each in (pruner, multipliers):
+            each.zero_grad()
+        sparsity = gates.budget().sparsity
+        lagrangian(sparsity, target).backward()
+        for each in (pruner, multipliers):
+            each.step()
+        lagrangian.project()
+        history.append((sparsity.item(), lagrangian.lambda1.item()))
+    return history
+
+
+@pytest.mark.parametrize("clamp", [False, True], ids=["free", "clamped"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(("drop_rate", "target"), [(0.01, 0.5), (0.5, 0.7), (0.8, 0.2), (0.9, 0.3)])
+def test_reaches_its_target_from_both_sides(drop_rate: float, target: float, optimizer: str, clamp: bool) -> None:
+    torch.manual_seed(0)
+    gates = gated_mlp(drop_rate)
+    below = gates.budget().sparsity.item() < target
+    history = train(gates, Lagrangian(clamp), optimizer, target)
+    assert (history[0][0] < target) == below == (drop_rate < target)
+    assert abs(history[-1][0] - target) <= 0.01
+    half_a_neuron = gates.accounting.unit_cost(0, "params") / gates.accounting.dense_params / 2
+    assert abs(gates.accounting.exact_kept(gates.kept(target=target)).sparsity - target) <= half_a_neuron + 1e-9
+    lambda1 = [multiplier for _, multiplier in history]
+    assert min(lambda1) >= 0 or not clamp
+    if below and not clamp:
+        assert lambda1[0] < 0, "a free multiplier pushes the sparsity up"
+    if not below:
+        assert lambda1[0] > 0

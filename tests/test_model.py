@@ -1,0 +1,240 @@
+"""The artifact is the model: what is written is read back exactly, and what does not fit is refused in one line."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import hybrid_pruning as hp
+from conftest import MakeBackbone, close, shuffle
+from corpus import files_below, write_wavlm
+from hybrid_pruning.artifact import CONFIG, WEIGHTS, is_artifact
+from hybrid_pruning.backbone import Backbone, load_transformers
+from hybrid_pruning.config import HeadConfig
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.export import shrink_model
+from hybrid_pruning.model import Classes, SpeechModel, log_likelihood_ratio
+from hybrid_pruning.objective import Objective
+from hybrid_pruning.pruning import Gates
+
+HEAD = HeadConfig(heads=3, compression=4, embedding=5)
+CLASSES = Classes(("spoof", "bonafide"), (30, 10))
+
+
+def build(backbone: Backbone, **about: Any) -> SpeechModel:
+    torch.manual_seed(3)
+    return SpeechModel.build(backbone, HEAD, CLASSES, **about).eval()
+
+
+def close_all(gates: Gates) -> None:
+    close(gates, "*")
+
+
+def close_a_layer(gates: Gates) -> None:
+    close(gates, "attlayer.0", "ffnlayer.0", "head.1", "interm.1")
+
+
+def shuffle_all(gates: Gates) -> None:
+    shuffle(gates, seed=5)
+
+
+SHAPES: dict[str, Callable[[Gates], None] | None] = {
+    "dense": None,
+    "half": shuffle_all,
+    "empty layers": close_a_layer,
+    "nothing left": close_all,
+}
+
+
+def shaped(backbone: Backbone, shape: str) -> SpeechModel:
+    """Return a model whose backbone was cut to what a shape's gates keep."""
+    model, change = build(backbone, provenance={"why": "test"}), SHAPES[shape]
+    if change is None:
+        return model
+    gates = hp.pruning.attach(model.backbone, seconds=0.5)
+    change(gates)
+    size = gates.accounting.exact_kept(gates.kept())
+    small = shrink_model(Objective(model, gates), float(size.sparsity))
+    small.provenance = model.provenance
+    assert sum(p.numel() for p in small.backbone.parameters()) < size.dense_params
+    return small.eval()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_artifact_roundtrip(
+    make_backbone: MakeBackbone, tmp_path: Path, wave: torch.Tensor, lengths: torch.Tensor, shape: str
+):
+    model = shaped(make_backbone(normalize=True), shape)
+    model.save_pretrained(tmp_path / "model")
+    found = SpeechModel.from_pretrained(tmp_path / "model")
+    assert {path.name for path in files_below(tmp_path)} == {CONFIG, WEIGHTS}
+    expected_state, found_state = model.state_dict(), found.state_dict()
+    assert list(found_state) == list(expected_state)
+    for name, tensor in expected_state.items():
+        assert torch.equal(found_state[name], tensor), name
+    assert torch.equal(found.score(wave, lengths), model.score(wave, lengths))
+    assert (found.shape, found.classes, found.provenance) == (model.shape, CLASSES, {"why": "test"})
+    assert found.backbone.normalize
+    assert not found.training
+    found.save_pretrained(tmp_path / "again")
+    for name in (CONFIG, WEIGHTS):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+
+
+def test_load_backbone_takes_an_artifact(backbone: Backbone, tmp_path: Path, wave: torch.Tensor):
+    model = shaped(backbone, "half")
+    model.save_pretrained(tmp_path)
+    found = hp.load_backbone(str(tmp_path))
+    assert torch.equal(found(wave).frames, model.backbone(wave).frames)
+
+
+def test_load_backbone_takes_a_transformers_folder(tmp_path: Path, wave: torch.Tensor):
+    folder = write_wavlm(tmp_path)
+    first, second, fresh = hp.load_backbone(folder), hp.load_backbone(folder), hp.load_backbone(folder, random=True)
+    weights = load_file(folder / "model.safetensors")
+    name = "feature_projection.projection.weight"
+    assert torch.equal(first.state_dict()[name], weights[name])
+    assert torch.equal(first(wave).frames, second(wave).frames)
+    assert not torch.equal(fresh.state_dict()[name], weights[name])
+    assert not first.training
+    assert not fresh.training
+
+
+def test_the_figure_in_three_calls(backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor):
+    model = build(backbone)
+    embedding = model.embed(wave, lengths)
+    assert embedding.shape == (len(wave), HEAD.embedding)
+    assert torch.equal(model(wave, lengths), model.classifier(model.head(model.backbone(wave, lengths))))
+    assert torch.equal(model.score(wave, lengths), log_likelihood_ratio(model(wave, lengths), CLASSES))
+
+
+@pytest.mark.parametrize("labels", [("spoof", "bonafide"), ("bonafide", "spoof")])
+def test_scores_are_log_likelihood_ratios_freed_from_the_priors(labels: tuple[str, str]):
+    """By Bayes' rule, from likelihoods chosen by hand; higher is more bona fide whatever the order of the classes."""
+    counts = {"spoof": 30, "bonafide": 10}
+    likelihood = {"spoof": 0.02, "bonafide": 0.5}
+    posterior = [math.log(likelihood[label] * counts[label]) + 1.7 for label in labels]  # logits know no scale
+    classes = Classes(labels, tuple(counts[label] for label in labels))
+    found = log_likelihood_ratio(torch.tensor([posterior]), classes)
+    torch.testing.assert_close(found, torch.tensor([math.log(0.5 / 0.02)]))
+
+
+def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """Return a damage that changes config.json."""
+
+    def damage(folder: Path) -> None:
+        config = json.loads((folder / CONFIG).read_text())
+        change(config)
+        (folder / CONFIG).write_text(json.dumps(config))
+
+    return damage
+
+
+def overwrite(name: str, text: str) -> Callable[[Path], None]:
+    """Return a damage that replaces a file."""
+    return lambda folder: (folder / name).write_text(text) and None
+
+
+def truncate(folder: Path) -> None:
+    path = folder / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def without_one_weight(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    del weights["head.out.weight"]
+    save_file(weights, folder / WEIGHTS)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "weights cut short": (truncate, f"{WEIGHTS}: cannot be read"),
+    "weights empty": (overwrite(WEIGHTS, ""), f"{WEIGHTS}: cannot be read"),
+    "weights garbage": (overwrite(WEIGHTS, "no tensors" * 9), f"{WEIGHTS}: cannot be read"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"{WEIGHTS}: cannot be read"),
+    "one weight missing": (without_one_weight, "do not belong together: .*head.out.weight"),
+    "no config": (lambda folder: (folder / CONFIG).unlink(), f"{CONFIG}: cannot be read .*exported model"),
+    "config no JSON": (overwrite(CONFIG, '{"format": '), f"{CONFIG}: is not valid JSON"),
+    "config of something else": (overwrite(CONFIG, '{"model_type": "wavlm"}'), "no hybrid-pruning artifact"),
+    "config a list": (overwrite(CONFIG, "[]"), "no hybrid-pruning artifact"),
+    "newer": (edit(lambda c: c.update(format_version=2)), "format version 2, this program reads 1"),
+    "no backbone": (edit(lambda c: c.pop("backbone")), f"{CONFIG}: cannot be understood .*backbone"),
+    "backbone a list": (edit(lambda c: c.update(backbone=[])), f"{CONFIG}: cannot be understood"),
+    "labels a number": (edit(lambda c: c.update(labels=2)), f"{CONFIG}: cannot be understood"),
+    "kept a list": (edit(lambda c: c["backbone"].update(kept=[])), f"{CONFIG}: cannot be understood"),
+    "kept no ranges": (edit(lambda c: c["backbone"]["kept"].update({"head.0": 3})), f"{CONFIG}: cannot be understood"),
+    "kept out of range": (edit(lambda c: c["backbone"]["kept"].update({"head.0": "0-9"})), "head.0"),
+    "slot missing": (edit(lambda c: c["backbone"]["kept"].pop("head.0")), "head.0"),
+    "other units": (edit(lambda c: c["backbone"].update(units=["lungs"])), "lungs"),
+    "unknown family": (edit(lambda c: c["backbone"]["config"].update(model_type="lungs")), "lungs"),
+    "width no number": (edit(lambda c: c["backbone"]["config"].update(hidden_size="wide")), "hidden_size"),
+    "width zero": (edit(lambda c: c["backbone"]["config"].update(num_attention_heads=0)), "cannot be understood"),
+    "head of another kind": (edit(lambda c: c["head"].update(kind="lungs")), "kind"),
+    "another head": (edit(lambda c: c["head"].update(embedding=6)), "do not belong together: .*size mismatch"),
+    "other kept units": (
+        edit(lambda c: c["backbone"]["kept"].update({"interm.0": "0-1"})),
+        "do not belong together: .*feed_forward",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a shrunk WavLM's artifact."""
+    folder = tmp_path_factory.mktemp("artifact")
+    write_wavlm(folder / "wavlm")
+    shaped(load_transformers(folder / "wavlm"), "half").save_pretrained(folder / "model")
+    return {name: (folder / "model" / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_artifact_is_refused_in_one_line(artifact: dict[str, bytes], tmp_path: Path, damage: str):
+    for name, content in artifact.items():
+        (tmp_path / name).write_bytes(content)
+    SpeechModel.from_pretrained(tmp_path)
+    change, expected = DAMAGES[damage]
+    change(tmp_path)
+    with pytest.raises(InputError, match=expected) as caught:
+        SpeechModel.from_pretrained(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_artifact(tmp_path: Path):
+    write_wavlm(tmp_path / "wavlm")
+    assert not is_artifact(tmp_path / "wavlm")
+    assert not is_artifact(tmp_path / "missing")
+    with pytest.raises(InputError, match="no hybrid-pruning artifact"):
+        SpeechModel.from_pretrained(tmp_path / "wavlm")
+    with pytest.raises(InputError, match="neither a folder here nor a model"):
+        SpeechModel.from_pretrained(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (truncate, "the weights cannot be loaded"),
+        (overwrite(WEIGHTS, "no tensors" * 9), "the weights cannot be loaded"),
+        (lambda folder: (folder / WEIGHTS).unlink(), "the weights cannot be loaded"),
+        (overwrite(CONFIG, "{"), "no transformers model there"),
+        (overwrite(CONFIG, '{"model_type": "bert"}'), "model type 'bert'; supported are wav2vec2, hubert, wavlm"),
+        (edit(lambda c: c.update(intermediate_size=50)), "wrong size, first '.*feed_forward"),
+        (edit(lambda c: c.update(num_hidden_layers=4)), "missing from the checkpoint .*first 'encoder.layers.3"),
+        (overwrite("preprocessor_config.json", "{"), "is not a preprocessor's JSON"),
+    ],
+)
+def test_a_damaged_transformers_folder_is_refused(tmp_path: Path, damage: Callable[[Path], Any], expected: str):
+    damage(write_wavlm(tmp_path))
+    with pytest.raises(InputError, match=expected):
+        hp.load_backbone(tmp_path)
+
+
+def test_saving_over_a_file_is_the_users_mistake(tmp_path: Path):
+    (tmp_path / "taken").touch()
+    backbone = load_transformers(write_wavlm(tmp_path / "wavlm"), random=True)
+    with pytest.raises(InputError, match="cannot be written"):
+        build(backbone).save_pretrained(tmp_path / "taken")

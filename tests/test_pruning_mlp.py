@@ -1,0 +1,179 @@
+"""The core knows no speech: a hand-written plan for a multi-layer perceptron, and plans that do not fit it."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hybrid_pruning import pruning
+from hybrid_pruning.pruning import Cut, Gates, Plan, PlanError, Role, Slot, Work
+from hybrid_pruning.pruning.narrow import Closed
+
+ROWS = 5
+
+
+class Mlp(nn.Module):
+    """Two layers beside a residual stream: norm(first(x)) -> second, added to x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 10), nn.LayerNorm(10), nn.ReLU(), nn.Linear(10, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+def neurons(**changes: object) -> Slot:
+    cuts = (
+        Cut("body.0.weight", 0, Role.HARD, 2),
+        Cut("body.0.bias", 0, Role.HARD, 2),
+        Cut("body.1.weight", 0, Role.DROP, 2),
+        Cut("body.1.bias", 0, Role.DROP, 2),
+        Cut("body.3.weight", 1, Role.SCALE, 2),
+    )
+
+    def swap(model: nn.Module, kept: tuple[int, ...]) -> None:
+        if not kept:
+            model.body = Closed(model.body[3].bias)
+
+    return Slot(**{"name": "pair", "unit": "pair", "size": 5, "cuts": cuts, "swap": swap, **changes})
+
+
+def whole(**changes: object) -> Slot:
+    names = [f"body.{index}.{kind}" for index in (0, 1) for kind in ("weight", "bias")]
+    cuts = [Cut(name, None, Role.DROP) for name in names]
+    cuts += [Cut("body.3.weight", None, Role.SCALE), Cut("body.3.bias", None, Role.SCALE)]
+
+    def swap(model: nn.Module, kept: tuple[int, ...]) -> None:
+        if not kept:
+            model.body = Closed()
+
+    return Slot(**{"name": "body", "unit": "layer", "size": 1, "cuts": tuple(cuts), "swap": swap, **changes})
+
+
+PLAN = Plan((neurons(), whole()), {"body.0.weight": ROWS, "body.3.weight": ROWS})
+KEPT = {
+    "all": {"pair": (0, 1, 2, 3, 4), "body": (0,)},
+    "some": {"pair": (1, 2, 4), "body": (0,)},
+    "one": {"pair": (3,), "body": (0,)},
+    "none": {"pair": (), "body": (0,)},
+    "no layer": {"pair": (0, 4), "body": ()},
+    "nothing": {"pair": (), "body": ()},
+}
+
+
+@pytest.fixture
+def mlp() -> Mlp:
+    torch.manual_seed(0)
+    model = Mlp()
+    for parameter in model.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT.keys())
+def test_attach_budget_shrink(kept: dict[str, tuple[int, ...]], mlp: Mlp) -> None:
+    x = torch.randn(ROWS, 6)
+    gates = pruning.attach(mlp, plan=PLAN)
+    for gate in gates.values():
+        gate.log_alpha.data.normal_()
+    gates.pin(kept)
+    with torch.no_grad():
+        masked = mlp(x)
+        small = pruning.shrink(mlp, gates)
+        assert torch.allclose(small(x), masked, rtol=1e-5, atol=1e-6)
+        with FlopCounterMode(display=False) as counter:
+            small(x)
+    budget = pruning.budget(mlp, gates, kept)
+    assert budget.params == sum(p.numel() for p in small.parameters())
+    assert budget.macs == counter.get_total_flops() / 2
+    assert (budget.dense_params, budget.dense_macs) == (6 * 10 + 10 + 20 + 10 * 6 + 6, 2 * ROWS * 60)
+
+
+def test_narrow_without_values_takes_the_weights_as_they_are(mlp: Mlp) -> None:
+    gates = pruning.attach(mlp, plan=PLAN)
+    gates.pin(KEPT["some"])
+    small, again = pruning.shrink(mlp, gates), Mlp()
+    pruning.narrow(again, PLAN, KEPT["some"])
+    again.load_state_dict(small.state_dict(), strict=True)
+    x = torch.randn(3, 6)
+    assert torch.equal(again(x), small(x))
+
+
+def test_slots_can_be_left_out(mlp: Mlp) -> None:
+    gates = pruning.attach(mlp, units=["pair"], plan=PLAN)
+    assert list(gates) == ["pair"]
+    assert pruning.budget(mlp, gates, {"pair": ()}).params == 6
+
+
+def test_a_plan_without_macs_removes_none(mlp: Mlp) -> None:
+    gates = pruning.attach(mlp, plan=Plan((neurons(),)))
+    assert pruning.budget(mlp, gates, {"pair": (0,)}).dense_macs == 0
+    assert 0 < pruning.budget(mlp, gates, {"pair": (0,)}).sparsity < 1
+
+
+def test_work_shrinks_with_its_slots(mlp: Mlp) -> None:
+    gates = pruning.attach(mlp, plan=Plan(PLAN.slots, {}, (Work(1000, ("pair", "body")),)))
+    assert gates.accounting.exact_kept(KEPT["some"]).macs == 600
+    assert gates.accounting.exact_kept(KEPT["no layer"]).macs == 0
+
+
+def test_training_the_gates_of_an_mlp(mlp: Mlp) -> None:
+    gates = pruning.attach(mlp.train(), plan=PLAN, drop_rate=0.5)
+    for _ in range(20):
+        gates.sample()
+        mlp(torch.randn(8, 6)).square().sum().backward()
+    assert all((gate.log_alpha.grad != 0).all() for gate in gates.values())
+
+
+# name -> (slots, a unit asked for, what the message says)
+MISDECLARED = {
+    "wrong size": ((neurons(size=6),), None, r"'pair': body\.0\.weight has 10 entries .* 6 units x 2 need 12"),
+    "wrong block": (
+        (neurons(cuts=(Cut("body.0.bias", 0, Role.HARD, 3),)),),
+        None,
+        r"body\.0\.bias has 10 entries along dimension 0, 5 units x 3 need 15",
+    ),
+    "no such dimension": (
+        (neurons(cuts=(Cut("body.0.bias", 1, Role.HARD, 2),)),),
+        None,
+        r"body\.0\.bias has 1 dimensions, the cut is along 1",
+    ),
+    "negative dimension": ((neurons(cuts=(Cut("body.0.bias", -1, Role.HARD, 2),)),), None, "the cut is along -1"),
+    "unknown tensor": ((neurons(cuts=(Cut("body.0.gain", 0, Role.DROP),)),), None, r"body\.0\.gain: .* no such param"),
+    "unknown module": ((neurons(cuts=(Cut("body.9.bias", 0, Role.DROP),)),), None, r"no module 'body\.9'"),
+    "not a parameter": ((neurons(cuts=(Cut("body.training", 0, Role.DROP),)),), None, "no such parameter"),
+    "slot twice": ((neurons(), neurons()), None, "slot 'pair' is declared twice"),
+    "unknown unit": ((neurons(), whole()), "head", "unit 'head' is unknown; this model has: layer, pair"),
+    "whole by many": (
+        (neurons(cuts=(Cut("body.3.weight", None, Role.SCALE),)),),
+        None,
+        "as a whole can only be scaled by a slot of one unit",
+    ),
+}
+
+
+@pytest.mark.parametrize(("slots", "unit", "message"), MISDECLARED.values(), ids=MISDECLARED.keys())
+def test_misdeclared_plans_are_refused(slots: tuple[Slot, ...], unit: str | None, message: str, mlp: Mlp) -> None:
+    keys = list(mlp.state_dict())
+    with pytest.raises(PlanError, match=message):
+        pruning.attach(mlp, None if unit is None else (unit,), plan=Plan(slots))
+    assert list(mlp.state_dict()) == keys, "a refused plan leaves the model alone"
+
+
+def test_positions_of_unknown_tensors_are_refused(mlp: Mlp) -> None:
+    with pytest.raises(PlanError, match=r"body\.7"):
+        pruning.attach(mlp, plan=Plan((neurons(),), {"body.7.weight": 1}))
+
+
+def test_attaching_twice_is_refused(mlp: Mlp) -> None:
+    pruning.attach(mlp, plan=PLAN)
+    with pytest.raises(PlanError, match=r"already; detach\(\)"):
+        pruning.attach(mlp, plan=PLAN)
+    pruning.detach(mlp)
+    assert isinstance(pruning.attach(mlp, plan=PLAN), Gates)
+
+
+def test_a_model_without_a_plan_is_refused(mlp: Mlp) -> None:
+    with pytest.raises(PlanError, match="no plan for models of type 'None'"):
+        pruning.attach(mlp)

@@ -1,0 +1,305 @@
+"""The quickstart's corpus: attacks, one re-encoding for both classes, disjoint speakers, a trustworthy cache."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.manifest import Label, Utterance, read_manifest
+from hybrid_pruning.quickstart import corpus as corpus_module
+from hybrid_pruning.quickstart import recordings as recordings_module
+from hybrid_pruning.quickstart.copysynthesis import ATTACKS, reencode
+from hybrid_pruning.quickstart.corpus import SEEN, UNSEEN, QuickstartCorpus, build
+from hybrid_pruning.quickstart.recordings import SAMPLE_RATE, cut, from_debian, from_folder, join, read, trim, usable
+
+Wave = np.ndarray
+
+
+def speech_like(seconds: float, seed: int, rate: int = SAMPLE_RATE) -> Wave:
+    """Harmonics of a gliding pitch in syllables of 0.25 s, over a little noise."""
+    source = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    phase = 2 * np.pi * np.cumsum(120 + 10 * seed + 20 * np.sin(2 * np.pi * time)) / rate
+    voiced = sum(np.sin(k * phase) / k for k in range(1, 12)) * (np.sin(2 * np.pi * 2 * time) ** 2)
+    return (0.1 * voiced + 0.002 * source.standard_normal(len(time))).astype(np.float32)
+
+
+def write(path: Path, wave: Wave, rate: int = SAMPLE_RATE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave, rate)
+    return path
+
+
+@pytest.fixture
+def bonafide(tmp_path: Path) -> Path:
+    folder = tmp_path / "bonafide"
+    for index in range(6):
+        write(folder / f"{index}.wav", speech_like(1.5, index))
+    return folder
+
+
+@pytest.fixture
+def made(tmp_path: Path, bonafide: Path) -> QuickstartCorpus:
+    return build(tmp_path / "cache", bonafide, workers=1)
+
+
+def rows(corpus: QuickstartCorpus) -> dict[str, list[Utterance]]:
+    return {name: read_manifest(getattr(corpus, name)) for name in ("train", "dev", "eval_seen", "eval_unseen")}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("samples", [8_000, 24_321])
+def test_an_attack_keeps_length_and_changes_the_wave(name: str, samples: int) -> None:
+    wave = speech_like(2, 1)[:samples]
+    before = wave.copy()
+    fake = ATTACKS[name](wave)
+    assert fake.dtype == np.float32
+    assert fake.shape == wave.shape
+    assert np.isfinite(fake).all()
+    assert np.abs(fake - wave).max() > 0.01
+    np.testing.assert_array_equal(wave, before)
+    np.testing.assert_array_equal(ATTACKS[name](wave), fake)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_keeps_the_spectral_envelope(name: str) -> None:
+    def envelope(wave: Wave) -> Wave:
+        power = np.abs(np.fft.rfft(wave[:32_000])) ** 2
+        return 10 * np.log10(power[:8_000].reshape(16, 500).sum(axis=1) + 1e-3)
+
+    wave = speech_like(2, 3)
+    difference = envelope(ATTACKS[name](wave)) - envelope(wave)
+    assert np.abs(difference[:4]).max() < 6  # dB, in the four bands of 250 Hz that hold most of the energy
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_survives_digital_silence(name: str) -> None:
+    assert np.isfinite(ATTACKS[name](np.zeros(16_000, dtype=np.float32))).all()
+
+
+def test_reencoding_levels_band_loudness_and_silence() -> None:
+    loud, soft = speech_like(2, 1), 0.01 * speech_like(2, 2) + 0.1
+    soft[:8_000] = 0.1
+    for seed, wave in enumerate((loud, soft)):
+        samples = reencode(wave, seed).astype(float) / 32767
+        assert abs(20 * np.log10(samples.std()) + 26) < 0.2
+        assert abs(samples.mean()) < 1e-4
+        assert np.mean(samples == 0) < 0.05
+        power = np.abs(np.fft.rfft(samples)) ** 2 / len(samples)
+        above = power[np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE) > 7_000]
+        assert abs(10 * np.log10(above.mean()) + 62) < 0.5
+
+
+def test_both_classes_are_written_alike(made: QuickstartCorpus) -> None:
+    seen = set()
+    for utterance in [row for table in rows(made).values() for row in table]:
+        info = soundfile.info(utterance.path)
+        wave, _ = soundfile.read(utterance.path)
+        seen.add((info.format, info.subtype, info.samplerate, info.channels, round(20 * np.log10(wave.std()), 1)))
+        assert utterance.seconds == pytest.approx(info.duration, abs=1e-3)
+    assert seen == {("FLAC", "PCM_16", SAMPLE_RATE, 1, -26.0)}
+
+
+def test_splits_hold_the_right_attacks_and_other_speakers(made: QuickstartCorpus) -> None:
+    tables = rows(made)
+    speakers = {name: {row.speaker for row in table} for name, table in tables.items()}
+    assert speakers["eval_seen"] == speakers["eval_unseen"]
+    assert len(speakers["train"] | speakers["dev"] | speakers["eval_seen"]) == 6
+    assert sum(len(speakers[name]) for name in ("train", "dev", "eval_seen")) == 6
+    human = {name: [row.path for row in table if row.label is Label.BONAFIDE] for name, table in tables.items()}
+    assert human["eval_seen"] == human["eval_unseen"]
+    for name, table in tables.items():
+        attacks = {row.attack for row in table if row.label is Label.SPOOF}
+        assert attacks <= ({UNSEEN} if name == "eval_unseen" else set(SEEN))
+        assert made.counts[name] == {"bonafide": len(human[name]), "spoof": len(table) - len(human[name])}
+        assert made.counts[name]["bonafide"] == made.counts[name]["spoof"] > 0
+        assert all((row.attack == "-") is (row.label is Label.BONAFIDE) and row.source == "bonafide" for row in table)
+
+
+def test_a_second_build_makes_nothing(
+    tmp_path: Path, bonafide: Path, made: QuickstartCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(corpus_module, "_make", fail)
+    monkeypatch.setattr(corpus_module, "read", fail)
+    assert build(tmp_path / "cache", bonafide) == made
+    with pytest.raises(AssertionError, match="made again"):
+        build(tmp_path / "cache", bonafide, seed=1)
+    write(bonafide / "0.wav", speech_like(2, 9))
+    with pytest.raises(AssertionError, match="made again"):
+        build(tmp_path / "cache", bonafide)
+
+
+def test_a_killed_build_is_taken_up_and_ends_the_same(
+    tmp_path: Path, bonafide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build(tmp_path / "whole", bonafide, workers=1)
+    calls = []
+
+    def dying(wave: Wave, seed: int) -> Wave:
+        calls.append(seed)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return reencode(wave, seed)
+
+    monkeypatch.setattr(corpus_module, "reencode", dying)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "cache", bonafide, workers=1)
+    assert not list((tmp_path / "cache").glob("*/corpus.json"))
+    first = len(calls)
+    resumed = build(tmp_path / "cache", bonafide, workers=1)
+    total = sum(whole.counts[name][label] for name in ("train", "dev", "eval_seen") for label in Label)
+    assert len(calls) - first == total + whole.counts["eval_unseen"]["spoof"] - 4
+    for name, table in rows(whole).items():
+        for row, again in zip(table, rows(resumed)[name], strict=True):
+            assert row.path.read_bytes() == again.path.read_bytes()
+
+
+def test_a_corrupt_file_is_skipped_with_its_name(
+    tmp_path: Path, bonafide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bonafide / "broken.wav").write_bytes(b"RIFF no sound at all")
+    bad = speech_like(2, 0)
+    bad[5] = np.nan
+    soundfile.write(bonafide / "nan.wav", bad, SAMPLE_RATE, subtype="FLOAT")
+    corpus = build(tmp_path / "cache", bonafide, workers=1)
+    output = "".join(capsys.readouterr().out.split())
+    assert "broken.wav:cannotbedecoded" in output
+    assert "nan.wav:holdssamples" in output
+    assert sum(corpus.counts[name]["bonafide"] for name in ("train", "dev", "eval_seen")) == 6
+
+
+def test_duplicates_and_low_rates_are_left_out(bonafide: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(bonafide / "0.wav", bonafide / "again.wav")
+    write(bonafide / "telephone.wav", speech_like(2, 9, 8_000), 8_000)
+    write(bonafide / "nothing.wav", np.zeros(0, dtype=np.float32))
+    assert [item.path.name for item in usable(from_folder(bonafide))] == [f"{index}.wav" for index in range(6)]
+    assert "1 duplicates, 1 empty, 1 below 16 kHz" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(2, 2.0), (3, 2.0), (6, 0.5)])
+def test_too_few_clips_are_an_input_error(tmp_path: Path, count: int, seconds: float) -> None:
+    for index in range(count):
+        write(tmp_path / "few" / f"{index}.wav", speech_like(seconds, index))
+    with pytest.raises(InputError, match=r"found \d clips of human speech by \d speakers; .* give more recordings"):
+        build(tmp_path / "cache", tmp_path / "few", workers=1)
+
+
+def test_a_folder_that_is_missing_or_empty_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a folder"):
+        build(tmp_path / "cache", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no recordings"):
+        build(tmp_path / "cache", tmp_path / "empty")
+
+
+def test_a_missing_vocoder_is_an_input_error(tmp_path: Path, bonafide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_module.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"pyworld is missing; run: pip install 'hybrid-pruning\[quickstart\]'"):
+        build(tmp_path / "cache", bonafide)
+
+
+@pytest.mark.parametrize(
+    ("files", "speakers"),
+    [
+        (["a/1.wav", "b/1.wav", "c/1.wav"], ["a", "b", "c"]),
+        (["x/y/a/1.wav", "x/y/b/1.wav", "x/y/c/2/1.wav"], ["a", "b", "c"]),
+        (["p/a/1.wav", "p/b/1.wav", "q/c/1.wav"], ["p/a", "p/b", "q/c"]),
+        (["one/1.wav", "one/2.wav", "one/3.wav"], ["1.wav", "2.wav", "3.wav"]),
+        (["a/1.wav", "a/2.wav", "b/3.wav"], ["a/1.wav", "a/2.wav", "b/3.wav"]),
+    ],
+)
+def test_speakers_are_known_by_folder(tmp_path: Path, files: list[str], speakers: list[str]) -> None:
+    for name in files:
+        write(tmp_path / name, np.zeros(10, dtype=np.float32))
+    assert [item.speaker for item in from_folder(tmp_path)] == speakers
+
+
+def test_a_machine_without_apt_is_told_of_bonafide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recordings_module.shutil, "which", lambda _: None)
+    with pytest.raises(InputError, match=r"apt-get is not on this machine.*--bonafide DIR"):
+        build(tmp_path)
+
+
+def test_apts_last_line_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = tmp_path / "bin"
+    for tool in ("apt-get", "dpkg-deb"):
+        write_tool(tools / tool, 'echo "W: first" >&2; echo "E: no route to host" >&2; exit 100')
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    with pytest.raises(InputError, match=r"E: no route to host; .*--bonafide DIR"):
+        build(tmp_path / "cache")
+    assert not [path for path in (tmp_path / "cache" / "debian").iterdir() if path.name != "apt"]
+
+
+def test_packages_are_fetched_once_and_unknown_ones_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools, log = tmp_path / "bin", tmp_path / "log"
+    refuse = 'case "$*" in *ktuberling*) echo "E: Unable to locate package ktuberling-data" >&2; exit 100;; esac'
+    write_tool(tools / "apt-get", f'{refuse}; case "$*" in *download*) echo "$*" >> {log}; touch package.deb;; esac')
+    write_tool(tools / "dpkg-deb", 'd="$3/usr/share/klettres/en_GB/alpha"; mkdir -p "$d"; echo > "$d/a.ogg"')
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    for _ in range(2):
+        found = from_debian(tmp_path / "cache")
+    [only] = found  # the others' paths name nobody
+    assert (only.speaker, only.group, only.source) == ("klettres-en_GB", "kde-en", "klettres-data")
+    assert len(log.read_text().splitlines()) == len(recordings_module.PACKAGES) - 1
+    assert all("Dir::State::lists=" in line and "Debug::NoLocking=1" in line for line in log.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("package", "inside", "speaker", "group"),
+    [
+        (
+            "asterisk-core-sounds-es-g722",
+            "sounds/es_MX_f_Allison/digits/1.g722",
+            "asterisk-Allison",
+            "asterisk-Allison",
+        ),
+        ("asterisk-core-sounds-es-g722", "sounds/es_MX_f_Allison/silence/1.g722", None, None),
+        ("asterisk-core-sounds-es-g722", "sounds/es_MX_f_Allison/beep.g722", None, None),
+        ("fillets-ng-data-cs", "sound/bar/cs/bar-m-0.ogg", "fillets-cs-m", "fillets-cs-m"),
+        ("fillets-ng-data-cs", "sound/bar/cs/v-0.ogg", "fillets-cs-v", "fillets-cs-v"),
+        ("fillets-ng-data-cs", "sound/bar/cs/robot-0.ogg", None, None),
+        ("klettres-data", "klettres/pt_BR/alpha/a.ogg", "klettres-pt_BR", "kde-pt"),
+        ("ktuberling-data", "ktuberling/sounds/sr@latin/hat.ogg", "ktuberling-sr@latin", "kde-sr"),
+        ("ktuberling-data", "ktuberling/pics/hat.ogg", None, None),
+    ],
+)
+def test_speakers_are_known_by_package(
+    tmp_path: Path, package: str, inside: str, speaker: str | None, group: str | None
+) -> None:
+    for name in recordings_module.PACKAGES:
+        (tmp_path / name).mkdir()
+    path = tmp_path / package / "usr/share" / inside
+    path.parent.mkdir(parents=True)
+    path.touch()
+    found = from_debian(tmp_path)
+    assert [(item.speaker, item.group, item.source) for item in found] == (
+        [(speaker, group, package)] if speaker else []
+    )
+
+
+def write_tool(path: Path, script: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_silence_is_trimmed_and_short_utterances_joined() -> None:
+    quiet = np.zeros(SAMPLE_RATE, dtype=np.float32)
+    utterance = trim(np.concatenate([quiet, speech_like(1, 0), quiet]))
+    assert len(utterance) < 1.2 * SAMPLE_RATE
+    assert len(trim(quiet)) == len(trim(quiet[:0])) == 0
+    speech = join([utterance, quiet[:0], utterance, utterance], 10**9)
+    assert 3 * len(utterance) - len(speech) == 2 * SAMPLE_RATE // 100
+    assert [len(clip) for clip in cut(speech, 20_000)] == [20_000] * (len(speech) // 20_000)
+    assert cut(speech[: SAMPLE_RATE - 1], 20_000) == []
+
+
+def test_stereo_of_another_rate_is_read_at_16_khz(tmp_path: Path) -> None:
+    wave = speech_like(1, 0, 44_100)
+    assert abs(len(read(write(tmp_path / "stereo.wav", np.stack([wave, wave], axis=1), 44_100))) - SAMPLE_RATE) <= 1

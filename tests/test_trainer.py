@@ -1,0 +1,350 @@
+"""Training reaches its target, repeats itself exactly, applies what the recipe says, and refuses early."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from corpus import configure, files_below, settings, write_corpus, write_wavlm, write_world
+from hybrid_pruning.checkpoint import list_checkpoints, read_checkpoint
+from hybrid_pruning.config import TrainingConfig, load_config
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.export import export_run
+from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
+from hybrid_pruning.model import Classes, SpeechModel, load_backbone
+from hybrid_pruning.pruning import PlanError
+from hybrid_pruning.trainer import build_objective, learning_rate_factor, network_optimizer, pruning_optimizer, train
+
+Recipe = dict[str, Any]
+DENSE = {"pruning__use_pruning_loss": False}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> Iterator[None]:
+    """Let every test choose its own precision; accelerate keeps one for the whole process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def run(recipe: Recipe, folder: Path, **changes: Any) -> Path:
+    return train(configure(recipe, **changes), folder)
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Return the log without what depends on the machine's mood."""
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if "per_second" not in key} for record in records]
+
+
+def read_steps(folder: Path) -> list[dict[str, Any]]:
+    return [record for record in read_log(folder) if "loss" in record]
+
+
+def final_state(folder: Path) -> dict[str, Any]:
+    return read_checkpoint(list_checkpoints(folder)[-1])
+
+
+def backbone_size(model: SpeechModel) -> int:
+    return sum(parameter.numel() for parameter in model.backbone.parameters())
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    assert read_log(found) == read_log(expected)
+    found_state, expected_state = (final_state(folder)["objective"] for folder in (found, expected))
+    assert list(found_state) == list(expected_state)
+    for name, value in expected_state.items():
+        same = torch.equal(found_state[name], value) if torch.is_tensor(value) else found_state[name] == value
+        assert same, name
+
+
+@pytest.fixture(scope="module")
+def reference(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of the recipe as it stands."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return run(recipe, tmp_path_factory.mktemp("reference") / "run")
+
+
+@pytest.mark.parametrize(("drop_rate", "target"), [(0.3, 0.4), (0.8, 0.3)], ids=["from below", "from above"])
+def test_a_run_reaches_its_target(recipe: Recipe, tmp_path: Path, drop_rate: float, target: float):
+    folder = run(
+        recipe,
+        tmp_path / "run",
+        training__epochs=14,
+        training__batch_size=2,
+        pruning__drop_rate=drop_rate,
+        pruning__target_sparsity=target,
+        pruning__initial_reg_lr=0.2,
+        pruning__sparsity_warmup_epochs=0,
+    )
+    expected = [record["sparsity"]["expected"] for record in read_steps(folder)]
+    assert abs(expected[0] - target) > 0.2
+    assert (expected[0] > target) == (drop_rate > 0.5)
+    assert max(abs(value - target) for value in expected[-3:]) < 0.05
+    dense = backbone_size(SpeechModel.build(load_backbone(recipe["backbone"]["source"]), *parts(recipe)))
+    assert abs(1 - backbone_size(export_run(folder, tmp_path / "model")) / dense - target) < 0.005
+
+
+def parts(recipe: Recipe) -> tuple[Any, Classes]:
+    return configure(recipe).head, Classes((Label.SPOOF, Label.BONAFIDE), (1, 1))
+
+
+def test_the_target_grows_as_scheduled(reference: Path):
+    """Over the recipe's one epoch of warm-up: from 0 at its first step to the target at its last."""
+    targets = [record["sparsity"]["target"] for record in read_steps(reference)]
+    assert targets == pytest.approx([0.0, 0.2, 0.4, 0.4, 0.4, 0.4])
+
+
+def test_gates_are_drawn_from_the_first_step(recipe: Recipe, tmp_path: Path):
+    """Units of one slot part ways in the first epoch: only the task, through sampled gates, tells them apart."""
+    folder = run(recipe, tmp_path / "run", training__epochs=1, pruning__drop_rate=0.3)
+    state = final_state(folder)["objective"]
+    log_alpha = [value for name, value in state.items() if name.endswith("log_alpha") and len(value) > 1]
+    assert log_alpha
+    assert all(value.std() > 1e-4 for value in log_alpha)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"data__workers": 2}, {"backbone__gradient_checkpointing": True}],
+    ids=["same again", "more workers", "recomputed layers"],
+)
+def test_a_seed_is_a_run(recipe: Recipe, reference: Path, tmp_path: Path, changes: dict[str, Any]):
+    assert_same_run(run(recipe, tmp_path / "run", **changes), reference)
+
+
+def test_another_seed_is_another_run(recipe: Recipe, reference: Path, tmp_path: Path):
+    other = run(recipe, tmp_path / "run", seed=1)
+    assert read_steps(other)[0]["loss"] != read_steps(reference)[0]["loss"]
+
+
+def test_every_seed_and_step_has_dropout_of_its_own(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seeds: list[int] = []
+    manual_seed = torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: seeds.append(seed % 2**32) or manual_seed(seed))
+    for seed in (1, 2):  # a CPU generator reads 32 bits of its seed
+        run(recipe, tmp_path / f"run{seed}", seed=seed, training__accumulate=2, **DENSE)
+    assert len(set(seeds)) == len(seeds) >= 2 * 2 * 3 * 2
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_resumed_run_is_the_uninterrupted_one(recipe: Recipe, reference: Path, tmp_path: Path, left: int):
+    folder = tmp_path / "run"
+    shutil.copytree(reference, folder)
+    for path in list_checkpoints(folder)[left:]:
+        path.unlink()
+    train(configure(recipe), folder, resume=True)
+    assert_same_run(folder, reference)
+
+
+def test_what_cannot_be_resumed(recipe: Recipe, reference: Path, tmp_path: Path):
+    shutil.copytree(reference, tmp_path / "run")
+    with pytest.raises(InputError, match=r"config\.yaml: differs from the recipe"):
+        train(configure(recipe, seed=7), tmp_path / "run", resume=True)
+    with pytest.raises(InputError, match="nowhere: is no training run"):
+        train(configure(recipe), tmp_path / "nowhere", resume=True)
+    assert not (tmp_path / "nowhere").exists()
+    for name, text in (("config.yaml", "a: [1"), ("architecture.json", "{}")):
+        shutil.copytree(reference, tmp_path / name)
+        (tmp_path / name / name).write_text(text)
+        with pytest.raises(InputError, match=name):
+            train(configure(recipe), tmp_path / name, resume=True)
+    (tmp_path / "run" / "checkpoints" / "epoch-0002.pt").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(InputError, match=r"epoch-0002.pt: cannot be read as a checkpoint"):
+        train(configure(recipe), tmp_path / "run", resume=True)
+
+
+def test_a_run_keeps_its_recipe_and_its_last_checkpoints(recipe: Recipe, reference: Path, tmp_path: Path):
+    assert load_config(reference / "config.yaml") == configure(recipe)
+    assert [path.name for path in list_checkpoints(reference)] == ["epoch-0001.pt", "epoch-0002.pt"]
+    folder = run(recipe, tmp_path / "run", training__keep_checkpoints=1)
+    assert [path.name for path in list_checkpoints(folder)] == ["epoch-0002.pt"]
+    epochs = [record["dev"] for record in read_log(reference) if "dev" in record]
+    assert len(epochs) == 2
+    assert all(0 <= epoch["eer"] <= 1 for epoch in epochs)
+    assert epochs[-1]["sparsity"] == pytest.approx(0.4, abs=0.005)
+
+
+def test_export_averages_checkpoints(recipe: Recipe, tmp_path: Path):
+    folder = run(recipe, tmp_path / "run", **DENSE)
+    states = [read_checkpoint(path)["objective"] for path in list_checkpoints(folder)]
+    name = "classifier.2.weight"
+    weights = [state[f"model.{name}"] for state in states]
+    for average, expected in ((1, weights[1]), (2, (weights[0] + weights[1]) / 2)):
+        found = export_run(folder, tmp_path / f"model{average}", average).state_dict()[name]
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(InputError, match="model1: is not empty"):
+        export_run(folder, tmp_path / "model1")
+    for path in list_checkpoints(folder):
+        path.unlink()
+    with pytest.raises(InputError, match="0 checkpoints are there"):
+        export_run(folder, tmp_path / "model3")
+    assert not (tmp_path / "model3").exists()
+
+
+def test_without_the_pruning_loss_a_run_is_dense(recipe: Recipe, tmp_path: Path):
+    folder = run(recipe, tmp_path / "run", **DENSE)
+    assert all(set(record["loss"]) == {"task"} and "sparsity" not in record for record in read_steps(folder))
+    assert not any("log_alpha" in name or "lambda" in name for name in final_state(folder)["objective"])
+    model = export_run(folder, tmp_path / "model")
+    assert model.shape is None
+    assert backbone_size(model) == backbone_size(SpeechModel.from_pretrained(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 0.25), (1, 0.5 * 0.1 ** (1 / 10)), (3, 0.1 ** (3 / 10)), (10, 0.1)],
+)
+def test_learning_rates_warm_up_and_decay(step: int, expected: float):
+    training = TrainingConfig(lr=1e-3, final_lr=1e-4)
+    assert learning_rate_factor(training, step, total_steps=11, warmup_steps=4) == pytest.approx(expected)
+
+
+def test_learning_rates_are_logged_and_applied(recipe: Recipe, tmp_path: Path):
+    """The head's follows the schedule, the backbone's is its share of it (here none), the gates' stays."""
+    folder = run(recipe, tmp_path / "run", training__backbone_lr_ratio=0.0)
+    config = configure(recipe).training
+    for record in read_steps(folder):
+        rate = config.lr * learning_rate_factor(config, record["step"] - 1, total_steps=6, warmup_steps=3)
+        expected = {"backbone": 0.0, "backbone.no_decay": 0.0, "head": rate, "head.no_decay": rate}
+        assert record["learning_rate"] == pytest.approx({**expected, "gates": 0.1, "multipliers": 0.1})
+    first, last = (read_checkpoint(path)["objective"] for path in list_checkpoints(folder))
+    for name, value in last.items():
+        if torch.is_tensor(value) and "masked_spec_embed" not in name:
+            assert torch.equal(value, first[name]) == name.startswith("model.backbone"), name
+
+
+def test_every_parameter_has_one_group_and_weight_decay_is_for_matrices(recipe: Recipe):
+    config = configure(recipe, training__weight_decay=0.5)
+    objective = build_objective(config, SpeechModel.build(load_backbone(config.backbone.source), *parts(recipe)))
+    network, pruning = network_optimizer(objective.model, config.training), pruning_optimizer(objective, 0.1)
+    assert pruning is not None
+    found = [id(p) for opt in (network, pruning) for group in opt.param_groups for p in group["params"]]
+    assert len(found) == len(set(found))
+    assert set(found) == {id(p) for p in objective.parameters() if p.requires_grad}
+    decays = {group["name"]: group["weight_decay"] for opt in (network, pruning) for group in opt.param_groups}
+    matrices = {"backbone": 0.5, "head": 0.5}
+    assert decays == {**matrices, "backbone.no_decay": 0, "head.no_decay": 0, "gates": 0, "multipliers": 0}
+
+    before = {name: p.detach().clone() for name, p in objective.named_parameters()}
+    for parameter in objective.parameters():
+        parameter.grad = torch.zeros_like(parameter)  # so that decay alone moves anything
+    network.step()
+    pruning.step()
+    for name, parameter in objective.named_parameters():
+        lr = config.training.lr * (config.training.backbone_lr_ratio if "backbone" in name else 1)
+        decayed = parameter.requires_grad and parameter.dim() > 1
+        torch.testing.assert_close(parameter.detach(), before[name] * (1 - lr * 0.5 if decayed else 1), msg=name)
+
+
+def test_multipliers_ascend(recipe: Recipe, tmp_path: Path):
+    """Below its target a model is rewarded for sparsity: lambda1 falls, lambda2 rises."""
+    folder = run(recipe, tmp_path / "run", pruning__min_sparsity=0.4, pruning__drop_rate=0.1)
+    multipliers = read_steps(folder)[-1]["multipliers"]
+    assert multipliers["lambda1"] < -0.1
+    assert multipliers["lambda2"] > 0.1
+
+
+def test_clamped_lambda1_stays_positive(recipe: Recipe, tmp_path: Path):
+    folder = run(recipe, tmp_path / "run", pruning__min_sparsity=0.4, pruning__clamp_lambda1=True)
+    assert {record["multipliers"]["lambda1"] for record in read_steps(folder)} == {0.0}
+
+
+def test_accumulated_gradients_are_the_big_batchs(recipe: Recipe, tmp_path: Path):
+    changes = {**DENSE, "backbone__source": str(write_wavlm(tmp_path / "no dropout")), "training__epochs": 1}
+    whole, parted = (
+        read_steps(run(recipe, tmp_path / f"run{parts}", training__accumulate=parts, **changes)) for parts in (1, 4)
+    )
+    assert len(whole) == 3
+    for expected, found in zip(whole, parted, strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert found["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-3)
+
+
+def test_clipping_is_for_the_network_alone(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    norms: dict[str, list[float]] = {"network": [], "pruning": []}
+    step = torch.optim.AdamW.step
+
+    def measure(optimizer: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        kind = "pruning" if optimizer.param_groups[0]["name"] == "gates" else "network"
+        norms[kind].append(torch.stack([gradient.norm() for gradient in gradients]).norm().item())
+        return step(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", measure)
+    changes = {"pruning__min_sparsity": 0.4, "training__epochs": 1}
+    folder = run(recipe, tmp_path / "run", training__clip_norm=1e-4, **changes)
+    assert norms["network"] == pytest.approx([1e-4] * 3, rel=1e-2)
+    assert min(norms["pruning"]) > 1e-2
+    assert all(record["gradient_norm"] > 1e-3 for record in read_steps(folder)), "logged before clipping"
+
+
+def test_bf16_runs_and_leaves_what_is_learnt_in_float32(recipe: Recipe, reference: Path, tmp_path: Path):
+    folder = run(recipe, tmp_path / "run", training__mixed_precision="bf16")
+    losses, expected = ([record["loss"]["task"] for record in read_steps(path)] for path in (folder, reference))
+    assert losses == pytest.approx(expected, abs=0.05)
+    assert losses != expected
+    state = final_state(folder)["objective"]
+    assert {value.dtype for value in state.values() if torch.is_tensor(value)} == {torch.float32}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(recipe: Recipe, tmp_path: Path):
+    with pytest.raises(InputError, match=r"task loss is not finite at step .*lower training.lr"):
+        run(recipe, tmp_path / "run", training__lr=1e30, training__final_lr=1e30, training__epochs=4, **DENSE)
+
+
+def single_class(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    write_manifest(folder / "m.tsv", [u for u in read_manifest(recipe["data"]["train"]) if u.label == Label.SPOOF])
+    return {"data.train": str(folder / "m.tsv")}
+
+
+def single_class_dev(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    return {"data.dev": single_class(folder, recipe)["data.train"]}
+
+
+def missing_audio(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    manifest = write_corpus(folder / "corpus", clips=4)
+    write_manifest(manifest, [*read_manifest(manifest), Utterance("lost", folder / "lost.wav", Label.SPOOF)])
+    return {"data.dev": str(manifest)}
+
+
+REFUSALS: dict[str, tuple[Any, str]] = {
+    "one class": (single_class, "m.tsv: no utterance is labelled 'bonafide'"),
+    "one class in dev": (single_class_dev, "m.tsv: no utterance is labelled 'bonafide'"),
+    "missing audio": (missing_audio, "'lost': .*lost.wav does not exist"),
+    "no manifest": ({"data.train": "nowhere.tsv"}, "nowhere.tsv: cannot be read"),
+    "no backbone": ({"backbone.source": "/nowhere/at/all"}, "/nowhere/at/all: no transformers model there"),
+    "target beyond reach": ({"pruning.target_sparsity": 0.99}, r"0.99 .*cannot be reached .*maximum is 0\.8\d+"),
+    "units too few": (
+        {"pruning.units": ["conv"], "pruning.target_sparsity": 0.3},
+        "by pruning conv: the maximum is 0.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", REFUSALS)
+def test_mistakes_are_refused_before_anything_is_written(recipe: Recipe, tmp_path: Path, mistake: str):
+    changes, expected = REFUSALS[mistake]
+    changes = changes(tmp_path, recipe) if callable(changes) else changes
+    config = configure(settings(recipe, changes))
+    with pytest.raises((InputError, PlanError), match=expected):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_taken_folder_is_left_as_it_was(recipe: Recipe, tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("do not touch")
+    with pytest.raises(InputError, match="run: is not empty"):
+        train(configure(recipe), tmp_path / "run")
+    assert [path.name for path in files_below(tmp_path / "run")] == ["thesis.txt"]
