@@ -1,32 +1,56 @@
 """Which units survive when the exact size has to meet a target.
 
-Rounding each gate on its own leaves the size points away from the expected one, so layers and heads are decided by
-their gates, and the finest units (neurons, channels) fill up to the target in the order of their log_alpha.
+Rounding each gate on its own leaves the size points away from the expected one. So layers and heads are decided by
+their gates, and the finest units (neurons, channels) fill up to the target in the order of their log_alpha. Only where
+those cannot make up the difference do heads give way, and layers last.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from .budget import Accounting, Constraint
 from .plan import Kept, PlanError
 
-_Choice = tuple[float, dict[str, tuple[int, ...]]]
-"""An exact sparsity and the kept units that have it."""
-
 FINE = 10.0
-"""Units that weigh up to this many times the lightest one are adjusted together."""
+"""Units that weigh up to this many times the lightest one are ranked together."""
+TOLERANCE = 1e-3
+"""How far from the target a choice may be before another one is looked for."""
+TRIES = 8
+"""Choices of a coarse group that are followed up, the ones closest to its gates' own first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Slots whose units weigh alike, decided together.
+
+    Args:
+        slots: indices of the slots in the plan.
+        order: [units] the slot of each unit, and
+        units: [units] its index there, both in the order in which units are kept.
+        minimum: how many of them survive whatever is decided.
+    """
+
+    slots: tuple[int, ...]
+    order: torch.Tensor
+    units: tuple[int, ...]
+    minimum: int
+
+    def counts(self, kept: int, slots: int) -> torch.Tensor:
+        """Return the kept-unit counts [slots] when the first `kept` of the order survive."""
+        return torch.bincount(self.order[:kept], minlength=slots)
 
 
 def meet_target(
     accounting: Accounting, rounded: Kept, scores: Mapping[str, torch.Tensor], target: float, constraint: Constraint
 ) -> dict[str, tuple[int, ...]]:
-    """Return the kept units whose exact sparsity is closest to the target.
+    """Return kept units whose exact sparsity is as close to the target as was found.
 
     Args:
         accounting: counts the model.
         rounded: the units each gate keeps on its own.
-        scores: slot name -> [units] log_alpha; within and across the adjusted slots the highest survive.
+        scores: slot name -> [units] log_alpha; within and across the slots of a group the highest survive.
         target: fraction removed, in [0, 1].
         constraint: of parameters or of MACs.
 
@@ -34,21 +58,8 @@ def meet_target(
         PlanError: the target is out of reach even when every unit may be adjusted.
     """
     check_target(accounting, target, constraint)
-    levels = _widening(accounting, constraint)
-
-    def ranked(level: int, decided: Kept) -> _Ranking:
-        return _Ranking(accounting, decided, scores, levels[level], constraint)
-
-    def fill(level: int, decided: Kept) -> _Choice:
-        """Adjust this level's units, then let the finer ones make up for its coarse steps."""
-        choices = ranked(level, decided).around(target)
-        if level:
-            finer = [fill(level - 1, kept) for _, kept in choices if ranked(level - 1, kept).reaches(target)]
-            choices = finer or choices
-        return min(choices, key=lambda choice: abs(choice[0] - target))
-
-    level = next(level for level in range(len(levels)) if ranked(level, rounded).reaches(target))
-    return fill(level, rounded)[1]
+    search = _Search(accounting, rounded, scores, target, constraint)
+    return search.kept(search.best(len(search.groups) - 1, ())[1])
 
 
 def check_target(accounting: Accounting, target: float, constraint: Constraint) -> None:
@@ -62,64 +73,102 @@ def check_target(accounting: Accounting, target: float, constraint: Constraint) 
         )
 
 
-def _widening(accounting: Accounting, constraint: Constraint) -> list[set[int]]:
-    """Return growing sets of slots: the lightest units first, then ten times heavier ones, at last all."""
-    costs = [accounting.unit_cost(index, constraint) for index in range(len(accounting.plan.slots))]
-    levels: list[set[int]] = []
-    bound = 0.0
-    for cost in sorted(costs):
-        if cost > bound:
-            bound = max(cost, 1) * FINE
-            levels.append({index for index, other in enumerate(costs) if other <= bound})
-    return levels or [set()]
-
-
-class _Ranking:
-    """The adjusted units in the order in which they are kept, on top of the slots that are already decided."""
+class _Search:
+    """Decides group after group, the heaviest units first; a decision is a number of kept units, or None: rounded."""
 
     def __init__(
         self,
         accounting: Accounting,
         rounded: Kept,
         scores: Mapping[str, torch.Tensor],
-        adjusted: set[int],
+        target: float,
         constraint: Constraint,
     ) -> None:
-        self.accounting, self.rounded, self.adjusted, self.constraint = accounting, rounded, adjusted, constraint
-        ranked = []
-        for index in sorted(adjusted):
-            slot = accounting.plan.slots[index]
-            score = scores[slot.name].double().clone()
-            score[torch.argsort(score, descending=True, stable=True)[: slot.at_least]] = torch.inf
-            ranked += [(-float(value), index, unit) for unit, value in enumerate(score)]
-        self.order = sorted(ranked)
-        self.slots = torch.tensor([index for _, index, _ in self.order], dtype=torch.int64)
-        self.minimum = int(accounting.at_least[sorted(adjusted)].sum()) if adjusted else 0
+        self.accounting, self.rounded, self.target, self.constraint = accounting, rounded, target, constraint
+        self.slots = accounting.plan.slots
+        self.groups = [_group(accounting, scores, slots) for slots in _by_weight(accounting, constraint)]
+        self.own = torch.tensor([len(rounded[slot.name]) for slot in self.slots])
 
-    def sparsity(self, units: int) -> float:
-        """Return the exact sparsity when the first `units` of the order survive; it falls as they grow."""
-        slots = self.accounting.plan.slots
-        counts = torch.bincount(self.slots[:units], minlength=len(slots))
-        for index, slot in enumerate(slots):
-            if index not in self.adjusted:
-                counts[index] = len(self.rounded[slot.name])
-        return float(self.accounting.exact(counts).removed(self.constraint))
+    def best(self, level: int, decided: tuple[int | None, ...]) -> tuple[float, tuple[int | None, ...]]:
+        """Return (distance from the target, decisions) over the groups from the heaviest down to the finest."""
+        found = []
+        for choice in self._choices(level, decided):
+            here = (*decided, choice)
+            found.append(self.best(level - 1, here) if level else (abs(self._sparsity(here) - self.target), here))
+            if level and found[-1][0] <= TOLERANCE:
+                break
+        return min(found, key=lambda result: result[0])
 
-    def reaches(self, target: float) -> bool:
-        return self.sparsity(len(self.order)) <= target <= self.sparsity(self.minimum)
+    def kept(self, decisions: tuple[int | None, ...]) -> dict[str, tuple[int, ...]]:
+        """Return the units of every slot."""
+        kept = {slot.name: list(self.rounded[slot.name]) for slot in self.slots}
+        for group, choice in zip(reversed(self.groups), decisions, strict=True):
+            if choice is None:
+                continue
+            for index in group.slots:
+                kept[self.slots[index].name] = []
+            for index, unit in zip(group.order[:choice].tolist(), group.units[:choice], strict=True):
+                kept[self.slots[index].name].append(unit)
+        return {name: tuple(sorted(units)) for name, units in kept.items()}
 
-    def around(self, target: float) -> list[_Choice]:
-        """Return the two neighbouring choices between which the target lies (one, at the end of the order)."""
-        low, high = self.minimum, len(self.order)
+    def _choices(self, level: int, decided: tuple[int | None, ...]) -> Iterator[int | None]:
+        """Yield what this group may keep so that the finer ones can still meet the target, most wanted first."""
+        group = self.groups[level]
+        low = self._first(group, lambda kept: self._sparsity((*decided, kept), finer_open=True) <= self.target)
+        high = self._first(group, lambda kept: self._sparsity((*decided, kept), finer_open=False) < self.target) - 1
+        if level == 0 or low > high:  # nothing meets it exactly: the two neighbours of the target
+            yield from (kept for kept in (low, low - 1) if group.minimum <= kept <= len(group.units))
+            return
+        own = int(self.own[list(group.slots)].sum())
+        wide, narrow = (self._sparsity((*decided, None), finer_open=is_open) for is_open in (False, True))
+        if narrow <= self.target <= wide:
+            yield None
+        yield from sorted(range(low, high + 1), key=lambda kept: abs(kept - own))[:TRIES]
+
+    def _first(self, group: Group, holds: Callable[[int], bool]) -> int:
+        """The smallest number of kept units for which a condition, false at first, holds; one more than all if none."""
+        low, high = group.minimum, len(group.units) + 1
         while low < high:
             middle = (low + high) // 2
-            low, high = (middle + 1, high) if self.sparsity(middle) > target else (low, middle)
-        return [(self.sparsity(units), self._kept(units)) for units in (low, low - 1) if units >= self.minimum]
+            low, high = (low, middle) if middle > len(group.units) or holds(middle) else (middle + 1, high)
+        return low
 
-    def _kept(self, units: int) -> dict[str, tuple[int, ...]]:
-        kept = {slot.name: list(self.rounded[slot.name]) for slot in self.accounting.plan.slots}
-        for index in self.adjusted:
-            kept[self.accounting.plan.slots[index].name] = []
-        for _, index, unit in self.order[:units]:
-            kept[self.accounting.plan.slots[index].name].append(unit)
-        return {name: tuple(sorted(found)) for name, found in kept.items()}
+    def _sparsity(self, decided: tuple[int | None, ...], finer_open: bool = True) -> float:
+        """The exact sparsity of these decisions, with all finer groups fully open or closed as far as they may be."""
+        counts = self.own.clone()
+        for place, group in enumerate(reversed(self.groups)):
+            if place >= len(decided):
+                choice: int | None = len(group.units) if finer_open else group.minimum
+            else:
+                choice = decided[place]
+            if choice is not None:
+                chosen = list(group.slots)
+                counts[chosen] = group.counts(choice, len(self.slots))[chosen]
+        return float(self.accounting.exact(counts).removed(self.constraint))
+
+
+def _by_weight(accounting: Accounting, constraint: Constraint) -> list[list[int]]:
+    """Return the slots in groups of similar weight per unit, the lightest first."""
+    costs = sorted((accounting.unit_cost(index, constraint), index) for index in range(len(accounting.plan.slots)))
+    groups: list[list[int]] = []
+    bound = -1.0
+    for cost, index in costs:
+        if cost > bound:
+            bound = max(cost, 1.0) * FINE
+            groups.append([])
+        groups[-1].append(index)
+    return groups
+
+
+def _group(accounting: Accounting, scores: Mapping[str, torch.Tensor], slots: Sequence[int]) -> Group:
+    """Rank the units of some slots by their scores; what must survive comes first."""
+    ranked = []
+    for index in slots:
+        slot = accounting.plan.slots[index]
+        score = scores[slot.name].double().clone()
+        score[torch.argsort(score, descending=True, stable=True)[: slot.at_least]] = torch.inf
+        ranked += [(-value, index, unit) for unit, value in enumerate(score.tolist())]
+    ranked.sort()
+    minimum = int(accounting.at_least[list(slots)].sum())
+    order = torch.tensor([index for _, index, _ in ranked], dtype=torch.int64)
+    return Group(tuple(slots), order, tuple(unit for _, _, unit in ranked), minimum)
