@@ -8,7 +8,7 @@ from conftest import STYLES, TINY, close, shuffle
 from hybrid_pruning import SpeechModel, inspection, pruning
 from hybrid_pruning.backbone import Backbone, skeleton
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.model import Classes, Shape
+from hybrid_pruning.model import Classes
 
 HEAD = HeadConfig(heads=2, compression=4, embedding=8)
 CLASSES = Classes(("spoof", "bonafide"), (2580, 420))
@@ -34,7 +34,7 @@ def pruned(backbone: Backbone, units: tuple[str, ...] = pruning.UNITS, *closed: 
     kept = gates.kept()
     small = pruning.shrink(backbone, gates, kept)
     provenance = {"recipe": RECIPE, "averaged_checkpoints": 2}
-    return SpeechModel.build(small, HEAD, CLASSES, shape=Shape(units, kept), provenance=provenance)
+    return SpeechModel.build(small, HEAD, CLASSES, provenance=provenance)
 
 
 def rows(text: str, title: str) -> list[str]:
@@ -69,7 +69,7 @@ def test_heat_map(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     inspection.print_inspection(model)
     text = capsys.readouterr().out
     assert max(map(len, rows(text, "conv") + rows(text, "layer"))) <= 80
-    kept = model.shape.kept
+    kept = model.backbone.shape.kept
     for index, row in enumerate(rows(text, "conv")):
         assert re.match(rf"{index} +{len(kept[f'conv.{index}'])}/{TINY['conv_dim'][index]} ", row)
     first, second, third = rows(text, "layer")

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import Utterance
+from hybrid_pruning.manifest import UNKNOWN, Utterance
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -99,8 +99,17 @@ def audio_samples(path: str | Path) -> int:
     return round(info.frames * SAMPLE_RATE_HZ / info.samplerate)
 
 
+def by_recording(utterances: Sequence[Utterance]) -> list[list[int]]:
+    """Group the indices of utterances that share a recording; what is not known to share one stands alone."""
+    groups: dict[str | int, list[int]] = {}
+    for index, utterance in enumerate(utterances):
+        known = utterance.recording != UNKNOWN
+        groups.setdefault(utterance.recording if known else index, []).append(index)
+    return list(groups.values())
+
+
 class Crops(Dataset[Any]):
-    """Training examples of one length, addressed by (epoch, index).
+    """Training examples of one length, addressed by (epoch, index); what shares a recording shares the place.
 
     Args:
         utterances: what to crop from.
@@ -111,6 +120,7 @@ class Crops(Dataset[Any]):
 
     def __init__(self, utterances: Sequence[Utterance], targets: Sequence[int], samples: int, seed: int) -> None:
         self.utterances, self.targets, self.samples, self.seed = utterances, targets, samples, seed
+        self.recording = {index: group[0] for group in by_recording(utterances) for index in group}
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -119,7 +129,8 @@ class Crops(Dataset[Any]):
         """Return (wave [S], target, index), or the error to raise where the caller can show it."""
         epoch, index = address
         try:
-            wave = self._crop(self.utterances[index].path, np.random.default_rng((self.seed, epoch, index)))
+            rng = np.random.default_rng((self.seed, epoch, self.recording[index]))
+            wave = self._crop(self.utterances[index].path, rng)
         except InputError as error:
             return error
         return torch.from_numpy(wave), self.targets[index], index

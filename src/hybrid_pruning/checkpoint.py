@@ -29,6 +29,12 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in (run / FOLDER).glob("*.pt") if re.fullmatch(r"epoch-\d+\.pt", path.name))
 
 
+def trained_epochs(run: Path) -> int:
+    """Return after how many epochs a run's last checkpoint was written; 0 where there is none."""
+    checkpoints = list_checkpoints(run)
+    return int(checkpoints[-1].stem.removeprefix("epoch-")) if checkpoints else 0
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint without executing anything in it.
 

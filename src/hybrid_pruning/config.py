@@ -60,7 +60,7 @@ class TrainingConfig(Section):
     backbone_lr_ratio: float = Field(0.05, ge=0, description="the backbone's learning rate over the head's")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, for head and backbone, not for norms and biases")
     clip_norm: Positive = Field(3.0, description="largest gradient norm of the network; pruning is not clipped")
-    mixed_precision: Literal["no", "bf16", "fp16"] = Field("no", description="of the network; gates stay in float32")
+    mixed_precision: Literal["no", "bf16"] = Field("no", description="of the network; gates stay in float32")
     keep_checkpoints: int = Field(3, ge=1, description="the last epochs whose checkpoints stay on disk")
     log_every: int = Field(10, ge=1, description="steps between two lines of log.jsonl")
 

@@ -1,14 +1,14 @@
 """A run -> the artifact: checkpoints averaged, units chosen by exact count, weights cut for real."""
 
 from pathlib import Path
-from typing import Any
 
-from hybrid_pruning.checkpoint import average_objectives, list_checkpoints
+from hybrid_pruning.checkpoint import average_objectives, list_checkpoints, trained_epochs
+from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import require_new_folder
-from hybrid_pruning.model import Shape, SpeechModel
+from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import Objective
 from hybrid_pruning.pruning import shrink
-from hybrid_pruning.trainer import build_objective, read_run
+from hybrid_pruning.trainer import CONFIG, build_objective, read_run
 
 
 def export_run(run: str | Path, out: str | Path, average: int = 2) -> SpeechModel:
@@ -24,6 +24,11 @@ def export_run(run: str | Path, out: str | Path, average: int = 2) -> SpeechMode
     """
     run, out = Path(run), require_new_folder(out)
     config, model = read_run(run)
+    if (done := trained_epochs(run)) < config.training.epochs:
+        raise InputError(
+            f"{run}: {done} of {config.training.epochs} epochs are done; finish with: "
+            f"hybrid-pruning train {run / CONFIG} --out {run} --resume"
+        )
     average = min(average, max(len(list_checkpoints(run)), 1))
     objective = build_objective(config, model)
     objective.load_state_dict(average_objectives(run, average), strict=True)
@@ -39,9 +44,8 @@ def shrink_model(objective: Objective, target_sparsity: float) -> SpeechModel:
     if gates is None:
         return model
     kept = gates.kept(target_sparsity, objective.constraint)
-    units: Any = dict.fromkeys(slot.unit for slot in gates.plan.slots)
     backbone = shrink(model.backbone, gates, kept)
-    small = SpeechModel.build(backbone, model.head_config, model.classes, shape=Shape(tuple(units), kept))
+    small = SpeechModel.build(backbone, model.head_config, model.classes)
     small.head.load_state_dict(model.head.state_dict())
     small.classifier.load_state_dict(model.classifier.state_dict())
     return small

@@ -17,7 +17,7 @@ from torch import nn
 
 from hybrid_pruning.backbone import FAMILIES, skeleton
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.pruning import Accounting, Budget, plan_for
+from hybrid_pruning.pruning import Accounting, Budget, plan_for, shape_of
 from hybrid_pruning.terminal import console
 
 SECONDS = 4.0
@@ -96,7 +96,7 @@ def count_survivors(model: SpeechModel) -> Survivors:
     with torch.device("meta"):  # sizes without weights
         dense = skeleton(model.backbone.config.to_diff_dict(), model.backbone.normalize)
     plan = plan_for(dense, SECONDS)
-    kept = {**plan.all_units(), **(model.shape.kept if model.shape else {})}
+    kept = {**plan.all_units(), **(shape.kept if (shape := shape_of(model.backbone)) else {})}
     budget = Accounting(dense, plan).exact_kept(kept)
     if budget.params != (found := _numel(model.backbone)):
         raise RuntimeError(f"{budget.params} parameters counted from the kept units, the backbone holds {found}")
@@ -222,9 +222,10 @@ def _short(count: int, scale: int) -> str:
 
 
 def _state(model: SpeechModel) -> str:
-    if model.shape is None:
+    shape = shape_of(model.backbone)
+    if shape is None:
         return "dense: everything is kept, nothing had gates"
-    return f"pruned: {', '.join(model.shape.units)} had gates"
+    return f"pruned: {', '.join(shape.units)} had gates"
 
 
 def _labels(model: SpeechModel) -> str:

@@ -33,6 +33,8 @@ class Utterance:
         attack: the spoofing system; `-` for bona fide speech.
         codec: the codec the recording went through.
         source: the data set it was taken from.
+        recording: what was recorded; a copy-synthesised fake shares it with the speech it was made from, and what
+            shares it is trained on in the same batch and at the same place.
         seconds: its duration in seconds; nan where not known.
     """
 
@@ -43,10 +45,12 @@ class Utterance:
     attack: str = UNKNOWN
     codec: str = UNKNOWN
     source: str = UNKNOWN
+    recording: str = UNKNOWN
     seconds: float = float("nan")
 
 
 COLUMNS = tuple(field.name for field in fields(Utterance))
+TEXT_COLUMNS = ("speaker", "attack", "codec", "source", "recording")
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:
@@ -124,7 +128,7 @@ def _parse(row: dict[str, str], path: Path, line: int) -> Utterance:
             raise InputError(f"{path}:{line}: column '{column}' is empty")
     if row["label"] not in list(Label):
         raise InputError(f"{path}:{line}: label '{row['label']}', expected {' or '.join(Label)}")
-    known = {name: row[name] for name in ("speaker", "attack", "codec", "source") if row.get(name)}
+    known = {name: row[name] for name in TEXT_COLUMNS if row.get(name)}
     return Utterance(
         utt_id=row["utt_id"],
         path=path.parent / row["path"],

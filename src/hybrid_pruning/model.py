@@ -15,20 +15,7 @@ from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.head import Head, build_head
 from hybrid_pruning.manifest import Label
-from hybrid_pruning.pruning import Kept, narrow, plan_for
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a model was cut to, so that the same cut can be made again on a fresh skeleton.
-
-    Args:
-        units: the kinds of units that had gates.
-        kept: slot name -> indices of the units that survived.
-    """
-
-    units: tuple[str, ...]
-    kept: Kept
+from hybrid_pruning.pruning import narrow, plan_for, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +54,6 @@ class SpeechModel(nn.Module):
         head: hidden states -> embedding.
         classes: what its classifier tells apart.
         head_config: what the head was built from.
-        shape: what the backbone was cut to, None while it is dense.
         provenance: how it came about: recipe, data, results; free-form, kept in the artifact.
     """
 
@@ -77,13 +63,12 @@ class SpeechModel(nn.Module):
         head: Head,
         classes: Classes,
         head_config: HeadConfig,
-        shape: Shape | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.classes = backbone, head, classes
         self.classifier = Classifier(head.embedding_width, len(classes.labels))
-        self.head_config, self.shape, self.provenance = head_config, shape, dict(provenance or {})
+        self.head_config, self.provenance = head_config, dict(provenance or {})
 
     def forward(self, wave: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """Return the logits [B, classes] of wave [B, S] with lengths [B]."""
@@ -120,7 +105,7 @@ class SpeechModel(nn.Module):
 
     def architecture(self) -> dict[str, Any]:
         """Return all that is needed to build the model again, as plain values."""
-        shape = self.shape
+        shape = shape_of(self.backbone)
         return {
             "task": "anti-spoofing",
             "labels": list(self.classes.labels),
@@ -170,12 +155,11 @@ class SpeechModel(nn.Module):
         """Return a model of the given architecture with fresh weights: the dense skeleton, cut to its shape."""
         spec = about["backbone"]
         backbone = skeleton(spec["config"], bool(spec["normalize"]))
-        shape = None
         if spec["kept"] is not None:
-            shape = Shape(tuple(spec["units"]), {name: _from_ranges(kept) for name, kept in spec["kept"].items()})
-            narrow(backbone, plan_for(backbone).only(shape.units), shape.kept)
+            kept = {name: _from_ranges(ranges) for name, ranges in spec["kept"].items()}
+            narrow(backbone, plan_for(backbone).only(spec["units"]), kept)
         classes = Classes(tuple(about["labels"]), tuple(about["training_counts"]))
-        return cls.build(backbone, HeadConfig(**about["head"]), classes, shape=shape, provenance=provenance)
+        return cls.build(backbone, HeadConfig(**about["head"]), classes, provenance=provenance)
 
 
 def load_backbone(name_or_path: str | Path, random: bool = False) -> Backbone:

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from hybrid_pruning.artifact import versions
-from hybrid_pruning.audio import SAMPLE_RATE_HZ, Batch, Crops, load_batches
+from hybrid_pruning.audio import SAMPLE_RATE_HZ, Batch, Crops, by_recording, load_batches
 from hybrid_pruning.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
 from hybrid_pruning.config import Config, PruningConfig, TrainingConfig, load_config, save_config
 from hybrid_pruning.errors import InputError
@@ -258,7 +258,9 @@ class Trainer:
     def _addresses(self, epoch: int) -> list[list[tuple[int, int]]]:
         """The (epoch, index) pairs of this process's share of each batch; an incomplete last batch is left out."""
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
-        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.trainset)).tolist()
+        groups = by_recording(self.trainset)
+        shuffled = np.random.default_rng((self.config.seed, epoch)).permutation(len(groups))
+        order = [index for group in shuffled for index in groups[group]]
         size = min(self.config.training.batch_size * ranks, len(order))
         starts = range(0, len(order) - size + 1, size)
         return [[(epoch, index) for index in order[start : start + size][rank::ranks]] for start in starts]
@@ -334,9 +336,11 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
 
 
 def _truncate_log(path: Path, step: int) -> None:
+    """Drop what a killed run logged beyond its last checkpoint, the line it was cut in included."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    whole = [line for line in lines if line.endswith("}")]
     with atomic_write(path) as handle:
-        handle.writelines(f"{line}\n" for line in lines if json.loads(line)["step"] <= step)
+        handle.writelines(f"{line}\n" for line in whole if json.loads(line)["step"] <= step)
 
 
 def _size(record: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from .attach import attach, detach
 from .budget import Accounting, Budget, Constraint, budget
 from .gate import Gate, Gates
 from .lagrangian import Lagrangian, Schedule, scheduled_target
-from .plan import Cut, Kept, Plan, PlanError, Role, Slot, Work
+from .plan import Cut, Kept, Plan, PlanError, Role, Shape, Slot, Work, shape_of
 from .select import check_target
 from .shrink import narrow, shrink
 
@@ -23,6 +23,7 @@ __all__ = [
     "PlanError",
     "Role",
     "Schedule",
+    "Shape",
     "Slot",
     "Work",
     "attach",
@@ -32,5 +33,6 @@ __all__ = [
     "narrow",
     "plan_for",
     "scheduled_target",
+    "shape_of",
     "shrink",
 ]

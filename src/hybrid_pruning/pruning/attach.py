@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from .adapters import plan_for
 from .budget import Accounting
 from .gate import DROP_RATE, Gate, Gates
-from .plan import Cut, Plan, PlanError, Role, along, owner
+from .plan import Cut, Plan, PlanError, Role, along, owner, shape_of
 
 
 class Mask(nn.Module):
@@ -65,8 +65,12 @@ def attach(
     """
     if any(isinstance(module, Mask) for module in model.modules()):
         raise PlanError("gates are attached to this model already; detach() them first")
+    if shape_of(model) is not None:
+        raise PlanError("this model is already shrunk; attach gates to the dense one")
     plan = plan_for(model, seconds) if plan is None else plan
     plan = plan if units is None else plan.only(units)
+    if isinstance(drop_rate, Mapping):
+        plan.check_units(drop_rate)
     gates = Gates(plan, Accounting(model, plan), drop_rate, seed)
     gates.to(next(model.parameters()).device)
     masks: dict[str, list[tuple[Gate, Cut]]] = {}

@@ -30,6 +30,19 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """What a model was cut to; a narrowed model carries it, so that the same cut can be made on a fresh skeleton.
+
+    Args:
+        units: the kinds of units that had gates.
+        kept: slot name -> indices of the units that survived.
+    """
+
+    units: tuple[str, ...]
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """One slice of one tensor.
 
@@ -98,14 +111,21 @@ class Plan:
         """Return the plan with the slots of the given units alone; what has no slot is always kept.
 
         Raises:
-            PlanError: a unit that no slot has.
+            PlanError: no unit at all, or one that no slot has.
         """
         units = tuple(units)
-        known = sorted({slot.unit for slot in self.slots})
-        for unit in units:
-            if unit not in known:
-                raise PlanError(f"unit '{unit}' is unknown; this model has: {', '.join(known)}")
+        self.check_units(units)
         return replace(self, slots=tuple(slot for slot in self.slots if slot.unit in units))
+
+    def check_units(self, units: Iterable[str]) -> None:
+        """Raise PlanError unless there are units and every one is of a kind that some slot has."""
+        known = ", ".join(sorted({slot.unit for slot in self.slots}))
+        units = tuple(units)
+        if not units:
+            raise PlanError(f"no units to prune; this model has: {known}")
+        for unit in units:
+            if all(slot.unit != unit for slot in self.slots):
+                raise PlanError(f"unit '{unit}' is unknown; this model has: {known}")
 
     def cuts_by_tensor(self) -> dict[str, list[tuple[Slot, Cut]]]:
         """Return every cut tensor's name with the cuts that touch it."""
@@ -142,6 +162,12 @@ class Plan:
                 _check_cut(model, slot, cut)
         for tensor in self.positions:
             parameter(model, tensor)
+
+
+def shape_of(model: nn.Module) -> Shape | None:
+    """Return what a model was cut to, None while it is dense."""
+    shape = getattr(model, "shape", None)
+    return shape if isinstance(shape, Shape) else None
 
 
 def parameter(model: nn.Module, name: str) -> nn.Parameter:

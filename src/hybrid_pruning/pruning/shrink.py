@@ -12,7 +12,7 @@ from torch import nn
 
 from .attach import detach
 from .narrow import NarrowLayerNorm
-from .plan import Cut, Kept, Plan, Role, Slot, along, owner, parameter
+from .plan import Cut, Kept, Plan, Role, Shape, Slot, along, owner, parameter
 
 if TYPE_CHECKING:
     from .gate import Gates
@@ -59,6 +59,8 @@ def narrow(model: nn.Module, plan: Plan, kept: Kept, values: Mapping[str, torch.
     for slot in plan.slots:
         if slot.swap is not None:
             slot.swap(model, tuple(kept[slot.name]))
+    units = tuple(dict.fromkeys(slot.unit for slot in plan.slots))
+    model.shape = Shape(units, {slot.name: tuple(kept[slot.name]) for slot in plan.slots})  # type: ignore[assignment]
 
 
 @torch.no_grad()

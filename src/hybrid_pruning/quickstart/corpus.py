@@ -47,7 +47,7 @@ MOST_CLIPS = {"train": 1200, "eval": 560, "dev": 120}  # human clips; each has o
 CLIPS_A_VOICE = 160
 FEW = 100  # recordings for which starting processes does not pay
 CLIP = round(3.5 * SAMPLE_RATE)
-RECIPE = ("1", SEEN, UNSEEN, MOST_CLIPS, CLIPS_A_VOICE, CLIP)  # raise the number when clips come out otherwise
+RECIPE = ("2", SEEN, UNSEEN, MOST_CLIPS, CLIPS_A_VOICE, CLIP)  # raise the number when clips come out otherwise
 
 Result = TypeVar("Result")
 
@@ -319,5 +319,6 @@ def _utterances_of(clip: Clip, attacks: Sequence[str]) -> Iterator[Utterance]:
             speaker=clip.voice.name,
             attack=attack or UNKNOWN,
             source=clip.voice.recordings[0].source,
+            recording=_audio_path(clip, Label.BONAFIDE).stem,
             seconds=soundfile.info(path).duration,
         )

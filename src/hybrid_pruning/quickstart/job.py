@@ -136,19 +136,19 @@ def _figures(systems: Mapping[str, System]) -> dict[str, Any]:
 
 
 def _print_results(figures: Mapping[str, Any], out: Path) -> None:
-    table = Table(title="The same training, dense and pruned (size of the backbone)", title_justify="left")
+    table = Table(title="The same training, twice", title_justify="left")
     table.add_column("")
     for system in SYSTEMS:
         table.add_column(system, justify="right")
     dense, pruned = figures["dense"], figures["pruned"]
-    table.add_row("parameters", *(f"{system['params'] / 1e3:.0f}k" for system in (dense, pruned)))
-    table.add_row("MACs for 4 s", *(f"{system['macs'] / 1e6:.0f}M" for system in (dense, pruned)))
+    table.add_row("backbone parameters", *(f"{system['params'] / 1e3:.0f}k" for system in (dense, pruned)))
+    table.add_row("backbone MACs for 4 s", *(f"{system['macs'] / 1e6:.0f}M" for system in (dense, pruned)))
     table.add_row("latency, of the dense", "1.00", str(Ratio(**figures["latency_ratio"])))
     for title in EVALUATIONS:
         table.add_row(f"EER %, {title}", *(f"{100 * system[title]['eer']:.2f}" for system in (dense, pruned)))
         table.add_row(f"minDCF, {title}", *(f"{system[title]['min_dcf']:.3f}" for system in (dense, pruned)))
     console.print(table)
-    console.print(_NEXT.format(out=out), highlight=False, markup=False)
+    console.print(_NEXT.format(out=out), markup=False, soft_wrap=True)
 
 
 _NEXT = """See what survived:
