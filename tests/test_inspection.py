@@ -57,7 +57,7 @@ def test_counts_are_those_of_the_weights(family: str, style: str, units: tuple[s
 
 def test_weights_that_disagree_with_the_shape_are_a_fault() -> None:
     model = pruned(tiny())
-    model.shape = None
+    model.backbone.shape = None
     with pytest.raises(RuntimeError, match="parameters counted"):
         inspection.count_survivors(model)
 

@@ -22,7 +22,7 @@ def test_round_trip(tmp_path: Path):
     outside = tmp_path.parent / "elsewhere.wav"
     written = [
         Utterance("a", inside, Label.BONAFIDE, seconds=1.25),
-        Utterance('b "quoted" ü', outside, Label.SPOOF, "speaker", "A07", "opus", "asvspoof5", 3.0),
+        Utterance('b "quoted" ü', outside, Label.SPOOF, "speaker", "A07", "opus", "asvspoof5", "take 1", 3.0),
     ]
     path = tmp_path / "manifest.tsv"
     write_manifest(path, written)
@@ -86,4 +86,4 @@ def test_a_failing_writer_leaves_the_old_manifest(tmp_path: Path):
 
 
 def test_columns_are_the_documented_ones():
-    assert COLUMNS == ("utt_id", "path", "label", "speaker", "attack", "codec", "source", "seconds")
+    assert COLUMNS == ("utt_id", "path", "label", "speaker", "attack", "codec", "source", "recording", "seconds")

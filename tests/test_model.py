@@ -20,7 +20,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import shrink_model
 from hybrid_pruning.model import Classes, SpeechModel, log_likelihood_ratio
 from hybrid_pruning.objective import Objective
-from hybrid_pruning.pruning import Gates
+from hybrid_pruning.pruning import Gates, shape_of
 
 HEAD = HeadConfig(heads=3, compression=4, embedding=5)
 CLASSES = Classes(("spoof", "bonafide"), (30, 10))
@@ -78,7 +78,11 @@ def test_artifact_roundtrip(
     for name, tensor in expected_state.items():
         assert torch.equal(found_state[name], tensor), name
     assert torch.equal(found.score(wave, lengths), model.score(wave, lengths))
-    assert (found.shape, found.classes, found.provenance) == (model.shape, CLASSES, {"why": "test"})
+    assert (shape_of(found.backbone), found.classes, found.provenance) == (
+        shape_of(model.backbone),
+        CLASSES,
+        {"why": "test"},
+    )
     assert found.backbone.normalize
     assert not found.training
     found.save_pretrained(tmp_path / "again")

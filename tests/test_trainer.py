@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,22 @@ import torch
 from accelerate.state import AcceleratorState
 
 from corpus import configure, files_below, settings, write_corpus, write_wavlm, write_world
+from hybrid_pruning.audio import Crops, by_recording
 from hybrid_pruning.checkpoint import list_checkpoints, read_checkpoint
 from hybrid_pruning.config import TrainingConfig, load_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import export_run
 from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
 from hybrid_pruning.model import Classes, SpeechModel, load_backbone
-from hybrid_pruning.pruning import PlanError
-from hybrid_pruning.trainer import build_objective, learning_rate_factor, network_optimizer, pruning_optimizer, train
+from hybrid_pruning.pruning import PlanError, shape_of
+from hybrid_pruning.trainer import (
+    Trainer,
+    build_objective,
+    learning_rate_factor,
+    network_optimizer,
+    pruning_optimizer,
+    train,
+)
 
 Recipe = dict[str, Any]
 DENSE = {"pruning__use_pruning_loss": False}
@@ -187,7 +196,7 @@ def test_export_averages_checkpoints(recipe: Recipe, tmp_path: Path):
         export_run(folder, tmp_path / "model1")
     for path in list_checkpoints(folder):
         path.unlink()
-    with pytest.raises(InputError, match="0 checkpoints are there"):
+    with pytest.raises(InputError, match="0 of 2 epochs are done"):
         export_run(folder, tmp_path / "model3")
     assert not (tmp_path / "model3").exists()
 
@@ -197,7 +206,7 @@ def test_without_the_pruning_loss_a_run_is_dense(recipe: Recipe, tmp_path: Path)
     assert all(set(record["loss"]) == {"task"} and "sparsity" not in record for record in read_steps(folder))
     assert not any("log_alpha" in name or "lambda" in name for name in final_state(folder)["objective"])
     model = export_run(folder, tmp_path / "model")
-    assert model.shape is None
+    assert shape_of(model.backbone) is None
     assert backbone_size(model) == backbone_size(SpeechModel.from_pretrained(tmp_path / "model"))
 
 
@@ -348,3 +357,39 @@ def test_a_taken_folder_is_left_as_it_was(recipe: Recipe, tmp_path: Path):
     with pytest.raises(InputError, match="run: is not empty"):
         train(configure(recipe), tmp_path / "run")
     assert [path.name for path in files_below(tmp_path / "run")] == ["thesis.txt"]
+
+
+def test_a_pruned_model_can_be_trained_further_but_not_pruned_again(recipe: Recipe, reference: Path, tmp_path: Path):
+    small = export_run(reference, tmp_path / "small")
+    source = {"backbone__source": str(tmp_path / "small")}
+    further = export_run(run(recipe, tmp_path / "further", **source, **DENSE), tmp_path / "model")
+    assert shape_of(further.backbone) == shape_of(small.backbone)
+    assert backbone_size(further) == backbone_size(small)
+    with pytest.raises(PlanError, match="already shrunk"):
+        run(recipe, tmp_path / "again", **source)
+    assert not (tmp_path / "again").exists()
+
+
+def test_what_shares_a_recording_shares_batch_and_place(recipe: Recipe, tmp_path: Path):
+    config = configure(recipe)
+    utterances = read_manifest(config.data.train)
+    pairs = [replace(u, recording=f"take {index // 2}") for index, u in enumerate(utterances)]
+    assert by_recording(utterances) == [[index] for index in range(len(utterances))]
+    crops = Crops(pairs, [0] * len(pairs), 100, seed=1)
+    assert by_recording(pairs)[1] == [2, 3]
+    assert crops.recording[2] == crops.recording[3] == 2
+    backbone = load_backbone(config.backbone.source)
+    model = SpeechModel.build(backbone, config.head, Classes(("spoof", "bonafide"), (1, 1)))
+    trainer = Trainer(config, build_objective(config, model), pairs, pairs, tmp_path)
+    batches = trainer._addresses(epoch=3)
+    assert batches != trainer._addresses(epoch=4)
+    for batch in batches:
+        takes = [pairs[index].recording for _, index in batch]
+        assert all(takes.count(take) == 2 for take in takes)
+
+
+def test_groups_are_logged(reference: Path):
+    (groups,) = [record["groups"] for record in read_log(reference) if "groups" in record]
+    decays = {group["name"]: group["weight_decay"] for group in groups}
+    assert decays["backbone"] == decays["head"] > 0 == decays["backbone.no_decay"] == decays["gates"]
+    assert all(group["parameters"] > 0 and group["peak_learning_rate"] > 0 for group in groups)

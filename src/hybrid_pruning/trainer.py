@@ -60,6 +60,7 @@ def train(config: Config, run: str | Path, resume: bool = False) -> Path:
         save_config(config, run / CONFIG)
         with atomic_write(run / ARCHITECTURE) as handle:
             json.dump(architecture, handle, indent=1)
+        trainer.log_groups()
     trainer.fit()
     return run
 
@@ -138,6 +139,20 @@ class Trainer:
                 self.epoch += 1
                 self._log({"epoch": self.epoch, "dev": self._validate()})
                 self._save()
+
+    def log_groups(self) -> None:
+        """Log what each optimiser was given: its named groups with their sizes, peak rates and weight decay."""
+        groups = [
+            {
+                "name": group["name"],
+                "parameters": sum(parameter.numel() for parameter in group["params"]),
+                "peak_learning_rate": group.get("peak_lr", group["lr"]),
+                "weight_decay": group["weight_decay"],
+            }
+            for optimizer in self._optimizers().values()
+            for group in optimizer.param_groups
+        ]
+        self._log({"groups": groups})
 
     def resume(self) -> None:
         """Take up the last checkpoint's state, if there is one, and forget what was logged after it.
