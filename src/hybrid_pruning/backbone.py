@@ -10,6 +10,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -262,5 +263,6 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+hub_logging.set_verbosity_error()  # an unreachable hub is one line of ours, not one for every retry
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()  # its report of unused keys fills the screen; missing ones are an error here

@@ -74,7 +74,7 @@ def train(
 ) -> None:
     """Fine-tune and prune a model at the same time, as a recipe says.
 
-    Example: hybrid-pruning train recipes/asvspoof5/wavlm_base.yaml --out runs/hp70 --set pruning.target_sparsity=0.7
+    Example: hybrid-pruning train recipes/asvspoof5/base.yaml --out runs/hp70 --set pruning.target_sparsity=0.7
     """
     from hybrid_pruning.config import load_config
     from hybrid_pruning.trainer import train as run_training

@@ -1,4 +1,4 @@
-"""What a person sees while waiting: one console and one progress bar, quiet when not a terminal."""
+"""What a person sees while waiting: one console and progress bars on it, quiet when not a terminal."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -7,14 +7,17 @@ console = Console(highlight=False)
 
 
 def progress_bar(*columns: str) -> Progress:
-    """Return a progress bar for long work; `columns` are further text fields, e.g. ``"{task.fields[loss]}"``."""
+    """Return a progress bar for long work; `columns` are further text fields, e.g. ``"{task.fields[loss]}"``.
+
+    It lives on the one console, so that lines printed meanwhile stay above it and a bar within a bar below it.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         *(TextColumn(column) for column in columns),
-        console=Console(stderr=True),
-        disable=not Console(stderr=True).is_terminal,
+        console=console,
+        disable=not console.is_terminal,
         transient=True,
     )

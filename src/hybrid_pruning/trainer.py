@@ -129,13 +129,13 @@ class Trainer:
 
     def fit(self) -> None:
         """Train from the current epoch to the last, validating and saving after each."""
-        with progress_bar("loss {task.fields[loss]:.3f}", "{task.fields[size]}") as bar:
-            task = bar.add_task("training", total=self.total_steps, completed=self.step, loss=float("nan"), size="")
+        with progress_bar("{task.fields[state]}") as bar:
+            task = bar.add_task("training", total=self.total_steps, completed=self.step, state="")
             while self.epoch < self.config.training.epochs:
                 self.objective.train()  # a loaded backbone, and a resumed run, come in evaluation mode
                 for batch in self._batches():
                     record = self._step(batch)
-                    bar.update(task, completed=self.step, loss=record["loss"]["task"], size=_size(record))
+                    bar.update(task, completed=self.step, state=_state(record))
                 self.epoch += 1
                 self._log({"epoch": self.epoch, "dev": self._validate()})
                 self._save()
@@ -358,9 +358,10 @@ def _truncate_log(path: Path, step: int) -> None:
         handle.writelines(f"{line}\n" for line in whole if json.loads(line)["step"] <= step)
 
 
-def _size(record: dict[str, Any]) -> str:
-    sparsity = record.get("sparsity")
-    return f"sparsity {sparsity['expected']:.1%}/{sparsity['target']:.1%}" if sparsity else ""
+def _state(record: dict[str, Any]) -> str:
+    """What stands beside the progress bar."""
+    loss, sparsity = f"loss {record['loss']['task']:.3f}", record.get("sparsity")
+    return f"{loss}, sparsity {sparsity['expected']:.1%} of {sparsity['target']:.1%}" if sparsity else loss
 
 
 def _rates(pruning: PruningConfig) -> float | dict[str, float]:
