@@ -83,7 +83,9 @@ class PruningConfig(Section):
     drop_rate: Annotated[float, Field(gt=0, lt=1)] | dict[Unit, Annotated[float, Field(gt=0, lt=1)]] = Field(
         0.01, description="how likely fresh gates are shut; one number, or one per unit"
     )
-    clamp_lambda1: bool = Field(False, description="keep lambda1 >= 0 as the recipe does")
+    clamp_lambda1: bool = Field(
+        True, description="keep lambda1 >= 0, as the recipe does; without it lambda1 winds up while the gates still lag"
+    )
 
 
 class Config(Section):

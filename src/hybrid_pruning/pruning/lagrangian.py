@@ -48,11 +48,11 @@ class Lagrangian(nn.Module):
     """The two multipliers; their optimiser ascends (torch's `maximize=True`), everything else descends.
 
     Args:
-        clamp: keep lambda1 at or above 0, as the recipe does. It then cannot push the sparsity up, only down; off by
-            default (dev/LOG.md).
+        clamp: keep lambda1 at or above 0, as the recipe does. The quadratic term alone then pushes the sparsity up,
+            and lambda1 cannot wind up while fresh gates take their time to move; measured in dev/LOG.md.
     """
 
-    def __init__(self, clamp: bool = False) -> None:
+    def __init__(self, clamp: bool = True) -> None:
         super().__init__()
         self.clamp = clamp
         self.lambda1 = nn.Parameter(torch.zeros(()))
