@@ -213,7 +213,7 @@ def find_warnings(result: Mapping[str, float]) -> list[str]:
     if result.get("act_dcf", 0.0) >= 1 > result.get("min_dcf", 1.0) and rate <= 0.5:
         found.append(
             f"actDCF is {result['act_dcf']:.3f} where minDCF is {result['min_dcf']:.3f}: the scores are not calibrated "
-            "log-likelihood ratios; `hybrid-pruning calibrate` makes them so"
+            "log-likelihood ratios"
         )
     if result.get("a_dcf", 0.0) >= 1:
         found.append("a-DCF is 1, as for a system that knows nothing: are the scores inverted?")

@@ -7,8 +7,12 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import require_new_folder
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import Objective
-from hybrid_pruning.pruning import shrink
+from hybrid_pruning.pruning import shape_of, shrink
+from hybrid_pruning.terminal import console
 from hybrid_pruning.trainer import CONFIG, build_objective, read_run
+
+TOLERANCE = 0.005
+"""How far an export may be from its target without a word."""
 
 
 def export_run(run: str | Path, out: str | Path, average: int = 2) -> SpeechModel:
@@ -33,6 +37,7 @@ def export_run(run: str | Path, out: str | Path, average: int = 2) -> SpeechMode
     objective = build_objective(config, model)
     objective.load_state_dict(average_objectives(run, average), strict=True)
     small = shrink_model(objective, config.pruning.target_sparsity)
+    _report_size(objective, small, config.pruning.target_sparsity)
     small.provenance = {"recipe": config.model_dump(mode="json"), "averaged_checkpoints": average}
     small.save_pretrained(out)
     return small.eval()
@@ -49,3 +54,16 @@ def shrink_model(objective: Objective, target_sparsity: float) -> SpeechModel:
     small.head.load_state_dict(model.head.state_dict())
     small.classifier.load_state_dict(model.classifier.state_dict())
     return small
+
+
+def _report_size(objective: Objective, small: SpeechModel, target_sparsity: float) -> None:
+    """Say so where the units are too coarse to meet the target."""
+    shape = shape_of(small.backbone)
+    if objective.gates is None or shape is None:
+        return
+    exact = float(objective.gates.accounting.exact_kept(shape.kept).removed(objective.constraint))
+    if abs(exact - target_sparsity) > TOLERANCE:
+        console.print(
+            f"warning: {exact:.1%} of the {objective.constraint} are removed, the target was {target_sparsity:.1%}: "
+            f"{', '.join(shape.units)} alone come no closer; prune neurons or channels too"
+        )
