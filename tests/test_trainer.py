@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +15,9 @@ import torch
 from accelerate.state import AcceleratorState
 
 from corpus import configure, files_below, settings, write_corpus, write_wavlm, write_world
-from hybrid_pruning.audio import Crops, by_recording
-from hybrid_pruning.checkpoint import list_checkpoints, read_checkpoint
-from hybrid_pruning.config import TrainingConfig, load_config
+from hybrid_pruning.audio import Batch, Crops, by_recording
+from hybrid_pruning.checkpoint import FOLDER, WITHIN, list_checkpoints, read_checkpoint
+from hybrid_pruning.config import TrainingConfig, load_config, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import export_run
 from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
@@ -221,7 +224,7 @@ def test_learning_rates_warm_up_and_decay(step: int, expected: float):
 
 def test_learning_rates_are_logged_and_applied(recipe: Recipe, tmp_path: Path):
     """The head's follows the schedule, the backbone's is its share of it (here none), the gates' stays."""
-    folder = run(recipe, tmp_path / "run", training__backbone_lr_ratio=0.0)
+    folder = run(recipe, tmp_path / "run", training__backbone_lr_ratio=0.0, pruning__clamp_lambda1=False)
     config = configure(recipe).training
     for record in read_steps(folder):
         rate = config.lr * learning_rate_factor(config, record["step"] - 1, total_steps=6, warmup_steps=3)
@@ -258,7 +261,9 @@ def test_every_parameter_has_one_group_and_weight_decay_is_for_matrices(recipe: 
 
 def test_multipliers_ascend(recipe: Recipe, tmp_path: Path):
     """Below its target a model is rewarded for sparsity: lambda1 falls, lambda2 rises."""
-    folder = run(recipe, tmp_path / "run", pruning__min_sparsity=0.4, pruning__drop_rate=0.1)
+    folder = run(
+        recipe, tmp_path / "run", pruning__min_sparsity=0.4, pruning__drop_rate=0.1, pruning__clamp_lambda1=False
+    )
     multipliers = read_steps(folder)[-1]["multipliers"]
     assert multipliers["lambda1"] < -0.1
     assert multipliers["lambda2"] > 0.1
@@ -393,3 +398,38 @@ def test_groups_are_logged(reference: Path):
     decays = {group["name"]: group["weight_decay"] for group in groups}
     assert decays["backbone"] == decays["head"] > 0 == decays["backbone.no_decay"] == decays["gates"]
     assert all(group["parameters"] > 0 and group["peak_learning_rate"] > 0 for group in groups)
+
+
+@pytest.mark.parametrize("killed_at", [1, 5])
+def test_a_run_killed_within_an_epoch_ends_as_if_it_had_not(
+    recipe: Recipe, reference: Path, tmp_path: Path, killed_at: int, monkeypatch: pytest.MonkeyPatch
+):
+    """The process dies between two checkpoints; what it logged after the last one is forgotten and done again."""
+    config = configure(recipe, training__checkpoint_steps=2)
+    step = Trainer._step
+
+    def die_at(self: Trainer, batch: Batch) -> dict[str, Any]:
+        if self.step == killed_at:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "_step", die_at)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run")
+    monkeypatch.undo()
+    train(config, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", reference)
+    assert not (tmp_path / "run" / FOLDER / WITHIN).exists()
+
+
+def test_a_run_killed_by_the_system_ends_as_if_it_had_not(recipe: Recipe, reference: Path, tmp_path: Path):
+    config, folder = configure(recipe, training__checkpoint_steps=1), tmp_path / "run"
+    save_config(config, tmp_path / "recipe.yaml")
+    command = [sys.executable, "-m", "hybrid_pruning.cli", "train", str(tmp_path / "recipe.yaml"), "--out", str(folder)]
+    process = subprocess.Popen(command)
+    while process.poll() is None and not (folder / FOLDER / WITHIN).exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    train(config, folder, resume=True)
+    assert_same_run(folder, reference)

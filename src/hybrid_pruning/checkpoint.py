@@ -1,4 +1,4 @@
-"""The checkpoints of a run: written whole or not at all, the last few kept, averaged on request."""
+"""The checkpoints of a run: written whole or not at all, the last epochs' kept, averaged on request."""
 
 import pickle
 import re
@@ -12,20 +12,34 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 
 FOLDER = "checkpoints"
+WITHIN = "within-epoch.pt"
+"""The one checkpoint from the middle of an epoch, replaced by the next and removed by the epoch's own."""
 
 
-def save_checkpoint(run: Path, epoch: int, state: Mapping[str, Any], keep: int) -> Path:
-    """Write the state after an epoch and remove all but the last `keep` checkpoints."""
-    path = run / FOLDER / f"epoch-{epoch:04d}.pt"
-    with atomic_write(path, "wb") as handle:
-        torch.save(dict(state), handle)
-    for old in list_checkpoints(run)[:-keep]:
-        old.unlink()
-    return path
+def save_epoch(run: Path, epoch: int, state: Mapping[str, Any], keep: int) -> None:
+    """Write the state after an epoch and remove all but the last `keep` epochs'."""
+    _save(run / FOLDER / f"epoch-{epoch:04d}.pt", state)
+    for old in (*list_checkpoints(run)[:-keep], run / FOLDER / WITHIN):
+        old.unlink(missing_ok=True)
+
+
+def save_within_epoch(run: Path, state: Mapping[str, Any]) -> None:
+    """Write the state in the middle of an epoch."""
+    _save(run / FOLDER / WITHIN, state)
+
+
+def latest_state(run: Path) -> dict[str, Any] | None:
+    """Return the state a run has come furthest with, or None where it has no checkpoint.
+
+    Raises:
+        InputError: a checkpoint is damaged.
+    """
+    paths = [path for path in (*list_checkpoints(run)[-1:], run / FOLDER / WITHIN) if path.exists()]
+    return max(map(read_checkpoint, paths), key=lambda state: int(state["step"]), default=None)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """Return a run's checkpoints, oldest first."""
+    """Return the checkpoints of a run's epochs, oldest first."""
     return sorted(path for path in (run / FOLDER).glob("*.pt") if re.fullmatch(r"epoch-\d+\.pt", path.name))
 
 
@@ -62,6 +76,11 @@ def average_objectives(run: Path, count: int) -> dict[str, Any]:
         )
     states = [read_checkpoint(path)["objective"] for path in paths[-count:]]
     return {name: _mean([state[name] for state in states]) for name in states[-1]}
+
+
+def _save(path: Path, state: Mapping[str, Any]) -> None:
+    with atomic_write(path, "wb") as handle:
+        torch.save(dict(state), handle)
 
 
 def _mean(values: list[Any]) -> Any:

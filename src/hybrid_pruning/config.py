@@ -61,6 +61,7 @@ class TrainingConfig(Section):
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, for head and backbone, not for norms and biases")
     clip_norm: Positive = Field(3.0, description="largest gradient norm of the network; pruning is not clipped")
     mixed_precision: Literal["no", "bf16"] = Field("no", description="of the network; gates stay in float32")
+    checkpoint_steps: int = Field(1000, ge=1, description="steps between two checkpoints within an epoch")
     keep_checkpoints: int = Field(3, ge=1, description="the last epochs whose checkpoints stay on disk")
     log_every: int = Field(10, ge=1, description="steps between two lines of log.jsonl")
 

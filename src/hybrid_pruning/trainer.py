@@ -1,4 +1,4 @@
-"""One training loop: the network descends, the multipliers ascend, and every epoch ends in a checkpoint.
+"""One training loop: the network descends, the multipliers ascend; checkpoints within epochs and after each.
 
 All randomness is a function of (seed, step) or (seed, epoch, index), so a resumed run repeats what it would have done.
 """
@@ -17,7 +17,7 @@ from torch import nn
 
 from hybrid_pruning.artifact import versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, Batch, Crops, by_recording, load_batches
-from hybrid_pruning.checkpoint import list_checkpoints, read_checkpoint, save_checkpoint
+from hybrid_pruning.checkpoint import latest_state, save_epoch, save_within_epoch
 from hybrid_pruning.config import Config, PruningConfig, TrainingConfig, load_config, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, require_new_folder
@@ -136,6 +136,8 @@ class Trainer:
                 for batch in self._batches():
                     record = self._step(batch)
                     bar.update(task, completed=self.step, state=_state(record))
+                    if self.step % self.config.training.checkpoint_steps == 0:
+                        self._save(within_epoch=True)
                 self.epoch += 1
                 self._log({"epoch": self.epoch, "dev": self._validate()})
                 self._save()
@@ -163,9 +165,8 @@ class Trainer:
         config, _ = read_run(self.run)
         if config.model_dump(exclude={"data": {"workers"}}) != self.config.model_dump(exclude={"data": {"workers"}}):
             raise InputError(f"{self.run / CONFIG}: differs from the recipe given; resume with the run's own")
-        checkpoints = list_checkpoints(self.run)
-        if checkpoints:
-            state = read_checkpoint(checkpoints[-1])
+        state = latest_state(self.run)
+        if state is not None:
             self.objective.load_state_dict(state["objective"])
             for name, optimizer in self._optimizers().items():
                 optimizer.load_state_dict(state["optimizers"][name])
@@ -268,7 +269,8 @@ class Trainer:
         samples = round(self.config.data.crop_seconds * SAMPLE_RATE_HZ)
         targets = [LABELS.index(utterance.label) for utterance in self.trainset]
         crops = Crops(self.trainset, targets, samples, self.config.seed)
-        return load_batches(crops, self._addresses(self.epoch), self.config.data.workers)
+        done = self.step - self.epoch * self.batches_per_epoch  # a resumed run may stand within its epoch
+        return load_batches(crops, self._addresses(self.epoch)[done:], self.config.data.workers)
 
     def _addresses(self, epoch: int) -> list[list[tuple[int, int]]]:
         """The (epoch, index) pairs of this process's share of each batch; an incomplete last batch is left out."""
@@ -288,7 +290,7 @@ class Trainer:
             with (self.run / LOG).open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps({"step": self.step, **record}) + "\n")
 
-    def _save(self) -> None:
+    def _save(self, within_epoch: bool = False) -> None:
         if self.accelerator.is_main_process:
             state = {
                 "epoch": self.epoch,
@@ -297,7 +299,10 @@ class Trainer:
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers().items()},
                 "versions": versions(),
             }
-            save_checkpoint(self.run, self.epoch, state, self.config.training.keep_checkpoints)
+            if within_epoch:
+                save_within_epoch(self.run, state)
+            else:
+                save_epoch(self.run, self.epoch, state, self.config.training.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
 
