@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hybrid_pruning import pruning
 from hybrid_pruning.pruning import Cut, Gates, Plan, PlanError, Role, Slot, Work
+from hybrid_pruning.pruning.attach import Product
 from hybrid_pruning.pruning.narrow import Closed
 
 ROWS = 5
@@ -177,3 +178,10 @@ def test_attaching_twice_is_refused(mlp: Mlp) -> None:
 def test_a_model_without_a_plan_is_refused(mlp: Mlp) -> None:
     with pytest.raises(PlanError, match="no plan for models of type 'None'"):
         pruning.attach(mlp)
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 6), (4, 1), (4, 6)])
+def test_masked_weights_have_torchs_gradients(shape: tuple[int, ...]) -> None:
+    weight = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    factor = torch.rand(shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(Product.apply, (weight, factor))

@@ -10,12 +10,36 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 
 from .adapters import plan_for
 from .budget import Accounting
 from .gate import DROP_RATE, Gate, Gates
 from .plan import Cut, Plan, PlanError, Role, along, owner, shape_of
+
+
+class Product(torch.autograd.Function):
+    """weight x factor, where the factor broadcasts.
+
+    torch's own product computes both gradients in fresh memory, and on a CPU fresh memory is most of what masks cost
+    (dev/LOG.md); here the weight's gradient takes the place of the factor's summands.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """Return the product, shaped like the weight."""
+        ctx.save_for_backward(weight, factor)
+        return weight * factor
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the gradients of weight and factor."""
+        weight, factor = ctx.saved_tensors
+        summands = gradient * weight
+        of_factor = summands.sum_to_size(factor.shape)
+        return torch.mul(gradient, factor, out=summands), of_factor
 
 
 class Mask(nn.Module):
@@ -29,7 +53,8 @@ class Mask(nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the masked weight, same shape."""
         factors = [self._factor(gate, cut, weight.dim()) for gate, cut in self.gates]
-        return weight * reduce(torch.mul, factors).to(weight.dtype)
+        masked: torch.Tensor = Product.apply(weight, reduce(torch.mul, factors).to(weight.dtype))
+        return masked
 
     def _factor(self, gate: Gate, cut: Cut, dims: int) -> torch.Tensor:
         value = gate.value(self.training)
