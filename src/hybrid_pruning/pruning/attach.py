@@ -38,6 +38,8 @@ class Product(torch.autograd.Function):
         """Return the gradients of weight and factor."""
         weight, factor = ctx.saved_tensors
         summands = gradient * weight
+        if factor.shape == weight.shape:  # nothing to sum: both gradients need their memory
+            return gradient * factor, summands
         of_factor = summands.sum_to_size(factor.shape)
         return torch.mul(gradient, factor, out=summands), of_factor
 
