@@ -12,7 +12,19 @@ import hybrid_pruning
 PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 ORDER = [
-    *("errors", "files", "terminal", "config", "metrics", "manifest", "corpora", "evaluation", "audio", "pruning"),
+    *(
+        "errors",
+        "files",
+        "terminal",
+        "memory",
+        "config",
+        "metrics",
+        "manifest",
+        "corpora",
+        "evaluation",
+        "audio",
+        "pruning",
+    ),
     *("backbone", "head", "artifact", "model", "objective", "scoring", "checkpoint", "trainer", "export", "benchmark"),
     *("inspection", "quickstart", "cli"),
 ]

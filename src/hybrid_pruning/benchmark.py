@@ -26,6 +26,7 @@ from hybrid_pruning.artifact import versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, Batch
 from hybrid_pruning.backbone import Backbone, skeleton
 from hybrid_pruning.config import check_config
+from hybrid_pruning.memory import keep_freed_memory
 from hybrid_pruning.model import Classes, SpeechModel
 from hybrid_pruning.objective import Objective
 from hybrid_pruning.pruning import Budget, Gates, attach, shrink
@@ -132,13 +133,12 @@ def latency_ratio(model: SpeechModel, reference: SpeechModel, seconds: float = 4
     return ratio(times["model"], times["reference"])
 
 
-def interleaved(tasks: Mapping[str, Task], repeats: int, settle: int = 0) -> dict[str, list[float]]:
+def interleaved(tasks: Mapping[str, Task], repeats: int) -> dict[str, list[float]]:
     """Time tasks in turn, so that whatever else the machine does falls on all of them.
 
     Args:
         tasks: what to call, by name; each is called once more beforehand, untimed.
         repeats: rounds; every other one goes through the tasks backwards.
-        settle: untimed calls before each timed one, where a task leaves the allocator unlike the others do.
 
     Returns:
         The same names -> [repeats] seconds of wall clock.
@@ -148,8 +148,6 @@ def interleaved(tasks: Mapping[str, Task], repeats: int, settle: int = 0) -> dic
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for index in range(repeats):
         for name in list(tasks)[:: -1 if index % 2 else 1]:
-            for _ in range(settle):
-                tasks[name]()
             times[name].append(_seconds(tasks[name]))
     return times
 
@@ -203,7 +201,8 @@ def measure_training(scale: Scale, flags: Sequence[str] = ()) -> Section:
         flags: of the command line, for the processes that measure memory.
     """
     peaks = {mode: _peak_elsewhere(mode, flags) for mode in MODES}  # first, while this process is still small
-    times = interleaved({mode: training_step(scale, mode == "gated") for mode in MODES}, scale.steps, settle=1)
+    keep_freed_memory()
+    times = interleaved({mode: training_step(scale, mode == "gated") for mode in MODES}, scale.steps)
     time_ratio = ratio(times["gated"], times["dense"])
     spread = f"{time_ratio.median:.3f} ({time_ratio.low:.3f}-{time_ratio.high:.3f})"
     rows = [
@@ -212,8 +211,9 @@ def measure_training(scale: Scale, flags: Sequence[str] = ()) -> Section:
     ]
     note = (
         f"{scale.name}, batch of {scale.batch} x {scale.crop_seconds:g} s, float32, {scale.steps} steps of each in "
-        "turn, each after an untimed one of its kind (a training repeats one kind): sampling, forward, Lagrangian, backward, clipping, both optimisers. The gates' cost does not grow with "
-        "the batch, so larger batches come out lower. Memory is what each adds to a process that has all imported."
+        "turn: sampling, forward, Lagrangian, backward, clipping, both optimisers; freed memory is kept, as `train` "
+        "does. The gates' cost does not grow with the batch, so larger batches come out lower. Memory is what each "
+        "adds to a process that has all imported."
     )
     return Section("training step: gated over dense", ("", "ratio", "fastest", "goal"), rows, note)
 

@@ -43,8 +43,10 @@ def quickstart(
     Fetches free recordings from Debian's packages (as an ordinary user, nothing is installed), makes spoofs of them by
     copy-synthesis, trains a small WavLM-shaped model twice, dense and pruned to 50%, and prints the table.
     """
+    from hybrid_pruning.memory import keep_freed_memory
     from hybrid_pruning.quickstart.job import run_quickstart
 
+    keep_freed_memory()
     run_quickstart(out, bonafide, backbone)
 
 
@@ -77,8 +79,10 @@ def train(
     Example: hybrid-pruning train recipes/asvspoof5/base.yaml --out runs/hp70 --set pruning.target_sparsity=0.7
     """
     from hybrid_pruning.config import load_config
+    from hybrid_pruning.memory import keep_freed_memory
     from hybrid_pruning.trainer import train as run_training
 
+    keep_freed_memory()
     run_training(load_config(recipe, set_ or []), out, resume)
     typer.echo(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
 
