@@ -422,14 +422,16 @@ def test_a_run_killed_within_an_epoch_ends_as_if_it_had_not(
     assert not (tmp_path / "run" / FOLDER / WITHIN).exists()
 
 
-def test_a_run_killed_by_the_system_ends_as_if_it_had_not(recipe: Recipe, reference: Path, tmp_path: Path):
-    config, folder = configure(recipe, training__checkpoint_steps=1), tmp_path / "run"
-    save_config(config, tmp_path / "recipe.yaml")
-    command = [sys.executable, "-m", "hybrid_pruning.cli", "train", str(tmp_path / "recipe.yaml"), "--out", str(folder)]
-    process = subprocess.Popen(command)
-    while process.poll() is None and not (folder / FOLDER / WITHIN).exists():
+def test_a_run_killed_by_the_system_ends_as_if_it_had_not(recipe: Recipe, tmp_path: Path):
+    """As a user has it: the command killed with -9 and called again, beside the command left alone."""
+    save_config(configure(recipe, training__checkpoint_steps=1), tmp_path / "recipe.yaml")
+    train_into = [sys.executable, "-m", "hybrid_pruning.cli", "train", str(tmp_path / "recipe.yaml"), "--out"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = subprocess.Popen([*train_into, str(killed)])
+    while process.poll() is None and not (killed / FOLDER / WITHIN).exists():
         time.sleep(0.01)
     process.kill()
     process.wait()
-    train(config, folder, resume=True)
-    assert_same_run(folder, reference)
+    subprocess.run([*train_into, str(killed), "--resume"], check=True)
+    subprocess.run([*train_into, str(whole)], check=True)
+    assert_same_run(killed, whole)
