@@ -21,10 +21,10 @@ def export_run(run: str | Path, out: str | Path, average: int = 2) -> SpeechMode
     Args:
         run: a finished training.
         out: the artifact's folder, new or empty.
-        average: how many of the last checkpoints to average.
+        average: how many of the last checkpoints to average; all of them where the run kept fewer.
 
     Raises:
-        InputError: the run is not finished, has too few checkpoints, or the folder is taken.
+        InputError: the run is not finished, or the folder is taken.
     """
     run, out = Path(run), require_new_folder(out)
     config, model = read_run(run)
