@@ -12,21 +12,10 @@ import hybrid_pruning
 PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 ORDER = [
-    *(
-        "errors",
-        "files",
-        "terminal",
-        "memory",
-        "config",
-        "metrics",
-        "manifest",
-        "corpora",
-        "evaluation",
-        "audio",
-        "pruning",
-    ),
-    *("backbone", "head", "artifact", "model", "objective", "scoring", "checkpoint", "trainer", "export", "benchmark"),
-    *("inspection", "quickstart", "cli"),
+    *("errors", "files", "terminal", "memory", "config", "metrics", "bootstrap", "manifest", "corpora", "evaluation"),
+    *("calibration", "audio", "augment", "batches", "pruning", "backbone", "head", "artifact", "model", "objective"),
+    *("scoring", "checkpoint", "runlog", "checks", "trainer", "export", "benchmark", "inspection", "report"),
+    *("quickstart", "pipeline", "cli"),
 ]
 MAY_IMPORT_THE_ROOT = {"cli", "benchmark", "quickstart"}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager"}

@@ -22,7 +22,19 @@ def test_round_trip(tmp_path: Path):
     outside = tmp_path.parent / "elsewhere.wav"
     written = [
         Utterance("a", inside, Label.BONAFIDE, seconds=1.25),
-        Utterance('b "quoted" ü', outside, Label.SPOOF, "speaker", "A07", "opus", "asvspoof5", "take 1", 3.0),
+        Utterance(
+            'b "quoted" ü',
+            outside,
+            Label.SPOOF,
+            speaker="speaker",
+            gender="F",
+            attack="A07",
+            codec="opus",
+            codec_quality="2",
+            source="asvspoof5",
+            recording="take 1",
+            seconds=3.0,
+        ),
     ]
     path = tmp_path / "manifest.tsv"
     write_manifest(path, written)

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from conftest import MakeBackbone
-from hybrid_pruning.audio import Batch
+from hybrid_pruning.batches import Batch
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.model import Classes, SpeechModel
 from hybrid_pruning.objective import Objective

@@ -15,7 +15,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from corpus import configure, files_below, settings, write_corpus, write_wavlm, write_world
-from hybrid_pruning.audio import Batch, Crops, by_recording
+from hybrid_pruning.batches import Batch, Crops, by_recording
 from hybrid_pruning.checkpoint import FOLDER, WITHIN, list_checkpoints, read_checkpoint
 from hybrid_pruning.config import TrainingConfig, load_config, save_config
 from hybrid_pruning.errors import InputError

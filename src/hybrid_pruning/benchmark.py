@@ -23,8 +23,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from hybrid_pruning.artifact import versions
-from hybrid_pruning.audio import SAMPLE_RATE_HZ, Batch
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.backbone import Backbone, skeleton
+from hybrid_pruning.batches import Batch
 from hybrid_pruning.config import check_config
 from hybrid_pruning.memory import keep_freed_memory
 from hybrid_pruning.model import Classes, SpeechModel

@@ -30,8 +30,10 @@ class Utterance:
         path: the audio file.
         label: bona fide or spoof.
         speaker: the speaker's name in the corpus.
+        gender: as the corpus writes it.
         attack: the spoofing system; `-` for bona fide speech.
         codec: the codec the recording went through.
+        codec_quality: its setting, as the corpus writes it.
         source: the data set it was taken from.
         recording: what was recorded; a copy-synthesised fake shares it with the speech it was made from, and what
             shares it is trained on in the same batch and at the same place.
@@ -42,15 +44,17 @@ class Utterance:
     path: Path
     label: Label
     speaker: str = UNKNOWN
+    gender: str = UNKNOWN
     attack: str = UNKNOWN
     codec: str = UNKNOWN
+    codec_quality: str = UNKNOWN
     source: str = UNKNOWN
     recording: str = UNKNOWN
     seconds: float = float("nan")
 
 
 COLUMNS = tuple(field.name for field in fields(Utterance))
-TEXT_COLUMNS = ("speaker", "attack", "codec", "source", "recording")
+TEXT_COLUMNS = ("speaker", "gender", "attack", "codec", "codec_quality", "source", "recording")
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hybrid_pruning.audio import Batch
+from hybrid_pruning.batches import Batch
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.pruning import Constraint, Gates, Lagrangian
 

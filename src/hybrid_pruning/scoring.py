@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hybrid_pruning.audio import Wholes, load_batches
+from hybrid_pruning.batches import Wholes, load_batches
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.manifest import Utterance, read_manifest

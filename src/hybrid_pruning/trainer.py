@@ -16,7 +16,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from hybrid_pruning.artifact import versions
-from hybrid_pruning.audio import SAMPLE_RATE_HZ, Batch, Crops, by_recording, load_batches
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
+from hybrid_pruning.batches import Batch, Crops, by_recording, load_batches
 from hybrid_pruning.checkpoint import latest_state, save_epoch, save_within_epoch
 from hybrid_pruning.config import Config, PruningConfig, TrainingConfig, load_config, save_config
 from hybrid_pruning.errors import InputError

@@ -1,0 +1,12 @@
+"""The command line: each verb calls one function of the library.
+
+Imports of the library stand inside the verbs: `--help` and mistakes in the command line then answer at once, without
+torch.
+"""
+
+from hybrid_pruning.cli import data, looking, scoring, training  # noqa: F401  registers the verbs
+from hybrid_pruning.cli.app import app, main, order_verbs
+
+__all__ = ["app", "main"]
+
+order_verbs("quickstart", "prepare", "train", "export", "score", "evaluate", "inspect", "doctor")

@@ -1,0 +1,61 @@
+"""The program itself: one line and exit code 2 for a user's mistake, whatever verb it happened in."""
+
+import os
+import sys
+
+import typer
+
+from hybrid_pruning.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Compress self-supervised speech models while they learn their task.
+
+    From nothing to a table on real speech:  [bold]hybrid-pruning quickstart[/bold]
+    With a corpus:  [bold]train[/bold] a recipe -> [bold]export[/bold] the small model -> [bold]score[/bold] a manifest
+    -> [bold]evaluate[/bold] the scores.
+
+    Exit codes: 0 done, 2 something in your input (one line says what), 1 a fault of ours.""",
+)
+
+
+def order_verbs(*names: str) -> None:
+    """Make `--help` list the verbs in the order a person needs them."""
+
+    def place(command: typer.models.CommandInfo) -> int:
+        return names.index(command.name or getattr(command.callback, "__name__", ""))
+
+    app.registered_commands.sort(key=place)
+
+
+def main() -> None:
+    """Run the command line; expected errors are one line on standard error."""
+    try:
+        status = app(standalone_mode=False)  # None, or 130 after Ctrl-C
+    except Exception as error:
+        status = _explain(error)
+    sys.exit(status)
+
+
+def _explain(error: Exception) -> int:
+    """Print an error as one line and return the exit code."""
+    name = type(error).__name__
+    if name == "NoArgsIsHelpError":  # the help stands there already
+        return 2
+    # typer brings a click of its own, or takes the installed one: known by what its errors can do
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if isinstance(error, InputError) or name == "PlanError" or hasattr(error, "format_message"):
+        typer.echo(f"hybrid-pruning: {' '.join(message.split())}", err=True)
+        return 2
+    if os.environ.get("HYBRID_PRUNING_DEBUG"):
+        raise error
+    typer.echo(
+        f"hybrid-pruning: a fault of ours: {name}: {' '.join(message.split())[:500]} "
+        "(set HYBRID_PRUNING_DEBUG=1 to see where)",
+        err=True,
+    )
+    return 1

@@ -1,0 +1,66 @@
+"""Verbs that make a model: quickstart, train, export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hybrid_pruning.cli.app import app
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="where runs, models and scores go")] = Path("quickstart"),
+    bonafide: Annotated[
+        Path | None, typer.Option(help="a folder of recordings to use instead of Debian's packages")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="hub id or folder of a pretrained encoder, instead of a small one from scratch")
+    ] = None,
+) -> None:
+    """Train dense and pruned detectors on real human speech and print them side by side.
+
+    Fetches free recordings from Debian's packages (as an ordinary user, nothing is installed), makes spoofs of them by
+    copy-synthesis, trains a small WavLM-shaped model twice, dense and pruned to 50%, and prints the table.
+    """
+    from hybrid_pruning.memory import keep_freed_memory
+    from hybrid_pruning.quickstart.job import run_quickstart
+
+    keep_freed_memory()
+    run_quickstart(out, bonafide, backbone)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe, see recipes/ and examples/")],
+    out: Annotated[Path, typer.Option(help="new folder for configuration, log and checkpoints")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue from the run's last checkpoint")] = False,
+) -> None:
+    """Fine-tune and prune a model at the same time, as a recipe says.
+
+    Example: hybrid-pruning train recipes/asvspoof5/base.yaml --out runs/hp70 --set pruning.target_sparsity=0.7
+    """
+    from hybrid_pruning.config import load_config
+    from hybrid_pruning.memory import keep_freed_memory
+    from hybrid_pruning.trainer import train as run_training
+
+    keep_freed_memory()
+    run_training(load_config(recipe, set_ or []), out, resume)
+    typer.echo(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="folder of a training run")],
+    out: Annotated[Path, typer.Option(help="new folder for the model")],
+    average: Annotated[int, typer.Option(min=1, help="checkpoints to average, counted from the last")] = 2,
+) -> None:
+    """Cut the model down for real and write it: config.json and model.safetensors."""
+    from hybrid_pruning.export import export_run
+
+    model = export_run(run, out, average)
+    size = sum(parameter.numel() for parameter in model.backbone.parameters())
+    typer.echo(f"{out}: backbone of {size / 1e6:.2f}M parameters; next: hybrid-pruning score {out} MANIFEST.tsv ...")
