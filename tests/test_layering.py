@@ -12,7 +12,19 @@ import hybrid_pruning
 PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 ORDER = [
-    *("errors", "files", "terminal", "memory", "config", "metrics", "bootstrap", "manifest", "corpora", "evaluation"),
+    *(
+        "errors",
+        "files",
+        "terminal",
+        "memory",
+        "processes",
+        "config",
+        "metrics",
+        "bootstrap",
+        "manifest",
+        "corpora",
+        "evaluation",
+    ),
     *("calibration", "audio", "augment", "batches", "pruning", "backbone", "head", "artifact", "model", "objective"),
     *("scoring", "checkpoint", "runlog", "checks", "trainer", "export", "benchmark", "inspection", "report"),
     *("quickstart", "pipeline", "cli"),
