@@ -97,6 +97,11 @@ def test_a_recipe_builds_on_its_base(tmp_path: Path):
 MISTAKES = {
     "typo at the top": ("trainin: {}", (), r"key 'trainin' is unknown; did you mean 'training'\?"),
     "typo below": ("training: {epoch: 3}", (), r"key 'training.epoch' is unknown; did you mean 'epochs'\?"),
+    "typo in a section that may be absent": (
+        "corpus: {nam: asvspoof5, root: x}",
+        (),
+        r"key 'corpus.nam' .*'name'\?|key 'corpus.name' is missing",
+    ),
     "typo in --set": ("", ("pruning.target_sparsty=0.5",), r"key 'pruning.target_sparsty' .*'target_sparsity'\?"),
     "a hyphen": ("pruning: {target-sparsity: 0.5}", (), "key 'pruning.target-sparsity' .*'target_sparsity'"),
     "nothing is near": ("head: {zzz: 1}", (), "key 'head.zzz' is unknown; known there: kind, heads, compression"),

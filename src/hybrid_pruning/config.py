@@ -22,11 +22,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class CorpusConfig(Section):
+    """Where `run` makes the manifests from; their folder is that of `data.train`."""
+
+    name: str = Field(description="a corpus that `prepare` knows, e.g. asvspoof5")
+    root: Path = Field(description="the folder it was unpacked in")
+
+
 class DataConfig(Section):
     """What to train on; paths are relative to the folder the command is run in."""
 
     train: Path = Field(description="manifest (TSV) of the training utterances")
     dev: Path = Field(description="manifest of the utterances validated on after each epoch")
+    eval: dict[str, Path] = Field({}, description="further manifests that `run` scores and evaluates, by name")
     crop_seconds: Positive = Field(3.0, description="length of a training example; shorter utterances are repeated")
     workers: int = Field(2, ge=0, description="processes that decode audio")
 
@@ -93,6 +101,7 @@ class Config(Section):
     """A whole recipe."""
 
     seed: int = Field(42, ge=0, lt=2**31)
+    corpus: CorpusConfig | None = Field(None, description="what `run` prepares first; manifests are there without it")
     data: DataConfig
     backbone: BackboneConfig
     head: HeadConfig = HeadConfig()
@@ -200,7 +209,8 @@ def _explain(error: ValidationError) -> str:
 def _nearest(path: list[str]) -> str:
     section: Any = Config
     for part in path[:-1]:
-        section = section.model_fields[part].annotation
+        annotation = section.model_fields[part].annotation
+        section = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
     names = list(section.model_fields)
     close = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"known there: {', '.join(names)}"
