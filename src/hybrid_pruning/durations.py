@@ -1,7 +1,8 @@
 """How long recordings are: read from their headers in parallel, remembered beside the manifests, written into them."""
 
 import csv
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hybrid_pruning.terminal import progress_bar
 
 CACHE = ".durations.tsv"
 """Beside the manifests: path as they have it, size in bytes, time of last change in ns, seconds."""
+WHOLE = re.compile(r"\d+\t\d+\t\d+\.\d{3}", re.ASCII)  # a number cut off is no number
 BATCH = 256  # files a worker takes at a time
 FIRST = 10
 
@@ -40,7 +42,7 @@ def add_durations(manifest: str | Path, workers: int = 4, drop_unreadable: bool 
         f"{', '.join(unreadable[:FIRST])}"
     )
     if unreadable and (not drop_unreadable or len(unreadable) == len(paths)):
-        raise InputError(f"{message}; replace them, or leave them out with --allow-missing")
+        raise InputError(f"{message}; replace them, or --allow-missing leaves them out, or --no-durations asks no file")
     _rewrite(manifest, durations)
     return [f"{message}; left out"] if unreadable else []
 
@@ -56,25 +58,30 @@ def measure_durations(paths: Sequence[str], folder: Path, workers: int = 4) -> M
     cache = _read_cache(folder / CACHE)
     durations: dict[str, float] = {}
     changed = False
-    batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     try:
-        with progress_bar() as bar, ThreadPoolExecutor(workers) as pool:
-            task = bar.add_task("durations", total=len(paths))
-            try:
-                for batch in pool.map(lambda batch: [_measure(folder, path, cache) for path in batch], batches):
-                    for path, stamp, seconds in batch:
-                        if seconds is not None:
-                            durations[path] = seconds
-                            changed |= cache.get(path) != (known := f"{stamp}{seconds:.3f}")
-                            cache[path] = known
-                    bar.update(task, advance=len(batch))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        for path, stamp, seconds in _measure_all(paths, folder, cache, workers):
+            if seconds is not None:
+                durations[path] = seconds
+                changed |= cache.get(path) != (known := f"{stamp}{seconds:.3f}")
+                cache[path] = known
     finally:
         if changed:
             _write_cache(folder / CACHE, cache)
     return durations
+
+
+def _measure_all(
+    paths: Sequence[str], folder: Path, cache: Mapping[str, str], workers: int
+) -> Iterator[tuple[str, str, float | None]]:
+    batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+    with progress_bar() as bar, ThreadPoolExecutor(workers) as pool:
+        task = bar.add_task("durations", total=len(paths))
+        try:
+            for batch in pool.map(lambda batch: [_measure(folder, path, cache) for path in batch], batches):
+                yield from batch
+                bar.update(task, advance=len(batch))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _measure(folder: Path, path: str, cache: Mapping[str, str]) -> tuple[str, str, float | None]:
@@ -100,17 +107,9 @@ def _read_cache(path: Path) -> dict[str, str]:
         return cache
     for line in text.split("\n"):
         name, tab, known = line.partition(TAB)
-        if tab and _is_whole(known.split(TAB)):
+        if tab and WHOLE.fullmatch(known):
             cache[name] = known
     return cache
-
-
-def _is_whole(cells: Sequence[str]) -> bool:
-    try:
-        size, time, seconds = cells
-        return int(size) >= 0 and int(time) > 0 and 0 < float(seconds) < float("inf")
-    except ValueError:
-        return False
 
 
 def _write_cache(path: Path, cache: Mapping[str, str]) -> None:

@@ -1,5 +1,6 @@
 """Verbs that make manifests: prepare."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,7 @@ def prepare(
     ] = True,
     workers: Annotated[int, typer.Option(min=1, help="files whose duration is read at the same time")] = 4,
     dev_share: Annotated[
-        float, typer.Option(min=0, max=1, help="folder: fraction set aside as dev, split by speaker where known")
+        float, typer.Option(help="folder: fraction set aside as dev, split by speaker where known")
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="folder: of that split")] = 0,
 ) -> None:
@@ -52,3 +53,10 @@ def prepare(
     for manifest in (*prepared.manifests.values(), *prepared.enrolments.values()) if durations else ():
         for warning in add_durations(manifest, workers, drop_unreadable=allow_missing):
             typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"next: hybrid-pruning {_next_verb(prepared.manifests)}")
+
+
+def _next_verb(manifests: Mapping[str, Path]) -> str:
+    if {"train", "dev"} <= manifests.keys():
+        return f"train RECIPE --out RUN --set data.train={manifests['train']} --set data.dev={manifests['dev']}"
+    return f"score MODEL {next(reversed(manifests.values()))} --out scores.tsv"
