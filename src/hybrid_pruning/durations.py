@@ -102,13 +102,13 @@ def _read_cache(path: Path) -> dict[str, str]:
     """Return path -> size, time and seconds as one text; a damaged line, or file, is as good as none."""
     cache: dict[str, str] = {}
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8", newline="\n") as handle:
+            for line in handle:
+                name, _, known = line.removesuffix("\n").partition(TAB)
+                if WHOLE.fullmatch(known):
+                    cache[name] = known
     except (OSError, UnicodeDecodeError):
-        return cache
-    for line in text.split("\n"):
-        name, tab, known = line.partition(TAB)
-        if tab and WHOLE.fullmatch(known):
-            cache[name] = known
+        pass
     return cache
 
 

@@ -59,4 +59,4 @@ def prepare(
 def _next_verb(manifests: Mapping[str, Path]) -> str:
     if {"train", "dev"} <= manifests.keys():
         return f"train RECIPE --out RUN --set data.train={manifests['train']} --set data.dev={manifests['dev']}"
-    return f"score MODEL {next(reversed(manifests.values()))} --out scores.tsv"
+    return f"score MODEL {list(manifests.values())[-1]} --out scores.tsv"
