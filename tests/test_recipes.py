@@ -1,18 +1,109 @@
-"""Every recipe that comes with the project is one that the program reads."""
+"""Every recipe that comes with the project is one that the program reads; a table's rows differ in one thing."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hybrid_pruning.config import Config, load_config, save_config
+from hybrid_pruning.corpora import PREPARE
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path for folder in ("recipes", "examples") for path in (ROOT / folder).rglob("*.y*ml"))
+ANTISPOOFING = ("asvspoof5", "spoofceleb", "asvspoof2019-la")
+ROWS = [path for name in ANTISPOOFING for path in sorted((ROOT / "recipes" / name).glob("*.yaml"))]
+PUBLIC_BLOCK = """
+    use_pruning_loss: True                    # Enable pruning loss
+    target_sparsity: 0.1                     # Final sparsity level (10% parameters remaining)
+    initial_reg_lr: 5.0e-2                   # Learning rate for regularization parameters
+    sparsity_warmup_epochs: 5                # Number of warmup epochs
+    sparsity_schedule: "cosine"              # Progressive schedule type
+    min_sparsity: 0.0                        # Initial sparsity level
+"""
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name)
 def test_a_recipe_loads(path: Path, tmp_path: Path):
     config = load_config(path)
     assert isinstance(config, Config)
     save_config(config, tmp_path / "saved.yaml")
     assert load_config(tmp_path / "saved.yaml") == config
+
+
+@pytest.mark.parametrize("path", ROWS, ids=name)
+def test_a_row_is_named_after_what_it_removes_and_differs_in_nothing_else(path: Path):
+    base, config = load_config(path.with_name("base.yaml")), load_config(path)
+    if path.stem == "dense":
+        assert not config.pruning.use_pruning_loss
+    elif path.stem != "base":
+        removed = re.fullmatch(r"hp(\d\d)", path.stem)
+        assert removed
+        assert config.pruning.target_sparsity == int(removed[1]) / 100
+        assert config.pruning.use_pruning_loss
+    changed = {"target_sparsity": 0.5, "use_pruning_loss": True}
+    same = [
+        recipe.model_copy(update={"pruning": recipe.pruning.model_copy(update=changed)}) for recipe in (base, config)
+    ]
+    assert same[0] == same[1]
+
+
+def test_the_rows_of_the_tables_are_there():
+    for folder, rows in (("asvspoof5", (10, 30, 50, 70)), ("spoofceleb", (10, 30, 40, 50, 70))):
+        expected = {"base", "dense", *(f"hp{removed}" for removed in rows)}
+        assert {path.stem for path in (ROOT / "recipes" / folder).iterdir()} == expected
+
+
+@pytest.mark.parametrize("folder", ANTISPOOFING)
+def test_a_recipe_reads_what_prepare_writes(folder: str):
+    config = load_config(ROOT / "recipes" / folder / "base.yaml")
+    assert config.corpus is not None
+    assert config.corpus.name == folder
+    assert config.corpus.name in PREPARE
+    manifests = Path("manifests") / folder
+    assert (config.data.train, config.data.dev) == (manifests / "train.tsv", manifests / "dev.tsv")
+    assert config.data.eval == {"eval": manifests / "eval.tsv"}
+    text = (ROOT / "recipes" / folder / "base.yaml").read_text()
+    assert f"prepare {folder} --root {config.corpus.root} --out {manifests}\n" in text, "the comment has the command"
+
+
+def test_values_are_those_of_the_public_recipe():
+    """The s10 configuration for WavLM Base of `v15_ssl_mhfa_pruning`, and section 2 of arXiv 2508.16232."""
+    config = load_config(ROOT / "recipes" / "asvspoof5" / "hp10.yaml")
+    assert config.seed == 42
+    assert config.data.crop_seconds == 150 * 0.020
+    assert (config.head.kind, config.head.heads, config.head.compression, config.head.embedding) == (
+        "mhfa",
+        32,
+        128,
+        256,
+    )
+    training = config.training
+    assert (training.epochs, training.batch_size, training.lr_warmup_epochs) == (5, 16, 2)
+    assert (training.lr, training.final_lr, training.backbone_lr_ratio, training.weight_decay) == (
+        5e-4,
+        5e-5,
+        0.05,
+        1e-4,
+    )
+    assert training.keep_checkpoints == 2
+    assert config.pruning.units == ("conv", "head", "attlayer", "interm", "ffnlayer")
+
+
+@pytest.mark.parametrize("path", ROWS, ids=name)
+def test_the_public_block_can_be_pasted_in_its_place(path: Path, tmp_path: Path):
+    config = load_config(path)
+    save_config(config, tmp_path / "whole.yaml")
+    tree = {
+        key: value for key, value in yaml.safe_load((tmp_path / "whole.yaml").read_text()).items() if key != "pruning"
+    }
+    (tmp_path / "pasted.yaml").write_text(f"{yaml.safe_dump(tree)}pruning:\n{PUBLIC_BLOCK}")
+    pruning = load_config(tmp_path / "pasted.yaml").pruning
+    for key, value in yaml.safe_load(PUBLIC_BLOCK).items():
+        assert getattr(pruning, key) == value
+    public = load_config(ROOT / "recipes" / "asvspoof5" / "hp10.yaml").pruning
+    assert pruning == public, "and it is what our row at 10% has"

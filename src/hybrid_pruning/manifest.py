@@ -2,7 +2,9 @@
 
 import csv
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +14,7 @@ from hybrid_pruning.files import atomic_write
 
 REQUIRED = ("utt_id", "path", "label")
 UNKNOWN = "-"
+TAB = "\t"
 
 
 class Label(StrEnum):
@@ -84,34 +87,69 @@ def read_manifest(path: str | Path) -> list[Utterance]:
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
-    """Write a manifest atomically; audio paths below its folder are written relative to it."""
-    path = Path(path)
-    with atomic_write(path) as handle:
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
-        writer.writerow(COLUMNS)
+    """Write a manifest atomically; audio paths below its folder are written relative to it.
+
+    Raises:
+        InputError: the place cannot be written to, or a value has no place in a table of text.
+    """
+    with open_manifest(path) as write:
         for utterance in utterances:
-            writer.writerow([_cell(utterance, column, path.parent) for column in COLUMNS])
+            write(utterance)
 
 
-def read_rows(path: Path, required: tuple[str, ...]) -> Iterable[tuple[int, dict[str, str]]]:
-    """Yield (line number, row) of a TSV file whose header holds the required columns.
+@contextmanager
+def open_manifest(path: str | Path) -> Iterator[Callable[[Utterance], None]]:
+    """Yield a function that adds an utterance to a new manifest, which is there once the block has ended well.
+
+    Raises:
+        InputError: as `write_manifest`.
+    """
+    here, folder = (
+        str(Path.cwd()),
+        f"{Path(path).parent.absolute()}/",
+    )  # as text: pathlib takes seconds for a large corpus
+    with atomic_write(path) as handle:
+        writer = csv.writer(handle, delimiter=TAB, lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
+        writer.writerow(COLUMNS)
+
+        def write(utterance: Utterance) -> None:
+            try:
+                writer.writerow(_cells(utterance, here, folder))
+            except (csv.Error, UnicodeEncodeError) as error:
+                raise InputError(
+                    f"{path}: utterance {utterance.utt_id!r} has a tab, a line break or no valid text in it ({error}); "
+                    "rename it"
+                ) from error
+
+        yield write
+
+
+def read_rows(path: Path, required: tuple[str, ...], delimiter: str = TAB) -> Iterable[tuple[int, dict[str, str]]]:
+    """Yield (line number, row) of a table whose header holds the required columns.
+
+    Args:
+        path: a TSV file, or with the delimiter "," a CSV file.
+        required: the columns that must be there.
+        delimiter: what separates the cells; between tabs nothing is quoted.
 
     Raises:
         InputError: the file is missing, not UTF-8 text, lacks a column, or has a row of another length.
     """
     try:
-        handle = path.open(encoding="utf-8", newline="")
+        handle = path.open(encoding="utf-8-sig", newline="")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    separated = f"separated by {'tabs' if delimiter == TAB else repr(delimiter)}"
     with handle:
-        reader = csv.reader(handle, delimiter="\t", quoting=csv.QUOTE_NONE)
+        quoting = csv.QUOTE_NONE if delimiter == TAB else csv.QUOTE_MINIMAL
+        reader = csv.reader(handle, delimiter=delimiter, quoting=quoting)  # type: ignore[arg-type]
         try:
             header = next(reader, [])
             missing = [column for column in required if column not in header]
             if missing:
                 raise InputError(
                     f"{path}:1: column '{missing[0]}' is missing; the header needs "
-                    f"{', '.join(required)}, separated by tabs, and has: {', '.join(header) or 'nothing'}"
+                    f"{', '.join(required)}, {separated}, and has: {', '.join(header) or 'nothing'}"
                 )
             for cells in reader:
                 if not any(cells):
@@ -119,7 +157,7 @@ def read_rows(path: Path, required: tuple[str, ...]) -> Iterable[tuple[int, dict
                 if len(cells) != len(header):
                     raise InputError(
                         f"{path}:{reader.line_num}: {len(cells)} columns, expected {len(header)} "
-                        "as in the header, separated by tabs"
+                        f"as in the header, {separated}"
                     )
                 yield reader.line_num, dict(zip(header, cells, strict=True))
         except (UnicodeDecodeError, csv.Error) as error:
@@ -154,12 +192,11 @@ def _seconds(text: str, path: Path, line: int) -> float:
     return seconds
 
 
-def _cell(utterance: Utterance, column: str, folder: Path) -> str:
-    value = getattr(utterance, column)
-    if column == "path":
-        value = Path(value).absolute()
-        folder = folder.absolute()
-        return str(value.relative_to(folder) if value.is_relative_to(folder) else value)
-    if column == "seconds":
-        return UNKNOWN if math.isnan(value) else f"{value:.3f}"
-    return str(value)
+def _cells(utterance: Utterance, here: str, folder: str) -> list[str]:
+    return [
+        utterance.utt_id,
+        os.path.join(here, utterance.path).removeprefix(folder),  # noqa: PTH118
+        utterance.label,
+        *[getattr(utterance, column) for column in TEXT_COLUMNS],
+        UNKNOWN if math.isnan(utterance.seconds) else f"{utterance.seconds:.3f}",
+    ]

@@ -1,24 +1,62 @@
 """Verbs that make manifests: prepare."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hybrid_pruning.cli.app import app
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.corpora import CONTENTS, PREPARE
+from hybrid_pruning.corpora import prepare as prepare_corpus
+
+HELP = "\n\n".join(
+    [
+        "Turn a corpus's own protocol files into manifests, one per part.",
+        "What has to lie below the root:",
+        *(f"[bold]{name}[/bold]  {contents}" for name, contents in CONTENTS.items()),
+        "Nothing is written where a line is malformed or audio is missing. `train` and `dev` are for training; every "
+        "other manifest is an evaluation set.",
+        "Example: hybrid-pruning prepare asvspoof5 --root /data/ASVspoof5 --out manifests/asvspoof5",
+    ]
+)
 
 
-@app.command()
+@app.command(help=HELP)
 def prepare(
-    corpus: Annotated[str, typer.Argument(help="asvspoof5")],
+    corpus: Annotated[str, typer.Argument(help=", ".join(PREPARE))],
     root: Annotated[Path, typer.Option(help="the folder the corpus was unpacked in")],
     out: Annotated[Path, typer.Option(help="folder for the manifests")],
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="leave out the utterances whose audio is missing or no audio")
+    ] = False,
+    durations: Annotated[
+        bool, typer.Option(help="read how long every file is; a second time only what changed")
+    ] = True,
+    workers: Annotated[int, typer.Option(min=1, help="files whose duration is read at the same time")] = 4,
+    dev_share: Annotated[
+        float, typer.Option(help="folder: fraction set aside as dev, split by speaker where known")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="folder: of that split")] = 0,
 ) -> None:
     """Turn a corpus's own protocol files into manifests, one per part."""
-    from hybrid_pruning.corpora import PREPARE
+    from hybrid_pruning.durations import add_durations
 
-    if corpus not in PREPARE:
-        raise InputError(f"prepare: corpus '{corpus}' is unknown; known are {', '.join(PREPARE)}")
-    for part, manifest in PREPARE[corpus](root, out).items():
-        typer.echo(f"{part}: {manifest}")
+    prepared = prepare_corpus(corpus, root, out, allow_missing=allow_missing, dev_share=dev_share, seed=seed)
+    for part, manifest in prepared.manifests.items():
+        bonafide, spoof = prepared.counts[part]
+        typer.echo(f"{part}: {manifest} ({bonafide:,} bona fide, {spoof:,} spoofed)")
+    for part, trials in prepared.trials.items():
+        typer.echo(f"{part}, track 2: {trials}, enrolment in {prepared.enrolments[part]}")
+    for warning in prepared.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    for manifest in (*prepared.manifests.values(), *prepared.enrolments.values()) if durations else ():
+        for warning in add_durations(manifest, workers, drop_unreadable=allow_missing):
+            typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"next: hybrid-pruning {_next_verb(prepared.manifests)}")
+
+
+def _next_verb(manifests: Mapping[str, Path]) -> str:
+    if {"train", "dev"} <= manifests.keys():
+        return f"train RECIPE --out RUN --set data.train={manifests['train']} --set data.dev={manifests['dev']}"
+    return f"score MODEL {list(manifests.values())[-1]} --out scores.tsv"

@@ -1,92 +1,90 @@
-"""ASVspoof 5, track 1: the released protocol files -> manifests.
+"""ASVspoof 5: the released protocol files -> manifests of track 1, trials and enrolment of track 2.
 
-Source: Wang et al., "ASVspoof 5: Crowdsourced Speech Data, Deepfakes, and Adversarial Attacks at Scale", 2024.
+Source: README.txt of the release for layout, columns and number of lines; Wang et al., "ASVspoof 5: Crowdsourced Speech
+Data, Deepfakes, and Adversarial Attacks at Scale", ASVspoof Workshop 2024, for the corpus.
 """
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import Label, Utterance, write_manifest
+from hybrid_pruning.corpora.asvspoof5_trials import prepare_trials
+from hybrid_pruning.corpora.preparation import DEV, EVAL, TRAIN, Corpus, Options, Prepared, Protocol
+from hybrid_pruning.corpora.protocol import Entry, read_columns
 
-PARTS = {
-    "train": ("ASVspoof5.train.tsv", "flac_T"),
-    "dev": ("ASVspoof5.dev.track_1.tsv", "flac_D"),
-    "eval": ("ASVspoof5.eval.track_1.tsv", "flac_E_eval"),
-}
-RELEASED = ("speaker", "file", "gender", "codec", "codec_q", "codec_seed", "attack_tag", "attack", "key", "tmp")
-CHALLENGE = ("speaker", "file", "gender", "attack_tag", "attack", "key")
+RELEASED = (
+    *("speaker", "filename", "gender", "codec", "codec_quality", "codec_seed"),
+    *("attack_tag", "attack", "label", "unused"),
+)
+"""E.g. `T_0001 T_0000000000 F - - - AC3 A05 spoof -`."""
+CHALLENGE = ("speaker", "filename", "gender", "attack_tag", "attack", "label")
+"""As handed out during the challenge."""
+ENROLMENT = ("speaker", "filenames")
+"""E.g. `D_4205 D_A0000000562,D_A0000000898,D_A0000000328`; some speakers have fewer files."""
+ENROL = {part: f"{part}.track_2.enrol" for part in (DEV, EVAL)}
 
 
-def prepare(root: Path, out: Path) -> dict[str, Path]:
-    """Write a manifest for every part of the corpus that lies below `root`.
+def read_protocol(path: Path, part: str) -> Iterator[Entry]:
+    """Yield the lines of a track 1 protocol of ten columns (as released) or six (as in the challenge).
+
+    Raises:
+        InputError: the file cannot be read, or a line has other columns.
+    """
+    for line, row in read_columns(path, RELEASED, CHALLENGE):
+        yield Entry(line, part, f"{row['filename']}.flac", row | {"utt_id": row["filename"]})
+
+
+def read_enrolment(path: Path, part: str) -> Iterator[Entry]:
+    """Yield the utterances a track 2 enrolment file lists for each target speaker.
+
+    Raises:
+        InputError: the file cannot be read, or a line has other columns.
+    """
+    for line, row in read_columns(path, ENROLMENT):
+        for name in row["filenames"].split(","):
+            yield Entry(line, part, f"{name}.flac", {"utt_id": name, "speaker": row["speaker"], "label": "bonafide"})
+
+
+def _protocol(
+    part: str,
+    name: str,
+    audio: str,
+    counts: tuple[int, int],
+    read: Callable[[Path, str], Iterator[Entry]] = read_protocol,
+) -> Protocol:
+    return Protocol(part, (name, f"ASVspoof5_protocols/{name}"), (audio,), {part: counts}, read)
+
+
+CORPUS = Corpus(
+    name="ASVspoof5",
+    contents="ASVspoof5.train.tsv, ASVspoof5.dev.track_1.tsv and ASVspoof5.eval.track_1.tsv (or the folder "
+    "ASVspoof5_protocols with them), and the folders flac_T, flac_D and flac_E_eval; the files of track 2 are read "
+    "where they are there",
+    protocols=(
+        _protocol(TRAIN, "ASVspoof5.train.tsv", "flac_T", (18_797, 163_560)),
+        _protocol(DEV, "ASVspoof5.dev.track_1.tsv", "flac_D", (31_334, 109_616)),
+        _protocol(ENROL[DEV], "ASVspoof5.dev.track_2.enroll.tsv", "flac_D", (1_184, 0), read_enrolment),
+        _protocol(EVAL, "ASVspoof5.eval.track_1.tsv", "flac_E_eval", (138_688, 542_086)),
+        _protocol(ENROL[EVAL], "ASVspoof5.eval.track_2.enroll.tsv", "flac_E_eval", (1_098, 0), read_enrolment),
+    ),
+)
+
+
+def prepare(root: Path, out: Path, options: Options) -> Prepared:
+    """Write the manifests of track 1 and, where its files are there, the lists of track 2.
 
     Args:
         root: the folder with the protocol files and the flac_* folders.
-        out: where train.tsv, dev.tsv and eval.tsv go.
-
-    Returns:
-        Part -> manifest.
-
-    Raises:
-        InputError: no protocol is there, a line of one is malformed, or audio it lists is missing.
-    """
-    written = {}
-    for part, (protocol, folder) in PARTS.items():
-        if (root / protocol).exists():
-            utterances = list(read_protocol(root / protocol, root / folder))
-            _require_audio(root / protocol, utterances)
-            written[part] = out / f"{part}.tsv"
-            write_manifest(written[part], utterances)
-    if not written:
-        names = ", ".join(protocol for protocol, _ in PARTS.values())
-        raise InputError(f"{root}: none of {names} is there; give the folder the ASVspoof 5 archives were unpacked in")
-    return written
-
-
-def read_protocol(path: Path, audio: Path) -> Iterator[Utterance]:
-    """Yield the utterances of a protocol of ten columns (as released) or six (as in the challenge).
-
-    Args:
-        path: the protocol, columns separated by white space.
-        audio: the folder with FILE.flac.
+        out: where train.tsv, dev.tsv and eval.tsv go; and for track 2 PART.track_2.enrol.tsv, a manifest whose
+            speakers are the target speakers, and PART.track_2.trials.tsv, the trials as `evaluate --track2` reads them.
+        options: how.
 
     Raises:
-        InputError: the file cannot be read, or a line has other columns or another key, naming its number.
+        InputError: as `Corpus.prepare` and `prepare_trials`; the manifests are there in the latter case.
     """
-    try:
-        handle = path.open(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    with handle:
-        for line, text in enumerate(handle, start=1):
-            cells = text.split()
-            columns = {len(RELEASED): RELEASED, len(CHALLENGE): CHALLENGE}.get(len(cells))
-            if columns is None:
-                raise InputError(f"{path}:{line}: {len(cells)} columns, an ASVspoof 5 protocol has 10 (or 6, older)")
-            row = dict(zip(columns, cells, strict=True))
-            if row["key"] not in list(Label):
-                raise InputError(f"{path}:{line}: key '{row['key']}', expected {' or '.join(Label)}")
-            yield Utterance(
-                utt_id=row["file"],
-                path=audio / f"{row['file']}.flac",
-                label=Label(row["key"]),
-                speaker=row["speaker"],
-                attack=row["attack"] if row["key"] == Label.SPOOF else "-",
-                codec=row.get("codec", "-"),
-                source="ASVspoof5",
-            )
-
-
-def _require_audio(protocol: Path, utterances: list[Utterance]) -> None:
-    folder = utterances[0].path.parent if utterances else protocol.parent
-    present = (
-        {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
-    )  # one listing, not 680k lookups
-    missing = [utterance.path.name for utterance in utterances if utterance.path.name not in present]
-    if missing:
-        raise InputError(
-            f"{protocol}: {len(missing)} of {len(utterances)} files are missing in {folder}, first "
-            f"{', '.join(missing[:10])}; unpack the audio archives there"
-        )
+    prepared = CORPUS.prepare(root, out, options)
+    for part, enrol in ENROL.items():
+        if enrol in prepared.manifests:
+            prepared.enrolments[part] = prepared.manifests.pop(enrol)
+            del prepared.counts[enrol]
+        prepare_trials(root, out, part, prepared, options)
+    return prepared

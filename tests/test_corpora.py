@@ -1,0 +1,395 @@
+"""Corpora in their official layouts, made of text and empty files: what becomes of them, and of every mistake."""
+
+import tracemalloc
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from corpus import files_below
+from hybrid_pruning.corpora import CONTENTS, PREPARE, Prepared, asvspoof5, asvspoof2019, asvspoof2021, prepare
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.manifest import Utterance, read_manifest
+
+Files = Mapping[str, str]
+Put = Callable[[Files], Path]
+
+
+class Sample(NamedTuple):
+    """A small corpus.
+
+    Args:
+        protocols: path -> text.
+        audio: paths of the files it names.
+        expected: part -> what its manifest says of each utterance: id, label, speaker, gender, attack, codec, quality,
+            source.
+    """
+
+    protocols: Files
+    audio: tuple[str, ...]
+    expected: Mapping[str, tuple[tuple[str, ...], ...]]
+
+
+LA2019 = "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm"
+LA2021, DF2021 = "keys/LA/CM/trial_metadata.txt", "keys/DF/CM/trial_metadata.txt"
+SAMPLES = {
+    "asvspoof5": Sample(
+        {
+            "ASVspoof5.train.tsv": "T_0001 T_0000000000 F - - - AC3 A05 spoof -\n"
+            "T_0002 T_0000000013 M - - - - bonafide bonafide -\n",
+            "ASVspoof5.dev.track_1.tsv": "D_0062 D_0000000001 F - A11 spoof\n\nD_0755 D_0000000022 F - - bonafide\n",
+            "ASVspoof5.eval.track_1.tsv": "E_1607 E_0009538969 M C05 2 E_0009486171 AC1 A26 spoof -\n",
+        },
+        (
+            *("flac_T/T_0000000000.flac", "flac_T/T_0000000013.flac", "flac_D/D_0000000001.flac"),
+            *("flac_D/D_0000000022.flac", "flac_D/D_A0000000562.flac", "flac_E_eval/E_0009538969.flac"),
+        ),
+        {
+            "train": (
+                ("T_0000000000", "spoof", "T_0001", "F", "A05", "-", "-", "ASVspoof5"),
+                ("T_0000000013", "bonafide", "T_0002", "M", "-", "-", "-", "ASVspoof5"),
+            ),
+            "dev": (
+                ("D_0000000001", "spoof", "D_0062", "F", "A11", "-", "-", "ASVspoof5"),
+                ("D_0000000022", "bonafide", "D_0755", "F", "-", "-", "-", "ASVspoof5"),
+            ),
+            "eval": (("E_0009538969", "spoof", "E_1607", "M", "A26", "C05", "2", "ASVspoof5"),),
+        },
+    ),
+    "asvspoof2019-la": Sample(
+        {
+            f"{LA2019}.train.trn.txt": "LA_0079 LA_T_1138215 - - bonafide\nLA_0091 LA_T_8529430 - A01 spoof\n",
+            f"{LA2019}.dev.trl.txt": "LA_0069 LA_D_1047731 - - bonafide\n",
+            f"{LA2019}.eval.trl.txt": "LA_0039 LA_E_2834763 - A11 spoof\n",
+        },
+        (
+            *("ASVspoof2019_LA_train/flac/LA_T_1138215.flac", "ASVspoof2019_LA_train/flac/LA_T_8529430.flac"),
+            *("ASVspoof2019_LA_dev/flac/LA_D_1047731.flac", "ASVspoof2019_LA_eval/flac/LA_E_2834763.flac"),
+        ),
+        {
+            "train": (
+                ("LA_T_1138215", "bonafide", "LA_0079", "-", "-", "-", "-", "ASVspoof2019-LA"),
+                ("LA_T_8529430", "spoof", "LA_0091", "-", "A01", "-", "-", "ASVspoof2019-LA"),
+            ),
+            "dev": (("LA_D_1047731", "bonafide", "LA_0069", "-", "-", "-", "-", "ASVspoof2019-LA"),),
+            "eval": (("LA_E_2834763", "spoof", "LA_0039", "-", "A11", "-", "-", "ASVspoof2019-LA"),),
+        },
+    ),
+    "asvspoof2021-la": Sample(
+        {
+            LA2021: "LA_0009 LA_E_9332881 alaw ita_tx A07 spoof notrim eval\n"
+            "LA_0020 LA_E_6866159 none - bonafide bonafide notrim progress\n"
+            "LA_0005 LA_E_1000381 ulaw sin_tx A16 spoof only_speech hidden\n"
+        },
+        tuple(f"ASVspoof2021_LA_eval/flac/LA_E_{number}.flac" for number in (9332881, 6866159, 1000381)),
+        {
+            "eval": (("LA_E_9332881", "spoof", "LA_0009", "-", "A07", "alaw", "-", "ASVspoof2021-LA"),),
+            "progress": (("LA_E_6866159", "bonafide", "LA_0020", "-", "-", "none", "-", "ASVspoof2021-LA"),),
+            "hidden": (("LA_E_1000381", "spoof", "LA_0005", "-", "A16", "ulaw", "-", "ASVspoof2021-LA"),),
+        },
+    ),
+    "asvspoof2021-df": Sample(
+        {
+            DF2021: "LA_0023 DF_E_2000011 nocodec asvspoof A14 spoof notrim progress traditional_vocoder - - - -\n"
+            "TEF2 DF_E_2000013 low_m4a vcc2020 Task1-team20 spoof notrim eval neural_vocoder_nonautoregressive Task1 "
+            "team20 FF E\nLA_0048 DF_E_2000058 mp3m4a asvspoof - bonafide notrim eval bonafide - - - -\n"
+        },
+        (
+            "ASVspoof2021_DF_eval_part00/ASVspoof2021_DF_eval/flac/DF_E_2000011.flac",
+            "ASVspoof2021_DF_eval_part01/ASVspoof2021_DF_eval/flac/DF_E_2000013.flac",
+            "ASVspoof2021_DF_eval/flac/DF_E_2000058.flac",
+        ),
+        {
+            "progress": (("DF_E_2000011", "spoof", "LA_0023", "-", "A14", "nocodec", "-", "ASVspoof2021-DF/asvspoof"),),
+            "eval": (
+                ("DF_E_2000013", "spoof", "TEF2", "-", "Task1-team20", "low_m4a", "-", "ASVspoof2021-DF/vcc2020"),
+                ("DF_E_2000058", "bonafide", "LA_0048", "-", "-", "mp3m4a", "-", "ASVspoof2021-DF/asvspoof"),
+            ),
+        },
+    ),
+    "spoofceleb": Sample(
+        {
+            f"metadata/{name}.csv": f"file,speaker,attack\na00/id1/x.flac,id1,a00\n{attack}/id1/x.flac,id1,{attack}\n"
+            for name, attack in (("train", "a01"), ("development", "a11"), ("evaluation", "a23"))
+        },
+        tuple(
+            f"flac/{name}/{folder}/id1/x.flac"
+            for name, attack in (("train", "a01"), ("development", "a11"), ("evaluation", "a23"))
+            for folder in ("a00", attack)
+        ),
+        {
+            part: (
+                ("a00/id1/x", "bonafide", "id1", "-", "-", "-", "-", "SpoofCeleb"),
+                (f"{attack}/id1/x", "spoof", "id1", "-", attack, "-", "-", "SpoofCeleb"),
+            )
+            for part, attack in (("train", "a01"), ("dev", "a11"), ("eval", "a23"))
+        },
+    ),
+    "in-the-wild": Sample(
+        {"meta.csv": 'file,speaker,label\r\n0.wav,Alec Guinness,spoof\r\n1.wav,"King, Jr.",bona-fide\r\n'},
+        ("0.wav", "1.wav"),
+        {
+            "eval": (
+                ("0", "spoof", "Alec Guinness", "-", "-", "-", "-", "In-the-Wild"),
+                ("1", "bonafide", "King, Jr.", "-", "-", "-", "-", "In-the-Wild"),
+            )
+        },
+    ),
+}
+INSIDE = {"asvspoof2019-la": "LA", "in-the-wild": "release_in_the_wild"}  # the folder their archives unpack to
+BAD_LINES = {  # a protocol, its last line, and what is said of it
+    "asvspoof5": (
+        "ASVspoof5.train.tsv",
+        (
+            ("T_1 T_0 F AC3 A05 spoof -", "7 columns, expected 10 .speaker filename gender codec .* or 6"),
+            ("T_1 T_9 F - - - AC3 A05 fake -", "label 'fake', expected bonafide or spoof"),
+            ("T_1 T_0000000000 F - - - AC3 A05 spoof -", "'T_0000000000.flac' already stands in line 1"),
+            ("T_1 ../flac_D/D_0000000001 F - - - AC3 A05 spoof -", "is no name of a file below .*flac_T"),
+            ("T_1 /etc/passwd F - - - AC3 A05 spoof -", "is no name of a file below"),
+            ("T_1 a\\..\\b F - - - AC3 A05 spoof -", "is no name of a file below"),
+        ),
+    ),
+    "asvspoof2019-la": (
+        f"{LA2019}.dev.trl.txt",
+        (
+            ("LA_0069 LA_D_9 - bonafide", "4 columns, expected 5 .speaker filename unused attack label"),
+            ("LA_0069 LA_D_9 - - genuine", "label 'genuine', expected bonafide or spoof"),
+            ("LA_0069 LA_D_1047731 - - bonafide", "already stands in line 1"),
+        ),
+    ),
+    "asvspoof2021-la": (
+        LA2021,
+        (
+            ("LA_E_9 spoof", "2 columns, expected 8"),
+            ("LA_0009 LA_E_9332881 alaw ita_tx A07 spoof notrim hidden", "already stands in line 1"),
+            ("LA_0009 LA_E_9 alaw ita_tx A07 spoof notrim final", "phase 'final', expected eval or progress or hidden"),
+        ),
+    ),
+    "asvspoof2021-df": (
+        DF2021,
+        (
+            (
+                "LA_0009 DF_E_9 alaw ita_tx A07 spoof notrim eval",
+                "8 columns, expected 13 .speaker filename codec source",
+            ),
+        ),
+    ),
+    "spoofceleb": (
+        "metadata/evaluation.csv",
+        (
+            ("a00/id1/y.flac,id1", "2 columns, expected 3 as in the header, separated by ','"),
+            ("a00/id1/x.flac,id1,a00", "already stands in line 2"),
+            ("a24/id1/x.flac,id1,a24", "label 'a24', expected a00, a01, ... a23"),
+            ("../development/a00/id1/x.flac,id1,a00", "is no name of a file below"),
+            (",id1,a00", "'' is no name of a file"),
+        ),
+    ),
+    "in-the-wild": (
+        "meta.csv",
+        (
+            ("2.wav,Alec Guinness,fake", "label 'fake', expected bona-fide or spoof"),
+            ("0.wav,Alec Guinness,spoof", "already stands in line 2"),
+            ("/0.wav,Alec Guinness,spoof", "is no name of a file"),
+        ),
+    ),
+}
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Put:
+    """Write files below a root and return the root."""
+
+    def write(files: Files, folder: str = "root") -> Path:
+        for name, text in files.items():
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="")
+        return tmp_path / folder
+
+    return write
+
+
+def put_sample(put: Put, corpus: str, inside: str = ".") -> Path:
+    sample = SAMPLES[corpus]
+    put({f"{inside}/{name}": text for name, text in sample.protocols.items()})
+    return put({f"{inside}/{name}": "" for name in sample.audio})
+
+
+def told(utterance: Utterance) -> tuple[str, ...]:
+    known = (utterance.speaker, utterance.gender, utterance.attack, utterance.codec, utterance.codec_quality)
+    return (utterance.utt_id, str(utterance.label), *known, utterance.source)
+
+
+def read(prepared: Prepared) -> dict[str, tuple[tuple[str, ...], ...]]:
+    return {part: tuple(map(told, read_manifest(path))) for part, path in prepared.manifests.items()}
+
+
+@pytest.mark.parametrize("corpus", SAMPLES)
+def test_a_corpus_in_its_official_layout(put: Put, tmp_path: Path, corpus: str):
+    root, sample = put_sample(put, corpus), SAMPLES[corpus]
+    prepared = prepare(corpus, root, tmp_path / "out")
+    assert read(prepared) == sample.expected
+    assert prepared.manifests == {part: tmp_path / "out" / f"{part}.tsv" for part in sample.expected}
+    for part, rows in sample.expected.items():
+        spoofs = sum(row[1] == "spoof" for row in rows)
+        assert prepared.counts[part] == (len(rows) - spoofs, spoofs)
+    for path in prepared.manifests.values():
+        for utterance in read_manifest(path):
+            assert utterance.path.is_file()
+            assert utterance.path.is_relative_to(root)
+
+
+@pytest.mark.parametrize("corpus", INSIDE)
+def test_the_folder_an_archive_unpacks_to_may_be_given_or_the_one_it_lies_in(put: Put, tmp_path: Path, corpus: str):
+    root = put_sample(put, corpus, INSIDE[corpus])
+    for place in (root, root / INSIDE[corpus]):
+        assert read(prepare(corpus, place, tmp_path / "out")) == SAMPLES[corpus].expected
+
+
+def test_a_manifest_beside_the_audio_can_be_moved_with_it(put: Put):
+    root = put_sample(put, "asvspoof5")
+    manifest = prepare("asvspoof5", root, root).manifests["train"]
+    assert "\tflac_T/T_0000000000.flac\t" in manifest.read_text()
+
+
+@pytest.mark.parametrize(
+    ("corpus", "line", "expected"),
+    [(corpus, line, expected) for corpus, (_, lines) in BAD_LINES.items() for line, expected in lines],
+)
+def test_a_bad_line_is_named_and_nothing_is_written(put: Put, tmp_path: Path, corpus: str, line: str, expected: str):
+    root, protocol = put_sample(put, corpus), BAD_LINES[corpus][0]
+    text = (root / protocol).read_text().rstrip("\r\n") + "\n"
+    put({protocol: f"{text}{line}\n"})
+    number = text.count("\n") + 1
+    with pytest.raises(InputError, match=f"{Path(protocol).name}:{number}: .*{expected}") as caught:
+        prepare(corpus, root, tmp_path / "out", allow_missing=True)
+    assert "\n" not in str(caught.value)
+    assert not files_below(tmp_path / "out")
+
+
+@pytest.mark.parametrize("corpus", SAMPLES)
+def test_a_protocol_that_is_no_text_or_lacks_its_header(put: Put, tmp_path: Path, corpus: str):
+    root, protocol = put_sample(put, corpus), BAD_LINES[corpus][0]
+    (root / protocol).write_bytes(b"file,speaker,label,attack\n\xff\xfe\x00")
+    with pytest.raises(InputError, match=f"{Path(protocol).name}: .*UTF-8|{Path(protocol).name}:1: 1 columns"):
+        prepare(corpus, root, tmp_path / "out")
+    if protocol.endswith(".csv"):
+        put({protocol: "name,label\n"})
+        with pytest.raises(
+            InputError, match=r"csv:1: column 'file' is missing; the header needs file, .*separated by ','"
+        ):
+            prepare(corpus, root, tmp_path / "out")
+    assert not files_below(tmp_path / "out")
+
+
+@pytest.mark.parametrize("corpus", SAMPLES)
+def test_missing_audio_is_an_error_or_left_out(put: Put, tmp_path: Path, corpus: str):
+    root, sample = put_sample(put, corpus), SAMPLES[corpus]
+    (root / sample.audio[0]).unlink()
+    with pytest.raises(InputError, match=r": 1 of \d audio files are missing in .*first .*--allow-missing") as caught:
+        prepare(corpus, root, tmp_path / "out")
+    assert Path(sample.audio[0]).name in str(caught.value)
+    assert not files_below(tmp_path / "out")
+    prepared = prepare(corpus, root, tmp_path / "out", allow_missing=True)
+    found = [row for rows in read(prepared).values() for row in rows]
+    assert len(found) == sum(map(len, sample.expected.values())) - 1
+    assert sum(map(sum, prepared.counts.values())) == len(found)
+    assert [line for line in prepared.warnings if "missing" in line and "left out" in line]
+
+
+def test_the_first_ten_of_the_missing_are_named(put: Put, tmp_path: Path):
+    root = put({"ASVspoof5.train.tsv": "".join(f"T_1 T_{n:02d} F - - - - - bonafide -\n" for n in range(1234))})
+    with pytest.raises(
+        InputError, match=r"1,234 of 1,234 audio files are missing in .*flac_T, first T_00.flac.*T_09.fl"
+    ):
+        prepare("asvspoof5", root, tmp_path / "out")
+
+
+def test_a_part_without_audio_has_no_manifest(put: Put, tmp_path: Path):
+    root = put_sample(put, "asvspoof5")
+    (root / "flac_E_eval" / "E_0009538969.flac").unlink()
+    prepared = prepare("asvspoof5", root, tmp_path / "out", allow_missing=True)
+    assert list(prepared.manifests) == ["train", "dev"]
+    assert {path.name for path in files_below(tmp_path / "out")} == {"train.tsv", "dev.tsv"}
+
+
+@pytest.mark.parametrize("corpus", SAMPLES)
+def test_without_any_audio_there_is_nothing_to_prepare(put: Put, tmp_path: Path, corpus: str):
+    root = put(SAMPLES[corpus].protocols)
+    with pytest.raises(InputError, match="holds nothing to prepare"):
+        prepare(corpus, root, tmp_path / "out", allow_missing=True)
+
+
+@pytest.mark.parametrize("corpus", SAMPLES)
+def test_other_numbers_than_the_official_ones_are_told(put: Put, tmp_path: Path, corpus: str):
+    warnings = prepare(corpus, put_sample(put, corpus), tmp_path / "out").warnings
+    assert warnings
+    assert all("expected" in line and "as released, found" in line for line in warnings)
+
+
+def test_official_numbers_are_not_warned_about(put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = put({"meta.csv": "file,speaker,label\n" + "".join(f"{n}.wav,x,bona-fide\n" for n in range(19_963))})
+    put({"meta.csv": (root / "meta.csv").read_text() + "".join(f"s{n}.wav,x,spoof\n" for n in range(11_816))})
+    names = [f"{n}.wav" for n in range(19_963)] + [f"s{n}.wav" for n in range(11_816)]
+    monkeypatch.setattr("hybrid_pruning.corpora.protocol.list_folder", lambda _: names)
+    prepared = prepare("in-the-wild", root, tmp_path / "out")
+    assert (prepared.warnings, prepared.counts) == ([], {"eval": (19_963, 11_816)})
+
+
+def test_official_numbers_add_up():
+    """Of the releases' own statements: lines of the protocols, and of keys with metadata."""
+    totals = {protocol.part: sum(protocol.counts[protocol.part]) for protocol in asvspoof5.CORPUS.protocols}
+    assert totals == {
+        "train": 182_357,
+        "dev": 140_950,
+        "dev.track_2.enrol": 1_184,
+        "eval": 680_774,
+        "eval.track_2.enrol": 1_098,
+    }
+    assert [sum(protocol.counts[protocol.part]) for protocol in asvspoof2019.LA.protocols] == [25_380, 24_844, 71_237]
+    (la,), (df,) = asvspoof2021.LA.protocols, asvspoof2021.DF.protocols
+    assert [sum(pair) for pair in la.counts.values()] == [148_176, 181_566]
+    assert [sum(pair) for pair in df.counts.values()] == [533_928, 611_829]
+
+
+@pytest.mark.parametrize("corpus", PREPARE)
+def test_a_wrong_root_says_what_is_expected(tmp_path: Path, corpus: str):
+    (tmp_path / "empty").mkdir()
+    for name, found in (("empty", "holds nothing to prepare"), ("absent", "is not there")):
+        with pytest.raises(InputError, match=f"{name}: {found}; the root must contain ") as caught:
+            prepare(corpus, tmp_path / name, tmp_path / "out")
+        assert CONTENTS[corpus] in str(caught.value)
+    assert not files_below(tmp_path / "out")
+
+
+def test_what_cannot_be_asked_for(tmp_path: Path):
+    for corpus, share, expected in (
+        ("asvspoof6", 0.0, "corpus 'asvspoof6' is unknown; known are asvspoof5, "),
+        ("asvspoof5", 0.1, "asvspoof5 comes with its own parts"),
+        ("folder", 1.0, "share for validation is 1, expected 0 or more"),
+    ):
+        with pytest.raises(InputError, match=expected):
+            prepare(corpus, tmp_path, tmp_path / "out", dev_share=share)
+    assert set(PREPARE) == set(CONTENTS)
+
+
+def test_a_value_with_no_place_in_a_table_is_refused(put: Put, tmp_path: Path):
+    root = put({"meta.csv": 'file,speaker,label\n0.wav,"Alec\tGuinness",spoof\n', "0.wav": ""})
+    with pytest.raises(InputError, match="utterance '0' has a tab, a line break or no valid text in it"):
+        prepare("in-the-wild", root, tmp_path / "out")
+    assert not files_below(tmp_path / "out")
+
+
+def test_a_large_protocol_is_not_held_in_memory(put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Per line the name of its file in a table of names: 150 bytes and what tables reserve; an utterance has 900."""
+    lines = 50_000
+    root = put({"ASVspoof5.train.tsv": "".join(f"T_1 T_{n:010d} F - - - - - bonafide -\n" for n in range(lines))})
+    monkeypatch.setattr(
+        "hybrid_pruning.corpora.protocol.list_folder", lambda _: [f"T_{n:010d}.flac" for n in range(lines)]
+    )
+    tracemalloc.start()
+    prepare("asvspoof5", root, tmp_path / "out")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak / lines < 450

@@ -1,0 +1,128 @@
+"""The command `prepare`: what it prints, what it refuses, and that its help teaches."""
+
+import re
+from pathlib import Path
+
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from corpus import files_below, noise
+from hybrid_pruning.cli import app, main
+from hybrid_pruning.corpora import PREPARE
+from hybrid_pruning.durations import CACHE
+from hybrid_pruning.manifest import read_manifest
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """In-the-Wild, as far as two files of half a second go."""
+    folder = tmp_path / "release_in_the_wild"
+    folder.mkdir()
+    (folder / "meta.csv").write_text("file,speaker,label\n0.wav,Alec Guinness,spoof\n1.wav,Alec Guinness,bona-fide\n")
+    for name in ("0.wav", "1.wav"):
+        soundfile.write(folder / name, noise(8_000), 16_000)
+    return folder
+
+
+@pytest.fixture
+def prepare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command and return its exit code, output and errors."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["hybrid-pruning", "prepare", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return int(caught.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_manifests_with_durations(prepare, root: Path, tmp_path: Path):
+    out = tmp_path / "manifests"
+    code, printed, errors = prepare("in-the-wild", "--root", root, "--out", out, "--workers", "2")
+    assert code == 0
+    assert printed.splitlines() == [
+        f"eval: {out / 'eval.tsv'} (1 bona fide, 1 spoofed)",
+        f"next: hybrid-pruning score MODEL {out / 'eval.tsv'} --out scores.tsv",
+    ]
+    assert errors.splitlines() == [
+        f"warning: {root / 'meta.csv'}: expected 19,963 bona fide and 11,816 spoofed utterances in eval, as released, "
+        "found 1 and 1"
+    ]
+    assert [utterance.seconds for utterance in read_manifest(out / "eval.tsv")] == [0.5, 0.5]
+    assert {path.name for path in files_below(out)} == {"eval.tsv", CACHE}
+
+
+def test_manifests_without_durations(prepare, root: Path, tmp_path: Path):
+    for path in root.glob("*.wav"):
+        path.write_bytes(b"")
+    assert prepare("in-the-wild", "--root", root, "--out", tmp_path / "out", "--no-durations")[0] == 0
+    assert {path.name for path in files_below(tmp_path / "out")} == {"eval.tsv"}
+
+
+def test_missing_audio(prepare, root: Path, tmp_path: Path):
+    (root / "0.wav").unlink()
+    code, _, errors = prepare("in-the-wild", "--root", root, "--out", tmp_path / "out")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "1 of 2 audio files are missing" in errors
+    (root / "1.wav").write_bytes(b"no audio")
+    soundfile.write(root / "2.wav", noise(8_000), 16_000)
+    with (root / "meta.csv").open("a") as handle:
+        handle.write("2.wav,Alec Guinness,spoof\n")
+    code, _, errors = prepare("in-the-wild", "--root", root, "--out", tmp_path / "out", "--allow-missing")
+    assert code == 0
+    assert "1 of 3 audio files are missing" in errors
+    assert "1 of 2 audio files are no audio or empty, first" in errors
+    assert [utterance.utt_id for utterance in read_manifest(tmp_path / "out" / "eval.tsv")] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("asvspoof6", "--root", ".", "--out", "o"), "corpus 'asvspoof6' is unknown; known are asvspoof5, "),
+        (
+            ("asvspoof5", "--root", "absent", "--out", "o"),
+            "absent: is not there; the root must contain ASVspoof5.train",
+        ),
+        (("asvspoof5", "--root", ".", "--out", "o", "--dev-share", "0.1"), "comes with its own parts"),
+        (("folder", "--root", ".", "--out", "o", "--dev-share", "2"), "share for validation is 2, expected 0 or more"),
+        (("asvspoof5", "--out", "o"), "Missing option '--root'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    code, printed, errors = prepare(*arguments)
+    assert (code, printed, errors.count("\n")) == (2, "", 1)
+    assert expected in errors
+    assert not files_below(tmp_path)
+
+
+def test_help_lists_every_corpus_with_what_its_root_must_contain():
+    found = " ".join(re.sub(r"[│╭╮╰╯─]", " ", CliRunner().invoke(app, ["prepare", "--help"]).output).split())
+    for name in PREPARE:
+        assert f" {name} " in found
+    for words in (
+        "ASVspoof5.train.tsv",
+        "keys/LA/CM/trial_metadata.txt",
+        "metadata/development.csv",
+        "folders named bonafide and spoof",
+        "release_in_the_wild.zip",
+        "ASVspoof2019_LA_cm_protocols",
+    ):
+        assert words in found
+
+
+def test_what_follows_where_there_is_something_to_train_on(prepare, tmp_path: Path):
+    for label in ("bonafide", "spoof"):
+        for number in range(4):
+            (tmp_path / "mine" / label).mkdir(parents=True, exist_ok=True)
+            soundfile.write(tmp_path / "mine" / label / f"{number}.wav", noise(800), 16_000)
+    code, printed, errors = prepare(
+        "folder", "--root", tmp_path / "mine", "--out", tmp_path / "out", "--dev-share", "0.5", "--seed", "3"
+    )
+    assert code == 0
+    assert "train and dev may have speakers in common" in errors
+    train, dev = tmp_path / "out" / "train.tsv", tmp_path / "out" / "dev.tsv"
+    assert f"next: hybrid-pruning train RECIPE --out RUN --set data.train={train} --set data.dev={dev}\n" in printed
+    assert len(read_manifest(train)) == len(read_manifest(dev)) == 4

@@ -1,0 +1,171 @@
+"""Folders and tables of one's own recordings: labels, speakers, and a split that tears no speaker apart."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from corpus import files_below
+from hybrid_pruning.corpora import prepare
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.manifest import Utterance, read_manifest
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def crowd(root: Path, speakers: int, clips: int = 3) -> Path:
+    """Write speakers with bona fide speech and fakes of it, and fakes of nobody."""
+    for speaker in range(speakers):
+        for label in ("bonafide", "spoof"):
+            touch(root, *(f"{label}/s{speaker:02d}/{clip}.wav" for clip in range(clips)))
+    return touch(root, *(f"spoof/nobody{number}.wav" for number in range(10)))
+
+
+def read(path: Path) -> list[Utterance]:
+    return read_manifest(path)
+
+
+def speakers(utterances: Iterable[Utterance]) -> set[str]:
+    return {utterance.speaker for utterance in utterances} - {"-"}
+
+
+def test_labels_and_speakers_are_those_of_the_folders(tmp_path: Path):
+    names = ("a/bonafide/s1/chapter/1.flac", "a/bonafide/2.WAV", "b/c/spoof/s1/1.mp3", "a/bonafide/notes.txt", "x.wav")
+    root = touch(tmp_path / "mine", *names, "a/real/3.wav")
+    prepared = prepare("folder", root, tmp_path / "out")
+    assert list(prepared.manifests) == ["all"]
+    assert [(u.utt_id, u.label, u.speaker, u.source) for u in read(prepared.manifests["all"])] == [
+        ("a/bonafide/2", "bonafide", "-", "mine"),
+        ("a/bonafide/s1/chapter/1", "bonafide", "s1", "mine"),
+        ("b/c/spoof/s1/1", "spoof", "s1", "mine"),
+    ]
+    assert prepared.counts == {"all": (2, 1)}
+    assert prepared.warnings == []
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path):
+    touch(tmp_path / "elsewhere", "s1/1.wav")
+    root = touch(tmp_path / "mine", "spoof/2.wav")
+    (root / "bonafide").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "elsewhere")
+    (root / "spoof" / "up").symlink_to(root)
+    found = read(prepare("folder", root, tmp_path / "out").manifests["all"])
+    assert [u.utt_id for u in found] == ["bonafide/s1/1", "spoof/2"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("bonafide/spoof/1.wav",), "1.wav: lies below bonafide and below spoof"),
+        (("spoof/1.wav", "spoof/1.flac"), "1.wav: differs from 1.flac in its ending"),
+        (("bonafide/notes.txt", "real/1.wav"), "mine: holds nothing to prepare; the root must contain folders named"),
+    ],
+)
+def test_folders_that_do_not_say_what_is_what(tmp_path: Path, names: tuple[str, ...], expected: str):
+    with pytest.raises(InputError, match=expected):
+        prepare("folder", touch(tmp_path / "mine", *names), tmp_path / "out")
+    assert not files_below(tmp_path / "out")
+
+
+def test_file_names_without_a_place_in_a_table(tmp_path: Path):
+    with pytest.raises(InputError, match="has a tab, a line break or no valid text in it"):
+        prepare("folder", touch(tmp_path / "mine", "spoof/a\nb.wav"), tmp_path / "out")
+    assert not files_below(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("suffix", "tab"), [(".csv", ","), (".tsv", "\t")])
+def test_a_table(tmp_path: Path, suffix: str, tab: str):
+    root = touch(tmp_path / "mine", "x/1.wav", "x/2.wav")
+    rows = [
+        "label,path,speaker,attack,utt_id,recording,licence",
+        "bonafide,x/1.wav,s1,,one,take 1,",
+        "spoof,x/2.wav,,hifigan,,,CC",
+    ]
+    table = root / f"list{suffix}"
+    table.write_text("\ufeff" + "\n".join(rows).replace(",", tab) + "\n", encoding="utf-8")
+    one, two = read(prepare("folder", table, tmp_path / "out").manifests["all"])
+    assert (one.utt_id, one.label, one.speaker, one.attack, one.recording) == ("one", "bonafide", "s1", "-", "take 1")
+    assert (two.utt_id, two.label, two.speaker, two.attack, two.recording) == ("x/2", "spoof", "-", "hifigan", "-")
+    assert two.path == root / "x" / "2.wav"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("path,speaker\n", "list.csv:1: column 'label' is missing"),
+        ("path,label\n", "list.csv: holds nothing to prepare"),
+        ("path,label\n1.wav,real\n", "list.csv:2: label 'real', expected bonafide or spoof"),
+        ("path,label\n1.wav,spoof\n1.wav,spoof\n", "list.csv:3: utt_id '1' already stands in line 2"),
+        ("utt_id,path,label\na,1.wav,spoof\na,2.wav,spoof\n", "list.csv:3: utt_id 'a' already stands in line 2"),
+        ("utt_id,path,label\na,1.wav,spoof\nb,1.wav,spoof\n", "list.csv:3: '1.wav' already stands in line 2"),
+        ("path,label\n../1.wav,spoof\n", "list.csv:2: '../1.wav' is no name of a file below"),
+        ("path,label\n/tmp/1.wav,spoof\n", "list.csv:2: '/tmp/1.wav' is no name of a file below"),
+        ("path,label\n,spoof\n", "list.csv:2: '' is no name of a file below"),
+        ("path,label\n9.wav,spoof\n", "list.csv: 1 of 1 audio files are missing"),
+    ],
+)
+def test_mistakes_in_a_table(tmp_path: Path, text: str, expected: str):
+    root = touch(tmp_path / "mine", "1.wav", "2.wav")
+    (root / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=expected):
+        prepare("folder", root / "list.csv", tmp_path / "out")
+    assert not files_below(tmp_path / "out")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_split_has_its_share_and_no_speaker_in_common(tmp_path: Path, seed: int):
+    root = crowd(tmp_path / "mine", 20)
+    prepared = prepare("folder", root, tmp_path / "out", dev_share=0.2, seed=seed)
+    train, dev = (read(prepared.manifests[part]) for part in ("train", "dev"))
+    assert len(train) + len(dev) == 130
+    assert len(dev) == 26, "a fifth"
+    assert not speakers(train) & speakers(dev)
+    for part in (train, dev):
+        assert {utterance.label for utterance in part} == {"bonafide", "spoof"}
+    assert prepared.warnings == []
+
+
+def test_a_seed_is_a_split(tmp_path: Path):
+    root = crowd(tmp_path / "mine", 20)
+    found = [
+        prepare("folder", root, tmp_path / name, dev_share=0.2, seed=seed).manifests["dev"].read_text()
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
+def test_a_fake_stays_with_what_it_was_made_from(tmp_path: Path):
+    """Its speaker is not given; of two recordings of a speaker one is what ties it to him."""
+    rows = [(f"{speaker}-{take}", speaker, f"{speaker}-{take}") for speaker in range(8) for take in range(3)]
+    root = touch(tmp_path / "mine", *(f"{label}/{name}.wav" for label in ("b", "f") for name, _, _ in rows))
+    text = "path,label,speaker,recording\n"
+    text += "".join(
+        f"b/{name}.wav,bonafide,s{speaker},{take}\nf/{name}.wav,spoof,-,{take}\n" for name, speaker, take in rows
+    )
+    (root / "list.csv").write_text(text)
+    manifests = prepare("folder", root / "list.csv", tmp_path / "out", dev_share=0.25).manifests
+    train, dev = (read(manifests[part]) for part in ("train", "dev"))
+    assert not speakers(train) & speakers(dev)
+    assert not {u.recording for u in train} & {u.recording for u in dev}
+    assert len(dev) == 12
+
+
+def test_unknown_speakers_are_told(tmp_path: Path):
+    root = touch(tmp_path / "mine", *(f"{label}/{n}.wav" for label in ("bonafide", "spoof") for n in range(10)))
+    prepared = prepare("folder", root, tmp_path / "out", dev_share=0.2)
+    assert prepared.counts == {"train": (8, 8), "dev": (2, 2)}
+    assert [line for line in prepared.warnings if "train and dev may have speakers in common" in line]
+
+
+@pytest.mark.parametrize(("number", "share", "part"), [(1, 0.5, "dev"), (4, 0.1, "dev")])
+def test_too_few_speakers_for_a_split(tmp_path: Path, number: int, share: float, part: str):
+    root = crowd(tmp_path / "mine", number)
+    with pytest.raises(InputError, match=f"mine: {part} would have no bonafide utterance at a share of {share}"):
+        prepare("folder", root, tmp_path / "out", dev_share=share)
+    assert not files_below(tmp_path / "out")

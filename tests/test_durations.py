@@ -1,0 +1,183 @@
+"""Durations: read once, remembered as long as a file stays as it is, and never trusted when the cache is damaged."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from corpus import noise
+from hybrid_pruning import durations
+from hybrid_pruning.durations import CACHE, add_durations, measure_durations
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
+
+SAMPLES = {"a.wav": 8_000, "b.flac": 16_000, "c.wav": 24_000}
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """A manifest without durations, of files half a second, one, and one and a half seconds long."""
+    for name, samples in SAMPLES.items():
+        soundfile.write(tmp_path / name, noise(samples), 16_000)
+    utterances = [Utterance(name, tmp_path / name, Label.SPOOF, speaker="s 1", attack="A01") for name in SAMPLES]
+    write_manifest(tmp_path / "m.tsv", utterances)
+    return tmp_path / "m.tsv"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files whose headers are read."""
+    names: list[str] = []
+    read = durations.audio_samples
+
+    def watch(path: Path) -> int:
+        names.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(durations, "audio_samples", watch)
+    return names
+
+
+def seconds(manifest: Path) -> list[float]:
+    return [utterance.seconds for utterance in read_manifest(manifest)]
+
+
+def test_durations_are_filled_in_and_nothing_else_changes(manifest: Path):
+    before = manifest.read_text()
+    assert add_durations(manifest, workers=2) == []
+    assert seconds(manifest) == [0.5, 1.0, 1.5]
+    assert re.sub(r"\d\.\d{3}$", "-", manifest.read_text(), flags=re.MULTILINE) == before
+
+
+def test_durations_are_those_at_16_khz_whatever_the_rate(tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", noise(11_025, channels=2), 22_050)
+    assert measure_durations(["a.wav", str(tmp_path / "a.wav")], tmp_path) == {
+        "a.wav": 0.5,
+        str(tmp_path / "a.wav"): 0.5,
+    }
+
+
+def test_a_manifest_without_the_column_gets_it(tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", noise(8_000), 16_000)
+    (tmp_path / "m.tsv").write_text("utt_id\tpath\tlabel\tlicence\na\ta.wav\tspoof\tCC\n")
+    add_durations(tmp_path / "m.tsv")
+    assert (tmp_path / "m.tsv").read_text() == "utt_id\tpath\tlabel\tlicence\tseconds\na\ta.wav\tspoof\tCC\t0.500\n"
+
+
+def test_what_is_known_is_not_read_again(manifest: Path, opened: list[str]):
+    add_durations(manifest)
+    assert sorted(opened) == list(SAMPLES)
+    first = manifest.read_text()
+    opened.clear()
+    write_manifest(manifest, read_manifest(manifest))
+    add_durations(manifest)
+    assert opened == []
+    assert manifest.read_text() == first
+
+
+def test_a_changed_file_is_read_again(manifest: Path, opened: list[str]):
+    add_durations(manifest)
+    opened.clear()
+    soundfile.write(manifest.parent / "b.flac", noise(4_000), 16_000)  # another size
+    status = (manifest.parent / "c.wav").stat()
+    os.utime(manifest.parent / "c.wav", ns=(status.st_atime_ns, status.st_mtime_ns + 1))  # another time
+    add_durations(manifest)
+    assert sorted(opened) == ["b.flac", "c.wav"]
+    assert seconds(manifest) == [0.5, 0.25, 1.5]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"\xff\xfe\x00garbage"),
+        lambda path: path.write_text(path.read_text().replace("\t0.500", "\tnan")),
+        lambda path: path.write_text(path.read_text().replace("\t0.500", "\t-3")),
+        lambda path: path.write_text(path.read_text().replace("\t", " ")),
+        lambda path: path.write_text("a.wav\n\n\t\t\t\n" + path.read_text()),
+        lambda path: path.unlink(),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=["binary", "nan", "negative", "no tabs", "odd lines", "gone", "a folder"],
+)
+def test_a_damaged_cache_is_as_good_as_none(manifest: Path, damage):
+    add_durations(manifest)
+    damage(manifest.parent / CACHE)
+    if (manifest.parent / CACHE).is_dir():
+        with pytest.raises(InputError, match=f"{CACHE}: is a folder"):
+            add_durations(manifest)
+        return
+    add_durations(manifest)
+    assert seconds(manifest) == [0.5, 1.0, 1.5]
+
+
+def test_a_cache_cut_off_anywhere_gives_no_wrong_duration(manifest: Path):
+    add_durations(manifest)
+    whole = (manifest.parent / CACHE).read_text()
+    for end in range(len(whole)):
+        (manifest.parent / CACHE).write_text(whole[:end])
+        assert list(measure_durations(list(SAMPLES), manifest.parent, workers=1).values()) == [0.5, 1.0, 1.5]
+
+
+def test_manifests_of_one_folder_share_a_cache(manifest: Path, opened: list[str]):
+    add_durations(manifest)
+    opened.clear()
+    other = manifest.with_name("other.tsv")
+    soundfile.write(manifest.parent / "d.wav", noise(2_000), 16_000)
+    write_manifest(other, [Utterance(name, manifest.parent / name, Label.SPOOF) for name in ("a.wav", "d.wav")])
+    add_durations(other)
+    assert opened == ["d.wav"]
+    opened.clear()
+    add_durations(manifest)
+    assert opened == []
+
+
+def break_files(folder: Path) -> None:
+    (folder / "a.wav").write_bytes(b"RIFF, but not really")
+    soundfile.write(folder / "c.wav", noise(0), 16_000)
+
+
+def test_what_is_no_audio_is_an_error_that_costs_no_second_reading(manifest: Path, opened: list[str]):
+    break_files(manifest.parent)
+    before = manifest.read_text()
+    with pytest.raises(
+        InputError, match=r"m.tsv: 2 of 3 audio files are no audio or empty, first a.wav, c.wav; replace"
+    ):
+        add_durations(manifest)
+    assert manifest.read_text() == before
+    opened.clear()
+    with pytest.raises(InputError):
+        add_durations(manifest)
+    assert sorted(opened) == ["a.wav", "c.wav"]
+
+
+def test_what_is_no_audio_can_be_left_out(manifest: Path):
+    break_files(manifest.parent)
+    (warning,) = add_durations(manifest, drop_unreadable=True)
+    assert warning.endswith("first a.wav, c.wav; left out")
+    assert [utterance.utt_id for utterance in read_manifest(manifest)] == ["b.flac"]
+    (manifest.parent / "b.flac").unlink()
+    with pytest.raises(InputError, match="1 of 1"):
+        add_durations(manifest, drop_unreadable=True)
+
+
+def test_an_interrupted_reading_keeps_what_it_has(manifest: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]):
+    monkeypatch.setattr(durations, "BATCH", 1)
+    watched = durations.audio_samples
+
+    def interrupted(path: Path) -> int:
+        if path.name == "c.wav":
+            raise KeyboardInterrupt
+        return watched(path)
+
+    monkeypatch.setattr(durations, "audio_samples", interrupted)
+    before = manifest.read_text()
+    with pytest.raises(KeyboardInterrupt):
+        add_durations(manifest, workers=1)
+    assert manifest.read_text() == before
+    opened.clear()
+    monkeypatch.setattr(durations, "audio_samples", watched)
+    add_durations(manifest)
+    assert opened == ["c.wav"]
+    assert seconds(manifest) == [0.5, 1.0, 1.5]
