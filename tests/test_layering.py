@@ -11,46 +11,16 @@ import hybrid_pruning
 
 PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
-ORDER = [
-    "errors",
-    "files",
-    "terminal",
-    "memory",
-    "processes",
-    "stages",
-    "config",
-    "metrics",
-    "bootstrap",
-    "plots",
-    "manifest",
-    "corpora",
-    "evaluation",
-    "calibration",
-    "audio",
-    "audit",
-    "durations",
-    "augment",
-    "batches",
-    "pruning",
-    "backbone",
-    "head",
-    "artifact",
-    "model",
-    "objective",
-    "scoring",
-    "detection",
-    "checkpoint",
-    "runlog",
-    "checks",
-    "trainer",
-    "export",
-    "benchmark",
-    "inspection",
-    "report",
-    "quickstart",
-    "pipeline",
-    "cli",
-]
+LINE = """
+errors files terminal memory processes stages
+config metrics bootstrap plots manifest corpora calibration evaluation
+ffmpeg containers libsndfile audio audit durations augment batches
+pruning backbone head artifact model objective
+windows jobs partial scoring detection
+optimizers trainset skipped checkpoint runlog validation checks trainer export
+benchmark inspection report quickstart pipeline cli
+"""
+ORDER = LINE.split()
 MAY_IMPORT_THE_ROOT = {"cli", "benchmark", "quickstart"}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager"}
 FILES = sorted(ROOT.rglob("*.py"))

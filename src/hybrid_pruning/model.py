@@ -96,7 +96,11 @@ class SpeechModel(nn.Module):
         Returns:
             [B], the difference of the logits freed from the training priors.
         """
-        return log_likelihood_ratio(self(wave, lengths), self.classes)
+        return self.classify(self.embed(wave, lengths))
+
+    def classify(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Return the score of each embedding [B, E], as `score` gives it: [B]."""
+        return log_likelihood_ratio(self.classifier(embedding), self.classes)
 
     @classmethod
     def build(cls, backbone: Backbone, head: HeadConfig, classes: Classes, **about: Any) -> Self:

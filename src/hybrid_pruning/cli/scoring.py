@@ -1,6 +1,7 @@
 """Verbs that use a model and judge it: score, evaluate."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -9,21 +10,54 @@ import typer
 from hybrid_pruning.cli.app import app
 from hybrid_pruning.errors import InputError
 
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes cuda where there is one, else cpu")]
+Window = Annotated[float, typer.Option(min=1.0, help="longer audio is scored in windows up to this")]
+Workers = Annotated[int, typer.Option(min=0, help="processes that decode audio")]
+
 
 @app.command()
 def score(
     model: Annotated[str, typer.Argument(help="exported model: a folder or a hub id")],
     manifest: Annotated[Path, typer.Argument(help="TSV with utt_id, path and label")],
     out: Annotated[Path, typer.Option(help="score file to write")],
-    batch_size: Annotated[int, typer.Option(min=1, help="utterances per batch at most")] = 16,
-    workers: Annotated[int, typer.Option(min=0, help="processes that decode audio")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="windows per batch at most, fewer where they are long")] = 16,
+    workers: Workers = 2,
+    window_seconds: Window = 30.0,
+    device: Device = "auto",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out audio that cannot be used")] = False,
 ) -> None:
-    """Score every utterance: log-likelihood ratios, higher is more bona fide."""
-    from hybrid_pruning import SpeechModel
-    from hybrid_pruning.scoring import score_file
+    """Score every utterance: log-likelihood ratios, higher is more bona fide.
 
-    scores = score_file(SpeechModel.from_pretrained(model), manifest, out, batch_size, workers)
-    typer.echo(f"{out}: {len(scores)} scores; next: hybrid-pruning evaluate {out} {manifest} --track1")
+    The scores stand in the manifest's order. Cut off, a scoring goes on when
+    called again with the same arguments: what is done is kept in OUT.partial.
+    Audio that cannot be used stops nothing: all else is scored and kept,
+    OUT.failed.tsv lists it, and the exit code is 2. Mend it (and leave the
+    manifest as it is) and call again, or leave it out with --skip-bad.
+
+    An utterance longer than --window-seconds is cut into the fewest windows of
+    equal length up to that, and classified by the mean of their embeddings; a
+    shorter one is scored whole. A batch holds 120 s of audio at most, so memory
+    does not grow with the length of the recordings.
+
+    On several GPUs, or machines that share a disk:
+    torchrun --nproc_per_node N -m hybrid_pruning.cli score ...
+    """
+    from hybrid_pruning import SpeechModel, processes
+    from hybrid_pruning.jobs import Throughput
+    from hybrid_pruning.scoring import choose_device, failures_of, score_file
+
+    processes.start()
+    detector = SpeechModel.from_pretrained(model).to(choose_device(device))
+    throughput = Throughput()
+    scores = score_file(detector, manifest, out, batch_size, workers, window_seconds, skip_bad, throughput)
+    together = throughput.of_all_processes()
+    if not processes.is_main():
+        return
+    left_out = sum(map(math.isnan, scores.tolist()))
+    if left_out:
+        typer.echo(f"warning: {left_out} of {len(scores)} utterances are left out, see {failures_of(out)}", err=True)
+    typer.echo(f"{together}")
+    typer.echo(f"{out}: {len(scores) - left_out} scores; next: hybrid-pruning evaluate {out} {manifest} --track1")
 
 
 @app.command()

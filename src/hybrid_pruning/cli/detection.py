@@ -1,0 +1,115 @@
+"""The verb for single files: detect."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hybrid_pruning.cli.app import app
+from hybrid_pruning.cli.scoring import Device, Window, Workers
+from hybrid_pruning.errors import InputError
+
+
+@app.command()
+def detect(
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="audio, folders, or - for a list on stdin")],
+    model: Annotated[str, typer.Option(envvar="HYBRID_PRUNING_MODEL", help="exported model: a folder or a hub id")],
+    threshold: Annotated[float, typer.Option(help="LLR from which a file counts as bona fide")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
+    fail_on_spoof: Annotated[bool, typer.Option("--fail-on-spoof", help="exit with 3 where a file is spoofed")] = False,
+    workers: Workers = 2,
+    window_seconds: Window = 30.0,
+    device: Device = "auto",
+) -> None:
+    """Tell bona fide speech from spoofed, file by file.
+
+    LLR is the natural logarithm of how much likelier the audio is as bona fide
+    speech than as a fake. The threshold 0 takes the likelier of the two. Where
+    a share p of all files is fake, and letting one pass costs c times as much
+    as refusing a person, it is ln(c p / (1 - p)): -0.64 at the operating point
+    of ASVspoof 5 (p = 0.05, c = 10). Both mean this for a calibrated model.
+
+    Folders are searched for audio, subfolders too. A pipe gets one line a file:
+    verdict, LLR, seconds, windows, path, separated by tabs. What cannot be read
+    is one line on standard error; the others are judged all the same.
+    Recordings longer than --window-seconds are cut into windows, as in score.
+
+    Exit codes: 0 all judged; 2 something could not be read; 3 all judged, one
+    at least is spoofed, and --fail-on-spoof was given.
+    """
+    from hybrid_pruning import SpeechModel, detection
+    from hybrid_pruning.manifest import Label
+    from hybrid_pruning.scoring import choose_device
+    from hybrid_pruning.terminal import console
+
+    detector = SpeechModel.from_pretrained(model).to(choose_device(device))
+    calibrated = detection.is_calibrated(detector)
+    if not calibrated and not as_json:
+        _tell(f"{model} is not calibrated: its LLRs rank files, their size and the threshold are rough")
+    paths, problems = _find(files)
+    counts = dict.fromkeys(Label, 0)
+    with closing(detection.detect(detector, paths, workers, window_seconds)) as found:
+        for one in found:
+            if isinstance(one, detection.Unreadable):
+                _tell(one.reason)
+                problems += 1
+                continue
+            counts[one.verdict(threshold)] += 1
+            if as_json:
+                _show(json.dumps(detection.as_record(one, threshold, calibrated)))
+            elif console.is_terminal:
+                _show(detection.as_text(one, threshold, console.encoding.startswith("utf")))
+            else:
+                _show(detection.as_row(one, threshold))
+    if console.is_terminal and not as_json and sum(counts.values()) > 1:
+        unread = f", {problems} could not be read" if problems else ""
+        _show(f"{counts[Label.BONAFIDE]} bona fide, {counts[Label.SPOOF]} spoofed{unread}; threshold {threshold:g}")
+    raise typer.Exit(2 if problems else 3 if fail_on_spoof and counts[Label.SPOOF] else 0)
+
+
+def _find(names: Sequence[str]) -> tuple[list[Path], int]:
+    """Return the audio files that the arguments stand for, and how many of these stood for none."""
+    from hybrid_pruning.detection import find_audio
+
+    paths: list[Path] = []
+    problems = 0
+    for name in _expand(names):
+        try:
+            paths += find_audio(name)
+        except InputError as error:
+            _tell(str(error))
+            problems += 1
+    return paths, problems
+
+
+def _expand(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        if name == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        else:
+            yield name
+
+
+def _show(line: Any) -> None:
+    """Print a result; on a terminal above the progress bar."""
+    from hybrid_pruning.terminal import console
+
+    if console.is_terminal:
+        console.print(line, soft_wrap=True, markup=False)
+    else:
+        typer.echo(line)
+
+
+def _tell(message: str) -> None:
+    """Print what is wrong on standard error; where that is the terminal that a progress bar is on, above the bar."""
+    from hybrid_pruning.terminal import console
+
+    line = f"hybrid-pruning: {' '.join(message.split())}"
+    if console.is_terminal and sys.stderr.isatty():
+        console.print(line, soft_wrap=True, markup=False)
+    else:
+        typer.echo(line, err=True)

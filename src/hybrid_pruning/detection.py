@@ -1,0 +1,167 @@
+"""Files -> verdicts for a person or a script: bona fide or spoofed, and by how much.
+
+model = hp.SpeechModel.from_pretrained("models/hp50")
+for found in detect(model, ["a.flac", "b.wav"]):
+    print(found.path, found.llr if isinstance(found, Detection) else found.reason)
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.jobs import JobResult, Work, score_jobs
+from hybrid_pruning.manifest import Label
+from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.windows import WINDOW_SECONDS, cut, measure_lengths, window_samples
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
+"""What is taken for audio in a folder; a file that is named is tried whatever its suffix."""
+FEW_BATCHES = 2
+"""Up to which decoding in processes of their own does not pay."""
+BAR_WIDTH, BAR_LLR = 10, 10.0
+WORDS = {Label.BONAFIDE: ("bona fide", "green"), Label.SPOOF: ("spoofed", "red")}
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What was found about a file.
+
+    Args:
+        path: the file.
+        llr: log-likelihood ratio of bona fide against spoofed speech, natural logarithm.
+        seconds: its duration.
+        windows: how many it was scored in; 1 for a whole one.
+    """
+
+    path: Path
+    llr: float
+    seconds: float
+    windows: int
+
+    def verdict(self, threshold: float = 0.0) -> Label:
+        """Return bona fide from the threshold on, spoof below."""
+        return Label.BONAFIDE if self.llr >= threshold else Label.SPOOF
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file that could not be judged, and why in one line."""
+
+    path: Path
+    reason: str
+
+
+def detect(
+    model: SpeechModel,
+    paths: Sequence[str | Path],
+    workers: int = 2,
+    window_seconds: float = WINDOW_SECONDS,
+    batch_size: int = 16,
+) -> Generator[Detection | Unreadable]:
+    """Judge files one after the other, in their order; what cannot be read is told and passed over.
+
+    A file is scored as `score_paths` does it, but never beside another one, so that each is told as soon as it is done.
+
+    Args:
+        model: the detector, on the device that is to score.
+        paths: the files.
+        workers: processes that decode.
+        window_seconds: longer files are scored in windows no longer than this.
+        batch_size: windows of a long file in a batch at most.
+
+    Raises:
+        InputError: a score that is not finite.
+    """
+    files, window = [Path(path) for path in paths], window_samples(window_seconds)
+    samples, failed = measure_lengths(files, None, window)
+    work = Work(files, samples, batch_size, window)
+    jobs = [(index, [index]) for index in range(len(files)) if index not in failed]
+    few = sum(len(work.batches(job)) for _, job in jobs) <= FEW_BATCHES
+    with closing(score_jobs(model, work, jobs, 0 if few else workers)) as results:
+        for index, path in enumerate(files):
+            result = JobResult(index, {}, {index: failed[index]}) if index in failed else next(results)
+            if index in result.failed:
+                yield Unreadable(path, result.failed[index])
+            else:
+                windows = len(cut(int(samples[index]), window))
+                yield Detection(path, result.scores[index], float(samples[index]) / SAMPLE_RATE_HZ, windows)
+
+
+def find_audio(place: str | Path) -> list[Path]:
+    """Return a file as it is, or the audio files in a folder and below, in the order of their names.
+
+    Raises:
+        InputError: there is nothing of that name, or no audio in the folder.
+    """
+    place = Path(place)
+    if not place.is_dir():
+        if not place.exists():
+            raise InputError(f"{place}: no such file or folder")
+        return [place]
+    found = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise InputError(f"{place}: holds no audio files; looked for {', '.join(SUFFIXES)}")
+    return found
+
+
+def is_calibrated(model: SpeechModel) -> bool:
+    """Whether a model's scores were calibrated on data that it was not trained on."""
+    return getattr(model, "calibration", None) is not None
+
+
+def as_record(found: Detection, threshold: float, calibrated: bool) -> dict[str, Any]:
+    """Return a detection as one JSON object has it."""
+    return {
+        "path": str(found.path),
+        "verdict": str(found.verdict(threshold)),
+        "llr": found.llr,
+        "threshold": threshold,
+        "calibrated": calibrated,
+        "seconds": round(found.seconds, 3),
+        "windows": found.windows,
+    }
+
+
+def as_row(found: Detection, threshold: float) -> str:
+    """Return a detection as a pipe gets it: verdict, LLR, seconds, windows and path, separated by tabs."""
+    cells = (found.verdict(threshold), f"{found.llr:.4f}", f"{found.seconds:.3f}", found.windows, _shown(found.path))
+    return "\t".join(map(str, cells))
+
+
+def as_text(found: Detection, threshold: float, unicode: bool = True) -> Text:
+    """Return a detection as a person reads it: verdict, LLR, a bar that leans to its side of the threshold, file."""
+    word, colour = WORDS[found.verdict(threshold)]
+    line = Text(f"{word:9}", style=f"bold {colour}")
+    line.append(f"  LLR {found.llr:+7.2f}  ", style="default not bold")
+    left, middle, right = _bar(found.llr - threshold, unicode)
+    for part, style in ((left, "red"), (middle, "default not bold"), (right, "green")):
+        line.append(part, style=style)
+    line.append(f"  {_shown(found.path)}  ", style="default not bold")
+    return line.append(_length(found), style="dim not bold")
+
+
+def _bar(distance: float, unicode: bool) -> tuple[str, str, str]:
+    """Return a bar's left half, its middle and its right half; it is full BAR_LLR away from the threshold."""
+    full, empty, middle = ("█", "·", "│") if unicode else ("#", ".", "|")
+    size = min(BAR_WIDTH, max(1, round(BAR_WIDTH * abs(distance) / BAR_LLR)))
+    low, high = (size, 0) if distance < 0 else (0, size)
+    return empty * (BAR_WIDTH - low) + full * low, middle, full * high + empty * (BAR_WIDTH - high)
+
+
+def _length(found: Detection) -> str:
+    minutes, seconds = divmod(round(found.seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    length = f"{found.seconds:.1f} s" if found.seconds < 60 else f"{hours:d}:{minutes:02d}:{seconds:02d}"
+    return length if found.windows == 1 else f"{length} in {found.windows} windows"
+
+
+def _shown(path: Path) -> str:
+    """Return a file's name in characters that any terminal takes and that end no line."""
+    name = str(path).encode("utf-8", "replace").decode("utf-8")
+    return "".join(character if character.isprintable() else "?" for character in name)

@@ -1,0 +1,245 @@
+"""A model through jobs: batches of windows -> the score of each utterance, and where the time went."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hybrid_pruning import processes
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
+from hybrid_pruning.batches import Batch
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.processes import FloatArray
+from hybrid_pruning.terminal import progress_bar
+from hybrid_pruning.windows import Loaded, Window, cut, load_windows
+
+BATCH_SECONDS = 120.0
+"""Audio in a batch at most, padding included; only a single longer window may exceed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be scored, cut into jobs whose batches depend on nothing but these fields.
+
+    Args:
+        paths: the audio files.
+        samples: [N] their lengths at 16 kHz; nan where a file is left out.
+        batch_size: windows in a batch at most; fewer where they are long.
+        window: the longest a window may be, in samples.
+    """
+
+    paths: Sequence[Path]
+    samples: FloatArray
+    batch_size: int
+    window: int
+
+    def jobs(self) -> list[list[int]]:
+        """Return the jobs: utterances that share a batch, or one that fills several."""
+        return plan_jobs(self.samples, self.batch_size, self.window)
+
+    def batches(self, job: Sequence[int]) -> list[list[Window]]:
+        """Return the batches of a job's windows."""
+        return batches_of(job, self.paths, self.samples, self.batch_size, self.window)
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What a job came to.
+
+    Args:
+        job: its number.
+        scores: by place of the utterance.
+        failed: why an utterance could not be scored, by its place.
+    """
+
+    job: int
+    scores: Mapping[int, float]
+    failed: Mapping[int, str]
+
+
+@dataclass(slots=True)
+class Throughput:
+    """Where the time of a scoring goes, summed up while it runs, for one process.
+
+    Args:
+        audio_seconds: audio that was scored.
+        computed_seconds: audio that went through the model, padding included.
+        waiting_seconds: time spent waiting for decoded audio.
+        wall_seconds: all time from the first request to the last score.
+    """
+
+    audio_seconds: float = 0.0
+    computed_seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    wall_seconds: float = 0.0
+
+    def of_all_processes(self) -> "Throughput":
+        """Return what all processes of the job did together, and their mean times."""
+        parts = processes.join_lists([self])
+        audio, computed = sum(part.audio_seconds for part in parts), sum(part.computed_seconds for part in parts)
+        waiting, wall = sum(part.waiting_seconds for part in parts), sum(part.wall_seconds for part in parts)
+        return Throughput(audio, computed, waiting / len(parts), wall / len(parts))
+
+    def __str__(self) -> str:
+        if not self.computed_seconds or not self.wall_seconds:
+            return "no audio was scored"
+        return (
+            f"{self.audio_seconds:.0f} s of audio in {self.wall_seconds:.1f} s, "
+            f"{self.audio_seconds / self.wall_seconds:.1f} times real time; "
+            f"{1 - self.audio_seconds / self.computed_seconds:.1%} of what was computed was padding, "
+            f"{self.waiting_seconds / self.wall_seconds:.1%} of the time went on waiting for decoded audio"
+        )
+
+
+def score_jobs(
+    model: SpeechModel,
+    work: Work,
+    jobs: Sequence[tuple[int, Sequence[int]]],
+    workers: int,
+    throughput: Throughput | None = None,
+) -> Generator[JobResult]:
+    """Score jobs one after the other; close the generator to have the model in the mode it was in.
+
+    Args:
+        model: the detector, on the device that is to score.
+        work: what the jobs are about.
+        jobs: number and utterances of each.
+        workers: processes that decode.
+        throughput: filled with where the time goes, where it is given.
+
+    Raises:
+        InputError: a score that is not finite.
+    """
+    throughput = Throughput() if throughput is None else throughput
+    started, training = time.perf_counter() - throughput.wall_seconds, model.training
+    batches = (batch for _, job in jobs for batch in work.batches(job))
+    model.eval()
+    try:
+        with (
+            closing(load_windows(batches, work.window, model.backbone.minimum_samples, workers)) as loaded,
+            progress_bar() as bar,
+        ):
+            task = bar.add_task("scoring, seconds of audio", total=_seconds(work, [i for _, job in jobs for i in job]))
+            before = throughput.audio_seconds
+
+            def advance() -> None:
+                throughput.wall_seconds = time.perf_counter() - started
+                bar.update(task, completed=round(throughput.audio_seconds - before))
+
+            for number, job in jobs:
+                result = _score_job(model, number, islice(loaded, len(work.batches(job))), throughput, advance)
+                _require_finite(result, work.paths)
+                yield result
+    finally:
+        model.train(training)
+
+
+def _score_job(
+    model: SpeechModel, number: int, batches: Iterator[Loaded], throughput: Throughput, advance: Callable[[], None]
+) -> JobResult:
+    """Score the utterances of a job from all of its batches."""
+    sums: dict[int, torch.Tensor] = {}
+    windows: Counter[int] = Counter()
+    failed: dict[int, str] = {}
+    while (loaded := _wait_for(batches, throughput)) is not None:
+        failed |= loaded.failed
+        for batch in _split(loaded.batch):
+            for index, embedding in zip(batch.index.tolist(), _embed(model, batch, throughput), strict=True):
+                sums[index] = sums[index] + embedding if index in sums else embedding
+                windows[index] += 1
+        advance()
+    embeddings = {index: total / windows[index] for index, total in sums.items() if index not in failed}
+    return JobResult(number, _classify(model, embeddings), failed)
+
+
+def plan_jobs(samples: Sequence[float] | FloatArray, batch_size: int, window: int) -> list[list[int]]:
+    """Group utterances whose windows are of similar length, longest first, so that little is padded.
+
+    A job is one batch, or all the batches of one utterance too long for a single one: each of an utterance's windows is
+    in the same job. The jobs depend on nothing but the arguments.
+
+    Args:
+        samples: length of each utterance; those whose length is nan are left out.
+        batch_size: windows in a batch at most; fewer where they are long.
+        window: the longest a window may be, in samples.
+    """
+    known = [(index, cut(int(value), window)) for index, value in enumerate(samples) if not math.isnan(value)]
+    shapes = [(index, len(windows), windows[0][1]) for index, windows in known]
+    jobs: list[list[int]] = []
+    rows = longest = 0
+    for index, count, length in sorted(shapes, key=lambda shape: (-shape[2], shape[0])):
+        if not jobs or rows + count > rows_of(longest, batch_size):
+            jobs.append([])
+            rows, longest = 0, length
+        jobs[-1].append(index)
+        rows += count
+    return jobs
+
+
+def rows_of(longest: int, batch_size: int) -> int:
+    """Return how many windows of up to `longest` samples go into a batch."""
+    return max(1, min(batch_size, int(BATCH_SECONDS * SAMPLE_RATE_HZ) // max(1, longest)))
+
+
+def batches_of(
+    job: Sequence[int], paths: Sequence[Path], samples: Sequence[float] | FloatArray, batch_size: int, window: int
+) -> list[list[Window]]:
+    """Return the batches of a job's windows."""
+    pieces: list[Window] = []
+    for index in job:
+        windows = cut(int(samples[index]), window)
+        pieces += [Window(index, paths[index], start, size, len(windows) == 1) for start, size in windows]
+    rows = rows_of(max(piece.samples for piece in pieces), batch_size)
+    return [pieces[first : first + rows] for first in range(0, len(pieces), rows)]
+
+
+def _wait_for(batches: Iterator[Loaded], throughput: Throughput) -> Loaded | None:
+    asked = time.perf_counter()
+    loaded = next(batches, None)
+    throughput.waiting_seconds += time.perf_counter() - asked
+    return loaded
+
+
+def _split(batch: Batch | None) -> list[Batch]:
+    """Cut up a batch that came out longer than it was planned, as where a manifest's durations are wrong."""
+    if batch is None:
+        return []
+    return batch.split(-(-batch.wave.numel() // round(BATCH_SECONDS * SAMPLE_RATE_HZ)))
+
+
+@torch.inference_mode()
+def _embed(model: SpeechModel, batch: Batch, throughput: Throughput) -> torch.Tensor:
+    """Return the [B, E] embeddings of the windows of a batch."""
+    audio = batch.wave.numel() if batch.lengths is None else int(batch.lengths.sum())
+    throughput.audio_seconds += audio / SAMPLE_RATE_HZ
+    throughput.computed_seconds += batch.wave.numel() / SAMPLE_RATE_HZ
+    on_device = batch.to(next(model.parameters()).device)
+    return model.embed(on_device.wave, on_device.lengths)
+
+
+@torch.inference_mode()
+def _classify(model: SpeechModel, embeddings: Mapping[int, torch.Tensor]) -> dict[int, float]:
+    """Return the score of each utterance's embedding [E]."""
+    if not embeddings:
+        return {}
+    scores = model.classify(torch.stack(list(embeddings.values()))).float().cpu().tolist()
+    return dict(zip(embeddings, scores, strict=True))
+
+
+def _require_finite(result: JobResult, paths: Sequence[Path]) -> None:
+    for index, score in result.scores.items():
+        if not np.isfinite(score):
+            raise InputError(f"{paths[index]}: its score is not finite; has the training diverged?")
+
+
+def _seconds(work: Work, indices: Sequence[int]) -> int:
+    """Return how much audio utterances hold, in whole seconds, for the progress bar."""
+    return round(float(work.samples[list(indices)].sum()) / SAMPLE_RATE_HZ)

@@ -1,0 +1,186 @@
+"""Long recordings in windows: the rule, the batches they go into, and reading them piece by piece.
+
+The rule, the same in scoring, validation and detection: an utterance no longer than the window is taken whole. A longer
+one is cut into the fewest windows that are no longer than it, all of the same length (so none is shorter than half);
+neighbours share a sample or two at most. The utterance's embedding is the mean of its windows' embeddings; the
+classifier sees that mean. Time grows with the length of the audio, memory does not.
+"""
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from hybrid_pruning import processes
+from hybrid_pruning.audio import SAMPLE_RATE_HZ, audio_samples, read_audio
+from hybrid_pruning.batches import Batch, collate
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.processes import FloatArray
+from hybrid_pruning.terminal import progress_bar
+
+WINDOW_SECONDS = 30.0
+DOUBTFUL_SECONDS = 1.0
+"""A manifest may round its durations: one that comes this close to the window is read from the file's header."""
+TOLERANCE = SAMPLE_RATE_HZ // 100
+"""Samples that a window may lack at its end: resamplers and headers differ by a few."""
+HEADER_READERS, HEADERS_AT_ONCE = 16, 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A piece of an utterance.
+
+    Args:
+        index: place of the utterance among those that are scored.
+        path: its file.
+        start: first sample at 16 kHz.
+        samples: how many; roughly, where the utterance is taken whole.
+        whole: whether it is the utterance itself.
+    """
+
+    index: int
+    path: Path
+    start: int
+    samples: int
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of the windows of one batch.
+
+    Args:
+        batch: those that could be read; None where none could. Its index names each row's utterance.
+        failed: why the others could not, by utterance.
+    """
+
+    batch: Batch | None
+    failed: Mapping[int, str]
+
+
+def window_samples(window_seconds: float) -> int:
+    """Return a window's length in samples at 16 kHz."""
+    return round(window_seconds * SAMPLE_RATE_HZ)
+
+
+def cut(samples: int, window: int) -> list[tuple[int, int]]:
+    """Return (start, samples) of the windows of an utterance.
+
+    Args:
+        samples: its length.
+        window: the longest a window may be.
+    """
+    count = max(1, -(-samples // window))
+    length = -(-samples // count)
+    return [(place * (samples - length) // max(1, count - 1), length) for place in range(count)]
+
+
+def measure_lengths(
+    paths: Sequence[Path], seconds: Sequence[float] | None, window: int
+) -> tuple[FloatArray, dict[int, str]]:
+    """Find out how long recordings are, the processes of a job sharing the work.
+
+    Args:
+        paths: the files.
+        seconds: durations where known (nan where not): a file that is clearly no longer than a window is not opened.
+        window: the longest a window may be, in samples.
+
+    Returns:
+        [N] samples at 16 kHz, nan where the file cannot be opened, and why it cannot, by place.
+    """
+    known = np.full(len(paths), np.nan) if seconds is None else np.asarray(seconds, dtype=np.float64)
+    samples = np.round(known * SAMPLE_RATE_HZ)
+    samples[~(samples <= window - DOUBTFUL_SECONDS * SAMPLE_RATE_HZ)] = np.nan
+    unknown = np.flatnonzero(np.isnan(samples))
+    if not len(unknown):
+        return samples, {}
+    found, failed = _read_headers(paths, unknown[processes.rank() :: processes.count()].tolist())
+    samples = np.where(np.isnan(samples), processes.join_arrays(found), samples)
+    return samples, dict(processes.join_lists(list(failed.items())))
+
+
+def load_windows(batches: Iterable[Sequence[Window]], window: int, minimum: int, workers: int) -> Generator[Loaded]:
+    """Yield the batches, decoding in worker processes; a file that cannot be used takes nobody with it.
+
+    Args:
+        batches: the windows of each; asked for only as far ahead as the workers are.
+        window: the longest a window may be, in samples.
+        minimum: samples below which an utterance is repeated up to.
+        workers: processes that decode; 0 for none but this one.
+    """
+    loader = DataLoader(
+        _Windows(window, minimum),
+        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable will do
+        num_workers=workers,
+        collate_fn=_collate,
+    )
+    yield from loader
+
+
+class _Windows(Dataset[Any]):
+    """Windows, addressed by themselves: however many there are, worker processes keep none of them."""
+
+    def __init__(self, window: int, minimum: int) -> None:
+        self.window, self.minimum = window, minimum
+
+    def __getitem__(self, window: Window) -> tuple[torch.Tensor, int, int] | tuple[str, int]:
+        """Return (wave [S], 0, utterance), or why it cannot be read and the utterance."""
+        try:
+            wave = _read_whole(window, self.window) if window.whole else _read_piece(window)
+        except InputError as error:
+            return str(error), window.index
+        return torch.from_numpy(np.resize(wave, max(len(wave), self.minimum))), 0, window.index
+
+
+def _read_whole(window: Window, longest: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    wave = read_audio(window.path, 0, longest + TOLERANCE + 1)
+    if len(wave) > longest + TOLERANCE:
+        seconds = audio_samples(window.path) / SAMPLE_RATE_HZ
+        raise InputError(
+            f"{window.path}: lasts {seconds:.1f} s, but {window.samples / SAMPLE_RATE_HZ:.1f} s were expected; "
+            "correct the manifest's seconds, or put '-' there"
+        )
+    return wave
+
+
+def _read_piece(window: Window) -> np.ndarray[Any, np.dtype[np.float32]]:
+    wave = read_audio(window.path, window.start, window.samples)
+    if len(wave) < window.samples - TOLERANCE:
+        raise InputError(f"{window.path}: ends before its header says; it is cut off, or has changed meanwhile")
+    return wave
+
+
+def _collate(examples: Sequence[tuple[Any, ...]]) -> Loaded:
+    failed = {index: reason for reason, index in (example for example in examples if len(example) == 2)}
+    good = [example for example in examples if len(example) == 3 and example[2] not in failed]
+    batch = collate(good) if good else None
+    assert not isinstance(batch, InputError)
+    return Loaded(batch, failed)
+
+
+def _read_headers(paths: Sequence[Path], indices: Sequence[int]) -> tuple[FloatArray, dict[int, str]]:
+    """Return [N] samples, nan where not asked for or not to be had, and why not."""
+    found, failed = np.full(len(paths), np.nan), {}
+    with ThreadPoolExecutor(HEADER_READERS) as pool, progress_bar() as bar:
+        task = bar.add_task("reading lengths", total=len(indices))
+        for first in range(0, len(indices), HEADERS_AT_ONCE):
+            some = indices[first : first + HEADERS_AT_ONCE]
+            for index, length in zip(some, pool.map(_header_samples, [paths[index] for index in some]), strict=True):
+                if isinstance(length, InputError):
+                    failed[index] = str(length)
+                else:
+                    found[index] = length
+            bar.update(task, advance=len(some))
+    return found, failed
+
+
+def _header_samples(path: Path) -> int | InputError:
+    try:
+        return audio_samples(path)
+    except InputError as error:
+        return error
