@@ -4,8 +4,8 @@ For rehearsals of the whole way, from raw corpus to table, where the real corpus
 
     python studies/asvspoof5_in_small.py --train TRAIN.tsv --dev DEV.tsv --eval EVAL.tsv --out ROOT [--columns 6]
 
-Codecs come from `hybrid_pruning.augment.codec`. Encodec (C04, C07) is a network of its own and C11 a set of devices: what
-stands for them, and for codecs that this machine's ffmpeg lacks, is printed.
+Codecs are those of `hybrid_pruning.augment.codec`. Encodec (C04, C07) is a network of its own and C11 a set of devices:
+something else stands in their places. What stands for codecs that this machine's ffmpeg lacks is printed.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from hybrid_pruning.augment.codec import CODECS, Codec
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, read_audio
-from hybrid_pruning.augment.codec import CODECS, Codec
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import UNKNOWN, Label, Utterance, read_manifest
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for part in PARTS:
         clips = choose(read_manifest(getattr(options, part)), options.clips, options.seed)
         count = write_part(part, clips, options.out, options.columns, codecs)
-        print(f"{part}: {count} clips")  # noqa: T201
+        print(f"{part}: {count} clips")
 
 
 def load_codecs() -> dict[str, Codec]:
@@ -69,7 +69,7 @@ def load_codecs() -> dict[str, Codec]:
         try:
             found[condition] = Codec([name])
         except InputError as error:
-            print(f"{condition}: {STAND_IN} stands in for {name} ({error})")  # noqa: T201
+            print(f"{condition}: {STAND_IN} stands in for {name} ({error})")
             found[condition] = Codec([STAND_IN])
     return found
 
