@@ -60,7 +60,7 @@ def in_shards(folder: Path, write: Callable[[dict[str, torch.Tensor], Path], obj
 
 
 FORMS: dict[str, Callable[[Path], object]] = {
-    "full, as it is": lambda folder: None,
+    "full, as it is": lambda _: None,
     "full, model.*": lambda folder: rename(folder, "model.{}".format),
     "encoder.* alone": lambda folder: edit(
         folder, lambda w: [w.pop(name) for name in list(w) if name.startswith("decoder.")]

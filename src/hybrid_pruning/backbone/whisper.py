@@ -19,12 +19,12 @@ FAMILIES = ("whisper",)
 class WhisperBackbone(Backbone):
     """Whisper's encoder at the utterance's own length, where transformers' insists on 30 s.
 
-    An utterance longer than the positions the model has (1500 frames, 30 s) is cut into the fewest windows that fit,
-    all of one size but for a frame, so that none is a stump. The spectrogram is that of the whole utterance; each window
-    then starts at position 0 and sees itself alone, and the hidden states are joined in time.
+    Windows: an utterance longer than the positions the model has (1500 frames, 30 s) is cut into the fewest windows
+    that fit, all of one size but for a frame, so that none is a stump. The spectrogram is that of the whole utterance;
+    each window then starts at position 0 and sees itself alone, and the hidden states are joined in time.
 
-    The positions are no learnt parameters in transformers and stay frozen here; they and the final norm, which no
-    hidden state passes, count as parameters of the backbone, dense and shrunk.
+    Counting: transformers freezes the positions, so do we; they and the final norm, which no hidden state passes, are
+    parameters all the same, and count as such in the dense backbone and in the shrunk one.
 
     Args:
         model: transformers' WhisperEncoder, or a model that has one.
