@@ -7,20 +7,35 @@ from fnmatch import fnmatch
 
 import pytest
 import torch
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
+from transformers import (
+    HubertConfig,
+    HubertModel,
+    PreTrainedConfig,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+    WhisperConfig,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from hybrid_pruning.backbone import Backbone
+from hybrid_pruning.backbone import Backbone, wrap
 from hybrid_pruning.pruning import Gates
 
 FAMILIES = {
     "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
     "hubert": (HubertConfig, HubertModel),
     "wavlm": (WavLMConfig, WavLMModel),
+    "whisper": (WhisperConfig, WhisperEncoder),
 }
 STYLES = {
     "base": {"feat_extract_norm": "group", "conv_bias": False, "do_stable_layer_norm": False},
     "large": {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True},
 }
+ON_WAVEFORMS = [(family, style) for family in ("wav2vec2", "hubert", "wavlm") for style in STYLES]
+LARGE = [(family, style) for family, style in ON_WAVEFORMS if style == "large"]
+WHISPER = ("whisper", "only")
+KINDS = [*ON_WAVEFORMS, WHISPER]
 TINY = {
     "hidden_size": 32,
     "num_hidden_layers": 3,
@@ -36,6 +51,25 @@ TINY = {
 NO_DROPOUT = dict.fromkeys(
     ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "layerdrop"), 0.0
 )
+TINY_WHISPER = {
+    "num_mel_bins": 8,
+    "max_source_positions": 16,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 4,
+    "vocab_size": 9,
+    "max_target_positions": 4,
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0),
+    "begin_suppress_tokens": None,
+}
+WHISPERS_WORDS = {
+    "hidden_size": "d_model",
+    "num_hidden_layers": "encoder_layers",
+    "num_attention_heads": "encoder_attention_heads",
+    "intermediate_size": "encoder_ffn_dim",
+    "hidden_dropout": "dropout",
+    "layerdrop": "encoder_layerdrop",
+}
 LENGTHS = (4000, 2500, 3111)
 
 MakeModel = Callable[..., torch.nn.Module]
@@ -46,14 +80,19 @@ _largest: dict[str, dict[str, float]] = defaultdict(dict)
 torch.set_num_threads(1)  # these models are too small to share out
 
 
-@pytest.fixture(params=list(FAMILIES))
-def family(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=KINDS, ids="-".join)
+def kind(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
 
 
-@pytest.fixture(params=list(STYLES))
-def style(request: pytest.FixtureRequest) -> str:
-    return request.param
+@pytest.fixture
+def family(kind: tuple[str, str]) -> str:
+    return kind[0]
+
+
+@pytest.fixture
+def style(kind: tuple[str, str]) -> str:
+    return kind[1]
 
 
 @pytest.fixture
@@ -61,9 +100,9 @@ def make_model(family: str, style: str) -> MakeModel:
     """Build transformers' model; two calls give the same weights."""
 
     def make(**overrides: object) -> torch.nn.Module:
-        config, model = FAMILIES[family]
         torch.manual_seed(0)
-        return with_telling_weights(model(config(**{**TINY, **NO_DROPOUT, **STYLES[style], **overrides})).eval())
+        model = FAMILIES[family][1](make_config(family, style, **{**NO_DROPOUT, **overrides}))
+        return with_telling_weights(model.eval())
 
     return make
 
@@ -71,7 +110,7 @@ def make_model(family: str, style: str) -> MakeModel:
 @pytest.fixture
 def make_backbone(make_model: MakeModel) -> MakeBackbone:
     def make(normalize: bool = False, **overrides: object) -> Backbone:
-        return Backbone(make_model(**overrides), normalize).eval()
+        return wrap(make_model(**overrides), normalize).eval()
 
     return make
 
@@ -113,6 +152,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{name:16}{cells}")
 
 
+def make_config(family: str, style: str, **overrides: object) -> PreTrainedConfig:
+    """Return a tiny model's config; words that Whisper has others for, or none, are translated or left out."""
+    if family != "whisper":
+        return FAMILIES[family][0](**{**TINY, **STYLES[style], **overrides})
+    words = {name: value for name, value in {**TINY, **overrides}.items() if name not in TINY or name in WHISPERS_WORDS}
+    return WhisperConfig(**{**TINY_WHISPER, **{WHISPERS_WORDS.get(name, name): words[name] for name in words}})
+
+
 def with_telling_weights(model: torch.nn.Module) -> torch.nn.Module:
     """Fresh weights hide mistakes: biases are 0, norms are 1, and every sub-layer adds next to nothing."""
     with torch.no_grad():
@@ -132,6 +179,8 @@ def spread(gates: Gates, seed: int = 0) -> None:
     for gate in gates.values():
         gate.log_alpha.data.uniform_(-1.5, 0.5, generator=generator)
         gate.log_alpha.data += math.log(gate.slot.size)
+        while len(gate.kept()) < gate.slot.size:  # a few units may by chance all be low
+            gate.log_alpha.data += 0.1
 
 
 def shuffle(gates: Gates, seed: int) -> None:

@@ -9,8 +9,9 @@ import soundfile
 import torch
 import yaml
 from transformers import WavLMConfig, WavLMModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from conftest import NO_DROPOUT, STYLES, TINY
+from conftest import NO_DROPOUT, STYLES, TINY, WHISPER, make_config
 from hybrid_pruning.config import Config, check_config
 from hybrid_pruning.manifest import Label, Utterance, write_manifest
 
@@ -57,6 +58,13 @@ def write_wavlm(folder: Path, **overrides: Any) -> Path:
     torch.manual_seed(0)
     model = WavLMModel(WavLMConfig(**{**TINY, **NO_DROPOUT, **STYLES["base"], **overrides}))
     model.save_pretrained(folder)
+    return folder
+
+
+def write_whisper(folder: Path, **overrides: Any) -> Path:
+    """Write a tiny random encoder of Whisper's as transformers does and return its folder."""
+    torch.manual_seed(0)
+    WhisperEncoder(make_config(*WHISPER, **overrides)).save_pretrained(folder)
     return folder
 
 

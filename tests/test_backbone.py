@@ -1,19 +1,24 @@
-"""Backbones against transformers, padded batches against single utterances, and what loading refuses."""
+"""Backbones against transformers, and padded batches against single utterances."""
 
-import json
-import pickle
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel, Wav2Vec2FeatureExtractor
+from transformers import Wav2Vec2FeatureExtractor
 
-from conftest import FAMILIES, LENGTHS, STYLES, TINY, MakeBackbone, MakeModel, relative_error, shuffle
+from conftest import (
+    LARGE,
+    LENGTHS,
+    ON_WAVEFORMS,
+    WHISPER,
+    MakeBackbone,
+    MakeModel,
+    relative_error,
+    shuffle,
+)
 from hybrid_pruning import pruning
-from hybrid_pruning.backbone import Backbone, Hidden, _group_norm, load_config, load_transformers, skeleton
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.backbone import Backbone, Hidden
+from hybrid_pruning.backbone.wav2vec2 import group_norm
 
 Record = Callable[[str, float], float]
 
@@ -24,7 +29,8 @@ MIXED_STYLES = {
     "post-norm": {"do_stable_layer_norm": False},
     "odd positions": {"num_conv_pos_embeddings": 15},
 }
-ANY_FAMILY = pytest.mark.parametrize(("family", "style"), [("wavlm", "base"), ("wav2vec2", "large")])
+ANY_FAMILY = pytest.mark.parametrize(("family", "style"), [("wavlm", "base"), ("wav2vec2", "large"), WHISPER])
+ON_WAVEFORMS_ONLY = pytest.mark.parametrize(("family", "style"), ON_WAVEFORMS, ids="-".join)
 
 
 @torch.no_grad()
@@ -66,6 +72,7 @@ def gradient_error(expected: dict[str, torch.Tensor], found: dict[str, torch.Ten
     )
 
 
+@ON_WAVEFORMS_ONLY
 @pytest.mark.parametrize("changes", MIXED_STYLES.values(), ids=MIXED_STYLES.keys())
 def test_equal_to_transformers(
     changes: dict[str, object], make_model: MakeModel, make_backbone: MakeBackbone, wave: torch.Tensor, record: Record
@@ -80,7 +87,7 @@ def test_equal_to_transformers(
 
 
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # of transformers' WavLM
-@pytest.mark.parametrize("style", ["large"])
+@pytest.mark.parametrize(("family", "style"), LARGE, ids="-".join)
 @pytest.mark.parametrize("changes", [{}, {"do_stable_layer_norm": False}], ids=["pre-norm", "post-norm"])
 def test_equal_to_transformers_padded(
     changes: dict[str, object],
@@ -206,7 +213,7 @@ def test_every_trained_parameter_gets_a_gradient(backbone: Backbone, wave: torch
     loss_over_valid_frames(backbone(wave)).backward()
     assert [name for name, p in backbone.named_parameters() if p.requires_grad != (p.grad is not None)] == []
     frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
-    assert "masked_spec_embed" in frozen
+    assert "encoder.embed_positions.weight" in frozen or "masked_spec_embed" in frozen
     assert ("encoder.layer_norm.weight" in frozen) == backbone.pre_norm
 
 
@@ -241,7 +248,7 @@ def test_group_norm_over_an_utterance_does_not_overflow() -> None:
     norm = torch.nn.GroupNorm(4, 4)
     norm.weight.data.uniform_(0.5, 2)
     loud = 200 * torch.randn(1, 4, 8000)
-    found = _group_norm(loud.half(), norm, torch.tensor([8000]))
+    found = group_norm(loud.half(), norm, torch.tensor([8000]))
     assert torch.allclose(found.float(), norm(loud), atol=0.01)
 
 
@@ -261,140 +268,3 @@ def test_utterances_shorter_than_a_frame_are_refused(backbone: Backbone) -> None
         backbone(torch.randn(2, short))
     with pytest.raises(ValueError, match=f"{short} samples; one frame needs {short + 1}"):
         backbone(torch.randn(2, 4000), torch.tensor([4000, short]))
-
-
-# --- loading ---
-
-
-@pytest.fixture
-def folder(make_model: MakeModel, tmp_path: Path) -> Path:
-    make_model().save_pretrained(tmp_path)
-    return tmp_path
-
-
-def edit_weights(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    weights = load_file(folder / "model.safetensors")
-    edit(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def test_load(folder: Path, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor) -> None:
-    loaded = load_transformers(folder).eval()
-    assert list(loaded.state_dict()) == list(backbone.state_dict())
-    assert torch.equal(loaded(wave, lengths).frames, backbone(wave, lengths).frames)
-    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
-    assert torch.equal(load_transformers(str(folder)).eval()(wave).frames, backbone(wave).frames)
-
-
-def test_load_random_takes_the_architecture_alone(folder: Path, backbone: Backbone) -> None:
-    (folder / "model.safetensors").unlink()
-    (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": True}))
-    fresh = load_transformers(folder, random=True)
-    shapes = {name: value.shape for name, value in backbone.state_dict().items()}
-    assert {name: value.shape for name, value in fresh.state_dict().items()} == shapes
-    assert fresh.normalize
-
-
-@pytest.mark.parametrize("do_normalize", [True, False, None])
-def test_load_honours_the_preprocessor(do_normalize: bool | None, folder: Path) -> None:
-    if do_normalize is not None:
-        (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": do_normalize}))
-    assert load_transformers(folder).normalize is bool(do_normalize)
-
-
-@ANY_FAMILY
-@pytest.mark.parametrize("content", ["{", "[]", ""])
-def test_load_refuses_a_broken_preprocessor(content: str, folder: Path) -> None:
-    (folder / "preprocessor_config.json").write_text(content)
-    with pytest.raises(InputError, match="preprocessor_config"):
-        load_transformers(folder)
-
-
-@pytest.mark.parametrize(
-    "lost", ["encoder.layers.1.attention.k_proj.weight", "feature_extractor.conv_layers.0.conv.weight"]
-)
-def test_load_refuses_missing_weights(lost: str, folder: Path) -> None:
-    edit_weights(folder, lambda weights: weights.pop(lost))
-    with pytest.raises(InputError, match=rf"{folder}: 1 weights are missing .*'{lost}'"):
-        load_transformers(folder)
-
-
-@ANY_FAMILY
-def test_load_allows_the_missing_mask_embedding(folder: Path) -> None:
-    edit_weights(folder, lambda weights: weights.pop("masked_spec_embed"))
-    load_transformers(folder)
-
-
-@ANY_FAMILY
-def test_load_refuses_weights_of_another_size(folder: Path) -> None:
-    key = "encoder.layers.0.feed_forward.output_dense.bias"
-    edit_weights(folder, lambda weights: weights.update({key: torch.zeros(7)}))
-    with pytest.raises(InputError, match=r"output_dense\.bias|size"):
-        load_transformers(folder)
-
-
-@ANY_FAMILY
-def test_load_takes_a_checkpoint_with_heads_of_its_own(folder: Path, backbone: Backbone, wave: torch.Tensor) -> None:
-    edit_weights(folder, lambda weights: weights.update({"lm_head.weight": torch.zeros(7, 32)}))
-    assert torch.equal(load_transformers(folder).eval()(wave).frames, backbone(wave).frames)
-
-
-@ANY_FAMILY
-@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"PK\x03\x04"], ids=["empty", "zeros", "zip"])
-def test_load_refuses_corrupt_weights(content: bytes, folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(InputError, match=f"{folder}.*cannot be loaded"):
-        load_transformers(folder)
-
-
-@ANY_FAMILY
-def test_load_refuses_truncated_weights(folder: Path) -> None:
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(InputError, match=f"{folder}.*cannot be loaded"):
-        load_transformers(folder)
-
-
-@ANY_FAMILY
-@pytest.mark.parametrize("content", [b"garbage", pickle.dumps({"weight": print}, protocol=2)], ids=["garbage", "code"])
-def test_load_refuses_pickles_that_are_no_weights(content: bytes, folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(content)
-    with pytest.raises(InputError, match=f"{folder}.*cannot be loaded"):
-        load_transformers(folder)
-
-
-@ANY_FAMILY
-def test_load_refuses_a_folder_without_weights(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=f"{folder}.*cannot be loaded"):
-        load_transformers(folder)
-
-
-@pytest.mark.parametrize("content", [None, "{", "{}", '{"model_type": "nonesuch"}'])
-def test_load_refuses_a_folder_without_a_config(content: str | None, tmp_path: Path) -> None:
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    for load in (load_config, load_transformers):
-        with pytest.raises(InputError, match=f"{tmp_path}"):
-            load(tmp_path)
-
-
-def test_other_model_types_are_refused(tmp_path: Path) -> None:
-    config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
-    model = BertModel(config)
-    model.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="model type 'bert'; supported are wav2vec2, hubert, wavlm"):
-        load_transformers(tmp_path)
-    with pytest.raises(InputError, match="model type 'bert'"):
-        Backbone(model)
-
-
-def test_skeleton_from_a_dictionary(family: str, style: str) -> None:
-    config = FAMILIES[family][0](**{**TINY, **STYLES[style]})
-    dense = skeleton(config, normalize=True)
-    again = skeleton(json.loads(json.dumps(dense.config.to_diff_dict())), normalize=True)
-    shapes = [{name: value.shape for name, value in each.state_dict().items()} for each in (dense, again)]
-    assert shapes[0] == shapes[1]
-    assert again.normalize
-    again.load_state_dict(dense.state_dict(), strict=True)

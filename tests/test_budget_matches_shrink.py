@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import MakeBackbone, close, shuffle, spread
+from conftest import STYLES, WHISPER, MakeBackbone, close, shuffle, spread
 from hybrid_pruning import pruning
 from hybrid_pruning.backbone import Backbone
 from hybrid_pruning.pruning import Gates, PlanError
@@ -60,13 +60,15 @@ def test_unit_alone(unit: str, backbone: Backbone) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "changes"),
+    ("family", "style", "changes"),
     [
-        ("wav2vec2", {"conv_bias": True}),
-        ("wavlm", {"do_stable_layer_norm": True}),
-        ("hubert", {"feat_proj_layer_norm": False}),
-        ("hubert", {"conv_pos_batch_norm": True}),
-        ("wav2vec2", {"num_conv_pos_embeddings": 15}),
+        *(("wav2vec2", style, {"conv_bias": True}) for style in STYLES),
+        *(("wavlm", style, {"do_stable_layer_norm": True}) for style in STYLES),
+        *(("hubert", style, {"feat_proj_layer_norm": False}) for style in STYLES),
+        *(("hubert", style, {"conv_pos_batch_norm": True}) for style in STYLES),
+        *(("wav2vec2", style, {"num_conv_pos_embeddings": 15}) for style in STYLES),
+        *((*WHISPER, {"max_source_positions": positions}) for positions in (1, 3, 4, 9)),
+        (*WHISPER, {"num_mel_bins": 128}),
     ],
 )
 def test_variant(changes: dict[str, object], make_backbone: MakeBackbone) -> None:
@@ -188,5 +190,5 @@ def test_gates_of_another_model_are_refused(backbone: Backbone, make_backbone: M
 
 def test_an_utterance_shorter_than_a_frame_is_refused(backbone: Backbone) -> None:
     with pytest.raises(PlanError, match="shorter than one frame"):
-        pruning.attach(backbone, seconds=0.001)
-    pruning.attach(backbone, seconds=0.01)
+        pruning.attach(backbone, seconds=(backbone.minimum_samples - 1) / 16_000)
+    pruning.attach(backbone, seconds=backbone.minimum_samples / 16_000)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conftest import MakeBackbone, shuffle
+from conftest import ON_WAVEFORMS, WHISPER, MakeBackbone, shuffle
 from hybrid_pruning import pruning
 from hybrid_pruning.backbone import Backbone
 
@@ -14,10 +14,19 @@ def moved(backbone: Backbone, wave: torch.Tensor, before: torch.Tensor) -> float
     return float((backbone(wave).frames - before).abs().max())
 
 
+VARIANTS = [
+    *(
+        (*kind, changes)
+        for kind in ON_WAVEFORMS
+        for changes in ({}, {"conv_bias": True}, {"do_stable_layer_norm": True})
+    ),
+    (*WHISPER, {}),
+    (*WHISPER, {"max_source_positions": 2}),
+]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "changes", [{}, {"conv_bias": True}, {"do_stable_layer_norm": True}], ids=["as it is", "conv bias", "pre-norm"]
-)
+@pytest.mark.parametrize(("family", "style", "changes"), VARIANTS)
 def test_slots_and_units(changes: dict[str, object], make_backbone: MakeBackbone, wave: torch.Tensor) -> None:
     backbone, wave = make_backbone(**changes), wave[:1, :1000]
     gates = pruning.attach(backbone)

@@ -96,7 +96,8 @@ def test_conv_always_keeps_a_channel(backbone: Backbone) -> None:
     close(gates, "*")
     smallest = gates.kept(target=gates.accounting.maximum("params"))
     for kept in (gates.kept(), smallest):
-        assert {name: len(units) for name, units in kept.items() if units} == {f"conv.{i}": 1 for i in range(4)}
+        survivors = {name: len(units) for name, units in kept.items() if units}
+        assert survivors == {name: 1 for name in gates if name.startswith("conv.")}
 
 
 @ANY_FAMILY

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import STYLES, TINY, close, shuffle
+from conftest import TINY, close, make_config, shuffle
 from hybrid_pruning import SpeechModel, inspection, pruning
 from hybrid_pruning.backbone import Backbone, skeleton
 from hybrid_pruning.config import HeadConfig
@@ -21,7 +21,7 @@ RECIPE = {
 
 def tiny(family: str = "wavlm", style: str = "base") -> Backbone:
     torch.manual_seed(0)
-    return skeleton({"model_type": family, **TINY, **STYLES[style]}, False).eval()
+    return skeleton(make_config(family, style), False).eval()
 
 
 def pruned(backbone: Backbone, units: tuple[str, ...] = pruning.UNITS, *closed: str) -> SpeechModel:
@@ -51,7 +51,8 @@ def test_counts_are_those_of_the_weights(family: str, style: str, units: tuple[s
     dense = sum(parameter.numel() for parameter in tiny(family, style).parameters())
     assert left.budget.params == sum(parameter.numel() for parameter in model.backbone.parameters())
     assert left.budget.dense_params == dense
-    assert left.kept["conv.0"] == model.backbone.feature_extractor.conv_layers[0].conv.weight.shape[0]
+    first = next(module for module in model.backbone.modules() if isinstance(module, torch.nn.Conv1d))
+    assert left.kept["conv.0"] == first.weight.shape[0]
     assert set(left.kept) == set(left.sizes)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from conftest import MakeBackbone, close, relative_error, shuffle, spread
+from conftest import STYLES, WHISPER, MakeBackbone, close, relative_error, shuffle, spread
 from hybrid_pruning import pruning
 from hybrid_pruning.backbone import Backbone
 from hybrid_pruning.pruning import Gates, PlanError
@@ -39,7 +39,7 @@ CASES = {
     "everything closed": (("*",), ()),
 }
 
-# name -> (families it is about, what differs from the style's own config)
+# name -> (families it is about, what differs from each style's own config)
 VARIANTS = {
     "conv bias": (("wav2vec2", "hubert", "wavlm"), {"conv_bias": True}),
     "no conv bias": (("wav2vec2", "hubert", "wavlm"), {"conv_bias": False}),
@@ -47,11 +47,14 @@ VARIANTS = {
     "post-norm": (("wav2vec2", "hubert", "wavlm"), {"do_stable_layer_norm": False}),
     "no projection norm": (("hubert",), {"feat_proj_layer_norm": False}),
     "batch norm of positions": (("hubert",), {"conv_pos_batch_norm": True}),
+    "windows": (("whisper",), {"max_source_positions": 5}),
+    "128 mel bins": (("whisper",), {"num_mel_bins": 128}),
 }
 VARIANT_TABLE = [
-    pytest.param(family, changes, id=f"{family}-{name}")
+    pytest.param(family, style, changes, id="-".join((family, style, name)))
     for name, (families, changes) in VARIANTS.items()
     for family in families
+    for style in (WHISPER[1:] if family == "whisper" else STYLES)
 ]
 
 
@@ -98,7 +101,7 @@ def test_random_masks(seed: int, backbone: Backbone, wave: torch.Tensor, lengths
     assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
 
 
-@pytest.mark.parametrize(("family", "changes"), VARIANT_TABLE)
+@pytest.mark.parametrize(("family", "style", "changes"), VARIANT_TABLE)
 @pytest.mark.parametrize("closed", [(), ("attlayer.0", "interm.1"), ("*",)], ids=["random", "layers", "everything"])
 def test_variant(
     changes: dict[str, object],
@@ -122,7 +125,8 @@ def test_pinned_units(
 ) -> None:
     gates = pruning.attach(backbone)
     shuffle(gates, seed=1)
-    gates["conv.3"].log_alpha.data.add_(4).clamp_(min=-2)  # see test_nothing_is_approximated
+    last_conv = [name for name in gates if name.startswith("conv.")][-1]
+    gates[last_conv].log_alpha.data.add_(4).clamp_(min=-2)  # see test_nothing_is_approximated
     own = gates.kept()
     kept = gates.kept(target=target)
     gates.pin(kept)
@@ -151,12 +155,12 @@ def test_nothing_is_approximated(
 def test_units_given_to_shrink_are_those_it_keeps(backbone: Backbone, wave: torch.Tensor) -> None:
     gates = pruning.attach(backbone)
     shuffle(gates, seed=2)
-    kept = {**gates.plan.all_units(), "interm.1": (3, 17), "conv.2": (5,)}
+    kept = {**gates.plan.all_units(), "interm.1": (3, 17), "conv.0": (5,)}
     small = pruning.shrink(backbone, gates, kept)
     gates.pin(kept)
     with torch.no_grad():
         assert relative_error(backbone(wave).frames, small(wave).frames) <= TOLERANCE
-    assert small.encoder.layers[1].feed_forward.intermediate_dense.out_features == 2
+    assert sum(p.numel() for p in small.parameters()) == pruning.budget(backbone, gates, kept).params
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
@@ -224,10 +228,10 @@ def test_copies_of_the_shrunk_model_train(backbone: Backbone, wave: torch.Tensor
 
     hidden = small(wave, lengths)
     hidden.frames[:, 0, : int(hidden.lengths[0])].square().sum().backward()
-    silent = {name for name, p in small.named_parameters() if p.requires_grad and p.grad is None}
-    assert silent <= (norms_before_what_is_closed(small) if small.pre_norm else set())
+    assert {name for name, p in small.named_parameters() if p.requires_grad and p.grad is None} == set()
     frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
-    assert {name for name, p in small.named_parameters() if not p.requires_grad} == frozen
+    also = norms_before_what_is_closed(small) if small.pre_norm else set()
+    assert {name for name, p in small.named_parameters() if not p.requires_grad} == frozen | also
     torch.optim.SGD([p for p in small.parameters() if p.requires_grad], lr=1e-3).step()
     assert torch.isfinite(small(wave, lengths).frames).all()
 
@@ -236,28 +240,45 @@ def norms_before_what_is_closed(small: Backbone) -> set[str]:
     """What no output depends on: in pre-norm models, the norm whose sub-layer ignores its input."""
     found = set()
     for index, layer in enumerate(small.encoder.layers):
-        for part, norm in (("attention", "layer_norm"), ("feed_forward", "final_layer_norm")):
-            if isinstance(getattr(layer, part), Closed):
-                found |= {f"encoder.layers.{index}.{norm}.{name}" for name in ("weight", "bias")}
+        for parts, norms in (
+            (("attention", "self_attn"), ("layer_norm", "self_attn_layer_norm")),
+            (("feed_forward", "fc2"), ("final_layer_norm", "final_layer_norm")),
+        ):
+            for part, norm in zip(parts, norms, strict=True):
+                if isinstance(getattr(layer, part, None), Closed):
+                    found |= {f"encoder.layers.{index}.{norm}.{name}" for name in ("weight", "bias")}
     return found
 
 
 @pytest.mark.parametrize(
+    "closed",
+    [(), ("head.*",), ("attlayer.*",), ("interm.*",), ("ffnlayer.*",), ("attlayer.1", "interm.2"), ("*",)],
+    ids=" ".join,
+)
+def test_whatever_still_trains_gets_a_gradient(closed: tuple[str, ...], backbone: Backbone, wave: torch.Tensor) -> None:
+    """So that DDP needs no search for parameters that were not used."""
+    gates = pruning.attach(backbone)
+    spread(gates)
+    close(gates, *closed)
+    small = pruning.shrink(backbone, gates).train()
+    small(wave[:1, :1000]).frames.square().sum().backward()
+    assert {name for name, p in small.named_parameters() if p.requires_grad != (p.grad is not None)} == set()
+
+
+@pytest.mark.parametrize(
     ("closed", "left"),
-    [
-        (("attlayer.1", "ffnlayer.1"), set()),
-        (("*.1",), set()),
-        (("head.1", "interm.1"), {"attention.bias", "feed_forward.bias"}),
-    ],
+    [(("attlayer.1", "ffnlayer.1"), 0), (("*.1",), 0), (("head.1", "interm.1"), 2)],
     ids=["layers", "layers and units", "units"],
 )
-def test_a_closed_layer_is_its_norms(closed: tuple[str, ...], left: set[str], backbone: Backbone) -> None:
+def test_a_closed_layer_is_its_norms(closed: tuple[str, ...], left: int, backbone: Backbone) -> None:
     gates = pruning.attach(backbone)
     spread(gates)
     close(gates, *closed)
     layer = pruning.shrink(backbone, gates).encoder.layers[1]
     assert not any(isinstance(module, torch.nn.Linear) for module in layer.modules())
-    assert {name for name, _ in layer.named_parameters() if "norm" not in name} == left
+    biases = {name for name, _ in layer.named_parameters() if "norm" not in name}
+    assert len(biases) == left
+    assert biases <= {"attention.bias", "feed_forward.bias", "self_attn.bias", "fc2.bias"}
 
 
 def test_the_module_sizes_say_what_the_tensors_are(backbone: Backbone) -> None:
@@ -292,7 +313,7 @@ def test_a_shrunk_model_is_not_shrunk_again(
     [
         ({"head.0": (1, 0)}, "ascending"),
         ({"head.0": (0, 4)}, "below 4"),
-        ({"conv.1": ()}, "at least 1"),
+        ({"conv.0": ()}, "at least 1"),
         ({"head.9": (0,)}, "head.9"),
     ],
 )

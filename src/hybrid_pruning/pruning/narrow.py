@@ -46,9 +46,9 @@ class Closed(nn.Module):
         super().__init__()
         self.bias, self.outputs = bias, outputs
 
-    def forward(self, x: torch.Tensor, **_: object) -> torch.Tensor | tuple[torch.Tensor | None, ...]:
-        """Return what broadcasts onto the residual stream: [D], or a zero."""
-        y = x.new_zeros(()) if self.bias is None else self.bias
+    def forward(self, hidden_states: torch.Tensor, **_: object) -> torch.Tensor | tuple[torch.Tensor | None, ...]:
+        """Return what broadcasts onto the residual stream: [D], or a zero; the argument's name is transformers'."""
+        y = hidden_states.new_zeros(()) if self.bias is None else self.bias
         return y if self.outputs == 1 else (y, *[None] * (self.outputs - 1))
 
 

@@ -1,0 +1,9 @@
+"""Pretrained encoders behind one call: a padded batch of waveforms in, all hidden states out.
+
+Wraps transformers' wav2vec 2.0 (XLS-R), HuBERT, WavLM and Whisper's encoder; the only place that knows model types.
+"""
+
+from .base import Backbone, Hidden
+from .loading import FAMILIES, load_config, load_transformers, skeleton, wrap
+
+__all__ = ["FAMILIES", "Backbone", "Hidden", "load_config", "load_transformers", "skeleton", "wrap"]

@@ -1,0 +1,118 @@
+"""What every backbone promises, and what they have in common."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+NORMALIZE_EPS = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """All hidden states of a batch.
+
+    Args:
+        frames: [L, B, T, D], one every 20 ms; first the encoder's input, last the last layer's output (without the
+            final norm of pre-norm models). What lies beyond an utterance's length is undefined.
+        lengths: [B] frames of each utterance, or None where all have T.
+    """
+
+    frames: torch.Tensor
+    lengths: torch.Tensor | None
+
+
+class Backbone(nn.Module):
+    """An encoder whose padded batches give every utterance what it gets alone; `wrap` makes one.
+
+    Args:
+        config: transformers' config of the model.
+        normalize: whether to bring each waveform to zero mean and unit variance first, as the checkpoint was trained.
+
+    Attributes:
+        encoder: transformers' encoder, whose layers are run one by one.
+        pre_norm: whether the layers' norms stand in front of their sub-layers.
+        gradient_checkpointing: whether layers are computed again in the backward pass, to save memory.
+    """
+
+    encoder: Any
+    pre_norm: bool
+
+    def __init__(self, config: Any, normalize: bool = False) -> None:
+        super().__init__()
+        self.config: Any = config
+        self.normalize = normalize
+        self.gradient_checkpointing = False
+
+    @property
+    def width(self) -> int:
+        """D, the width of the hidden states."""
+        return int(self.config.hidden_size)
+
+    @property
+    def depth(self) -> int:
+        """L, the number of hidden states: one more than there are layers."""
+        return len(self.encoder.layers) + 1
+
+    @property
+    def minimum_samples(self) -> int:
+        """The shortest waveform that gives one frame, in samples at 16 kHz."""
+        raise NotImplementedError
+
+    def forward(self, wave: torch.Tensor, lengths: torch.Tensor | None = None) -> Hidden:
+        """Encode a batch.
+
+        Args:
+            wave: [B, S] float32 at 16 kHz; whatever stands beyond an utterance's length is ignored.
+            lengths: [B] samples of each utterance, or None where all have S.
+
+        Raises:
+            ValueError: an utterance too short for one frame.
+        """
+        if not torch.compiler.is_compiling():  # which cannot look into lengths
+            shortest = wave.shape[-1] if lengths is None else min(wave.shape[-1], int(lengths.min()))
+            if shortest < self.minimum_samples:
+                raise ValueError(f"a wave of {shortest} samples; one frame needs {self.minimum_samples}: pad it")
+        if lengths is not None:  # times 0 would not do: padding may hold inf or nan, and gradients flow through it
+            wave = wave.masked_fill(~mask_of(lengths, wave.shape[-1]), 0.0)
+        if self.normalize:
+            wave = normalized(wave, lengths)
+        return self._encode(wave, lengths)
+
+    def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
+        """Return the hidden states of wave [B, S], which is 0 beyond each of lengths [B]."""
+        raise NotImplementedError
+
+    def _run_layers(self, x: Any, **context: Any) -> torch.Tensor:
+        """Return the encoder's input [B, T, D] and the output of every layer, which gets `context`: [L, B, T, D]."""
+        states: list[Any] = [x]
+        for layer in self.encoder.layers:
+            if self.gradient_checkpointing and self.training:
+                x = checkpoint(layer, x, use_reentrant=False, **context)
+            else:
+                x = layer(x, **context)
+            x = x[0] if isinstance(x, tuple) else x  # WavLM's layers hand the position bias on
+            states.append(x)
+        return torch.stack(states)
+
+    def _freeze(self, *prefixes: str) -> None:
+        """Freeze what no hidden state depends on, so that optimisers and DDP do not wait for its gradient."""
+        for name, parameter in self.named_parameters():
+            if name.startswith(prefixes):
+                parameter.requires_grad_(False)
+
+
+def mask_of(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """[B] lengths -> [B, size] bool, True within."""
+    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
+
+
+def normalized(wave: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    """Bring each [S] waveform to zero mean and unit variance over its own samples."""
+    if lengths is None:
+        lengths = torch.full((len(wave),), wave.shape[-1], device=wave.device)
+    mask, count = mask_of(lengths, wave.shape[-1]), lengths.unsqueeze(1)
+    wave = (wave - (wave * mask).sum(-1, keepdim=True) / count) * mask
+    return wave * torch.rsqrt(wave.square().sum(-1, keepdim=True) / count + NORMALIZE_EPS)

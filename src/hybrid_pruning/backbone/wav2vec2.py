@@ -1,0 +1,87 @@
+"""wav2vec 2.0 (XLS-R), HuBERT and WavLM: a stack of convolutions on the waveform, then transformer layers."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from hybrid_pruning.pruning.narrow import GatedRelativeAttention, RelativePositionBias
+
+from .base import Backbone, Hidden, mask_of
+
+FAMILIES = ("wav2vec2", "hubert", "wavlm")
+
+
+class Wav2Vec2Backbone(Backbone):
+    """One of the three families that wav2vec 2.0 began.
+
+    Args:
+        model: transformers' Wav2Vec2Model, HubertModel or WavLMModel; its modules are taken over under their names.
+        normalize: whether to bring each waveform to zero mean and unit variance first, as the checkpoint was trained.
+    """
+
+    def __init__(self, model: Any, normalize: bool = False) -> None:
+        super().__init__(model.config, normalize)
+        self.feature_extractor: Any = model.feature_extractor
+        self.feature_projection: Any = model.feature_projection
+        self.encoder = model.encoder
+        if hasattr(model, "masked_spec_embed"):
+            self.masked_spec_embed = model.masked_spec_embed
+        self.pre_norm = bool(getattr(self.config, "do_stable_layer_norm", False))
+        if self.config.model_type == "wavlm":
+            _replace_wavlm_attention(self.encoder, self.config.max_bucket_distance)
+        self._freeze("masked_spec_embed", *(["encoder.layer_norm."] if self.pre_norm else []))
+
+    @property
+    def minimum_samples(self) -> int:
+        """The shortest waveform that gives one frame, in samples at 16 kHz."""
+        samples = 1
+        for kernel, stride in zip(reversed(self.config.conv_kernel), reversed(self.config.conv_stride), strict=True):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
+        x, lengths = self._convolve(wave.unsqueeze(1), lengths)
+        projected: Any = self.feature_projection(x.transpose(1, 2))
+        x = projected[0] if isinstance(projected, tuple) else projected  # HuBERT returns the tensor alone
+        mask = None if lengths is None else mask_of(lengths, x.shape[1])
+        if mask is not None:
+            x = x.masked_fill(~mask.unsqueeze(-1), 0.0)  # the positional convolution looks across the end
+        x = x + self.encoder.pos_conv_embed(x)
+        if not self.pre_norm:
+            x = self.encoder.layer_norm(x)
+        x = self.encoder.dropout(x)
+        context: dict[str, Any] = {"attention_mask": None if mask is None else mask[:, None, None, :]}
+        if hasattr(self.encoder, "position_bias"):
+            context["position_bias"] = self.encoder.position_bias(x.shape[1])
+        return Hidden(self._run_layers(x, **context), lengths)
+
+    def _convolve(self, x: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        for layer, kernel, stride in zip(
+            self.feature_extractor.conv_layers, self.config.conv_kernel, self.config.conv_stride, strict=True
+        ):
+            if lengths is not None:
+                lengths = torch.div(lengths - kernel, stride, rounding_mode="floor") + 1
+            if isinstance(getattr(layer, "layer_norm", None), nn.GroupNorm) and lengths is not None:
+                x = layer.activation(group_norm(layer.conv(x), layer.layer_norm, lengths))
+            else:
+                x = layer(x)
+        return x, lengths
+
+
+def group_norm(x: torch.Tensor, norm: nn.GroupNorm, lengths: torch.Tensor) -> torch.Tensor:
+    """Normalise [B, C, T] channel by channel over each utterance's own frames, so that padding changes nothing."""
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # sums over an utterance overflow under autocast
+    mask = mask_of(lengths, x.shape[-1]).unsqueeze(1)
+    count = lengths[:, None, None].to(x.dtype)
+    mean = (x * mask).sum(-1, keepdim=True) / count
+    x = x - mean
+    variance = (x.square() * mask).sum(-1, keepdim=True) / count
+    return x * torch.rsqrt(variance + norm.eps) * norm.weight[:, None] + norm.bias[:, None]
+
+
+def _replace_wavlm_attention(encoder: Any, max_distance: int) -> None:
+    """Give every layer our attention, and the encoder the position bias that layer 0 used to compute."""
+    encoder.position_bias = RelativePositionBias(encoder.layers[0].attention.rel_attn_embed, max_distance)
+    for layer in encoder.layers:
+        layer.attention = GatedRelativeAttention(layer.attention)
