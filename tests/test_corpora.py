@@ -306,6 +306,12 @@ def test_the_first_ten_of_the_missing_are_named(put: Put, tmp_path: Path):
         prepare("asvspoof5", root, tmp_path / "out")
 
 
+def test_what_is_missing_may_stand_once_too(put: Put, tmp_path: Path):
+    root = put({"ASVspoof5.train.tsv": "T_1 T_0 F - - - - - bonafide -\nT_1 T_0 F - - - - - bonafide -\n"})
+    with pytest.raises(InputError, match=r"train.tsv:2: 'T_0.flac' already stands in line 1"):
+        prepare("asvspoof5", root, tmp_path / "out", allow_missing=True)
+
+
 def test_a_part_without_audio_has_no_manifest(put: Put, tmp_path: Path):
     root = put_sample(put, "asvspoof5")
     (root / "flac_E_eval" / "E_0009538969.flac").unlink()

@@ -80,12 +80,15 @@ def test_what_is_known_is_not_read_again(manifest: Path, opened: list[str]):
 def test_a_changed_file_is_read_again(manifest: Path, opened: list[str]):
     add_durations(manifest)
     opened.clear()
-    soundfile.write(manifest.parent / "b.flac", noise(4_000), 16_000)  # another size
-    status = (manifest.parent / "c.wav").stat()
-    os.utime(manifest.parent / "c.wav", ns=(status.st_atime_ns, status.st_mtime_ns + 1))  # another time
+    soundfile.write(manifest.parent / "a.wav", noise(4_000), 16_000)  # another size
+    status = (manifest.parent / "b.flac").stat()
+    os.utime(manifest.parent / "b.flac", ns=(status.st_atime_ns, status.st_mtime_ns + 1))  # another time
     add_durations(manifest)
-    assert sorted(opened) == ["b.flac", "c.wav"]
-    assert seconds(manifest) == [0.5, 0.25, 1.5]
+    assert sorted(opened) == ["a.wav", "b.flac"]
+    assert seconds(manifest) == [0.25, 1.0, 1.5]
+    opened.clear()
+    add_durations(manifest)
+    assert opened == [], "what was read anew is remembered anew"
 
 
 @pytest.mark.parametrize(

@@ -70,5 +70,5 @@ def _mirrored(wave: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         return F.pad(wave, (EDGE, EDGE), mode="reflect")
     steps = torch.arange(1, EDGE + 1, device=wave.device)
     last = lengths[:, None] - 1
-    padded = torch.cat([wave[:, 1 : EDGE + 1].flip(1), wave, wave.new_zeros(len(wave), EDGE)], dim=1)
+    padded = torch.cat([wave[:, 1 : EDGE + 1].flip(1), wave, wave.new_zeros(wave.shape[0], EDGE)], dim=1)
     return padded.scatter(1, EDGE + last + steps, wave.gather(1, last - steps))
