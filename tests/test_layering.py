@@ -26,7 +26,8 @@ ORDER = [
         "evaluation",
     ),
     *("calibration", "audio", "augment", "batches", "pruning", "backbone", "head", "artifact", "model", "objective"),
-    *("scoring", "checkpoint", "runlog", "checks", "trainer", "export", "benchmark", "inspection", "report"),
+    *("scoring", "validation", "trainset", "checkpoint", "runlog", "skipped", "optimizers", "checks", "trainer"),
+    *("export", "benchmark", "inspection", "report"),
     *("quickstart", "pipeline", "cli"),
 ]
 MAY_IMPORT_THE_ROOT = {"cli", "benchmark", "quickstart"}

@@ -1,5 +1,6 @@
 """Writing files so that nobody ever sees half of one."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,22 +10,26 @@ from typing import IO, Any
 
 from hybrid_pruning.errors import InputError
 
+TEMPORARY = ".tmp"
+REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+"""What a disk answers that takes no more; other errors inside a block are not the file's."""
+
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` that takes its place when the block ends well, and vanishes otherwise.
 
     Raises:
-        InputError: the folder cannot be made or written to, or `path` is a folder itself.
+        InputError: the folder cannot be made or written to, the disk is full, or `path` is a folder itself.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise cannot_write(path, error) from error
     temporary = Path(name)
     try:
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
@@ -36,9 +41,23 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        raise
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        raise cannot_write(path, refusal) from error
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """Return what to tell the user about a file that the system would not write."""
+    return InputError(f"{path}: cannot be written ({error.strerror}); make room there, or choose another place")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half-written in a folder."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
 
 
 def require_new_folder(path: str | Path) -> Path:
@@ -53,3 +72,10 @@ def require_new_folder(path: str | Path) -> Path:
     if path.is_dir() and any(path.iterdir()):
         raise InputError(f"{path}: is not empty; give a new folder, or remove it first")
     return path
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """The disk's answer that an error is or covers: torch.save raises one of its own over it."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in REFUSALS):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,23 +1,46 @@
 """The processes of one job, as torchrun starts them: which one this is, and joining what each of them found."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
+
+from hybrid_pruning.terminal import console
 
 Item = TypeVar("Item")
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
+_store: Any = None
+"""What the processes have in common as long as torchrun lives, whichever of them fails."""
+
 
 def start() -> None:
-    """Join the other processes where torchrun started several; a process alone, or joined already, goes on."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+    """Join the other processes where torchrun started several; a process alone, or joined already, goes on.
+
+    Only the main process keeps its console.
+    """
+    global _store
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    if not distributed.is_initialized():
+        backend = "gloo"
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            backend = "nccl"
+        _store, here, size = next(rendezvous("env://"))
+        distributed.init_process_group(backend, store=_store, rank=here, world_size=size)
+    console.quiet = not is_main()
+
+
+def stop() -> None:
+    """Leave the other processes, once all have come here."""
+    if distributed.is_initialized():
+        wait()
+        distributed.destroy_process_group()
 
 
 def count() -> int:
@@ -41,6 +64,47 @@ def wait() -> None:
         distributed.barrier()
 
 
+def from_main(action: Callable[[], Item]) -> Item:
+    """Return, to every process, what an action returns that the main one alone takes; it travels pickled."""
+    if count() == 1:
+        return action()
+    found: list[Any] = [action() if is_main() else None]
+    distributed.broadcast_object_list(found)
+    result: Item = found[0]
+    return result
+
+
+def fail(code: int) -> tuple[bool, int]:
+    """Tell the other processes that this one ends with an error, and return whether it was the first of them.
+
+    A process that fails takes the others with it: they lose their connection to it. Those that come here after the
+    first know that it has said why.
+
+    Args:
+        code: the exit code this process is about to end with.
+
+    Returns:
+        Whether it was the first, and the first one's exit code, which the job ends with.
+    """
+    if _store is None:  # before they have met, all fail alike
+        return os.environ.get("RANK", "0") == "0", code
+    try:
+        first, _, found = _store.compare_set("hybrid_pruning/failure", "", f"{rank()}:{code}").decode().partition(":")
+    except RuntimeError:  # whoever kept the store is gone, and nobody can tell who was first
+        return True, code
+    return int(first) == rank(), int(found)
+
+
+def average(values: Sequence[float]) -> list[float]:
+    """Return the mean over the processes of each value."""
+    if count() == 1:
+        return list(values)
+    total = torch.tensor(values, dtype=torch.float64, device=_device())
+    distributed.all_reduce(total)
+    means: list[float] = (total / count()).tolist()
+    return means
+
+
 def join_lists(items: Sequence[Item]) -> list[Item]:
     """Return the items of all processes, rank after rank, to every one of them."""
     if count() == 1:
@@ -58,8 +122,12 @@ def join_arrays(values: FloatArray) -> FloatArray:
     if count() == 1:
         return values
     held = np.isfinite(values)
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    total = torch.from_numpy(np.stack([np.where(held, values, 0.0), held.astype(np.float64)])).to(device)
+    total = torch.from_numpy(np.stack([np.where(held, values, 0.0), held.astype(np.float64)])).to(_device())
     distributed.all_reduce(total)
     summed, holders = total.cpu().numpy()
     return np.where(holders == 1, summed, np.nan)
+
+
+def _device() -> str:
+    """Where tensors have to lie to be exchanged."""
+    return "cuda" if distributed.get_backend() == "nccl" else "cpu"

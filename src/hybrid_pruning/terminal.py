@@ -18,6 +18,6 @@ def progress_bar(*columns: str) -> Progress:
         TimeRemainingColumn(),
         *(TextColumn(column) for column in columns),
         console=console,
-        disable=not console.is_terminal,
+        disable=console.quiet or not console.is_terminal,
         transient=True,
     )

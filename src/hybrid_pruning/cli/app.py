@@ -1,4 +1,4 @@
-"""The program itself: one line and exit code 2 for a user's mistake, whatever verb it happened in."""
+"""The program itself: one line and exit code 2 for a user's mistake, whatever verb and process it happened in."""
 
 import os
 import sys
@@ -36,6 +36,10 @@ def main() -> None:
     """Run the command line; expected errors are one line on standard error."""
     try:
         status = app(standalone_mode=False)  # None, or 130 after Ctrl-C
+        if _several():
+            from hybrid_pruning import processes
+
+            processes.stop()
     except Exception as error:
         status = _explain(error)
     sys.exit(status)
@@ -49,13 +53,28 @@ def _explain(error: Exception) -> int:
     # typer brings a click of its own, or takes the installed one: known by what its errors can do
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if isinstance(error, InputError) or name == "PlanError" or hasattr(error, "format_message"):
-        typer.echo(f"hybrid-pruning: {' '.join(message.split())}", err=True)
-        return 2
+        return _tell(f"hybrid-pruning: {' '.join(message.split())}", 2)
     if os.environ.get("HYBRID_PRUNING_DEBUG"):
         raise error
-    typer.echo(
+    return _tell(
         f"hybrid-pruning: a fault of ours: {name}: {' '.join(message.split())[:500]} "
         "(set HYBRID_PRUNING_DEBUG=1 to see where)",
-        err=True,
+        1,
     )
-    return 1
+
+
+def _tell(line: str, code: int) -> int:
+    """Print why the program ends and return its exit code; of several processes only the first to fail speaks."""
+    first = True
+    if _several():
+        from hybrid_pruning import processes
+
+        first, code = processes.fail(code)
+    if first:
+        typer.echo(line, err=True)
+    return code
+
+
+def _several() -> bool:
+    """Whether torchrun started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
