@@ -1,8 +1,9 @@
 """Tiny random backbones of every family and style, and the largest error each of them showed."""
 
 import math
+import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 
 import pytest
@@ -54,6 +55,14 @@ def family(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=list(STYLES))
 def style(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> Iterator[None]:
+    """Let every test choose its own precision; accelerate keeps one for the whole process."""
+    yield
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 
 import json
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from hybrid_pruning.board import Board
 from hybrid_pruning.files import atomic_write, cannot_write
 from hybrid_pruning.terminal import console
 
@@ -51,21 +49,20 @@ class RunLog:
                 os.truncate(self.path, size)
             raise cannot_write(self.path, error) from error
         self.lines += 1
-        self._show(lambda board: [board.add_scalar(tag, value, step) for tag, value in _numbers(record)])
-
-    def show_gates(self, step: int, opened: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Draw, in TensorBoard alone, the histogram of how likely the units of each kind are open."""
-        self._show(lambda board: [board.add_histogram(f"gates/{unit}", p, step) for unit, p in opened.items()])
+        self._show(step, record)
 
     def close(self) -> None:
-        """Write what TensorBoard still holds back."""
-        self._show(lambda board: board.close())
+        """Let go of the files."""
+        if self._board is not None:
+            self._board.close()
 
-    def _show(self, draw: Callable[[Any], object]) -> None:
+    def _show(self, step: int, record: Mapping[str, Any]) -> None:
         if self._board is None:
             return
         try:
-            draw(self._board)
+            self._board.add_scalars(step, dict(_numbers(record)))
+            for unit, counts in record.get("gates", {}).items():
+                self._board.add_histogram(step, f"gates/{unit}", counts)
         except OSError as error:
             raise cannot_write(self.path.parent / TENSORBOARD, error) from error
 
@@ -77,16 +74,14 @@ class RunLog:
             handle.writelines(kept)
 
 
-def _open_board(folder: Path, purge_step: int) -> Any:
-    """Return TensorBoard's writer, which hides what it has from `purge_step` on; None where it is not installed."""
+def _open_board(folder: Path, purge_step: int) -> Board | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what its own imports complain of is nothing the user can mend
-            from torch.utils.tensorboard import SummaryWriter
+        return Board(folder, purge_step)
     except ImportError:
         console.print(f"log: {LOG} alone; for TensorBoard beside it: pip install 'hybrid-pruning[tensorboard]'")
         return None
-    return SummaryWriter(str(folder), purge_step=purge_step)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def _numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

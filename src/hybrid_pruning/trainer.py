@@ -68,7 +68,10 @@ def train(config: Config, run: str | Path, resume: bool = False) -> Path:
     if not (resume and trainer.resume()):
         processes.from_main(lambda: _write_run(run, config, architecture))
         trainer.start_log()
-    trainer.fit()
+    try:
+        trainer.fit()
+    finally:
+        trainer.close()
     return run
 
 
@@ -169,7 +172,15 @@ class Trainer:
                 self.epoch += 1
                 self._validate()
                 self._save()
-        self._finish()
+        if self.skipped:
+            self._log(self.skipped.record())
+            console.print(self.skipped.explain(), soft_wrap=True, markup=False)
+        processes.wait()  # nobody leaves before all is written
+
+    def close(self) -> None:
+        """Let go of the log's files."""
+        if self.log is not None:
+            self.log.close()
 
     def _step(self, batch: Batch) -> dict[str, Any] | None:
         """Take one optimiser step; return its record where it is one to log."""
@@ -274,20 +285,10 @@ class Trainer:
         found = validate(self.objective, self.devset, self._target(), self.config)
         self._log({"epoch": self.epoch, **found.record()})
         if self.log is not None:
-            self.log.show_gates(self.step, found.opened)
             write_scores(self.run / SCORES, self.devset, found.scores)
         size = f", {found.figures['sparsity']:.1%} of the parameters removed" if found.opened else ""
         epochs = self.config.training.epochs
         console.print(f"epoch {self.epoch}/{epochs}: dev EER {found.figures['eer']:.2%}{size}")
-
-    def _finish(self) -> None:
-        """Report what was skipped, and let nobody leave before all is written."""
-        if self.skipped:
-            self._log(self.skipped.record())
-            console.print(self.skipped.explain(), soft_wrap=True, markup=False)
-        if self.log is not None:
-            self.log.close()
-        processes.wait()
 
     def _open_log(self, lines: int) -> None:
         if processes.is_main():
