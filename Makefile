@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test soak lint bench clean
 
 quickstart: $(STAMP)          ## the main job on real speech, from download to table
 	$(BIN)/hybrid-pruning quickstart
 
 test: $(STAMP)                ## the whole test suite
 	$(BIN)/python -m pytest
+
+soak: $(STAMP)                ## a training killed twenty times at random points, compared with one left alone
+	$(BIN)/python -m pytest -m soak -s
 
 lint: $(STAMP)                ## style and types
 	$(BIN)/ruff check .

@@ -27,12 +27,14 @@ class Batch:
         lengths: [B] samples of each utterance, or None where all have S.
         target: [B] class of each utterance.
         index: [B] place of each utterance in its manifest.
+        skipped: a one-line message for each file that could not be read and was replaced by another.
     """
 
     wave: torch.Tensor
     lengths: torch.Tensor | None
     target: torch.Tensor
     index: torch.Tensor
+    skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""

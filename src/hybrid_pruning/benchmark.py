@@ -29,10 +29,11 @@ from hybrid_pruning.batches import Batch
 from hybrid_pruning.config import check_config
 from hybrid_pruning.memory import keep_freed_memory
 from hybrid_pruning.model import Classes, SpeechModel
-from hybrid_pruning.objective import Objective
+from hybrid_pruning.objective import Objective, build_objective
+from hybrid_pruning.optimizers import Optimizers
 from hybrid_pruning.pruning import Budget, Gates, attach, shrink
 from hybrid_pruning.terminal import console
-from hybrid_pruning.trainer import LABELS, build_objective, network_optimizer, pruning_optimizer
+from hybrid_pruning.trainset import LABELS
 
 GOAL = 1.05
 """Gated over dense training step that the project holds itself to."""
@@ -171,9 +172,9 @@ def training_step(scale: Scale, gated: bool) -> Task:
     config = check_config(_recipe(scale, gated), "benchmark")
     model = SpeechModel.build(skeleton(dict(scale.config), False), config.head, Classes(LABELS, (1, 1)))
     objective = build_objective(config, model).train()
-    optimizers: list[Any] = [network_optimizer(model, config.training), pruning_optimizer(objective, lr=5e-2)]
+    optimizers = Optimizers(objective, config.training, config.pruning.initial_reg_lr)
     batch = _noise_batch(scale)
-    return lambda: _take_step(objective, [optimizer for optimizer in optimizers if optimizer is not None], batch)
+    return lambda: _take_step(objective, optimizers, batch)
 
 
 def shrunk(backbone: Backbone, target_sparsity: float, seed: int = 0) -> tuple[Backbone, Budget]:
@@ -281,18 +282,11 @@ def _noise_batch(scale: Scale) -> Batch:
     return Batch(wave, None, index % len(LABELS), index)
 
 
-def _take_step(objective: Objective, optimizers: Sequence[torch.optim.Optimizer], batch: Batch) -> None:
+def _take_step(objective: Objective, optimizers: Optimizers, batch: Batch) -> None:
     """What Trainer does between two batches, on one process and without the log."""
-    losses = objective(batch, TRAINING_TARGET)
-    losses.total.backward()
-    nn.utils.clip_grad_norm_([parameter for parameter in objective.model.parameters() if parameter.requires_grad], 3.0)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad()
-    if objective.lagrangian is not None:
-        objective.lagrangian.project()
-        with torch.no_grad():
-            objective.expected_sparsity()  # the progress bar shows it
+    objective(batch, TRAINING_TARGET).total.backward()
+    optimizers.clip()
+    optimizers.step()
 
 
 @torch.no_grad()

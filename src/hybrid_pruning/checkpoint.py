@@ -1,7 +1,12 @@
-"""The checkpoints of a run: written whole or not at all, the last epochs' kept, averaged on request."""
+"""The checkpoints of a run: written whole or not at all, the last of each kind kept, averaged on request.
+
+Two kinds: `epoch-0003.pt` after each epoch, and `step-00001500.pt` every so many steps. An export averages the epochs':
+those that are kept are the averaging window.
+"""
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,56 +14,85 @@ from typing import Any
 import torch
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import atomic_write, remove_leftovers
+from hybrid_pruning.terminal import console
 
 FOLDER = "checkpoints"
-WITHIN = "within-epoch.pt"
-"""The one checkpoint from the middle of an epoch, replaced by the next and removed by the epoch's own."""
+EPOCH, STEP = "epoch", "step"
+DIGITS = {EPOCH: 4, STEP: 8}
+
+
+class DamagedError(InputError):
+    """A checkpoint that is there and can be read, but is not whole."""
 
 
 def save_epoch(run: Path, epoch: int, state: Mapping[str, Any], keep: int) -> None:
-    """Write the state after an epoch and remove all but the last `keep` epochs'."""
-    _save(run / FOLDER / f"epoch-{epoch:04d}.pt", state)
-    for old in (*list_checkpoints(run)[:-keep], run / FOLDER / WITHIN):
-        old.unlink(missing_ok=True)
-
-
-def save_within_epoch(run: Path, state: Mapping[str, Any]) -> None:
-    """Write the state in the middle of an epoch."""
-    _save(run / FOLDER / WITHIN, state)
-
-
-def latest_state(run: Path) -> dict[str, Any] | None:
-    """Return the state a run has come furthest with, or None where it has no checkpoint.
+    """Write the state after an epoch and remove all but the last `keep` epochs'.
 
     Raises:
-        InputError: a checkpoint is damaged.
+        InputError: it cannot be written; what was there before is as it was.
     """
-    paths = [path for path in (*list_checkpoints(run)[-1:], run / FOLDER / WITHIN) if path.exists()]
-    return max(map(read_checkpoint, paths), key=lambda state: int(state["step"]), default=None)
+    _save(run, EPOCH, epoch, state, keep)
 
 
-def list_checkpoints(run: Path) -> list[Path]:
-    """Return the checkpoints of a run's epochs, oldest first."""
-    return sorted(path for path in (run / FOLDER).glob("*.pt") if re.fullmatch(r"epoch-\d+\.pt", path.name))
+def save_step(run: Path, step: int, state: Mapping[str, Any], keep: int) -> None:
+    """Write the state within an epoch and remove all but the last `keep` of these.
+
+    Raises:
+        InputError: it cannot be written; what was there before is as it was.
+    """
+    _save(run, STEP, step, state, keep)
+
+
+def find_latest(run: Path) -> Path | None:
+    """Return the checkpoint a run has come furthest with, or None where it has none; damaged ones are set aside.
+
+    Raises:
+        InputError: all are damaged, or one cannot be read at all.
+    """
+    remove_leftovers(run / FOLDER)
+    damaged: list[Path] = []
+    found = [_newest_whole(list_checkpoints(run, kind), damaged) for kind in (EPOCH, STEP)]
+    whole = sorted((state["step"], state["epoch"], path) for path, state in filter(None, found))
+    if damaged and not whole:
+        raise InputError(f"{run / FOLDER}: all checkpoints are damaged; remove them to start from the beginning")
+    for path in damaged:
+        path.rename(path.with_suffix(".damaged"))
+        console.print(f"{path}: is damaged and set aside; going on from {whole[-1][-1].name}", soft_wrap=True)
+    return whole[-1][-1] if whole else None
+
+
+def list_checkpoints(run: Path, kind: str = EPOCH) -> list[Path]:
+    """Return a run's checkpoints of one kind, oldest first."""
+    paths = (run / FOLDER).glob(f"{kind}-*.pt")
+    return sorted(path for path in paths if re.fullmatch(rf"{kind}-\d+\.pt", path.name))
 
 
 def trained_epochs(run: Path) -> int:
     """Return after how many epochs a run's last checkpoint was written; 0 where there is none."""
     checkpoints = list_checkpoints(run)
-    return int(checkpoints[-1].stem.removeprefix("epoch-")) if checkpoints else 0
+    return int(checkpoints[-1].stem.removeprefix(f"{EPOCH}-")) if checkpoints else 0
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint without executing anything in it.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: it cannot be read.
+        DamagedError: it is not whole.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch itself never compares the checksums it writes
+            broken = archive.testzip()
+        if broken is not None:
+            raise zipfile.BadZipFile(broken)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: cannot be read as a checkpoint; remove it to fall back on the one before") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise DamagedError(
+            f"{path}: cannot be read as a checkpoint; remove it to fall back on the one before"
+        ) from error
     return state
 
 
@@ -78,9 +112,23 @@ def average_objectives(run: Path, count: int) -> dict[str, Any]:
     return {name: _mean([state[name] for state in states]) for name in states[-1]}
 
 
-def _save(path: Path, state: Mapping[str, Any]) -> None:
-    with atomic_write(path, "wb") as handle:
+def _save(run: Path, kind: str, number: int, state: Mapping[str, Any], keep: int) -> None:
+    with atomic_write(run / FOLDER / f"{kind}-{number:0{DIGITS[kind]}d}.pt", "wb") as handle:
         torch.save(dict(state), handle)
+    for old in list_checkpoints(run, kind)[:-keep]:
+        old.unlink(missing_ok=True)
+
+
+def _newest_whole(paths: list[Path], damaged: list[Path]) -> tuple[Path, dict[str, Any]] | None:
+    """Return the last of the checkpoints that is whole, with its position, and note the damaged ones after it."""
+    for path in reversed(paths):
+        try:
+            state = read_checkpoint(path)
+        except DamagedError:
+            damaged.append(path)
+            continue
+        return path, {name: state[name] for name in ("step", "epoch")}
+    return None
 
 
 def _mean(values: list[Any]) -> Any:

@@ -37,6 +37,9 @@ class DataConfig(Section):
     eval: dict[str, Path] = Field({}, description="further manifests that `run` scores and evaluates, by name")
     crop_seconds: Positive = Field(3.0, description="length of a training example; shorter utterances are repeated")
     workers: int = Field(2, ge=0, description="processes that decode audio")
+    skip_limit: Fraction = Field(
+        0.01, description="fraction of the training files that may be unreadable and are replaced; one always may"
+    )
 
 
 class BackboneConfig(Section):
@@ -70,7 +73,7 @@ class TrainingConfig(Section):
     clip_norm: Positive = Field(3.0, description="largest gradient norm of the network; pruning is not clipped")
     mixed_precision: Literal["no", "bf16"] = Field("no", description="of the network; gates stay in float32")
     checkpoint_steps: int = Field(1000, ge=1, description="steps between two checkpoints within an epoch")
-    keep_checkpoints: int = Field(3, ge=1, description="the last epochs whose checkpoints stay on disk")
+    keep_checkpoints: int = Field(3, ge=1, description="checkpoints that stay: so many epochs', so many within epochs")
     log_every: int = Field(10, ge=1, description="steps between two lines of log.jsonl")
 
 

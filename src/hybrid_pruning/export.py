@@ -6,10 +6,10 @@ from hybrid_pruning.checkpoint import average_objectives, list_checkpoints, trai
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import require_new_folder
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.objective import Objective
+from hybrid_pruning.objective import Objective, build_objective
 from hybrid_pruning.pruning import shape_of, shrink
 from hybrid_pruning.terminal import console
-from hybrid_pruning.trainer import CONFIG, build_objective, read_run
+from hybrid_pruning.trainer import CONFIG, read_run
 
 TOLERANCE = 0.005
 """How far an export may be from its target without a word."""

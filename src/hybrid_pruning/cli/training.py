@@ -43,13 +43,16 @@ def train(
 
     Example: hybrid-pruning train recipes/asvspoof5/base.yaml --out runs/hp70 --set pruning.target_sparsity=0.7
     """
+    from hybrid_pruning import processes
     from hybrid_pruning.config import load_config
     from hybrid_pruning.memory import keep_freed_memory
     from hybrid_pruning.trainer import train as run_training
 
+    processes.start()
     keep_freed_memory()
     run_training(load_config(recipe, set_ or []), out, resume)
-    typer.echo(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
+    if processes.is_main():
+        typer.echo(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
 
 
 @app.command()

@@ -1,0 +1,95 @@
+"""What is trained on, and in which order: a function of (seed, epoch), shared out to all processes."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hybrid_pruning import processes
+from hybrid_pruning.audio import SAMPLE_RATE_HZ, audio_samples
+from hybrid_pruning.batches import Batch, Crops, by_recording, load_batches
+from hybrid_pruning.config import Config
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.manifest import Label, Utterance, read_manifest
+
+LABELS = (Label.SPOOF, Label.BONAFIDE)
+"""The classes, in the order of the logits."""
+
+
+class TrainSet:
+    """Training examples in batches, this process's share of each.
+
+    Args:
+        utterances: what to crop examples from.
+        config: the recipe.
+
+    Raises:
+        InputError: fewer utterances than processes.
+    """
+
+    def __init__(self, utterances: Sequence[Utterance], config: Config) -> None:
+        self.utterances, self.config = utterances, config
+        targets = [LABELS.index(utterance.label) for utterance in utterances]
+        samples = round(config.data.crop_seconds * SAMPLE_RATE_HZ)
+        self.crops = Crops(utterances, targets, samples, config.seed)
+        if len(utterances) < processes.count():
+            raise InputError(
+                f"{config.data.train}: {len(utterances)} utterances cannot be shared out to "
+                f"{processes.count()} processes; start fewer"
+            )
+        self.batches_per_epoch = len(self.addresses(0))
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def batches(self, epoch: int, done: int = 0) -> Iterator[Batch]:
+        """Yield an epoch's batches but the first `done`.
+
+        Raises:
+            InputError: a file that cannot be used.
+        """
+        return load_batches(self.crops, self.addresses(epoch)[done:], self.config.data.workers)
+
+    def addresses(self, epoch: int) -> list[list[tuple[int, int]]]:
+        """Return the (epoch, index) pairs of this process's share of each batch; an incomplete last one is left out."""
+        ranks, rank = processes.count(), processes.rank()
+        groups = by_recording(self.utterances)
+        shuffled = np.random.default_rng((self.config.seed, epoch)).permutation(len(groups))
+        order = [index for group in shuffled for index in groups[group]]
+        size = min(self.config.training.batch_size, len(order) // ranks) * ranks  # everyone's share is as large
+        starts = range(0, len(order) - size + 1, size)
+        return [[(epoch, index) for index in order[start : start + size][rank::ranks]] for start in starts]
+
+    def padding(self, batch: Batch) -> float:
+        """Return the fraction of a batch's samples that only fill up clips which are too short."""
+        crop = batch.wave.shape[1]
+        speech = sum(min(_samples(self.utterances[index], crop), crop) for index in batch.index.tolist())
+        return 1 - speech / batch.wave.numel()
+
+
+def read_set(path: Path) -> list[Utterance]:
+    """Return the utterances of a manifest.
+
+    Raises:
+        InputError: it cannot be used, lacks a class, or names a file that does not exist.
+    """
+    utterances = read_manifest(path)
+    found = {utterance.label for utterance in utterances}
+    for label in LABELS:
+        if label not in found:
+            raise InputError(f"{path}: no utterance is labelled '{label}'; both classes are needed")
+    missing = next((u for u in utterances if not u.path.exists()), None)
+    if missing is not None:
+        raise InputError(f"{path}: '{missing.utt_id}': {missing.path} does not exist; check the path column")
+    return utterances
+
+
+def _samples(utterance: Utterance, otherwise: int) -> int:
+    """A clip's own length, from its manifest or else its header; `otherwise` where neither tells."""
+    if not math.isnan(utterance.seconds):
+        return round(utterance.seconds * SAMPLE_RATE_HZ)
+    try:
+        return audio_samples(utterance.path)
+    except InputError:
+        return otherwise

@@ -1,0 +1,154 @@
+"""Training runs of the tests: started in processes of their own, killed, read back and compared."""
+
+import json
+import multiprocessing
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hybrid_pruning.checkpoint import EPOCH, FOLDER, STEP, list_checkpoints, read_checkpoint
+from hybrid_pruning.files import TEMPORARY
+
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(
+    [
+        "hybrid_pruning.cli",
+        "hybrid_pruning.trainer",
+        "torch._dynamo",  # the optimisers import it
+        "tensorboard.compat.proto.event_pb2",
+        "transformers.models.wavlm.modeling_wavlm",
+    ]
+)
+"""Imports once what every command needs, and forks off processes that a test may kill."""
+
+Start = Callable[[Sequence[str]], BaseProcess]
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Return the log without what depends on the machine's mood."""
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if "per_second" not in key} for record in records]
+
+
+def read_steps(folder: Path) -> list[dict[str, Any]]:
+    return [record for record in read_log(folder) if "loss" in record]
+
+
+def final_state(folder: Path) -> dict[str, Any]:
+    return read_checkpoint(list_checkpoints(folder)[-1])
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    assert read_log(found) == read_log(expected)
+    assert_same(final_state(found), final_state(expected))
+
+
+def assert_same(found: Any, expected: Any, place: str = "state") -> None:
+    """Compare nested states bit for bit."""
+    assert type(found) is type(expected), place
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), place
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected), place
+        for key, value in expected.items():
+            assert_same(found[key], value, f"{place}.{key}")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), place
+        for index, value in enumerate(expected):
+            assert_same(found[index], value, f"{place}.{index}")
+    else:
+        assert found == expected, place
+
+
+def command(arguments: Sequence[str], output: Path, environment: dict[str, str] | None = None) -> BaseProcess:
+    """Start a command in a process of its own, which writes what it prints to a file."""
+    process = FORKSERVER.Process(target=_run_command, args=(list(arguments), str(output), environment or {}))
+    process.start()
+    return process
+
+
+def ranks(arguments: Sequence[str], folder: Path, count: int = 2) -> list[BaseProcess]:
+    """Start a command as torchrun does, in several processes that know of each other; rank 3 prints to rank3.txt."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        command(
+            arguments,
+            folder / f"rank{rank}.txt",
+            {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(count)
+    ]
+
+
+def finish(*processes: BaseProcess, seconds: float = 120) -> list[int | None]:
+    """Wait for processes and return their exit codes; one that hangs is killed and has -9."""
+    until = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, until - time.monotonic()))
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+            process.join()
+    return [process.exitcode for process in processes]
+
+
+def kill_at_random(start: Start, run: Path, chance: random.Random, steps: int) -> str:
+    """Start a training that is given `run` and kill it at a random point; return where that was, in words.
+
+    Two kills of three fall anywhere within the given number of steps, one falls into the writing of a checkpoint.
+
+    Args:
+        start: starts the training with further arguments.
+        run: its folder; an unfinished run there is resumed.
+        chance: where randomness comes from.
+        steps: how far it may come at most.
+    """
+    log, old = run / "log.jsonl", set(_half_written(run))
+    before = log.stat().st_ino if log.exists() else None
+    process = start(["--resume"] if (run / "config.yaml").exists() else [])
+    writing, wanted = chance.random() < 1 / 3, chance.randint(0, steps)
+    while process.is_alive() and not (log.exists() and log.stat().st_ino != before):
+        time.sleep(0.001)
+    first = len(log.read_text().splitlines()) if log.exists() else 0
+    while process.is_alive():
+        if set(_half_written(run)) - old if writing else len(log.read_text().splitlines()) >= first + wanted:
+            break
+        time.sleep(0.0005)
+    if not writing:
+        time.sleep(chance.random() * 0.05)
+    process.kill()
+    process.join()
+    assert process.exitcode == -9, f"ended by itself with {process.exitcode}"
+    half = ", a half-written file is left" if set(_half_written(run)) - old else ""
+    kept = [path.name for kind in (EPOCH, STEP) for path in list_checkpoints(run, kind)[-1:]]
+    where = "writing a checkpoint" if writing else f"after {len(log.read_text().splitlines()) - first} records"
+    return f"{where}{half}; newest checkpoints: {', '.join(kept) or 'none'}"
+
+
+def _half_written(run: Path) -> list[Path]:
+    return list((run / FOLDER).glob(f".*{TEMPORARY}"))
+
+
+def _run_command(arguments: list[str], output: str, environment: dict[str, str]) -> None:
+    """What happens in the new process."""
+    os.environ.update(environment)
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # as in a command line on Linux: workers die with their parent
+    sys.argv = ["hybrid-pruning", *arguments]
+    from hybrid_pruning.cli import main
+
+    main()

@@ -1,0 +1,85 @@
+"""Every parameter has one optimiser, one group and the learning rate it was promised."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from corpus import configure, write_world
+from hybrid_pruning.config import TrainingConfig
+from hybrid_pruning.model import Classes, SpeechModel, load_backbone
+from hybrid_pruning.objective import Objective, build_objective
+from hybrid_pruning.optimizers import Optimizers, learning_rate_factor
+
+Recipe = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+def build(recipe: Recipe, **changes: Any) -> tuple[Objective, Optimizers]:
+    config = configure(recipe, **changes)
+    model = SpeechModel.build(
+        load_backbone(config.backbone.source), config.head, Classes(("spoof", "bonafide"), (1, 1))
+    )
+    objective = build_objective(config, model).train()
+    return objective, Optimizers(objective, config.training, config.pruning.initial_reg_lr)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 0.25), (1, 0.5 * 0.1 ** (1 / 10)), (3, 0.1 ** (3 / 10)), (10, 0.1)],
+)
+def test_learning_rates_warm_up_and_decay(step: int, expected: float):
+    training = TrainingConfig(lr=1e-3, final_lr=1e-4)
+    assert learning_rate_factor(training, step, total_steps=11, warmup_steps=4) == pytest.approx(expected)
+
+
+def test_every_parameter_has_one_group_and_weight_decay_is_for_matrices(recipe: Recipe):
+    objective, optimizers = build(recipe, training__weight_decay=0.5)
+    groups = optimizers.describe_groups()
+    matrices = {"backbone": 0.5, "head": 0.5}
+    expected = {**matrices, "backbone.no_decay": 0, "head.no_decay": 0, "gates": 0, "multipliers": 0}
+    assert {group["name"]: group["weight_decay"] for group in groups} == expected
+    asked_for = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    assert sum(group["parameters"] for group in groups) == sum(parameter.numel() for parameter in asked_for)
+
+    before = {name: p.detach().clone() for name, p in objective.named_parameters()}
+    for parameter in objective.parameters():
+        parameter.grad = torch.zeros_like(parameter)  # so that decay alone moves anything
+    optimizers.step()
+    training = configure(recipe).training
+    for name, parameter in objective.named_parameters():
+        lr = training.lr * (training.backbone_lr_ratio if "backbone" in name else 1)
+        decayed = parameter.requires_grad and parameter.dim() > 1
+        torch.testing.assert_close(parameter.detach(), before[name] * (1 - lr * 0.5 if decayed else 1), msg=name)
+        assert parameter.grad is None or not parameter.requires_grad, name
+
+
+def test_gradient_norms_are_those_before_clipping(recipe: Recipe):
+    objective, optimizers = build(recipe, training__clip_norm=0.5)
+    for parameter in objective.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    sizes = {group["name"]: group["parameters"] for group in optimizers.describe_groups()}
+    parts = {part: sizes[part] + sizes[f"{part}.no_decay"] for part in ("backbone", "head")}
+    expected = {"network": sum(parts.values()), **parts, "gates": sizes["gates"], "multipliers": 2}
+    norms = {name: float(norm) for name, norm in (optimizers.clip() | optimizers.pruning_norms()).items()}
+    assert norms == pytest.approx({name: size**0.5 for name, size in expected.items()})
+    assert float(optimizers.clip()["network"]) == pytest.approx(0.5, rel=1e-4)
+    assert float(optimizers.pruning_norms()["multipliers"]) == pytest.approx(2**0.5), "pruning is not clipped"
+
+
+def test_only_the_networks_learning_rates_follow_the_schedule(recipe: Recipe):
+    _, optimizers = build(recipe, training__lr=1e-3, training__backbone_lr_ratio=0.1, pruning__initial_reg_lr=0.2)
+    optimizers.set_learning_rates(0.5)
+    expected = {"backbone": 5e-5, "head": 5e-4, "gates": 0.2, "multipliers": 0.2}
+    rates = optimizers.learning_rates()
+    assert {name: rates[name] for name in expected} == pytest.approx(expected)
+
+
+def test_dense_training_has_no_pruning_optimizer(recipe: Recipe):
+    _, optimizers = build(recipe, pruning__use_pruning_loss=False)
+    assert list(optimizers.state_dict()) == ["network"]
+    assert optimizers.pruning_norms() == {}
