@@ -178,8 +178,9 @@ class Sample:
 
     def _sum(self, unit: IntArray, losses: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the losses and the number of trials of each unit."""
-        size = np.bincount(unit, minlength=self._units)
-        return np.bincount(unit, weights=losses, minlength=self._units), size.astype(np.float64)
+        size: IntArray = np.bincount(unit, minlength=self._units)
+        lost: FloatArray = np.bincount(unit, weights=losses, minlength=self._units).astype(np.float64)
+        return lost, size.astype(np.float64)
 
     def _members(self, column: Column) -> list[IntArray]:
         return [np.flatnonzero(np.isin(self._classes, group)) for group in column.groups]
