@@ -40,16 +40,14 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One system's metric minus another's, both measured on the same draws.
+    """One system's metric minus another's, both measured on the same draws; below 0 the first system is better.
 
     Args:
-        value: on the trials themselves; negative where the first system is better.
-        low: the interval's lower end.
+        low: the lower end of the middle 95% of the rounds.
         high: its upper end.
         better: share of the rounds in which the first system's metric was smaller.
     """
 
-    value: float
     low: float
     high: float
     better: float
@@ -153,7 +151,7 @@ def intervals(
         ValueError: a class is empty or a score is not finite.
     """
     values = resample([scores], measures, classes, resampling, rounds, seed)[0]
-    return {name: Interval(*_ends(values[:, index])) for index, name in enumerate(measures)}
+    return {name: to_interval(column) for name, column in zip(measures, values.T, strict=True)}
 
 
 def differences(
@@ -173,14 +171,19 @@ def differences(
         InputError: too few rounds.
         ValueError: a class is empty or a score is not finite.
     """
-    values = resample([scores, against], measures, classes, resampling, rounds, seed)
-    points = [Sample(system, classes).measure(measures) for system in (scores, against)]
-    found = {}
-    for index, name in enumerate(measures):
-        ours, theirs = values[0, :, index], values[1, :, index]
-        low, high = _ends(ours - theirs)
-        found[name] = Difference(points[0][name] - points[1][name], low, high, float(np.mean(ours < theirs)))
-    return found
+    ours, theirs = resample([scores, against], measures, classes, resampling, rounds, seed)
+    return {name: to_difference(a, b) for name, a, b in zip(measures, ours.T, theirs.T, strict=True)}
+
+
+def to_interval(values: FloatArray) -> Interval:
+    """Return the interval of a metric from its values in all rounds."""
+    return Interval(*np.percentile(values, PERCENTILES).tolist())
+
+
+def to_difference(values: FloatArray, others: FloatArray) -> Difference:
+    """Return how one system's metric differs from another's, from the values of both in all rounds."""
+    low, high = np.percentile(values - others, PERCENTILES).tolist()
+    return Difference(low, high, float(np.mean(values < others)))
 
 
 def resample(
@@ -224,8 +227,3 @@ def _presence(unit: IntArray, classes: Names) -> npt.NDArray[np.bool_]:
     present = np.zeros((kinds.size, int(unit.max()) + 1), dtype=np.bool_)
     present[kind, unit] = True
     return present
-
-
-def _ends(values: FloatArray) -> tuple[float, float]:
-    low, high = np.percentile(values, PERCENTILES)
-    return float(low), float(high)
