@@ -285,7 +285,7 @@ def test_unreadable_files_are_refused(put: Put, tmp_path: Path) -> None:
     refused(r"absent: cannot be read \(No such file or directory\); check the path", evaluate_track1, scores, absent)
     refused(rf"{re.escape(str(tmp_path))}: cannot be read \(Is a directory\)", evaluate_track1, scores, tmp_path)
     refused("binary: is not UTF-8 text", evaluate_track1, scores, binary)
-    refused("binary: is no table of UTF-8 text", evaluate_track1, binary, keys)
+    refused("binary: is not UTF-8 text", evaluate_track1, binary, keys)
 
 
 def test_warnings_name_what_looks_wrong() -> None:

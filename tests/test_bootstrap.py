@@ -1,0 +1,240 @@
+"""Resampling: every round is the metric of trials repeated as drawn; what is drawn, intervals, differences, speed."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from hybrid_pruning import bootstrap, metrics
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.metrics.measures import SV, TRACK1, TRACK2_SINGLE, TRACK2_TANDEM, Sample
+
+TRACK2_MEANS = {"target": (2, 2, 2), "nontarget": (2, -1, -1), "spoof": (-1, 1, -0.5)}
+
+
+def make_track1(trials: int, speakers: int, digits: int, seed: int = 0):
+    """Return classes, scores and speakers; few digits make many ties."""
+    rng = np.random.default_rng(seed)
+    classes = np.array(["bonafide", "spoof"])[(rng.random(trials) < 0.7).astype(int)]
+    scores = np.where(classes == "bonafide", 1.0, -1.0) + rng.normal(0, 1.3, trials)
+    return classes, np.round(scores, digits), np.array([f"S{i}" for i in rng.integers(speakers, size=trials)])
+
+
+def make_track2(trials: int, digits: int, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    classes = np.array(list(TRACK2_MEANS))[rng.integers(3, size=trials)]
+    columns = np.array([TRACK2_MEANS[name] for name in classes]) + rng.normal(0, 1.2, (trials, 3))
+    return classes, dict(zip(("cm-score", "asv-score", "sasv-score"), columns.T.round(digits), strict=True))
+
+
+def repeated(classes: np.ndarray, column: np.ndarray, times: np.ndarray, *names: str) -> np.ndarray:
+    """Return the scores of some classes, each as often as its trial was drawn."""
+    return np.repeat(column, times)[np.isin(np.repeat(classes, times), names)]
+
+
+@pytest.mark.parametrize("digits", [0, 1, 9])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_track1_round_is_the_metric_of_the_trials_repeated(digits: int, seed: int):
+    classes, scores, speakers = make_track1(300, 20, digits, seed)
+    resampling = bootstrap.resample_speakers(speakers, classes)
+    weights = resampling.weights(seed, 3)
+    times = weights[resampling.unit]
+    positive, negative = (repeated(classes, scores, times, name) for name in ("bonafide", "spoof"))
+    found = Sample({"cm-score": scores}, classes, resampling.unit).measure(TRACK1, weights)
+    assert list(found) == ["eer", "min_dcf", "act_dcf", "cllr", "min_cllr"]
+    for name, value in found.items():
+        assert value == pytest.approx(getattr(metrics, name)(positive, negative), rel=1e-12, abs=1e-12), name
+
+
+@pytest.mark.parametrize("digits", [0, 1, 9])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_track2_round_is_the_metric_of_the_trials_repeated(digits: int, seed: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("hybrid_pruning.metrics.tandem.COARSE_POINTS", 20)
+    classes, scores = make_track2(400, digits, seed)
+    resampling = bootstrap.resample_trials(classes)
+    weights = resampling.weights(seed, 0)
+    times = weights[resampling.unit]
+    sasv, asv = (
+        [repeated(classes, scores[column], times, name) for name in TRACK2_MEANS]
+        for column in ("sasv-score", "asv-score")
+    )
+    human = repeated(classes, scores["cm-score"], times, "target", "nontarget")
+    spoof = repeated(classes, scores["cm-score"], times, "spoof")
+    found = Sample(scores, classes, resampling.unit).measure(TRACK2_TANDEM, weights)
+    assert found["a_dcf"] == metrics.a_dcf(*sasv)
+    assert found["min_t_dcf"] == metrics.t_dcf(human, spoof)
+    assert found["t_eer"] == metrics.t_eer(human, spoof, *asv)
+
+
+def test_trials_as_they_are_are_measured_as_the_metrics_do():
+    classes, scores, _ = make_track1(500, 3, 1)
+    positive, negative = scores[classes == "bonafide"], scores[classes == "spoof"]
+    for name, value in Sample({"cm-score": scores}, classes).measure(TRACK1).items():
+        assert value == pytest.approx(getattr(metrics, name)(positive, negative), rel=1e-14)
+    renamed = np.where(classes == "bonafide", "target", "nontarget")
+    found = Sample({"score": scores}, renamed).measure(SV)
+    assert found == {
+        "eer": metrics.eer(positive, negative),
+        "min_dcf_0.01": metrics.min_dcf(positive, negative, 0.01, 1, 1),
+        "min_dcf_0.05": metrics.min_dcf(positive, negative, 0.05, 1, 1),
+    }
+
+
+def test_speakers_are_drawn_whole_and_as_many_as_there_are():
+    classes, _, speakers = make_track1(200, 12, 1)
+    resampling = bootstrap.resample_speakers(speakers, classes)
+    assert (resampling.drawn, resampling.count) == ("speakers", 12)
+    draws = np.array([resampling.weights(0, index) for index in range(300)])
+    assert (draws.sum(axis=1) == 12).all()
+    assert draws.mean(axis=0) == pytest.approx(1, abs=0.2)
+    for speaker in np.unique(speakers):
+        assert np.unique(resampling.unit[speakers == speaker]).size == 1
+
+
+def test_trials_are_drawn_class_by_class():
+    classes, _, _ = make_track1(200, 12, 1)
+    resampling = bootstrap.resample_trials(classes)
+    for index in range(20):
+        times = resampling.weights(0, index)[resampling.unit]
+        for name in ("bonafide", "spoof"):
+            assert times[classes == name].sum() == (classes == name).sum()
+
+
+def test_pairs_count_as_often_as_both_speakers_were_drawn():
+    enrol = np.array(["a", "a", "b", "c", "b", "a"])
+    test = np.array(["a", "b", "a", "c", "c", "b"])
+    classes = np.where(enrol == test, "target", "nontarget")
+    resampling = bootstrap.resample_pairs(enrol, test, classes)
+    assert (resampling.drawn, resampling.count) == ("speakers", 3)
+    seen = set()
+    for index in range(50):
+        times = resampling.weights(0, index)[resampling.unit]
+        one, other = times[0], times[3]  # a's and c's own trials count as often as they were drawn
+        seen.add((one, other))
+        drawn = {"a": one, "c": other, "b": 3 - one - other}
+        expected = [drawn[x] if x == y else drawn[x] * drawn[y] for x, y in zip(enrol, test, strict=True)]
+        assert times.tolist() == expected
+        assert times[classes == "target"].any()
+        assert times[classes == "nontarget"].any()
+    assert len(seen) > 3
+
+
+def test_a_draw_without_a_class_is_drawn_again():
+    speakers, classes = np.array(["a", "b", "c"]), np.array(["bonafide", "spoof", "spoof"])
+    resampling = bootstrap.resample_speakers(speakers, classes)
+    for index in range(50):
+        times = resampling.weights(1, index)[resampling.unit]
+        assert times[0]
+        assert times[1:].any()
+
+
+def test_intervals_hold_the_metric_and_shrink_with_more_speakers():
+    wide, narrow = (
+        bootstrap.intervals(
+            TRACK1, classes, {"cm-score": scores}, bootstrap.resample_speakers(speakers, classes), rounds=200
+        )
+        for classes, scores, speakers in (make_track1(600, 30, 9), make_track1(9600, 480, 9))
+    )
+    classes, scores, _ = make_track1(600, 30, 9)
+    point = Sample({"cm-score": scores}, classes).measure(TRACK1)
+    for name, interval in wide.items():
+        assert interval.low < point[name] < interval.high, name
+        assert narrow[name].high - narrow[name].low < 0.5 * (interval.high - interval.low), name
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    """The true EER of two unit normals 2 apart is 15.87%; sixty samples' 95% intervals miss it a few times."""
+    covered = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        classes = np.repeat(["bonafide", "spoof"], 200)
+        scores = rng.normal(0, 1, 400) + np.repeat([2.0, 0.0], 200)
+        found = bootstrap.intervals(
+            {"eer": TRACK1["eer"]}, classes, {"cm-score": scores}, bootstrap.resample_trials(classes), 200, seed
+        )["eer"]
+        covered += found.low <= 0.158655 <= found.high
+    assert 52 <= covered <= 60
+
+
+def test_speakers_that_differ_widen_the_interval():
+    """Trials drawn as if independent hide that each speaker has an offset of his own."""
+    classes, scores, speakers = make_track1(4000, 40, 9)
+    offset = np.random.default_rng(1).normal(0, 1.5, 40)
+    scores = {"cm-score": scores + offset[np.char.lstrip(speakers, "S").astype(int)]}
+    by_speaker, by_trial = (
+        bootstrap.intervals(TRACK1, classes, scores, resampling, 200)["eer"]
+        for resampling in (bootstrap.resample_speakers(speakers, classes), bootstrap.resample_trials(classes))
+    )
+    assert by_speaker.high - by_speaker.low > 1.5 * (by_trial.high - by_trial.low)
+
+
+def test_the_seed_alone_decides(monkeypatch: pytest.MonkeyPatch):
+    classes, scores, speakers = make_track1(300, 15, 9)
+    resampling = bootstrap.resample_speakers(speakers, classes)
+
+    def draw(seed: int) -> dict[str, bootstrap.Interval]:
+        return bootstrap.intervals(TRACK1, classes, {"cm-score": scores}, resampling, 60, seed)
+
+    first = draw(0)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert draw(0) == first
+    assert draw(1) != first
+
+
+def test_differences_use_the_same_draws():
+    classes, scores, speakers = make_track1(900, 30, 9)
+    ours, theirs = {"cm-score": scores}, {"cm-score": scores + np.where(classes == "spoof", 0.3, 0.0)}
+    resampling = bootstrap.resample_speakers(speakers, classes)
+    found = bootstrap.differences(TRACK1, classes, ours, theirs, resampling, 200)
+    alone = bootstrap.intervals(TRACK1, classes, ours, resampling, 200)["eer"]
+    gain = Sample(ours, classes).measure(TRACK1)["eer"] - Sample(theirs, classes).measure(TRACK1)["eer"]
+    assert found["eer"].low < gain < found["eer"].high < 0
+    assert found["eer"].better == 1
+    assert found["eer"].high - found["eer"].low < alone.high - alone.low  # the draws' own luck cancels
+    same = bootstrap.differences(TRACK1, classes, ours, ours, resampling, 50)["eer"]
+    assert same == bootstrap.Difference(low=0.0, high=0.0, better=0.0)
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 39])
+def test_too_few_rounds_are_refused(rounds: int):
+    classes, scores, _ = make_track1(30, 3, 9)
+    with pytest.raises(InputError, match=f"bootstrap: {rounds} rounds, expected at least 40"):
+        bootstrap.intervals(TRACK1, classes, {"cm-score": scores}, bootstrap.resample_trials(classes), rounds)
+
+
+def test_unusable_scores_are_refused():
+    classes, scores, _ = make_track1(30, 3, 9)
+    resampling = bootstrap.resample_trials(classes)
+    with pytest.raises(ValueError, match="scores: 1 of"):
+        bootstrap.intervals(TRACK1, classes, {"cm-score": np.append(scores[:-1], np.nan)}, resampling, 40)
+    with pytest.raises(ValueError, match="none given"):
+        bootstrap.intervals(TRACK2_SINGLE, classes, {"sasv-score": scores}, resampling, 40)
+
+
+def test_the_tandems_search_finds_the_same_however_coarse_it_starts(monkeypatch: pytest.MonkeyPatch):
+    for seed in range(20):
+        classes, scores = make_track2(300, 1 if seed % 2 else 9, seed)
+        found = set()
+        for coarse in (2, 3, 17, 512):
+            monkeypatch.setattr("hybrid_pruning.metrics.tandem.COARSE_POINTS", coarse)
+            found.add(Sample(scores, classes).measure({"t_eer": TRACK2_TANDEM["t_eer"]})["t_eer"])
+        assert len(found) == 1
+
+
+def test_a_thousand_rounds_of_a_challenge_take_seconds():
+    """100 rounds in the time of so many sorts of the same scores, whatever the machine does beside."""
+    rng = np.random.default_rng(0)
+    classes = np.repeat(["bonafide", "spoof"], [138_688, 542_086])
+    scores = rng.normal(0, 1.2, classes.size) + np.repeat([2.0, -2.0], [138_688, 542_086])
+    speakers = rng.integers(737, size=classes.size).astype(str)
+    start = time.perf_counter()
+    np.argsort(scores)
+    sort = time.perf_counter() - start
+    resampling = bootstrap.resample_speakers(speakers, classes)
+    threads = threading.active_count()
+    start = time.perf_counter()
+    found = bootstrap.intervals(TRACK1, classes, {"cm-score": scores}, resampling, 100)
+    assert time.perf_counter() - start < 40 * sort + 2
+    assert threading.active_count() == threads
+    assert found["eer"].low < 0.052 < found["eer"].high + 0.01
