@@ -17,6 +17,7 @@ from torch import nn
 
 from hybrid_pruning.artifact import versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
+from hybrid_pruning.augment import build_augmentation
 from hybrid_pruning.batches import Batch, Crops, by_recording, load_batches
 from hybrid_pruning.checkpoint import latest_state, save_epoch, save_within_epoch
 from hybrid_pruning.config import Config, PruningConfig, TrainingConfig, load_config, save_config
@@ -117,6 +118,7 @@ class Trainer:
         run: Path,
     ) -> None:
         self.config, self.trainset, self.devset, self.run = config, trainset, devset, run
+        self.augment = build_augmentation(config.augment)
         self.accelerator = Accelerator(mixed_precision=config.training.mixed_precision)
         self.network = network_optimizer(objective.model, config.training)
         self.pruning = pruning_optimizer(objective, config.pruning.initial_reg_lr)
@@ -269,7 +271,7 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         samples = round(self.config.data.crop_seconds * SAMPLE_RATE_HZ)
         targets = [LABELS.index(utterance.label) for utterance in self.trainset]
-        crops = Crops(self.trainset, targets, samples, self.config.seed)
+        crops = Crops(self.trainset, targets, samples, self.config.seed, self.augment)
         done = self.step - self.epoch * self.batches_per_epoch  # a resumed run may stand within its epoch
         return load_batches(crops, self._addresses(self.epoch)[done:], self.config.data.workers)
 
