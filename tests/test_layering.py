@@ -18,7 +18,7 @@ config metrics bootstrap plots manifest corpora calibration evaluation
 ffmpeg containers libsndfile audio audit durations augment batches
 pruning backbone head artifact model objective
 windows jobs partial scoring detection
-optimizers trainset skipped checkpoint runlog validation checks trainer export
+validation trainset checkpoint board runlog skipped optimizers checks trainer export
 benchmark inspection report quickstart pipeline cli
 """
 ORDER = LINE.split()

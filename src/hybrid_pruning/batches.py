@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hybrid_pruning.audio import audio_samples, read_audio
+from hybrid_pruning.augment import Augmentation
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import UNKNOWN, Utterance
 
@@ -66,10 +67,19 @@ class Crops(Dataset[Any]):
         targets: the class of each utterance.
         samples: length of an example; utterances shorter than that are repeated.
         seed: of the crops' places.
+        augment: what is done to each example, if anything; what shares a recording shares its random choices too.
     """
 
-    def __init__(self, utterances: Sequence[Utterance], targets: Sequence[int], samples: int, seed: int) -> None:
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        targets: Sequence[int],
+        samples: int,
+        seed: int,
+        augment: Augmentation | None = None,
+    ) -> None:
         self.utterances, self.targets, self.samples, self.seed = utterances, targets, samples, seed
+        self.augment = augment
         self.recording = {index: group[0] for group in by_recording(utterances) for index in group}
 
     def __len__(self) -> int:
@@ -81,6 +91,8 @@ class Crops(Dataset[Any]):
         try:
             rng = np.random.default_rng((self.seed, epoch, self.recording[index]))
             wave = self._crop(self.utterances[index].path, rng)
+            if self.augment is not None:
+                wave = self.augment(wave, rng.spawn(1)[0])  # a stream that how the place was drawn does not shift
         except InputError as error:
             return error
         return torch.from_numpy(wave), self.targets[index], index

@@ -8,6 +8,7 @@ import numpy as np
 
 from hybrid_pruning import processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, audio_samples
+from hybrid_pruning.augment import build_augmentation
 from hybrid_pruning.batches import Batch, Crops, by_recording, load_batches
 from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
@@ -32,7 +33,7 @@ class TrainSet:
         self.utterances, self.config = utterances, config
         targets = [LABELS.index(utterance.label) for utterance in utterances]
         samples = round(config.data.crop_seconds * SAMPLE_RATE_HZ)
-        self.crops = Crops(utterances, targets, samples, config.seed)
+        self.crops = Crops(utterances, targets, samples, config.seed, build_augmentation(config.augment))
         if len(utterances) < processes.count():
             raise InputError(
                 f"{config.data.train}: {len(utterances)} utterances cannot be shared out to "

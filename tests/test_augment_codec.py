@@ -1,0 +1,193 @@
+"""Codecs do to a wave what their standards say, where it was; a missing tool is one line before training."""
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import soundfile
+
+from corpus import SAMPLE_RATE_HZ
+from hybrid_pruning.augment import ffmpeg
+from hybrid_pruning.augment.codec import CODECS, NARROW_HZ, Codec, Ffmpeg, Sndfile, _measure_delays
+from hybrid_pruning.config import CodecConfig, CodecName
+from hybrid_pruning.errors import InputError
+from sounds import Wave, band_db, lag, real_speech, rng, tone, vowel
+
+MILLISECOND = SAMPLE_RATE_HZ // 1000
+IN_MEMORY = [name for name, (_, coders) in CODECS.items() if isinstance(coders[0], Sndfile)]
+PIPED = [name for name, (_, coders) in CODECS.items() if isinstance(coders[0], Ffmpeg)]
+NARROW = [name for name, (rate_hz, _) in CODECS.items() if rate_hz == NARROW_HZ]
+FAITHFUL = ("opus", "mp3", "m4a", "g722", "mulaw", "alaw", "narrowband")  # to the waveform, not only to how it sounds
+
+
+def build(name: str) -> Codec:
+    try:
+        return Codec((name,))
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+def test_the_recipe_knows_them_all():
+    assert set(CODECS) == set(get_args(CodecName))
+    assert set(CodecConfig().codecs) == set(IN_MEMORY), "the default needs nothing but libsndfile"
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_length_and_place_stay(name: str):
+    codec, wave = build(name), vowel(2 * SAMPLE_RATE_HZ)
+    for setting in {0, len(codec.delays[name]) - 1}:
+        coded = codec.recode(wave, name, setting)
+        assert (coded.dtype, len(coded)) == (np.float32, len(wave))
+        assert abs(lag(wave, coded)) <= 2 * MILLISECOND
+        assert not np.array_equal(coded, wave)
+        end = slice(-2000, None)
+        assert np.std(coded[end]) > 0.3 * np.std(wave[end]), "the end is not cut off by the delay"
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_real_speech_stays_in_place(name: str):
+    speech, codec = real_speech(), build(name)
+    for setting in (0, len(codec.delays[name]) - 1):
+        assert abs(lag(speech, codec.recode(speech, name, setting))) <= 3 * MILLISECOND
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_narrow_band_has_nothing_above_4_khz(name: str):
+    codec = build(name)
+    wave = (0.1 * rng().standard_normal(SAMPLE_RATE_HZ)).astype(np.float32)
+    coded = codec.recode(wave, name, len(codec.delays[name]) - 1)
+    assert band_db(wave, 4100, 8001) > -4
+    assert band_db(coded, 4100, 8001) < -60
+    assert band_db(coded, 300, 3300) > -2
+
+
+@pytest.mark.parametrize("name", ["opus", "mp3"])
+def test_settings_go_from_worst_to_best(name: str):
+    codec, wave = build(name), vowel(2 * SAMPLE_RATE_HZ)
+    errors = [np.std(codec.recode(wave, name, setting) - wave) for setting in range(5)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 1.5 * errors[-1]
+
+
+@pytest.mark.parametrize("name", FAITHFUL)
+def test_the_level_stays(name: str):
+    codec, wave = build(name), tone(600, 2 * SAMPLE_RATE_HZ)
+    assert np.std(codec.recode(wave, name, len(codec.delays[name]) - 1)) == pytest.approx(np.std(wave), rel=0.05)
+
+
+def mulaw_values() -> Wave:
+    """ITU-T G.711, table 2a: 8 segments of 16 steps, each twice as wide as the one before."""
+    segment, step = np.divmod(np.arange(128), 16)
+    levels = ((2 * step + 33) << segment) - 33
+    return np.concatenate([-levels, levels]) * 4 / 32768
+
+
+def alaw_values() -> Wave:
+    """ITU-T G.711, table 1a: the two lowest segments have equal steps."""
+    segment, step = np.divmod(np.arange(128), 16)
+    levels = np.where(segment == 0, 2 * step + 1, (2 * step + 33) << np.maximum(segment - 1, 0))
+    return np.concatenate([-levels, levels]) * 8 / 32768
+
+
+@pytest.mark.parametrize(("name", "values", "bits"), [("mulaw", mulaw_values(), 14), ("alaw", alaw_values(), 13)])
+def test_g711_has_its_255_values_and_is_half_a_step_off_at_most(name: str, values: Wave, bits: int):
+    _, (coder,) = CODECS[name]
+    wave = np.linspace(-0.97, 0.97, 20_001, dtype=np.float32)
+    coded = coder(wave, NARROW_HZ)
+    assert np.abs(coded[:, None] - values).min(1).max() < 1e-6
+    assert len(np.unique(coded)) > 230
+    levels = np.unique(values)
+    steps = np.diff(levels, prepend=levels[0], append=levels[-1])
+    place = np.abs(coded[:, None] - levels).argmin(1)
+    half_a_step = np.maximum(steps[place], steps[place + 1]) / 2
+    assert (np.abs(coded - wave) <= half_a_step + 2.0 ** (1 - bits)).all(), "the input is rounded to so many bits first"
+    speech = 0.1 * tone(300)
+    ratio = 20 * np.log10(np.std(speech) / np.std(coder(speech, NARROW_HZ) - speech))
+    assert 34 < ratio < 40, "as good for soft speech as for loud"
+
+
+def test_delays_are_those_of_the_standards():
+    assert set(build("opus").delays["opus"]) == {0}
+    assert set(build("mp3").delays["mp3"]) == {0, 1105}, "no room for the tag that tells the delay at low bit rates"
+
+
+@pytest.mark.parametrize(("name", "delay"), [("m4a", 1024), ("g722", 22), ("speex", 222), ("amr-nb", 79)])
+def test_delays_of_what_ffmpeg_has(name: str, delay: int):
+    assert set(build(name).delays[name]) == {delay}
+
+
+@pytest.mark.parametrize("name", IN_MEMORY)
+def test_the_same_every_time_and_no_trouble_with_extremes(name: str):
+    codec, wave = build(name), vowel()
+    assert np.array_equal(codec(wave, rng(5)), codec(wave, rng(5)))
+    silence = codec(np.zeros(4000, dtype=np.float32), rng())
+    assert np.abs(silence).max() < 1e-3
+    assert len(codec(np.ones(1, dtype=np.float32), rng())) == 1
+    loud = codec(4 * wave, rng())
+    assert np.isfinite(loud).all()
+    assert np.corrcoef(loud, wave)[0, 1] > 0.5, "scaled down, not clipped"
+
+
+def test_codecs_and_settings_are_drawn():
+    codec, wave, source = Codec(("mulaw", "alaw", "mp3")), vowel(4000), rng()
+    expected = {
+        codec.recode(wave, name, setting).tobytes() for name in codec.names for setting in range(len(CODECS[name][1]))
+    }
+    assert {codec(wave, source).tobytes() for _ in range(80)} == expected
+
+
+def test_ffmpeg_is_missing(monkeypatch: pytest.MonkeyPatch):
+    _measure_delays.cache_clear()
+    monkeypatch.setattr(ffmpeg, "find_programs", lambda: ())
+    with pytest.raises(
+        InputError, match=r"^augment.codec.codecs: 'speex' needs ffmpeg, .*apt install ffmpeg.*leave it"
+    ):
+        Codec(("mulaw", "speex"))
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "hint"),
+    [
+        ("speex", "libspeex", "Debian's"),
+        ("amr-nb", "libopencore_amrnb", "pip install imageio-ffmpeg"),
+        ("amr-wb", "libvo_amrwbenc", "--enable-libvo-amrwbenc"),
+        ("m4a", "aac", "most have it"),
+    ],
+)
+def test_an_encoder_is_missing(monkeypatch: pytest.MonkeyPatch, name: str, encoder: str, hint: str):
+    _measure_delays.cache_clear()
+    monkeypatch.setattr(ffmpeg, "find_programs", lambda: ("/one/ffmpeg", "/other/ffmpeg"))
+    monkeypatch.setattr(ffmpeg, "list_encoders", {"/one/ffmpeg": frozenset({"flac"}), "/other/ffmpeg": frozenset()}.get)
+    with pytest.raises(
+        InputError, match=f"'{name}' needs an ffmpeg with the encoder {encoder}, .*/one/ffmpeg and"
+    ) as error:
+        Codec((name,))
+    assert hint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_ffmpeg_that_has_the_encoder_is_taken(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ffmpeg, "find_programs", lambda: ("a", "b", "c"))
+    monkeypatch.setattr(ffmpeg, "list_encoders", {"a": {"x"}, "b": {"y"}, "c": {"x", "y"}}.get)
+    assert [ffmpeg.require_encoder("x", "test"), ffmpeg.require_encoder("y", "test")] == ["a", "b"]
+
+
+def test_a_broken_ffmpeg_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\necho 'out of\nluck' >&2\nexit 3\n")
+    program.chmod(0o755)
+    ffmpeg.list_encoders.cache_clear()
+    monkeypatch.setattr(ffmpeg, "find_programs", lambda: (str(program),))
+    with pytest.raises(InputError, match=r"ffmpeg -encoders: failed \(out of luck\)"):
+        Codec(("g722",))
+    monkeypatch.setattr(ffmpeg, "find_programs", lambda: (str(tmp_path / "gone"),))
+    with pytest.raises(InputError, match=r"gone: cannot be used .*No such file"):
+        Codec(("g722",))
+
+
+def test_libsndfile_is_too_old(monkeypatch: pytest.MonkeyPatch):
+    _measure_delays.cache_clear()
+    monkeypatch.setattr(soundfile, "available_subtypes", {"OGG": {"VORBIS": "Vorbis"}}.get)
+    with pytest.raises(InputError, match=r"'opus' is not in libsndfile .*pip install --upgrade soundfile"):
+        Codec(("opus",))
