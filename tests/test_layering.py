@@ -11,7 +11,6 @@ import hybrid_pruning
 
 PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
-<<<<<<< HEAD
 LINE = """
 errors files terminal memory processes stages
 config metrics bootstrap plots manifest corpora calibration evaluation

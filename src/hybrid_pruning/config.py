@@ -323,7 +323,6 @@ def _nearest(path: list[str]) -> str:
     for part in path[:-1]:
         annotation = section.model_fields[part].annotation
         section = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
-        section = next(iter(get_args(annotation)), annotation)  # the section itself where it may be left out
     names = list(section.model_fields)
     close = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"known there: {', '.join(names)}"
