@@ -91,6 +91,12 @@ def test_values_are_those_of_the_public_recipe():
         1e-4,
     )
     assert training.keep_checkpoints == 2
+    augment = config.augment
+    assert (augment.probability, augment.choose) == (0.8, "one")
+    musan = [kind.probability for kind in (augment.noise, augment.music, augment.babble) if kind is not None]
+    assert augment.reverberation is not None
+    assert sum(musan) == pytest.approx(augment.reverberation.probability), "half reverberation, half MUSAN"
+    assert musan == pytest.approx([files / 2016 / 2 for files in (930, 660, 426)], abs=0.006)
     assert config.pruning.units == ("conv", "head", "attlayer", "interm", "ffnlayer")
 
 
