@@ -82,6 +82,7 @@ def score_file(
         if not failed or skip_bad:
             _write_scores(out, utterances, scores)
             partial.remove()
+    processes.wait()  # whoever leaves with an error ends the job, and the main process has to have written by then
     if failed and not skip_bad:
         _refuse(out, failed, len(utterances))
     return scores

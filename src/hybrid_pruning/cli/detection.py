@@ -43,9 +43,11 @@ def detect(
     """
     from hybrid_pruning import SpeechModel, detection
     from hybrid_pruning.manifest import Label
+    from hybrid_pruning.memory import keep_freed_memory
     from hybrid_pruning.scoring import choose_device
     from hybrid_pruning.terminal import console
 
+    keep_freed_memory()
     detector = SpeechModel.from_pretrained(model).to(choose_device(device))
     calibrated = detection.is_calibrated(detector)
     if not calibrated and not as_json:

@@ -44,9 +44,11 @@ def score(
     """
     from hybrid_pruning import SpeechModel, processes
     from hybrid_pruning.jobs import Throughput
+    from hybrid_pruning.memory import keep_freed_memory
     from hybrid_pruning.scoring import choose_device, failures_of, score_file
 
     processes.start()
+    keep_freed_memory()
     detector = SpeechModel.from_pretrained(model).to(choose_device(device))
     throughput = Throughput()
     scores = score_file(detector, manifest, out, batch_size, workers, window_seconds, skip_bad, throughput)
