@@ -25,7 +25,8 @@ ORDER = [
         "corpora",
         "evaluation",
     ),
-    *("calibration", "audio", "augment", "batches", "pruning", "backbone", "head", "artifact", "model", "objective"),
+    *("calibration", "audio", "audit", "augment", "batches", "pruning"),
+    *("backbone", "head", "artifact", "model", "objective"),
     *("scoring", "checkpoint", "runlog", "checks", "trainer", "export", "benchmark", "inspection", "report"),
     *("quickstart", "pipeline", "cli"),
 ]

@@ -99,4 +99,4 @@ def test_a_failing_writer_leaves_the_old_manifest(tmp_path: Path):
 
 def test_columns_are_the_documented_ones():
     known = ("speaker", "gender", "attack", "codec", "codec_quality", "source", "recording", "seconds")
-    assert COLUMNS == ("utt_id", "path", "label", *known)
+    assert ("utt_id", "path", "label", *known) == COLUMNS

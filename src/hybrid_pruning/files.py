@@ -1,6 +1,7 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files so that nobody ever sees half of one, and names that are safe to make files of."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from hybrid_pruning.errors import InputError
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+ELSEWHERE = re.compile(r"(?:^|[/\\])\.{0,2}(?:[/\\]|$)|^[A-Za-z]:")
 
 
 @contextmanager
@@ -53,3 +57,20 @@ def require_new_folder(path: str | Path) -> Path:
     if path.is_dir() and any(path.iterdir()):
         raise InputError(f"{path}: is not empty; give a new folder, or remove it first")
     return path
+
+
+def find_danger(name: str) -> str | None:
+    """Say why a name from a table must not become part of a path; None where it may.
+
+    Folders are fine (VoxCeleb's `id10270/x/00001.wav`), as long as they lead nowhere else.
+    """
+    if has_control_characters(name):
+        return "holds control characters"
+    if ELSEWHERE.search(name):
+        return "leads elsewhere: it is absolute, or has an empty part, '.' or '..' between its slashes"
+    return None
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a text holds line breaks of any kind, other control characters, or bytes that are no text."""
+    return not text.isprintable() and CONTROL.search(text) is not None
