@@ -5,18 +5,20 @@ changes what the model sees.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hybrid_pruning.audio import audio_samples, read_audio
+from hybrid_pruning.audio import AudioFile, check_seconds, read_audio
 from hybrid_pruning.augment import Augmentation
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import UNKNOWN, Utterance
+
+ATTEMPTS = 5
+"""Files tried for one example before the last one's error stops the training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +30,53 @@ class Batch:
         lengths: [B] samples of each utterance, or None where all have S.
         target: [B] class of each utterance.
         index: [B] place of each utterance in its manifest.
-        skipped: a one-line message for each file that could not be read and was replaced by another.
+        padding: fraction of the B x S samples that are zeros beyond an utterance or repetitions of a short one.
+        skipped: what was wrong with each file that could not be used and was replaced by another.
     """
 
     wave: torch.Tensor
     lengths: torch.Tensor | None
     target: torch.Tensor
     index: torch.Tensor
+    padding: float = 0.0
     skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
         lengths = None if self.lengths is None else self.lengths.to(device)
-        return Batch(self.wave.to(device), lengths, self.target.to(device), self.index.to(device))
+        wave, target, index = self.wave.to(device), self.target.to(device), self.index.to(device)
+        return replace(self, wave=wave, lengths=lengths, target=target, index=index)
 
     def split(self, parts: int) -> list["Batch"]:
-        """Return up to `parts` smaller batches, for gradient accumulation."""
+        """Return up to `parts` smaller batches, for gradient accumulation.
+
+        Each has the whole batch's padding; what was skipped stands in the first alone.
+        """
         size = -(-len(self.wave) // parts)
         lengths: Sequence[Any] = [None] * parts if self.lengths is None else self.lengths.split(size)
         columns = (self.wave.split(size), self.target.split(size), self.index.split(size))
-        return [Batch(w, n, t, i) for (w, t, i), n in zip(zip(*columns, strict=True), lengths, strict=False)]
+        rows = zip(zip(*columns, strict=True), lengths, strict=False)
+        found = [Batch(w, n, t, i, self.padding) for (w, t, i), n in rows]
+        return [replace(found[0], skipped=self.skipped), *found[1:]]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One utterance, or a crop of it.
+
+    Args:
+        wave: [S] float32 at 16 kHz.
+        target: its class.
+        index: its place in the manifest.
+        repeated: how many of the samples repeat earlier ones, because the utterance was too short.
+        skipped: what was wrong with the files that this one stands in for.
+    """
+
+    wave: torch.Tensor
+    target: int
+    index: int
+    repeated: int = 0
+    skipped: tuple[str, ...] = ()
 
 
 def by_recording(utterances: Sequence[Utterance]) -> list[list[int]]:
@@ -61,6 +90,9 @@ def by_recording(utterances: Sequence[Utterance]) -> list[list[int]]:
 
 class Crops(Dataset[Any]):
     """Training examples of one length, addressed by (epoch, index); what shares a recording shares the place.
+
+    A file that cannot be used is replaced by another of the same class, drawn as a function of (seed, epoch, index)
+    and the number of the attempt.
 
     Args:
         utterances: what to crop from.
@@ -81,26 +113,57 @@ class Crops(Dataset[Any]):
         self.utterances, self.targets, self.samples, self.seed = utterances, targets, samples, seed
         self.augment = augment
         self.recording = {index: group[0] for group in by_recording(utterances) for index in group}
+        classes = np.asarray(targets)
+        self.members = {target: np.flatnonzero(classes == target) for target in set(targets)}
 
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def __getitem__(self, address: tuple[int, int]) -> tuple[torch.Tensor, int, int] | InputError:
-        """Return (wave [S], target, index), or the error to raise where the caller can show it."""
+    def __getitem__(self, address: tuple[int, int]) -> Example | InputError:
+        """Return the example, or the error to raise where the caller can show it."""
         epoch, index = address
-        try:
-            rng = np.random.default_rng((self.seed, epoch, self.recording[index]))
-            wave = self._crop(self.utterances[index].path, rng)
-            if self.augment is not None:
-                wave = self.augment(wave, rng.spawn(1)[0])  # a stream that how the place was drawn does not shift
-        except InputError as error:
-            return error
-        return torch.from_numpy(wave), self.targets[index], index
+        faults: list[InputError] = []
+        for chosen in self._candidates(epoch, index):
+            try:
+                wave, repeated = self._crop(epoch, chosen)
+            except InputError as error:
+                faults.append(error)
+                continue
+            try:
+                wave = self._augmented(epoch, chosen, wave)
+            except InputError as error:  # no fault of the utterance's
+                return error
+            skipped = tuple(str(fault) for fault in faults)
+            return Example(torch.from_numpy(wave), self.targets[chosen], chosen, repeated, skipped)
+        return faults[-1]
 
-    def _crop(self, path: Path, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float32]]:
-        spare = audio_samples(path) - self.samples
-        wave = read_audio(path, int(rng.integers(spare + 1)) if spare > 0 else 0, self.samples)
-        return np.resize(wave, self.samples)  # repeats what is too short
+    def _candidates(self, epoch: int, index: int) -> Iterator[int]:
+        """Yield the utterance itself and then, one by one, those that may stand in for it."""
+        yield index
+        others = self.members[self.targets[index]]
+        others = others[others != index]
+        for attempt in range(1, ATTEMPTS if len(others) else 1):
+            yield int(np.random.default_rng((self.seed, epoch, index, attempt)).choice(others))
+
+    def _crop(self, epoch: int, index: int) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
+        """Return the crop and how much of it is repeated."""
+        utterance = self.utterances[index]
+        rng = self._rng(epoch, index)
+        with AudioFile(utterance.path) as audio:
+            check_seconds(utterance.path, audio.samples, utterance.seconds)
+            spare = audio.samples - self.samples
+            wave = audio.read(int(rng.integers(spare + 1)) if spare > 0 else 0, self.samples)
+        return np.resize(wave, self.samples), self.samples - len(wave)
+
+    def _augmented(
+        self, epoch: int, index: int, wave: np.ndarray[Any, np.dtype[np.float32]]
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        if self.augment is None:
+            return wave
+        return self.augment(wave, self._rng(epoch, index).spawn(1)[0])  # another stream than the crop's place
+
+    def _rng(self, epoch: int, index: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, epoch, self.recording[index]))
 
 
 class Wholes(Dataset[Any]):
@@ -117,13 +180,16 @@ class Wholes(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int] | InputError:
-        """Return (wave [S], 0, index), or the error to raise where the caller can show it."""
+    def __getitem__(self, index: int) -> Example | InputError:
+        """Return the example, of class 0, or the error to raise where the caller can show it."""
+        utterance = self.utterances[index]
         try:
-            wave = read_audio(self.utterances[index].path)
+            wave = read_audio(utterance.path)
+            check_seconds(utterance.path, len(wave), utterance.seconds)
         except InputError as error:
             return error
-        return torch.from_numpy(np.resize(wave, max(len(wave), self.minimum))), 0, index
+        size = max(len(wave), self.minimum)
+        return Example(torch.from_numpy(np.resize(wave, size)), 0, index, size - len(wave))
 
 
 def load_batches(dataset: Dataset[Any], batches: Sequence[Sequence[Any]], workers: int) -> Iterator[Batch]:
@@ -139,15 +205,21 @@ def load_batches(dataset: Dataset[Any], batches: Sequence[Sequence[Any]], worker
         yield batch
 
 
-def collate(examples: Sequence[tuple[torch.Tensor, int, int] | InputError]) -> Batch | InputError:
+def collate(examples: Sequence[Example | InputError]) -> Batch | InputError:
     """Pad examples side by side; the first error among them stands for all."""
     good = []
     for example in examples:
         if isinstance(example, InputError):
             return example
         good.append(example)
-    waves, targets, indices = zip(*good, strict=True)
-    lengths = torch.tensor([len(wave) for wave in waves])
-    padded = torch.nn.utils.rnn.pad_sequence(list(waves), batch_first=True)
-    equal = bool((lengths == lengths[0]).all())
-    return Batch(padded, None if equal else lengths, torch.tensor(targets), torch.tensor(indices))
+    lengths = torch.tensor([len(example.wave) for example in good])
+    padded = torch.nn.utils.rnn.pad_sequence([example.wave for example in good], batch_first=True)
+    own = int(lengths.sum()) - sum(example.repeated for example in good)
+    return Batch(
+        wave=padded,
+        lengths=None if bool((lengths == lengths[0]).all()) else lengths,
+        target=torch.tensor([example.target for example in good]),
+        index=torch.tensor([example.index for example in good]),
+        padding=1 - own / padded.numel(),
+        skipped=tuple(message for example in good for message in example.skipped),
+    )

@@ -1,7 +1,8 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files so that nobody ever sees half of one, and names that are safe to make files of."""
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from hybrid_pruning.errors import InputError
 TEMPORARY = ".tmp"
 REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 """What a disk answers that takes no more; other errors inside a block are not the file's."""
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+ELSEWHERE = re.compile(r"(?:^|[/\\])\.{0,2}(?:[/\\]|$)|^[A-Za-z]:")
 
 
 @contextmanager
@@ -79,3 +82,20 @@ def _refusal(error: BaseException | None) -> OSError | None:
     while error is not None and not (isinstance(error, OSError) and error.errno in REFUSALS):
         error = error.__cause__ or error.__context__
     return error
+
+
+def find_danger(name: str) -> str | None:
+    """Say why a name from a table must not become part of a path; None where it may.
+
+    Folders are fine (VoxCeleb's `id10270/x/00001.wav`), as long as they lead nowhere else.
+    """
+    if has_control_characters(name):
+        return "holds control characters"
+    if ELSEWHERE.search(name):
+        return "leads elsewhere: it is absolute, or has an empty part, '.' or '..' between its slashes"
+    return None
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a text holds line breaks of any kind, other control characters, or bytes that are no text."""
+    return not text.isprintable() and CONTROL.search(text) is not None

@@ -3,14 +3,14 @@
 import csv
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import atomic_write, find_danger, has_control_characters
 
 REQUIRED = ("utt_id", "path", "label")
 UNKNOWN = "-"
@@ -29,7 +29,7 @@ class Utterance:
     """One recording and what is known of it; `-` stands for what is not known.
 
     Args:
-        utt_id: unique within its manifest.
+        utt_id: unique within its manifest; may have folders, but none that lead elsewhere.
         path: the audio file.
         label: bona fide or spoof.
         speaker: the speaker's name in the corpus.
@@ -90,7 +90,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """Write a manifest atomically; audio paths below its folder are written relative to it.
 
     Raises:
-        InputError: the place cannot be written to, or a value has no place in a table of text.
+        InputError: it cannot be written, or an id or another value could not be read back.
     """
     with open_manifest(path) as write:
         for utterance in utterances:
@@ -113,13 +113,9 @@ def open_manifest(path: str | Path) -> Iterator[Callable[[Utterance], None]]:
         writer.writerow(COLUMNS)
 
         def write(utterance: Utterance) -> None:
-            try:
-                writer.writerow(_cells(utterance, here, folder))
-            except (csv.Error, UnicodeEncodeError) as error:
-                raise InputError(
-                    f"{path}: utterance {utterance.utt_id!r} has a tab, a line break or no valid text in it ({error}); "
-                    "rename it"
-                ) from error
+            cells = _cells(utterance, here, folder)
+            _require_plain(COLUMNS, cells, utterance.utt_id, str(path))
+            writer.writerow(cells)
 
         yield write
 
@@ -133,12 +129,13 @@ def read_rows(path: Path, required: tuple[str, ...], delimiter: str = TAB) -> It
         delimiter: what separates the cells; between tabs nothing is quoted.
 
     Raises:
-        InputError: the file is missing, not UTF-8 text, lacks a column, or has a row of another length.
+        InputError: the file is missing, not UTF-8 text, lacks a column or has it twice, or has a row of another length.
     """
     try:
-        handle = path.open(encoding="utf-8-sig", newline="")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+        handle = path.open(encoding="utf-8-sig", newline="")  # Windows' editors begin UTF-8 with a mark
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
     separated = f"separated by {'tabs' if delimiter == TAB else repr(delimiter)}"
     with handle:
         quoting = csv.QUOTE_NONE if delimiter == TAB else csv.QUOTE_MINIMAL
@@ -151,6 +148,9 @@ def read_rows(path: Path, required: tuple[str, ...], delimiter: str = TAB) -> It
                     f"{path}:1: column '{missing[0]}' is missing; the header needs "
                     f"{', '.join(required)}, {separated}, and has: {', '.join(header) or 'nothing'}"
                 )
+            twice = [column for column in required if header.count(column) > 1]
+            if twice:
+                raise InputError(f"{path}:1: column '{twice[0]}' stands twice in the header; leave one")
             for cells in reader:
                 if not any(cells):
                     continue
@@ -160,14 +160,15 @@ def read_rows(path: Path, required: tuple[str, ...], delimiter: str = TAB) -> It
                         f"as in the header, {separated}"
                     )
                 yield reader.line_num, dict(zip(header, cells, strict=True))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{path}: is no table of UTF-8 text ({error})") from error
+        except (UnicodeDecodeError, csv.Error, OSError) as error:
+            raise InputError(f"{path}: is no table of UTF-8 text ({error}); save it as UTF-8, with tabs") from error
 
 
 def _parse(row: dict[str, str], path: Path, line: int) -> Utterance:
     for column in REQUIRED:
         if not row[column]:
             raise InputError(f"{path}:{line}: column '{column}' is empty")
+    _require_plain(row.keys(), row.values(), row["utt_id"], f"{path}:{line}")
     if row["label"] not in list(Label):
         raise InputError(f"{path}:{line}: label '{row['label']}', expected {' or '.join(Label)}")
     known = {name: row[name] for name in TEXT_COLUMNS if row.get(name)}
@@ -180,6 +181,16 @@ def _parse(row: dict[str, str], path: Path, line: int) -> Utterance:
     )
 
 
+def _require_plain(columns: Iterable[str], cells: Collection[str], utt_id: str, where: str) -> None:
+    """Refuse what would break the table it is written to or the terminal it is shown on, or leave a folder."""
+    if has_control_characters("".join(cells)):
+        column, cell = next(pair for pair in zip(columns, cells, strict=True) if has_control_characters(pair[1]))
+        raise InputError(f"{where}: column '{column}' holds control characters: {cell!r}; rename it")
+    danger = find_danger(utt_id)
+    if danger is not None:
+        raise InputError(f"{where}: utt_id '{utt_id}' {danger}; ids may become names of files, choose plain ones")
+
+
 def _seconds(text: str, path: Path, line: int) -> float:
     if text in ("", UNKNOWN):
         return float("nan")
@@ -187,7 +198,7 @@ def _seconds(text: str, path: Path, line: int) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if seconds < 0:
+    if not 0 <= seconds < math.inf:
         raise InputError(f"{path}:{line}: seconds '{text}', expected a duration in seconds or '{UNKNOWN}'")
     return seconds
 

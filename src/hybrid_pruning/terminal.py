@@ -6,6 +6,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 console = Console(highlight=False)
 
 
+def printable(text: str) -> str:
+    """Return a message as one line: file names may hold line breaks, and codes that would command the terminal."""
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    return "".join(escaped)
+
+
 def progress_bar(*columns: str) -> Progress:
     """Return a progress bar for long work; `columns` are further text fields, e.g. ``"{task.fields[loss]}"``.
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hybrid_pruning import processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, audio_samples, read_audio
-from hybrid_pruning.batches import Batch, collate
+from hybrid_pruning.batches import Batch, Example, collate
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import progress_bar
@@ -128,13 +128,14 @@ class _Windows(Dataset[Any]):
     def __init__(self, window: int, minimum: int) -> None:
         self.window, self.minimum = window, minimum
 
-    def __getitem__(self, window: Window) -> tuple[torch.Tensor, int, int] | tuple[str, int]:
-        """Return (wave [S], 0, utterance), or why it cannot be read and the utterance."""
+    def __getitem__(self, window: Window) -> Example | tuple[str, int]:
+        """Return the example, or why it cannot be read and the utterance."""
         try:
             wave = _read_whole(window, self.window) if window.whole else _read_piece(window)
         except InputError as error:
             return str(error), window.index
-        return torch.from_numpy(np.resize(wave, max(len(wave), self.minimum))), 0, window.index
+        filled = np.resize(wave, max(len(wave), self.minimum))
+        return Example(torch.from_numpy(filled), 0, window.index, len(filled) - len(wave))
 
 
 def _read_whole(window: Window, longest: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -155,9 +156,9 @@ def _read_piece(window: Window) -> np.ndarray[Any, np.dtype[np.float32]]:
     return wave
 
 
-def _collate(examples: Sequence[tuple[Any, ...]]) -> Loaded:
-    failed = {index: reason for reason, index in (example for example in examples if len(example) == 2)}
-    good = [example for example in examples if len(example) == 3 and example[2] not in failed]
+def _collate(examples: Sequence[Example | tuple[str, int]]) -> Loaded:
+    failed = {example[1]: example[0] for example in examples if not isinstance(example, Example)}
+    good = [example for example in examples if isinstance(example, Example) and example.index not in failed]
     batch = collate(good) if good else None
     assert not isinstance(batch, InputError)
     return Loaded(batch, failed)

@@ -6,6 +6,7 @@ import sys
 import typer
 
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.terminal import printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,11 +54,11 @@ def _explain(error: Exception) -> int:
     # typer brings a click of its own, or takes the installed one: known by what its errors can do
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if isinstance(error, InputError) or name == "PlanError" or hasattr(error, "format_message"):
-        return _tell(f"hybrid-pruning: {' '.join(message.split())}", 2)
+        return _tell(f"hybrid-pruning: {printable(message)}", 2)
     if os.environ.get("HYBRID_PRUNING_DEBUG"):
         raise error
     return _tell(
-        f"hybrid-pruning: a fault of ours: {name}: {' '.join(message.split())[:500]} "
+        f"hybrid-pruning: a fault of ours: {name}: {printable(message)[:500]} "
         "(set HYBRID_PRUNING_DEBUG=1 to see where)",
         1,
     )

@@ -1,6 +1,6 @@
-"""Verbs that make manifests: prepare."""
+"""Verbs that make and check manifests: prepare, audit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +9,7 @@ import typer
 from hybrid_pruning.cli.app import app
 from hybrid_pruning.corpora import CONTENTS, PREPARE
 from hybrid_pruning.corpora import prepare as prepare_corpus
+from hybrid_pruning.errors import InputError
 
 HELP = "\n\n".join(
     [
@@ -20,6 +21,9 @@ HELP = "\n\n".join(
         "Example: hybrid-pruning prepare asvspoof5 --root /data/ASVspoof5 --out manifests/asvspoof5",
     ]
 )
+
+SHOWN = 10
+"""Faults that are printed; the table has them all."""
 
 
 @app.command(help=HELP)
@@ -33,7 +37,8 @@ def prepare(
     durations: Annotated[
         bool, typer.Option(help="read how long every file is; a second time only what changed")
     ] = True,
-    workers: Annotated[int, typer.Option(min=1, help="files whose duration is read at the same time")] = 4,
+    check: Annotated[bool, typer.Option("--check", help="also decode every file, as `audit` does")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="files that are read at the same time")] = 4,
     dev_share: Annotated[
         float, typer.Option(help="folder: fraction set aside as dev, split by speaker where known")
     ] = 0.0,
@@ -53,7 +58,38 @@ def prepare(
     for manifest in (*prepared.manifests.values(), *prepared.enrolments.values()) if durations else ():
         for warning in add_durations(manifest, workers, drop_unreadable=allow_missing):
             typer.echo(f"warning: {warning}", err=True)
+    if check:
+        audit_manifests([*prepared.manifests.values(), *prepared.enrolments.values()], workers)
     typer.echo(f"next: hybrid-pruning {_next_verb(prepared.manifests)}")
+
+
+@app.command()
+def audit(
+    manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="TSV with utt_id, path and label")],
+    workers: Annotated[int, typer.Option(min=0, help="processes that decode audio")] = 2,
+) -> None:
+    """Decode every file of manifests once and list the faulty ones in MANIFEST.faults.tsv beside each.
+
+    Missing, corrupt and cut files, values that are not finite, and durations other than the column seconds has.
+    """
+    audit_manifests(manifests, workers)
+
+
+def audit_manifests(manifests: Sequence[Path], workers: int) -> None:
+    """Audit manifests one by one; show the first faults and end as after any other mistake in the input."""
+    from hybrid_pruning.audit import audit_manifest, faults_beside
+
+    faulty, shown = [], SHOWN
+    for manifest in manifests:
+        faults = audit_manifest(manifest, workers=workers)
+        typer.echo(f"{manifest}: {len(faults)} faulty files" if faults else f"{manifest}: every file is sound")
+        for fault in faults[:shown]:
+            typer.echo(f"  {fault.message}", err=True)
+        shown -= len(faults[:shown])
+        if faults:
+            faulty.append(f"{len(faults)} in {faults_beside(manifest)}")
+    if faulty:
+        raise InputError(f"faulty files: {', '.join(faulty)}; mend them, or remove their rows from the manifest")
 
 
 def _next_verb(manifests: Mapping[str, Path]) -> str:

@@ -1,0 +1,94 @@
+"""A manifest's audio, decoded once from end to end: which files are faulty, before a training or scoring meets them."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from hybrid_pruning.audio import check_seconds, read_audio
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import atomic_write
+from hybrid_pruning.manifest import Utterance, read_manifest
+from hybrid_pruning.terminal import printable, progress_bar
+
+FILES_AT_A_TIME = 16
+COLUMNS = ("utt_id", "path", "fault")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with one file, in one line.
+
+    Args:
+        utterance: the manifest's row.
+        message: names the file, what was expected and what was found.
+    """
+
+    utterance: Utterance
+    message: str
+
+
+class Messages(Dataset[str]):
+    """What is wrong with each utterance's file, "" where nothing is; found by decoding all of it."""
+
+    def __init__(self, utterances: Sequence[Utterance]) -> None:
+        self.utterances = utterances
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, index: int) -> str:
+        """Decode a file and compare its length with its header and with the manifest's seconds."""
+        utterance = self.utterances[index]
+        try:
+            check_seconds(utterance.path, len(read_audio(utterance.path)), utterance.seconds)
+        except InputError as error:
+            return printable(str(error))
+        return ""
+
+
+def audit(utterances: Sequence[Utterance], workers: int = 2) -> list[Fault]:
+    """Decode every file once and return the faulty ones, in the manifest's order.
+
+    Args:
+        utterances: the manifest.
+        workers: processes that decode; 0 decodes in this one.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        Messages(utterances), batch_size=FILES_AT_A_TIME, num_workers=workers, collate_fn=list
+    )
+    messages: list[str] = []
+    with progress_bar() as bar:
+        task = bar.add_task("decoding", total=len(utterances))
+        for some in loader:
+            messages += some
+            bar.update(task, advance=len(some))
+    return [Fault(utterance, message) for utterance, message in zip(utterances, messages, strict=True) if message]
+
+
+def audit_manifest(manifest: str | Path, out: str | Path | None = None, workers: int = 2) -> list[Fault]:
+    """Audit a manifest's files, write the table of faults, and return them.
+
+    Args:
+        manifest: TSV with utt_id, path and label.
+        out: the table, with a header alone where nothing is wrong; `MANIFEST.faults.tsv` beside it by default.
+        workers: processes that decode.
+
+    Raises:
+        InputError: the manifest cannot be used, or the table not written.
+    """
+    utterances = read_manifest(manifest)
+    with atomic_write(out or faults_beside(manifest)) as handle:  # opened first: a bad place costs no waiting
+        faults = audit(utterances, workers)
+        writer = csv.writer(handle, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
+        writer.writerow(COLUMNS)
+        writer.writerows((fault.utterance.utt_id, fault.utterance.path, fault.message) for fault in faults)
+    return faults
+
+
+def faults_beside(manifest: str | Path) -> Path:
+    """Return where a manifest's faults are listed: train.tsv -> train.faults.tsv."""
+    return Path(manifest).with_suffix(".faults.tsv")
