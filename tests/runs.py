@@ -4,15 +4,15 @@ import json
 import multiprocessing
 import os
 import random
-import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import TCPStore
 
 from hybrid_pruning.checkpoint import EPOCH, FOLDER, STEP, list_checkpoints, read_checkpoint
 from hybrid_pruning.files import TEMPORARY
@@ -28,8 +28,6 @@ FORKSERVER.set_forkserver_preload(
     ]
 )
 """Imports once what every command needs, and forks off processes that a test may kill."""
-
-Start = Callable[[Sequence[str]], BaseProcess]
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -68,27 +66,34 @@ def assert_same(found: Any, expected: Any, place: str = "state") -> None:
         assert found == expected, place
 
 
-def command(arguments: Sequence[str], output: Path, environment: dict[str, str] | None = None) -> BaseProcess:
-    """Start a command in a process of its own, which writes what it prints to a file."""
-    process = FORKSERVER.Process(target=_run_command, args=(list(arguments), str(output), environment or {}))
+def start(
+    target: Callable[..., None], arguments: Sequence[Any], output: Path, environment: Mapping[str, str] | None = None
+) -> BaseProcess:
+    """Call a function of a test module in a process of its own, which writes what it prints to a file."""
+    process = FORKSERVER.Process(target=_run, args=(target, tuple(arguments), str(output), dict(environment or {})))
     process.start()
     return process
 
 
-def ranks(arguments: Sequence[str], folder: Path, count: int = 2) -> list[BaseProcess]:
-    """Start a command as torchrun does, in several processes that know of each other; rank 3 prints to rank3.txt."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [
-        command(
-            arguments,
-            folder / f"rank{rank}.txt",
-            {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(count)
-    ]
+def ranks(target: Callable[..., None], arguments: Sequence[Any], folder: Path, count: int = 2) -> list[BaseProcess]:
+    """Do so as torchrun does, in several processes that know of each other; rank 1 prints to rank1.txt."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's outlives its processes, too
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "OMP_NUM_THREADS": "1"}
+    members = []
+    for rank in range(count):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        members.append(start(target, arguments, folder / f"rank{rank}.txt", shared | own))
+        members[-1].store = store  # type: ignore[attr-defined]
+    return members
+
+
+def run_command(*arguments: str) -> None:
+    """Be the command line."""
+    sys.argv = ["hybrid-pruning", *arguments]
+    from hybrid_pruning.cli import main
+
+    main()
 
 
 def finish(*processes: BaseProcess, seconds: float = 120) -> list[int | None]:
@@ -103,20 +108,20 @@ def finish(*processes: BaseProcess, seconds: float = 120) -> list[int | None]:
     return [process.exitcode for process in processes]
 
 
-def kill_at_random(start: Start, run: Path, chance: random.Random, steps: int) -> str:
+def kill_at_random(begin: Callable[[list[str]], Any], run: Path, chance: random.Random, steps: int) -> str:
     """Start a training that is given `run` and kill it at a random point; return where that was, in words.
 
     Two kills of three fall anywhere within the given number of steps, one falls into the writing of a checkpoint.
 
     Args:
-        start: starts the training with further arguments.
+        begin: starts the training with further arguments; its process may be another library's.
         run: its folder; an unfinished run there is resumed.
         chance: where randomness comes from.
         steps: how far it may come at most.
     """
     log, old = run / "log.jsonl", set(_half_written(run))
     before = log.stat().st_ino if log.exists() else None
-    process = start(["--resume"] if (run / "config.yaml").exists() else [])
+    process = begin(["--resume"] if (run / "config.yaml").exists() else [])
     writing, wanted = chance.random() < 1 / 3, chance.randint(0, steps)
     while process.is_alive() and not (log.exists() and log.stat().st_ino != before):
         time.sleep(0.001)
@@ -140,7 +145,7 @@ def _half_written(run: Path) -> list[Path]:
     return list((run / FOLDER).glob(f".*{TEMPORARY}"))
 
 
-def _run_command(arguments: list[str], output: str, environment: dict[str, str]) -> None:
+def _run(target: Callable[..., None], arguments: Sequence[Any], output: str, environment: dict[str, str]) -> None:
     """What happens in the new process."""
     os.environ.update(environment)
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -148,7 +153,4 @@ def _run_command(arguments: list[str], output: str, environment: dict[str, str])
     os.dup2(handle, 2)
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # as in a command line on Linux: workers die with their parent
-    sys.argv = ["hybrid-pruning", *arguments]
-    from hybrid_pruning.cli import main
-
-    main()
+    target(*arguments)

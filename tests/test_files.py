@@ -1,12 +1,14 @@
 """A file is there whole or not at all."""
 
+import errno
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, require_new_folder
+from hybrid_pruning.files import atomic_write, remove_leftovers, require_new_folder
 
 
 @pytest.mark.parametrize(("mode", "old", "new"), [("w", "alt\n", "neu: é\n"), ("wb", b"alt", b"neu\r\n\x00")])
@@ -58,6 +60,42 @@ def test_an_impossible_place_is_the_users_mistake(tmp_path: Path, place: str, me
     with pytest.raises(InputError, match=f"{place}.*{message}"), atomic_write(tmp_path / place):
         pytest.fail("the block must not run: its result would be lost")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def covered(error: OSError) -> None:
+    """Raise what torch.save makes of a write that failed."""
+    try:
+        raise error
+    except OSError:
+        raise RuntimeError("unexpected pos 768 vs 662")  # noqa: B904  as torch does
+
+
+def plain(error: OSError) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("fail", [plain, covered])
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path, fail: Callable[[OSError], None]):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    expected = r"file.txt: cannot be written \(No space left on device\); make room there, or choose another place"
+    with pytest.raises(InputError, match=expected), atomic_write(path):
+        fail(OSError(errno.ENOSPC, "No space left on device"))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_that_is_not_the_files_stays_what_it_is(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_write(tmp_path / "file.txt"):
+        (tmp_path / "elsewhere").read_text()
+    assert not list(tmp_path.iterdir())
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path):
+    for name in (".file.txt.k3x_9abc.tmp", ".hidden", "notes.tmp"):
+        (tmp_path / name).write_text("")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "notes.tmp"]
 
 
 def test_a_new_folder_is_missing_or_empty(tmp_path: Path):

@@ -83,3 +83,19 @@ def test_gradients_reach_network_gates_and_multipliers(model: SpeechModel, batch
     assert lambda2 is not None
     assert lambda1 < 0, "too large a model: ascending makes lambda1 negative, which rewards sparsity"
     assert lambda2.item() == pytest.approx(lambda1.item() ** 2, rel=1e-5)
+
+
+def test_only_the_network_is_rounded_under_autocast(model: SpeechModel, batch: Batch):
+    objective = gated(model)
+    assert objective.gates is not None
+    precise = objective(batch, 0.5)
+    objective.gates.draws = 0
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = objective(batch, 0.5)
+    assert torch.equal(rounded.parts["sparsity"], precise.parts["sparsity"])
+    assert not torch.equal(rounded.parts["task"], precise.parts["task"])
+    assert all(gate.sampled is not None and gate.sampled.dtype == torch.float32 for gate in objective.gates.values())
+    rounded.total.backward()
+    assert {parameter.grad.dtype for parameter in objective.parameters() if parameter.grad is not None} == {
+        torch.float32
+    }

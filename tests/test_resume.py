@@ -15,7 +15,7 @@ from hybrid_pruning.checkpoint import STEP, list_checkpoints, read_checkpoint
 from hybrid_pruning.config import save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.trainer import train
-from runs import assert_same_run, command, kill_at_random
+from runs import assert_same_run, kill_at_random, run_command, start
 
 Recipe = dict[str, Any]
 SHORT = {"training__epochs": 6, "training__checkpoint_steps": 2}
@@ -36,7 +36,7 @@ class Command:
 
     def start(self, run: Path, workers: int, more: Sequence[str] = ()) -> Any:
         arguments = ["train", str(self.recipe), "--out", str(run), "--set", f"data.workers={workers}", *more]
-        return Popen(arguments, self.output) if self.anew else command(arguments, self.output)
+        return Popen(arguments, self.output) if self.anew else start(run_command, arguments, self.output)
 
     def run(self, run: Path, more: Sequence[str] = ()) -> None:
         process = self.start(run, 0, more)

@@ -1,24 +1,31 @@
 """Training reaches its target, repeats itself exactly, applies what the recipe says, and refuses early."""
 
+import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
+from conftest import STYLES
 from corpus import configure, files_below, settings, write_corpus, write_wavlm, write_world
-from hybrid_pruning.batches import Batch, Crops, by_recording
+from hybrid_pruning.batches import Batch
 from hybrid_pruning.checkpoint import list_checkpoints, read_checkpoint
-from hybrid_pruning.config import load_config
+from hybrid_pruning.config import load_config, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import export_run
 from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
+from hybrid_pruning.metrics import eer
 from hybrid_pruning.model import Classes, SpeechModel, load_backbone
+from hybrid_pruning.objective import build_objective
 from hybrid_pruning.optimizers import learning_rate_factor
 from hybrid_pruning.pruning import PlanError, shape_of
-from hybrid_pruning.trainer import Trainer, train
+from hybrid_pruning.trainer import Trainer, read_run, train
 from hybrid_pruning.trainset import TrainSet
 from runs import assert_same_run, final_state, read_log, read_steps
 
@@ -298,22 +305,6 @@ def test_a_pruned_model_can_be_trained_further_but_not_pruned_again(recipe: Reci
     assert not (tmp_path / "again").exists()
 
 
-def test_what_shares_a_recording_shares_batch_and_place(recipe: Recipe):
-    config = configure(recipe)
-    utterances = read_manifest(config.data.train)
-    pairs = [replace(u, recording=f"take {index // 2}") for index, u in enumerate(utterances)]
-    assert by_recording(utterances) == [[index] for index in range(len(utterances))]
-    crops = Crops(pairs, [0] * len(pairs), 100, seed=1)
-    assert by_recording(pairs)[1] == [2, 3]
-    assert crops.recording[2] == crops.recording[3] == 2
-    trainset = TrainSet(pairs, config)
-    batches = trainset.addresses(epoch=3)
-    assert batches != trainset.addresses(epoch=4)
-    for batch in batches:
-        takes = [pairs[index].recording for _, index in batch]
-        assert all(takes.count(take) == 2 for take in takes)
-
-
 def test_groups_are_logged(reference: Path):
     (groups,) = [record["groups"] for record in read_log(reference) if "groups" in record]
     decays = {group["name"]: group["weight_decay"] for group in groups}
@@ -340,3 +331,174 @@ def test_a_run_killed_within_an_epoch_ends_as_if_it_had_not(
     monkeypatch.undo()
     train(config, tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", reference)
+
+
+def test_records_say_what_the_report_reads(reference: Path):
+    log = [json.loads(line) for line in (reference / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in log] == [0, 1, 2, 3, 3, 4, 5, 6, 6]
+    parts = {"network", "backbone", "head", "gates", "multipliers"}
+    state = final_state(reference)["objective"]
+    slots = {name.removeprefix("gates.").removesuffix(".log_alpha") for name in state if name.endswith("log_alpha")}
+    for record in log:
+        if "loss" not in record:
+            continue
+        assert set(record) == {
+            *("step", "epoch", "loss", "learning_rate", "gradient_norm", "audio_seconds_per_second", "padding"),
+            *("sparsity", "multipliers", "kept"),
+        }
+        assert set(record["loss"]) == {"task", "sparsity"}
+        assert set(record["gradient_norm"]) == parts
+        squares = {name: norm**2 for name, norm in record["gradient_norm"].items()}
+        assert squares["network"] == pytest.approx(squares["backbone"] + squares["head"], rel=1e-4)
+        assert set(record["sparsity"]) == {"expected", "target", "exact"}
+        assert set(record["multipliers"]) == {"lambda1", "lambda2"}
+        assert set(record["kept"]) == slots
+        assert all(0 <= kept <= 1 for kept in record["kept"].values())
+        assert record["padding"] == 0, "every clip is longer than a crop"
+        assert record["audio_seconds_per_second"] > 0
+    validations = [record for record in log if "dev" in record]
+    assert [set(record) for record in validations] == [{"step", "epoch", "dev", "gates"}] * 2
+    assert [record["epoch"] for record in validations] == [1, 2]
+
+
+def test_the_exact_sparsity_is_that_of_the_rounded_gates(recipe: Recipe, tmp_path: Path):
+    folder = run(recipe, tmp_path / "run", training__epochs=1, pruning__drop_rate=0.4, pruning__constraint="macs")
+    config, model = read_run(folder)
+    objective = build_objective(config, model)
+    objective.load_state_dict(final_state(folder)["objective"])
+    assert objective.gates is not None
+    kept = objective.gates.kept()
+    last = read_steps(folder)[-1]
+    exact = objective.gates.accounting.exact_kept(kept).macs_sparsity
+    assert last["sparsity"]["exact"] == pytest.approx(exact)
+    assert last["sparsity"]["exact"] != pytest.approx(last["sparsity"]["expected"], abs=1e-4)
+    assert last["kept"]["conv.0"] == len(kept["conv.0"]) / objective.gates["conv.0"].slot.size
+
+
+def test_dev_scores_lie_beside_the_log(recipe: Recipe, reference: Path):
+    header, *rows = (reference / "dev_scores.tsv").read_text().splitlines()
+    assert header == "filename\tcm-score\tcm-label"
+    devset = read_manifest(recipe["data"]["dev"])
+    assert [row.split("\t")[::2] for row in rows] == [[u.utt_id, u.label] for u in devset]
+    scores = np.array([float(row.split("\t")[1]) for row in rows])
+    bonafide = np.array([u.label == Label.BONAFIDE for u in devset])
+    assert read_log(reference)[-1]["dev"]["eer"] == eer(scores[bonafide], scores[~bonafide])
+
+
+def test_a_damaged_checkpoint_costs_the_steps_after_the_one_before(
+    recipe: Recipe, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "run"
+    shutil.copytree(reference, folder)
+    newest = list_checkpoints(folder)[-1]
+    newest.write_bytes(newest.read_bytes()[:5000])
+    train(configure(recipe), folder, resume=True)
+    assert f"{newest}: is damaged and set aside; going on from epoch-0001.pt" in capsys.readouterr().out
+    assert_same_run(folder, reference)
+
+
+def test_a_run_killed_in_its_validation_validates_once(
+    recipe: Recipe, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its last checkpoint is from before the validation, at the very same step."""
+
+    def die(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    config = configure(recipe, training__checkpoint_steps=3)
+    monkeypatch.setattr("hybrid_pruning.trainer.save_epoch", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run")
+    monkeypatch.undo()
+    assert "dev" in read_log(tmp_path / "run")[-1]
+    train(config, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", reference)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(recipe: Recipe, reference: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_config(configure(recipe), folder / "config.yaml")
+    (folder / ".architecture.json.abcdefgh.tmp").write_text("{")
+    train(configure(recipe), folder, resume=True)
+    assert_same_run(folder, reference)
+    assert (folder / "architecture.json").read_text() == (reference / "architecture.json").read_text()
+    assert not list(folder.glob(".*"))
+
+
+def test_a_checkpoint_of_other_processes_or_another_model_is_refused(recipe: Recipe, reference: Path, tmp_path: Path):
+    path = tmp_path / "run" / "checkpoints" / "epoch-0002.pt"
+    shutil.copytree(reference, tmp_path / "run")
+    state = read_checkpoint(path)
+    torch.save({**state, "processes": 2}, path)
+    with pytest.raises(InputError, match=r"epoch-0002.pt: was written by 2 processes, now there are 1; resume with as"):
+        train(configure(recipe), tmp_path / "run", resume=True)
+    state["objective"].pop("model.classifier.2.weight")
+    torch.save(state, path)
+    with pytest.raises(InputError, match=r"epoch-0002.pt: does not fit the model; is backbone.source another one"):
+        train(configure(recipe), tmp_path / "run", resume=True)
+
+
+def replace_files(monkeypatch: pytest.MonkeyPatch, files: int) -> None:
+    """Let one file more in each batch be unreadable, up to a number of them."""
+    batches = TrainSet.batches
+
+    def skip(self: TrainSet, epoch: int, done: int = 0) -> Iterator[Batch]:
+        for index, batch in enumerate(batches(self, epoch, done), start=done):
+            yield replace(batch, skipped=(f"clip{min(index, files - 1)}.wav: cannot be decoded",))
+
+    monkeypatch.setattr(TrainSet, "batches", skip)
+
+
+def test_unreadable_files_are_reported_at_the_end(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    replace_files(monkeypatch, 2)
+    config = configure(recipe, data__skip_limit=0.1, training__checkpoint_steps=2)
+    train(config, tmp_path / "run")
+    messages = ["clip0.wav: cannot be decoded", "clip1.wav: cannot be decoded"]
+    assert read_log(tmp_path / "run")[-1] == {"step": 6, "skipped": {"files": 2, "first": messages}}
+    assert "2 of 24 training files could not be read" in capsys.readouterr().out
+    assert final_state(tmp_path / "run")["skipped"] == messages
+    monkeypatch.undo()
+    train(config, tmp_path / "run", resume=True)
+    assert read_log(tmp_path / "run")[-1]["skipped"]["files"] == 2
+
+
+def test_too_many_unreadable_files_stop_a_run(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    replace_files(monkeypatch, 3)
+    with pytest.raises(InputError, match=r"manifest.tsv: 2 of 24 training files cannot be read, data.skip_limit 0.01"):
+        run(recipe, tmp_path / "run")
+
+
+def test_what_no_gradient_reaches_is_frozen(recipe: Recipe, tmp_path: Path):
+    """In a pre-norm model that lost its attentions, the norms in front of them are of no use to anybody."""
+    large = write_wavlm(tmp_path / "large", **STYLES["large"])
+    changes = {"pruning__units": ["attlayer"], "pruning__target_sparsity": 0.15, "backbone__source": str(large)}
+    changes |= {"training__epochs": 1, "pruning__initial_reg_lr": 2.0}
+    small = export_run(run(recipe, tmp_path / "run", **changes), tmp_path / "small", 1)
+    shape = shape_of(small.backbone)
+    assert shape is not None
+    closed = {int(name.partition(".")[2]) for name, kept in shape.kept.items() if not kept}
+    assert closed
+    build_objective(configure(recipe, **DENSE), small)
+    frozen = {name for name, parameter in small.backbone.named_parameters() if not parameter.requires_grad}
+    expected = {f"encoder.layers.{layer}.layer_norm.{part}" for layer in closed for part in ("weight", "bias")}
+    assert {name for name in frozen if "layers" in name} == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_gated_run_on_a_gpu_resumes(recipe: Recipe, tmp_path: Path, precision: str):
+    config = configure(recipe, training__mixed_precision=precision, training__accumulate=2)
+    train(config, tmp_path / "run")
+    whole = read_steps(tmp_path / "run")
+    assert whole[-1]["sparsity"]["expected"] != whole[0]["sparsity"]["expected"]
+    assert all(np.isfinite(record["loss"]["task"]) for record in whole)
+    list_checkpoints(tmp_path / "run")[-1].unlink()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(config, tmp_path / "run", resume=True)
+    for found, expected in zip(read_steps(tmp_path / "run"), whole, strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2)
+        assert found["sparsity"] == pytest.approx(expected["sparsity"], rel=1e-2)
+    assert shape_of(export_run(tmp_path / "run", tmp_path / "model").backbone) is not None

@@ -58,7 +58,8 @@ def find_latest(run: Path) -> Path | None:
         raise InputError(f"{run / FOLDER}: all checkpoints are damaged; remove them to start from the beginning")
     for path in damaged:
         path.rename(path.with_suffix(".damaged"))
-        console.print(f"{path}: is damaged and set aside; going on from {whole[-1][-1].name}", soft_wrap=True)
+        line = f"{path}: is damaged and set aside; going on from {whole[-1][-1].name}"
+        console.print(line, markup=False, soft_wrap=True)
     return whole[-1][-1] if whole else None
 
 

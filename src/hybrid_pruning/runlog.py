@@ -78,7 +78,8 @@ def _open_board(folder: Path, purge_step: int) -> Board | None:
     try:
         return Board(folder, purge_step)
     except ImportError:
-        console.print(f"log: {LOG} alone; for TensorBoard beside it: pip install 'hybrid-pruning[tensorboard]'")
+        line = f"log: {LOG} alone; for TensorBoard beside it: pip install 'hybrid-pruning[tensorboard]'"
+        console.print(line, markup=False, soft_wrap=True)
         return None
     except OSError as error:
         raise cannot_write(folder, error) from error

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 
 from hybrid_pruning import processes
 from hybrid_pruning.artifact import versions
@@ -112,7 +112,6 @@ class Trainer:
         self.accelerator = Accelerator(
             mixed_precision=config.training.mixed_precision,
             cpu=processes.count() > 1 and not torch.cuda.is_available(),  # else it takes no notice of gloo
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # none of them ever changes
         )
         self.objective = objective
         self.optimizers = Optimizers(objective, config.training, config.pruning.initial_reg_lr)
