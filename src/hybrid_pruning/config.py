@@ -42,6 +42,7 @@ class CorpusConfig(Section):
 
     name: str = Field(description="a corpus that `prepare` knows, e.g. asvspoof5")
     root: Path = Field(description="the folder it was unpacked in")
+    allow_missing: bool = Field(False, description="leave out the utterances whose audio is missing")
 
 
 class DataConfig(Section):

@@ -37,7 +37,7 @@ from hybrid_pruning.trainset import LABELS, TrainSet, read_set
 from hybrid_pruning.validation import SCORES, validate, write_scores
 
 CONFIG, ARCHITECTURE = "config.yaml", "architecture.json"
-MAY_DIFFER: Any = {"data": {"workers"}}
+MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval"}}
 """What a resumed run's recipe may say otherwise."""
 
 

@@ -1,4 +1,4 @@
-"""Verbs that make a model: quickstart, train, export."""
+"""Verbs that make a model: quickstart, run, train, export."""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +28,31 @@ def quickstart(
 
     keep_freed_memory()
     run_quickstart(out, bonafide, backbone)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe with `corpus` and `data.eval`, see recipes/")],
+    out: Annotated[Path, typer.Option(help="folder of the job; called again, the job goes on there")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")
+    ] = None,
+) -> None:
+    """From a raw corpus to its table and report: prepare, train, export, score, calibrate, evaluate, report.
+
+    A stage whose result is there, and made from what it would be made from now,
+    is skipped; a training that was cut off goes on where it was. A finished
+    training is never done over: another recipe needs another --out.
+
+    Example: hybrid-pruning run recipes/asvspoof5/hp50.yaml --out jobs/hp50 --set corpus.root=/data/ASVspoof5
+    """
+    from hybrid_pruning.config import load_config
+    from hybrid_pruning.memory import keep_freed_memory
+    from hybrid_pruning.pipeline import run_recipe
+
+    keep_freed_memory()
+    report = run_recipe(load_config(recipe, set_ or []), out)
+    typer.echo(f"{report}: finished; the model to ship is {out / 'model'}")
 
 
 @app.command()
