@@ -4,9 +4,9 @@ Imports of the library stand inside the verbs: `--help` and mistakes in the comm
 torch.
 """
 
-from hybrid_pruning.cli import data, looking, scoring, training  # noqa: F401  registers the verbs
+from hybrid_pruning.cli import data, judging, looking, scoring, training  # noqa: F401  registers the verbs
 from hybrid_pruning.cli.app import app, main, order_verbs
 
 __all__ = ["app", "main"]
 
-order_verbs("quickstart", "prepare", "train", "export", "score", "evaluate", "inspect", "doctor")
+order_verbs("quickstart", "prepare", "train", "export", "score", "evaluate", "calibrate", "fuse", "inspect", "doctor")

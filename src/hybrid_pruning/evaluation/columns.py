@@ -80,7 +80,7 @@ def take_columns(
                 f"{' '.join(header)}"
             )
         for cells, place in places:
-            cells += flat[place :: len(header)]
+            cells.extend(flat[place :: len(header)])
     return columns
 
 
