@@ -32,6 +32,16 @@ def write_artifact(folder: Path, config: Mapping[str, Any], state: Mapping[str, 
         handle.write("\n")
 
 
+def write_variant(source: Path, config: Mapping[str, Any], out: Path) -> None:
+    """Write an artifact with the weights of another and a description of its own; `out` may be the other itself."""
+    if out.resolve() != source.resolve():
+        with atomic_write(out / WEIGHTS, "wb") as handle:
+            handle.write((source / WEIGHTS).read_bytes())
+    with atomic_write(out / CONFIG) as handle:
+        json.dump(config, handle, indent=1)
+        handle.write("\n")
+
+
 def is_artifact(folder: str | Path) -> bool:
     """Whether a folder holds one of our artifacts rather than, say, a transformers model."""
     try:

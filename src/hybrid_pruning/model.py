@@ -11,6 +11,7 @@ from torch import nn
 
 from hybrid_pruning import artifact
 from hybrid_pruning.backbone import Backbone, load_transformers, skeleton
+from hybrid_pruning.calibration import Calibration
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.head import Head, build_head
@@ -55,6 +56,7 @@ class SpeechModel(nn.Module):
         classes: what its classifier tells apart.
         head_config: what the head was built from.
         provenance: how it came about: recipe, data, results; free-form, kept in the artifact.
+        calibration: what makes its scores log-likelihood ratios on data like that it was fitted on; none by default.
     """
 
     def __init__(
@@ -64,11 +66,12 @@ class SpeechModel(nn.Module):
         classes: Classes,
         head_config: HeadConfig,
         provenance: Mapping[str, Any] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.classes = backbone, head, classes
         self.classifier = Classifier(head.embedding_width, len(classes.labels))
-        self.head_config, self.provenance = head_config, dict(provenance or {})
+        self.head_config, self.provenance, self.calibration = head_config, dict(provenance or {}), calibration
 
     def forward(self, wave: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """Return the logits [B, classes] of wave [B, S] with lengths [B]."""
@@ -94,13 +97,14 @@ class SpeechModel(nn.Module):
             lengths: [B] samples of each utterance, or None where all have S.
 
         Returns:
-            [B], the difference of the logits freed from the training priors.
+            [B], the difference of the logits freed from the training priors, calibrated where the model is.
         """
         return self.classify(self.embed(wave, lengths))
 
     def classify(self, embedding: torch.Tensor) -> torch.Tensor:
         """Return the score of each embedding [B, E], as `score` gives it: [B]."""
-        return log_likelihood_ratio(self.classifier(embedding), self.classes)
+        score = log_likelihood_ratio(self.classifier(embedding), self.classes)
+        return score if self.calibration is None else self.calibration.apply(score)
 
     @classmethod
     def build(cls, backbone: Backbone, head: HeadConfig, classes: Classes, **about: Any) -> Self:
@@ -129,7 +133,10 @@ class SpeechModel(nn.Module):
         Raises:
             InputError: the folder cannot be written to.
         """
-        artifact.write_artifact(Path(folder), {**self.architecture(), "provenance": self.provenance}, self.state_dict())
+        about = {**self.architecture(), "provenance": self.provenance}
+        if self.calibration is not None:
+            about["calibration"] = self.calibration.to_json()
+        artifact.write_artifact(Path(folder), about, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path) -> Self:
@@ -145,6 +152,7 @@ class SpeechModel(nn.Module):
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StrictDataclassError) as error:
             problem = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({problem})") from error
+        model.calibration = read_calibration(config, folder)
         try:
             model.load_state_dict(artifact.read_weights(folder), strict=True)
         except RuntimeError as error:
@@ -164,6 +172,17 @@ class SpeechModel(nn.Module):
             narrow(backbone, plan_for(backbone).only(spec["units"]), kept)
         classes = Classes(tuple(about["labels"]), tuple(about["training_counts"]))
         return cls.build(backbone, HeadConfig(**about["head"]), classes, provenance=provenance)
+
+
+def read_calibration(config: Mapping[str, Any], folder: Path) -> Calibration | None:
+    """Return the calibration in an artifact's description, None where it has none.
+
+    Raises:
+        InputError: it cannot be understood.
+    """
+    if config.get("calibration") is None:
+        return None
+    return Calibration.from_json(config["calibration"], str(folder / artifact.CONFIG))
 
 
 def load_backbone(name_or_path: str | Path, random: bool = False) -> Backbone:

@@ -161,9 +161,7 @@ class Job:
 def _known_groups(manifest: Path) -> Sequence[tuple[str, ...]]:
     utterances = read_manifest(manifest)
     return [
-        (column,)
-        for column in GROUPS
-        if len({getattr(utterance, column) for utterance in utterances} - {UNKNOWN}) > 1
+        (column,) for column in GROUPS if len({getattr(utterance, column) for utterance in utterances} - {UNKNOWN}) > 1
     ]
 
 

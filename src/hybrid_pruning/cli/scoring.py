@@ -1,6 +1,5 @@
-"""Verbs that use a model and judge it: score, evaluate."""
+"""Verbs that use a model: score."""
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,6 @@ from typing import Annotated
 import typer
 
 from hybrid_pruning.cli.app import app
-from hybrid_pruning.errors import InputError
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes cuda where there is one, else cpu")]
 Window = Annotated[float, typer.Option(min=1.0, help="longer audio is scored in windows up to this")]
@@ -60,28 +58,3 @@ def score(
         typer.echo(f"warning: {left_out} of {len(scores)} utterances are left out, see {failures_of(out)}", err=True)
     typer.echo(f"{together}")
     typer.echo(f"{out}: {len(scores) - left_out} scores; next: hybrid-pruning evaluate {out} {manifest} --track1")
-
-
-@app.command()
-def evaluate(
-    scores: Annotated[Path, typer.Argument(help="score file")],
-    keys: Annotated[Path, typer.Argument(help="key file, manifest, or the corpus's own protocol or trial list")],
-    track1: Annotated[bool, typer.Option("--track1", help="anti-spoofing: EER, minDCF, actDCF, Cllr")] = False,
-    track2: Annotated[bool, typer.Option("--track2", help="spoofing-robust verification: a-DCF, t-DCF, t-EER")] = False,
-    sv: Annotated[bool, typer.Option("--sv", help="speaker verification: EER, minDCF at 0.01 and 0.05")] = False,
-    json_: Annotated[Path | None, typer.Option("--json", help="also write the figures here, as fractions")] = None,
-) -> None:
-    """Compare scores with the truth: EER, minDCF and their kin, as the challenges define them."""
-    from hybrid_pruning import evaluation
-    from hybrid_pruning.files import atomic_write
-
-    if track1 + track2 + sv != 1:
-        raise InputError("evaluate: choose one of --track1, --track2, --sv")
-    measure = evaluation.evaluate_track1 if track1 else evaluation.evaluate_track2 if track2 else evaluation.evaluate_sv
-    result = measure(scores, keys)
-    if json_ is not None:
-        with atomic_write(json_) as handle:
-            json.dump(result, handle, indent=1)
-    evaluation.print_table(result)
-    for warning in evaluation.find_warnings(result):
-        typer.echo(f"warning: {warning}", err=True)

@@ -1,5 +1,6 @@
 """A score file and a key file -> metrics: every id joined exactly, every fault one clear line, tables to read."""
 
+from hybrid_pruning.evaluation.comparison import measure_scores, print_scores
 from hybrid_pruning.evaluation.groups import Group, break_down
 from hybrid_pruning.evaluation.keys import Keys, read_keys
 from hybrid_pruning.evaluation.printing import find_warnings, print_evaluation, print_table
@@ -7,6 +8,7 @@ from hybrid_pruning.evaluation.result import (
     Evaluation,
     Metrics,
     Request,
+    curves,
     evaluate,
     evaluate_sv,
     evaluate_track1,
@@ -14,7 +16,7 @@ from hybrid_pruning.evaluation.result import (
 )
 from hybrid_pruning.evaluation.speakers import find_resampling
 from hybrid_pruning.evaluation.tasks import SV, TRACK1, TRACK2, Task
-from hybrid_pruning.evaluation.trials import Trials, join_scores, read_trials
+from hybrid_pruning.evaluation.trials import Trials, join_scores, join_systems, read_trials
 from hybrid_pruning.evaluation.verifier import read_verifier_2019, read_verifier_2021
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Task",
     "Trials",
     "break_down",
+    "curves",
     "evaluate",
     "evaluate_sv",
     "evaluate_track1",
@@ -36,7 +39,10 @@ __all__ = [
     "find_resampling",
     "find_warnings",
     "join_scores",
+    "join_systems",
+    "measure_scores",
     "print_evaluation",
+    "print_scores",
     "print_table",
     "read_keys",
     "read_trials",

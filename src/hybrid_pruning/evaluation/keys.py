@@ -14,8 +14,10 @@ from hybrid_pruning.evaluation.tasks import Form, Task
 from hybrid_pruning.metrics.measures import Names
 
 CM_LABEL = {"bonafide": "bonafide", "target": "bonafide", "nontarget": "bonafide", "spoof": "spoof"}
-AGAIN = "\n"
-"""Stands between a trial's name and how often it came before, where a trial may come again; no name has it."""
+ALWAYS = ("speaker", "phase")
+"""Kept of every key file that has them: who may be resampled, and which part of a challenge a trial belongs to."""
+JOINT, AGAIN = "\t", "\n"
+"""Between the parts of a trial's name, and in front of how often it came before; no name has them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,8 +28,9 @@ class Keys:
         path: the key file.
         names: [N] the trials' names.
         classes: [N] their classes.
-        columns: what else was asked of them, [N] each; `speaker` always where they have it.
+        columns: what else was asked of them, [N] each; `ALWAYS` where they have it.
         chosen: [N] whether a trial is to be evaluated.
+        what: what the file has for each trial: a key, or another system's score.
     """
 
     path: Path
@@ -35,6 +38,7 @@ class Keys:
     classes: Names
     columns: dict[str, Names]
     chosen: npt.NDArray[np.bool_]
+    what: str = "key"
 
 
 def read_keys(path: str | Path, task: Task, columns: Sequence[str] = (), only: Mapping[str, str] | None = None) -> Keys:
@@ -50,7 +54,7 @@ def read_keys(path: str | Path, task: Task, columns: Sequence[str] = (), only: M
     text = read_text(path)
     form, header = _recognise(text, task)
     rows = text if form.columns else text.below()
-    kept = [*columns, *only, *(name for name in ("speaker",) if name in header)]
+    kept = [*columns, *only, *(name for name in ALWAYS if name in header)]
     require_known(path, header, kept)
     wanted = dict.fromkeys([*form.trial, form.label, *(name for name in ("cm-label",) if name in header), *kept])
     cells = take_columns(rows, header, tuple(wanted), None if form.columns else form.separator)
@@ -59,7 +63,7 @@ def read_keys(path: str | Path, task: Task, columns: Sequence[str] = (), only: M
     names = number_names(
         [name.removesuffix(form.suffix) for name in join_names([cells[part] for part in form.trial])], task
     )
-    raise_first(rows, [*_label_faults(cells, form.label, kinds, classes), *_twice(names, kinds, task)])
+    raise_first(rows, [*_label_faults(cells, form.label, kinds, classes), *find_repeated(names, kinds, task)])
     chosen = _choose(path, cells, len(names), only)
     keys = Keys(path, names, np.array(kinds, dtype=np.str_), {name: np.array(cells[name]) for name in kept}, chosen)
     _require_classes(keys, task, only)
@@ -89,14 +93,27 @@ def number_names(names: list[str], task: Task) -> list[str]:
     return numbered
 
 
+def find_repeated(names: Sequence[str], kinds: Sequence[str], task: Task) -> Iterator[Fault]:
+    """Yield the rows of trials that came before, where they may not or where they were something else."""
+    if not task.repeats and len(set(names)) == len(names):
+        return
+    first: dict[str, str] = {}
+    for row, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+        plain = plain_name(name)
+        if plain not in first:
+            first[plain] = kind
+        elif not task.repeats or first[plain] != kind:
+            yield row, f"'{plain}' stands twice; remove one of the lines"
+
+
 def plain_name(name: str) -> str:
-    """Return a trial's name as the file has it."""
-    return name.partition(AGAIN)[0]
+    """Return a trial's name as a message tells it."""
+    return name.partition(AGAIN)[0].replace(JOINT, " ")
 
 
 def join_names(columns: Sequence[list[str]]) -> list[str]:
     """Return the names of trials from the columns that name them."""
-    return columns[0] if len(columns) == 1 else [" ".join(cells) for cells in zip(*columns, strict=True)]
+    return columns[0] if len(columns) == 1 else [JOINT.join(cells) for cells in zip(*columns, strict=True)]
 
 
 def _recognise(text: Text, task: Task) -> tuple[Form, Sequence[str]]:
@@ -161,16 +178,3 @@ def _label_faults(
             if kind and beside != CM_LABEL[kind]
         ]
     return faults
-
-
-def _twice(names: Sequence[str], kinds: Sequence[str], task: Task) -> Iterator[Fault]:
-    """Yield the keys of trials that came before, where they may not or where they were something else."""
-    if not task.repeats and len(set(names)) == len(names):
-        return
-    first: dict[str, str] = {}
-    for row, (name, kind) in enumerate(zip(names, kinds, strict=True)):
-        plain = plain_name(name)
-        if plain not in first:
-            first[plain] = kind
-        elif not task.repeats or first[plain] != kind:
-            yield row, f"'{plain}' stands twice; remove one of the lines"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -26,12 +27,14 @@ TITLES = {
     "n_target": "target trials",
     "n_nontarget": "nontarget trials",
 }
-FEW_SPEAKERS = 20
 
 
 def print_evaluation(evaluation: Evaluation, console: Console = terminal) -> None:
     """Print an evaluation: metrics, comparison, and groups."""
     _print_metrics(evaluation, console)
+    phases = np.unique(evaluation.trials.columns.get("phase", np.empty(0, dtype=np.str_)))
+    if phases.size > 1:
+        console.print(f"phases {', '.join(phases)} together; challenges report one: --only phase=eval")
     if evaluation.other is not None:
         _print_comparison(evaluation, console)
     for columns in evaluation.groups:
@@ -43,7 +46,7 @@ def print_table(result: Mapping[str, float], title: str = "", console: Console =
     table = Table("metric", title=title or None)
     table.add_column("value", justify="right")
     for name, value in result.items():
-        table.add_row(TITLES.get(name, name), _show(name, value))
+        table.add_row(TITLES.get(name, name), show_value(name, value))
     console.print(table)
 
 
@@ -70,64 +73,60 @@ def _print_metrics(evaluation: Evaluation, console: Console) -> None:
     if not evaluation.intervals:
         print_table(evaluation.metrics, console=console)
         return
-    table = Table("metric", caption=_say_resampled(evaluation))
+    table = Table("metric")
     for heading in ("value", "95% interval"):
         table.add_column(heading, justify="right")
     for name, value in evaluation.metrics.items():
         ends = evaluation.intervals.get(name)
-        shown = "" if ends is None else f"{_show(name, ends.low)} - {_show(name, ends.high)}"
-        table.add_row(TITLES.get(name, name), _show(name, value), shown)
+        shown = "" if ends is None else f"{show_value(name, ends.low)} to {show_value(name, ends.high)}"
+        table.add_row(TITLES.get(name, name), show_value(name, value), shown)
     console.print(table)
+    request = evaluation.request
+    console.print(f"intervals: {request.rounds:,} resamples of {evaluation.resampled}; seed {request.seed}")
 
 
 def _print_comparison(evaluation: Evaluation, console: Console) -> None:
     table = Table("metric", title=f"against {evaluation.request.against}")
     differences = evaluation.differences
-    for heading in ("this", "other", "difference", *(("95% interval", "this better") if differences else ())):
-        table.add_column(heading, justify="right")
+    for heading in ("this", "other", "difference", *(("95% interval", "better in") if differences else ())):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, other in evaluation.other_metrics.items():
         value = evaluation.metrics[name]
-        cells = [_show(name, value), _show(name, other), _show(name, value - other, "+")]
+        cells = [show_value(name, value), show_value(name, other), show_value(name, value - other, "+")]
         if differences:
             found = differences[name]
-            cells += [
-                f"{_show(name, found.low, '+')} - {_show(name, found.high, '+')}",
-                f"{found.better:.1%} of rounds",
-            ]
+            ends = f"{show_value(name, found.low, '+')} to {show_value(name, found.high, '+')}"
+            cells += [ends, f"{found.better:.1%}"]
         table.add_row(TITLES.get(name, name), *cells)
     console.print(table)
+    if differences:
+        console.print("better in: share of the resamples, the same for both, in which this system's metric is smaller")
 
 
 def _print_groups(evaluation: Evaluation, columns: tuple[str, ...], console: Console) -> None:
     groups = evaluation.groups[columns]
     names = [name for name in evaluation.task.main if name in evaluation.metrics]
-    title = f"by {' and '.join(columns)}: {state_rule(columns, evaluation.task)}"
-    table = Table(*columns, title=title)
-    for kind in evaluation.task.kinds:
-        table.add_column(TITLES[f"n_{kind}"], justify="right")
-    for name in names:
-        table.add_column(TITLES[name], justify="right")
+    table = Table(*columns, title=f"by {' and '.join(columns)}, worst (*) first")
+    for heading in (*evaluation.task.kinds, *(TITLES[name] for name in names)):
+        table.add_column(heading, justify="right")
     worst = {name: max((group.metrics[name] for group in groups if group.metrics), default=None) for name in names}
     for group in groups:
         counts = (f"{count:,}" for count in group.counts.values())
         figures = (_mark(name, group.metrics.get(name), worst[name]) for name in names)
         table.add_row(*group.values, *counts, *figures)
     console.print(table)
+    console.print(f"by {' and '.join(columns)}: {state_rule(columns, evaluation.task)}")
 
 
 def _mark(name: str, value: float | None, worst: float | None) -> str:
     """Return a group's figure, the worst of all bold and starred; a dash where a class has no trial."""
     if value is None:
         return "-"
-    return f"[bold]* {_show(name, value)}[/bold]" if value == worst else _show(name, value)
+    return f"[bold]* {show_value(name, value)}[/bold]" if value == worst else show_value(name, value)
 
 
-def _say_resampled(evaluation: Evaluation) -> str:
-    request = evaluation.request
-    return f"intervals from {request.rounds:,} resamples of {evaluation.resampled}; seed {request.seed}"
-
-
-def _show(name: str, value: float, sign: str = "") -> str:
+def show_value(name: str, value: float, sign: str = "") -> str:
+    """Return a metric as a table shows it; `sign` is the format's, + for differences."""
     if name.startswith("n_"):
         return f"{value:,.0f}"
     return f"{100 * value:{sign}.3f}" if TITLES.get(name, name).endswith("%") else f"{value:{sign}.4f}"

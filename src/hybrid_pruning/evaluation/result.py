@@ -13,6 +13,7 @@ from hybrid_pruning.evaluation.keys import read_keys
 from hybrid_pruning.evaluation.speakers import find_resampling
 from hybrid_pruning.evaluation.tasks import SV, TRACK1, TRACK2, Task
 from hybrid_pruning.evaluation.trials import Trials, join_scores
+from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.metrics.measures import Measures, Sample
 
 Metrics = dict[str, float]
@@ -182,6 +183,26 @@ def evaluate_sv(scores_path: str | Path, trials_path: str | Path) -> Metrics:
         InputError: as in `evaluate_track1`.
     """
     return evaluate(SV, scores_path, trials_path).metrics
+
+
+def curves(evaluation: Evaluation) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Return what a DET curve is drawn of: name -> scores of the positive and of a negative class.
+
+    Each system of the evaluation has a curve; in spoofing-robust verification one for nontargets and one for spoofs.
+    """
+    task = evaluation.task
+    positive, *negatives = task.kinds
+    systems = {"": evaluation.trials}
+    if evaluation.other is not None and evaluation.request.against is not None:
+        systems = {"this": evaluation.trials, evaluation.request.against.stem: evaluation.other}
+    return {
+        " ".join(part for part in (name, kind if len(negatives) > 1 else "") if part) or kind: (
+            trials.of(task.scores, positive),
+            trials.of(task.scores, kind),
+        )
+        for name, trials in systems.items()
+        for kind in negatives
+    }
 
 
 def _measures(task: Task, trials: Trials, request: Request) -> Measures:

@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from hybrid_pruning.bootstrap import Resampling, resample_pairs, resample_speakers, resample_trials
+from hybrid_pruning.evaluation.keys import JOINT
 from hybrid_pruning.evaluation.tasks import Task
 from hybrid_pruning.evaluation.trials import Trials
 from hybrid_pruning.manifest import UNKNOWN
@@ -12,6 +13,7 @@ from hybrid_pruning.metrics.measures import Names
 
 CELEBRITY = re.compile(r"id\d{5}")
 """A speaker of VoxCeleb or CN-Celeb, wherever in the name of a recording."""
+FEW_SPEAKERS = 20
 
 
 def find_resampling(trials: Trials, task: Task) -> tuple[Resampling, str]:
@@ -26,9 +28,11 @@ def find_resampling(trials: Trials, task: Task) -> tuple[Resampling, str]:
         count = np.unique(np.concatenate(sides)).size
         if count < 2:
             return resample_trials(trials.classes), "trials, as all are of one speaker"
+        told = f"{count:,} speakers" + (", enrolled or tested" if len(sides) == 2 else "")
+        told += "; so few make rough intervals" if count < FEW_SPEAKERS else ""
         if len(sides) == 2:
-            return resample_pairs(sides[0], sides[1], trials.classes), f"{count:,} speakers, enrolled or tested"
-        return resample_speakers(sides[0], trials.classes), f"{count:,} speakers"
+            return resample_pairs(sides[0], sides[1], trials.classes), told
+        return resample_speakers(sides[0], trials.classes), told
     return resample_trials(trials.classes), "trials, as not all speakers are known: intervals may be too narrow"
 
 
@@ -41,7 +45,7 @@ def find_speakers(trials: Trials, task: Task) -> list[Names]:
     if task.sides == 0:
         speakers = trials.columns.get("speaker")
         return [] if speakers is None or np.isin(speakers, (UNKNOWN, "")).any() else [speakers]
-    pairs = [name.split(" ", 1) for name in trials.names]
+    pairs = [name.split(JOINT) for name in trials.names]
     if task.sides == 1:
         return [np.array([enrolled for enrolled, _ in pairs])]
     enrol, test = (np.array([_speaker(recording) for recording in side]) for side in zip(*pairs, strict=True))

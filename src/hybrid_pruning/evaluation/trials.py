@@ -8,11 +8,13 @@ import numpy as np
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.columns import Fault, Text, raise_first, read_text, require_columns, take_columns
-from hybrid_pruning.evaluation.keys import Keys, join_names, number_names, plain_name, read_keys
+from hybrid_pruning.evaluation.keys import AGAIN, Keys, find_repeated, join_names, number_names, plain_name, read_keys
 from hybrid_pruning.evaluation.tasks import Task
 from hybrid_pruning.manifest import UNKNOWN
 from hybrid_pruning.metrics import FloatArray, IntArray
 from hybrid_pruning.metrics.measures import Names
+
+SAME = "do both files belong to the same set?"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,8 +24,8 @@ class Trials:
     Args:
         scores: the named score columns, [N] each.
         classes: [N] class names.
-        columns: what else was asked of the keys, [N] each; `speaker` always where they have it.
-        names: [N] the trials' names.
+        columns: what else was asked of the keys, [N] each; `keys.ALWAYS` where they have it.
+        names: [N] the trials' names; of several parts, with a tab between them.
     """
 
     scores: dict[str, FloatArray]
@@ -70,9 +72,9 @@ def join_scores(scores_path: str | Path, keys: Keys, task: Task) -> Trials:
     unscored = np.flatnonzero((row < 0) & keys.chosen)
     if unscored.size:
         more = f" (and {unscored.size - 1} more)" if unscored.size > 1 else ""
+        hint = "score every trial of the keys, or give the keys of the scored set" if keys.what == "key" else SAME
         raise InputError(
-            f"{keys.path}: '{plain_name(keys.names[unscored[0]])}' has no score in {text.path}{more}; "
-            "score every trial of the keys, or give the keys of the scored set"
+            f"{keys.path}: '{plain_name(keys.names[unscored[0]])}' has no score in {text.path}{more}; {hint}"
         )
     if not keys.names:
         raise InputError(f"{keys.path}: no trials")
@@ -82,8 +84,21 @@ def join_scores(scores_path: str | Path, keys: Keys, task: Task) -> Trials:
         {column: values[row[chosen]] for column, values in scores.items()},
         keys.classes[chosen],
         {name: cells[chosen] for name, cells in keys.columns.items()},
-        keys.names if as_they_are else [plain_name(keys.names[place]) for place in chosen.tolist()],
+        keys.names if as_they_are else [keys.names[place].partition(AGAIN)[0] for place in chosen.tolist()],
     )
+
+
+def join_systems(paths: Sequence[str | Path], task: Task) -> list[Trials]:
+    """Read several systems' scores of the same trials, in the order of the first; the classes stay empty.
+
+    Raises:
+        InputError: a file cannot be read, a score is no number, or the files do not score the same trials.
+    """
+    text, faults, names, _ = read_scores(Path(paths[0]), task)
+    kinds = [""] * len(names)
+    raise_first(text, [*faults, *find_repeated(names, kinds, task)])
+    known = Keys(text.path, names, np.array(kinds), {}, np.ones(len(names), dtype=np.bool_), "score")
+    return [join_scores(path, known, task) for path in paths]
 
 
 def read_scores(path: Path, task: Task) -> tuple[Text, list[Fault], list[str], dict[str, FloatArray]]:
@@ -122,11 +137,9 @@ def _match(names: Sequence[str], keys: Keys) -> tuple[IntArray, list[Fault]]:
     row[index[::-1]] = given[::-1]  # the first score of a trial counts; the last place is for those without a key
     faults = []
     for stranger in np.flatnonzero((row[index] != given) | (index < 0)).tolist():
-        name = plain_name(names[stranger])
-        if name not in place:
-            faults.append((stranger, f"'{name}' has no key in {keys.path}; do both files belong to the same set?"))
-        else:
-            faults.append((stranger, f"'{name}' is scored twice; remove one of the lines"))
+        twice = names[stranger].partition(AGAIN)[0] in place
+        fault = "is scored twice; remove one of the lines" if twice else f"has no {keys.what} in {keys.path}; {SAME}"
+        faults.append((stranger, f"'{plain_name(names[stranger])}' {fault}"))
     return row[:-1], faults
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.columns import Text, raise_first, read_text, take_columns
 from hybrid_pruning.evaluation.keys import require_known
-from hybrid_pruning.metrics import AsvRates, asv_rates
+from hybrid_pruning.metrics import AsvRates, asv_rates, t_dcf
 
 KINDS = ("target", "nontarget", "spoof")
 SCORES_2019 = ("source", "kind", "score")
@@ -69,6 +69,8 @@ def read_verifier_2021(scores: str | Path, keys: str | Path, only: Mapping[str, 
 def _rates(text: Text, kinds: Sequence[str], cells: Sequence[str]) -> AsvRates:
     try:
         scores, kind = np.array(cells, dtype=np.float64), np.array(kinds, dtype=np.str_)
-        return asv_rates(*(scores[kind == name] for name in KINDS))
+        rates = asv_rates(*(scores[kind == name] for name in KINDS))
+        t_dcf([1.0], [0.0], asv=rates)  # whether a tandem with it makes sense
     except ValueError as error:
         raise InputError(f"{text.path}: is no score file of a verifier ({error})") from error
+    return rates

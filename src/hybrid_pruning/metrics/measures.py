@@ -106,7 +106,8 @@ def fixed_verifier(cm: Column, asv: AsvRates, legacy: bool = False) -> Measure:
     return Ranked((cm,), lambda steps: t_dcf_of(steps, ASVSPOOF5_SASV, asv, legacy))
 
 
-TRACK1 = detection(Column("cm-score", (("bonafide",), ("spoof",))))
+COUNTERMEASURE = Column("cm-score", (("bonafide",), ("spoof",)))
+TRACK1 = detection(COUNTERMEASURE)
 SV = verification(Column("score", (("target",), ("nontarget",))))
 TRACK2_SINGLE: dict[str, Measure] = {
     "a_dcf": Ranked((Column("sasv-score", (("target",), ("nontarget",), ("spoof",))),), a_dcf_of)

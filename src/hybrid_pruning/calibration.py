@@ -1,0 +1,305 @@
+"""Scores -> log-likelihood ratios: affine calibration of one system, linear fusion of several, fitted on keyed scores.
+
+Source: Brümmer & du Preez, "Application-independent evaluation of speaker detection", 2006, prior-weighted logistic
+regression; Brümmer et al., "Fusion of heterogeneous speaker recognition systems", 2007, the same over several systems;
+Platt, "Probabilistic outputs for support vector machines", 1999, the targets.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.evaluation.tasks import SV, TRACK1, Task
+from hybrid_pruning.evaluation.trials import Trials, join_systems
+from hybrid_pruning.files import atomic_write
+from hybrid_pruning.metrics import FloatArray
+
+PRIOR = 0.5
+"""Of the positive class: every threshold matters alike, as in the Cllr."""
+STEPS = 200
+RIDGE = 1e-9
+"""On weights of scores of unit variance: two systems that score alike share their weight."""
+FORMAT = "hybrid-pruning fusion"
+TASKS = {"track1": TRACK1, "sv": SV}
+
+Scores = TypeVar("Scores", bound=Any)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One calibration, and what it was fitted on.
+
+    Args:
+        scale: of the scores it was fitted on.
+        offset: added after.
+        prior: of the positive class.
+        scores: the score file.
+        keys: its keys.
+        digest: SHA-256 of the score file.
+        positives: bona fide or target trials.
+        negatives: spoof or nontarget trials.
+    """
+
+    scale: float
+    offset: float
+    prior: float
+    scores: str
+    keys: str
+    digest: str
+    positives: int
+    negatives: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What turns the scores a model was trained to give into log-likelihood ratios: fit after fit, each on the last.
+
+    Args:
+        fits: the first on the model's own scores, every other on scores calibrated by those before it.
+    """
+
+    fits: tuple[Fit, ...] = ()
+
+    @property
+    def scale(self) -> float:
+        """What the model's own scores are multiplied by; above 0."""
+        return math.prod(fit.scale for fit in self.fits)
+
+    @property
+    def offset(self) -> float:
+        """What is added after."""
+        offset = 0.0
+        for fit in self.fits:
+            offset = fit.scale * offset + fit.offset
+        return offset
+
+    def apply(self, scores: Scores) -> Scores:
+        """Return the calibrated scores of a model's own, an array or a tensor."""
+        return scores * self.scale + self.offset
+
+    def then(self, fit: Fit) -> Self:
+        """Return the calibration after one more fit, on scores that this one calibrated.
+
+        A fit on a score file that was already fitted on takes that fit's place and that of all later ones: the file was
+        written before them.
+        """
+        before = [earlier.digest for earlier in self.fits]
+        kept = self.fits[: before.index(fit.digest)] if fit.digest in before else self.fits
+        return replace(self, fits=(*kept, fit))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for the artifact."""
+        return {"scale": self.scale, "offset": self.offset, "fits": [asdict(fit) for fit in self.fits]}
+
+    @classmethod
+    def from_json(cls, values: Any, where: str) -> Self:
+        """Read it back.
+
+        Args:
+            values: as `to_json` gave them.
+            where: the file, for the message.
+
+        Raises:
+            InputError: something is missing or unknown, a scale is not above 0, or a number is not finite.
+        """
+        try:
+            fits = tuple(Fit(**fit) for fit in values["fits"])
+            bad = [
+                fit for fit in fits if not (fit.scale > 0 and math.isfinite(fit.scale) and math.isfinite(fit.offset))
+            ]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{where}: calibration cannot be understood ({error})") from error
+        if bad:
+            raise InputError(
+                f"{where}: calibration has scale {bad[0].scale} and offset {bad[0].offset}; calibrate anew"
+            )
+        return cls(fits)
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """A weighted sum of several systems' scores that is a log-likelihood ratio.
+
+    Args:
+        task: `track1` or `sv`.
+        systems: the score files it was fitted on, in order.
+        weights: of each.
+        offset: added to the weighted sum.
+        prior: of the positive class.
+        keys: the keys it was fitted with.
+        positives: bona fide or target trials.
+        negatives: spoof or nontarget trials.
+    """
+
+    task: str
+    systems: tuple[str, ...]
+    weights: tuple[float, ...]
+    offset: float
+    prior: float
+    keys: str
+    positives: int
+    negatives: int
+
+    def apply(self, scores: Sequence[FloatArray]) -> FloatArray:
+        """Return the fused scores [N] of every system's [N]."""
+        fused: FloatArray = np.tensordot(self.weights, np.stack(scores), axes=1) + self.offset
+        return fused
+
+    def write(self, path: str | Path) -> None:
+        """Write it as JSON."""
+        with atomic_write(path) as handle:
+            json.dump({"format": FORMAT, **asdict(self)}, handle, indent=1)
+            handle.write("\n")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read it back.
+
+        Raises:
+            InputError: the file cannot be read, or is no fusion.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            if values.pop("format") != FORMAT:
+                raise ValueError(f"format is not '{FORMAT}'")
+            fusion = cls(**values)
+            numbers = np.array([*fusion.weights, fusion.offset], dtype=np.float64)
+            if fusion.task not in TASKS or not np.isfinite(numbers).all() or len(fusion.systems) + 1 != numbers.size:
+                raise ValueError("its values do not belong together")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"{path}: is no fusion; write one with `fuse SCORES... --keys KEYS --out FILE`") from error
+        return replace(fusion, systems=tuple(fusion.systems), weights=tuple(fusion.weights))
+
+
+def fit_calibration(
+    trials: Trials, task: Task, scores_path: str | Path, keys_path: str | Path, prior: float = PRIOR
+) -> Fit:
+    """Fit scale and offset on one system's scores.
+
+    Args:
+        trials: the system's.
+        task: what they are, `TRACK1` or `SV`.
+        scores_path: where they were read from.
+        keys_path: their keys.
+        prior: of the positive class, inside (0, 1).
+
+    Raises:
+        InputError: all scores are the same, or lower scores speak for the positive class.
+    """
+    positive = trials.classes == task.kinds[0]
+    (scale,), offset = fit_weights(trials.scores[task.scores][None], positive, prior)
+    if scale <= 0:
+        raise InputError(
+            f"{scores_path}: lower scores speak for {task.kinds[0]} (scale {scale:.3g}); calibration never turns the "
+            "order of scores around: are they inverted, or do the keys belong to another set?"
+        )
+    digest = hashlib.sha256(Path(scores_path).read_bytes()).hexdigest()
+    sizes = int(positive.sum()), int((~positive).sum())
+    return Fit(scale, offset, prior, Path(scores_path).name, Path(keys_path).name, digest, *sizes)
+
+
+def fit_fusion(systems: Mapping[str, Trials], task_name: str, keys_path: str | Path, prior: float = PRIOR) -> Fusion:
+    """Fit a weight for each system and an offset.
+
+    Args:
+        systems: score file -> the same trials in the same order.
+        task_name: what they are, `track1` or `sv`.
+        keys_path: their keys.
+        prior: of the positive class, inside (0, 1).
+
+    Raises:
+        InputError: all scores of a system are the same.
+    """
+    task = TASKS[task_name]
+    positive = next(iter(systems.values())).classes == task.kinds[0]
+    scores = np.stack([trials.scores[task.scores] for trials in systems.values()])
+    weights, offset = fit_weights(scores, positive, prior)
+    sizes = int(positive.sum()), int((~positive).sum())
+    return Fusion(task_name, tuple(systems), weights, offset, prior, Path(keys_path).name, *sizes)
+
+
+def fuse_files(scores: Sequence[str | Path], fusion: Fusion, out: str | Path) -> int:
+    """Write the fused scores of the same trials in several score files, and return how many they are.
+
+    Raises:
+        InputError: a file cannot be read, they do not score the same trials, there are more or fewer of them than
+            systems, or the output cannot be written.
+    """
+    if len(scores) != len(fusion.systems):
+        raise InputError(
+            f"fusion of {len(fusion.systems)} systems ({', '.join(fusion.systems)}), got {len(scores)} files"
+        )
+    task = TASKS[fusion.task]
+    systems = join_systems(scores, task)
+    fused = fusion.apply([trials.scores[task.scores] for trials in systems])
+    with atomic_write(out) as handle:
+        handle.write("\t".join((*task.trial, task.scores)) + "\n")
+        handle.writelines(f"{name}\t{score!r}\n" for name, score in zip(systems[0].names, fused.tolist(), strict=True))
+    return len(fused)
+
+
+def fit_weights(
+    scores: FloatArray, positive: npt.NDArray[np.bool_], prior: float = PRIOR
+) -> tuple[tuple[float, ...], float]:
+    """Return the weights [S] and the offset that make the scores a log-likelihood ratio, by logistic regression.
+
+    Each class counts as its prior, whatever its number of trials. The targets are Platt's, (N + 1) / (N + 2) and
+    1 / (N + 2) for N trials of a class, instead of 1 and 0: a fit to classes without overlap then claims no more than
+    so many trials can show, and one to many trials is not changed.
+
+    Args:
+        scores: [S, N] of S systems.
+        positive: [N] whether each trial is of the positive class; both classes occur.
+        prior: of the positive class, inside (0, 1).
+
+    Raises:
+        InputError: the prior is impossible, or all scores of a system are the same.
+    """
+    if not 0 < prior < 1:
+        raise InputError(f"prior {prior}, expected one between 0 and 1, both excluded")
+    mean, deviation = scores.mean(axis=1), scores.std(axis=1)
+    if (deviation == 0).any():
+        raise InputError(f"all scores of system {int(np.argmin(deviation)) + 1} are {mean[np.argmin(deviation)]:g}")
+    inputs = np.vstack([(scores - mean[:, None]) / deviation[:, None], np.ones(positive.size)])
+    count = np.where(positive, positive.sum(), (~positive).sum())
+    share = np.where(positive, prior, 1 - prior) / count
+    target = np.where(positive, count + 1, 1) / (count + 2)
+    solution = _minimise(inputs, share, target, math.log(prior / (1 - prior)))
+    weights = solution[:-1] / deviation
+    return tuple(weights.tolist()), float(solution[-1] - weights @ mean)
+
+
+def _minimise(inputs: FloatArray, share: FloatArray, target: FloatArray, log_odds: float) -> FloatArray:
+    """Return the weights with the smallest cross-entropy, by Newton's method with halved steps; it is convex."""
+    ridge = RIDGE * np.diag([1.0] * (len(inputs) - 1) + [0.0])
+
+    def loss(weights: FloatArray) -> float:
+        logits = weights @ inputs + log_odds
+        entropy = target * np.logaddexp(0, -logits) + (1 - target) * np.logaddexp(0, logits)
+        return float(share @ entropy + weights @ ridge @ weights / 2)
+
+    weights = np.zeros(len(inputs))
+    value = loss(weights)
+    for _ in range(STEPS):
+        chance = np.exp(-np.logaddexp(0, -(weights @ inputs + log_odds)))
+        slope = inputs @ (share * (chance - target)) + ridge @ weights
+        bend = (inputs * (share * chance * (1 - chance))) @ inputs.T + ridge
+        step = np.linalg.lstsq(bend, slope, rcond=None)[0]
+        size = 1.0
+        while loss(weights - size * step) > value and size > 1e-9:
+            size /= 2
+        weights = weights - size * step
+        value, before = loss(weights), value
+        if before - value <= 1e-15:
+            break
+    return weights

@@ -1,0 +1,216 @@
+"""Verbs that judge scores and make more of them: evaluate, calibrate, fuse."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hybrid_pruning.cli.app import app
+from hybrid_pruning.errors import InputError
+
+if TYPE_CHECKING:
+    from hybrid_pruning.evaluation import Evaluation
+    from hybrid_pruning.metrics.measures import Measure
+
+Keys = Annotated[Path, typer.Argument(help="key file, manifest, or the corpus's own protocol or trial list")]
+Prior = Annotated[float, typer.Option(help="of bona fide speech, or of the same speaker; 0.5 as in the Cllr")]
+Pair = tuple[Path, Path]
+
+
+@app.command()
+def evaluate(
+    scores: Annotated[Path, typer.Argument(help="score file")],
+    keys: Keys,
+    track1: Annotated[bool, typer.Option("--track1", help="anti-spoofing: EER, minDCF, actDCF, Cllr")] = False,
+    track2: Annotated[bool, typer.Option("--track2", help="spoofing-robust verification: a-DCF, t-DCF, t-EER")] = False,
+    sv: Annotated[bool, typer.Option("--sv", help="speaker verification: EER, minDCF at 0.01 and 0.05")] = False,
+    json_: Annotated[Path | None, typer.Option("--json", help="also write the figures here, as fractions")] = None,
+    bootstrap: Annotated[int | None, typer.Option(help="resamples for 95% intervals, such as 1000")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the resamples")] = 0,
+    against: Annotated[Path | None, typer.Option(help="another system's score file, to compare with")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="key column for a table, or two: codec,attack; repeatable")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE of the keys, such as phase=eval")] = None,
+    det: Annotated[Path | None, typer.Option(help="draw the DET curve: .png, .svg or .pdf")] = None,
+    tdcf2019: Annotated[Path | None, typer.Option(help="ASVspoof 2019: the organisers' ASV scores")] = None,
+    tdcf2021: Annotated[Pair | None, typer.Option(help="ASVspoof 2021: the organisers' ASV scores, their keys")] = None,
+) -> None:
+    """Compare scores with the truth: EER, minDCF and their kin, as the challenges define them.
+
+    Intervals (--bootstrap) resample whole speakers where the keys tell them. With
+    --against, both systems are measured on the same resamples.
+    """
+    from hybrid_pruning import evaluation
+
+    if track1 + track2 + sv != 1:
+        raise InputError("evaluate: choose one of --track1, --track2, --sv")
+    if (tdcf2019 or tdcf2021) and not track1:
+        raise InputError("evaluate: --tdcf2019 and --tdcf2021 go with --track1, the countermeasure's scores")
+    chosen = dict(_split(pair) for pair in only or ())
+    request = evaluation.Request(
+        rounds=_count_rounds(bootstrap),
+        seed=seed,
+        by=tuple(tuple(columns.split(",")) for columns in by or ()),
+        only=chosen,
+        against=against,
+        measures=_tandem_measures(tdcf2019, tdcf2021, chosen),
+    )
+    task = evaluation.TRACK1 if track1 else evaluation.TRACK2 if track2 else evaluation.SV
+    found = evaluation.evaluate(task, scores, keys, request)
+    _write(found, json_, det)
+    evaluation.print_evaluation(found)
+    for warning in evaluation.find_warnings(found.metrics):
+        typer.echo(f"warning: {warning}", err=True)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="exported model: a folder, or a hub id with --out")],
+    scores: Annotated[Path, typer.Argument(help="what MODEL, as it is now, scored: a development set")],
+    keys: Keys,
+    out: Annotated[Path | None, typer.Option(help="write the calibrated model here and leave MODEL as it is")] = None,
+    prior: Prior = 0.5,
+    check: Annotated[
+        Pair | None, typer.Option(help="further scores of MODEL and their keys, to see the effect")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="SCORES are older than MODEL's calibration: drop it")
+    ] = False,
+) -> None:
+    """Make a model's scores log-likelihood ratios: a scale and an offset, kept in the model.
+
+    Their order never changes. A model that is calibrated already is calibrated
+    further: SCORES hold its calibrated scores. Scores that a calibration in the
+    model was fitted on are known again, and fitted anew from there.
+    """
+    from hybrid_pruning import artifact, calibration, evaluation
+    from hybrid_pruning.files import require_new_folder
+    from hybrid_pruning.model import read_calibration
+
+    if out is None and not Path(model).is_dir():
+        raise InputError(f"{model}: is no folder here; say with --out where the calibrated model goes")
+    folder = artifact.locate(model)
+    config = artifact.read_config(folder)
+    target = folder if out is None else require_new_folder(out)
+    task = evaluation.TRACK1
+    sets = {str(s): evaluation.read_trials(s, k, task) for s, k in ((scores, keys), *([check] if check else []))}
+    fit = calibration.fit_calibration(sets[str(scores)], task, scores, keys, prior)
+    earlier = read_calibration(config, folder) or calibration.Calibration()
+    whole = (calibration.Calibration() if replace else earlier).then(fit)
+    artifact.write_variant(folder, {**config, "calibration": whole.to_json()}, target)
+    rows = {}
+    for name, trials in sets.items():
+        given = trials.scores[task.scores]
+        rows[name, "as they are"] = evaluation.measure_scores(task, trials, given)
+        rows[name, "calibrated"] = evaluation.measure_scores(task, trials, given * fit.scale + fit.offset)
+    evaluation.print_scores(rows)
+    typer.echo(
+        f"scale {fit.scale:.6g}, offset {fit.offset:.6g} at a prior of {prior:g}; {scores} are the scores fitted on"
+    )
+    typer.echo(f"{target}: calibrated ({_count_fits(len(whole.fits))}); next: hybrid-pruning score {target} MANIFEST")
+
+
+@app.command()
+def fuse(
+    scores: Annotated[list[Path], typer.Argument(help="score files of the same trials, one for each system")],
+    out: Annotated[Path, typer.Option(help="with --keys: the fusion, JSON; with --apply: the fused scores, TSV")],
+    keys: Annotated[Path | None, typer.Option(help="fit weights on these keys: of a development set")] = None,
+    apply: Annotated[Path | None, typer.Option(help="a fusion to apply, its systems in the same order")] = None,
+    sv: Annotated[bool, typer.Option("--sv", help="speaker verification scores: enrol, test, score")] = False,
+    prior: Prior = 0.5,
+) -> None:
+    """Fuse systems: a weighted sum of their scores that is a log-likelihood ratio; one system alone is calibrated.
+
+    First fit:   fuse dev_a.tsv dev_b.tsv --keys dev.tsv --out fusion.json
+
+    then apply:  fuse eval_a.tsv eval_b.tsv --apply fusion.json --out eval.tsv
+    """
+    from hybrid_pruning import calibration, evaluation
+
+    if (keys is None) == (apply is None):
+        raise InputError("fuse: choose one of --keys (fit) and --apply")
+    if len(set(scores)) < len(scores):
+        raise InputError("fuse: a score file is named twice")
+    if apply is not None:
+        fusion = calibration.Fusion.read(apply)
+        fused = calibration.fuse_files(scores, fusion, out)
+        _print_weights(scores, fusion.weights, fusion.offset)
+        typer.echo(f"{out}: {fused:,} fused scores")
+        return
+    assert keys is not None
+    task = evaluation.SV if sv else evaluation.TRACK1
+    known = evaluation.read_keys(keys, task)
+    systems = {str(path): evaluation.join_scores(path, known, task) for path in scores}
+    fusion = calibration.fit_fusion(systems, "sv" if sv else "track1", keys, prior)
+    fusion.write(out)
+    columns = {name: trials.scores[task.scores] for name, trials in systems.items()}
+    columns["fused"] = fusion.apply(list(columns.values()))
+    trials = next(iter(systems.values()))
+    evaluation.print_scores(
+        {(str(keys), name): evaluation.measure_scores(task, trials, column) for name, column in columns.items()}
+    )
+    _print_weights(scores, fusion.weights, fusion.offset)
+    typer.echo(
+        f"{out}: fitted on these very trials, at a prior of {prior:g}; next: hybrid-pruning fuse ... --apply {out}"
+    )
+
+
+def _count_rounds(bootstrap: int | None) -> int:
+    if bootstrap is not None and bootstrap < 1:
+        raise InputError(f"evaluate: --bootstrap {bootstrap}, expected a number of resamples such as 1000")
+    return bootstrap or 0
+
+
+def _split(pair: str) -> tuple[str, str]:
+    column, equals, value = pair.partition("=")
+    if not (column and equals and value):
+        raise InputError(f"evaluate: --only {pair}, expected COLUMN=VALUE such as phase=eval")
+    return column, value
+
+
+def _tandem_measures(scores_2019: Path | None, files_2021: Pair | None, only: dict[str, str]) -> "dict[str, Measure]":
+    """Return the t-DCF beside the organisers' verifier."""
+    from hybrid_pruning import evaluation
+    from hybrid_pruning.metrics.measures import COUNTERMEASURE, fixed_verifier
+
+    if scores_2019 and files_2021:
+        raise InputError("evaluate: choose one of --tdcf2019 and --tdcf2021")
+    if scores_2019:
+        verifier = evaluation.read_verifier_2019(scores_2019)
+        return {
+            "min_t_dcf": fixed_verifier(COUNTERMEASURE, verifier),
+            "min_t_dcf_2019": fixed_verifier(COUNTERMEASURE, verifier, legacy=True),
+        }
+    if files_2021:
+        return {"min_t_dcf": fixed_verifier(COUNTERMEASURE, evaluation.read_verifier_2021(*files_2021, only))}
+    return {}
+
+
+def _write(found: "Evaluation", json_: Path | None, det: Path | None) -> None:
+    import json
+
+    from hybrid_pruning.evaluation import curves
+    from hybrid_pruning.files import atomic_write
+
+    if json_ is not None:
+        with atomic_write(json_) as handle:
+            json.dump(found.as_json(), handle, indent=1)
+    if det is not None:
+        from hybrid_pruning.plots import draw_det, save_figure
+
+        save_figure(draw_det(curves(found)), det)
+
+
+def _print_weights(scores: list[Path], weights: tuple[float, ...], offset: float) -> None:
+    for path, weight in zip(scores, weights, strict=True):
+        typer.echo(f"weight {weight:.6g}  {path}")
+    typer.echo(f"offset {offset:.6g}")
+    if min(weights) < 0:
+        typer.echo(
+            "warning: a weight below 0 turns that system's scores around; is it inverted, or of no use?", err=True
+        )
+
+
+def _count_fits(count: int) -> str:
+    return "1 fit" if count == 1 else f"{count} fits, each on the scores of those before"
