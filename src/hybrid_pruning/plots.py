@@ -1,0 +1,258 @@
+"""Figures of a detector's scores, drawn without a display: DET curves on normal-deviate axes, histograms, and files.
+
+Figures are made of `matplotlib.figure.Figure` alone: no global state, no window, nothing to close. matplotlib is
+imported when the first figure is drawn.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import atomic_write
+from hybrid_pruning.metrics import ASVSPOOF5, Curve, DetectionCost, FloatArray, IntArray, det_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0569b", "#946f00", "#3d4fb8")
+"""One per system, told apart by colour-blind people too: after Okabe and Ito, the light ones darkened for white."""
+DASHES = ("solid", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (7, 1.6, 1.2, 1.6)), (0, (3, 1.2)), (0, (9, 2)))
+"""One per system too, for print without colour."""
+INK, MUTED, GRID, PAPER = "#1a1d21", "#5c6670", "#dfe3e7", "#ffffff"
+BONAFIDE, SPOOF = COLOURS[0], COLOURS[1]
+WIDTH, HEIGHT = 380, 300
+"""Of a figure in points, small enough to be read on a telephone at its own size."""
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 40, 60, 80, 90, 95, 98, 99, 99.5, 99.9, 99.99)
+"""Percentages that a DET axis may name."""
+CELLS = 800
+"""Steps along a DET axis finer than which a curve is not drawn."""
+MOST_BINS = 60
+FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
+RESOLUTION_DPI = 216
+
+Scores = tuple[npt.ArrayLike, npt.ArrayLike]
+"""Scores of the positive and of the negative class, [P] and [N]."""
+
+
+def draw_det(systems: Mapping[str, Scores], cost: DetectionCost = ASVSPOOF5, legend: bool = True) -> "Figure":
+    """Draw the detection error trade-off of one or more systems: misses over false alarms, both as normal deviates.
+
+    A circle marks the operating point of the EER, a diamond that of the minDCF. Curves of many trials are thinned to
+    what can be seen.
+
+    Args:
+        systems: name -> scores of the positive class [P] and of the negative class [N].
+        cost: the minDCF's priors and costs.
+        legend: name the systems inside the figure.
+
+    Raises:
+        ValueError: no system, a class is empty, or a score is not finite.
+
+    Source: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
+    """
+    if not systems:
+        raise ValueError("no systems to draw")
+    curves = {name: det_curve(*scores) for name, scores in systems.items()}
+    with styled():
+        figure, axes = new_figure(WIDTH, WIDTH)
+        low, high = _det_limits(curves.values())
+        _deviate_axes(axes, low, high)
+        for index, (name, curve) in enumerate(curves.items()):
+            look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
+            points = _visible(curve, low, high)
+            label = f"{name} (no errors)" if _separates(curve) else name
+            axes.plot(deviate(curve.false_alarm[points]), deviate(curve.miss[points]), label=label, **look)
+            for marker, point in (("o", eer_point(curve)), ("D", cost_point(curve, cost))):
+                rates = curve.false_alarm[point : point + 1], curve.miss[point : point + 1]
+                axes.plot(*map(deviate, rates), marker, color=look["color"], markerfacecolor=PAPER, zorder=3)
+        axes.plot([], [], "o", color=MUTED, markerfacecolor=PAPER, label="EER")
+        axes.plot([], [], "D", color=MUTED, markerfacecolor=PAPER, label="minDCF")
+        if legend:
+            figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+def draw_scores(
+    positive: npt.ArrayLike,
+    negative: npt.ArrayLike,
+    names: tuple[str, str] = ("bona fide", "spoof"),
+    threshold: float | None = None,
+    legend: bool = True,
+) -> "Figure":
+    """Draw how the scores of both classes spread: histograms, each of its own class's share.
+
+    Bins are fewer where scores are few, and the outermost thousandth of all scores may lie outside the figure.
+
+    Args:
+        positive: [P] scores of the positive class.
+        negative: [N] scores of the negative class.
+        names: of both classes.
+        threshold: a decision threshold to mark, such as `DetectionCost.threshold` for log-likelihood ratios.
+        legend: name the classes inside the figure.
+
+    Raises:
+        ValueError: a class is empty.
+    """
+    classes = [np.asarray(scores, dtype=np.float64) for scores in (positive, negative)]
+    if not all(scores.size for scores in classes):
+        raise ValueError("both classes need scores to be drawn")
+    edges = _bin_edges(*classes)
+    with styled():
+        figure, axes = new_figure(WIDTH, 0.62 * WIDTH)
+        for scores, name, colour in zip(classes, names, (BONAFIDE, SPOOF), strict=True):
+            share = np.histogram(scores, edges)[0] / scores.size
+            axes.stairs(100 * share, edges, fill=True, color=colour, alpha=0.22)
+            axes.stairs(100 * share, edges, color=colour, linewidth=1.3, label=name)
+        if threshold is not None:
+            axes.axvline(threshold, color=MUTED, linewidth=1, linestyle=DASHES[1], label="decision threshold")
+        axes.set_xlabel("score")
+        axes.set_ylabel("share of the class, %")
+        axes.set_ylim(bottom=0)
+        if legend:
+            figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+def save_figure(figure: "Figure", path: str | Path) -> None:
+    """Write a figure as PNG, SVG or PDF, by the file's ending; the same figure gives the same bytes.
+
+    Raises:
+        InputError: another ending, or a place that cannot be written to.
+    """
+    path = Path(path)
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(f"{path}: a figure is written as {', '.join(FORMATS)}; choose one of these endings")
+    dates: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with styled(), atomic_write(path, "wb") as handle:
+        figure.savefig(handle, format=kind, dpi=RESOLUTION_DPI, metadata=dates.get(kind, {}))
+
+
+def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+    """Return an empty figure of the given size in points and its axes; call it, and draw, inside `styled`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in this package's style while the block runs."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def eer_point(curve: Curve) -> int:
+    """Return the index of the point of a curve whose two rates are closest, as `metrics.eer` takes it."""
+    return int(np.argmin(np.abs(curve.miss - curve.false_alarm)))
+
+
+def cost_point(curve: Curve, cost: DetectionCost) -> int:
+    """Return the index of the cheapest point of a curve, as `metrics.min_dcf` takes it."""
+    return int(np.argmin(cost.normalised(curve.miss, curve.false_alarm)))
+
+
+def deviate(rate: npt.ArrayLike) -> FloatArray:
+    """Return the normal deviates of rates; 0 and 1 come to lie far outside any axis, not at infinity."""
+    return np.asarray(ndtri(np.clip(np.asarray(rate, dtype=np.float64), 1e-9, 1 - 1e-9)))
+
+
+def _det_limits(curves: Any) -> tuple[float, float]:
+    """Both axes' limits as rates: around every system's EER, but no finer than one trial."""
+    rates, finest = [], []
+    for curve in curves:
+        point = eer_point(curve)
+        rates.append((curve.miss[point] + curve.false_alarm[point]) / 2)
+        finest.append(min(_smallest_step(curve.miss), _smallest_step(curve.false_alarm)))
+    wanted = max(min(rates) / 15, min(finest) / 1.5)
+    ticks = np.array(TICKS) / 100
+    low = ticks[max(int(np.searchsorted(ticks, min(wanted, 0.05), side="right")) - 1, 0)]
+    high = ticks[min(int(np.searchsorted(ticks, max(0.55, 1.25 * max(rates)))), len(ticks) - 1)]
+    return float(low), float(high)
+
+
+def _bin_edges(positive: FloatArray, negative: FloatArray) -> FloatArray:
+    bins = min(MOST_BINS, max(8, round(2.5 * min(positive.size, negative.size) ** (1 / 3))))
+    pooled = np.concatenate((positive, negative))
+    low, high = np.quantile(pooled, (0.0005, 0.9995))
+    margin = 0.05 * (high - low) or 0.5
+    return np.linspace(low - margin, high + margin, bins + 1)
+
+
+def _separates(curve: Curve) -> bool:
+    """Whether some threshold makes no error."""
+    return bool(np.any((curve.miss == 0) & (curve.false_alarm == 0)))
+
+
+def _smallest_step(rate: FloatArray) -> float:
+    steps = np.abs(np.diff(rate))
+    return float(steps[steps > 0].min())
+
+
+def _deviate_axes(axes: "Axes", low: float, high: float) -> None:
+    rates = [tick / 100 for tick in TICKS if low <= tick / 100 <= high]
+    labels = [f"{100 * rate:g}" for rate in rates]
+    limits = float(deviate(low)), float(deviate(high))
+    axes.plot(limits, limits, color=GRID, linewidth=0.8, zorder=0)
+    axes.set_xlim(limits)
+    axes.set_ylim(limits)
+    axes.set_xticks(deviate(rates), labels)
+    axes.set_yticks(deviate(rates), labels)
+    axes.set_aspect("equal")
+    axes.set_xlabel("false alarms, %")
+    axes.set_ylabel("misses, %")
+
+
+def _visible(curve: Curve, low: float, high: float) -> IntArray:
+    """Return the points of a curve that differ to the eye: the first in every cell of a fine grid over the axes."""
+    scale = CELLS / float(deviate(high) - deviate(low))
+    edges = float(deviate(low)) - 0.5, float(deviate(high)) + 0.5
+    cells = [np.rint(scale * np.clip(deviate(rate), *edges)) for rate in (curve.false_alarm, curve.miss)]
+    moved = np.any(np.diff(cells, axis=1) != 0, axis=0)
+    return np.flatnonzero(np.append(True, moved))
+
+
+_STYLE: Any = {
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same measures everywhere
+    "font.size": 11,
+    "axes.labelsize": 11,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.limits": (-4, 5),
+    "axes.formatter.use_mathtext": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "text.color": INK,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 6.5,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "savefig.facecolor": "auto",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hybrid-pruning",
+    "path.simplify": True,
+}
