@@ -9,4 +9,4 @@ from hybrid_pruning.cli.app import app, main, order_verbs
 
 __all__ = ["app", "main"]
 
-order_verbs("quickstart", "prepare", "train", "export", "score", "evaluate", "inspect", "doctor")
+order_verbs("quickstart", "prepare", "train", "export", "score", "evaluate", "report", "inspect", "doctor")
