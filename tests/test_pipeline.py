@@ -1,4 +1,4 @@
-"""The whole way from a raw corpus in ASVspoof 5's layout to table and report; what is done and current is not redone."""
+"""The whole way from a raw corpus in ASVspoof 5's layout to table and report; what is current is not done again."""
 
 import json
 import re

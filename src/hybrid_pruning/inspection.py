@@ -17,7 +17,7 @@ from torch import nn
 
 from hybrid_pruning.backbone import FAMILIES, skeleton
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.pruning import Accounting, Budget, plan_for, shape_of
+from hybrid_pruning.pruning import Accounting, Budget, PlanError, plan_for, shape_of
 from hybrid_pruning.terminal import console
 
 SECONDS = 4.0
@@ -93,15 +93,34 @@ def count_survivors(model: SpeechModel) -> Survivors:
     Raises:
         RuntimeError: the count is not what the weights hold; a fault of ours.
     """
+    shape = shape_of(model.backbone)
+    kept = {} if shape is None else {name: len(units) for name, units in shape.kept.items()}
+    left = count_units(model.backbone.config.to_diff_dict(), model.backbone.normalize, kept)
+    if left.budget.params != (found := _numel(model.backbone)):
+        raise RuntimeError(f"{left.budget.params} parameters counted from the kept units, the backbone holds {found}")
+    return left
+
+
+def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, int]) -> Survivors:
+    """Count a backbone that keeps so many units of the named slots, and all of the others.
+
+    Args:
+        config: the transformers config of the dense backbone, as plain values.
+        normalize: whether it normalises the waveform.
+        kept: slot name -> units that are left.
+
+    Raises:
+        PlanError: a slot that the family does not have.
+    """
     with torch.device("meta"):  # sizes without weights
-        dense = skeleton(model.backbone.config.to_diff_dict(), model.backbone.normalize)
+        dense = skeleton(dict(config), normalize)
     plan = plan_for(dense, SECONDS)
-    kept = {**plan.all_units(), **(shape.kept if (shape := shape_of(model.backbone)) else {})}
-    budget = Accounting(dense, plan).exact_kept(kept)
-    if budget.params != (found := _numel(model.backbone)):
-        raise RuntimeError(f"{budget.params} parameters counted from the kept units, the backbone holds {found}")
     sizes = {slot.name: slot.size for slot in plan.slots}
-    return Survivors({name: len(units) for name, units in kept.items()}, sizes, budget)
+    if unknown := sorted(set(kept) - set(sizes)):
+        raise PlanError(f"slot '{unknown[0]}' is unknown; this backbone has: {', '.join(sizes)}")
+    counts = {name: kept.get(name, size) for name, size in sizes.items()}
+    budget = Accounting(dense, plan).exact(torch.tensor(list(counts.values())))
+    return Survivors(counts, sizes, budget)
 
 
 def print_doctor() -> None:

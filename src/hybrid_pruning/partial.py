@@ -132,8 +132,9 @@ class Partial:
 
 
 def fingerprint_model(model: SpeechModel) -> str:
-    """Return a digest of a model's architecture and weights."""
-    digest = hashlib.blake2b(json.dumps(model.architecture(), sort_keys=True, default=str).encode(), digest_size=16)
+    """Return a digest of a model's architecture, calibration and weights."""
+    about = {**model.architecture(), "calibration": repr(model.calibration)}
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16)
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -4,7 +4,7 @@ Figures are made of `matplotlib.figure.Figure` alone: no global state, no window
 imported when the first figure is drawn.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0569b", "#946f00", "#3d4fb8")
 DASHES = ("solid", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (7, 1.6, 1.2, 1.6)), (0, (3, 1.2)), (0, (9, 2)))
 """One per system too, for print without colour."""
 INK, MUTED, GRID, PAPER = "#1a1d21", "#5c6670", "#dfe3e7", "#ffffff"
-BONAFIDE, SPOOF = COLOURS[0], COLOURS[1]
+BONAFIDE, SPOOF = "#1b7f79", "#c27a0e"
 WIDTH, HEIGHT = 380, 300
 """Of a figure in points, small enough to be read on a telephone at its own size."""
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 40, 60, 80, 90, 95, 98, 99, 99.5, 99.9, 99.99)
@@ -37,11 +37,18 @@ MOST_BINS = 60
 FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 RESOLUTION_DPI = 216
 
+Box = tuple[float, float, float, float]
+"""Left, top, width and height."""
 Scores = tuple[npt.ArrayLike, npt.ArrayLike]
 """Scores of the positive and of the negative class, [P] and [N]."""
 
 
-def draw_det(systems: Mapping[str, Scores], cost: DetectionCost = ASVSPOOF5, legend: bool = True) -> "Figure":
+def draw_det(
+    systems: Mapping[str, Scores],
+    cost: DetectionCost = ASVSPOOF5,
+    legend: bool = True,
+    places: Sequence[int] | None = None,
+) -> "Figure":
     """Draw the detection error trade-off of one or more systems: misses over false alarms, both as normal deviates.
 
     A circle marks the operating point of the EER, a diamond that of the minDCF. Curves of many trials are thinned to
@@ -51,6 +58,7 @@ def draw_det(systems: Mapping[str, Scores], cost: DetectionCost = ASVSPOOF5, leg
         systems: name -> scores of the positive class [P] and of the negative class [N].
         cost: the minDCF's priors and costs.
         legend: name the systems inside the figure.
+        places: which of the colours each system has; one after the other by default.
 
     Raises:
         ValueError: no system, a class is empty, or a score is not finite.
@@ -64,7 +72,7 @@ def draw_det(systems: Mapping[str, Scores], cost: DetectionCost = ASVSPOOF5, leg
         figure, axes = new_figure(WIDTH, WIDTH)
         low, high = _det_limits(curves.values())
         _deviate_axes(axes, low, high)
-        for index, (name, curve) in enumerate(curves.items()):
+        for index, (name, curve) in zip(places or range(len(curves)), curves.items(), strict=True):
             look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
             points = _visible(curve, low, high)
             label = f"{name} (no errors)" if _separates(curve) else name
@@ -100,21 +108,11 @@ def draw_scores(
     Raises:
         ValueError: a class is empty.
     """
-    classes = [np.asarray(scores, dtype=np.float64) for scores in (positive, negative)]
-    if not all(scores.size for scores in classes):
-        raise ValueError("both classes need scores to be drawn")
-    edges = _bin_edges(*classes)
     with styled():
         figure, axes = new_figure(WIDTH, 0.62 * WIDTH)
-        for scores, name, colour in zip(classes, names, (BONAFIDE, SPOOF), strict=True):
-            share = np.histogram(scores, edges)[0] / scores.size
-            axes.stairs(100 * share, edges, fill=True, color=colour, alpha=0.22)
-            axes.stairs(100 * share, edges, color=colour, linewidth=1.3, label=name)
-        if threshold is not None:
-            axes.axvline(threshold, color=MUTED, linewidth=1, linestyle=DASHES[1], label="decision threshold")
+        fill_scores(axes, (positive, negative), bin_edges([(positive, negative)]), names, threshold)
         axes.set_xlabel("score")
         axes.set_ylabel("share of the class, %")
-        axes.set_ylim(bottom=0)
         if legend:
             figure.legend(loc="outside upper left", ncols=3)
     return figure
@@ -152,6 +150,47 @@ def styled() -> Iterator[None]:
         yield
 
 
+def fill_scores(
+    axes: "Axes", scores: Scores, edges: FloatArray, names: tuple[str, str], threshold: float | None
+) -> None:
+    """Draw the histograms of both classes into given axes, over bins with the given [bins + 1] edges."""
+    for values, name, colour in zip(scores, names, (BONAFIDE, SPOOF), strict=True):
+        array = np.asarray(values, dtype=np.float64)
+        share = 100 * np.histogram(array, edges)[0] / array.size
+        axes.stairs(share, edges, fill=True, color=colour, alpha=0.22)
+        axes.stairs(share, edges, color=colour, linewidth=1.3, label=name)
+    if threshold is not None:
+        axes.axvline(threshold, color=MUTED, linewidth=1, linestyle=DASHES[1], label="decision threshold")
+    axes.set_ylim(bottom=0)
+
+
+def bin_edges(systems: Sequence[Scores]) -> FloatArray:
+    """Return the [bins + 1] edges of bins for the scores of one or more systems, fewer where a class is small.
+
+    Raises:
+        ValueError: a class is empty.
+    """
+    classes = [np.asarray(values, dtype=np.float64) for scores in systems for values in scores]
+    smallest = min(values.size for values in classes)
+    if not smallest:
+        raise ValueError("both classes need scores to be drawn")
+    bins = min(MOST_BINS, max(8, round(2.5 * smallest ** (1 / 3))))
+    low, high = np.quantile(np.concatenate(classes), (0.0005, 0.9995))
+    margin = 0.05 * (high - low) or 0.5
+    return np.linspace(low - margin, high + margin, bins + 1)
+
+
+def fill_boxes(axes: "Axes", boxes: Sequence[Box], colour: str, alpha: float = 1.0) -> None:
+    """Draw boxes of one colour as one path, which keeps files small."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path as Outline
+
+    if boxes:
+        corners = [[(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)] for x, y, w, h in boxes]
+        outline = Outline.make_compound_path(*(Outline(box, closed=True) for box in corners))
+        axes.add_patch(PathPatch(outline, facecolor=colour, alpha=alpha, linewidth=0))
+
+
 def eer_point(curve: Curve) -> int:
     """Return the index of the point of a curve whose two rates are closest, as `metrics.eer` takes it."""
     return int(np.argmin(np.abs(curve.miss - curve.false_alarm)))
@@ -179,14 +218,6 @@ def _det_limits(curves: Any) -> tuple[float, float]:
     low = ticks[max(int(np.searchsorted(ticks, min(wanted, 0.05), side="right")) - 1, 0)]
     high = ticks[min(int(np.searchsorted(ticks, max(0.55, 1.25 * max(rates)))), len(ticks) - 1)]
     return float(low), float(high)
-
-
-def _bin_edges(positive: FloatArray, negative: FloatArray) -> FloatArray:
-    bins = min(MOST_BINS, max(8, round(2.5 * min(positive.size, negative.size) ** (1 / 3))))
-    pooled = np.concatenate((positive, negative))
-    low, high = np.quantile(pooled, (0.0005, 0.9995))
-    margin = 0.05 * (high - low) or 0.5
-    return np.linspace(low - margin, high + margin, bins + 1)
 
 
 def _separates(curve: Curve) -> bool:

@@ -1,0 +1,155 @@
+"""Systems that others have published, to stand beside ours: a table of figures, each with where it is from."""
+
+import csv
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from hybrid_pruning import plots
+from hybrid_pruning.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DENSE_PARAMS_M, HEAD_PARAMS_M = 94.38, 1.25
+"""WavLM Base and MHFA in millions, from which the size of a row follows that states its sparsity alone."""
+MARKERS = {"dense": "s", "Hybrid Pruning": "o", "DPHuBERT": "^", "post-hoc pruning": "v", "single system": "P"}
+ABSENT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A published system.
+
+    Args:
+        system: its name.
+        family: what kind of system it is, or what it was pruned by.
+        sparsity: fraction removed; None where it does not apply.
+        params_m: parameters of the whole system, in millions; None where they are not stated.
+        derived: whether the parameters were computed from the sparsity.
+        flops_g: for four seconds, in billions, as published.
+        eer: a fraction.
+        min_dcf: the normalised cost.
+        source: where the figures are from.
+    """
+
+    system: str
+    family: str
+    sparsity: float | None
+    params_m: float | None
+    derived: bool
+    flops_g: float | None
+    eer: float
+    min_dcf: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """A run of this report on the same evaluation set.
+
+    Args:
+        name: the run's.
+        system: its index, which decides its colour.
+        params_m: parameters of backbone and head, in millions.
+        eer: a fraction.
+    """
+
+    name: str
+    system: int
+    params_m: float
+    eer: float
+
+
+def read_published(corpus: str) -> list[Published]:
+    """Return the published systems of a corpus.
+
+    Raises:
+        InputError: none are known.
+    """
+    with (resources.files("hybrid_pruning.report") / "published.tsv").open(encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle, delimiter="\t"))
+    known = sorted({row["corpus"] for row in rows})
+    if corpus not in known:
+        raise InputError(f"report: no published systems of '{corpus}' are known; there are those of {', '.join(known)}")
+    return [_parse(row) for row in rows if row["corpus"] == corpus]
+
+
+def is_known(corpus: str) -> bool:
+    """Whether there are published systems of a corpus."""
+    try:
+        return bool(read_published(corpus))
+    except InputError:
+        return False
+
+
+def draw_sizes(published: list[Published], ours: list[Ours]) -> "Figure":
+    """Draw the EER over the size: published systems pale, joined where one method was pruned ever further; ours bold.
+
+    Args:
+        published: those without a known size are left out.
+        ours: measured here.
+    """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    with plots.styled():
+        figure, axes = plots.new_figure(plots.WIDTH, 0.8 * plots.WIDTH)
+        for family, marker in MARKERS.items():
+            _mark(axes, [row for row in published if row.family == family and row.params_m], family, marker)
+        for run in ours:
+            colour = plots.COLOURS[run.system % len(plots.COLOURS)]
+            axes.plot(run.params_m, 100 * run.eer, "*", color=colour, markersize=13, label=f"{run.name}, measured here")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        sizes = [row.params_m for row in published if row.params_m] + [run.params_m for run in ours]
+        rates = [100 * row.eer for row in published] + [100 * run.eer for run in ours]
+        axes.set_xticks(_ticks(sizes), minor=False)
+        axes.set_yticks(_ticks(rates), minor=False)
+        axes.minorticks_off()
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlabel("parameters, millions")
+        axes.set_ylabel("EER, %")
+        figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+def _mark(axes: "Axes", rows: list[Published], family: str, marker: str) -> None:
+    """Mark one family of systems, and join those of a sweep."""
+    look: dict[str, Any] = {"color": plots.MUTED, "linewidth": 0.8, "marker": marker, "markersize": 4.5, "alpha": 0.75}
+    swept = [row for row in rows if row.derived]
+    for points, style in ((swept, "-"), ([row for row in rows if not row.derived], "none")):
+        if points:
+            x, y = zip(*sorted((row.params_m, 100 * row.eer) for row in points), strict=True)
+            axes.plot(x, y, linestyle=style, label=None if swept and style == "none" else family, **look)
+
+
+def _parse(row: dict[str, str]) -> Published:
+    sparsity, stated = _number(row["sparsity"]), _number(row["params_m"])
+    derived = stated is None and sparsity is not None
+    params = DENSE_PARAMS_M * (1 - sparsity) + HEAD_PARAMS_M if derived and sparsity is not None else stated
+    return Published(
+        system=row["system"],
+        family=row["family"],
+        sparsity=sparsity,
+        params_m=params,
+        derived=derived,
+        flops_g=_number(row["flops_g"]),
+        eer=float(row["eer_percent"]) / 100,
+        min_dcf=_number(row["min_dcf"]),
+        source=row["source"],
+    )
+
+
+def _number(text: str) -> float | None:
+    return None if text == ABSENT else float(text)
+
+
+def _ticks(values: list[float]) -> list[float]:
+    """Return 1, 2, 5, 10, ... as far as the values reach."""
+    ladder = [step * 10.0**power for power in range(-3, 5) for step in (1, 2, 5)]
+    low, high = min(values), max(values)
+    return [tick for tick in ladder if low / 1.5 <= tick <= high * 1.5]
