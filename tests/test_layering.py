@@ -13,7 +13,7 @@ PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 LINE = """
 errors files terminal memory processes stages
-config metrics bootstrap plots manifest corpora calibration evaluation
+config metrics bootstrap plots manifest corpora evaluation calibration
 ffmpeg containers libsndfile audio audit durations augment batches
 pruning backbone head artifact model objective
 windows jobs partial scoring detection

@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from hybrid_pruning import corpora
@@ -16,7 +15,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import TRACK1, Request, evaluate, print_evaluation, read_trials
 from hybrid_pruning.export import export_run
 from hybrid_pruning.files import atomic_write
-from hybrid_pruning.manifest import UNKNOWN, read_manifest
+from hybrid_pruning.manifest import Label, read_manifest
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.report import write_report
 from hybrid_pruning.scoring import choose_device, score_file
@@ -27,7 +26,7 @@ from hybrid_pruning.trainer import CONFIG, train
 DEV = "dev"
 ROUNDS = 1000
 GROUPS = ("attack", "codec", "codec_quality", "gender", "source")
-"""Columns an evaluation is broken down by, where the manifest knows more than one value."""
+"""Columns an evaluation is broken down by, where they have more than one value."""
 
 
 def run_recipe(config: Config, out: str | Path) -> Path:
@@ -158,11 +157,10 @@ class Job:
         write_report([self.run], self.report)
 
 
-def _known_groups(manifest: Path) -> Sequence[tuple[str, ...]]:
-    utterances = read_manifest(manifest)
-    return [
-        (column,) for column in GROUPS if len({getattr(utterance, column) for utterance in utterances} - {UNKNOWN}) > 1
-    ]
+def _known_groups(manifest: Path) -> list[tuple[str, ...]]:
+    """The columns in which spoofs differ: bona fide speech has no attack, and that is no group."""
+    spoofs = [utterance for utterance in read_manifest(manifest) if utterance.label == Label.SPOOF]
+    return [(column,) for column in GROUPS if len({getattr(utterance, column) for utterance in spoofs}) > 1]
 
 
 def _write_judged(out: Path, scores: Path, manifest: Path) -> None:
