@@ -27,13 +27,15 @@ class Batch:
         lengths: [B] samples of each utterance, or None where all have S.
         target: [B] class of each utterance.
         index: [B] place of each utterance in its manifest.
-        skipped: a one-line message for each file that could not be read and was replaced by another.
+        padding: fraction of the B x S samples that are zeros beyond an utterance or repetitions of a short one.
+        skipped: what was wrong with each file that could not be used and was replaced by another.
     """
 
     wave: torch.Tensor
     lengths: torch.Tensor | None
     target: torch.Tensor
     index: torch.Tensor
+    padding: float = 0.0
     skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
