@@ -445,7 +445,7 @@ def replace_files(monkeypatch: pytest.MonkeyPatch, files: int) -> None:
 
     def skip(self: TrainSet, epoch: int, done: int = 0) -> Iterator[Batch]:
         for index, batch in enumerate(batches(self, epoch, done), start=done):
-            yield replace(batch, skipped=(f"clip{min(index, files - 1)}.wav: cannot be decoded",))
+            yield replace(batch, padding=0.25, skipped=(f"clip{min(index, files - 1)}.wav: cannot be decoded",))
 
     monkeypatch.setattr(TrainSet, "batches", skip)
 
@@ -459,6 +459,7 @@ def test_unreadable_files_are_reported_at_the_end(
     messages = ["clip0.wav: cannot be decoded", "clip1.wav: cannot be decoded"]
     assert read_log(tmp_path / "run")[-1] == {"step": 6, "skipped": {"files": 2, "first": messages}}
     assert "2 of 24 training files could not be read" in capsys.readouterr().out
+    assert {record["padding"] for record in read_steps(tmp_path / "run")} == {0.25}
     assert final_state(tmp_path / "run")["skipped"] == messages
     monkeypatch.undo()
     train(config, tmp_path / "run", resume=True)

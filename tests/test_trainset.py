@@ -4,11 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 
 from corpus import configure, write_world
 from hybrid_pruning import processes
-from hybrid_pruning.batches import Batch, Crops, by_recording
+from hybrid_pruning.batches import Crops, by_recording
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import read_manifest
 from hybrid_pruning.trainset import TrainSet
@@ -77,17 +76,3 @@ def test_too_many_processes_are_refused(recipe: Recipe, monkeypatch: pytest.Monk
         InputError, match=r"manifest.tsv: 24 utterances cannot be shared out to 25 processes; start fewer"
     ):
         addresses(recipe, monkeypatch, ranks=25)
-
-
-@pytest.mark.parametrize("known", [True, False], ids=["from the manifest", "from the files"])
-def test_padding_is_the_share_that_is_not_speech(recipe: Recipe, known: bool):
-    config = configure(recipe, data__crop_seconds=0.125)
-    utterances = read_manifest(config.data.train)
-    samples = [min(round(u.seconds * 16_000), 2000) for u in utterances]
-    assert 1500 < min(samples) < max(samples) == 2000
-    if not known:
-        utterances = [replace(u, seconds=float("nan")) for u in utterances]
-    chosen = [0, 5, 7]
-    batch = Batch(torch.zeros(3, 2000), None, torch.zeros(3), torch.tensor(chosen))
-    expected = 1 - sum(samples[index] for index in chosen) / 6000
-    assert TrainSet(utterances, config).padding(batch) == pytest.approx(expected, abs=1e-3)  # a manifest rounds to ms

@@ -257,7 +257,7 @@ class Trainer:
 
     def _averages(self, losses: dict[str, float], batch: Batch) -> dict[str, Any]:
         """What every process has a share of: losses, padding and pace of the whole batch."""
-        *means, padding, pace = processes.average([*losses.values(), self.trainset.padding(batch), self._pace.lap()])
+        *means, padding, pace = processes.average([*losses.values(), batch.padding, self._pace.lap()])
         return {
             "loss": dict(zip(losses, means, strict=True)),
             "audio_seconds_per_second": pace * processes.count(),

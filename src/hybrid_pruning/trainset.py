@@ -1,13 +1,12 @@
 """What is trained on, and in which order: a function of (seed, epoch), shared out to all processes."""
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hybrid_pruning import processes
-from hybrid_pruning.audio import SAMPLE_RATE_HZ, audio_samples
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.augment import build_augmentation
 from hybrid_pruning.batches import Batch, Crops, by_recording, load_batches
 from hybrid_pruning.config import Config
@@ -62,12 +61,6 @@ class TrainSet:
         starts = range(0, len(order) - size + 1, size)
         return [[(epoch, index) for index in order[start : start + size][rank::ranks]] for start in starts]
 
-    def padding(self, batch: Batch) -> float:
-        """Return the fraction of a batch's samples that only fill up clips which are too short."""
-        crop = batch.wave.shape[1]
-        speech = sum(min(_samples(self.utterances[index], crop), crop) for index in batch.index.tolist())
-        return 1 - speech / batch.wave.numel()
-
 
 def read_set(path: Path) -> list[Utterance]:
     """Return the utterances of a manifest.
@@ -84,13 +77,3 @@ def read_set(path: Path) -> list[Utterance]:
     if missing is not None:
         raise InputError(f"{path}: '{missing.utt_id}': {missing.path} does not exist; check the path column")
     return utterances
-
-
-def _samples(utterance: Utterance, otherwise: int) -> int:
-    """A clip's own length, from its manifest or else its header; `otherwise` where neither tells."""
-    if not math.isnan(utterance.seconds):
-        return round(utterance.seconds * SAMPLE_RATE_HZ)
-    try:
-        return audio_samples(utterance.path)
-    except InputError:
-        return otherwise
