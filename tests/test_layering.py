@@ -21,6 +21,7 @@ ORDER = [
         "config",
         "metrics",
         "bootstrap",
+        "plots",
         "manifest",
         "corpora",
         "evaluation",
