@@ -223,18 +223,18 @@ def test_the_tandems_search_finds_the_same_however_coarse_it_starts(monkeypatch:
 
 
 def test_a_thousand_rounds_of_a_challenge_take_seconds():
-    """100 rounds in the time of so many sorts of the same scores, whatever the machine does beside."""
+    """100 rounds in the time of some sorts of the same scores; whatever the machine does beside slows both."""
     rng = np.random.default_rng(0)
     classes = np.repeat(["bonafide", "spoof"], [138_688, 542_086])
     scores = rng.normal(0, 1.2, classes.size) + np.repeat([2.0, -2.0], [138_688, 542_086])
     speakers = rng.integers(737, size=classes.size).astype(str)
-    start = time.perf_counter()
-    np.argsort(scores)
-    sort = time.perf_counter() - start
+    start = time.process_time()
+    np.argsort(scores, kind="stable")
+    sort = time.process_time() - start
     resampling = bootstrap.resample_speakers(speakers, classes)
     threads = threading.active_count()
-    start = time.perf_counter()
+    start = time.process_time()
     found = bootstrap.intervals(TRACK1, classes, {"cm-score": scores}, resampling, 100)
-    assert time.perf_counter() - start < 40 * sort + 2
+    assert time.process_time() - start < 40 * sort
     assert threading.active_count() == threads
     assert found["eer"].low < 0.052 < found["eer"].high + 0.01

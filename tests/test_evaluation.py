@@ -94,6 +94,22 @@ KEY_FORMS = {
         "E_1 c F - - - AC3 A17 spoof -\nE_2 d M C02 2 y AC1 A18 spoof -\n"
     ),
     "older ASVspoof 5": "E_1 a F - - bonafide\nE_1 b F - - bonafide\nE_1 c F - A17 spoof\n\nE_2 d M - A18 spoof\n",
+    "ASVspoof 2021 LA": (
+        "LA_1 a alaw ita_tx bonafide bonafide notrim eval\nLA_1 b none loc_tx bonafide bonafide notrim eval\n"
+        "LA_1 c alaw ita_tx A07 spoof notrim eval\nLA_1  d opus sin_tx A08 spoof trim hidden\n"
+    ),
+    "ASVspoof 2021 DF": (
+        "LA_1 a nocodec asvspoof - bonafide notrim progress bonafide - - - -\n"
+        "TEF2 b low_mp3 vcc2020 - bonafide notrim eval bonafide - - - -\n"
+        "LA_1 c nocodec asvspoof A14 spoof notrim eval traditional_vocoder - - - -\n"
+        "TEF2 d low_mp3 vcc2020 Task1-team20 spoof notrim eval unknown Task1 team20 FF E\n"
+    ),
+    "ASVspoof 2021 PA": (
+        "PA_1 a R3 M3 d4 - - - - bonafide notrim eval\nPA_1 b R3 M3 d4 - - - - bonafide notrim eval\n"
+        "PA_1 c R3 M3 d4 r1 m1 s4 c4 spoof notrim eval\nPA_1 d R3 M3 d4 r1 m1 s4 c4 spoof notrim eval\n"
+    ),
+    "In-the-Wild": "file,speaker,label\na.wav,p,bona-fide\nb.wav,p,bona-fide\nc.wav,p q,spoof\nd.wav,q,spoof\n",
+    "SpoofCeleb": "file,speaker,attack\na.flac,id1,a00\nb.flac,id1,a00\nc.flac,id1,a07\nd.flac,id2,a23\n",
     "ASVspoof 2019 LA": "LA_1 a - - bonafide\nLA_1 b - - bonafide\nLA_1 c - A07 spoof\nLA_1 d - A08 spoof\n",
 }
 
@@ -119,6 +135,8 @@ def test_track2_reads_the_trial_file_of_asvspoof5(put: Put) -> None:
     assert (found["n_target"], found["n_nontarget"], found["n_spoof"]) == (2, 1, 1)
     assert found["a_dcf"] == found["t_eer"] == 0
     protocol = put("trial.tsv", "s a F bonafide target\ns b F bonafide nontarget\ns c F A17 spoof\nt a F - target\n")
+    assert evaluate_track2(scores, protocol) == found
+    protocol = put("trl.txt", "s a bonafide target\ns b bonafide nontarget\ns c A17 spoof\nt a bonafide target\n")
     assert evaluate_track2(scores, protocol) == found
 
 
@@ -215,6 +233,12 @@ TRACK1_FAULTS = {
     "one class only": (SCORES, KEYS.replace("spoof", "bonafide"), r"k.tsv: no spoof among 4 trials; every class"),
     "no keys": (SCORES, "filename\tcm-label\n", r"s.tsv:2: 'a' has no key in .*and 3 more"),
     "no scores": ("filename\tcm-score\n", KEYS, r"k.tsv: 'a' has no score in \S+ \(and 3 more\)"),
+    "nothing at all": ("filename\tcm-score\n", "filename\tcm-label\n", "k.tsv: no trials"),
+    "unknown label in a table with commas": (
+        SCORES,
+        "file,speaker,label\na.wav,p,bonafide\n",
+        "k.tsv:2: label 'bonafide', expected bona-fide or spoof",
+    ),
     "empty keys": (SCORES, "", r"k.tsv:1: 0 columns, expected a header with filename, cm-label or utt_id, label"),
     "unknown protocol": (SCORES, "a b c\n", r"k.tsv:1: 3 columns, expected a header with .* 6 \(speaker filename"),
     "ragged protocol": (

@@ -5,6 +5,7 @@ The official package's numbers are checked in test_evaluation.py, through the fi
 
 import math
 import time
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -126,6 +127,25 @@ def test_t_dcf_is_the_smallest_cost_over_all_thresholds(bonafide: np.ndarray, sp
     assert metrics.t_dcf(bonafide, spoof, asv=asv, legacy=True) == pytest.approx(min(costs) / min(weights), **EXACT)
 
 
+@settings(max_examples=100, deadline=None)
+@given(TIED, TIED, TIED)
+def test_the_verifiers_rates_are_those_at_the_threshold_of_its_eer(
+    target: np.ndarray, nontarget: np.ndarray, spoof: np.ndarray
+) -> None:
+    """The threshold is the score of the trial rejected last where the rates are closest, targets first in ties."""
+    ranked = sorted([(score, 0) for score in target] + [(score, 1) for score in nontarget])
+    gaps = []
+    for rejected in range(len(ranked) + 1):
+        misses = sum(label == 0 for _, label in ranked[:rejected])
+        alarms = sum(label == 1 for _, label in ranked[rejected:])
+        gaps.append(abs(misses / len(target) - alarms / len(nontarget)))
+    closest = min(range(len(gaps)), key=gaps.__getitem__)
+    threshold = ranked[closest - 1][0] if closest else -math.inf
+    found = metrics.asv_rates(target, nontarget, spoof)
+    assert (found.miss, found.nontarget_false_alarm) == rates(target, nontarget, threshold)
+    assert found.spoof_false_alarm == rates(target, spoof, threshold)[1]
+
+
 def slow_t_eer(bonafide: np.ndarray, spoof: np.ndarray, *asv: np.ndarray) -> float:
     """Every pair of thresholds, ties stepped through class by class."""
     cm = metrics.det_curve(bonafide, spoof)
@@ -207,14 +227,18 @@ def test_impossible_costs_and_verifiers_are_refused() -> None:
         metrics.t_dcf([1.0], [0.0], asv=metrics.AsvRates(miss=1.0))
 
 
-def test_a_whole_challenge_takes_a_second_or_so() -> None:
+def test_a_whole_challenge_takes_as_long_as_some_sorts() -> None:
+    """Measured: 5 and 6 times a sort of as many scores; whatever else the machine does slows both."""
     rng = np.random.default_rng(0)
     bonafide, spoof = rng.normal(2, 1, 138_688), rng.normal(-2, 1.3, 542_086)
-    start = time.perf_counter()
-    for metric in (metrics.eer, metrics.min_dcf, metrics.act_dcf, metrics.cllr):
-        metric(bonafide, spoof)
-    track1 = time.perf_counter()
     asv = rng.normal(2, 1, 100_000), rng.normal(-2, 1, 200_000), rng.normal(1, 1, 500_000)
-    metrics.t_eer(rng.normal(2, 1, 300_000), rng.normal(-1, 1, 500_000), *asv)
-    assert track1 - start < 5
-    assert time.perf_counter() - track1 < 10
+    cm = rng.normal(2, 1, 300_000), rng.normal(-1, 1, 500_000)
+
+    def seconds(work: Callable[[], object]) -> float:
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    sort = min(seconds(lambda: np.argsort(np.concatenate(cm), kind="stable")) for _ in range(3))
+    assert seconds(lambda: [metric(bonafide, spoof) for metric in TWO_CLASS]) < 30 * sort
+    assert seconds(lambda: metrics.t_eer(*cm, *asv)) < 20 * sort

@@ -25,6 +25,7 @@ from hybrid_pruning.metrics import FloatArray
 PRIOR = 0.5
 """Of the positive class: every threshold matters alike, as in the Cllr."""
 STEPS = 200
+CLOSE = 1e-10
 RIDGE = 1e-9
 """On weights of scores of unit variance: two systems that score alike share their weight."""
 FORMAT = "hybrid-pruning fusion"
@@ -289,17 +290,15 @@ def _minimise(inputs: FloatArray, share: FloatArray, target: FloatArray, log_odd
         return float(share @ entropy + weights @ ridge @ weights / 2)
 
     weights = np.zeros(len(inputs))
-    value = loss(weights)
     for _ in range(STEPS):
         chance = np.exp(-np.logaddexp(0, -(weights @ inputs + log_odds)))
         slope = inputs @ (share * (chance - target)) + ridge @ weights
         bend = (inputs * (share * chance * (1 - chance))) @ inputs.T + ridge
         step = np.linalg.lstsq(bend, slope, rcond=None)[0]
-        size = 1.0
-        while loss(weights - size * step) > value and size > 1e-9:
-            size /= 2
-        weights = weights - size * step
-        value, before = loss(weights), value
-        if before - value <= 1e-15:
-            break
+        if slope @ step < CLOSE:  # what is left to gain; one more step squares it
+            return weights - step
+        value = loss(weights)
+        while loss(weights - step) > value:
+            step /= 2
+        weights = weights - step
     return weights

@@ -1,5 +1,6 @@
 """Verbs that judge scores and make more of them: evaluate, calibrate, fuse."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -188,18 +189,17 @@ def _tandem_measures(scores_2019: Path | None, files_2021: Pair | None, only: di
 
 
 def _write(found: "Evaluation", json_: Path | None, det: Path | None) -> None:
-    import json
-
-    from hybrid_pruning.evaluation import curves
-    from hybrid_pruning.files import atomic_write
-
-    if json_ is not None:
-        with atomic_write(json_) as handle:
-            json.dump(found.as_json(), handle, indent=1)
     if det is not None:
+        from hybrid_pruning.evaluation import curves
+        from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION
         from hybrid_pruning.plots import draw_det, save_figure
 
-        save_figure(draw_det(curves(found)), det)
+        save_figure(draw_det(curves(found), VERIFICATION[0] if found.task.repeats else ASVSPOOF5), det)
+    if json_ is not None:
+        from hybrid_pruning.files import atomic_write
+
+        with atomic_write(json_) as handle:
+            json.dump(found.as_json(), handle, indent=1)
 
 
 def _print_weights(scores: list[Path], weights: tuple[float, ...], offset: float) -> None:

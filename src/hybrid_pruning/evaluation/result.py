@@ -46,6 +46,7 @@ class Evaluation:
 
     Args:
         task: what was evaluated.
+        scores: the score file.
         request: what was asked for.
         trials: the system's.
         metrics: name -> value, fractions or bits, and how many trials there are of each class.
@@ -58,6 +59,7 @@ class Evaluation:
     """
 
     task: Task
+    scores: Path
     request: Request
     trials: Trials
     metrics: Metrics
@@ -129,7 +131,15 @@ def evaluate(task: Task, scores_path: str | Path, keys_path: str | Path, request
     main = {name: measures[name] for name in task.main if name in measures}
     groups = {columns: break_down(trials, columns, task, main) for columns in request.by}
     return Evaluation(
-        task, request, trials, metrics, groups=groups, other=other, other_metrics=other_metrics, **bootstrap
+        task,
+        Path(scores_path),
+        request,
+        trials,
+        metrics,
+        groups=groups,
+        other=other,
+        other_metrics=other_metrics,
+        **bootstrap,
     )
 
 
@@ -190,19 +200,19 @@ def curves(evaluation: Evaluation) -> dict[str, tuple[FloatArray, FloatArray]]:
 
     Each system of the evaluation has a curve; in spoofing-robust verification one for nontargets and one for spoofs.
     """
-    task = evaluation.task
+    task, request = evaluation.task, evaluation.request
     positive, *negatives = task.kinds
-    systems = {"": evaluation.trials}
-    if evaluation.other is not None and evaluation.request.against is not None:
-        systems = {"this": evaluation.trials, evaluation.request.against.stem: evaluation.other}
-    return {
-        " ".join(part for part in (name, kind if len(negatives) > 1 else "") if part) or kind: (
-            trials.of(task.scores, positive),
-            trials.of(task.scores, kind),
-        )
-        for name, trials in systems.items()
-        for kind in negatives
-    }
+    systems = {evaluation.scores: evaluation.trials}
+    if evaluation.other is not None and request.against is not None:
+        systems[request.against] = evaluation.other
+    stems = {path.stem for path in systems}
+    found = {}
+    for path, trials in systems.items():
+        name = path.stem if len(stems) == len(systems) else str(path)
+        for kind in negatives:
+            label = name if len(negatives) == 1 else f"{name}: {kind}s"
+            found[label] = trials.of(task.scores, positive), trials.of(task.scores, kind)
+    return found
 
 
 def _measures(task: Task, trials: Trials, request: Request) -> Measures:

@@ -43,7 +43,7 @@ class Ranking:
         sizes = np.diff(points)
         rejected = np.zeros((self.classes, points.size), dtype=np.int64)
         for index in range(self.classes - 1):
-            np.cumsum(np.where(self.owner == index, sizes, 0), out=rejected[index, 1:])
+            np.cumsum(sizes * (self.owner == index), out=rejected[index, 1:])
         rejected[-1] = points - rejected[:-1].sum(axis=0)
         return Steps(self.owner, rejected, points)
 

@@ -1,0 +1,252 @@
+"""Calibration and fusion: the logistic regression by its definition, what it claims, composing, files, bad input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from hybrid_pruning import metrics
+from hybrid_pruning.calibration import Calibration, Fit, Fusion, fit_calibration, fit_fusion, fit_weights, fuse_files
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.evaluation import SV, TRACK1, Trials, read_trials
+
+
+def gaussians(trials: int, mean: float, seed: int = 0, share: float = 0.3):
+    """Return scores whose log-likelihood ratio is 2 * mean * score, and which of them are positive."""
+    rng = np.random.default_rng(seed)
+    positive = rng.random(trials) < share
+    return np.where(positive, mean, -mean) + rng.normal(size=trials), positive
+
+
+def as_trials(scores: np.ndarray, positive: np.ndarray) -> Trials:
+    classes = np.where(positive, "bonafide", "spoof")
+    return Trials({"cm-score": scores}, classes, {}, [f"u{index}" for index in range(scores.size)])
+
+
+def write_scores(path: Path, scores: np.ndarray) -> Path:
+    rows = (f"u{index}\t{score!r}\n" for index, score in enumerate(scores.tolist()))
+    path.write_text("filename\tcm-score\n" + "".join(rows))
+    return path
+
+
+def write_keys(path: Path, positive: np.ndarray) -> Path:
+    rows = (f"u{index}\t{'bonafide' if label else 'spoof'}\n" for index, label in enumerate(positive))
+    path.write_text("filename\tcm-label\n" + "".join(rows))
+    return path
+
+
+def make_fit(scale: float, offset: float, digest: str = "") -> Fit:
+    return Fit(scale, offset, 0.5, "s.tsv", "k.tsv", digest, 3, 4)
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.05, 0.9])
+@pytest.mark.parametrize("systems", [1, 3])
+def test_weights_minimise_the_prior_weighted_cross_entropy(prior: float, systems: int):
+    columns, positive = zip(*(gaussians(300, 0.7, seed) for seed in range(systems)), strict=True)
+    positive = positive[0]
+    scores = np.stack([np.where(positive, 1, -1) * np.abs(column) ** 0.5 + column for column in columns])
+    targets = {True: (positive.sum() + 1) / (positive.sum() + 2), False: 1 / ((~positive).sum() + 2)}
+
+    def loss(parameters: np.ndarray) -> float:
+        logits = parameters[:-1] @ scores + parameters[-1] + np.log(prior / (1 - prior))
+        total = 0.0
+        for label, weight in ((True, prior), (False, 1 - prior)):
+            chance = -np.logaddexp(0, -logits[positive == label]), -np.logaddexp(0, logits[positive == label])
+            total -= weight * np.mean(targets[label] * chance[0] + (1 - targets[label]) * chance[1])
+        return total
+
+    weights, offset = fit_weights(scores, positive, prior)
+    found = np.array([*weights, offset])
+    best = minimize(loss, found * 0.5, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-14, "maxiter": 9999})
+    assert found == pytest.approx(best.x, rel=1e-5, abs=1e-5)
+    assert loss(found) <= best.fun + 1e-12
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.05])
+def test_scores_of_two_gaussians_become_their_log_likelihood_ratio(prior: float):
+    scores, positive = gaussians(200_000, 1.0)
+    (scale,), offset = fit_weights((0.37 * scores + 4)[None], positive, prior)
+    assert scale * 0.37 == pytest.approx(2, rel=0.02)
+    assert scale * 4 + offset == pytest.approx(0, abs=0.02)
+
+
+def test_calibrated_scores_cost_hardly_more_than_the_least():
+    scores, positive = gaussians(20_000, 1.2)
+    scores = 5 * scores - 8
+    fit = fit_weights(scores[None], positive)
+    calibrated = fit[0][0] * scores + fit[1]
+    before = metrics.cllr(scores[positive], scores[~positive]), metrics.act_dcf(scores[positive], scores[~positive])
+    classes = calibrated[positive], calibrated[~positive]
+    assert metrics.cllr(*classes) < metrics.min_cllr(*classes) + 0.01 < before[0]
+    assert metrics.act_dcf(*classes) < metrics.min_dcf(*classes) + 0.02 < before[1]
+    assert metrics.eer(*classes) == metrics.eer(scores[positive], scores[~positive])
+
+
+def test_classes_without_overlap_claim_no_more_than_their_number_shows():
+    scores = np.concatenate([np.arange(1.0, 11), -np.arange(1.0, 11)])
+    positive = scores > 0
+    (scale,), offset = fit_weights(scores[None], positive)
+    assert 0 < scale < 5
+    assert abs(offset) < 1e-6
+    many = np.tile(scores, 1000)
+    assert fit_weights(many[None], many > 0)[0][0] > 2 * scale
+
+
+def test_systems_that_score_alike_share_their_weight():
+    scores, positive = gaussians(2000, 1.0)
+    other = gaussians(2000, 1.0, seed=1)[0] * np.where(positive, 1, -1) * np.where(gaussians(2000, 1, 1)[1], 1, -1)
+    (alone, beside), offset = fit_weights(np.stack([scores, other]), positive)
+    (one, two, three), again = fit_weights(np.stack([scores, scores, other]), positive)
+    assert one == pytest.approx(two, rel=1e-6)
+    assert (one + two, three, again) == pytest.approx((alone, beside, offset), rel=1e-5, abs=1e-6)
+
+
+def test_a_fusion_is_better_than_each_of_its_systems():
+    rng = np.random.default_rng(0)
+    positive = rng.random(4000) < 0.5
+    columns = [np.where(positive, 1, -1) * strength + rng.normal(size=4000) for strength in (1.0, 0.8)]
+    systems = {f"{index}.tsv": as_trials(column, positive) for index, column in enumerate(columns)}
+    fusion = fit_fusion(systems, "track1", "k.tsv")
+    fused = fusion.apply(columns)
+    alone = [metrics.eer(column[positive], column[~positive]) for column in columns]
+    assert metrics.eer(fused[positive], fused[~positive]) < min(alone) - 0.02
+    assert fusion.weights == pytest.approx((2.0, 1.6), rel=0.1)
+    assert fused == pytest.approx(fusion.weights[0] * columns[0] + fusion.weights[1] * columns[1] + fusion.offset)
+
+
+def test_calibrations_compose():
+    raw = np.linspace(-3, 3, 7)
+    calibration = Calibration().then(make_fit(2.0, 1.0, "a")).then(make_fit(0.5, -3.0, "b"))
+    assert calibration.apply(raw) == pytest.approx(0.5 * (2 * raw + 1) - 3)
+    assert (calibration.scale, calibration.offset) == (1.0, -2.5)
+    assert Calibration().apply(raw) == pytest.approx(raw)
+
+
+def test_a_second_fit_on_calibrated_scores_changes_next_to_nothing(tmp_path: Path):
+    scores, positive = gaussians(5000, 1.0)
+    keys = write_keys(tmp_path / "k.tsv", positive)
+    calibration = Calibration()
+    for name in ("first.tsv", "second.tsv"):
+        path = write_scores(tmp_path / name, calibration.apply(3 * scores + 2))
+        trials = read_trials(path, keys, TRACK1)
+        calibration = calibration.then(fit_calibration(trials, TRACK1, path, keys))
+    first, second = calibration.fits
+    assert first.scale * 3 == pytest.approx(2, rel=0.1)
+    assert (second.scale, second.offset) == pytest.approx((1, 0), abs=1e-4)
+    assert (first.scores, first.keys, first.prior) == ("first.tsv", "k.tsv", 0.5)
+    assert (first.positives, first.negatives) == (positive.sum(), (~positive).sum())
+    assert first.digest != second.digest
+
+
+def test_scores_that_were_fitted_on_are_fitted_anew():
+    calibration = Calibration().then(make_fit(2.0, 1.0, "a")).then(make_fit(0.5, -3.0, "b"))
+    assert calibration.then(make_fit(7.0, 0.0, "b")).fits == (make_fit(2.0, 1.0, "a"), make_fit(7.0, 0.0, "b"))
+    assert calibration.then(make_fit(7.0, 0.0, "a")).fits == (make_fit(7.0, 0.0, "a"),)
+    assert len(calibration.then(make_fit(7.0, 0.0, "c")).fits) == 3
+
+
+def test_a_calibration_survives_json():
+    calibration = Calibration().then(make_fit(1 / 3, 1e-9, "a")).then(make_fit(2.0, -1.0, "b"))
+    assert Calibration.from_json(json.loads(json.dumps(calibration.to_json())), "config.json") == calibration
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": 0.0}, "config.json: calibration has scale 0.0 and offset 1.0; calibrate anew"),
+        ({"scale": -1.0}, "scale -1.0"),
+        ({"offset": float("nan")}, "offset nan"),
+        ({"why": 1}, "config.json: calibration cannot be understood .*why"),
+        ({"scale": "2"}, "config.json: calibration cannot be understood"),
+    ],
+)
+def test_a_damaged_calibration_is_refused(change: dict[str, object], message: str):
+    values = Calibration().then(make_fit(2.0, 1.0)).to_json()
+    values["fits"][0] |= change
+    with pytest.raises(InputError, match=message):
+        Calibration.from_json(values, "config.json")
+    for broken in ([], {}, {"fits": 3}, None):
+        with pytest.raises(InputError, match=r"config.json: calibration cannot be understood"):
+            Calibration.from_json(broken, "config.json")
+
+
+def test_bad_scores_are_refused(tmp_path: Path):
+    scores, positive = gaussians(200, 2.0)
+    path = write_scores(tmp_path / "s.tsv", scores)
+    with pytest.raises(InputError, match=r"s.tsv: lower scores speak for bonafide \(scale -.*are they inverted"):
+        fit_calibration(as_trials(-scores, positive), TRACK1, path, "k.tsv")
+    with pytest.raises(InputError, match="all scores of system 1 are 3"):
+        fit_calibration(as_trials(np.full(200, 3.0), positive), TRACK1, path, "k.tsv")
+    for prior in (0.0, 1.0, -2.0, float("nan")):
+        with pytest.raises(InputError, match="expected one between 0 and 1"):
+            fit_calibration(as_trials(scores, positive), TRACK1, path, "k.tsv", prior)
+
+
+def test_fused_files_hold_the_fused_scores_in_the_first_files_order(tmp_path: Path):
+    one = write_scores(tmp_path / "one.tsv", np.array([1.0, 2.0, 3.0]))
+    two = tmp_path / "two.tsv"
+    two.write_text("filename\tcm-score\nu2\t30\nu0\t10\nu1\t20\n")
+    fusion = Fusion("track1", ("a", "b"), (2.0, 0.1), 0.5, 0.5, "k.tsv", 1, 2)
+    fusion.write(tmp_path / "fusion.json")
+    assert Fusion.read(tmp_path / "fusion.json") == fusion
+    assert fuse_files([one, two], fusion, tmp_path / "out.tsv") == 3
+    assert (tmp_path / "out.tsv").read_text() == "filename\tcm-score\nu0\t3.5\nu1\t6.5\nu2\t9.5\n"
+    with pytest.raises(InputError, match=r"fusion of 2 systems \(a, b\), got 1 files"):
+        fuse_files([one], fusion, tmp_path / "new.tsv")
+    two.write_text("filename\tcm-score\nu2\t30\nu0\t10\n")
+    with pytest.raises(InputError, match=r"one.tsv: 'u1' has no score in \S+two.tsv; do both files belong to"):
+        fuse_files([one, two], fusion, tmp_path / "new.tsv")
+    with pytest.raises(InputError, match=r"one.tsv:3: 'u1' has no score in \S+two.tsv; do both files belong to"):
+        fuse_files([two, one], fusion, tmp_path / "new.tsv")
+    two.write_text("filename\tcm-score\nu2\t30\nu2\t10\nu1\t2\n")
+    with pytest.raises(InputError, match=r"two.tsv:3: 'u2' stands twice"):
+        fuse_files([two, one], fusion, tmp_path / "new.tsv")
+    two.write_text("filename\tcm-score\nu2\tnan\nu0\t10\nu1\t2\n")
+    with pytest.raises(InputError, match=r"two.tsv:2: cm-score of 'u2' is 'nan'"):
+        fuse_files([one, two], fusion, tmp_path / "new.tsv")
+    assert not (tmp_path / "new.tsv").exists()
+
+
+def test_verification_scores_are_fused_the_same_way(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    names = [(f"p{index % 9}", f"q {index}") for index in range(400)]  # names may hold blanks where tabs separate
+    (tmp_path / "t").write_text(
+        "label\tenrol\ttest\n" + "".join(f"{label}\t{e}\t{t}\n" for label, (e, t) in zip(labels, names, strict=True))
+    )
+    systems = {}
+    for index in range(2):
+        path = tmp_path / f"{index}.tsv"
+        rows = [f"{e}\t{t}\t{label + rng.normal(0, 0.7)}\n" for label, (e, t) in zip(labels, names, strict=True)]
+        path.write_text("enrol\ttest\tscore\n" + "".join(rows + rows[:1]))  # a trial may stand twice, in keys as well
+        systems[str(path)] = path
+    with (tmp_path / "t").open("a") as handle:
+        handle.write(f"{labels[0]}\t{names[0][0]}\t{names[0][1]}\n")
+    trials = {name: read_trials(path, tmp_path / "t", SV) for name, path in systems.items()}
+    fusion = fit_fusion(trials, "sv", tmp_path / "t")
+    assert fuse_files(list(systems.values()), fusion, tmp_path / "out.tsv") == 401
+    fused = read_trials(tmp_path / "out.tsv", tmp_path / "t", SV)
+    assert fused.scores["score"] == pytest.approx(fusion.apply([value.scores["score"] for value in trials.values()]))
+    assert fused.names == next(iter(trials.values())).names
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": "hybrid-pruning fusion"}', '{"format": "other"}', "\x00", '"text"']
+)
+def test_what_is_no_fusion_is_refused(tmp_path: Path, text: str):
+    (tmp_path / "f.json").write_text(text)
+    with pytest.raises(InputError, match=r"f.json: is no fusion; write one with"):
+        Fusion.read(tmp_path / "f.json")
+
+
+@pytest.mark.parametrize("change", [{"weights": [1.0]}, {"offset": None}, {"task": "track3"}, {"weights": ["x", 1]}])
+def test_a_damaged_fusion_is_refused(tmp_path: Path, change: dict[str, object]):
+    Fusion("track1", ("a", "b"), (2.0, 0.1), 0.5, 0.5, "k.tsv", 1, 2).write(tmp_path / "f.json")
+    values = json.loads((tmp_path / "f.json").read_text()) | change
+    (tmp_path / "f.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"f.json: is no fusion"):
+        Fusion.read(tmp_path / "f.json")
+    with pytest.raises(InputError, match=r"absent.json: cannot be read"):
+        Fusion.read(tmp_path / "absent.json")

@@ -1,0 +1,376 @@
+"""What an evaluation finds beside its metrics: groups, chosen trials, intervals, comparisons, t-DCF, curves, tables."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from hybrid_pruning import metrics
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.evaluation import (
+    SV,
+    TRACK1,
+    TRACK2,
+    Evaluation,
+    Request,
+    curves,
+    evaluate,
+    find_resampling,
+    print_evaluation,
+    read_trials,
+    read_verifier_2019,
+    read_verifier_2021,
+)
+from hybrid_pruning.metrics.measures import COUNTERMEASURE, fixed_verifier
+
+COLUMNS = ("filename", "cm-label", "speaker", "gender", "attack", "codec")
+
+
+def write_lines(path: Path, *rows: tuple[object, ...], separator: str = "\t") -> Path:
+    path.write_text("".join(separator.join(map(str, row)) + "\n" for row in rows))
+    return path
+
+
+class Corpus:
+    """Scores and keys of random trials on disk, and what they hold."""
+
+    def __init__(self, folder: Path, trials: int = 600, speakers: int = 12) -> None:
+        rng = np.random.default_rng(0)
+        self.human = rng.random(trials) < 0.4
+        self.speaker = rng.integers(speakers, size=trials)
+        self.gender = np.where(self.speaker % 2, "F", "M")
+        self.attack = np.where(self.human, "-", np.array(["A01", "A02", "A03"])[rng.integers(3, size=trials)])
+        self.codec = np.array(["-", "C01"])[rng.integers(2, size=trials)]
+        hard = (self.attack == "A02") * 1.5 + (self.codec == "C01") * 0.4 * ~self.human
+        self.value = rng.normal(0, 1, trials) + np.where(self.human, 2.0, -1.0) + hard
+        names = [f"u{index}" for index in range(trials)]
+        labels = np.where(self.human, "bonafide", "spoof")
+        about = zip(names, labels, self.speaker, self.gender, self.attack, self.codec, strict=True)
+        self.keys = write_lines(folder / "keys.tsv", COLUMNS, *about)
+        self.names = names
+        self.scores = self.write(folder / "a.tsv", self.value)
+        self.other = self.write(folder / "b.tsv", self.value + rng.normal(0, 2, trials))
+
+    def write(self, path: Path, values: np.ndarray) -> Path:
+        order = np.random.default_rng(1).permutation(len(self.names))
+        rows = [(self.names[index], repr(float(values[index]))) for index in order]
+        return write_lines(path, ("filename", "cm-score"), *rows)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    return Corpus(tmp_path)
+
+
+def test_an_attack_stands_against_all_bona_fide_speech(corpus: Corpus):
+    (groups,) = evaluate(TRACK1, corpus.scores, corpus.keys, Request(by=[("attack",)])).groups.values()
+    assert groups[0].values == ("A02",)
+    assert sorted(group.values for group in groups) == [("A01",), ("A02",), ("A03",)]
+    for group in groups:
+        bonafide, spoof = corpus.value[corpus.human], corpus.value[corpus.attack == group.values[0]]
+        assert group.counts == {"bonafide": bonafide.size, "spoof": spoof.size}
+        assert group.metrics == {"eer": metrics.eer(bonafide, spoof), "min_dcf": metrics.min_dcf(bonafide, spoof)}
+    rates = [group.metrics["eer"] for group in groups]
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("column", ["codec", "gender"])
+def test_a_codec_and_a_gender_have_their_own_bona_fide_speech(corpus: Corpus, column: str):
+    (groups,) = evaluate(TRACK1, corpus.scores, corpus.keys, Request(by=[(column,)])).groups.values()
+    assert len(groups) == 2
+    for group in groups:
+        inside = getattr(corpus, column) == group.values[0]
+        bonafide, spoof = corpus.value[inside & corpus.human], corpus.value[inside & ~corpus.human]
+        assert group.metrics["eer"] == metrics.eer(bonafide, spoof)
+        assert sum(group.counts.values()) == inside.sum()
+
+
+def test_an_attack_through_a_codec_stands_against_bona_fide_speech_through_it(corpus: Corpus):
+    found = evaluate(TRACK1, corpus.scores, corpus.keys, Request(by=[("codec", "attack")]))
+    (groups,) = found.groups.values()
+    assert len(groups) == 6
+    for codec, attack in (group.values for group in groups):
+        group = next(group for group in groups if group.values == (codec, attack))
+        inside = corpus.codec == codec
+        bonafide, spoof = corpus.value[inside & corpus.human], corpus.value[inside & (corpus.attack == attack)]
+        assert group.metrics["min_dcf"] == metrics.min_dcf(bonafide, spoof)
+    (rows,) = found.as_json()["by"].values()
+    assert list(found.as_json()["by"]) == ["codec x attack"]
+    assert set(rows[0]) == {"codec", "attack", "n_bonafide", "n_spoof", "eer", "min_dcf"}
+
+
+def test_a_group_without_a_class_is_shown_without_a_figure(tmp_path: Path):
+    scores = write_lines(tmp_path / "s", ("filename", "cm-score"), *zip("abcd", (2, 1, -1, 1.5), strict=True))
+    rows = [("a", "bonafide", "F"), ("b", "bonafide", "M"), ("c", "spoof", "F"), ("d", "bonafide", "M")]
+    keys = write_lines(tmp_path / "k", ("filename", "cm-label", "gender"), *rows)
+    found = evaluate(TRACK1, scores, keys, Request(by=[("gender",)]))
+    (groups,) = found.groups.values()
+    assert [(group.values, dict(group.counts), dict(group.metrics)) for group in groups] == [
+        (("F",), {"bonafide": 1, "spoof": 1}, {"eer": 0.0, "min_dcf": 0.0}),
+        (("M",), {"bonafide": 2, "spoof": 0}, {}),
+    ]
+    assert " M      │        2 │     0 │       - │        - " in printed(found)
+
+
+def test_verification_groups_hold_both_classes(tmp_path: Path):
+    trials = [(f"e{i}", f"t{i}", "target" if i % 2 else "nontarget", "FM"[i // 4]) for i in range(8)]
+    keys = write_lines(tmp_path / "k", ("enrol", "test", "label", "gender"), *trials)
+    rows = [(enrol, test, index % 2) for index, (enrol, test, *_) in enumerate(trials)]
+    scores = write_lines(tmp_path / "s", ("enrol", "test", "score"), *rows)
+    (groups,) = evaluate(SV, scores, keys, Request(by=[("gender",)])).groups.values()
+    assert [dict(group.counts) for group in groups] == [{"target": 2, "nontarget": 2}] * 2
+
+
+def test_chosen_trials_alone_count(corpus: Corpus):
+    found = evaluate(TRACK1, corpus.scores, corpus.keys, Request(only={"codec": "C01", "gender": "F"}))
+    inside = (corpus.codec == "C01") & (corpus.gender == "F")
+    assert found.metrics["eer"] == metrics.eer(
+        corpus.value[inside & corpus.human], corpus.value[inside & ~corpus.human]
+    )
+    part = corpus.write(corpus.scores.parent / "part.tsv", corpus.value)
+    lines = part.read_text().splitlines()
+    wanted = {name for name, chosen in zip(corpus.names, inside, strict=True) if chosen}
+    part.write_text("\n".join([lines[0], *(line for line in lines if line.split("\t")[0] in wanted)]) + "\n")
+    assert evaluate(TRACK1, part, corpus.keys, found.request).metrics == found.metrics
+
+
+FAULTS = {
+    "no such column": (Request(by=[("sex",)]), r"keys.tsv: no column 'sex'; the keys have filename, cm-label, speaker"),
+    "no such column to choose by": (Request(only={"phase": "eval"}), "keys.tsv: no column 'phase'"),
+    "no such value": (Request(only={"codec": "C99"}), "keys.tsv: no trial has codec 'C99'; there are: -, C01"),
+    "one class chosen": (
+        Request(only={"attack": "A01"}),
+        r"keys.tsv: no bonafide among \d+ trials of attack A01; every class is needed",
+    ),
+    "too few rounds": (Request(rounds=10), "bootstrap: 10 rounds, expected at least 40"),
+    "other trials": (Request(against=Path("c.tsv")), "c.tsv:2: 'x' has no key in .*keys.tsv"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_found_is_one_clear_line(corpus: Corpus, fault: str, monkeypatch: pytest.MonkeyPatch):
+    request, message = FAULTS[fault]
+    monkeypatch.chdir(corpus.keys.parent)
+    write_lines(Path("c.tsv"), ("filename", "cm-score"), ("x", 1))
+    with pytest.raises(InputError, match=message) as caught:
+        evaluate(TRACK1, corpus.scores, corpus.keys, request)
+    assert "\n" not in str(caught.value)
+
+
+def test_intervals_resample_the_speakers_of_the_keys(corpus: Corpus):
+    found = evaluate(TRACK1, corpus.scores, corpus.keys, Request(rounds=50, seed=3))
+    told = found.as_json()
+    assert told["bootstrap"] == {
+        "rounds": 50,
+        "seed": 3,
+        "resampled": "12 speakers; so few make rough intervals",
+        "percentiles": [2.5, 97.5],
+    }
+    assert set(told["intervals"]) == {"eer", "min_dcf", "act_dcf", "cllr", "min_cllr"}
+    for name, (low, high) in told["intervals"].items():
+        assert low <= told[name] <= high or name == "min_cllr"  # fitted to each resample, it lies lower in all of them
+    assert json.loads(json.dumps(told)) == told
+    again = evaluate(TRACK1, corpus.scores, corpus.keys, Request(rounds=50, seed=3))
+    assert again.intervals == found.intervals
+
+
+def test_systems_are_compared_on_the_same_resamples(corpus: Corpus):
+    found = evaluate(TRACK1, corpus.scores, corpus.keys, Request(rounds=60, against=corpus.other))
+    told = found.as_json()["against"]
+    assert told["scores"] == str(corpus.other)
+    assert told["eer"] == evaluate(TRACK1, corpus.other, corpus.keys).metrics["eer"]
+    difference = told["differences"]["eer"]
+    assert difference["difference"] == found.metrics["eer"] - told["eer"]
+    assert difference["low"] <= difference["difference"] <= difference["high"] < 0
+    assert difference["better"] == 1
+    turned = evaluate(TRACK1, corpus.other, corpus.keys, Request(rounds=60, against=corpus.scores))
+    assert turned.differences["eer"].low == pytest.approx(-found.differences["eer"].high)
+    assert turned.differences["eer"].better == 0
+    assert turned.intervals["eer"].low > found.intervals["eer"].low
+    without = evaluate(TRACK1, corpus.scores, corpus.keys, Request(against=corpus.other))
+    assert "differences" not in without.as_json()["against"]
+
+
+def verification(tmp_path: Path, name: Callable[[int, int], str], rounds: int = 0) -> Evaluation:
+    """Every pair of eight speakers with three recordings each."""
+    recordings = [(speaker, take) for speaker in range(8) for take in range(3)]
+    pairs = [(a, b) for a in recordings for b in recordings if a < b]
+    rng = np.random.default_rng(0)
+    rows = [(name(*a), name(*b), int(a[0] == b[0])) for a, b in pairs]
+    trials = write_lines(tmp_path / "t", *((label, enrol, test) for enrol, test, label in rows), separator=" ")
+    scored = [(enrol, test, label + rng.normal(0, 0.5)) for enrol, test, label in rows]
+    scores = write_lines(tmp_path / "s", ("enrol", "test", "score"), *scored)
+    return evaluate(SV, scores, trials, Request(rounds=rounds))
+
+
+VOXCELEB = {
+    "VoxCeleb": lambda speaker, take: f"id1027{speaker}/clip/{take:05d}.wav",
+    "CN-Celeb": lambda speaker, take: f"test/id0027{speaker}-singing-{take}.wav",
+    "folders": lambda speaker, take: f"p{speaker}/{take}.wav",
+}
+
+
+@pytest.mark.parametrize("corpus_name", VOXCELEB)
+def test_verification_resamples_the_speakers_of_both_sides(tmp_path: Path, corpus_name: str):
+    found = verification(tmp_path, VOXCELEB[corpus_name], rounds=50)
+    assert found.resampled == "8 speakers, enrolled or tested; so few make rough intervals"
+    assert set(found.intervals) == {"eer", "min_dcf_0.01", "min_dcf_0.05"}
+    assert found.intervals["eer"].low < found.metrics["eer"] < found.intervals["eer"].high
+
+
+UNBELIEVED = {
+    "no speakers in the names": lambda speaker, take: f"{speaker}{take}.wav",
+    "folders that are no speakers": lambda speaker, take: f"wav/{speaker}{take}.wav",
+}
+
+
+@pytest.mark.parametrize("names", UNBELIEVED)
+def test_verification_without_known_speakers_resamples_trials(tmp_path: Path, names: str):
+    assert verification(tmp_path, UNBELIEVED[names], rounds=50).resampled.startswith("trials, as not all speakers")
+
+
+def test_what_is_resampled_where_speakers_are_not_known(corpus: Corpus):
+    lines = corpus.keys.read_text().splitlines()
+    unknown = lines[:5] + [line.replace("\t3\t", "\t-\t") for line in lines[5:]]
+    corpus.keys.write_text("\n".join(unknown) + "\n")
+    resampling, told = find_resampling(read_trials(corpus.scores, corpus.keys, TRACK1), TRACK1)
+    assert (resampling.drawn, told) == ("trials", "trials, as not all speakers are known: intervals may be too narrow")
+    one = [lines[0], *("\t".join([*line.split("\t")[:2], "p", *line.split("\t")[3:]]) for line in lines[1:])]
+    corpus.keys.write_text("\n".join(one) + "\n")
+    _, told = find_resampling(read_trials(corpus.scores, corpus.keys, TRACK1), TRACK1)
+    assert told == "trials, as all are of one speaker"
+
+
+def test_track2_resamples_enrolled_speakers(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    kinds = [("target", "nontarget", "spoof")[index % 3] for index in range(120)]
+    rows = [(f"s{index % 7}", f"u{index}", kind) for index, kind in enumerate(kinds)]
+    keys = write_lines(tmp_path / "k", ("spk", "filename", "asv-label"), *rows)
+    values = [(speaker, name, (kind == "target") + rng.normal(0, 0.4)) for speaker, name, kind in rows]
+    scores = write_lines(tmp_path / "s", ("spk", "filename", "sasv-score"), *values)
+    found = evaluate(TRACK2, scores, keys, Request(rounds=50))
+    assert found.resampled.startswith("7 speakers")
+    assert set(found.intervals) == {"a_dcf"}
+    assert list(curves(found)) == ["s: nontargets", "s: spoofs"]
+
+
+def official_tandem(human: np.ndarray, spoof: np.ndarray, rates: metrics.AsvRates) -> tuple[float, float]:
+    """The t-DCF of 2019 and of 2021 as their packages write them, over every threshold."""
+    cuts = [*np.unique(np.concatenate((human, spoof))), np.inf]
+    points = [(np.mean(human < cut), np.mean(spoof >= cut)) for cut in cuts]
+    miss_costs = 0.9405 * (1 - 1 * rates.miss) - 0.0095 * 10 * rates.nontarget_false_alarm
+    spoof_costs = 10 * 0.05 * rates.spoof_false_alarm
+    legacy = min(miss_costs * miss + spoof_costs * alarm for miss, alarm in points) / min(miss_costs, spoof_costs)
+    floor = 0.9405 * rates.miss + 0.0095 * 10 * rates.nontarget_false_alarm
+    revised = min(floor + miss_costs * miss + spoof_costs * alarm for miss, alarm in points)
+    return legacy, revised / (floor + min(miss_costs, spoof_costs))
+
+
+def test_the_t_dcf_of_2019_takes_the_organisers_scores(corpus: Corpus, tmp_path: Path):
+    rng = np.random.default_rng(1)
+    kinds = rng.choice(["target", "nontarget", "spoof"], 300)
+    means = {"target": 4.0, "nontarget": 0.0, "spoof": 2.5}
+    values = np.array([means[kind] for kind in kinds]) + rng.normal(0, 1.5, 300)
+    sources = np.where(kinds == "spoof", "A07", "bonafide")
+    path = write_lines(tmp_path / "asv", *zip(sources, kinds, map(float, values), strict=True), separator=" ")
+    rates = read_verifier_2019(path)
+    assert rates == metrics.asv_rates(*(values[kinds == kind] for kind in means))
+    measures = {
+        "min_t_dcf": fixed_verifier(COUNTERMEASURE, rates),
+        "min_t_dcf_2019": fixed_verifier(COUNTERMEASURE, rates, legacy=True),
+    }
+    found = evaluate(TRACK1, corpus.scores, corpus.keys, Request(rounds=40, measures=measures))
+    legacy, revised = official_tandem(corpus.value[corpus.human], corpus.value[~corpus.human], rates)
+    assert found.metrics["min_t_dcf_2019"] == pytest.approx(legacy, rel=1e-12)
+    assert found.metrics["min_t_dcf"] == pytest.approx(revised, rel=1e-12)
+    assert {"min_t_dcf", "min_t_dcf_2019"} <= set(found.intervals)
+    assert "min t-DCF (2019)" in printed(found)
+
+
+def verifier_2021(folder: Path) -> tuple[Path, Path]:
+    rows = [("target", 2.0), ("target", 1.0), ("nontarget", 0.0), ("nontarget", 1.5), ("spoof", 1.2), ("spoof", 0.5)]
+    keys, scores = [], []
+    for index, (kind, value) in enumerate(rows):
+        for phase, shift in (("eval", 0.0), ("progress", 9.0 * (kind == "nontarget"))):
+            name = f"LA_{index}-{phase}", f"LA_E_{index}-alaw-ita_tx"
+            keys.append((*name, "alaw", "ita_tx", "bonafide", kind, "notrim", phase))
+            scores.append((*name, value + shift))
+    return (
+        write_lines(folder / "score.txt", *reversed(scores), separator=" "),
+        write_lines(folder / "trial_metadata.txt", *keys, separator=" "),
+    )
+
+
+def test_the_t_dcf_of_2021_takes_the_organisers_scores_of_the_chosen_phase(tmp_path: Path):
+    scores, keys = verifier_2021(tmp_path)
+    assert read_verifier_2021(scores, keys, {"phase": "eval"}) == metrics.asv_rates([2, 1], [0, 1.5], [1.2, 0.5])
+    with pytest.raises(InputError, match="t-DCF weights"):
+        read_verifier_2021(scores, keys, {"phase": "progress"})
+    with pytest.raises(InputError, match="no column 'subset'; the keys have spk, filename"):
+        read_verifier_2021(scores, keys, {"subset": "eval"})
+    with pytest.raises(
+        InputError, match=r"trial_metadata.txt:1: 'LA_0-eval LA_E_0-alaw-ita_tx' has no score in .*and 1 m"
+    ):
+        read_verifier_2021(write_lines(tmp_path / "s", *map(str.split, scores.read_text().splitlines()[:-2])), keys)
+
+
+def test_faulty_verifier_scores_are_refused(tmp_path: Path):
+    good = [("bonafide", "target", 2.0), ("bonafide", "nontarget", 0.0), ("A07", "spoof", 1.0)]
+    for rows, message in (
+        ([("bonafide", "target", "high"), *good[1:]], "is no score file of a verifier .*could not convert"),
+        (good[:2], "spoof scores: none given"),
+        ([(*good[0], "x"), *good[1:]], "asv:1: 4 columns, expected 3: source kind score"),
+        ([("bonafide", "target", "nan"), *good[1:]], "target scores: 1 of 1 are NaN"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_verifier_2019(write_lines(tmp_path / "asv", *rows, separator=" "))
+
+
+def printed(found: Evaluation) -> str:
+    stream = io.StringIO()
+    print_evaluation(found, Console(file=stream, width=90))
+    return stream.getvalue()
+
+
+def test_the_tables_tell_everything(corpus: Corpus):
+    found = evaluate(
+        TRACK1,
+        corpus.scores,
+        corpus.keys,
+        Request(rounds=40, against=corpus.other, by=[("attack",), ("codec", "attack")]),
+    )
+    shown = printed(found)
+    for expected in (
+        "95% interval",
+        "intervals: 40 resamples of 12 speakers; so few make rough intervals; seed 0",
+        "better in",
+        "by attack, worst (*) first",
+        "by attack: each group's spoofs against all human speech\n",
+        "by codec and attack: each group's spoofs against all human speech of the same codec",
+    ):
+        assert expected in shown
+    (worst,) = (line for line in shown.splitlines() if line.startswith("│ A02"))
+    assert worst.count("*") == 2
+    assert max(map(len, shown.splitlines())) <= 90
+
+
+def test_phases_thrown_together_are_told(tmp_path: Path):
+    scores = write_lines(tmp_path / "s", ("filename", "cm-score"), *zip("abcd", (2, 1, -1, 1.5), strict=True))
+    rows = [
+        f"LA_1 {name} alaw ita_tx A07 {'bonafide' if name in 'ab' else 'spoof'} notrim {phase}\n"
+        for name, phase in zip("abcd", ("eval", "progress", "eval", "progress"), strict=True)
+    ]
+    (tmp_path / "k").write_text("".join(rows))
+    assert "phases eval, progress together" in printed(evaluate(TRACK1, scores, tmp_path / "k"))
+    assert "together" not in printed(evaluate(TRACK1, scores, tmp_path / "k", Request(only={"phase": "eval"})))
+
+
+def test_curves_are_named_after_the_score_files(corpus: Corpus):
+    found = evaluate(TRACK1, corpus.scores, corpus.keys, Request(against=corpus.other))
+    drawn = curves(found)
+    assert list(drawn) == ["a", "b"]
+    np.testing.assert_array_equal(np.sort(drawn["a"][0]), np.sort(corpus.value[corpus.human]))

@@ -1,0 +1,254 @@
+"""The verbs evaluate, calibrate and fuse, as a user types them; every mistake one line that leaves nothing behind."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from corpus import files_below, write_corpus, write_wavlm
+from hybrid_pruning.backbone import load_transformers
+from hybrid_pruning.cli import main
+from hybrid_pruning.config import HeadConfig
+from hybrid_pruning.evaluation import TRACK1, evaluate
+from hybrid_pruning.model import Classes, SpeechModel
+from hybrid_pruning.scoring import score_file
+
+
+class Result(NamedTuple):
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+def run_main(arguments: Sequence[str]) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["hybrid-pruning", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command line in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(line: str) -> Result:
+        capsys.readouterr()
+        code = run_main(line.split())
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Keys and the scores of two systems of 200 trials by eight speakers; an inverted one, and a verifier's."""
+    rng = np.random.default_rng(0)
+    human = rng.random(200) < 0.4
+    rows = [
+        f"s{index % 8} u{index} {'FM'[index % 2]} - - - - {'bonafide' if label else f'A0{index % 3}'} "
+        f"{'bonafide' if label else 'spoof'} -\n"
+        for index, label in enumerate(human)
+    ]
+    (tmp_path / "keys.txt").write_text("".join(rows))
+    value = rng.normal(size=200) + np.where(human, 1.5, -1.5)
+    systems = {"a": 3 * value + 2, "b": value + rng.normal(size=200), "inverted": -value, "flat": np.ones(200)}
+    for name, scores in systems.items():
+        lines = (f"u{index}\t{score!r}\n" for index, score in enumerate(scores.tolist()))
+        (tmp_path / f"{name}.tsv").write_text("filename\tcm-score\n" + "".join(lines))
+    asv = [f"bonafide target {4 + rng.normal()}\nbonafide nontarget {rng.normal()}\nA07 spoof {2 + rng.normal()}\n"] * 9
+    (tmp_path / "asv.txt").write_text("".join(asv))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[SpeechModel, Path]:
+    """A tiny model, and a folder with its artifact and a corpus."""
+    folder = tmp_path_factory.mktemp("scored")
+    torch.manual_seed(0)
+    backbone = load_transformers(write_wavlm(folder / "wavlm"))
+    model = SpeechModel.build(
+        backbone, HeadConfig(heads=2, compression=4, embedding=5), Classes(("bonafide", "spoof"), (1, 1))
+    ).eval()
+    write_corpus(folder / "dev", 16)
+    return model, folder
+
+
+def test_evaluate_writes_all_it_found(cli: Cli, world: Path):
+    found = cli(
+        "evaluate a.tsv keys.txt --track1 --json out.json --bootstrap 40 --seed 7 --against b.tsv --by attack "
+        "--by gender,attack --tdcf2019 asv.txt --det det.svg"
+    )
+    assert found.code == 0, found.err
+    table = json.loads((world / "out.json").read_text())
+    assert {"eer", "min_dcf", "act_dcf", "cllr", "min_cllr", "min_t_dcf", "min_t_dcf_2019", "n_spoof"} <= set(table)
+    assert set(table["intervals"]) == {name for name in table if name in table["against"] and name != "scores"}
+    assert table["bootstrap"]["seed"] == 7
+    assert set(table["by"]) == {"attack", "gender x attack"}
+    assert table["against"]["scores"] == "b.tsv"
+    assert (world / "det.svg").read_text().startswith("<?xml")
+    for heading in ("95% interval", "against b.tsv", "by attack, worst", "min t-DCF (2019)"):
+        assert heading in found.out
+
+
+def test_evaluate_chooses_trials(cli: Cli, world: Path):
+    assert cli("evaluate a.tsv keys.txt --track1 --json out.json --only gender=F").code == 0
+    assert json.loads((world / "out.json").read_text())["n_bonafide"] < 80
+
+
+def test_a_calibrated_model_scores_calibrated(cli: Cli, scored: tuple[SpeechModel, Path], tmp_path: Path):
+    model, folder = scored
+    model.save_pretrained(tmp_path / "model")
+    manifest = folder / "dev" / "manifest.tsv"
+    raw = score_file(model, manifest, tmp_path / "raw.tsv", workers=0)
+    (tmp_path / "check.tsv").write_text((tmp_path / "raw.tsv").read_text())
+    names = [line.split("\t")[0] for line in (tmp_path / "raw.tsv").read_text().splitlines()[1:]]
+    labels = np.where(np.argsort(np.argsort(raw)) % 5 < 2, "spoof", "bonafide")  # an untrained model knows nothing:
+    labels[raw < np.median(raw)] = "spoof"  # these keys say that it does
+    rows = (f"{name}\t{label}\n" for name, label in zip(names, labels, strict=True))
+    (tmp_path / "keys.tsv").write_text("filename\tcm-label\n" + "".join(rows))
+    before = files_below(tmp_path / "model")
+    weights = (tmp_path / "model" / "model.safetensors").read_bytes()
+    found = cli("calibrate model raw.tsv keys.tsv --out calibrated --check check.tsv keys.tsv")
+    assert found.code == 0, found.err
+    assert "next: hybrid-pruning score calibrated" in found.out
+    assert (found.out.count("as they"), len(re.findall("raw.tsv|check.tsv", found.out))) == (2, 5)
+    assert files_below(tmp_path / "model") == before
+    again = SpeechModel.from_pretrained(tmp_path / "calibrated")
+    assert again.calibration is not None
+    assert (tmp_path / "calibrated" / "model.safetensors").read_bytes() == weights
+    scores = score_file(again, manifest, tmp_path / "better.tsv", workers=0)
+    assert scores == pytest.approx(again.calibration.scale * raw + again.calibration.offset, rel=1e-4, abs=1e-4)
+    assert (np.argsort(scores) == np.argsort(raw)).all()
+    # in place: on its own scores a further fit; on scores it was fitted on, the same fit again
+    assert cli("calibrate calibrated better.tsv keys.tsv").code == 0
+    twice = SpeechModel.from_pretrained(tmp_path / "calibrated").calibration
+    assert [fit.scores for fit in twice.fits] == ["raw.tsv", "better.tsv"]
+    assert cli("calibrate calibrated raw.tsv keys.tsv --prior 0.9").code == 0
+    anew = SpeechModel.from_pretrained(tmp_path / "calibrated").calibration
+    assert [(fit.scores, fit.prior) for fit in anew.fits] == [("raw.tsv", 0.9)]
+    assert cli("calibrate calibrated better.tsv keys.tsv --replace").code == 0
+    assert len(SpeechModel.from_pretrained(tmp_path / "calibrated").calibration.fits) == 1
+
+
+def test_a_calibrated_model_is_saved_with_its_calibration(
+    cli: Cli, scored: tuple[SpeechModel, Path], world: Path, tmp_path: Path
+):
+    model, _ = scored
+    model.save_pretrained(tmp_path / "model")
+    assert "calibration" not in json.loads((tmp_path / "model" / "config.json").read_text())
+    assert SpeechModel.from_pretrained(tmp_path / "model").calibration is None
+    assert cli("calibrate model a.tsv keys.txt").code == 0
+    once = SpeechModel.from_pretrained(tmp_path / "model")
+    once.save_pretrained(tmp_path / "copy")
+    assert SpeechModel.from_pretrained(tmp_path / "copy").calibration == once.calibration
+    told = json.loads((tmp_path / "copy" / "config.json").read_text())["calibration"]
+    assert set(told) == {"scale", "offset", "fits"}
+    assert told["fits"][0]["scores"] == "a.tsv"
+    assert told["fits"][0]["positives"] + told["fits"][0]["negatives"] == 200
+    wave = torch.randn(2, 2000, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = told["scale"] * model.score(wave) + told["offset"]
+        torch.testing.assert_close(once.score(wave), expected)
+
+
+def test_fuse_fits_and_applies(cli: Cli, world: Path):
+    found = cli("fuse a.tsv b.tsv --keys keys.txt --out fusion.json")
+    assert found.code == 0, found.err
+    assert len(re.findall(r"^weight \S+  [ab]\.tsv$", found.out, re.MULTILINE)) == 2
+    assert "fused" in found.out
+    assert cli("fuse a.tsv b.tsv --apply fusion.json --out fused.tsv").code == 0
+    assert cli("evaluate fused.tsv keys.txt --track1 --json fused.json").code == 0
+    fused = json.loads((world / "fused.json").read_text())
+    alone = evaluate(TRACK1, world / "a.tsv", world / "keys.txt").metrics
+    assert fused["cllr"] < alone["cllr"] - 0.1
+
+
+def test_fuse_warns_of_a_system_turned_around(cli: Cli, world: Path):
+    found = cli("fuse b.tsv inverted.tsv --keys keys.txt --out fusion.json")
+    assert (found.code, "warning: a weight below 0" in found.err) == (0, True)
+
+
+def test_one_system_alone_is_calibrated(cli: Cli, world: Path):
+    assert cli("fuse a.tsv --keys keys.txt --out fusion.json").code == 0
+    assert cli("fuse a.tsv --apply fusion.json --out better.tsv").code == 0
+    before, after = (evaluate(TRACK1, world / name, world / "keys.txt").metrics for name in ("a.tsv", "better.tsv"))
+    assert after["eer"] == before["eer"]
+    assert after["cllr"] < before["cllr"]
+
+
+def spoil_scores(world: Path) -> None:
+    (world / "b.tsv").write_text((world / "b.tsv").read_text().replace("u7\t", "v7\t"))
+
+
+def spoil_a_score(world: Path) -> None:
+    lines = (world / "a.tsv").read_text().splitlines()
+    (world / "a.tsv").write_text("\n".join([*lines[:3], "u2\tnan", *lines[4:]]) + "\n")
+
+
+def spoil_calibration(world: Path) -> None:
+    config = json.loads((world / "model" / "config.json").read_text())
+    (world / "model" / "config.json").write_text(json.dumps(config | {"calibration": {"scale": 2}}))
+
+
+def nothing(world: Path) -> None:
+    """Leave the world as it is: the command line itself is wrong."""
+
+
+EVALUATE = "evaluate a.tsv keys.txt --track1 --json new.json --det new.png"
+MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "no rounds": (nothing, f"{EVALUATE} --bootstrap 0", "--bootstrap 0, expected a number of resamples"),
+    "few rounds": (nothing, f"{EVALUATE} --bootstrap 10", "bootstrap: 10 rounds, expected at least 40"),
+    "unknown column": (nothing, f"{EVALUATE} --by sex", r"keys.txt: no column 'sex'; the keys have speaker, filename"),
+    "half a choice": (nothing, f"{EVALUATE} --only gender", "--only gender, expected COLUMN=VALUE"),
+    "unknown value": (nothing, f"{EVALUATE} --only gender=X", "no trial has gender 'X'; there are: F, M"),
+    "another's ids": (spoil_scores, f"{EVALUATE} --against b.tsv", r"b.tsv:9: 'v7' has no key in keys.txt"),
+    "no picture": (nothing, "evaluate a.tsv keys.txt --track1 --det new.bmp", "new.bmp: a figure is written as"),
+    "t-DCF of verification": (nothing, "evaluate a.tsv keys.txt --sv --tdcf2019 asv.txt", "go with --track1"),
+    "two t-DCFs": (nothing, f"{EVALUATE} --tdcf2019 asv.txt --tdcf2021 asv.txt keys.txt", "choose one of --tdcf2019"),
+    "no ASV scores": (nothing, f"{EVALUATE} --tdcf2019 keys.txt", "keys.txt:1: 10 columns, expected 3"),
+    "NaN": (spoil_a_score, EVALUATE, "a.tsv:4: cm-score of 'u2' is 'nan'"),
+    "calibrate nothing": (nothing, "calibrate nowhere a.tsv keys.txt", "nowhere: is no folder here; say with --out"),
+    "calibrate no model": (nothing, "calibrate . a.tsv keys.txt", "is . an exported model"),
+    "calibrate inverted": (nothing, "calibrate model inverted.tsv keys.txt", "lower scores speak for bonafide"),
+    "calibrate flat": (nothing, "calibrate model flat.tsv keys.txt", "all scores of system 1 are 1"),
+    "calibrate with other keys": (spoil_scores, "calibrate model b.tsv keys.txt", "'v7' has no key"),
+    "calibrate at no prior": (nothing, "calibrate model a.tsv keys.txt --prior 1", "prior 1.0, expected one between"),
+    "calibrate over a model": (nothing, "calibrate model a.tsv keys.txt --out model", "model: is not empty"),
+    "check nothing": (nothing, "calibrate model a.tsv keys.txt --check no.tsv keys.txt", "no.tsv: cannot be read"),
+    "calibrate the damaged": (spoil_calibration, "calibrate model a.tsv keys.txt", "calibration cannot be understood"),
+    "fuse how": (nothing, "fuse a.tsv b.tsv --out new.json", "choose one of --keys"),
+    "fuse both": (nothing, "fuse a.tsv b.tsv --keys keys.txt --apply new.json --out new.json", "choose one of --keys"),
+    "fuse twice": (nothing, "fuse a.tsv a.tsv --keys keys.txt --out new.json", "a score file is named twice"),
+    "fuse other ids": (spoil_scores, "fuse a.tsv b.tsv --keys keys.txt --out new.json", "'v7' has no key"),
+    "fuse with flat": (nothing, "fuse a.tsv flat.tsv --keys keys.txt --out new.json", "all scores of system 2 are 1"),
+    "apply nothing": (nothing, "fuse a.tsv b.tsv --apply keys.txt --out new.tsv", "keys.txt: is no fusion"),
+    "fuse into a folder": (nothing, "fuse a.tsv b.tsv --keys keys.txt --out model", "model: is a folder"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    cli: Cli, world: Path, scored: tuple[SpeechModel, Path], mistake: str
+):
+    damage, command, expected = MISTAKES[mistake]
+    scored[0].save_pretrained(world / "model")
+    damage(world)
+    before = {path: path.read_bytes() for path in files_below(world)}
+    found = cli(command)
+    assert (found.code, found.out) == (2, ""), found.err
+    assert re.fullmatch(r"hybrid-pruning: [^\n]+\n", found.err), found.err
+    assert re.search(expected, found.err), found.err
+    assert {path: path.read_bytes() for path in files_below(world)} == before
