@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hybrid_pruning import processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, audio_samples, read_audio
-from hybrid_pruning.batches import Batch, collate
+from hybrid_pruning.batches import Batch
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import progress_bar
@@ -128,13 +128,13 @@ class _Windows(Dataset[Any]):
     def __init__(self, window: int, minimum: int) -> None:
         self.window, self.minimum = window, minimum
 
-    def __getitem__(self, window: Window) -> tuple[torch.Tensor, int, int] | tuple[str, int]:
-        """Return (wave [S], 0, utterance), or why it cannot be read and the utterance."""
+    def __getitem__(self, window: Window) -> tuple[torch.Tensor, int] | tuple[InputError, int]:
+        """Return (wave [S], utterance), or the error that the caller can show and the utterance."""
         try:
             wave = _read_whole(window, self.window) if window.whole else _read_piece(window)
         except InputError as error:
-            return str(error), window.index
-        return torch.from_numpy(np.resize(wave, max(len(wave), self.minimum))), 0, window.index
+            return error, window.index
+        return torch.from_numpy(np.resize(wave, max(len(wave), self.minimum))), window.index
 
 
 def _read_whole(window: Window, longest: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -155,12 +155,18 @@ def _read_piece(window: Window) -> np.ndarray[Any, np.dtype[np.float32]]:
     return wave
 
 
-def _collate(examples: Sequence[tuple[Any, ...]]) -> Loaded:
-    failed = {index: reason for reason, index in (example for example in examples if len(example) == 2)}
-    good = [example for example in examples if len(example) == 3 and example[2] not in failed]
-    batch = collate(good) if good else None
-    assert not isinstance(batch, InputError)
-    return Loaded(batch, failed)
+def _collate(examples: Sequence[tuple[torch.Tensor, int] | tuple[InputError, int]]) -> Loaded:
+    failed = {index: str(found) for found, index in examples if isinstance(found, InputError)}
+    good = [(found, index) for found, index in examples if not isinstance(found, InputError) and index not in failed]
+    return Loaded(_side_by_side(good) if good else None, failed)
+
+
+def _side_by_side(rows: Sequence[tuple[torch.Tensor, int]]) -> Batch:
+    wave = torch.nn.utils.rnn.pad_sequence([wave for wave, _ in rows], batch_first=True)
+    lengths = torch.tensor([len(wave) for wave, _ in rows])
+    equal = bool((lengths == lengths[0]).all())
+    index = torch.tensor([index for _, index in rows])
+    return Batch(wave, None if equal else lengths, torch.zeros_like(index), index)
 
 
 def _read_headers(paths: Sequence[Path], indices: Sequence[int]) -> tuple[FloatArray, dict[int, str]]:
