@@ -11,9 +11,11 @@ import yaml
 from transformers import WavLMConfig, WavLMModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from conftest import NO_DROPOUT, STYLES, TINY, WHISPER, make_config
-from hybrid_pruning.config import Config, check_config
+from conftest import NO_DROPOUT, STYLES, TINY, WHISPER, make_config, with_telling_weights
+from hybrid_pruning.backbone import load_transformers
+from hybrid_pruning.config import Config, HeadConfig, check_config
 from hybrid_pruning.manifest import Label, Utterance, write_manifest
+from hybrid_pruning.model import Classes, SpeechModel
 
 SAMPLE_RATE_HZ = 16_000
 MINUTE = {  # a recipe whose training takes about a second
@@ -66,6 +68,14 @@ def write_whisper(folder: Path, **overrides: Any) -> Path:
     torch.manual_seed(0)
     WhisperEncoder(make_config(*WHISPER, **overrides)).save_pretrained(folder)
     return folder
+
+
+def tiny_detector(folder: Path, **overrides: Any) -> SpeechModel:
+    """Return a detector of random weights whose scores tell utterances apart; its encoder is written to the folder."""
+    backbone = load_transformers(write_wavlm(folder, **overrides))
+    with_telling_weights(backbone)
+    head = HeadConfig(heads=3, compression=4, embedding=5)
+    return SpeechModel.build(backbone, head, Classes(("spoof", "bonafide"), (3, 1))).eval()
 
 
 def write_world(folder: Path) -> dict[str, Any]:

@@ -125,10 +125,6 @@ def test_help_for_all(cli: Cli):
     assert cli().code == 2
 
 
-def corrupt_clip(world: Path) -> None:
-    read_manifest(world / "dev" / "manifest.tsv")[3].path.write_bytes(b"RIFF no audio")
-
-
 def wrong_column(world: Path) -> None:
     path = world / "dev" / "manifest.tsv"
     path.write_text(path.read_text().replace("utt_id", "id", 1))
@@ -172,7 +168,6 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "score with nothing": (nothing, "score /no/where dev/manifest.tsv --out new", "/no/where: neither a folder"),
     "score with an encoder": (nothing, "score wavlm dev/manifest.tsv --out new", "no hybrid-pruning artifact"),
     "score with half a model": (cut_weights, f"{SCORE} new.tsv", "model.safetensors: cannot be read"),
-    "score a corrupt clip": (corrupt_clip, f"{SCORE} new.tsv", "cannot be decoded"),
     "score a wrong column": (wrong_column, f"{SCORE} new.tsv", "column 'utt_id' is missing"),
     "score into a folder": (nothing, f"{SCORE} model", "model: is a folder"),
     "evaluate other ids": (missing_score, "evaluate scores.tsv dev/manifest.tsv --track1 --json new.json", "spoof-07"),
@@ -217,6 +212,23 @@ def test_a_training_survives_one_corrupt_clip_but_not_two(cli: Cli, world: Path)
     assert re.fullmatch(r"hybrid-pruning: \S+manifest.tsv: 2 of 24 training files cannot be read[^\n]+\n", found.err)
     clips[6].write_bytes(good)
     assert cli("train", "recipe.yaml", "--out", "newer", "--resume").code == 0
+
+
+def test_a_corrupt_clip_stops_no_scoring_that_goes_on_once_it_is_mended(cli: Cli, world: Path):
+    path = read_manifest(world / "dev" / "manifest.tsv")[3].path
+    good = path.read_bytes()
+    path.write_bytes(b"RIFF no audio")
+    found = cli(*SCORE.split(), "new.tsv")
+    assert (found.code, found.out) == (2, "")
+    assert re.fullmatch(rf"hybrid-pruning: \S*{path.name}: cannot be decoded [^\n]+\n", found.err)
+    assert not (world / "new.tsv").exists()
+    found = cli(*SCORE.split(), "new.tsv", "--skip-bad")
+    assert (found.code, found.err.count("\n")) == (0, 1)
+    assert "1 of 8 utterances are left out, see new.tsv.failed.tsv" in found.err
+    assert "new.tsv: 7 scores" in found.out
+    path.write_bytes(good)
+    assert cli(*SCORE.split(), "new.tsv").code == 0
+    assert not (world / "new.tsv.failed.tsv").exists()
 
 
 def test_a_fault_of_ours_is_told_apart(cli: Cli, world: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,24 +1,33 @@
-"""Scores stand in the manifest's order and are each utterance's own, whatever was scored beside it."""
+"""Scores stand in the manifest's order and are each utterance's own, however the work was shared or interrupted."""
 
 import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import with_telling_weights
-from corpus import write_corpus, write_wavlm
+from corpus import files_below, tiny_detector, write_corpus
+from hybrid_pruning import scoring
 from hybrid_pruning.audio import read_audio
-from hybrid_pruning.backbone import load_transformers
-from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.jobs import Throughput
 from hybrid_pruning.manifest import Utterance, read_manifest, write_manifest
-from hybrid_pruning.model import Classes, SpeechModel
-from hybrid_pruning.scoring import batches_by_length, score_file, score_utterances
+from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.scoring import choose_device, score_file, score_paths, score_utterances
 
 NAN = float("nan")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
@@ -28,10 +37,7 @@ def manifest(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> SpeechModel:
-    backbone = load_transformers(write_wavlm(tmp_path_factory.mktemp("wavlm")))
-    with_telling_weights(backbone)
-    head = HeadConfig(heads=3, compression=4, embedding=5)
-    return SpeechModel.build(backbone, head, Classes(("spoof", "bonafide"), (3, 1))).eval()
+    return tiny_detector(tmp_path_factory.mktemp("wavlm"))
 
 
 @torch.inference_mode()
@@ -54,13 +60,32 @@ def test_scores_do_not_depend_on_the_batch(
     assert np.ptp(found) > 1e-2, "scores that are all the same would show nothing"
 
 
+def test_paths_are_enough(model: SpeechModel, manifest: Path):
+    utterances = read_manifest(manifest)
+    found = score_paths(model, [str(utterance.path) for utterance in utterances], workers=0)
+    np.testing.assert_array_equal(found, score_utterances(model, utterances, workers=0))
+    assert score_paths(model, []).tolist() == []
+
+
+def test_windows_change_the_scores_of_longer_utterances_alone(model: SpeechModel, manifest: Path):
+    utterances = read_manifest(manifest)
+    whole, cut = (score_utterances(model, utterances, 16, 0, seconds) for seconds in (30.0, 0.125))
+    long = np.array([len(read_audio(utterance.path)) > 2000 for utterance in utterances])
+    assert 0 < long.sum() < len(long)
+    np.testing.assert_allclose(cut[~long], whole[~long], atol=1e-4)
+    assert (abs(cut - whole)[long] > 1e-4).all()
+
+
 def test_the_file_is_what_the_challenges_read(model: SpeechModel, manifest: Path, tmp_path: Path):
-    scores = score_file(model, manifest, tmp_path / "new" / "scores.tsv", workers=0)
+    throughput = Throughput()
+    scores = score_file(model, manifest, tmp_path / "new" / "scores.tsv", workers=0, throughput=throughput)
     with (tmp_path / "new" / "scores.tsv").open(newline="") as handle:
         header, *rows = csv.reader(handle, delimiter="\t")
     assert header == ["filename", "cm-score"]
     assert [row[0] for row in rows] == [utterance.utt_id for utterance in read_manifest(manifest)]
     assert [float(row[1]) for row in rows] == scores.tolist()
+    assert throughput.audio_seconds == pytest.approx(sum(u.seconds for u in read_manifest(manifest)), abs=1e-3)
+    assert [path.name for path in files_below(tmp_path / "new")] == ["scores.tsv"]
 
 
 def test_clips_shorter_than_a_frame_are_scored(model: SpeechModel, tmp_path: Path):
@@ -68,21 +93,9 @@ def test_clips_shorter_than_a_frame_are_scored(model: SpeechModel, tmp_path: Pat
     assert np.isfinite(score_file(model, manifest, tmp_path / "scores.tsv", workers=0)).all()
 
 
-@pytest.mark.parametrize("old", [None, "the old scores"])
-def test_a_broken_clip_leaves_no_half_written_file(model: SpeechModel, manifest: Path, tmp_path: Path, old: str | None):
-    read_manifest(manifest)[4].path.write_text("no audio")
-    out = tmp_path / "out" / "scores.tsv"
-    if old is not None:
-        out.parent.mkdir()
-        out.write_text(old)
-    with pytest.raises(InputError, match="cannot be decoded"):
-        score_file(model, manifest, out, batch_size=2, workers=0)
-    assert [path.read_text() for path in out.parent.iterdir()] == ([] if old is None else [old])
-
-
 def test_a_diverged_model_is_named(model: SpeechModel, manifest: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(model, "score", lambda wave, *_: torch.full((len(wave),), NAN))
-    with pytest.raises(InputError, match=r"bonafide-00.* is not finite"):
+    monkeypatch.setattr(model, "classify", lambda embedding: torch.full((len(embedding),), NAN))
+    with pytest.raises(InputError, match=r"(bonafide|spoof)-0.* its score is not finite"):
         score_utterances(model, read_manifest(manifest), workers=0)
 
 
@@ -91,33 +104,195 @@ def test_a_diverged_model_is_named(model: SpeechModel, manifest: Path, monkeypat
 def test_the_model_keeps_its_mode(model: SpeechModel, manifest: Path, training: bool, broken: bool):
     utterances = read_manifest(manifest)
     if broken:
-        utterances[0].path.unlink()
+        utterances[0].path.write_text("no audio")
     model.train(training)
+    caught = None
     try:
         score_utterances(model, utterances, workers=0)
-    except InputError:
-        assert broken
+    except InputError as error:
+        caught = error
+    assert (caught is not None) == broken
     assert model.training == training
     model.eval()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "batch_size", "expected"),
-    [
-        ([1, 3, 2], 2, [[1, 2], [0]]),
-        ([1, 1, 1], 2, [[0, 1], [2]]),
-        ([NAN, 5, 20], 8, [[2, 0, 1]]),  # unknown ones count as ten seconds
-        ([70, 50, 50, 1], 8, [[0], [1, 2], [3]]),
-        ([500, 400], 8, [[0], [1]]),
-        ([], 8, []),
-    ],
-)
-def test_batches_hold_similar_lengths_and_bounded_audio(seconds: list[float], batch_size: int, expected: list):
-    assert batches_by_length(seconds, batch_size) == expected
 
 
 def test_an_unscorable_manifest_writes_nothing(model: SpeechModel, tmp_path: Path):
     write_manifest(tmp_path / "empty.tsv", [])
     with pytest.raises(InputError, match="no utterances"):
         score_file(model, tmp_path / "empty.tsv", tmp_path / "scores.tsv")
-    assert not (tmp_path / "scores.tsv").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.tsv"]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["found when decoding", "found in the header"])
+@pytest.mark.parametrize("old", [None, "the old scores"])
+def test_a_bad_clip_is_told_once_all_others_are_scored(
+    model: SpeechModel, manifest: Path, tmp_path: Path, known: bool, old: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    if not known:
+        write_manifest(manifest, [replace(utterance, seconds=NAN) for utterance in read_manifest(manifest)])
+    out, bad = tmp_path / "out" / "scores.tsv", read_manifest(manifest)[4]
+    expected = score_file(model, manifest, tmp_path / "expected.tsv", batch_size=2, workers=0)
+    good = bad.path.read_bytes()
+    bad.path.write_text("no audio")
+    if old is not None:
+        out.parent.mkdir()
+        out.write_text(old)
+    for _ in range(2):
+        with pytest.raises(InputError) as caught:
+            score_file(model, manifest, out, batch_size=2, workers=0)
+        assert str(caught.value).startswith(f"{bad.path}: cannot be decoded")
+        assert f"; 1 of 7 files cannot be scored and are listed in {out}.failed.tsv; " in str(caught.value)
+        assert (out.read_text() if out.exists() else None) == old
+        rows = (tmp_path / "out" / "scores.tsv.failed.tsv").read_text().splitlines()
+        assert [row.split("\t")[:2] for row in rows] == [["utt_id", "path"], [bad.utt_id, str(bad.path)]]
+    bad.path.write_bytes(good)
+    embedded: list[int] = []
+    embed = model.embed
+    monkeypatch.setattr(model, "embed", lambda wave, lengths=None: embedded.append(len(wave)) or embed(wave, lengths))
+    scores = score_file(model, manifest, out, batch_size=2, workers=0)
+    assert embedded == [1], "the mended clip alone is left to do"
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert [path.name for path in files_below(out.parent)] == ["scores.tsv"]
+
+
+def test_bad_clips_can_be_left_out(model: SpeechModel, manifest: Path, tmp_path: Path):
+    utterances = read_manifest(manifest)
+    for index in (1, 6):
+        utterances[index].path.unlink()
+    out = tmp_path / "out" / "scores.tsv"
+    scores = score_file(model, manifest, out, workers=0, skip_bad=True)
+    assert np.flatnonzero(np.isnan(scores)).tolist() == [1, 6]
+    written = [row.split("\t")[0] for row in out.read_text().splitlines()[1:]]
+    assert written == [u.utt_id for index, u in enumerate(utterances) if index not in (1, 6)]
+    assert [path.name for path in files_below(out.parent)] == ["scores.tsv", "scores.tsv.failed.tsv"]
+
+
+@pytest.mark.parametrize("finished", range(4))
+def test_an_interrupted_scoring_goes_on_where_it_was(
+    model: SpeechModel, manifest: Path, tmp_path: Path, finished: int, monkeypatch: pytest.MonkeyPatch
+):
+    expected, out = tmp_path / "expected.tsv", tmp_path / "out" / "scores.tsv"
+    score_file(model, manifest, expected, batch_size=2, workers=0)
+    add, added = scoring.Partial.add, []
+
+    def fail(partial: scoring.Partial, result: Any) -> None:
+        if len(added) == finished:
+            raise KeyboardInterrupt
+        added.append(result)
+        add(partial, result)
+
+    monkeypatch.setattr(scoring.Partial, "add", fail)
+    with pytest.raises(KeyboardInterrupt):
+        score_file(model, manifest, out, batch_size=2, workers=0)
+    monkeypatch.setattr(scoring.Partial, "add", lambda partial, result: added.append(result) or add(partial, result))
+    score_file(model, manifest, out, batch_size=2, workers=0)
+    assert out.read_bytes() == expected.read_bytes()
+    assert sorted(result.job for result in added) == [0, 1, 2, 3], "nothing is done twice"
+    assert [path.name for path in files_below(out.parent)] == ["scores.tsv"]
+
+
+def test_another_models_scores_are_not_taken_up(
+    model: SpeechModel, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    read_manifest(manifest)[4].path.unlink()
+    with pytest.raises(InputError, match="no such file"):
+        score_file(model, manifest, tmp_path / "scores.tsv", workers=0)
+    other = tiny_detector(tmp_path / "other", hidden_size=40)
+    found = score_file(other, manifest, tmp_path / "scores.tsv", workers=0, skip_bad=True)
+    assert "scores.tsv.partial: is of another model; starting anew" in capsys.readouterr().out
+    expected = alone(other, [u for index, u in enumerate(read_manifest(manifest)) if index != 4])
+    np.testing.assert_allclose(found[np.isfinite(found)], expected, atol=1e-4)
+
+
+def test_devices_are_checked():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(InputError, match="device 'gpu' is unknown; expected one of auto, cpu, cuda, mps"):
+        choose_device("gpu")
+    for name in ("cuda:99", "cuda:x", "mps"):
+        if name != "mps" or not torch.backends.mps.is_available():
+            with pytest.raises(InputError, match=f"device '{name}' cannot be used here"):
+                choose_device(name)
+
+
+@pytest.fixture(scope="module")
+def world(model: SpeechModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, a manifest whose scoring takes a second, and its scores."""
+    folder = tmp_path_factory.mktemp("world")
+    model.save_pretrained(folder / "model")
+    manifest = write_corpus(folder / "corpus", clips=60, shortest=16_500, longest=25_000)
+    score_file(model, manifest, folder / "expected.tsv", 1, 0, 2.0)
+    return folder
+
+
+def score_command(out: Path) -> list[str]:
+    command = "score model corpus/manifest.tsv --batch-size 1 --workers 0 --window-seconds 2 --out"
+    return [*command.split(), str(out)]
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, env=ONE_THREAD, capture_output=True, text=True, check=False)
+
+
+def test_a_killed_scoring_goes_on_bit_for_bit(
+    model: SpeechModel, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out, lines = tmp_path / "scores.tsv", tmp_path / "scores.tsv.partial" / "results-0.jsonl"
+    command = [sys.executable, "-m", "hybrid_pruning.cli", *score_command(out)]
+    process = subprocess.Popen(command, cwd=world, env=ONE_THREAD, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (lines.exists() and lines.stat().st_size):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    finished = lines.read_text().count('"job"')
+    assert 0 < finished < 60, "killed in the middle"
+    assert not out.exists()
+    score_file(model, world / "corpus" / "manifest.tsv", out, 1, 0, 2.0)
+    assert f"going on after {finished} of 60 batches" in capsys.readouterr().out
+    assert out.read_bytes() == (world / "expected.tsv").read_bytes()
+    assert [path.name for path in files_below(tmp_path)] == ["scores.tsv"]
+
+
+ON_ALL = """
+import sys
+import numpy as np
+from hybrid_pruning import SpeechModel, cli, processes
+from hybrid_pruning.manifest import read_manifest
+from hybrid_pruning.scoring import score_utterances
+processes.start()
+scores = score_utterances(SpeechModel.from_pretrained("model"), read_manifest("corpus/manifest.tsv"), 1, 0, 2.0)
+np.save(f"{sys.argv[-1]}.{processes.rank()}.npy", scores)
+cli.main()
+"""
+
+
+def test_several_processes_find_the_same_scores(world: Path, tmp_path: Path):
+    out, program = tmp_path / "scores.tsv", tmp_path / "program.py"
+    program.write_text(ON_ALL)
+    found = run([*TORCHRUN, str(program), *score_command(out)], world)
+    assert found.returncode == 0, found.stderr
+    assert out.read_bytes() == (world / "expected.tsv").read_bytes()
+    expected = [float(row.split("\t")[1]) for row in out.read_text().splitlines()[1:]]
+    for rank in range(2):
+        assert np.load(f"{out}.{rank}.npy").tolist() == expected, "to every process, as a training needs it"
+    assert found.stdout.count("60 scores; next: hybrid-pruning evaluate") == 1, "the main process alone speaks"
+    assert found.stdout.count("times real time") == 1
+    assert not (tmp_path / "scores.tsv.partial").exists()
+
+
+def test_a_bad_clip_ends_several_processes_with_one_line(world: Path, tmp_path: Path):
+    for name in ("corpus", "model"):
+        shutil.copytree(world / name, tmp_path / name)
+    bad = read_manifest(tmp_path / "corpus" / "manifest.tsv")[4].path
+    bad.write_text("no audio")
+    found = run([*TORCHRUN, "-m", "hybrid_pruning.cli", *score_command(tmp_path / "scores.tsv")], tmp_path)
+    assert found.returncode != 0
+    lines = [line for line in found.stderr.splitlines() if line.startswith("hybrid-pruning: ")]
+    assert len(lines) == 1, found.stderr
+    assert f"{bad.name}: cannot be decoded" in lines[0]
+    assert "exitcode  : 2" in found.stderr, "of the process that left first; torchrun's own is always 1"
+    kept = [path.read_text().splitlines() for path in sorted((tmp_path / "scores.tsv.partial").glob("*.jsonl"))]
+    assert [len(rows) for rows in kept] == [30, 29], "both did their share of the 59 that could be opened"
+    scores = {index: score for rows in kept for row in rows for index, score in json.loads(row)["scores"].items()}
+    expected = [float(row.split("\t")[1]) for row in (world / "expected.tsv").read_text().splitlines()[1:]]
+    assert scores == {str(index): score for index, score in enumerate(expected) if index != 4}

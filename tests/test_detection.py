@@ -1,0 +1,220 @@
+"""A person gets one line a file, a pipe gets columns or JSON, and a script gets an exit code it can go by."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+from rich.console import Console
+
+from corpus import SAMPLE_RATE_HZ, noise, tiny_detector
+from hybrid_pruning import detection, terminal
+from hybrid_pruning.cli import main
+from hybrid_pruning.detection import Detection, Unreadable, as_text, detect, find_audio
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.manifest import Label
+from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.scoring import score_paths
+
+
+class Result(NamedTuple):
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Detect = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and clips of different pitch in folders."""
+    folder = tmp_path_factory.mktemp("clips")
+    tiny_detector(folder / "wavlm").save_pretrained(folder / "model")
+    for index, name in enumerate(("b.wav", "a.FLAC", "sub/[red]é.ogg", "sub/deep/c d.flac")):
+        path = folder / "clips" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wave = 0.3 * np.sin((0.1 + 0.3 * index) * np.arange(3000 + 9000 * index)) + noise(3000 + 9000 * index)
+        soundfile.write(path, wave, SAMPLE_RATE_HZ)
+    (folder / "clips" / "notes.txt").write_text("no audio")
+    (folder / "clips" / "sub" / "x.wav").mkdir()
+    (folder / "empty").mkdir()
+    (folder / "bad.wav").write_text("no audio")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> SpeechModel:
+    return SpeechModel.from_pretrained(folder / "model")
+
+
+@pytest.fixture
+def paths(folder: Path) -> list[Path]:
+    return find_audio(folder / "clips")
+
+
+@pytest.fixture
+def command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Detect:
+    """Run `detect` in the folder, as a script would; its model stands in the environment."""
+    monkeypatch.setenv("HYBRID_PRUNING_MODEL", "model")
+    monkeypatch.chdir(folder)
+
+    def run(*arguments: str, stdin: str = "") -> Result:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["hybrid-pruning", "detect", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return Result(int(caught.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def middle(model: SpeechModel, paths: list[Path]) -> float:
+    """A threshold with clips on both sides."""
+    return float(np.median(score_paths(model, paths, workers=0)))
+
+
+def test_folders_are_searched_and_files_taken_as_they_are(folder: Path, paths: list[Path]):
+    names = [path.relative_to(folder / "clips").as_posix() for path in paths]
+    assert names == ["a.FLAC", "b.wav", "sub/[red]é.ogg", "sub/deep/c d.flac"]
+    assert find_audio(folder / "clips" / "notes.txt") == [folder / "clips" / "notes.txt"]
+    with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
+        find_audio("nowhere")
+    with pytest.raises(InputError, match=r"empty: holds no audio files; looked for \.wav, "):
+        find_audio(folder / "empty")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("window_seconds", [30.0, 1.0])
+def test_detections_are_scores(model: SpeechModel, paths: list[Path], workers: int, window_seconds: float):
+    found = list(detect(model, paths, workers, window_seconds))
+    expected = score_paths(model, paths, workers=0, window_seconds=window_seconds)
+    assert all(isinstance(one, Detection) for one in found)
+    detections = [one for one in found if isinstance(one, Detection)]
+    np.testing.assert_allclose([one.llr for one in detections], expected, atol=1e-4)
+    assert [one.path for one in detections] == paths
+    lengths = [soundfile.info(str(path)).duration for path in paths]
+    assert [one.seconds for one in detections] == pytest.approx(lengths, abs=1e-3)
+    assert [one.windows for one in detections] == [max(1, int(np.ceil(s / window_seconds))) for s in lengths]
+
+
+def test_what_cannot_be_read_keeps_its_place(model: SpeechModel, folder: Path, paths: list[Path], tmp_path: Path):
+    late = tmp_path / "late.flac"  # a good header, and nothing after it
+    late.write_bytes(paths[0].read_bytes()[:200])
+    found = list(detect(model, [folder / "bad.wav", paths[0], late, folder / "nowhere.wav", paths[1]], workers=0))
+    assert [type(one) for one in found] == [Unreadable, Detection, Unreadable, Unreadable, Detection]
+    assert "bad.wav: cannot be decoded" in found[0].reason  # type: ignore[union-attr]
+
+
+def test_the_threshold_itself_is_bona_fide():
+    found = Detection(Path("a.wav"), 1.5, 1.0, 1)
+    assert [found.verdict(t) for t in (0.0, 1.5, 1.6)] == [Label.BONAFIDE, Label.BONAFIDE, Label.SPOOF]
+
+
+def test_a_pipe_gets_columns(command: Detect, model: SpeechModel, paths: list[Path]):
+    threshold = middle(model, paths)
+    found = command("clips", "--threshold", str(threshold), "--workers", "0", "--window-seconds", "1")
+    assert found.code == 0
+    rows = [line.split("\t") for line in found.out.splitlines()]
+    assert [row[4] for row in rows] == [
+        "clips/a.FLAC",
+        "clips/b.wav",
+        "clips/sub/[red]é.ogg",
+        "clips/sub/deep/c d.flac",
+    ]
+    assert {row[0] for row in rows} == {"bonafide", "spoof"}
+    assert all((float(row[1]) >= threshold) == (row[0] == "bonafide") for row in rows)
+    assert [row[3] for row in rows] == ["1", "1", "2", "2"]
+    assert (
+        found.err
+        == "hybrid-pruning: model is not calibrated: its LLRs rank files, their size and the threshold are rough\n"
+    )
+
+
+def test_json_is_one_object_a_line(command: Detect, model: SpeechModel, paths: list[Path]):
+    found = command("clips/b.wav", "clips/sub", "--json", "--workers", "0", "--threshold", "-0.5")
+    assert (found.code, found.err) == (0, "")
+    records = [json.loads(line) for line in found.out.splitlines()]
+    assert [record["path"] for record in records] == ["clips/b.wav", "clips/sub/[red]é.ogg", "clips/sub/deep/c d.flac"]
+    assert set(records[0]) == {"path", "verdict", "llr", "threshold", "calibrated", "seconds", "windows"}
+    expected = score_paths(model, paths[1:], workers=0)
+    assert [record["llr"] for record in records] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert all((r["verdict"] == "bonafide") == (r["llr"] >= -0.5) for r in records)
+    assert not any(record["calibrated"] for record in records)
+
+
+def test_a_list_comes_in_on_standard_input(command: Detect):
+    found = command("-", "clips/b.wav", "--json", "--workers", "0", stdin="clips/sub/deep/c d.flac\n\nclips/a.FLAC\r\n")
+    names = [json.loads(line)["path"] for line in found.out.splitlines()]
+    assert names == ["clips/sub/deep/c d.flac", "clips/a.FLAC", "clips/b.wav"]
+
+
+def test_the_rest_is_judged_and_the_exit_code_tells(command: Detect):
+    found = command("bad.wav", "clips/b.wav", "nowhere.wav", "empty", "--json", "--workers", "0", "--fail-on-spoof")
+    assert found.code == 2
+    assert len(found.out.splitlines()) == 1
+    faults = found.err.splitlines()
+    assert len(faults) == 3
+    assert all(line.startswith("hybrid-pruning: ") for line in faults)
+    for name in ("bad.wav", "nowhere.wav", "empty"):
+        assert sum(f" {name}: " in line for line in faults) == 1
+
+
+@pytest.mark.parametrize(("threshold", "flag", "code"), [(-99, True, 0), (99, True, 3), (99, False, 0)])
+def test_a_script_can_go_by_spoofs(command: Detect, threshold: float, flag: bool, code: int):
+    more = ["--fail-on-spoof"] if flag else []
+    assert command("clips/b.wav", "--workers", "0", "--threshold", str(threshold), *more).code == code
+
+
+def test_mistakes_are_one_line(command: Detect, monkeypatch: pytest.MonkeyPatch):
+    for arguments, expected in (
+        ((), "Missing argument 'FILE'"),
+        (("clips", "--model", "/no/where"), "/no/where: neither a folder"),
+        (("clips", "--device", "gpu"), "device 'gpu' is unknown"),
+        (("clips", "--window-seconds", "0.5"), "window-seconds"),
+    ):
+        found = command(*arguments)
+        assert (found.code, found.out, found.err.count("\n")) == (2, "", 1), found
+        assert expected in found.err
+    monkeypatch.delenv("HYBRID_PRUNING_MODEL")
+    assert "Missing option '--model' (env var: 'HYBRID_PRUNING_MODEL')" in command("clips").err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_person_gets_a_bar(command: Detect, paths: list[Path], monkeypatch: pytest.MonkeyPatch, encoding: str):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
+    console = Console(file=screen, force_terminal=True, no_color=True, width=60, highlight=False)
+    monkeypatch.setattr(terminal, "console", console)
+    assert command("clips/sub/deep", "clips/b.wav", "bad.wav", "--workers", "0", "--threshold", "99").code == 2
+    screen.seek(0)
+    lines = [line for line in screen.read().splitlines() if "LLR" in line]
+    full, empty = ("█", "·") if encoding == "utf-8" else ("#", ".")
+    assert all(full * 10 in line and empty * 10 in line for line in lines)
+    assert "spoofed" in lines[0]
+    assert "1.9 s" in lines[0]
+    screen.seek(0)
+    assert "0 bona fide, 2 spoofed, 1 could not be read; threshold 99" in screen.read()
+
+
+@pytest.mark.parametrize(
+    ("llr", "expected"),
+    [(12.0, "··········│██████████"), (0.0, "··········│█·········"), (-4.6, "·····█████│··········")],
+)
+def test_a_bar_leans_to_its_side_of_the_threshold(llr: float, expected: str):
+    found = Detection(Path("a\nb.wav"), llr + 1.0, 3725.0, 125)
+    line = as_text(found, 1.0).plain
+    assert expected in line
+    assert "a?b.wav" in line, "a file's name cannot break the line"
+    assert line.endswith("1:02:05 in 125 windows")
+
+
+def test_calibration_is_noticed(model: SpeechModel):
+    assert not detection.is_calibrated(model)

@@ -1,0 +1,130 @@
+"""What a scoring that was cut off leaves is taken up whole lines only, and never by another scoring."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from corpus import tiny_detector
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.jobs import JobResult
+from hybrid_pruning.manifest import Label, Utterance
+from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.partial import Partial, fingerprint_manifest, fingerprint_model
+
+SETTINGS = {"model": "a", "batch_size": 4}
+RESULTS = [JobResult(3, {1: 0.1 + 0.2, 7: -1e-30}, {}), JobResult(0, {}, {4: "x.wav: is\tbad"})]
+
+
+def fill(out: Path) -> Path:
+    with Partial(out, SETTINGS) as partial:
+        for result in RESULTS:
+            partial.add(result)
+    return partial.folder
+
+
+def left(out: Path, settings: dict[str, Any] = SETTINGS) -> list[JobResult]:
+    with Partial(out, settings) as partial:
+        return partial.results()
+
+
+def test_results_come_back_bit_for_bit(tmp_path: Path):
+    fill(tmp_path / "new" / "scores.tsv")
+    assert left(tmp_path / "new" / "scores.tsv") == RESULTS
+
+
+def test_a_line_that_was_cut_short_does_not_count(tmp_path: Path):
+    out = tmp_path / "scores.tsv"
+    (path,) = fill(out).glob("results-*")
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        ended = size >= len(whole) - 1  # the line is all there, but for its end
+        assert left(out) == (RESULTS if ended else RESULTS[:1] if size >= first - 1 else [])
+    path.write_bytes(whole[: first + 5])
+    with Partial(out, SETTINGS) as partial:
+        partial.add(RESULTS[1])
+    assert left(out) == RESULTS, "what is added stands on a line of its own"
+    path.write_bytes(whole + b"\0\0\xff{}\nnull\n" + whole)
+    assert left(out) == RESULTS * 2
+
+
+@pytest.mark.parametrize("change", [{"model": "b"}, {"batch_size": 5}, {"window_seconds": 30.0}])
+def test_another_scoring_starts_anew_and_says_so(
+    tmp_path: Path, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    folder = fill(tmp_path / "scores.tsv")
+    assert left(tmp_path / "scores.tsv", SETTINGS | change) == []
+    words = next(iter(change)).replace("_", " ")
+    assert capsys.readouterr().out == f"{folder}: is of another {words}; starting anew\n"
+    assert left(tmp_path / "scores.tsv") == [], "nor is the old one taken up later"
+
+
+def test_results_without_settings_are_nobodys(tmp_path: Path):
+    folder = fill(tmp_path / "scores.tsv")
+    (folder / "settings.json").write_text(json.dumps(SETTINGS)[:-3])
+    assert left(tmp_path / "scores.tsv") == []
+
+
+def test_lengths_are_measured_once(tmp_path: Path):
+    def never() -> tuple[Any, Any]:
+        raise AssertionError
+
+    measured = np.array([1.0, np.nan, 3.0])
+    with Partial(tmp_path / "scores.tsv", SETTINGS) as partial:
+        assert partial.lengths(lambda: (measured, {1: "bad"})) == (measured, {1: "bad"})
+        again, failed = partial.lengths(never)
+    np.testing.assert_array_equal(again, measured)
+    assert failed == {}
+
+
+def test_everything_is_removed_but_what_others_put_there(tmp_path: Path):
+    folder = fill(tmp_path / "scores.tsv")
+    (folder / ".lengths.npy.123.tmp").write_text("left by a kill")
+    with Partial(tmp_path / "scores.tsv", SETTINGS) as partial:
+        partial.remove()
+    assert list(tmp_path.iterdir()) == []
+    folder = fill(tmp_path / "scores.tsv")
+    (folder / "notes.txt").write_text("mine")
+    with Partial(tmp_path / "scores.tsv", SETTINGS) as partial:
+        partial.remove()
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_places_that_cannot_be_written_to_are_named(tmp_path: Path):
+    with pytest.raises(InputError, match="is a folder"):
+        Partial(tmp_path, SETTINGS)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"scores\.tsv\.partial: cannot be written"):
+        Partial(tmp_path / "file" / "scores.tsv", SETTINGS)
+
+
+@pytest.mark.parametrize("change", ["weight", "classes", "nothing"])
+def test_a_fingerprint_is_the_models_own(tmp_path: Path, change: str):
+    model, other = tiny_detector(tmp_path), tiny_detector(tmp_path)
+    if change == "weight":
+        with torch.no_grad():
+            next(other.parameters()).view(-1)[-1] += 1e-7
+    elif change == "classes":
+        other = SpeechModel(other.backbone, other.head, replace(other.classes, counts=(2, 1)), other.head_config)
+        other.classifier = model.classifier
+    assert (fingerprint_model(model) == fingerprint_model(other)) == (change == "nothing")
+
+
+def test_a_manifests_fingerprint_is_that_of_what_is_scored():
+    utterances = [Utterance("a", Path("a.wav"), Label.SPOOF), Utterance("b", Path("b.wav"), Label.SPOOF)]
+    same = [replace(utterances[0], label=Label.BONAFIDE, attack="A01"), utterances[1]]
+    assert fingerprint_manifest(utterances) == fingerprint_manifest(same)
+    others = [
+        utterances[::-1],
+        utterances[:1],
+        [replace(utterances[0], seconds=1.0), utterances[1]],
+        [replace(utterances[0], path=Path("c.wav")), utterances[1]],
+        [replace(utterances[0], utt_id="c"), utterances[1]],
+    ]
+    assert len({fingerprint_manifest(one) for one in (utterances, *others)}) == 6

@@ -1,0 +1,139 @@
+"""The rule for long audio, and reading it window by window without anybody waiting for a bad file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import hybrid_pruning.windows
+from corpus import SAMPLE_RATE_HZ, noise
+from hybrid_pruning.audio import read_audio
+from hybrid_pruning.windows import Window, cut, load_windows, measure_lengths
+
+NAN = float("nan")
+WINDOW = 2000
+
+
+def write(path: Path, samples: int, rate: int = SAMPLE_RATE_HZ) -> Path:
+    soundfile.write(path, noise(samples, seed=samples), rate)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        (0, [(0, 0)]),
+        (1, [(0, 1)]),
+        (1000, [(0, 1000)]),
+        (1001, [(0, 501), (500, 501)]),
+        (2000, [(0, 1000), (1000, 1000)]),
+        (2001, [(0, 667), (667, 667), (1334, 667)]),
+    ],
+)
+def test_the_rule(samples: int, expected: list[tuple[int, int]]):
+    assert cut(samples, 1000) == expected
+
+
+def test_windows_are_equal_cover_everything_and_are_at_least_half():
+    for samples in range(1, 40_000, 7):
+        windows = cut(samples, 997)
+        starts, (length, *others) = [start for start, _ in windows], [size for _, size in windows]
+        assert set(others) <= {length}
+        assert length <= 997
+        assert len(windows) == 1 or length >= 997 / 2
+        assert starts[0] == 0
+        assert starts[-1] + length == samples
+        steps = np.diff(starts)
+        assert (steps <= length).all(), "nothing is left out"
+        assert (steps >= length - 2).all(), "and next to nothing is heard twice"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_windows_are_slices_of_the_file(tmp_path: Path, workers: int):
+    path = write(tmp_path / "long.flac", 7001)
+    windows = [Window(5, path, start, size, False) for start, size in cut(7001, WINDOW)]
+    loaded = list(load_windows([windows[:3], windows[3:]], WINDOW, 1, workers))
+    rows = [row for one in loaded if one.batch is not None for row in one.batch.wave.numpy()]
+    whole = read_audio(path)
+    for row, window in zip(rows, windows, strict=True):
+        np.testing.assert_array_equal(row, whole[window.start : window.start + window.samples])
+    assert all(one.batch is not None and set(one.batch.index.tolist()) == {5} for one in loaded)
+    assert [dict(one.failed) for one in loaded] == [{}, {}]
+
+
+def test_no_more_is_read_than_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[int | None] = []
+
+    def read(path: Path, start: int = 0, samples: int | None = None) -> Any:
+        asked.append(samples)
+        return read_audio(path, start, samples)
+
+    monkeypatch.setattr(hybrid_pruning.windows, "read_audio", read)
+    long, short = write(tmp_path / "long.wav", 50_000), write(tmp_path / "short.wav", 900)
+    windows = [Window(0, long, start, size, False) for start, size in cut(50_000, WINDOW)]
+    list(load_windows([[*windows, Window(1, short, 0, 900, True), Window(2, long, 0, 900, True)]], WINDOW, 1, 0))
+    assert max(samples or 10**9 for samples in asked) <= WINDOW + SAMPLE_RATE_HZ // 100 + 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_file_takes_nobody_with_it(tmp_path: Path, workers: int):
+    good = [write(tmp_path / f"{index}.wav", 500) for index in range(2)]
+    bad = tmp_path / "bad.wav"
+    bad.write_text("no audio")
+    windows = [Window(index, path, 0, 500, True) for index, path in enumerate([good[0], bad, good[1], bad])]
+    mixed, alone = load_windows([windows[:3], windows[3:]], WINDOW, 1, workers)
+    assert mixed.batch is not None
+    assert mixed.batch.index.tolist() == [0, 2]
+    assert list(mixed.failed) == [1]
+    assert "bad.wav: cannot be decoded" in mixed.failed[1]
+    assert (alone.batch, list(alone.failed)) == (None, [3])
+
+
+def test_a_file_that_is_longer_than_was_said_is_refused_and_not_read(tmp_path: Path):
+    path = write(tmp_path / "long.wav", 3 * WINDOW)
+    (loaded,) = load_windows([[Window(0, path, 0, 500, True)]], WINDOW, 1, 0)
+    assert loaded.batch is None
+    assert "long.wav: lasts 0.4 s, but 0.0 s were expected; correct the manifest's seconds" in loaded.failed[0]
+
+
+def test_a_file_that_got_shorter_is_refused(tmp_path: Path):
+    path = write(tmp_path / "cut.wav", 2 * WINDOW - 400)
+    (loaded,) = load_windows([[Window(0, path, start, size, False) for start, size in cut(4000, WINDOW)]], WINDOW, 1, 0)
+    assert loaded.batch is None, "its good window is of no use"
+    assert "cut.wav: ends before its header says" in loaded.failed[0]
+
+
+def test_short_clips_are_repeated(tmp_path: Path):
+    path = write(tmp_path / "short.wav", 100)
+    (loaded,) = load_windows([[Window(0, path, 0, 100, True)]], WINDOW, 250, 0)
+    assert loaded.batch is not None
+    np.testing.assert_array_equal(loaded.batch.wave[0].numpy(), np.resize(read_audio(path), 250))
+
+
+def test_only_what_is_not_known_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    window = 5 * SAMPLE_RATE_HZ
+    opened: list[str] = []
+
+    def header(path: Path) -> int:
+        opened.append(path.name)
+        return 1234
+
+    monkeypatch.setattr(hybrid_pruning.windows, "audio_samples", header)
+    paths = [Path(name) for name in "abcde"]
+    seconds: Sequence[float] = [1.0, NAN, 3.99, 4.01, 100.0]
+    samples, failed = measure_lengths(paths, seconds, window)
+    assert samples.tolist() == [16_000, 1234, 63_840, 1234, 1234]
+    assert sorted(opened) == ["b", "d", "e"], "a duration near the window, or above, is not taken on trust"
+    assert failed == {}
+    assert measure_lengths(paths, None, window)[0].tolist() == [1234] * 5
+
+
+def test_what_cannot_be_opened_is_told_by_its_place(tmp_path: Path):
+    paths = [write(tmp_path / "a.wav", 700), tmp_path / "b.wav", write(tmp_path / "c.wav", 900, rate=8000)]
+    samples, failed = measure_lengths(paths, None, WINDOW)
+    np.testing.assert_array_equal(samples, [700, NAN, 1800])
+    assert list(failed) == [1]
+    assert "b.wav: no such file" in failed[1]
