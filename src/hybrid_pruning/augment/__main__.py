@@ -48,7 +48,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("clip", type=Path, help="a recording of speech; the others in its folder become babble")
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--out", type=Path, help="the PNG file to draw spectrograms into")
-    wanted.add_argument("--cost", action="store_true", help="print each kind's time over that of decoding the clip")
+    wanted.add_argument(
+        "--cost", action="store_true", help="print each kind's processor time over that of decoding the clip"
+    )
     return parser.parse_args(arguments)
 
 

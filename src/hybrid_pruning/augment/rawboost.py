@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import fftconvolve
+from scipy.signal import oaconvolve
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.augment.transform import Wave, amplitude, at_snr, limit
@@ -42,13 +42,12 @@ class RawBoost:
 
 def add_convolutive_noise(wave: Wave, config: RawBoostConfig, rng: np.random.Generator) -> Wave:
     """LnL: filter the wave and its powers, each with notches of its own, and add them up; the powers are weaker."""
-    total = np.zeros(len(wave))
+    total, powered = np.zeros(len(wave), dtype=np.float32), np.ones_like(wave)
     for power in range(1, config.order + 1):
+        powered = powered * wave
         gain_db = rng.uniform(*config.gain_db) - (rng.uniform(*config.nonlinear_loss_db) if power > 1 else 0.0)
-        notches = draw_notches(config, rng) * amplitude(gain_db)
-        # cut rather than mode="same", which would give the filter's length where that is the longer one
-        total += fftconvolve(wave**power, notches.astype(np.float32))[len(notches) // 2 :][: len(wave)]
-    return (total - total.mean()).astype(np.float32)  # even powers bring a mean
+        total += filter_in_place(powered, draw_notches(config, rng) * amplitude(gain_db))
+    return total - total.mean()  # even powers bring a mean
 
 
 def add_impulsive_noise(wave: Wave, config: RawBoostConfig, rng: np.random.Generator) -> Wave:
@@ -63,8 +62,7 @@ def add_impulsive_noise(wave: Wave, config: RawBoostConfig, rng: np.random.Gener
 
 def add_stationary_noise(wave: Wave, config: RawBoostConfig, rng: np.random.Generator) -> Wave:
     """SSI: add white noise coloured by notches, at a signal-to-noise ratio drawn by lot."""
-    notches = draw_notches(config, rng)
-    noise = fftconvolve(rng.standard_normal(len(wave) + len(notches) - 1), notches, mode="valid")
+    noise = filter_in_place(rng.standard_normal(len(wave), dtype=np.float32), draw_notches(config, rng))
     return wave + at_snr(noise, wave, rng.uniform(*config.snr_db))
 
 
@@ -94,6 +92,12 @@ def draw_notches(config: RawBoostConfig, rng: np.random.Generator) -> Filter:
         cascade = np.convolve(cascade, design_notch(centre - width / 2, centre + width / 2, taps))
     response = np.abs(np.fft.rfft(cascade, max(RESPONSE_POINTS, len(cascade))))
     return cascade / max(float(response.max()), TINY)
+
+
+def filter_in_place(wave: Wave, taps: Filter) -> Wave:
+    """Return a wave [S] filtered by a symmetric filter [N], N odd, without delay."""
+    # cut rather than mode="same", which would give the filter's length where that is the longer one
+    return oaconvolve(wave, taps.astype(np.float32))[len(taps) // 2 :][: len(wave)]
 
 
 def design_notch(low_hz: float, high_hz: float, taps: int) -> Filter:
