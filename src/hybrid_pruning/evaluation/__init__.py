@@ -1,0 +1,51 @@
+"""A score file and a key file -> metrics: every id joined exactly, every fault one clear line, tables to read."""
+
+from hybrid_pruning.evaluation.comparison import measure_scores, print_scores
+from hybrid_pruning.evaluation.groups import Group, break_down
+from hybrid_pruning.evaluation.keys import Keys, read_keys
+from hybrid_pruning.evaluation.printing import find_warnings, print_evaluation, print_table
+from hybrid_pruning.evaluation.result import (
+    Evaluation,
+    Metrics,
+    Request,
+    curves,
+    evaluate,
+    evaluate_sv,
+    evaluate_track1,
+    evaluate_track2,
+)
+from hybrid_pruning.evaluation.speakers import find_resampling
+from hybrid_pruning.evaluation.tasks import SV, TRACK1, TRACK2, Task
+from hybrid_pruning.evaluation.trials import Trials, join_scores, join_systems, read_trials
+from hybrid_pruning.evaluation.verifier import read_verifier_2019, read_verifier_2021
+
+__all__ = [
+    "SV",
+    "TRACK1",
+    "TRACK2",
+    "Evaluation",
+    "Group",
+    "Keys",
+    "Metrics",
+    "Request",
+    "Task",
+    "Trials",
+    "break_down",
+    "curves",
+    "evaluate",
+    "evaluate_sv",
+    "evaluate_track1",
+    "evaluate_track2",
+    "find_resampling",
+    "find_warnings",
+    "join_scores",
+    "join_systems",
+    "measure_scores",
+    "print_evaluation",
+    "print_scores",
+    "print_table",
+    "read_keys",
+    "read_trials",
+    "read_verifier_2019",
+    "read_verifier_2021",
+]

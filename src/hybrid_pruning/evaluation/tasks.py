@@ -1,0 +1,129 @@
+"""The kinds of evaluation: what each reads, how its key files are laid out, and what it measures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hybrid_pruning.metrics import measures
+from hybrid_pruning.metrics.measures import Measures
+
+SPOOFING_COLUMNS = ("attack", "attack_tag", "vocoder", "task", "team", "replay_device")
+"""Columns that say something of spoofs alone: in tables by one of these, all human speech stands beside each group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One form of key file.
+
+    Args:
+        trial: the columns that name a trial.
+        label: the column that says what it is.
+        columns: all column names where the file has no header; columns are then separated by white space.
+        separator: what separates the columns of a file with a header.
+        suffix: what the files' names end in there and not in score files.
+        classes: the class each label stands for, where the task's own do not hold.
+    """
+
+    trial: tuple[str, ...]
+    label: str
+    columns: tuple[str, ...] = ()
+    separator: str = "\t"
+    suffix: str = ""
+    classes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one kind of evaluation reads and measures.
+
+    Args:
+        trial: the columns that name a trial in score files.
+        classes: the class each label stands for.
+        headers: forms of key files with a header.
+        layouts: forms without one, told apart by their number of columns.
+        scores: the score column that every system has.
+        measures: the metrics.
+        tandem: further score columns, of a countermeasure and a verifier in tandem.
+        tandem_measures: the metrics where those are there.
+        main: the metrics to show by group.
+        sides: how many speakers a trial's name tells.
+        repeats: whether a trial may stand several times, as often in the keys as in the scores.
+    """
+
+    trial: tuple[str, ...]
+    classes: Mapping[str, str]
+    headers: tuple[Form, ...]
+    layouts: tuple[Form, ...]
+    scores: str
+    measures: Measures
+    main: tuple[str, ...]
+    tandem: tuple[str, ...] = ()
+    tandem_measures: Measures = field(default_factory=dict)
+    sides: int = 0
+    repeats: bool = False
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The classes, each once."""
+        return tuple(dict.fromkeys(self.classes.values()))
+
+
+def _layouts(trial: tuple[str, ...], *columns: str) -> tuple[Form, ...]:
+    return tuple(Form(trial, "label", tuple(names.split())) for names in columns)
+
+
+TRACK1 = Task(
+    trial=("filename",),
+    classes={"bonafide": "bonafide", "spoof": "spoof"},
+    headers=(
+        Form(("filename",), "cm-label"),
+        Form(("utt_id",), "label"),
+        Form(("file",), "label", separator=",", suffix=".wav", classes={"bona-fide": "bonafide", "spoof": "spoof"}),
+        Form(
+            ("file",),
+            "attack",
+            separator=",",
+            suffix=".flac",
+            classes={"a00": "bonafide"} | {f"a{number:02d}": "spoof" for number in range(1, 24)},
+        ),
+    ),
+    layouts=_layouts(
+        ("filename",),
+        "speaker filename gender codec codec_q codec_seed attack_tag attack label tmp",  # ASVspoof 5, released
+        "speaker filename gender attack_tag attack label",  # ASVspoof 5, in the challenge
+        "speaker filename environment attack label",  # ASVspoof 2019
+        "speaker filename codec transmission attack label trim phase",  # 2021 LA
+        "speaker filename codec source attack label trim phase vocoder task team gender_pair language",  # 2021 DF
+        "speaker filename room microphone distance attacker_room attacker_microphone replay_device attacker_distance "
+        "label trim phase",  # 2021 PA
+    ),
+    scores="cm-score",
+    measures=measures.TRACK1,
+    main=("eer", "min_dcf"),
+)
+TRACK2 = Task(
+    trial=("spk", "filename"),
+    classes={"target": "target", "nontarget": "nontarget", "spoof": "spoof"},
+    headers=(Form(("spk", "filename"), "asv-label"),),
+    layouts=_layouts(
+        ("spk", "filename"),
+        "spk filename gender attack label",  # ASVspoof 5
+        "spk filename attack label",  # ASVspoof 2019, ASV protocols
+    ),
+    scores="sasv-score",
+    measures=measures.TRACK2_SINGLE,
+    main=("a_dcf", "min_t_dcf", "t_eer"),
+    tandem=("cm-score", "asv-score"),
+    tandem_measures=measures.TRACK2_TANDEM,
+    sides=1,
+)
+SV = Task(
+    trial=("enrol", "test"),
+    classes={"1": "target", "target": "target", "0": "nontarget", "nontarget": "nontarget"},
+    headers=(Form(("enrol", "test"), "label"),),
+    layouts=_layouts(("enrol", "test"), "enrol test label", "label enrol test", "enrol test gender attack label"),
+    scores="score",
+    measures=measures.SV,
+    main=("eer", "min_dcf_0.01", "min_dcf_0.05"),
+    sides=2,
+    repeats=True,
+)

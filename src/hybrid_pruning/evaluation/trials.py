@@ -1,0 +1,166 @@
+"""A score file and its key file -> trials: every id joined exactly, every fault one clear line."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.evaluation.columns import Fault, Text, raise_first, read_text, require_columns, take_columns
+from hybrid_pruning.evaluation.keys import AGAIN, Keys, find_repeated, join_names, number_names, plain_name, read_keys
+from hybrid_pruning.evaluation.tasks import Task
+from hybrid_pruning.manifest import UNKNOWN
+from hybrid_pruning.metrics import FloatArray, IntArray
+from hybrid_pruning.metrics.measures import Names
+
+SAME = "do both files belong to the same set?"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trials:
+    """Scores and what is true of them, in the order of the keys.
+
+    Args:
+        scores: the named score columns, [N] each.
+        classes: [N] class names.
+        columns: what else was asked of the keys, [N] each; `keys.ALWAYS` where they have it.
+        names: [N] the trials' names; of several parts, with a tab between them.
+    """
+
+    scores: dict[str, FloatArray]
+    classes: Names
+    columns: dict[str, Names]
+    names: list[str]
+
+    def of(self, column: str, *classes: str) -> FloatArray:
+        """Return the scores of one column that belong to any of the classes."""
+        return self.scores[column][np.isin(self.classes, classes)]
+
+
+def read_trials(
+    scores_path: str | Path,
+    keys_path: str | Path,
+    task: Task,
+    columns: Sequence[str] = (),
+    only: Mapping[str, str] | None = None,
+) -> Trials:
+    """Read a score file and its keys, and join them; each trial must stand in both.
+
+    Args:
+        scores_path: TSV with the columns that name a trial, and its scores.
+        keys_path: in any of the task's forms.
+        task: what is evaluated.
+        columns: further columns of the keys to keep.
+        only: key column -> value that a trial must have to count, such as phase -> eval.
+
+    Raises:
+        InputError: a file cannot be read, ids do not match one to one, or a score or label is not what it must be.
+    """
+    return join_scores(scores_path, read_keys(keys_path, task, columns, only), task)
+
+
+def join_scores(scores_path: str | Path, keys: Keys, task: Task) -> Trials:
+    """Read a score file and put its scores in the order of the keys.
+
+    Raises:
+        InputError: as in `read_trials`.
+    """
+    text, faults, names, scores = read_scores(Path(scores_path), task)
+    row, strangers = _match(names, keys)
+    raise_first(text, [*faults, *strangers])
+    unscored = np.flatnonzero((row < 0) & keys.chosen)
+    if unscored.size:
+        more = f" (and {unscored.size - 1} more)" if unscored.size > 1 else ""
+        hint = "score every trial of the keys, or give the keys of the scored set" if keys.what == "key" else SAME
+        raise InputError(
+            f"{keys.path}: '{plain_name(keys.names[unscored[0]])}' has no score in {text.path}{more}; {hint}"
+        )
+    if not keys.names:
+        raise InputError(f"{keys.path}: no trials")
+    chosen = np.flatnonzero(keys.chosen)
+    as_they_are = chosen.size == len(keys.names) and not task.repeats
+    return Trials(
+        {column: values[row[chosen]] for column, values in scores.items()},
+        keys.classes[chosen],
+        {name: cells[chosen] for name, cells in keys.columns.items()},
+        keys.names if as_they_are else [keys.names[place].partition(AGAIN)[0] for place in chosen.tolist()],
+    )
+
+
+def join_systems(paths: Sequence[str | Path], task: Task) -> list[Trials]:
+    """Read several systems' scores of the same trials, in the order of the first; the classes stay empty.
+
+    Raises:
+        InputError: a file cannot be read, a score is no number, or the files do not score the same trials.
+    """
+    text, faults, names, _ = read_scores(Path(paths[0]), task)
+    kinds = [""] * len(names)
+    raise_first(text, [*faults, *find_repeated(names, kinds, task)])
+    known = Keys(text.path, names, np.array(kinds), {}, np.ones(len(names), dtype=np.bool_), "score")
+    return [join_scores(path, known, task) for path in paths]
+
+
+def read_scores(path: Path, task: Task) -> tuple[Text, list[Fault], list[str], dict[str, FloatArray]]:
+    """Return a score file's rows, the faults of its scores, the trials' names, and their scores column by column.
+
+    Raises:
+        InputError: it cannot be read, or lacks a column.
+    """
+    text = read_text(path)
+    header = text.lines[0].split("\t") if text.lines else []
+    rows = text.below()
+    columns = _score_columns(header, rows, task)
+    require_columns(text, header, task.trial + columns)
+    cells = take_columns(rows, header, task.trial + columns, "\t")
+    names = number_names(join_names([cells[name] for name in task.trial]), task)
+    faults: list[Fault] = []
+    scores = {}
+    for column in columns:
+        scores[column] = _to_numbers(cells[column])
+        bad = np.flatnonzero(~np.isfinite(scores[column]))
+        faults += [
+            (row, f"{column} of '{plain_name(names[row])}' is '{cells[column][row]}', expected a finite number")
+            for row in bad.tolist()
+        ]
+    return rows, faults, names, scores
+
+
+def _match(names: Sequence[str], keys: Keys) -> tuple[IntArray, list[Fault]]:
+    """Return [keys] the row of each key's score, -1 where it has none, and the scores that belong to no key."""
+    if names == keys.names:  # the usual case, and quicker than looking up every name
+        return np.arange(len(names)), []
+    place = dict(zip(keys.names, range(len(keys.names)), strict=True))
+    index = np.array([place.get(name, -1) for name in names], dtype=np.int64)
+    row = np.full(len(keys.names) + 1, -1)
+    given = np.arange(len(names))
+    row[index[::-1]] = given[::-1]  # the first score of a trial counts; the last place is for those without a key
+    faults = []
+    for stranger in np.flatnonzero((row[index] != given) | (index < 0)).tolist():
+        twice = names[stranger].partition(AGAIN)[0] in place
+        fault = "is scored twice; remove one of the lines" if twice else f"has no {keys.what} in {keys.path}; {SAME}"
+        faults.append((stranger, f"'{plain_name(names[stranger])}' {fault}"))
+    return row[:-1], faults
+
+
+def _to_numbers(cells: Sequence[str]) -> FloatArray:
+    """Return cells as numbers, NaN where one is none."""
+    try:
+        return np.array(list(map(float, cells)), dtype=np.float64)
+    except ValueError:
+        return np.array([_to_number(cell) for cell in cells], dtype=np.float64)
+
+
+def _to_number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return float("nan")
+
+
+def _score_columns(header: Sequence[str], rows: Text, task: Task) -> tuple[str, ...]:
+    """Return the score columns to read: a single system has no cm-score and asv-score, or only dashes there."""
+    first = dict(zip(header, rows.lines[0].split("\t"), strict=False)) if rows.lines else {}
+    if {first.get(column, UNKNOWN) for column in task.tandem} <= {UNKNOWN}:
+        return (task.scores,)
+    return (*task.tandem, task.scores)

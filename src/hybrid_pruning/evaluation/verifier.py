@@ -1,0 +1,76 @@
+"""The organisers' speaker verifier behind a t-DCF: its score files of ASVspoof 2019 and 2021 -> its error rates.
+
+Source: the evaluation plans of both challenges and the files they were released with.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.evaluation.columns import Text, raise_first, read_text, take_columns
+from hybrid_pruning.evaluation.keys import require_known
+from hybrid_pruning.metrics import AsvRates, asv_rates, t_dcf
+
+KINDS = ("target", "nontarget", "spoof")
+SCORES_2019 = ("source", "kind", "score")
+"""E.g. `bonafide target 36.78691` or `A07 spoof 27.07672`."""
+SCORES_2021 = ("spk", "filename", "score")
+KEYS_2021 = ("spk", "filename", "codec", "transmission", "attack", "kind", "trim", "phase")
+"""E.g. `LA_0007-alaw-ita_tx LA_E_5013670-alaw-ita_tx alaw ita_tx bonafide nontarget notrim eval`."""
+
+
+def read_verifier_2019(path: str | Path) -> AsvRates:
+    """Return the error rates from ASVspoof2019.LA.asv.*.gi.trl.scores.txt.
+
+    Raises:
+        InputError: it cannot be read, has other columns, or lacks a kind of trial.
+    """
+    text = read_text(Path(path))
+    cells = take_columns(text, SCORES_2019, ("kind", "score"), None)
+    return _rates(text, cells["kind"], cells["score"])
+
+
+def read_verifier_2021(scores: str | Path, keys: str | Path, only: Mapping[str, str] | None = None) -> AsvRates:
+    """Return the error rates from ASV/ASVtorch_kaldi/score.txt and ASV/trial_metadata.txt of the keys of 2021 LA.
+
+    Args:
+        scores: the verifier's score of each trial.
+        keys: what is true of the trials.
+        only: column of the keys -> value that a trial must have to count, such as phase -> eval.
+
+    Raises:
+        InputError: one cannot be read, has other columns, a trial has no score, or a kind of trial is missing.
+    """
+    table, told = read_text(Path(scores)), read_text(Path(keys))
+    scored = take_columns(table, SCORES_2021, SCORES_2021, None)
+    known = take_columns(told, KEYS_2021, KEYS_2021, None)
+    place = {trial: row for row, trial in enumerate(zip(scored["spk"], scored["filename"], strict=True))}
+    require_known(told.path, KEYS_2021, list(only or {}))
+    rows = [
+        row
+        for row in range(len(told.lines))
+        if all(known[column][row] == value for column, value in (only or {}).items())
+    ]
+    trials = [(known["spk"][row], known["filename"][row]) for row in rows]
+    raise_first(
+        told,
+        [
+            (row, f"'{' '.join(trial)}' has no score in {scores}")
+            for row, trial in zip(rows, trials, strict=True)
+            if trial not in place
+        ],
+    )
+    values = [scored["score"][place[trial]] for trial in trials]
+    return _rates(told, [known["kind"][row] for row in rows], values)
+
+
+def _rates(text: Text, kinds: Sequence[str], cells: Sequence[str]) -> AsvRates:
+    try:
+        scores, kind = np.array(cells, dtype=np.float64), np.array(kinds, dtype=np.str_)
+        rates = asv_rates(*(scores[kind == name] for name in KINDS))
+        t_dcf([1.0], [0.0], asv=rates)  # whether a tandem with it makes sense
+    except ValueError as error:
+        raise InputError(f"{text.path}: is no score file of a verifier ({error})") from error
+    return rates

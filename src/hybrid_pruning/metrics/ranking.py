@@ -1,0 +1,114 @@
+"""Trials in the order of their scores: how many of each class a threshold rejects, whatever each trial weighs."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+class Ranking:
+    """Trials of several classes in ascending order of score; among tied scores the classes go in the order given.
+
+    Neighbours of one class are taken together as a run: only how many trials a run holds can matter to a metric of
+    ranks. So trials may be given weights again and again (how often a resample drew them) without being sorted again.
+
+    Args:
+        classes: [N_c] finite scores of each class, the positive class first.
+    """
+
+    def __init__(self, *classes: FloatArray) -> None:
+        pooled = np.concatenate(classes)
+        self.order: IntArray = np.argsort(pooled, kind="stable")
+        """[N] where each trial, lowest first, stands in the classes put one after another."""
+        self.threshold: FloatArray = pooled[self.order]
+        self.classes = len(classes)
+        ranked = np.repeat(np.arange(len(classes), dtype=np.int8), [scores.size for scores in classes])[self.order]
+        self.starts: IntArray = np.flatnonzero(np.diff(ranked, prepend=-1))
+        """[R] the first trial of each run."""
+        self.owner: IntArray = ranked[self.starts].astype(np.int64)
+        """[R] the class of each run."""
+
+    def count(self, weights: npt.NDArray[np.integer] | None = None) -> "Steps":
+        """Return how many trials every threshold rejects.
+
+        Args:
+            weights: [N] how often each trial counts, lowest score first; once by default.
+        """
+        below = np.arange(1, self.order.size + 1) if weights is None else np.cumsum(weights)
+        points = np.append(0, below[np.append(self.starts[1:], self.order.size) - 1])
+        sizes = np.diff(points)
+        rejected = np.zeros((self.classes, points.size), dtype=np.int64)
+        for index in range(self.classes - 1):
+            np.cumsum(np.where(self.owner == index, sizes, 0), out=rejected[index, 1:])
+        rejected[-1] = points - rejected[:-1].sum(axis=0)
+        return Steps(self.owner, rejected, points)
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Counts while the threshold climbs over runs of trials; within a run every trial is a step of its own.
+
+    Point p, from 0 (accept all) to the number of trials (reject all), rejects the p lowest.
+
+    Args:
+        owner: [R] class of each run; the positive class is 0.
+        rejected: [classes, R+1] trials of each class below each run, and in all.
+        points: [R+1] trials below each run, and in all.
+    """
+
+    owner: IntArray
+    rejected: IntArray
+    points: IntArray
+
+    @cached_property
+    def corners(self) -> IntArray:
+        """[K] trials of each class below every run of positives, below all and in all: no cost is smallest elsewhere.
+
+        Between two of them stand positives, then others: rejecting the first only costs, the others only pay.
+        """
+        ends = np.append(self.owner == 0, True)
+        ends[0] = True
+        return self.rejected[:, ends]
+
+    def rates(self, counts: IntArray) -> FloatArray:
+        """Return the fraction of positives rejected and of every other class accepted, [classes, M] like the counts."""
+        total = self.rejected[:, -1:]
+        accepted = (total - counts) / total
+        accepted[0] = counts[0] / total[0]
+        return accepted
+
+    def rates_before(self, run: IntArray) -> FloatArray:
+        """Return the rates [classes, M] in front of the runs [M]; run R stands for reject-all."""
+        return self.rates(self.rejected[:, run])
+
+    def rates_at(self, points: IntArray) -> FloatArray:
+        """Return the rates [classes, M] at any points [M]."""
+        run = np.searchsorted(self.points[:-1], points, side="right") - 1
+        return self.rates_within(run, points - self.points[run])
+
+    def rates_within(self, run: IntArray, steps: IntArray) -> FloatArray:
+        """Return the rates [classes, M] some steps [M] into the runs [M]."""
+        counts = self.rejected[:, run]
+        counts[self.owner[run], np.arange(run.size)] += steps
+        return self.rates(counts)
+
+
+def checked(scores: npt.ArrayLike, name: str) -> FloatArray:
+    """Return the scores of a class as an array.
+
+    Raises:
+        ValueError: there are none, they have more than one dimension, or one is not finite.
+    """
+    array = np.asarray(scores, dtype=np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"{name} scores: shape {array.shape}, expected one dimension")
+    if not array.size:
+        raise ValueError(f"{name} scores: none given, expected at least one of every class")
+    bad = np.flatnonzero(~np.isfinite(array))
+    if bad.size:
+        raise ValueError(f"{name} scores: {bad.size} of {array.size} are NaN or infinite, the first at index {bad[0]}")
+    return array

@@ -1,0 +1,225 @@
+"""Spoofing-robust speaker verification: a-DCF, t-DCF with its verifier's error rates, and the concurrent t-EER."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from hybrid_pruning.metrics.costs import ASVSPOOF5_ASV, ASVSPOOF5_SASV, AsvRates, SasvCost
+from hybrid_pruning.metrics.detection import det_curve, rank_detection
+from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Ranking, Steps, checked
+
+COARSE_POINTS = 512
+"""Verifier thresholds that the search for the t-EER looks at first; which are taken changes its speed alone."""
+
+
+def a_dcf(
+    target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike, cost: SasvCost = ASVSPOOF5_SASV
+) -> float:
+    """Return the smallest normalised architecture-agnostic detection cost over all thresholds.
+
+    Args:
+        target: [P] scores of the whole system for the target speaker.
+        nontarget: [N] for other human speakers.
+        spoof: [S] for spoofs.
+        cost: priors and costs.
+
+    Raises:
+        ValueError: a class is empty or a score is not finite.
+
+    Source: Shim et al., "a-DCF: an architecture agnostic metric", Odyssey 2024, a-DCF and its normalisation.
+    """
+    return a_dcf_of(rank_sasv(target, nontarget, spoof).count(), cost)
+
+
+def t_dcf(
+    bonafide: npt.ArrayLike,
+    spoof: npt.ArrayLike,
+    cost: SasvCost = ASVSPOOF5_SASV,
+    asv: AsvRates = ASVSPOOF5_ASV,
+    legacy: bool = False,
+) -> float:
+    """Return the smallest normalised tandem detection cost over the countermeasure's thresholds, the verifier fixed.
+
+    Args:
+        bonafide: [P] countermeasure scores of bona fide speech, targets and nontargets together.
+        spoof: [S] countermeasure scores of spoofs.
+        cost: priors and costs.
+        asv: error rates of the verifier at its own threshold.
+        legacy: leave out the verifier's own errors, as the first version (ASVspoof 2019) did.
+
+    Raises:
+        ValueError: a class is empty, a score is not finite, or the verifier is too poor for a tandem to make sense.
+
+    Source: Kinnunen et al., "Tandem assessment of spoofing countermeasures and automatic speaker verification:
+    fundamentals", TASLP 2020, the cost, C0 to C2 and the normalisation; legacy: Kinnunen et al., Odyssey 2018.
+    """
+    return t_dcf_of(rank_detection(bonafide, spoof).count(), cost, asv, legacy)
+
+
+def t_eer(
+    cm_bonafide: npt.ArrayLike,
+    cm_spoof: npt.ArrayLike,
+    asv_target: npt.ArrayLike,
+    asv_nontarget: npt.ArrayLike,
+    asv_spoof: npt.ArrayLike,
+) -> float:
+    """Return the concurrent tandem equal error rate, a fraction: all three error rates agree, whatever the spoof prior.
+
+    Every verifier threshold that misses less than it lets spoofs pass is paired with the countermeasure threshold
+    that brings the tandem's miss and spoof false alarm rates closest; of these pairs the one where nontargets pass
+    most nearly as often as spoofs is taken, and its spoof false alarm rate returned.
+
+    Args:
+        cm_bonafide: [P] countermeasure scores of bona fide speech, targets and nontargets together.
+        cm_spoof: [S] countermeasure scores of spoofs.
+        asv_target: [T] verifier scores of targets.
+        asv_nontarget: [N] verifier scores of nontargets.
+        asv_spoof: [S] verifier scores of spoofs.
+
+    Raises:
+        ValueError: a class is empty or a score is not finite.
+
+    Source: Kinnunen et al., "t-EER: parameter-free tandem evaluation of countermeasures and biometric comparators",
+    TPAMI 2023, the tandem's rates and the concurrent t-EER.
+    """
+    cm = rank_detection(cm_bonafide, cm_spoof).count()
+    return t_eer_of(cm, rank_sasv(asv_target, asv_nontarget, asv_spoof).count())
+
+
+def asv_rates(target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike) -> AsvRates:
+    """Return the error rates of a verifier at the threshold of its EER, for the t-DCF of a countermeasure beside it.
+
+    The threshold is set on targets and nontargets alone. It is the highest score rejected where both rates are
+    closest, and that score then counts as accepted: as ASVspoof's packages of 2019 and 2021 do it.
+
+    Args:
+        target: [P] verifier scores of targets.
+        nontarget: [N] verifier scores of nontargets.
+        spoof: [S] verifier scores of spoofs.
+
+    Raises:
+        ValueError: a class is empty or a score is not finite.
+
+    Source: ASVspoof 2019 and 2021 evaluation plans, the fixed verifier of the t-DCF.
+    """
+    target, nontarget, spoof = checked(target, "target"), checked(nontarget, "nontarget"), checked(spoof, "spoof")
+    curve = det_curve(target, nontarget)
+    closest = int(np.argmin(np.abs(curve.miss - curve.false_alarm)))
+    threshold = curve.threshold[closest - 1] if closest else -np.inf
+    return AsvRates(
+        float(np.mean(target < threshold)), float(np.mean(nontarget >= threshold)), float(np.mean(spoof >= threshold))
+    )
+
+
+def rank_sasv(target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike) -> Ranking:
+    """Rank the trials of three classes.
+
+    Raises:
+        ValueError: a class is empty or a score is not finite.
+    """
+    return Ranking(checked(target, "target"), checked(nontarget, "nontarget"), checked(spoof, "spoof"))
+
+
+def a_dcf_of(steps: Steps, cost: SasvCost = ASVSPOOF5_SASV) -> float:
+    """Return the a-DCF of counted trials: targets, nontargets, spoofs; as `a_dcf`."""
+    miss, nontarget_passed, spoof_passed = steps.rates(steps.corners)
+    weight_miss = cost.p_target * cost.cost_miss
+    weight_nontarget = cost.p_nontarget * cost.cost_nontarget
+    weight_spoof = cost.p_spoof * cost.cost_spoof
+    costs = weight_miss * miss + weight_nontarget * nontarget_passed + weight_spoof * spoof_passed
+    return float(costs.min() / min(weight_miss, weight_nontarget + weight_spoof))
+
+
+def t_dcf_of(
+    steps: Steps, cost: SasvCost = ASVSPOOF5_SASV, asv: AsvRates = ASVSPOOF5_ASV, legacy: bool = False
+) -> float:
+    """Return the t-DCF of counted trials: bona fide, spoofs; as `t_dcf`."""
+    miss, spoof_passed = steps.rates(steps.corners)
+    verifier = (
+        cost.p_target * cost.cost_miss * asv.miss + cost.p_nontarget * cost.cost_nontarget * asv.nontarget_false_alarm
+    )
+    weight_miss = cost.p_target * cost.cost_miss - verifier
+    weight_spoof = cost.p_spoof * cost.cost_spoof * asv.spoof_false_alarm
+    if weight_miss <= 0 or weight_spoof <= 0:
+        raise ValueError(
+            f"t-DCF weights {weight_miss:g} and {weight_spoof:g}, expected both above 0; check the verifier's rates"
+        )
+    floor = 0.0 if legacy else verifier
+    costs = floor + weight_miss * miss + weight_spoof * spoof_passed
+    return float(costs.min() / (floor + min(weight_miss, weight_spoof)))
+
+
+def t_eer_of(cm: Steps, asv: Steps) -> float:
+    """Return the t-EER of counted trials, cm: bona fide, spoofs; asv: targets, nontargets, spoofs; as `t_eer`.
+
+    Along the verifier's thresholds every rate is monotone, those of the paired countermeasure point too. So two
+    points bound all between them, and only stretches that may hold the closest pair are looked at point by point.
+    """
+    points = np.unique(np.linspace(0, _last_usable(asv), COARSE_POINTS).astype(np.int64))
+    rates = _tandem_rates(cm, asv, points)
+    promising = np.flatnonzero(_smallest_distances(rates) <= np.min(_distances(rates)))
+    if promising.size:
+        stretches = [np.arange(points[index], points[index + 1] + 1) for index in promising]
+        rates = _tandem_rates(cm, asv, np.concatenate(stretches))
+    best = np.argmin(_distances(rates))
+    _, spoof_passed, _, cm_passed = rates
+    return float(spoof_passed[best] * cm_passed[best])
+
+
+def _last_usable(asv: Steps) -> int:
+    """Return the last point where fewer targets are missed than spoofs pass; point 0 always is one."""
+    low, high = np.zeros(1, dtype=np.int64), asv.points[-1:]
+    useless = _first(low, high, lambda point: np.subtract(*asv.rates_at(point)[[0, 2]]) >= 0)
+    return int(useless[0]) - 1
+
+
+def _tandem_rates(cm: Steps, asv: Steps, points: IntArray) -> FloatArray:
+    """Return at the verifier's points [M] the rates [4, M] of nontargets and spoofs passing it, and of bona fide
+    speech missed and spoofs passing at the countermeasure point where the tandem's two rates are closest.
+    """
+    asv_miss, nontarget_passed, spoof_passed = asv.rates_at(points)
+
+    def difference(rates: FloatArray) -> FloatArray:
+        miss, passed = rates
+        return miss + (1 - miss) * asv_miss - passed * spoof_passed
+
+    start = np.zeros(points.size, dtype=np.int64)
+    runs = start + cm.owner.size
+    run = _first(start, runs, lambda end: difference(cm.rates_before(end)) >= 0) - 1
+    size = np.diff(cm.points)[run]
+    above = _first(start, size, lambda step: difference(cm.rates_within(run, step)) >= 0)
+    low, high = cm.rates_within(run, above - 1), cm.rates_within(run, above)
+    paired = np.where(np.abs(difference(low)) <= np.abs(difference(high)), low, high)
+    return np.stack([nontarget_passed, spoof_passed, *paired])
+
+
+def _first(low: IntArray, high: IntArray, holds: Callable[[IntArray], npt.NDArray[np.bool_]]) -> IntArray:
+    """Return the first of low..high [M] where a condition that never turns false again holds; it holds at high."""
+    for _ in range(int(np.max(high - low, initial=0)).bit_length()):
+        middle = (low + high) // 2
+        found = holds(middle)
+        low, high = np.where(found, low, middle + 1), np.where(found, middle, high)
+    return high
+
+
+def _distances(rates: FloatArray) -> FloatArray:
+    """Return how far nontargets and spoofs are from passing the tandem equally often, [M]."""
+    nontarget_passed, spoof_passed, cm_miss, cm_passed = rates
+    distance = np.abs(nontarget_passed / spoof_passed - _ratio(cm_passed, 1 - cm_miss))
+    return np.where(np.isnan(distance), np.inf, distance)
+
+
+def _smallest_distances(rates: FloatArray) -> FloatArray:
+    """Return what the distances between neighbouring points [M] cannot fall below, [M-1]."""
+    nontarget_passed, spoof_passed, cm_miss, cm_passed = rates
+    ratio_low, ratio_high = nontarget_passed[1:] / spoof_passed[:-1], nontarget_passed[:-1] / spoof_passed[1:]
+    wanted_low = _ratio(cm_passed[:-1], 1 - cm_miss[1:])
+    wanted_high = _ratio(cm_passed[1:], 1 - cm_miss[:-1])
+    gap = np.fmax(ratio_low - wanted_high, wanted_low - ratio_high)  # where one is not defined, the other bounds
+    return np.where(np.isnan(gap), 0.0, gap - 1e-12)
+
+
+def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return part / whole
