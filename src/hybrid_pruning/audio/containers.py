@@ -4,12 +4,14 @@ Sources: the Multimedia Programming Interface and EBU Tech 3306 (WAV, RF64), Son
 AU, NIST's SPHERE, RFC 3533 (Ogg), ISO/IEC 11172-3 and the Xing and VBRI headers in use (MP3).
 """
 
+import io
 import mmap
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 MOST_CHUNKS = 1000
 LARGEST_PAGE = 27 + 255 + 255 * 255
@@ -42,6 +44,38 @@ def find_fault(file: BinaryIO, size: int) -> str | None:
         return check(file, size) if check else None
     except (struct.error, ValueError):  # the header itself is cut or damaged: the decoder says so
         return None
+
+
+class WithLength(io.RawIOBase):
+    """A WAV or RF64 whose header gives no length, with one that says so in the way that libsndfile understands."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        file.seek(0)
+        self._changes = {0: b"RIFF"}
+        for name, start, length in _chunks(file, os.fstat(file.fileno()).st_size, 12, "<4sI"):
+            if name == b"data" and length == 0 and not file.read(4).strip().isalnum():  # no other chunk follows
+                self._changes[start - 4] = b"\xff" * 4
+        file.seek(0)
+
+    def readinto(self, buffer: Any) -> int:
+        """Read, with the changes laid over what is there."""
+        start, view = self._file.tell(), memoryview(buffer).cast("B")
+        count = self._file.readinto(view)  # type: ignore[attr-defined]
+        for place, content in self._changes.items():
+            for offset, byte in enumerate(content, place - start):
+                if 0 <= offset < count:
+                    view[offset] = byte
+        return int(count)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go somewhere."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return where we are."""
+        return self._file.tell()
 
 
 def is_mp3(head: bytes) -> bool:

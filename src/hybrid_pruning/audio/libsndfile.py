@@ -10,13 +10,15 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from hybrid_pruning.audio.containers import find_fault, is_mp3
+from hybrid_pruning.audio.containers import WithLength, find_fault, is_mp3
 from hybrid_pruning.errors import InputError
 
 BLOCK = 1 << 18
 """Samples decoded at a time, all channels together: what a header claims is never allocated unseen."""
 NOT_KNOWN = 1 << 62
 """From here on a number of frames is libsndfile's way to say that the header has none."""
+UNSIZED = ("WAV", "WAVEX", "RF64")
+"""Formats whose header says 0 where the program that wrote it to a pipe could not go back to fill the length in."""
 PREROLL_SECONDS = 0.5
 """What an MP3's decoder needs before a place to give there what it gives on the way."""
 LAST_PAGE_SECONDS = 10
@@ -60,12 +62,13 @@ class Stream:
         try:
             with self._quiet():
                 self._sound = _SoundFile(file.fileno(), closefd=False)
+            if not self._sound.frames and self._sound.format in UNSIZED:
+                self._sound.close()
+                self._sound = _SoundFile(WithLength(file))
         except soundfile.LibsndfileError as error:
             raise NotRecognized(_reason(error)) from error
         self._is_mp3 |= "MPEG" in self._sound.subtype  # in a WAV, too
         self._place = 0
-        if self._sound.format == "RF64" and not self._sound.frames:  # written to a pipe
-            raise NotRecognized("its header does not say how long it is")
         self.rate: int = self._sound.samplerate
         self.frames: int | None = self._sound.frames if self._sound.frames < NOT_KNOWN else None
         self.seekable = self._sound.can_seek and self.frames is not None
