@@ -26,19 +26,8 @@ ORDER = [
         "evaluation",
     ),
     *("calibration", "audio", "augment", "batches", "pruning", "backbone", "head", "artifact", "model", "objective"),
-    *(
-        "scoring",
-        "validation",
-        "trainset",
-        "checkpoint",
-        "board",
-        "runlog",
-        "skipped",
-        "optimizers",
-        "checks",
-        "trainer",
-    ),
-    *("export", "benchmark", "inspection", "report"),
+    *("scoring", "validation", "trainset", "skipped", "optimizers", "checkpoint", "board", "runlog"),
+    *("checks", "trainer", "export", "benchmark", "inspection", "report"),
     *("quickstart", "pipeline", "cli"),
 ]
 MAY_IMPORT_THE_ROOT = {"cli", "benchmark", "quickstart"}
