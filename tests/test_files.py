@@ -1,8 +1,9 @@
 """A file is there whole or not at all."""
 
 import errno
+import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,25 @@ def test_a_taken_folder_is_refused(tmp_path: Path, taken: str, message: str):
     (tmp_path / "folder" / ".hidden").write_text("")
     with pytest.raises(InputError, match=message):
         require_new_folder(tmp_path / taken)
+
+
+@pytest.fixture
+def closed_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder that one may not look into; root, who may, becomes nobody."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("there are no such permissions on this system")
+    folder, user = tmp_path / "closed", os.geteuid()
+    folder.mkdir(mode=0o000)
+    if user == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(user)
+    folder.chmod(0o700)
+
+
+def test_a_folder_without_permission_is_named(closed_folder: Path):
+    expected = r"closed/new: cannot be written \(Permission denied\); make room there, or choose another place"
+    with pytest.raises(InputError, match=expected):
+        require_new_folder(closed_folder / "new")
+    with pytest.raises(InputError, match=expected), atomic_write(closed_folder / "new"):
+        pytest.fail("the block must not run: its result would be lost")

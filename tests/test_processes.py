@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hybrid_pruning import processes
+from hybrid_pruning.errors import InputError
 from hybrid_pruning.terminal import console
 from runs import finish, ranks
 
@@ -77,3 +78,10 @@ def test_a_process_alone_needs_nobody():
 def test_before_they_have_met_all_fail_alike(rank: str, speaks: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", rank)
     assert processes.fail(2) == (speaks, 2)
+
+
+def test_half_an_environment_is_the_users_mistake(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(InputError, match=r"WORLD_SIZE=2 without what goes with it .*RANK.*; start with torchrun"):
+        processes.start()

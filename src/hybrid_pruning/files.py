@@ -26,9 +26,9 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         InputError: the folder cannot be made or written to, the disk is full, or `path` is a folder itself.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the name of a file")
     try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     except OSError as error:
@@ -67,13 +67,16 @@ def require_new_folder(path: str | Path) -> Path:
     """Return the folder `path` if it is free to be filled.
 
     Raises:
-        InputError: it holds something already, or is a file.
+        InputError: it holds something already, is a file, or cannot be looked into.
     """
     path = Path(path)
-    if path.is_file():
-        raise InputError(f"{path}: is a file; give a folder")
-    if path.is_dir() and any(path.iterdir()):
-        raise InputError(f"{path}: is not empty; give a new folder, or remove it first")
+    try:
+        if path.is_file():
+            raise InputError(f"{path}: is a file; give a folder")
+        if path.is_dir() and any(path.iterdir()):
+            raise InputError(f"{path}: is not empty; give a new folder, or remove it first")
+    except OSError as error:
+        raise cannot_write(path, error) from error
     return path
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
+from hybrid_pruning.errors import InputError
 from hybrid_pruning.terminal import console
 
 Item = TypeVar("Item")
@@ -22,6 +23,9 @@ def start() -> None:
     """Join the other processes where torchrun started several; a process alone, or joined already, goes on.
 
     Only the main process keeps its console.
+
+    Raises:
+        InputError: the environment tells of other processes, but not where they are.
     """
     global _store
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -31,7 +35,12 @@ def start() -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             backend = "nccl"
-        _store, here, size = next(rendezvous("env://"))
+        try:
+            _store, here, size = next(rendezvous("env://"))
+        except ValueError as error:
+            raise InputError(
+                f"WORLD_SIZE={os.environ['WORLD_SIZE']} without what goes with it ({error}); start with torchrun"
+            ) from error
         distributed.init_process_group(backend, store=_store, rank=here, world_size=size)
     console.quiet = not is_main()
 

@@ -65,10 +65,10 @@ def train(config: Config, run: str | Path, resume: bool = False) -> Path:
     model = SpeechModel.build(backbone, config.head, Classes(LABELS, tuple(counts[label] for label in LABELS)))
     architecture = model.architecture()
     trainer = Trainer(config, build_objective(config, model), trainset, devset, run)
-    if not (resume and trainer.resume()):
-        processes.from_main(lambda: _write_run(run, config, architecture))
-        trainer.start_log()
     try:
+        if not (resume and trainer.resume()):
+            processes.from_main(lambda: _write_run(run, config, architecture))
+            trainer.start_log()
         trainer.fit()
     finally:
         trainer.close()
@@ -342,7 +342,11 @@ class Pace:
 
 def _check_run(run: Path, config: Config) -> None:
     """Refuse to resume what is no run, or one of another recipe."""
-    if not (run / CONFIG).exists():
+    try:
+        there = (run / CONFIG).exists()
+    except OSError as error:
+        raise InputError(f"{run}: cannot be read ({error.strerror}); check its permissions") from error
+    if not there:
         raise InputError(f"{run}: is no training run ({CONFIG} is missing)")
     if load_config(run / CONFIG).model_dump(exclude=MAY_DIFFER) != config.model_dump(exclude=MAY_DIFFER):
         raise InputError(f"{run / CONFIG}: differs from the recipe given; resume with the run's own")
