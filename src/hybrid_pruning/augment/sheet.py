@@ -60,7 +60,7 @@ def draw_sheet(waves: Mapping[str, Wave], path: Path) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
     with atomic_write(path, "wb") as handle:  # 256 colours: a third of the size
-        Image.open(drawn).convert("RGB").quantize(256).save(handle, format="png", optimize=True)
+        Image.open(drawn).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE).save(handle, format="png", optimize=True)
 
 
 def mel_spectrogram(wave: Wave) -> npt.NDArray[np.float64]:
