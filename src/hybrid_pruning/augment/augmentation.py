@@ -86,7 +86,7 @@ def build_augmentation(config: AugmentConfig) -> Augmentation | None:
     kinds = [Kind(name, section.probability, BUILDERS[name](section)) for name, section in asked.items()]
     augmentation = Augmentation(kinds, config.probability, config.choose)
     if processes.is_main():
-        console.print(f"augmenting {augmentation}")
+        console.print(f"augmenting {augmentation}", soft_wrap=True)
     return augmentation
 
 

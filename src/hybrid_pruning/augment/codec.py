@@ -50,14 +50,10 @@ class Sndfile:
 
     def __call__(self, wave: Wave, rate_hz: int) -> Wave:
         """Return what is left of the wave after encoding, with the codec's delay."""
-        mode = "CONSTANT" if self.constant else None
+        kind = {"format": self.container, "subtype": self.subtype}
+        quality = {"compression_level": self.level, "bitrate_mode": "CONSTANT" if self.constant else None}
         coded = io.BytesIO()
-        soundfile.write(
-            *(coded, wave, rate_hz, self.subtype),
-            format=self.container,
-            compression_level=self.level,
-            bitrate_mode=mode,
-        )
+        soundfile.write(coded, wave, rate_hz, **kind, **quality)
         coded.seek(0)
         return np.asarray(soundfile.read(coded, dtype="float32")[0])
 

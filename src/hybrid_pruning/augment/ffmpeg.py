@@ -1,5 +1,6 @@
 """ffmpeg as a codec: which of the installed ones has an encoder, and a wave through it by pipes, without a shell."""
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -69,7 +70,8 @@ def find_programs() -> tuple[str, ...]:
     """Return every ffmpeg at hand, the one on the PATH first."""
     found = [shutil.which("ffmpeg")]
     if importlib.util.find_spec("imageio_ffmpeg") is not None:
-        found.append(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
+        with contextlib.suppress(RuntimeError):  # the package is there, its program is not
+            found.append(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
     return tuple(program for program in found if program)
 
 

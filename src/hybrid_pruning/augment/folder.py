@@ -66,7 +66,8 @@ def list_folder(folder: Path, key: str) -> AudioFolder:
         raise InputError(f"{key}: {folder} holds no recording that can be read (files named {', '.join(SUFFIXES)})")
     if len(lengths) < len(found) and processes.is_main():
         first = next(name for name in found if name not in lengths)
-        console.print(f"{key}: {len(found) - len(lengths)} of {len(found)} files left out, no audio, e.g. {first}")
+        left_out = f"{len(found) - len(lengths)} of {len(found)} files left out, no audio"
+        console.print(f"{key}: {left_out}, e.g. {first}", markup=False, soft_wrap=True)
     return AudioFolder(folder, tuple(lengths), np.array(list(lengths.values()), dtype=np.int64))
 
 
