@@ -85,6 +85,7 @@ KEY_FORMS = {
         "filename\tutt_id\tlabel\nx\ta\tbonafide\nx\tb\tbonafide\nx\tc\tspoof\nx\td\tspoof\n"
     ),
     "Windows line ends": KEYS.replace("\n", "\r\n"),
+    "a byte order mark": "\ufeff" + KEYS,
     "manifest": (
         "utt_id\tpath\tlabel\tspeaker\n"
         "a\ta.flac\tbonafide\tp\nb\tb.flac\tbonafide\tp\nc\tc.flac\tspoof\tq\nd\td.flac\tspoof\tq\n"
@@ -230,6 +231,7 @@ TRACK1_FAULTS = {
     "no label column": (SCORES, KEYS.replace("cm-label", "label"), r"k.tsv:1: column 'cm-label' is missing"),
     "scores without header": ("a\t1\n", KEYS, r"s.tsv:1: column 'filename' is missing"),
     "ragged score": (SCORES + "e\n", KEYS, r"s.tsv:6: 1 columns, expected 2"),
+    "a long and a short score": (SCORES + "e\t1\t2\nf\n", KEYS, r"s.tsv:6: 3 columns, expected 2: filename cm-score"),
     "one class only": (SCORES, KEYS.replace("spoof", "bonafide"), r"k.tsv: no spoof among 4 trials; every class"),
     "no keys": (SCORES, "filename\tcm-label\n", r"s.tsv:2: 'a' has no key in .*and 3 more"),
     "no scores": ("filename\tcm-score\n", KEYS, r"k.tsv: 'a' has no score in \S+ \(and 3 more\)"),

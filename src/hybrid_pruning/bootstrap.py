@@ -26,6 +26,8 @@ PERCENTILES = (2.5, 97.5)
 FEWEST_ROUNDS = 40
 """With fewer, less than one round lies outside either end of the interval."""
 ROUNDS = 1000
+MOST_THREADS = 8
+"""Each holds some arrays as long as the trials are many."""
 
 Scores = Mapping[str, FloatArray]
 
@@ -209,7 +211,7 @@ def resample(
         return [list(sample.measure(measures, weights).values()) for sample in samples]
 
     values = np.empty((rounds, len(samples), len(measures)))
-    with ThreadPoolExecutor(os.cpu_count()) as threads, progress_bar() as bar:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads, progress_bar() as bar:
         for index, figures in enumerate(
             bar.track(threads.map(measure, range(rounds)), rounds, description="bootstrap")
         ):

@@ -43,7 +43,7 @@ def read_text(path: Path) -> Text:
         InputError: it is missing, a folder, or not UTF-8 text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # Windows line ends become \n
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # Windows line ends and marks go
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:

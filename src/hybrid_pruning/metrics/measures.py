@@ -102,7 +102,7 @@ def tandem(cm: Column, asv: Column) -> dict[str, Measure]:
 
 
 def fixed_verifier(cm: Column, asv: AsvRates, legacy: bool = False) -> Measure:
-    """Return the min t-DCF beside a verifier of these error rates."""
+    """Return the min t-DCF beside a verifier of these error rates, which resampling leaves as they are."""
     return Ranked((cm,), lambda steps: t_dcf_of(steps, ASVSPOOF5_SASV, asv, legacy))
 
 

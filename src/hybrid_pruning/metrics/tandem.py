@@ -9,8 +9,8 @@ from hybrid_pruning.metrics.costs import ASVSPOOF5_ASV, ASVSPOOF5_SASV, AsvRates
 from hybrid_pruning.metrics.detection import det_curve, rank_detection
 from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Ranking, Steps, checked
 
-COARSE_POINTS = 512
-"""Verifier thresholds that the search for the t-EER looks at first; which are taken changes its speed alone."""
+COARSE_POINTS, FINE_POINTS = 512, 16
+"""Parts that the search for the t-EER cuts the verifier's thresholds into, at first and then: only its speed depends."""
 
 
 def a_dcf(
@@ -154,17 +154,21 @@ def t_eer_of(cm: Steps, asv: Steps) -> float:
     """Return the t-EER of counted trials, cm: bona fide, spoofs; asv: targets, nontargets, spoofs; as `t_eer`.
 
     Along the verifier's thresholds every rate is monotone, those of the paired countermeasure point too. So two
-    points bound all between them, and only stretches that may hold the closest pair are looked at point by point.
+    points bound all between them, and only stretches that may hold the closest pair are cut finer, down to single
+    points.
     """
-    points = np.unique(np.linspace(0, _last_usable(asv), COARSE_POINTS).astype(np.int64))
-    rates = _tandem_rates(cm, asv, points)
-    promising = np.flatnonzero(_smallest_distances(rates) <= np.min(_distances(rates)))
-    if promising.size:
-        stretches = [np.arange(points[index], points[index + 1] + 1) for index in promising]
-        rates = _tandem_rates(cm, asv, np.concatenate(stretches))
-    best = np.argmin(_distances(rates))
-    _, spoof_passed, _, cm_passed = rates
-    return float(spoof_passed[best] * cm_passed[best])
+    low, high = np.zeros(1, dtype=np.int64), np.array([_last_usable(asv)])
+    parts, best = COARSE_POINTS, (np.inf, np.inf, np.nan)
+    while low.size:
+        points = low[:, None] + (high - low)[:, None] * np.arange(parts + 1) // parts
+        rates = _tandem_rates(cm, asv, points.ravel()).reshape(-1, *points.shape)
+        distances = _distances(rates)
+        nearest = np.lexsort((points.ravel(), distances.ravel()))[0]
+        _, spoof_passed, _, cm_passed = rates.reshape(4, -1)[:, nearest]
+        best = min(best, (distances.flat[nearest], points.flat[nearest], spoof_passed * cm_passed))
+        promising = (_smallest_distances(rates) <= best[0]) & (np.diff(points) > 1)
+        low, high, parts = points[:, :-1][promising], points[:, 1:][promising], FINE_POINTS
+    return float(best[2])
 
 
 def _last_usable(asv: Steps) -> int:
@@ -204,18 +208,19 @@ def _first(low: IntArray, high: IntArray, holds: Callable[[IntArray], npt.NDArra
 
 
 def _distances(rates: FloatArray) -> FloatArray:
-    """Return how far nontargets and spoofs are from passing the tandem equally often, [M]."""
+    """Return how far nontargets and spoofs are from passing the tandem equally often, [..., M]."""
     nontarget_passed, spoof_passed, cm_miss, cm_passed = rates
     distance = np.abs(nontarget_passed / spoof_passed - _ratio(cm_passed, 1 - cm_miss))
     return np.where(np.isnan(distance), np.inf, distance)
 
 
 def _smallest_distances(rates: FloatArray) -> FloatArray:
-    """Return what the distances between neighbouring points [M] cannot fall below, [M-1]."""
+    """Return what the distances between neighbouring points [..., M] cannot fall below, [..., M-1]."""
     nontarget_passed, spoof_passed, cm_miss, cm_passed = rates
-    ratio_low, ratio_high = nontarget_passed[1:] / spoof_passed[:-1], nontarget_passed[:-1] / spoof_passed[1:]
-    wanted_low = _ratio(cm_passed[:-1], 1 - cm_miss[1:])
-    wanted_high = _ratio(cm_passed[1:], 1 - cm_miss[:-1])
+    ratio_low = nontarget_passed[..., 1:] / spoof_passed[..., :-1]
+    ratio_high = nontarget_passed[..., :-1] / spoof_passed[..., 1:]
+    wanted_low = _ratio(cm_passed[..., :-1], 1 - cm_miss[..., 1:])
+    wanted_high = _ratio(cm_passed[..., 1:], 1 - cm_miss[..., :-1])
     gap = np.fmax(ratio_low - wanted_high, wanted_low - ratio_high)  # where one is not defined, the other bounds
     return np.where(np.isnan(gap), 0.0, gap - 1e-12)
 
