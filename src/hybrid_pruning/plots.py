@@ -266,7 +266,7 @@ _STYLE: Any = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.formatter.limits": (-4, 5),
-    "axes.formatter.use_mathtext": True,
+    "text.parse_math": False,  # names may have dollar signs
     "grid.color": GRID,
     "grid.linewidth": 0.7,
     "xtick.color": MUTED,

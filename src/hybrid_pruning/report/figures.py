@@ -188,7 +188,7 @@ def _height(rows: int, columns: int) -> float:
 
 
 def _draw(axes: "Axes", lines: Sequence[Line], log: bool) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
     if log:
         axes.set_yscale("log")
@@ -205,7 +205,7 @@ def _draw(axes: "Axes", lines: Sequence[Line], log: bool) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     if log:
         axes.yaxis.set_major_locator(LogLocator(subs=_log_steps(axes.get_ylim()), numticks=6))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.minorticks_off()
     else:
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
 

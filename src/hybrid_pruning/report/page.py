@@ -129,7 +129,7 @@ def _draw_results(results: ResultSet, runs: Sequence[Run], place: int) -> dict[s
             Card(
                 f"Errors traded off; where both are equal: {rates}",
                 to_inline_svg(det, f"det-{place}", f"DET curves on {results.name}"),
-                "Normal deviates. Circle: EER. Diamond: minDCF. Further down and left is better.",
+                "Axes are normal deviates, named in percent. Circle: EER. Diamond: minDCF. Down and left is better.",
                 tuple(scores),
             )
         )

@@ -71,9 +71,7 @@ def describe_training(runs: Sequence[Run]) -> Section:
     notes += [f"{run.name}: not validated yet." for run in runs if run.log.steps and not run.log.validations]
     dense = [run.name for run in runs if run.log.steps and not run.is_pruned]
     if dense:
-        notes.append(
-            f"{', '.join(dense)}: trained without pruning, so there is no sparsity, multiplier or gate to show."
-        )
+        notes.append(f"{', '.join(dense)}: trained without pruning: no sparsity, multipliers or gates to show.")
     return Section([card for make in makers for card in make(runs)], notes)
 
 

@@ -1,0 +1,369 @@
+"""The report: one page that stands alone, says what is missing, refuses what it cannot use, and repeats itself."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.report import write_report
+from runs_to_look_at import EPOCHS, STEPS, write_keys, write_run, write_scores
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+SECTIONS = ("comparison", "errors", "left", "training", "recipe")
+
+
+class Page(HTMLParser):
+    """A page taken apart: its tags in balance, its references, its ids, and what a person reads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src", "srcset", "action", "data", "poster", "xlink:href"):
+                self.references.append((tag, value or ""))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+
+Report = Callable[..., Page]
+
+
+@pytest.fixture
+def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
+    """Write a report whose figures are drawn but not laid out, which takes most of the time, and take it apart."""
+    for module in ("page", "training"):
+        monkeypatch.setattr(f"hybrid_pruning.report.{module}.to_inline_svg", lambda *_: "<svg></svg>")
+
+    def make(*folders: Path, rounds: int = 0, **options: object) -> Page:
+        out = write_report(folders, tmp_path / "report.html", rounds=rounds, **options)
+        return Page(out.read_text())
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    write_run(folder / "dense", pruned=False, seed=1)
+    write_run(folder / "hp40", seed=2)
+    return folder
+
+
+@pytest.fixture
+def runs(pristine: Path, tmp_path: Path) -> Path:
+    """A folder with a dense and a pruned run, for a test to break."""
+    shutil.copytree(pristine, tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def test_the_page_stands_alone(pristine: Path, tmp_path: Path) -> None:
+    out = write_report([pristine / "dense", pristine / "hp40"], tmp_path / "r.html", published="asvspoof5", rounds=0)
+    text = out.read_text()
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    outside = [(tag, where) for tag, where in page.references if not where.startswith("#")]
+    assert outside == [("a", "https://arxiv.org/abs/2508.16232")]
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {where[1:] for _, where in page.references if where.startswith("#")} <= set(page.ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(page.ids)
+
+
+def test_every_section_is_there(pristine: Path, tmp_path: Path) -> None:
+    page = Page(write_report([pristine / "dense", pristine / "hp40"], tmp_path / "r.html", rounds=0).read_text())
+    assert set(SECTIONS) <= set(page.ids)
+    assert "attention" not in page.ids
+    for words in (
+        "EER, %",
+        "minDCF",
+        "actDCF",
+        "Cllr, bits",
+        "backbone parameters",
+        "false alarms, %",
+        "share of the class, %",
+        "attention heads",
+        "removed, %",
+        "task loss",
+        "λ2",
+        "The lowest EER on the dev set: dense 7.5% at step 40, hp40 7.5% at step 40",
+        "Learning rates peak at 5e−4 (backbone)",
+        "attention sub-layers: 30",
+        "target_sparsity: 0.4",
+        "9.8.7",
+        "pruning.use_pruning_loss",
+    ):
+        assert words in page.text, words
+
+
+def test_the_page_is_the_same_byte_for_byte(pristine: Path, tmp_path: Path) -> None:
+    one, two = (write_report([pristine / "hp40"], tmp_path / name, published="asvspoof5", rounds=50) for name in "ab")
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_one_run_alone_has_no_differences(pristine: Path, report: Report) -> None:
+    page = report(pristine / "hp40", rounds=50)
+    assert "points from" not in page.text
+    assert "Settings that differ" not in page.text
+    assert "intervals: 95%, by 50 resamples" in page.text
+
+
+def test_differences_are_paired_and_told(pristine: Path, report: Report) -> None:
+    page = report(pristine / "dense", pristine / "hp40", rounds=50)
+    assert re.search(
+        r"hp40 39\.9% of the parameters .* EER on dev \d+\.\d%, [+−]\d+\.\d points from dense \(", page.text
+    )
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path, report: Report) -> None:
+    write_run(tmp_path / "monday" / "hp", epochs=1)
+    write_run(tmp_path / "tuesday" / "hp", epochs=1)
+    assert "monday/hp · tuesday/hp" in report(tmp_path / "monday" / "hp", tmp_path / "tuesday" / "hp").text
+
+
+def test_names_are_text_and_nothing_else(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "<b>$x$ & y", epochs=2)
+    page = Page(write_report([run], tmp_path / "r.html", rounds=0).read_text())
+    assert "<b>$x$ & y" in page.text
+
+
+def test_a_run_in_progress(tmp_path: Path, report: Report) -> None:
+    page = report(write_run(tmp_path / "young", epochs=2))
+    assert f"In progress: 2 of {EPOCHS} epochs are done." in page.text
+    assert "in the middle of the training (epoch-0002)" in page.text
+    assert "20.0% of the parameters" in page.text  # the schedule's target by now, not the recipe's 40%
+
+
+def test_a_run_that_has_only_begun(tmp_path: Path, report: Report) -> None:
+    run = write_run(tmp_path / "new", epochs=0)
+    (run / "checkpoints" / "epoch-0000.pt").unlink(missing_ok=True)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    page = report(run)
+    assert f"In progress: epoch 1 of {EPOCHS}." in page.text
+    assert "new: no training step is logged yet." in page.text
+    assert "No scores yet" in page.text
+
+
+def cut_log(run: Path) -> None:
+    path = run / "log.jsonl"
+    path.write_text(path.read_text()[:-30])
+
+
+def drop_validations(run: Path) -> None:
+    lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
+    (run / "log.jsonl").write_text("".join(line for line in lines if '"dev"' not in line))
+
+
+def damage_checkpoints(run: Path) -> None:
+    for path in (run / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
+
+
+def damage_scores(run: Path) -> None:
+    path = run / "dev_scores.tsv"
+    path.write_text(path.read_text().replace("utt3\t", "utt2\t"))
+
+
+def damage_evaluation(run: Path) -> None:
+    (run / "evaluation").mkdir()
+    (run / "evaluation" / "eval.tsv").write_text("nothing\n")
+
+
+def strange_log(run: Path) -> None:
+    with (run / "log.jsonl").open("a") as handle:
+        for record in (
+            {"step": "x", "loss": {"task": "high"}},
+            {"step": 41, "loss": {"task": float("nan")}, "sparsity": None, "kept": [1]},
+            {"step": 42, "dev": {"eer": None}, "gates": {"head": [1, 2], "brand new": "x"}},
+            [1, 2],
+        ):
+            handle.write(json.dumps(record) + "\n")
+
+
+def warn(run: Path) -> None:
+    with (run / "log.jsonl").open("a") as handle:
+        handle.write(json.dumps({"step": 40, "warnings": ["the scores look inverted"]}) + "\n")
+        handle.write(json.dumps({"step": 40, "skipped": {"files": 3, "first": ["a.wav: is empty"]}}) + "\n")
+
+
+MISSING: dict[str, tuple[Callable[[Path], object], str]] = {
+    "log": (lambda run: (run / "log.jsonl").unlink(), "log.jsonl is not there"),
+    "end of the log": (cut_log, "log.jsonl, line 45: cut off or damaged"),
+    "validations": (drop_validations, "not validated yet"),
+    "recipe": (lambda run: (run / "config.yaml").unlink(), "config.yaml is not there"),
+    "recipe's form": (lambda run: (run / "config.yaml").write_text("a: [b"), "config.yaml is damaged"),
+    "architecture": (lambda run: (run / "architecture.json").unlink(), "Unknown without the model's architecture"),
+    "architecture's form": (lambda run: (run / "architecture.json").write_text("{"), "architecture.json is damaged"),
+    "architecture's sense": (
+        lambda run: (run / "architecture.json").write_text('{"backbone": {"config": 1}}'),
+        "Could not be counted",
+    ),
+    "checkpoints": (lambda run: shutil.rmtree(run / "checkpoints"), "No checkpoint has been written yet"),
+    "whole checkpoints": (damage_checkpoints, "epoch-0004.pt is damaged"),
+    "dev scores": (lambda run: (run / "dev_scores.tsv").unlink(), "No scores yet"),
+    "whole dev scores": (damage_scores, "'utt2' stands twice"),
+    "evaluation": (damage_evaluation, "eval.tsv"),
+    "sense in the log": (strange_log, "log.jsonl, line 49: cut off or damaged"),
+    "warnings": (warn, "the scores look inverted"),
+    "files": (warn, "3 training files could not be read and were left out: a.wav: is empty"),
+}
+
+
+@pytest.mark.parametrize("part", MISSING)
+def test_what_is_missing_is_said(runs: Path, report: Report, part: str) -> None:
+    damage, expected = MISSING[part]
+    damage(runs / "hp40")
+    page = report(runs / "hp40")
+    assert expected in page.text
+    assert set(SECTIONS) <= set(page.ids)
+
+
+def test_runs_of_which_different_parts_are_missing(runs: Path, report: Report) -> None:
+    write_run(runs / "hp2")
+    (runs / "dense" / "dev_scores.tsv").unlink()
+    (runs / "hp40" / "log.jsonl").unlink()
+    (runs / "hp2" / "config.yaml").unlink()
+    assert set(SECTIONS) <= set(report(runs / "dense", runs / "hp40", runs / "hp2").ids)
+
+
+def test_a_dense_run_says_why_there_is_no_sparsity(pristine: Path, report: Report) -> None:
+    page = report(pristine / "dense")
+    assert "dense: trained without pruning: no sparsity, multipliers or gates to show." in page.text
+    assert "dense: everything is left" in page.text
+    assert "Nothing was pruned in this training." in page.text
+
+
+def test_without_checkpoints_the_log_tells_what_is_left(runs: Path, report: Report) -> None:
+    shutil.rmtree(runs / "hp40" / "checkpoints")
+    page = report(runs / "hp40")
+    assert "As last logged, each gate rounded on its own" in page.text
+
+
+def test_the_manifest_tells_the_speakers(runs: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(runs)
+    write_keys(runs / "dev.tsv")
+    assert "resamples of 10 speakers" in report(runs / "hp40", rounds=50).text
+    write_keys(runs / "dev.tsv", trials=10)  # another set by now
+    assert "resamples of trials" in report(runs / "hp40", rounds=50).text
+
+
+def test_further_sets(runs: Path, report: Report, tmp_path: Path) -> None:
+    keys = write_keys(tmp_path / "keys" / "eval.tsv")
+    scores = [str(write_scores(tmp_path / f"{name}.tsv", seed=place)) for place, name in enumerate(("dense", "hp40"))]
+    page = report(runs / "dense", runs / "hp40", scores=scores, keys=[keys], rounds=50)
+    assert "60 bona fide and 60 spoof trials; intervals: 95%, by 50 resamples of 10 speakers" in page.text
+    named = report(
+        runs / "dense", runs / "hp40", scores=[f"hp40={scores[1]}", f"dense={scores[0]}"], keys=[keys], rounds=50
+    )
+    assert named.text == page.text
+    alone = report(runs / "dense", runs / "hp40", scores=[f"hp40={scores[1]}"], keys=[keys], rounds=50)
+    assert "EER on eval" in alone.text
+    assert "points from dense" in alone.text  # on dev, where both are
+    write_scores(runs / "hp40" / "evaluation" / "eval.tsv", labels=True, seed=3)
+    assert "EER on eval" in report(runs / "hp40").text
+
+
+def test_key_files_of_one_name_are_told_apart(runs: Path, report: Report, tmp_path: Path) -> None:
+    keys = [write_keys(tmp_path / name / "eval.tsv") for name in ("seen", "unseen")]
+    scores = str(write_scores(tmp_path / "s.tsv"))
+    page = report(runs / "hp40", scores=[scores, scores], keys=keys)
+    assert "EER on seen/eval" in page.text
+    assert "EER on unseen/eval" in page.text
+
+
+def test_runs_on_different_trials_are_not_subtracted(runs: Path, report: Report) -> None:
+    write_scores(runs / "hp40" / "dev_scores.tsv", trials=30, labels=True)
+    page = report(runs / "dense", runs / "hp40", rounds=50)
+    assert "hp40 and dense were scored on different trials" in page.text
+    assert "points from" not in page.text
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(runs: Path, tmp_path: Path) -> None:
+    run, scores, keys = runs / "hp40", str(write_scores(tmp_path / "s.tsv")), write_keys(tmp_path / "k.tsv")
+    out = tmp_path / "new" / "r.html"
+    mistakes: dict[str, dict[str, object]] = {
+        "no/run: does not exist; give a folder": {"folders": ["no/run"]},
+        "has neither config.yaml nor log.jsonl": {"folders": [tmp_path]},
+        "is given twice": {"folders": [run, runs / "dense" / ".." / "hp40"]},
+        "2 --scores and 0 --keys": {"scores": [scores, scores]},
+        "more score files for .*k.tsv than runs": {"scores": [scores, scores], "keys": [keys]},
+        "no.tsv: cannot be read": {"scores": ["no.tsv"], "keys": [keys]},
+        "no.tsv: .*cannot be read": {"scores": [scores], "keys": [Path("no.tsv")]},
+        "no published systems of 'wsj' are known": {"published": "wsj"},
+        "39 rounds of resampling": {"rounds": 39},
+    }
+    for expected, options in mistakes.items():
+        with pytest.raises(InputError, match=expected) as caught:
+            write_report(**{"folders": [run], "out": out, "rounds": 0} | options)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
+        assert not list(out.parent.glob("*")) if out.parent.exists() else True
+    with pytest.raises(InputError, match="is a folder"):
+        write_report([run], tmp_path, rounds=0)
+
+
+def test_published_systems(runs: Path, report: Report, tmp_path: Path) -> None:
+    page = report(runs / "hp40", published="asvspoof5")
+    assert "so no row is ours" in page.text
+    assert "measured here" not in page.text.replace("“measured here”", "").replace("Stars: measured here", "")
+    assert "T27, fusion (rank 3)" in page.text
+    keys = write_keys(tmp_path / "eval.tsv")
+    page = report(runs / "dense", scores=[str(write_scores(tmp_path / "s.tsv"))], keys=[keys], published="asvspoof5")
+    assert "so no row is ours" not in page.text
+    assert "dense 0 0.0 0.5" in page.text
+
+
+def test_published_systems_come_with_the_recipe(runs: Path, report: Report) -> None:
+    path = runs / "hp40" / "config.yaml"
+    path.write_text(path.read_text() + "corpus:\n  name: asvspoof5\n  root: data\n")
+    assert "published" in report(runs / "hp40").ids
+    path.write_text(path.read_text().replace("asvspoof5", "in_the_wild"))
+    assert "published" not in report(runs / "hp40").ids
+
+
+def test_long_runs_stay_small(tmp_path: Path) -> None:
+    folders = []
+    for index in range(3):
+        run = write_run(tmp_path / f"run{index}", seed=index)
+        step = next(line for line in (run / "log.jsonl").read_text().splitlines() if '"loss"' in line)
+        rng = torch.Generator().manual_seed(index)
+        with (run / "log.jsonl").open("a") as handle:
+            for count in range(EPOCHS * STEPS, 4000):
+                record = json.loads(step) | {"step": count, "loss": {"task": float(torch.rand(1, generator=rng))}}
+                record["gradient_norm"] = {"network": float(torch.rand(1, generator=rng))}
+                handle.write(json.dumps(record) + "\n")
+        write_scores(run / "dev_scores.tsv", trials=20_000, labels=True, seed=index)
+        folders.append(run)
+    out = write_report(folders, tmp_path / "r.html", rounds=0)
+    assert out.stat().st_size < 1_000_000

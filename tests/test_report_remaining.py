@@ -1,0 +1,34 @@
+"""What the report says is left is what an export leaves."""
+
+from pathlib import Path
+
+import pytest
+
+from corpus import configure, write_world
+from hybrid_pruning.export import export_run
+from hybrid_pruning.inspection import count_survivors
+from hybrid_pruning.report.remaining import find_remaining
+from hybrid_pruning.report.run import read_runs
+from hybrid_pruning.trainer import train
+
+
+@pytest.mark.parametrize("constraint", ["params", "macs"])
+def test_what_is_left_is_what_an_export_leaves(constraint: str, tmp_path: Path) -> None:
+    target = {"params": 0.4, "macs": 0.2}[constraint]
+    config = configure(
+        write_world(tmp_path),
+        pruning__constraint=constraint,
+        pruning__target_sparsity=target,
+        pruning__initial_reg_lr=0.5,
+    )
+    train(config, tmp_path / "run")
+    model = export_run(tmp_path / "run", tmp_path / "model")
+    (run,) = read_runs([tmp_path / "run"])
+    remaining = find_remaining(run)
+    assert not isinstance(remaining, str), remaining
+    assert dict(remaining.survivors.kept) == dict(count_survivors(model).kept)
+    assert remaining.survivors.budget == count_survivors(model).budget
+    parts = model.head, model.classifier
+    assert remaining.head_params == sum(parameter.numel() for part in parts for parameter in part.parameters())
+    assert not run.missing
+    assert run.is_finished
