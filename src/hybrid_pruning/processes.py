@@ -48,11 +48,9 @@ def start() -> None:
 
 def stop() -> None:
     """Leave the other processes, once all have come here."""
-    global _store
     if distributed.is_initialized():
         wait()
         distributed.destroy_process_group()
-        _store = None
 
 
 def count() -> int:
