@@ -83,7 +83,7 @@ def main() -> None:
     print(
         f"{sum(record['padding'] for record in steps) / len(steps):7.1%}  of the training audio is repeated or padding"
     )
-    print(f"{total:.0f} s of wall clock, {steps[-1]['step']} steps")
+    print(f"{total:.0f} s of wall clock, {records[-1]['step']} steps")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from hybrid_pruning.config import TrainingConfig
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import Objective
 
+FUSED = True
+"""One pass over all tensors instead of a dozen over each: a fifth of the time at WavLM Base's size, on a CPU too."""
+
 
 class Optimizers:
     """The optimisers of the dual formulation, as one: the network and the gates descend, the multipliers ascend.
@@ -105,7 +108,7 @@ def network_optimizer(model: SpeechModel, training: TrainingConfig) -> torch.opt
             chosen = [parameter for parameter in parameters if (parameter.dim() > 1) == decays]
             decay = training.weight_decay if decays else 0.0
             groups.append({"params": chosen, "name": f"{name}{suffix}", "peak_lr": lr, "lr": lr, "weight_decay": decay})
-    return torch.optim.AdamW([group for group in groups if group["params"]])
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=FUSED)
 
 
 def pruning_optimizer(objective: Objective, lr: float) -> torch.optim.Optimizer | None:
@@ -116,7 +119,7 @@ def pruning_optimizer(objective: Objective, lr: float) -> torch.optim.Optimizer 
         {"params": list(objective.gates.parameters()), "name": "gates"},
         {"params": list(objective.lagrangian.parameters()), "name": "multipliers", "maximize": True},
     ]
-    return torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=0.0, fused=FUSED)
 
 
 def learning_rate_factor(training: TrainingConfig, step: int, total_steps: int, warmup_steps: float) -> float:

@@ -31,17 +31,18 @@ def start() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
     if not distributed.is_initialized():
-        backend = "gloo"
+        device = None
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            backend = "nccl"
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(device)
         try:
             _store, here, size = next(rendezvous("env://"))
         except ValueError as error:
             raise InputError(
                 f"WORLD_SIZE={os.environ['WORLD_SIZE']} without what goes with it ({error}); start with torchrun"
             ) from error
-        distributed.init_process_group(backend, store=_store, rank=here, world_size=size)
+        backend = "nccl" if device else "gloo"
+        distributed.init_process_group(backend, store=_store, rank=here, world_size=size, device_id=device)
     console.quiet = not is_main()
 
 
