@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corpus import SAMPLE_RATE_HZ, noise
-from hybrid_pruning.audio import AudioFile, audio_samples, check_seconds, libsndfile, read_audio
+from hybrid_pruning.audio import AudioFile, audio_samples, check_seconds, ffmpeg, libsndfile, read_audio
 from hybrid_pruning.errors import InputError
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
@@ -241,8 +241,10 @@ def test_amr_telephone_speech(tmp_path: Path):
 def test_a_playlist_that_calls_itself_audio_opens_nothing(speech: Path, text: str):
     path = speech.with_name("playlist.m4a")
     path.write_text(text)
-    with pytest.raises(InputError, match=r"playlist.m4a: cannot be decoded .*whitelist"):
+    with pytest.raises(InputError, match=r"playlist.m4a: cannot be decoded .it is text, .*; check"):
         read_audio(path)
+    with pytest.raises(InputError, match=r"playlist.m4a: cannot be decoded .*whitelist"):
+        ffmpeg.Stream(path)
 
 
 def test_without_ffmpeg_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """The same batches whoever decodes them and however often one asks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from corpus import SAMPLE_RATE_HZ, noise
 from hybrid_pruning.audio import read_audio
-from hybrid_pruning.batches import Batch, Crops, Wholes, collate, load_batches
+from hybrid_pruning.batches import ATTEMPTS, Batch, Crops, Example, Wholes, collate, load_batches
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import Label, Utterance
 
@@ -36,8 +37,8 @@ def test_crops_are_a_function_of_seed_epoch_and_index(utterances: list[Utterance
     first, second, third = load_batches(crops(utterances), addresses, workers)
     assert torch.equal(first.wave[1], third.wave[0]), "whatever was read before"
     assert not torch.equal(first.wave[1], second.wave[0]), "another epoch, another place"
-    assert not torch.equal(first.wave[1], crops(utterances, seed=1)[0, 3][0]), "another seed, another place"
-    alone = torch.stack([crops(utterances)[address][0] for address in addresses[0]])
+    assert not torch.equal(first.wave[1], crops(utterances, seed=1)[0, 3].wave), "another seed, another place"
+    alone = torch.stack([crops(utterances)[address].wave for address in addresses[0]])
     assert torch.equal(first.wave, alone), "in any process"
     assert first.target.tolist() == [0, 1]
     assert first.index.tolist() == [4, 3]
@@ -47,32 +48,107 @@ def test_crops_are_a_function_of_seed_epoch_and_index(utterances: list[Utterance
 def test_a_crop_is_a_piece_of_its_utterance(utterances: list[Utterance]):
     whole = torch.from_numpy(read_audio(utterances[3].path))
     pieces = whole.unfold(0, CROP, 1)
-    starts = {int((pieces == crops(utterances)[epoch, 3][0]).all(1).nonzero().item()) for epoch in range(20)}
+    starts = {int((pieces == crops(utterances)[epoch, 3].wave).all(1).nonzero().item()) for epoch in range(20)}
     assert len(starts) > 15
     assert max(starts) - min(starts) > 1500
 
 
 def test_short_clips_are_repeated(utterances: list[Utterance]):
-    wave, whole = crops(utterances)[0, 0][0], torch.from_numpy(read_audio(utterances[0].path))
-    assert torch.equal(wave, whole.repeat(4)[:CROP])
+    example, whole = crops(utterances)[0, 0], torch.from_numpy(read_audio(utterances[0].path))
+    assert isinstance(example, Example)
+    assert torch.equal(example.wave, whole.repeat(4)[:CROP])
+    assert example.repeated == CROP - 300
     repeated = Wholes(utterances, minimum=500)[0]
     assert not isinstance(repeated, InputError)
-    assert torch.equal(repeated[0], whole.repeat(2)[:500])
+    assert torch.equal(repeated.wave, whole.repeat(2)[:500])
+    assert repeated.repeated == 200
+
+
+def ruin(utterance: Utterance) -> None:
+    utterance.path.write_text("no audio")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_errors_cross_from_worker_processes(utterances: list[Utterance], tmp_path: Path, workers: int):
-    (tmp_path / "3.wav").write_text("no audio")
-    for dataset, addresses in ((crops(utterances), [[(0, 1)], [(0, 2), (0, 3)]]), (Wholes(utterances, 1), [[0], [3]])):
-        batches = load_batches(dataset, addresses, workers)
+def test_errors_of_whole_utterances_cross_from_worker_processes(utterances: list[Utterance], workers: int):
+    ruin(utterances[3])
+    batches = load_batches(Wholes(utterances, 1), [[0], [3]], workers)
+    next(batches)
+    with pytest.raises(InputError, match=r"3\.wav: cannot be decoded") as caught:
         next(batches)
-        with pytest.raises(InputError, match=r"3\.wav: cannot be decoded") as caught:
-            next(batches)
-        assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_crop_of_what_cannot_be_read_is_one_of_another_of_its_class(utterances: list[Utterance]):
+    ruin(utterances[4])
+    examples = [crops(utterances)[epoch, 4] for epoch in range(20)]
+    assert all(isinstance(example, Example) for example in examples)
+    assert {example.index for example in examples} == {0, 2}, "either of the class's others"
+    assert {example.target for example in examples} == {0}
+    assert all("4.wav: cannot be decoded" in message for example in examples for message in example.skipped)
+    assert all(len(example.skipped) == 1 for example in examples)
+    whole = torch.from_numpy(read_audio(utterances[2].path))
+    one = next(example for example in examples if example.index == 2)
+    assert (whole.unfold(0, CROP, 1) == one.wave).all(1).any()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_stands_in_is_a_function_of_seed_epoch_and_index(utterances: list[Utterance], workers: int):
+    ruin(utterances[4])
+    addresses = [[(epoch, 4), (epoch, 1)] for epoch in range(6)]
+    found = list(load_batches(crops(utterances), addresses, workers))
+    again = list(load_batches(crops(utterances), addresses[3:], 0))  # as a resumed run, with no process beside
+    assert all(torch.equal(a.wave, b.wave) and a.skipped == b.skipped for a, b in zip(found[3:], again, strict=True))
+    assert all(len(batch.skipped) == 1 for batch in found)
+    alone = [crops(utterances)[address[0]] for address in addresses]
+    assert [batch.index[0] for batch in found] == [example.index for example in alone]
+    others = [crops(utterances, seed=1)[epoch, 4].index for epoch in range(6)]
+    assert others != [example.index for example in alone]
+
+
+def test_a_class_of_which_nothing_can_be_read_stops(utterances: list[Utterance]):
+    for index in (1, 3):
+        ruin(utterances[index])
+    with pytest.raises(InputError, match=r"[13]\.wav: cannot be decoded"):
+        list(load_batches(crops(utterances), [[(0, 1)]], 0))
+    alone = Crops(utterances[1:2], [0], CROP, 0)[0, 0]
+    assert isinstance(alone, InputError), "nothing can stand in for the only one"
+
+
+def test_a_few_attempts_are_made(utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch):
+    tried = []
+
+    def fail(path: Path) -> None:
+        tried.append(path)
+        raise InputError(f"{path}: no")
+
+    monkeypatch.setattr("hybrid_pruning.batches.AudioFile", fail)
+    assert isinstance(crops(utterances)[0, 0], InputError)
+    assert len(tried) == ATTEMPTS
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_another_duration_than_the_manifests_is_a_fault(utterances: list[Utterance], whole: bool):
+    utterances[3] = replace(utterances[3], seconds=0.25)  # as it is
+    utterances[4] = replace(utterances[4], seconds=4000 / SAMPLE_RATE_HZ + 0.2)
+    dataset = Wholes(utterances, 1) if whole else crops(utterances)
+    fine, wrong = (dataset[index] if whole else dataset[0, index] for index in (3, 4))
+    assert isinstance(fine, Example)
+    message = str(wrong) if isinstance(wrong, InputError) else wrong.skipped[0]
+    assert "4.wav: lasts 0.156 s, its manifest says 0.450" in message
+
+
+def test_padding_is_counted(utterances: list[Utterance]):
+    cropped = collate([crops(utterances)[0, index] for index in (0, 1, 3)])
+    assert isinstance(cropped, Batch)
+    assert cropped.padding == pytest.approx(700 / 3000)
+    whole = collate([Wholes(utterances, 400)[index] for index in (0, 3)])
+    assert isinstance(whole, Batch)
+    assert whole.padding == pytest.approx((3600 + 100) / 8000)
+    assert collate([crops(utterances)[0, 3]]).padding == 0
 
 
 def test_unequal_lengths_are_padded_with_zeros():
-    batch = collate([(torch.ones(2), 1, 7), (torch.ones(4), 0, 3)])
+    batch = collate([Example(torch.ones(2), 1, 7), Example(torch.ones(4), 0, 3)])
     assert isinstance(batch, Batch)
     assert batch.wave.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
     assert batch.lengths is not None
@@ -82,8 +158,10 @@ def test_unequal_lengths_are_padded_with_zeros():
 @pytest.mark.parametrize("lengths", [None, torch.arange(5)])
 @pytest.mark.parametrize(("parts", "sizes"), [(1, [5]), (2, [3, 2]), (4, [2, 2, 1]), (5, [1] * 5), (9, [1] * 5)])
 def test_split_keeps_every_row_once(lengths: torch.Tensor | None, parts: int, sizes: list[int]):
-    batch = Batch(torch.randn(5, 8), lengths, torch.arange(5) % 2, torch.arange(5))
+    batch = Batch(torch.randn(5, 8), lengths, torch.arange(5) % 2, torch.arange(5), 0.25, ("a.wav: bad", "b.wav: bad"))
     found = batch.split(parts)
+    assert [message for part in found for message in part.skipped] == list(batch.skipped)
+    assert {part.padding for part in found} == {0.25}
     assert [len(part.wave) for part in found] == sizes
     for name in ("wave", "target", "index", "lengths"):
         columns = [getattr(part, name) for part in found]
@@ -91,4 +169,6 @@ def test_split_keeps_every_row_once(lengths: torch.Tensor | None, parts: int, si
             assert columns == [None] * len(found)
         else:
             assert torch.equal(torch.cat(columns), getattr(batch, name))
-    assert all(torch.equal(part.to(torch.device("cpu")).wave, part.wave) for part in found)
+    moved = batch.to(torch.device("cpu"))
+    assert torch.equal(moved.wave, batch.wave)
+    assert (moved.padding, moved.skipped) == (batch.padding, batch.skipped)

@@ -2,82 +2,17 @@
 
 import json
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import yaml
 
-from corpus import files_below, settings, write_world
-from hybrid_pruning.cli import app, main
+from corpus import Cli, files_below, settings
+from hybrid_pruning.cli import app
 from hybrid_pruning.manifest import read_manifest
 
 VERBS = sorted(command.name or command.callback.__name__ for command in app.registered_commands if command.callback)
-
-
-class Result(NamedTuple):
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Result]
-
-
-def run_main(arguments: Sequence[str], folder: Path) -> int:
-    """Run a command in this process and that folder, and return its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["hybrid-pruning", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-    return int(caught.value.code or 0)
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
-    """Run a command in the test's own folder."""
-
-    def run(*arguments: str) -> Result:
-        capsys.readouterr()
-        code = run_main(arguments, tmp_path)
-        return Result(code, *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world with a recipe, a finished run, its model, and scores, made by the commands a user would type."""
-    folder = tmp_path_factory.mktemp("world")
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(write_world(folder)))
-    # a process of its own, as the user has, shows every warning that the libraries below us would print
-    program = [sys.executable, "-W", "error", "-m", "hybrid_pruning.cli"]
-    arguments = ["train", "recipe.yaml", "--out", "run", "--set", "training.epochs=1"]
-    found = subprocess.run([*program, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stderr) == (0, "")
-    for command in (
-        "export run --out model",
-        "score model dev/manifest.tsv --out scores.tsv --batch-size 3",
-        "evaluate scores.tsv dev/manifest.tsv --track1 --json table.json",
-    ):
-        assert run_main(command.split(), folder) == 0, command
-    return folder
-
-
-@pytest.fixture
-def world(pristine: Path, cli: Cli, tmp_path: Path) -> Path:
-    """A copy of that world, for a test to break."""
-    shutil.copytree(pristine, tmp_path, dirs_exist_ok=True)
-    recipe = (tmp_path / "recipe.yaml").read_text().replace(f"{pristine}/", "")
-    (tmp_path / "recipe.yaml").write_text(recipe)
-    return tmp_path
 
 
 def test_from_a_recipe_to_a_table(pristine: Path):

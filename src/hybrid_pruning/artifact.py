@@ -78,8 +78,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); is {folder} an exported model?") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is not valid JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not valid JSON ({error}); export the model again") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{path}: describes no hybrid-pruning artifact; export a run to get one")
     if config.get("format_version") != FORMAT_VERSION:
@@ -94,13 +94,23 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Read an artifact's weights.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or holds values that are not finite.
     """
     path = folder / WEIGHTS
     try:
-        return load_file(path)
+        weights: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read ({error}); the artifact is incomplete, export it again") from error
+    broken = find_not_finite(weights)
+    if broken is not None:
+        raise InputError(f"{path}: '{broken}' holds values that are not finite; did the training diverge?")
+    return weights
+
+
+def find_not_finite(weights: Mapping[str, Any]) -> str | None:
+    """Return the name of the first tensor that holds infinity or what is no number, None where all are fine."""
+    tensors = ((name, value) for name, value in weights.items() if isinstance(value, torch.Tensor))
+    return next((name for name, tensor in tensors if not torch.isfinite(tensor).all()), None)
 
 
 def versions() -> dict[str, str]:

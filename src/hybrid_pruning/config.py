@@ -1,6 +1,7 @@
 """A recipe: YAML plus `--set a.b=c` -> one checked, complete configuration."""
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -10,10 +11,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import atomic_write, has_control_characters
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+MOST_VALUES = 10_000
+"""A recipe of more values than that is a mistake, or meant to exhaust the memory."""
 Unit = Literal["conv", "head", "attlayer", "interm", "ffnlayer"]
 CodecName = Literal[
     "opus", "opus-nb", "mp3", "mulaw", "alaw", "narrowband", "speex", "speex-nb", "amr-nb", "amr-wb", "m4a", "g722"
@@ -51,7 +54,9 @@ class DataConfig(Section):
     train: Path = Field(description="manifest (TSV) of the training utterances")
     dev: Path = Field(description="manifest of the utterances validated on after each epoch")
     eval: dict[str, Path] = Field({}, description="further manifests that `run` scores and evaluates, by name")
-    crop_seconds: Positive = Field(3.0, description="length of a training example; shorter utterances are repeated")
+    crop_seconds: Positive = Field(
+        3.0, le=600, description="length of a training example; shorter utterances are repeated"
+    )
     workers: int = Field(2, ge=0, description="processes that decode audio")
     skip_limit: Fraction = Field(
         0.01, description="fraction of the training files that may be unreadable and are replaced; one always may"
@@ -266,22 +271,55 @@ def save_config(config: Config, path: str | Path) -> None:
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = _parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path of the recipe") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected keys and values, found {type(tree).__name__}")
     base = tree.pop("base", None)
     if base is None:
         return tree
-    source = (path.parent / str(base)).resolve()
+    if not isinstance(base, str) or has_control_characters(base):
+        raise InputError(f"{path}: base {base!r}, expected the name of a file beside the recipe")
+    source = (path.parent / base).resolve()
     if source in seen:
         raise InputError(f"{path}: base '{base}' leads back to itself")
     merged = _read(source, (*seen, source))
     _merge(merged, tree)
     return merged
+
+
+class _Loader(yaml.SafeLoader):
+    """One that refuses what the next line would silently overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"key '{twice}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _parse(text: str) -> Any:
+    """Read YAML; ValueError where it is something else, or too much."""
+    try:
+        tree = yaml.load(text, _Loader)  # noqa: S506  _Loader is a SafeLoader
+        _count(tree, MOST_VALUES)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply, or within itself") from error
+    return tree
+
+
+def _count(value: Any, left: int) -> int:
+    """Return how many more values a tree may have; aliases make trees of any size, and endless ones, from a few lines."""
+    if left <= 0:
+        raise ValueError(f"more than {MOST_VALUES} values; aliases stand in for too much, write it out")
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        left = _count(part, left - 1)
+    return left
 
 
 def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
@@ -297,8 +335,8 @@ def _parse_override(override: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise InputError(f"--set {override}: expected key=value, e.g. pruning.target_sparsity=0.7")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = _parse(text)
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"--set {override}: the value is not valid YAML") from error
     for part in reversed(key.strip().split(".")):
         value = {part: value}
@@ -316,7 +354,14 @@ def _explain(error: ValidationError) -> str:
         return f"key '{key}' is unknown; {_nearest(path)}"
     if first["type"] == "missing":
         return f"key '{key}' is missing"
-    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
+    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, found {_shown(first['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written in Python, its middle left out where it is long."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
+    return short.repr(value)
 
 
 def _nearest(path: list[str]) -> str:

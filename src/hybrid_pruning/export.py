@@ -35,7 +35,11 @@ def export_run(run: str | Path, out: str | Path, average: int = 2) -> SpeechMode
         )
     average = min(average, max(len(list_checkpoints(run)), 1))
     objective = build_objective(config, model)
-    objective.load_state_dict(average_objectives(run, average), strict=True)
+    try:
+        objective.load_state_dict(average_objectives(run, average), strict=True)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:200]
+        raise InputError(f"{run}: its architecture and checkpoints do not belong together: {problem}") from error
     small = shrink_model(objective, config.pruning.target_sparsity)
     _report_size(objective, small, config.pruning.target_sparsity)
     small.provenance = {"recipe": config.model_dump(mode="json"), "averaged_checkpoints": average}

@@ -18,6 +18,9 @@ from hybrid_pruning.head import Head, build_head
 from hybrid_pruning.manifest import Label
 from hybrid_pruning.pruning import narrow, plan_for, shape_of
 
+MOST_UNITS = 1 << 20
+"""In one slot, by far: what a damaged description claims is not written out in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Classes:
@@ -30,6 +33,15 @@ class Classes:
 
     labels: tuple[str, ...]
     counts: tuple[int, ...]
+
+    def check(self) -> None:
+        """Raise ValueError where there is not bona fide speech and something else, and a count for each."""
+        if len(set(self.labels)) < 2 or Label.BONAFIDE not in self.labels:
+            raise ValueError(
+                f"the labels are {', '.join(map(str, self.labels))}: expected '{Label.BONAFIDE}' and others"
+            )
+        if len(self.counts) != len(self.labels) or min(self.counts) <= 0:
+            raise ValueError(f"training counts {self.counts}: expected one above 0 for each label")
 
     def log_priors(self) -> torch.Tensor:
         """Return the [classes] logarithms of the training priors."""
@@ -171,6 +183,7 @@ class SpeechModel(nn.Module):
             kept = {name: _from_ranges(ranges) for name, ranges in spec["kept"].items()}
             narrow(backbone, plan_for(backbone).only(spec["units"]), kept)
         classes = Classes(tuple(about["labels"]), tuple(about["training_counts"]))
+        classes.check()
         return cls.build(backbone, HeadConfig(**about["head"]), classes, provenance=provenance)
 
 
@@ -223,4 +236,7 @@ def _to_ranges(kept: tuple[int, ...]) -> str:
 
 def _from_ranges(text: str) -> tuple[int, ...]:
     runs = [run.partition("-") for run in text.split(",") if run]
-    return tuple(unit for first, _, last in runs for unit in range(int(first), int(last or first) + 1))
+    ranges = [range(int(first), int(last or first) + 1) for first, _, last in runs]
+    if any(len(units) > MOST_UNITS for units in ranges):
+        raise ValueError(f"kept units {text[:40]}: no slot has more than {MOST_UNITS}")
+    return tuple(unit for units in ranges for unit in units)

@@ -61,6 +61,11 @@ def train(config: Config, run: str | Path, resume: bool = False) -> Path:
     trainset, devset = processes.from_main(lambda: (read_set(config.data.train), read_set(config.data.dev)))
     torch.manual_seed(config.seed)  # fresh weights
     backbone = load_backbone(config.backbone.source, config.backbone.random)
+    if config.data.crop_seconds * SAMPLE_RATE_HZ < backbone.minimum_samples:
+        raise InputError(
+            f"data.crop_seconds {config.data.crop_seconds:g}: one frame needs "
+            f"{backbone.minimum_samples / SAMPLE_RATE_HZ:g} s; make it longer"
+        )
     counts = Counter(utterance.label for utterance in trainset)
     model = SpeechModel.build(backbone, config.head, Classes(LABELS, tuple(counts[label] for label in LABELS)))
     architecture = model.architecture()

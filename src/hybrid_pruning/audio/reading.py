@@ -22,6 +22,7 @@ LOUDEST = 100.0
 """Above this, 40 dB over full scale, floats were written on another scale than -1 to 1."""
 SECONDS_TOLERANCE, SHARE_TOLERANCE = 0.2, 0.01
 """How far a file's duration may be from its manifest's: for rounding, and for the padding of lossy codecs."""
+ADVICE = "check the file and the manifest's path column"
 
 Wave = np.ndarray[Any, np.dtype[np.float32]]
 Source = libsndfile.Stream | ffmpeg.Stream
@@ -193,7 +194,6 @@ class AudioFile:
 
 
 def _open(path: Path) -> BinaryIO:
-    advice = "check the file and the manifest's path column"
     try:
         status = path.stat()
         ordinary = stat.S_ISREG(status.st_mode)  # opening a pipe would wait for whoever writes to it
@@ -201,10 +201,10 @@ def _open(path: Path) -> BinaryIO:
     except (OSError, ValueError) as error:
         gone = isinstance(error, FileNotFoundError)
         reason = "no such file" if gone else f"cannot be read ({getattr(error, 'strerror', None) or error})"
-        raise InputError(f"{path}: {reason}; {advice}") from error
+        raise InputError(f"{path}: {reason}; {ADVICE}") from error
     if file is None:
         kind = "empty, 0 bytes" if ordinary else "a folder" if stat.S_ISDIR(status.st_mode) else "no ordinary file"
-        raise InputError(f"{path}: is {kind}; {advice}")
+        raise InputError(f"{path}: is {kind}; {ADVICE}")
     return file
 
 
@@ -224,12 +224,22 @@ def _libsndfile_or_ffmpeg(path: Path, file: BinaryIO) -> Source:
     try:
         return libsndfile.Stream(path, file)
     except libsndfile.NotRecognized as error:
-        if ffmpeg.is_installed():
+        file.seek(0)
+        text = _text(file.read(512))
+        if ffmpeg.is_installed() and not text:
             return ffmpeg.Stream(path)
-        raise InputError(
-            f"{path}: cannot be decoded ({error}); check the file and the manifest's path column; what libsndfile "
-            f"does not read, such as m4a, aac and amr, needs the program ffmpeg ({ffmpeg.WHERE})"
-        ) from error
+        reason = f"it is text, '{text}'" if text else str(error)
+        install = f"; what libsndfile does not read, such as m4a, aac and amr, needs the program ffmpeg: {ffmpeg.WHERE}"
+        raise InputError(f"{path}: cannot be decoded ({reason}); {ADVICE}{'' if text else install}") from error
+
+
+def _text(head: bytes) -> str:
+    """Return how a file begins if that is text, such as the page of an error that was saved in place of the audio."""
+    try:
+        words = " ".join(head.decode("ascii").split())
+    except UnicodeDecodeError:
+        return ""
+    return words[:40] if words.isprintable() else ""
 
 
 def _mixed(block: Wave) -> Wave:

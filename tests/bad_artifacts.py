@@ -1,0 +1,223 @@
+"""Runs, checkpoints, models and encoders with every damage: what the verbs that read them say."""
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from corpus import Case
+
+EXPORT, RESUME = "export run --out new", "train run/config.yaml --out run --resume"
+SCORE, INSPECT = "score model dev/manifest.tsv --workers 0 --out new.tsv", "inspect model"
+TRAIN = "train recipe.yaml --out new"
+WEIGHTS, CONFIG, CHECKPOINT = "model/model.safetensors", "model/config.json", "run/checkpoints/epoch-0001.pt"
+
+
+class Bomb:
+    """What runs a command where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch exploded",)
+
+
+def removed(name: str, world: Path) -> None:
+    (world / name).unlink()
+
+
+def cut(name: str, world: Path) -> None:
+    data = (world / name).read_bytes()
+    (world / name).write_bytes(data[: len(data) // 2])
+
+
+def flipped(name: str, world: Path) -> None:
+    """Turn one bit, in the middle."""
+    data = bytearray((world / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (world / name).write_bytes(data)
+
+
+def written(name: str, content: str | bytes, world: Path) -> None:
+    (world / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def folder(name: str, world: Path) -> None:
+    (world / name).unlink()
+    (world / name).mkdir()
+
+
+def link(name: str, target: str, world: Path) -> None:
+    (world / name).unlink()
+    (world / name).symlink_to(target)
+
+
+def described(change: Callable[[dict[str, Any]], Any], world: Path, name: str = CONFIG) -> None:
+    """Change what a JSON file says."""
+    about = json.loads((world / name).read_text())
+    change(about)
+    (world / name).write_text(json.dumps(about))
+
+
+def weighted(change: Callable[[dict[str, torch.Tensor]], Any], world: Path) -> None:
+    """Change the model's tensors."""
+    tensors = load_file(world / WEIGHTS)
+    change(tensors)
+    save_file(tensors, world / WEIGHTS)
+
+
+def checkpointed(change: Callable[[dict[str, Any]], Any], world: Path) -> None:
+    """Change what the run's checkpoint holds."""
+    state = torch.load(world / CHECKPOINT, weights_only=True)
+    change(state)
+    torch.save(state, world / CHECKPOINT)
+
+
+def bomb(world: Path) -> None:
+    torch.save({"objective": Bomb(), "epoch": 1, "step": 3}, world / CHECKPOINT)
+
+
+def bare_bomb(world: Path) -> None:
+    (world / CHECKPOINT).write_bytes(pickle.dumps(Bomb()))
+
+
+def encoder_bomb(world: Path) -> None:
+    (world / "wavlm" / "model.safetensors").unlink()
+    torch.save({"weights": Bomb()}, world / "wavlm" / "pytorch_model.bin")
+
+
+def zip_of_nothing(world: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("../../exploded", "x")
+    (world / CHECKPOINT).write_bytes(buffer.getvalue())
+
+
+def first(tensors: dict[str, torch.Tensor]) -> str:
+    return next(name for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.dim() > 1)
+
+
+def spoil(value: float) -> Callable[[dict[str, torch.Tensor]], Any]:
+    return lambda tensors: tensors[first(tensors)].view(-1)[:1].fill_(value)
+
+
+def kept(text: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda about: about["backbone"]["kept"].update({"interm.0": text})
+
+
+def edit(**changes: Any) -> Callable[[Path], None]:
+    return partial(described, lambda about: about.update(changes))
+
+
+DAMAGED = "epoch-0001.pt: (cannot be read as a checkpoint|is no checkpoint)|checkpoints: all checkpoints are damaged"
+JSON = "model/config.json: "
+ARTIFACTS: dict[str, Case] = {
+    "no run": Case(
+        partial(removed, "run/architecture.json"), "export nowhere --out new", "nowhere: is no training run"
+    ),
+    "a run without its architecture": Case(
+        partial(removed, "run/architecture.json"), EXPORT, "run: is no training run"
+    ),
+    "a run with half its architecture": Case(partial(cut, "run/architecture.json"), EXPORT, "run: is no training run"),
+    "a run whose architecture is a list": Case(
+        partial(written, "run/architecture.json", "[]"), EXPORT, "run: is no training run"
+    ),
+    "a run of another architecture": Case(
+        partial(described, lambda about: about["head"].update(embedding=17), name="run/architecture.json"),
+        EXPORT,
+        "run/checkpoints/epoch-0001.pt|run: .*architecture",
+    ),
+    "a run without its recipe": Case(partial(removed, "run/config.yaml"), EXPORT, "run/config.yaml: cannot be read"),
+    "a run without checkpoints": Case(partial(removed, CHECKPOINT), EXPORT, "run: 0 of 1 epochs are done"),
+    "a checkpoint cut in half": Case(partial(cut, CHECKPOINT), EXPORT, DAMAGED),
+    "a checkpoint cut in half, resumed": Case(partial(cut, CHECKPOINT), RESUME, DAMAGED),
+    "a checkpoint with a turned bit": Case(partial(flipped, CHECKPOINT), EXPORT, DAMAGED),
+    "an empty checkpoint": Case(partial(written, CHECKPOINT, ""), EXPORT, DAMAGED),
+    "text for a checkpoint": Case(partial(written, CHECKPOINT, "no checkpoint"), EXPORT, DAMAGED),
+    "a checkpoint that would run a command": Case(bomb, EXPORT, DAMAGED),
+    "a checkpoint that would run a command, resumed": Case(bomb, RESUME, DAMAGED),
+    "a pickle for a checkpoint": Case(bare_bomb, EXPORT, DAMAGED),
+    "an archive for a checkpoint": Case(zip_of_nothing, EXPORT, DAMAGED),
+    "a folder for a checkpoint": Case(partial(folder, CHECKPOINT), EXPORT, "epoch-0001.pt: cannot be read"),
+    "a link to nothing for a checkpoint": Case(
+        partial(link, CHECKPOINT, "nowhere.pt"), EXPORT, "epoch-0001.pt: cannot be read|0 of 1 epochs"
+    ),
+    "a checkpoint of another model": Case(
+        partial(checkpointed, lambda state: state["objective"].popitem()), EXPORT, "epoch-0001.pt|run: .*belong"
+    ),
+    "a checkpoint with tensors of another size": Case(
+        partial(checkpointed, lambda state: state["objective"].update({first(state["objective"]): torch.zeros(2, 2)})),
+        EXPORT,
+        "epoch-0001.pt|run: .*belong",
+    ),
+    "a checkpoint without weights": Case(partial(checkpointed, lambda state: state.pop("objective")), EXPORT, DAMAGED),
+    "a list for a checkpoint": Case(lambda world: torch.save([1, 2], world / CHECKPOINT), EXPORT, DAMAGED),
+    "a checkpoint that is not finite": Case(
+        partial(checkpointed, lambda state: spoil(float("nan"))(state["objective"])),
+        EXPORT,
+        "epoch-0001.pt.*not finite",
+    ),
+    "no model": Case(partial(removed, CONFIG), SCORE.replace("model", "/no/where", 1), "/no/where: neither a folder"),
+    "an encoder for a model": Case(
+        partial(removed, CONFIG), SCORE.replace("model", "wavlm", 1), "no hybrid-pruning art"
+    ),
+    "a model without its description": Case(partial(removed, CONFIG), SCORE, JSON + "cannot be read"),
+    "a model without its weights": Case(partial(removed, WEIGHTS), SCORE, "model.safetensors: cannot be read"),
+    "half a description": Case(partial(cut, CONFIG), INSPECT, JSON + "is not valid JSON"),
+    "an empty description": Case(partial(written, CONFIG, ""), INSPECT, JSON + "is not valid JSON"),
+    "a description that is no text": Case(partial(written, CONFIG, b"\xff\0"), INSPECT, JSON + "is not valid JSON"),
+    "a description nested without end": Case(
+        partial(written, CONFIG, "[" * 10**5), INSPECT, JSON + "is not valid JSON"
+    ),
+    "a list for a description": Case(partial(written, CONFIG, "[]"), INSPECT, JSON + "describes no hybrid-pruning"),
+    "a folder for a description": Case(partial(folder, CONFIG), INSPECT, JSON + "cannot be read"),
+    "a newer format": Case(edit(format_version=99), INSPECT, JSON + "format version 99, this program reads 1"),
+    "a format version of text": Case(edit(format_version="1; x"), INSPECT, JSON + "format version 1; x"),
+    "no head": Case(partial(described, lambda about: about.pop("head")), INSPECT, JSON + "cannot be understood"),
+    "a head of another kind": Case(edit(head={"kind": "x"}), INSPECT, JSON + "cannot be understood"),
+    "labels of other words": Case(edit(labels=["cat", "dog"]), SCORE, JSON + "cannot be understood"),
+    "training counts below 0": Case(edit(training_counts=[-1, 2]), SCORE, JSON + "cannot be understood"),
+    "a count too many": Case(edit(training_counts=[1, 2, 3]), SCORE, JSON + "cannot be understood"),
+    "a backbone of another family": Case(
+        partial(described, lambda about: about["backbone"]["config"].update(model_type="bert")), INSPECT, "bert"
+    ),
+    "kept units that are none": Case(partial(described, kept("x")), INSPECT, JSON + "cannot be understood"),
+    "kept units beyond the last": Case(partial(described, kept("0-999999")), INSPECT, "interm.0|cannot be understood"),
+    "kept units without end": Case(partial(described, kept("0-99999999999")), INSPECT, "interm.0|cannot be understood"),
+    "kept units below 0": Case(partial(described, kept("-5")), INSPECT, "interm.0|cannot be understood"),
+    "a slot that there is not": Case(
+        partial(described, lambda about: about["backbone"]["kept"].update({"interm.99": "0-3"})),
+        INSPECT,
+        "interm.99|cannot",
+    ),
+    "half the weights": Case(partial(cut, WEIGHTS), SCORE, "model.safetensors: cannot be read"),
+    "empty weights": Case(partial(written, WEIGHTS, ""), SCORE, "model.safetensors: cannot be read"),
+    "a folder for weights": Case(partial(folder, WEIGHTS), SCORE, "model.safetensors: cannot be read"),
+    "weights with a header without end": Case(
+        partial(written, WEIGHTS, b"\xff" * 8 + b"{}"), SCORE, "model.safetensors: cannot be read"
+    ),
+    "a weight missing": Case(partial(weighted, dict.popitem), SCORE, "config.json and model.safetensors do not belong"),
+    "a weight too many": Case(
+        partial(weighted, lambda tensors: tensors.update(more=torch.zeros(1))), SCORE, "do not belong together.*more"
+    ),
+    "a weight of another size": Case(
+        partial(weighted, lambda tensors: tensors.update({first(tensors): torch.zeros(2, 2)})), SCORE, "do not belong"
+    ),
+    "weights that are nan": Case(partial(weighted, spoil(float("nan"))), SCORE, "model.safetensors: .*not finite"),
+    "weights that are infinite": Case(
+        partial(weighted, spoil(float("inf"))), INSPECT, "model.safetensors: .*not finite"
+    ),
+    "an encoder that would run a command": Case(encoder_bomb, TRAIN, "wavlm: the weights cannot be loaded"),
+    "an encoder with half its weights": Case(
+        partial(cut, "wavlm/model.safetensors"), TRAIN, "wavlm: the weights cannot"
+    ),
+    "an encoder without its description": Case(partial(removed, "wavlm/config.json"), TRAIN, "wavlm: no transformers"),
+    "an encoder with a broken description": Case(partial(cut, "wavlm/config.json"), TRAIN, "wavlm: no transformers"),
+    "no encoder": Case(partial(removed, CONFIG), f"{TRAIN} --set backbone.source=/no/where", "/no/where: no trans"),
+}

@@ -1,0 +1,86 @@
+"""Command lines with every mistake."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+from corpus import Case
+
+SCORE = "score model dev/manifest.tsv --workers 0 --out"
+
+
+def nothing(world: Path) -> None:
+    """Leave the world as it is: the command line itself is wrong."""
+
+
+def typed(command: str, expected: str) -> Case:
+    return Case(nothing, command, expected)
+
+
+def locked(name: str, world: Path) -> None:
+    """Make a place that nobody, not even root, can write to: a link to nowhere in the system's own tables."""
+    (world / name).symlink_to("/proc/self/nowhere")
+
+
+def file_named_new(world: Path) -> None:
+    (world / "new").write_text("here first")
+
+
+def odd_name(world: Path) -> None:
+    """A file whose name would command the terminal, and one that is no text."""
+    (world / "model\x1b[2J").mkdir()
+    os.mkdir(os.fsencode(world) + b"/\xff")
+
+
+COMMANDS: dict[str, Case] = {
+    "a verb that there is not": typed("trian recipe.yaml", "No such command 'trian'"),
+    "an option that there is not": typed("train recipe.yaml --out new --target 0.5", "No such option.*--target"),
+    "an option without its value": typed("train recipe.yaml --out", "--out.*requires an argument"),
+    "an argument too many": typed("train recipe.yaml other.yaml --out new", "unexpected extra argument.*other.yaml"),
+    "an option missing": typed("train recipe.yaml", "Missing option '--out'"),
+    "an argument missing": typed("score --out new.tsv", "Missing argument '(?i:model)'"),
+    "no manifest to audit": typed("audit", "Missing argument"),
+    "a word for a number of utterances": typed(f"{SCORE} new.tsv --batch-size many", "batch-size.*integer"),
+    "no utterance in a batch": typed(f"{SCORE} new.tsv --batch-size 0", "batch-size.*greater than or equal to 1"),
+    "workers below 0": typed("audit dev/manifest.tsv --workers -1", "--workers.*greater than or equal to 0"),
+    "no checkpoint to average": typed("export run --out new --average 0", "--average.*greater than or equal to 1"),
+    "train into a run": typed("train recipe.yaml --out run", "run: is not empty"),
+    "train into a file": Case(file_named_new, "train recipe.yaml --out new", "new: is a file"),
+    "resume nothing": typed("train recipe.yaml --out new --resume", "new: (is no training run|nothing)"),
+    "resume another recipe": typed("train recipe.yaml --out run --resume", "run/config.yaml.* differs|run: .*differs"),
+    "train on no manifest": typed("train recipe.yaml --out new --set data.train=nowhere.tsv", "nowhere.tsv: cannot be"),
+    "export over a model": typed("export run --out model", "model: is not empty"),
+    "export into a file": Case(file_named_new, "export run --out new", "new: is a file"),
+    "export a model": typed("export model --out new", "model: is no training run"),
+    "score into a folder": typed(f"{SCORE} model", "model: is a folder"),
+    "score below a file": typed(f"{SCORE} recipe.yaml/new.tsv", "recipe.yaml/new.tsv: cannot be written"),
+    "score where nobody can write": Case(
+        partial(locked, "lock"), f"{SCORE} lock/new.tsv", "lock/new.tsv: cannot be written"
+    ),
+    "score with no model": typed(f"{SCORE.replace('model', 'nowhere/at-all', 1)} new.tsv", "nowhere/at-all: neither"),
+    "score with a file for a model": typed(f"{SCORE.replace('model', 'scores.tsv', 1)} new.tsv", "scores.tsv: neither"),
+    "score with an id that is none": typed(
+        f"{SCORE.replace('model', '../..//x', 1)} new.tsv", "../..//x: (neither|cannot|des)"
+    ),
+    "evaluate no scores": typed("evaluate nowhere.tsv dev/manifest.tsv --track1", "nowhere.tsv: cannot be read"),
+    "evaluate a folder": typed("evaluate model dev/manifest.tsv --track1", "model: cannot be read"),
+    "evaluate a model's weights": typed(
+        "evaluate model/model.safetensors dev/manifest.tsv --track1", "model.safetensors: .*no table|safetensors:1"
+    ),
+    "evaluate by no measure": typed("evaluate scores.tsv dev/manifest.tsv", "choose one of --track1"),
+    "evaluate by two measures": typed("evaluate scores.tsv dev/manifest.tsv --track1 --sv", "choose one of --track1"),
+    "evaluate into a folder": typed("evaluate scores.tsv dev/manifest.tsv --track1 --json model", "model: is a folder"),
+    "inspect nothing": typed("inspect /no/where", "/no/where: neither a folder"),
+    "inspect a run": typed("inspect run", "run/config.json: cannot be read"),
+    "prepare a corpus that there is not": typed(
+        "prepare asvspoof6 --root . --out new", "corpus 'asvspoof6' is unknown"
+    ),
+    "prepare from a folder without protocols": typed("prepare asvspoof5 --root dev --out new", "dev: "),
+    "prepare from no folder": typed("prepare asvspoof5 --root nowhere --out new", "nowhere: "),
+    "audit no manifest": typed("audit nowhere.tsv", "nowhere.tsv: cannot be read"),
+    "audit audio": typed("audit dev/bonafide-00.flac", "bonafide-00.flac: is no table of UTF-8 text|00.flac:1: column"),
+    "a name that commands the terminal": Case(
+        odd_name, "inspect model\x1b[2J", r"model\\x1b\[2J/config.json: cannot be"
+    ),
+    "a name that is no text": Case(odd_name, "inspect \udcff", r"\\udcff/config.json: cannot be read"),
+}

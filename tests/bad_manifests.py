@@ -1,0 +1,114 @@
+"""Manifests with every mistake, and score and key files: what the verbs that read them say."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from corpus import Case
+
+AUDIT, SCORE = "audit dev/manifest.tsv --workers 0", "score model dev/manifest.tsv --workers 0 --out new.tsv"
+TRAIN, EVALUATE = "train recipe.yaml --out new", "evaluate scores.tsv dev/manifest.tsv --track1"
+HEADER = "utt_id\tpath\tlabel\n"
+Change = Callable[[str], str]
+
+
+def changed(name: str, change: Change, world: Path) -> None:
+    path = world / name
+    path.write_text(change(path.read_text()))
+
+
+dev, train, scores = (partial(partial, changed, f"{name}") for name in (
+    "dev/manifest.tsv", "train/manifest.tsv", "scores.tsv"))  # fmt: skip
+
+
+def text(content: str | bytes, world: Path) -> None:
+    (world / "dev" / "manifest.tsv").write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def of(content: str | bytes) -> Callable[[Path], None]:
+    return partial(text, content)
+
+
+def row(utt_id: str, name: str = "a.wav", label: str = "spoof") -> Callable[[Path], None]:
+    return of(f"{HEADER}{utt_id}\t{name}\t{label}\n")
+
+
+def seconds(value: str) -> Callable[[Path], None]:
+    return of(f"utt_id\tpath\tlabel\tseconds\na\ta.wav\tspoof\t{value}\n")
+
+
+def gone(name: str, world: Path) -> None:
+    (world / name).unlink()
+
+
+def folder(name: str, world: Path) -> None:
+    (world / name).unlink()
+    (world / name).mkdir()
+
+
+def replace(old: str, new: str, count: int = 1) -> Change:
+    return lambda content: content.replace(old, new, count)
+
+
+def without_last_line(content: str) -> str:
+    return "".join(content.splitlines(keepends=True)[:-1])
+
+
+def without_class(label: str) -> Change:
+    return lambda content: "".join(line for line in content.splitlines(keepends=True) if f"\t{label}\t" not in line)
+
+
+HERE = r"dev/manifest.tsv:2: "
+MANIFESTS: dict[str, Case] = {
+    "no manifest": Case(partial(gone, "dev/manifest.tsv"), SCORE, "dev/manifest.tsv: cannot be read .*check the path"),
+    "a folder for a manifest": Case(partial(folder, "dev/manifest.tsv"), AUDIT, "dev/manifest.tsv: cannot be read"),
+    "a manifest below a file": Case(of(HEADER), "audit recipe.yaml/m.tsv", "m.tsv: cannot be read .Not a directory"),
+    "an empty manifest": Case(of(""), AUDIT, "manifest.tsv:1: column 'utt_id' is missing.*nothing"),
+    "a header alone": Case(of(HEADER), AUDIT, "manifest.tsv: no utterances below the header"),
+    "a missing column": Case(dev(replace("utt_id", "id")), SCORE, "manifest.tsv:1: column 'utt_id' is missing"),
+    "a missing path column": Case(dev(replace("\tpath", "\tfile")), AUDIT, "manifest.tsv:1: column 'path' is missing"),
+    "a column that stands twice": Case(dev(replace("speaker", "label")), AUDIT, ":1: column 'label' stands twice"),
+    "commas for tabs": Case(dev(replace("\t", ",", 10**6)), AUDIT, ":1: column 'utt_id' is missing.*separated by tabs"),
+    "a cell too few": Case(of(HEADER + "a\ta.wav\n"), AUDIT, HERE + "2 columns, expected 3"),
+    "a cell too many": Case(of(HEADER + "a\ta.wav\tspoof\tx\n"), AUDIT, HERE + "4 columns, expected 3"),
+    "an empty id": Case(row(""), AUDIT, HERE + "column 'utt_id' is empty"),
+    "an empty path": Case(row("a", ""), AUDIT, HERE + "column 'path' is empty"),
+    "a wrong label": Case(row("a", label="fake"), AUDIT, HERE + "label 'fake', expected bonafide or spoof"),
+    "a label in capitals": Case(row("a", label="Spoof"), AUDIT, HERE + "label 'Spoof', expected bonafide or spoof"),
+    "an id twice": Case(
+        dev(replace("spoof-01\t", "bonafide-00\t")), AUDIT, ":3: utt_id 'bonafide-00' already stands in"
+    ),
+    "an id twice, scored": Case(dev(replace("spoof-01\t", "bonafide-00\t")), SCORE, ":3: .*already stands in line 2"),
+    "an id that climbs": Case(row("../../etc/passwd"), AUDIT, HERE + r"utt_id '../../etc/passwd' leads elsewhere"),
+    "an id that climbs back": Case(row("a/../../b"), AUDIT, HERE + "utt_id 'a/../../b' leads elsewhere"),
+    "an id that climbs on Windows": Case(row("..\\b"), AUDIT, HERE + r"utt_id '..\\b' leads elsewhere"),
+    "an absolute id": Case(row("/etc/passwd"), AUDIT, HERE + "utt_id '/etc/passwd' leads elsewhere"),
+    "an id on a drive": Case(row("C:evil"), AUDIT, HERE + "utt_id 'C:evil' leads elsewhere"),
+    "an id that is a folder": Case(row("a/"), AUDIT, HERE + "utt_id 'a/' leads elsewhere"),
+    "an id of a dot": Case(row("."), AUDIT, HERE + "utt_id '.' leads elsewhere"),
+    "an id that commands the terminal": Case(row("a\x1b[2Jb"), AUDIT, HERE + r"column 'utt_id' .*control.*a\\x1b\[2Jb"),
+    "a null byte in a path": Case(row("a", "a\0b.wav"), AUDIT, HERE + r"column 'path' holds control characters"),
+    "a line break within an id": Case(row("a\x85b"), AUDIT, HERE + "column 'utt_id' holds control characters"),
+    "seconds that are no number": Case(seconds("long"), AUDIT, HERE + "seconds 'long', expected a duration"),
+    "seconds with a comma": Case(seconds("1,5"), AUDIT, HERE + "seconds '1,5', expected a duration"),
+    "seconds below 0": Case(seconds("-1"), AUDIT, HERE + "seconds '-1', expected a duration"),
+    "seconds nan": Case(seconds("nan"), AUDIT, HERE + "seconds 'nan', expected a duration .* or '-'"),
+    "seconds without end": Case(seconds("inf"), AUDIT, HERE + "seconds 'inf', expected a duration"),
+    "bytes that are no text": Case(of(HEADER.encode() + b"\xe9\ta\tspoof\n"), AUDIT, "tsv: is no table of UTF-8 text"),
+    "UTF-16": Case(of((HEADER + "a\ta\tspoof\n").encode("utf-16")), AUDIT, "manifest.tsv: is no table of UTF-8 text"),
+    "a cell without end": Case(
+        row("a", "b" * 200_000), AUDIT, "manifest.tsv: is no table of UTF-8 text .*field larger"
+    ),
+    "one class to train on": Case(train(without_class("spoof")), TRAIN, "train/manifest.tsv: no utterance .*'spoof'"),
+    "one class to validate on": Case(
+        dev(without_class("bonafide")), TRAIN, "dev/manifest.tsv: no utterance .*'bonafide'"
+    ),
+    "one class to evaluate": Case(of(f"{HEADER}bonafide-00\ta\tspoof\n"), EVALUATE, "scores.tsv|dev/manifest.tsv"),
+    "a missing file to train on": Case(
+        train(replace("spoof-01.wav", "gone.wav")), TRAIN, "train/manifest.tsv: 'spoof-01': .*gone.wav does not exist"
+    ),
+    "a score missing": Case(scores(without_last_line), EVALUATE, "spoof-07.*scores.tsv"),
+    "a score too many": Case(dev(without_last_line), EVALUATE, "scores.tsv.*spoof-07"),
+    "a score that is no number": Case(scores(replace("\t", "\tx", 10**6)), EVALUATE, "scores.tsv:1"),
+    "no scores": Case(partial(gone, "scores.tsv"), EVALUATE, "scores.tsv: cannot be read"),
+}
