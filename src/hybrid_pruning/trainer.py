@@ -19,6 +19,7 @@ from hybrid_pruning.artifact import versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.batches import Batch, Crops, by_recording, load_batches
 from hybrid_pruning.checkpoint import latest_state, save_epoch, save_within_epoch
+from hybrid_pruning.checks import check_after, check_before, print_warnings
 from hybrid_pruning.config import Config, PruningConfig, TrainingConfig, load_config, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, require_new_folder
@@ -61,7 +62,7 @@ def train(config: Config, run: str | Path, resume: bool = False) -> Path:
         save_config(config, run / CONFIG)
         with atomic_write(run / ARCHITECTURE) as handle:
             json.dump(architecture, handle, indent=1)
-        trainer.log_groups()
+        trainer.log_groups(check_before(config, model, trainer.total_steps, trainset, devset))
     trainer.fit()
     return run
 
@@ -140,11 +141,11 @@ class Trainer:
                     if self.step % self.config.training.checkpoint_steps == 0:
                         self._save(within_epoch=True)
                 self.epoch += 1
-                self._log({"epoch": self.epoch, "dev": self._validate()})
+                self._log({"epoch": self.epoch, **self._validate()})
                 self._save()
 
-    def log_groups(self) -> None:
-        """Log what each optimiser was given: its named groups with their sizes, peak rates and weight decay."""
+    def log_groups(self, warnings: Sequence[str] = ()) -> None:
+        """Log what each optimiser was given, its named groups with sizes, peak rates and weight decay; and warnings."""
         groups = [
             {
                 "name": group["name"],
@@ -155,7 +156,7 @@ class Trainer:
             for optimizer in self._optimizers().values()
             for group in optimizer.param_groups
         ]
-        self._log({"groups": groups})
+        self._log({"groups": groups, **_warn(warnings)})
 
     def resume(self) -> None:
         """Take up the last checkpoint's state, if there is one, and forget what was logged after it.
@@ -247,8 +248,8 @@ class Trainer:
             expected = float(self.objective.expected_sparsity())
         return {"sparsity": {"expected": expected, "target": target}, "multipliers": multipliers}
 
-    def _validate(self) -> dict[str, float]:
-        """Return the dev set's EER, of the model that would be exported now."""
+    def _validate(self) -> dict[str, Any]:
+        """Return the dev set's EER, of the model that would be exported now, and at the end what to be warned of."""
         objective, gates = self.objective, self.objective.gates
         found: dict[str, float] = {}
         if gates is not None:
@@ -264,7 +265,10 @@ class Trainer:
         found["eer"] = eer(scores[bonafide], scores[~bonafide])
         size = f", {found['sparsity']:.1%} removed" if "sparsity" in found else ""
         console.print(f"epoch {self.epoch}/{self.config.training.epochs}: dev EER {found['eer']:.2%}{size}")
-        return found
+        if self.epoch < self.config.training.epochs:
+            return {"dev": found}
+        expected = None if gates is None else float(objective.expected_sparsity().detach())
+        return {"dev": found, **_warn(check_after(scores, self.devset, expected, self._target()))}
 
     def _batches(self) -> Iterator[Batch]:
         samples = round(self.config.data.crop_seconds * SAMPLE_RATE_HZ)
@@ -362,6 +366,12 @@ def _truncate_log(path: Path, step: int) -> None:
     whole = [line for line in lines if line.endswith("}")]
     with atomic_write(path) as handle:
         handle.writelines(f"{line}\n" for line in whole if json.loads(line)["step"] <= step)
+
+
+def _warn(lines: Sequence[str]) -> dict[str, Any]:
+    """Print warnings and return the part of a record that keeps them; nothing where there are none."""
+    print_warnings(lines)
+    return {"warnings": list(lines)} if lines else {}
 
 
 def _state(record: dict[str, Any]) -> str:

@@ -20,9 +20,13 @@ def score(
 ) -> None:
     """Score every utterance: log-likelihood ratios, higher is more bona fide."""
     from hybrid_pruning import SpeechModel
+    from hybrid_pruning.checks import check_scored
     from hybrid_pruning.scoring import score_file
 
-    scores = score_file(SpeechModel.from_pretrained(model), manifest, out, batch_size, workers)
+    detector = SpeechModel.from_pretrained(model)
+    scores = score_file(detector, manifest, out, batch_size, workers)
+    for warning in check_scored(detector.provenance, manifest):
+        typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{out}: {len(scores)} scores; next: hybrid-pruning evaluate {out} {manifest} --track1")
 
 
