@@ -46,7 +46,10 @@ def test_quickstart_runs_to_its_table(
         model = SpeechModel.from_pretrained(tmp_path / "out" / "models" / name)
         assert sum(parameter.numel() for parameter in model.backbone.parameters()) == system["params"]
         assert all(0 <= system[attacks]["eer"] <= 1 for attacks in ("seen attacks", "unseen attack"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(title in page for title in ("eval_seen", "eval_unseen", "points from dense"))
     printed = capsys.readouterr().out
+    assert str(tmp_path / "out" / "report.html") in printed
     for words in ("dense", "pruned", "MACs", "EER %, seen attacks", "EER %, unseen attack", "prepare asvspoof5"):
         assert words in printed
 

@@ -22,6 +22,7 @@ from hybrid_pruning.artifact import versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.batches import Batch
 from hybrid_pruning.checkpoint import FOLDER, find_latest, read_checkpoint, save_epoch, save_step
+from hybrid_pruning.checks import check_after, check_before, print_warnings
 from hybrid_pruning.config import Config, load_config, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, remove_leftovers, require_new_folder
@@ -29,6 +30,7 @@ from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.model import Classes, SpeechModel, load_backbone
 from hybrid_pruning.objective import Losses, Objective, build_objective
 from hybrid_pruning.optimizers import Optimizers, learning_rate_factor
+from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.pruning import scheduled_target
 from hybrid_pruning.runlog import RunLog
 from hybrid_pruning.skipped import Skipped
@@ -73,7 +75,9 @@ def train(config: Config, run: str | Path, resume: bool = False) -> Path:
     try:
         if not (resume and trainer.resume()):
             processes.from_main(lambda: _write_run(run, config, architecture))
-            trainer.start_log()
+            trainer.start_log(
+                processes.from_main(lambda: check_before(config, model, trainer.total_steps, trainset, devset))
+            )
         trainer.fit()
     finally:
         trainer.close()
@@ -128,10 +132,10 @@ class Trainer:
         self.epoch = self.step = 0
         self._pace = Pace()
 
-    def start_log(self) -> None:
-        """Open a new log and write what each optimiser was given."""
+    def start_log(self, warnings: Sequence[str] = ()) -> None:
+        """Open a new log and write what each optimiser was given, and what a person should know before."""
         self._open_log(lines=0)
-        self._log({"groups": self.optimizers.describe_groups()})
+        self._log({"groups": self.optimizers.describe_groups(), **_warn(warnings)})
 
     def resume(self) -> bool:
         """Take up the last checkpoint's state and forget what was logged after it; False where there is none.
@@ -287,12 +291,19 @@ class Trainer:
     def _validate(self) -> None:
         """Measure, on the dev set, the model that would be exported now."""
         found = validate(self.objective, self.devset, self._target(), self.config)
-        self._log({"epoch": self.epoch, **found.record()})
-        if self.log is not None:
-            write_scores(self.run / SCORES, self.devset, found.scores)
         size = f", {found.figures['sparsity']:.1%} of the parameters removed" if found.opened else ""
         epochs = self.config.training.epochs
         console.print(f"epoch {self.epoch}/{epochs}: dev EER {found.figures['eer']:.2%}{size}")
+        warnings = self._look_back(found.scores) if self.epoch == epochs else []
+        self._log({"epoch": self.epoch, **found.record(), **_warn(warnings)})
+        if self.log is not None:
+            write_scores(self.run / SCORES, self.devset, found.scores)
+
+    def _look_back(self, scores: FloatArray) -> list[str]:
+        """Return what a person should know after the training."""
+        pruned = self.objective.gates is not None
+        expected = float(self.objective.expected_sparsity().detach()) if pruned else None
+        return check_after(scores, self.devset, expected, self._target())
 
     def _open_log(self, lines: int) -> None:
         if processes.is_main():
@@ -364,6 +375,12 @@ def _write_run(run: Path, config: Config, architecture: dict[str, Any]) -> None:
     save_config(config, run / CONFIG)
     with atomic_write(run / ARCHITECTURE) as handle:
         json.dump(architecture, handle, indent=1)
+
+
+def _warn(lines: Sequence[str]) -> dict[str, Any]:
+    """Print warnings and return the part of a record that keeps them; nothing where there are none."""
+    print_warnings(lines)
+    return {"warnings": list(lines)} if lines else {}
 
 
 def _state(record: dict[str, Any]) -> str:

@@ -41,6 +41,7 @@ def score(
     torchrun --nproc_per_node N -m hybrid_pruning.cli score ...
     """
     from hybrid_pruning import SpeechModel, processes
+    from hybrid_pruning.checks import check_scored
     from hybrid_pruning.jobs import Throughput
     from hybrid_pruning.memory import keep_freed_memory
     from hybrid_pruning.scoring import choose_device, failures_of, score_file
@@ -56,5 +57,7 @@ def score(
     left_out = sum(map(math.isnan, scores.tolist()))
     if left_out:
         typer.echo(f"warning: {left_out} of {len(scores)} utterances are left out, see {failures_of(out)}", err=True)
+    for warning in check_scored(detector.provenance, manifest):
+        typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{together}")
     typer.echo(f"{out}: {len(scores) - left_out} scores; next: hybrid-pruning evaluate {out} {manifest} --track1")

@@ -20,11 +20,12 @@ from hybrid_pruning.files import atomic_write
 from hybrid_pruning.inspection import count_survivors
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.quickstart.corpus import QuickstartCorpus, build
+from hybrid_pruning.report import write_report
 from hybrid_pruning.scoring import score_file
 from hybrid_pruning.terminal import console
 from hybrid_pruning.trainer import train
 
-RESULTS = "quickstart.json"
+RESULTS, REPORT = "quickstart.json", "report.html"
 EVALUATIONS = {"seen attacks": "eval_seen", "unseen attack": "eval_unseen"}
 SYSTEMS: dict[str, tuple[str, ...]] = {"dense": ("pruning.use_pruning_loss=false",), "pruned": ()}
 
@@ -45,7 +46,7 @@ class System:
 def run_quickstart(
     out: Path, bonafide: Path | None = None, backbone: str | None = None, overrides: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Build the corpus, train and score both systems, and print the table.
+    """Build the corpus, train and score both systems, write the report and print the table.
 
     Args:
         out: a folder of its own; what an earlier quickstart left there is replaced.
@@ -69,6 +70,7 @@ def run_quickstart(
     figures = _figures(systems)
     with atomic_write(out / RESULTS) as handle:
         json.dump(figures, handle, indent=1)
+    _write_report(out, corpus)
     _print_results(figures, out)
     return figures
 
@@ -84,7 +86,8 @@ def _claim(out: Path) -> None:
         raise InputError(f"{out}: holds something other than a quickstart; give another folder with --out")
     for name in (*SYSTEMS, "models", "scores"):
         shutil.rmtree(out / name, ignore_errors=True)
-    (out / RESULTS).unlink(missing_ok=True)
+    for name in (RESULTS, REPORT):
+        (out / name).unlink(missing_ok=True)
     (out / "encoder").mkdir(parents=True, exist_ok=True)
 
 
@@ -119,10 +122,24 @@ def _build_system(name: str, config: Config, out: Path, corpus: QuickstartCorpus
     small = export_run(run, model)
     metrics = {}
     for title, manifest in EVALUATIONS.items():
-        scores = out / "scores" / f"{name}-{manifest}.tsv"
+        scores = _scores(out, name, manifest)
         score_file(small, getattr(corpus, manifest), scores, config.training.batch_size, config.data.workers)
         metrics[title] = evaluate_track1(scores, getattr(corpus, manifest))
     return System(small, metrics)
+
+
+def _scores(out: Path, system: str, manifest: str) -> Path:
+    return out / "scores" / f"{system}-{manifest}.tsv"
+
+
+def _write_report(out: Path, corpus: QuickstartCorpus) -> None:
+    pairs = [(_scores(out, system, manifest), manifest) for manifest in EVALUATIONS.values() for system in SYSTEMS]
+    write_report(
+        [out / system for system in SYSTEMS],
+        out / REPORT,
+        [f"{scores}" for scores, _ in pairs],
+        [getattr(corpus, manifest) for _, manifest in pairs],
+    )
 
 
 def _figures(systems: Mapping[str, System]) -> dict[str, Any]:
@@ -148,10 +165,12 @@ def _print_results(figures: Mapping[str, Any], out: Path) -> None:
         table.add_row(f"EER %, {title}", *(f"{100 * system[title]['eer']:.2f}" for system in (dense, pruned)))
         table.add_row(f"minDCF, {title}", *(f"{system[title]['min_dcf']:.3f}" for system in (dense, pruned)))
     console.print(table)
-    console.print(_NEXT.format(out=out), markup=False, soft_wrap=True)
+    console.print(_NEXT.format(out=out, report=out / REPORT), markup=False, soft_wrap=True)
 
 
-_NEXT = """See what survived:
+_NEXT = """Both runs on one page, with curves, intervals and what survived; open it in a browser:
+  {report}
+The same of one model, here:
   hybrid-pruning inspect {out}/models/pruned
 The same on ASVspoof 5, once its archives are unpacked:
   hybrid-pruning prepare asvspoof5 --root /data/ASVspoof5 --out manifests/asvspoof5

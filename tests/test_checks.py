@@ -1,0 +1,194 @@
+"""Every warning on its own: it comes where it must, stays away where it must, and says what to do in one line."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from corpus import configure, write_corpus, write_world
+from hybrid_pruning import checks
+from hybrid_pruning.config import PruningConfig, TrainingConfig
+from hybrid_pruning.manifest import Label, Utterance, read_manifest
+from hybrid_pruning.trainer import train
+from runs_to_look_at import build_model
+
+
+def warned(lines: Sequence[str], *words: str) -> None:
+    """Assert that there is exactly one warning, of one line, with all of these words."""
+    assert len(lines) == 1, lines
+    assert "\n" not in lines[0]
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def rates(steps: int = 1000, **changes: Any) -> list[str]:
+    return checks.check_learning_rates(TrainingConfig(**changes), build_model(), steps)
+
+
+def test_usual_learning_rates_are_fine() -> None:
+    assert rates() == []
+
+
+def test_a_head_that_cannot_move() -> None:
+    warned(rates(lr=1e-7, final_lr=1e-8, backbone_lr_ratio=100), "training.lr is 1e-07", "of the head", "raise it")
+    assert rates(lr=1e-6, final_lr=1e-7, backbone_lr_ratio=100, steps=10_000) == []
+
+
+def test_a_backbone_that_cannot_move() -> None:
+    warned(rates(backbone_lr_ratio=1e-4), "backbone_lr_ratio is 5e-08", "in 1000 steps", "of the backbone", "raise it")
+
+
+def test_a_frozen_backbone() -> None:
+    warned(rates(backbone_lr_ratio=0), "backbone_lr_ratio is 0", "0.05 is usual")
+
+
+def test_a_warm_up_longer_than_the_training() -> None:
+    warned(rates(epochs=3, lr_warmup_epochs=3.5), "lr_warmup_epochs is 3.5 and training.epochs 3", "shorten")
+    assert rates(epochs=3, lr_warmup_epochs=3) == []
+
+
+def test_a_learning_rate_that_rises() -> None:
+    warned(rates(lr=1e-4, final_lr=1e-3), "training.final_lr 0.001 is above training.lr 0.0001")
+
+
+def pruning(epochs: int = 5, steps: int = 1000, **changes: Any) -> list[str]:
+    return checks.check_pruning(PruningConfig(use_pruning_loss=True, **changes), epochs, steps)
+
+
+def test_a_usual_schedule_is_fine() -> None:
+    assert pruning() == []
+
+
+def test_a_schedule_that_does_not_reach_its_target() -> None:
+    found = pruning(sparsity_warmup_epochs=10, target_sparsity=0.6, sparsity_schedule="linear")
+    warned(found, "sparsity_warmup_epochs is 10 and training.epochs 5", "30.0%, not 60.0%", "shorten")
+
+
+def test_gates_that_cannot_shut() -> None:
+    warned(pruning(initial_reg_lr=1e-3), "initial_reg_lr is 0.001", "moves a gate by 1 at most", "6.2", "raise it")
+    assert pruning(initial_reg_lr=7e-3) == []
+    assert pruning(initial_reg_lr=2e-3, drop_rate={"interm": 0.5}) == []
+    assert pruning(initial_reg_lr=1e-3, target_sparsity=0.0) == []
+
+
+def test_a_target_that_was_missed() -> None:
+    warned(checks.check_sparsity(0.2, 0.5), "20.0%", "50.0%", "raise pruning.initial_reg_lr")
+    warned(checks.check_sparsity(0.5, 0.2), "50.0%")
+    assert checks.check_sparsity(0.49, 0.5) == []
+
+
+def test_inverted_scores() -> None:
+    good, bad = np.array([2.0, 1.0, 3.0]), np.array([-1.0, 0.0, -2.0])
+    assert checks.check_scores(good, bad) == []
+    warned(checks.check_scores(bad, good), "EER is 100.0%", "inverted", "swapped")
+
+
+def test_an_accuracy_that_counts_the_larger_class() -> None:
+    rng = np.random.default_rng(0)
+    bonafide, spoof = rng.normal(-2.9, 1, 50), rng.normal(-3, 1, 950)
+    found = checks.check_scores(bonafide, spoof)
+    warned(found, "95.0% of it are spoofed", "balanced accuracy is 49.9%", "balance the training data")
+    warned(checks.check_scores(-spoof, -bonafide), "95.0% of it are bona fide")
+    assert checks.check_scores(bonafide + 3, spoof) == []
+    assert checks.check_scores(bonafide + 6, spoof) == []
+
+
+def utterances(folder: Path, names: str, speaker: str = "-", prefix: str = "") -> list[Utterance]:
+    """Write a file per letter, of its own content, and return them as utterances."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for name in names:
+        path = folder / f"{name}.wav"
+        path.write_bytes(name.encode() * 10_000)
+        found.append(Utterance(f"{prefix}{name}", path, Label.SPOOF, speaker=speaker))
+    return found
+
+
+def test_different_sets_are_fine(tmp_path: Path) -> None:
+    trainset, devset = utterances(tmp_path, "abc", "S1"), utterances(tmp_path, "de", "S2")
+    assert checks.check_overlap(trainset, devset, "dev.tsv") == []
+
+
+def test_the_same_files(tmp_path: Path) -> None:
+    trainset = utterances(tmp_path, "abcde")
+    devset = [*utterances(tmp_path / "x" / "..", "abcd", prefix="dev-"), *utterances(tmp_path, "f")]
+    found = checks.check_overlap(trainset, devset, "dev.tsv")
+    warned(found, "dev.tsv: 4 of 5 files are training files too (dev-a, dev-b, dev-c, ...)", "take them out")
+
+
+def test_copies_under_other_names(tmp_path: Path) -> None:
+    trainset = utterances(tmp_path / "train", "abc")
+    devset = utterances(tmp_path / "dev", "bxyz", prefix="dev-")
+    warned(checks.check_overlap(trainset, devset, "dev.tsv"), "1 files are copies of training files", "(dev-b)")
+
+
+def test_files_of_one_end_are_no_copies(tmp_path: Path) -> None:
+    trainset, devset = utterances(tmp_path / "train", "a"), utterances(tmp_path / "dev", "b")
+    for utterance, first in ((trainset[0], b"1"), (devset[0], b"2")):
+        utterance.path.write_bytes(first + b"\0" * 3 * checks.TAIL)
+    assert checks.check_overlap(trainset, devset, "dev.tsv") == []
+
+
+def test_large_sets_are_compared_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MOST_READ", 5)
+    opened: list[Path] = []
+    end = checks._end
+    monkeypatch.setattr(checks, "_end", lambda path: (opened.append(path), end(path))[1])
+    letters = "abcdefghijklmnopqrst"
+    trainset, devset = utterances(tmp_path / "train", letters), utterances(tmp_path / "dev", letters, prefix="dev-")
+    warned(checks.check_overlap(trainset, devset, "dev.tsv"), "5 files are copies")
+    assert len(opened) == 10
+
+
+def test_files_that_are_gone_are_left_to_who_reads_them(tmp_path: Path) -> None:
+    trainset, devset = utterances(tmp_path / "train", "ab"), utterances(tmp_path / "dev", "ab", prefix="dev-")
+    trainset[0].path.unlink()
+    devset[1].path.unlink()
+    assert checks.check_overlap(trainset, devset, "dev.tsv") == []
+
+
+def test_the_same_ids(tmp_path: Path) -> None:
+    trainset, devset = utterances(tmp_path / "train", "abc"), utterances(tmp_path / "dev", "cd")
+    devset[0].path.write_bytes(b"something else")
+    warned(checks.check_overlap(trainset, devset, "dev.tsv"), "1 ids stand in the training data too", "(c)")
+
+
+def test_the_same_speakers(tmp_path: Path) -> None:
+    trainset = [*utterances(tmp_path, "a", "S1"), *utterances(tmp_path, "b", "S2"), *utterances(tmp_path, "c")]
+    devset = [*utterances(tmp_path, "d", "S2"), *utterances(tmp_path, "e", "S3"), *utterances(tmp_path, "f")]
+    warned(checks.check_overlap(trainset, devset, "dev.tsv"), "1 of its 2 speakers", "(S2)", "split by speaker")
+
+
+def test_what_is_scored_is_compared_with_what_was_trained_on(tmp_path: Path) -> None:
+    train_tsv, eval_tsv = write_corpus(tmp_path / "train", 4, seed=1), write_corpus(tmp_path / "eval", 4, seed=2)
+    shutil.copy(read_manifest(train_tsv)[0].path, read_manifest(eval_tsv)[0].path)
+    found = checks.check_scored({"recipe": {"data": {"train": str(train_tsv)}}}, eval_tsv)
+    assert len(found) == 2, found
+    assert "1 files are copies" in found[0]
+    assert "3 ids" in found[1]
+    for provenance in ({}, {"recipe": None}, {"recipe": {"data": {"train": str(tmp_path / "gone.tsv")}}}):
+        assert checks.check_scored(provenance, eval_tsv) == []
+    train_tsv.write_text("no manifest")
+    assert checks.check_scored({"recipe": {"data": {"train": str(train_tsv)}}}, eval_tsv) == []
+
+
+def read_warnings(run: Path) -> list[list[str]]:
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [record["warnings"] for record in records if "warnings" in record]
+
+
+def test_a_training_prints_and_keeps_its_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = configure(write_world(tmp_path), training__backbone_lr_ratio=0, training__epochs=2)
+    train(config, tmp_path / "run")
+    before, after = read_warnings(tmp_path / "run")
+    assert any("backbone_lr_ratio is 0" in line for line in before)
+    assert any("the gates expect" in line for line in after)
+    printed = capsys.readouterr().out
+    for line in (*before, *after):
+        assert printed.count(f"warning: {line}\n") == 1
+    train(config, tmp_path / "run", resume=True)  # finished already: nothing is said again
+    assert read_warnings(tmp_path / "run") == [before, after]
