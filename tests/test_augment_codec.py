@@ -21,7 +21,7 @@ from sounds import Wave, band_db, lag, real_speech, rng, tone, vowel
 MILLISECOND = SAMPLE_RATE_HZ // 1000
 IN_MEMORY = [name for name, (_, coders) in CODECS.items() if isinstance(coders[0], Sndfile)]
 PIPED = [name for name, (_, coders) in CODECS.items() if isinstance(coders[0], Ffmpeg)]
-NARROW = [name for name, (rate_hz, _) in CODECS.items() if rate_hz == NARROW_HZ]
+NARROW = ["opus-nb", "mulaw", "alaw", "narrowband", "speex-nb", "amr-nb"]
 FAITHFUL = ("opus", "mp3", "m4a", "g722", "mulaw", "alaw", "narrowband")  # to the waveform, not only to how it sounds
 
 
