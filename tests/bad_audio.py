@@ -2,7 +2,6 @@
 
 import io
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Callable

@@ -305,7 +305,7 @@ class _Loader(yaml.SafeLoader):
 def _parse(text: str) -> Any:
     """Read YAML; ValueError where it is something else, or too much."""
     try:
-        tree = yaml.load(text, _Loader)  # noqa: S506  _Loader is a SafeLoader
+        tree = yaml.load(text, _Loader)
         _count(tree, MOST_VALUES)
     except RecursionError as error:
         raise ValueError("it is nested too deeply, or within itself") from error
