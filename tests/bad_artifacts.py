@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from corpus import Case
+from world import Case
 
 EXPORT, RESUME = "export run --out new", "train run/config.yaml --out run --resume"
 SCORE, INSPECT = "score model dev/manifest.tsv --workers 0 --out new.tsv", "inspect model"

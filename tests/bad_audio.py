@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from corpus import SAMPLE_RATE_HZ, Case, noise
+from corpus import SAMPLE_RATE_HZ, noise
 from hybrid_pruning.manifest import read_manifest
+from world import Case
 
 SCORE = "score model dev/manifest.tsv --workers 0 --out new.tsv"
 FORMATS = {

@@ -4,7 +4,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from corpus import Case
+from world import Case
 
 SCORE = "score model dev/manifest.tsv --workers 0 --out"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from corpus import Case
+from world import Case
 
 AUDIT, SCORE = "audit dev/manifest.tsv --workers 0", "score model dev/manifest.tsv --workers 0 --out new.tsv"
 TRAIN, EVALUATE = "train recipe.yaml --out new", "evaluate scores.tsv dev/manifest.tsv --track1"

@@ -1,18 +1,12 @@
 """Tiny random backbones of every family and style, and the largest error each of them showed."""
 
 import math
-import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
-import yaml
 from transformers import (
     HubertConfig,
     HubertModel,
@@ -27,9 +21,6 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from hybrid_pruning.backbone import Backbone, wrap
 from hybrid_pruning.pruning import Gates
-
-if TYPE_CHECKING:
-    from corpus import Cli
 
 FAMILIES = {
     "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
@@ -160,9 +151,9 @@ def record(family: str, style: str) -> Callable[[str, float], float]:
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> "Cli":
+def cli(capsys, tmp_path):
     """Run a command in the test's own folder."""
-    from corpus import Result, run_main
+    from world import Result, run_main
 
     def run(*arguments: str) -> Result:
         capsys.readouterr()
@@ -173,34 +164,19 @@ def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> "Cli":
 
 
 @pytest.fixture(scope="session")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world with a recipe, a finished run, its model, and scores, made by the commands a user would type."""
-    from corpus import run_main, write_world
+def pristine(tmp_path_factory):
+    """A world with a recipe, a finished run, its model, and scores."""
+    from world import make_world
 
-    folder = tmp_path_factory.mktemp("world")
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(write_world(folder)))
-    # a process of its own, as the user has, shows every warning that the libraries below us would print
-    program = [sys.executable, "-W", "error", "-m", "hybrid_pruning.cli"]
-    arguments = ["train", "recipe.yaml", "--out", "run", "--set", "training.epochs=1"]
-    found = subprocess.run([*program, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stderr) == (0, "")
-    for command in (
-        "export run --out model",
-        "score model dev/manifest.tsv --out scores.tsv --batch-size 3",
-        "evaluate scores.tsv dev/manifest.tsv --track1 --json table.json",
-    ):
-        assert run_main(command.split(), folder) == 0, command
-    return folder
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture
-def world(pristine: Path, cli: "Cli", tmp_path: Path) -> Path:
+def world(pristine, tmp_path):
     """A copy of that world, for a test to break."""
-    shutil.copytree(pristine, tmp_path, dirs_exist_ok=True)
-    for name in ("recipe.yaml", "run/config.yaml"):
-        recipe = (tmp_path / name).read_text().replace(f"{pristine}/", "")
-        (tmp_path / name).write_text(recipe)
-    return tmp_path
+    from world import copy_world
+
+    return copy_world(pristine, tmp_path)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

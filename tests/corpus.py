@@ -1,12 +1,10 @@
 """Tiny corpora, recipes and encoders on disk, for the tests that start from files."""
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pytest
 import soundfile
 import torch
 import yaml
@@ -15,7 +13,6 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from conftest import NO_DROPOUT, STYLES, TINY, WHISPER, make_config, with_telling_weights
 from hybrid_pruning.backbone import load_transformers
-from hybrid_pruning.cli import main
 from hybrid_pruning.config import Config, HeadConfig, check_config
 from hybrid_pruning.manifest import Label, Utterance, write_manifest
 from hybrid_pruning.model import Classes, SpeechModel
@@ -108,43 +105,6 @@ def settings(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def configure(recipe: dict[str, Any], **changes: Any) -> Config:
     """Return a checked recipe with keys changed, dots written as two underscores."""
     return check_config(settings(recipe, {key.replace("__", "."): value for key, value in changes.items()}), "test")
-
-
-class Result(NamedTuple):
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Case(NamedTuple):
-    """A bad input: what is done to the world, the command that meets it, and what its message must match.
-
-    Args:
-        damage: breaks something in a copy of the world.
-        command: what the user then types.
-        expected: pattern of the one line that follows.
-        needs: a program without which the case is left out.
-    """
-
-    damage: Callable[[Path], None]
-    command: str
-    expected: str
-    needs: str = ""
-
-
-Cli = Callable[..., Result]
-
-
-def run_main(arguments: Sequence[str], folder: Path) -> int:
-    """Run a command in this process and that folder, and return its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["hybrid-pruning", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-    return int(caught.value.code or 0)
 
 
 def files_below(folder: Path) -> Sequence[Path]:

@@ -11,7 +11,8 @@ from bad_audio import AUDIO
 from bad_commands import COMMANDS
 from bad_manifests import MANIFESTS
 from bad_recipes import RECIPES
-from corpus import Cli, files_below
+from corpus import files_below
+from world import Cli
 
 CASES = {**AUDIO, **MANIFESTS, **RECIPES, **ARTIFACTS, **COMMANDS}
 

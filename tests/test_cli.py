@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from corpus import Cli, files_below, settings
+from corpus import files_below, settings
 from hybrid_pruning.cli import app
 from hybrid_pruning.manifest import read_manifest
+from world import Cli
 
 VERBS = sorted(command.name or command.callback.__name__ for command in app.registered_commands if command.callback)
 

@@ -54,9 +54,7 @@ class DataConfig(Section):
     train: Path = Field(description="manifest (TSV) of the training utterances")
     dev: Path = Field(description="manifest of the utterances validated on after each epoch")
     eval: dict[str, Path] = Field({}, description="further manifests that `run` scores and evaluates, by name")
-    crop_seconds: Positive = Field(
-        3.0, le=600, description="length of a training example; shorter utterances are repeated"
-    )
+    crop_seconds: Positive = Field(3.0, description="length of a training example; shorter utterances are repeated")
     workers: int = Field(2, ge=0, description="processes that decode audio")
     skip_limit: Fraction = Field(
         0.01, description="fraction of the training files that may be unreadable and are replaced; one always may"

@@ -42,6 +42,8 @@ CONFIG, ARCHITECTURE = "config.yaml", "architecture.json"
 MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval"}}
 """What a resumed run's recipe may say otherwise."""
 
+LONGEST_CROP_SECONDS = 600
+
 
 def train(config: Config, run: str | Path, resume: bool = False) -> Path:
     """Fine-tune a backbone with a fresh head and, where the recipe says so, prune it at the same time.
@@ -63,10 +65,11 @@ def train(config: Config, run: str | Path, resume: bool = False) -> Path:
     trainset, devset = processes.from_main(lambda: (read_set(config.data.train), read_set(config.data.dev)))
     torch.manual_seed(config.seed)  # fresh weights
     backbone = load_backbone(config.backbone.source, config.backbone.random)
-    if config.data.crop_seconds * SAMPLE_RATE_HZ < backbone.minimum_samples:
+    shortest = backbone.minimum_samples / SAMPLE_RATE_HZ
+    if not shortest <= config.data.crop_seconds <= LONGEST_CROP_SECONDS:
         raise InputError(
-            f"data.crop_seconds {config.data.crop_seconds:g}: one frame needs "
-            f"{backbone.minimum_samples / SAMPLE_RATE_HZ:g} s; make it longer"
+            f"data.crop_seconds {config.data.crop_seconds:g}: expected {shortest:g} (one frame) to "
+            f"{LONGEST_CROP_SECONDS} seconds"
         )
     counts = Counter(utterance.label for utterance in trainset)
     model = SpeechModel.build(backbone, config.head, Classes(LABELS, tuple(counts[label] for label in LABELS)))

@@ -1,0 +1,77 @@
+"""A recipe, a run, a model and scores on disk, made by the commands a user would type, for tests to break."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from corpus import write_world
+from hybrid_pruning.cli import main
+
+
+class Result(NamedTuple):
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+class Case(NamedTuple):
+    """A bad input.
+
+    Args:
+        damage: breaks something in a copy of the world.
+        command: what the user then types.
+        expected: pattern of the one line that follows.
+        needs: a program without which the case is left out.
+    """
+
+    damage: Callable[[Path], None]
+    command: str
+    expected: str
+    needs: str = ""
+
+
+def run_main(arguments: Sequence[str], folder: Path) -> int:
+    """Run a command in this process and that folder, and return its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["hybrid-pruning", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+    return int(caught.value.code or 0)
+
+
+def make_world(folder: Path) -> Path:
+    """Write train and dev sets, an encoder and a recipe, train, export, score and evaluate; return the folder."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(write_world(folder)))
+    # a process of its own, as the user has, shows every warning that the libraries below us would print
+    program = [sys.executable, "-W", "error", "-m", "hybrid_pruning.cli"]
+    arguments = ["train", "recipe.yaml", "--out", "run", "--set", "training.epochs=1"]
+    found = subprocess.run([*program, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+    for command in (
+        "export run --out model",
+        "score model dev/manifest.tsv --out scores.tsv --batch-size 3",
+        "evaluate scores.tsv dev/manifest.tsv --track1 --json table.json",
+    ):
+        assert run_main(command.split(), folder) == 0, command
+    return folder
+
+
+def copy_world(pristine: Path, folder: Path) -> Path:
+    """Copy a world whose recipes then name the copy's files."""
+    shutil.copytree(pristine, folder, dirs_exist_ok=True)
+    for name in ("recipe.yaml", "run/config.yaml"):
+        recipe = (folder / name).read_text().replace(f"{pristine}/", "")
+        (folder / name).write_text(recipe)
+    return folder
