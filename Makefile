@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test soak lint bench clean
+.PHONY: quickstart test soak lint bench pictures clean
 
 quickstart: $(STAMP)          ## the main job on real speech, from download to table
 	$(BIN)/hybrid-pruning quickstart
@@ -22,6 +22,9 @@ lint: $(STAMP)                ## style and types
 
 bench: $(STAMP)               ## ratios against what one would use instead, in one run
 	$(BIN)/python -m hybrid_pruning.benchmark
+
+pictures: $(STAMP)            ## docs/report-*.png of the quickstart's report; needs Chromium
+	$(BIN)/python dev/pictures.py quickstart/report.html docs
 
 # torch first and by its exact version: with it in place nothing else asks for another build.
 $(STAMP): pyproject.toml constraints.txt

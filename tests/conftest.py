@@ -1,6 +1,7 @@
 """Tiny random backbones of every family and style, and the largest error each of them showed."""
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
