@@ -10,7 +10,7 @@ from hybrid_pruning.metrics.detection import det_curve, rank_detection
 from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Ranking, Steps, checked
 
 COARSE_POINTS, FINE_POINTS = 512, 16
-"""Parts that the search for the t-EER cuts the verifier's thresholds into, at first and then: only its speed depends."""
+"""Parts that the search for the t-EER cuts the verifier's thresholds into, first and then; only the speed depends."""
 
 
 def a_dcf(
