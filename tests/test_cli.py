@@ -131,6 +131,11 @@ def test_a_mistake_is_one_line_and_leaves_nothing(cli: Cli, world: Path, mistake
     assert {path: path.read_bytes() for path in files_below(world)} == before
 
 
+def last_line(found: Result) -> str:
+    """What a failure says, below the warnings that may stand before it."""
+    return found.err.splitlines()[-1]
+
+
 def test_a_training_survives_one_corrupt_clip_but_not_two(cli: Cli, world: Path):
     clips = [utterance.path for utterance in read_manifest(world / "train" / "manifest.tsv")]
     clips[5].write_bytes(b"RIFF no audio")
@@ -144,8 +149,10 @@ def test_a_training_survives_one_corrupt_clip_but_not_two(cli: Cli, world: Path)
     good = clips[6].read_bytes()
     clips[6].write_bytes(b"RIFF no audio")
     found = cli("train", "recipe.yaml", "--out", "newer")
-    assert (found.code, found.out) == (2, "")
-    assert re.fullmatch(r"hybrid-pruning: \S+manifest.tsv: 2 of 24 training files cannot be read[^\n]+\n", found.err)
+    assert found.code == 2
+    assert re.fullmatch(
+        r"hybrid-pruning: \S+manifest.tsv: 2 of 24 training files cannot be read[^\n]+", last_line(found)
+    )
     clips[6].write_bytes(good)
     assert cli("train", "recipe.yaml", "--out", "newer", "--resume").code == 0
 
@@ -155,11 +162,11 @@ def test_a_corrupt_clip_stops_no_scoring_that_goes_on_once_it_is_mended(cli: Cli
     good = path.read_bytes()
     path.write_bytes(b"RIFF no audio")
     found = cli(*SCORE.split(), "new.tsv")
-    assert (found.code, found.out) == (2, "")
-    assert re.fullmatch(rf"hybrid-pruning: \S*{path.name}: cannot be decoded [^\n]+\n", found.err)
+    assert found.code == 2
+    assert re.fullmatch(rf"hybrid-pruning: \S*{path.name}: cannot be decoded [^\n]+", last_line(found))
     assert not (world / "new.tsv").exists()
     found = cli(*SCORE.split(), "new.tsv", "--skip-bad")
-    assert (found.code, found.err.count("\n")) == (0, 1)
+    assert found.code == 0
     assert "1 of 8 utterances are left out, see new.tsv.failed.tsv" in found.err
     assert "new.tsv: 7 scores" in found.out
     path.write_bytes(good)

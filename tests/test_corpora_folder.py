@@ -73,7 +73,7 @@ def test_folders_that_do_not_say_what_is_what(tmp_path: Path, names: tuple[str, 
 
 
 def test_file_names_without_a_place_in_a_table(tmp_path: Path):
-    with pytest.raises(InputError, match="has a tab, a line break or no valid text in it"):
+    with pytest.raises(InputError, match="holds control characters"):
         prepare("folder", touch(tmp_path / "mine", "spoof/a\nb.wav"), tmp_path / "out")
     assert not files_below(tmp_path / "out")
 

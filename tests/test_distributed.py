@@ -220,7 +220,8 @@ def test_a_failure_of_one_is_one_line_and_the_end_of_all(recipe: Recipe, tmp_pat
     arguments = [str(tmp_path) if argument == "." else argument for argument in arguments]
     assert finish(*ranks(target, arguments, tmp_path), seconds=60) == [2, 2]
     printed = "".join((tmp_path / f"rank{rank}.txt").read_text() for rank in range(2))
-    assert len(printed.splitlines()) <= 2, "the epoch's line may stand before it"
+    plain = [line for line in printed.splitlines() if not line.startswith("warning: ")]
+    assert len(plain) <= 2, "the epoch's line may stand before it"
     (line,) = re.findall(r"^hybrid-pruning: .*", printed, re.MULTILINE)
     assert re.search(expected, line)
     assert not list((tmp_path / "run").rglob("*.tmp"))

@@ -357,7 +357,7 @@ def test_records_say_what_the_report_reads(reference: Path):
         assert record["padding"] == 0, "every clip is longer than a crop"
         assert record["audio_seconds_per_second"] > 0
     validations = [record for record in log if "dev" in record]
-    assert [set(record) for record in validations] == [{"step", "epoch", "dev", "gates"}] * 2
+    assert [set(record) - {"warnings"} for record in validations] == [{"step", "epoch", "dev", "gates"}] * 2
     assert [record["epoch"] for record in validations] == [1, 2]
 
 

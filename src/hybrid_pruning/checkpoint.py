@@ -97,6 +97,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def _read_objective(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds of network and gates, if it is fit to be exported."""
+    state = read_checkpoint(path)
+    objective = state.get("objective") if isinstance(state, dict) else None
+    if not isinstance(objective, dict):
+        raise DamagedError(f"{path}: cannot be read as a checkpoint; remove it to fall back on the one before")
+    for name, value in objective.items():
+        if isinstance(value, torch.Tensor) and not torch.isfinite(value).all():
+            raise InputError(f"{path}: {name} is not finite; has the training diverged? Lower training.lr")
+    return objective
+
+
 def average_objectives(run: Path, count: int) -> dict[str, Any]:
     """Return the mean of the last `count` checkpoints' learnt tensors; what is no float is the last one's.
 
@@ -109,7 +121,7 @@ def average_objectives(run: Path, count: int) -> dict[str, Any]:
             f"{run}: {len(paths)} checkpoints are there, cannot average {count}; "
             "finish the training, or raise training.keep_checkpoints"
         )
-    states = [read_checkpoint(path)["objective"] for path in paths[-count:]]
+    states = [_read_objective(path) for path in paths[-count:]]
     return {name: _mean([state[name] for state in states]) for name in states[-1]}
 
 

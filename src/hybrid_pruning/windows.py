@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hybrid_pruning import processes
-from hybrid_pruning.audio import SAMPLE_RATE_HZ, audio_samples, read_audio
+from hybrid_pruning.audio import SAMPLE_RATE_HZ, audio_samples, check_seconds, read_audio
 from hybrid_pruning.batches import Batch, Example, collate
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.processes import FloatArray
@@ -99,7 +99,7 @@ def measure_lengths(
     unknown = np.flatnonzero(np.isnan(samples))
     if not len(unknown):
         return samples, {}
-    found, failed = _read_headers(paths, unknown[processes.rank() :: processes.count()].tolist())
+    found, failed = _read_headers(paths, known, unknown[processes.rank() :: processes.count()].tolist())
     samples = np.where(np.isnan(samples), processes.join_arrays(found), samples)
     return samples, dict(processes.join_lists(list(failed.items())))
 
@@ -146,6 +146,7 @@ def _read_whole(window: Window, longest: int) -> np.ndarray[Any, np.dtype[np.flo
             f"{window.path}: lasts {seconds:.1f} s, but {window.samples / SAMPLE_RATE_HZ:.1f} s were expected; "
             "correct the manifest's seconds, or put '-' there"
         )
+    check_seconds(window.path, len(wave), window.samples / SAMPLE_RATE_HZ)
     return wave
 
 
@@ -164,14 +165,18 @@ def _collate(examples: Sequence[Example | tuple[str, int]]) -> Loaded:
     return Loaded(batch, failed)
 
 
-def _read_headers(paths: Sequence[Path], indices: Sequence[int]) -> tuple[FloatArray, dict[int, str]]:
+def _read_headers(
+    paths: Sequence[Path], known: FloatArray, indices: Sequence[int]
+) -> tuple[FloatArray, dict[int, str]]:
     """Return [N] samples, nan where not asked for or not to be had, and why not."""
     found, failed = np.full(len(paths), np.nan), {}
     with ThreadPoolExecutor(HEADER_READERS) as pool, progress_bar() as bar:
         task = bar.add_task("reading lengths", total=len(indices))
         for first in range(0, len(indices), HEADERS_AT_ONCE):
             some = indices[first : first + HEADERS_AT_ONCE]
-            for index, length in zip(some, pool.map(_header_samples, [paths[index] for index in some]), strict=True):
+            for index, length in zip(
+                some, pool.map(lambda index: _header_samples(paths[index], known[index]), some), strict=True
+            ):
                 if isinstance(length, InputError):
                     failed[index] = str(length)
                 else:
@@ -180,8 +185,10 @@ def _read_headers(paths: Sequence[Path], indices: Sequence[int]) -> tuple[FloatA
     return found, failed
 
 
-def _header_samples(path: Path) -> int | InputError:
+def _header_samples(path: Path, seconds: float) -> int | InputError:
     try:
-        return audio_samples(path)
+        samples = audio_samples(path)
+        check_seconds(path, samples, seconds)
+        return samples
     except InputError as error:
         return error
