@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -131,7 +132,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(cli: Cli, world: Path, mistake
     assert {path: path.read_bytes() for path in files_below(world)} == before
 
 
-def last_line(found: Result) -> str:
+def last_line(found: Any) -> str:
     """What a failure says, below the warnings that may stand before it."""
     return found.err.splitlines()[-1]
 

@@ -99,7 +99,7 @@ def measure_lengths(
     unknown = np.flatnonzero(np.isnan(samples))
     if not len(unknown):
         return samples, {}
-    found, failed = _read_headers(paths, known, unknown[processes.rank() :: processes.count()].tolist())
+    found, failed = _read_headers(paths, known.tolist(), unknown[processes.rank() :: processes.count()].tolist())
     samples = np.where(np.isnan(samples), processes.join_arrays(found), samples)
     return samples, dict(processes.join_lists(list(failed.items())))
 
@@ -166,7 +166,7 @@ def _collate(examples: Sequence[Example | tuple[str, int]]) -> Loaded:
 
 
 def _read_headers(
-    paths: Sequence[Path], known: FloatArray, indices: Sequence[int]
+    paths: Sequence[Path], known: Sequence[float], indices: Sequence[int]
 ) -> tuple[FloatArray, dict[int, str]]:
     """Return [N] samples, nan where not asked for or not to be had, and why not."""
     found, failed = np.full(len(paths), np.nan), {}
@@ -174,9 +174,8 @@ def _read_headers(
         task = bar.add_task("reading lengths", total=len(indices))
         for first in range(0, len(indices), HEADERS_AT_ONCE):
             some = indices[first : first + HEADERS_AT_ONCE]
-            for index, length in zip(
-                some, pool.map(lambda index: _header_samples(paths[index], known[index]), some), strict=True
-            ):
+            lengths = pool.map(_header_samples, [paths[index] for index in some], [known[index] for index in some])
+            for index, length in zip(some, lengths, strict=True):
                 if isinstance(length, InputError):
                     failed[index] = str(length)
                 else:
