@@ -83,13 +83,6 @@ def crops(utterances: Sequence[Utterance], augment: Augmentation | None, seed: i
     return Crops(utterances, [0] * len(utterances), CROP, seed, augment)
 
 
-def wave_at(examples: Crops, address: tuple[int, int]) -> torch.Tensor:
-    """Return the wave of an example."""
-    example = examples[address]
-    assert not isinstance(example, InputError), example
-    return example[0]
-
-
 @pytest.mark.parametrize("probability", [0.0, 0.3, 0.8, 1.0])
 def test_as_many_examples_are_augmented_as_asked(probability: float):
     found = marks(Augmentation(kinds(1.0), probability, "one"))
@@ -170,9 +163,7 @@ def test_the_generator_decides_alone(tmp_path: Path):
 def test_the_same_for_any_number_of_workers_and_ranks(tmp_path: Path, utterances: list[Utterance], workers: int):
     augmentation = build(tmp_path, **all_kinds(codec={"codecs": ["mulaw", "narrowband", "mp3"]}), probability=0.8)
     addresses = [[(0, 0), (0, 1), (0, 2), (0, 3)], [(1, 4), (1, 5), (1, 0), (1, 2)]]
-    expected = torch.stack(
-        [wave_at(crops(utterances, augmentation), address) for batch in addresses for address in batch]
-    )
+    expected = torch.stack([crops(utterances, augmentation)[address][0] for batch in addresses for address in batch])
     found = load_batches(crops(utterances, augmentation), addresses, workers)
     assert torch.equal(torch.cat([batch.wave for batch in found]), expected)
     for rank in (0, 1):  # each has its share of every batch
@@ -184,16 +175,16 @@ def test_the_same_for_any_number_of_workers_and_ranks(tmp_path: Path, utterances
 def test_epochs_and_seeds_differ(tmp_path: Path, utterances: list[Utterance]):
     augmentation = build(tmp_path, volume={"gain_db": [-40, -1]})
     short = [(0, 0), (1, 0)]  # the first clip is as long as a crop: only the augmentation differs
-    assert not torch.equal(*(wave_at(crops(utterances, augmentation), address) for address in short))
-    assert torch.equal(*(wave_at(crops(utterances, None), address) for address in short))
-    assert not torch.equal(*(wave_at(crops(utterances, augmentation, seed), (0, 0)) for seed in (0, 1)))
+    assert not torch.equal(*(crops(utterances, augmentation)[address][0] for address in short))
+    assert torch.equal(*(crops(utterances, None)[address][0] for address in short))
+    assert not torch.equal(*(crops(utterances, augmentation, seed)[0, 0][0] for seed in (0, 1)))
 
 
 def test_what_shares_a_recording_shares_the_noise(tmp_path: Path, utterances: list[Utterance]):
     augmentation = build(tmp_path, noise={"snr_db": [0, 20]})
 
     def added(epoch: int, index: int) -> torch.Tensor:
-        clean, noisy = (wave_at(crops(utterances, augment), (epoch, index)) for augment in (None, augmentation))
+        clean, noisy = (crops(utterances, augment)[epoch, index][0] for augment in (None, augmentation))
         return (noisy - clean) / clean.square().mean().sqrt()
 
     for epoch in range(3):
@@ -205,7 +196,7 @@ def test_what_shares_a_recording_shares_the_noise(tmp_path: Path, utterances: li
 def test_without_augmentation_crops_are_what_they_were(utterances: list[Utterance]):
     plain = Crops(utterances, [0] * 6, CROP, 0)
     for address in ((0, 0), (3, 5)):
-        assert torch.equal(wave_at(plain, address), wave_at(crops(utterances, None), address))
+        assert torch.equal(plain[address][0], crops(utterances, None)[address][0])
 
 
 def test_a_bad_recording_is_an_error_of_its_example(tmp_path: Path, utterances: list[Utterance]):
