@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch._dynamo  # noqa: F401  the first step of an optimiser would import it, which is a matter of seconds
 from accelerate import Accelerator
 
 from hybrid_pruning.config import load_config

@@ -1,10 +1,10 @@
 """Codecs: encode and decode in memory, through libsndfile or ffmpeg, with the codec's delay taken out.
 
-ASVspoof 5 has codecs in its evaluation set only (Wang et al., "ASVspoof 5: Design, collection and validation of
-resources for spoofing, deepfake, and adversarial attack detection using crowdsourced speech", Computer Speech &
-Language 2026): Opus, AMR, Speex, MP3 and M4A, the first three also at 8 kHz. Each is here with five settings from its
-lowest to its usual highest quality; G.711, G.722 and a plain 8 kHz channel stand for telephony. Encodec is a neural
-network of its own and not simulated.
+ASVspoof 5 has codecs in its evaluation set only (Wang et al., "ASVspoof 5: Evaluation of Spoofing, Deepfake, and
+Adversarial Attack Detection Using Crowdsourced Speech", arXiv 2601.03944): Opus, AMR and Speex at 16 and at 8 kHz, MP3
+and M4A. Each is here with five settings, of the codec's own modes and not the corpus's, from its lowest to its usual
+highest quality; G.711, G.722 and a plain 8 kHz channel stand for telephony. Encodec is a neural network of its own and
+not simulated.
 """
 
 import functools
