@@ -16,6 +16,8 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.trainer import ARCHITECTURE, CONFIG
 
 LOG = "log.jsonl"
+OWN = "run"
+"""The folder of a training below that of the job it belongs to."""
 
 Record = Mapping[str, Any]
 
@@ -226,8 +228,11 @@ def _points(records: Sequence[Record], keys: tuple[str, ...]) -> Iterator[tuple[
 
 
 def _tell_apart(paths: Sequence[Path]) -> list[str]:
-    """Name folders by as few of their last parts as tell them from each other."""
+    """Name folders by as few of their last parts as tell them apart; OUT/run, a job's own training, by OUT."""
+    parts = [path.parent.parts if path.name == OWN and path.parent.name else path.parts for path in paths]
+    if len(set(parts)) < len(parts):
+        parts = [path.parts for path in paths]
     depth = 1
-    while len(names := ["/".join(path.parts[-depth:]) for path in paths]) != len(set(names)):
+    while len(names := ["/".join(some[-depth:]) for some in parts]) != len(set(names)):
         depth += 1
     return names
