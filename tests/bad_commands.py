@@ -29,7 +29,7 @@ def file_named_new(world: Path) -> None:
 def odd_name(world: Path) -> None:
     """A file whose name would command the terminal, and one that is no text."""
     (world / "model\x1b[2J").mkdir()
-    (world / os.fsdecode(b"\xff")).mkdir()
+    Path(os.fsdecode(os.fsencode(world) + b"/\xff")).mkdir()
 
 
 COMMANDS: dict[str, Case] = {

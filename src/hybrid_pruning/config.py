@@ -189,7 +189,7 @@ def _parse(text: str) -> Any:
 
 
 def _count(value: Any, left: int) -> int:
-    """Return how many more values a tree may have: aliases make one of any size, or without end, from a few lines."""
+    """Return how many more values a tree may have; a few lines of aliases make trees of any size, and endless ones."""
     if left <= 0:
         raise ValueError(f"more than {MOST_VALUES} values; aliases stand in for too much, write it out")
     parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
