@@ -96,7 +96,7 @@ def write_asvspoof5(folder: Path) -> None:
 
 def test_prepare_checks_what_it_has_prepared(cli: Cli, tmp_path: Path):
     write_asvspoof5(tmp_path / "raw")
-    command = ("prepare", "asvspoof5", "--root", "raw", "--out", "manifests", "--check", "--workers", "0")
+    command = ("prepare", "asvspoof5", "--root", "raw", "--out", "manifests", "--check", "--workers", "1")
     found = cli(*command)
     assert (found.code, found.err) == (0, "")
     assert "train.tsv: every file is sound" in found.out
