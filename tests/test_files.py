@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, remove_leftovers, require_new_folder
+from hybrid_pruning.files import atomic_write, find_danger, remove_leftovers, require_new_folder
 
 
 @pytest.mark.parametrize(("mode", "old", "new"), [("w", "alt\n", "neu: é\n"), ("wb", b"alt", b"neu\r\n\x00")])
@@ -134,3 +134,22 @@ def test_a_folder_without_permission_is_named(closed_folder: Path):
         require_new_folder(closed_folder / "new")
     with pytest.raises(InputError, match=expected), atomic_write(closed_folder / "new"):
         pytest.fail("the block must not run: its result would be lost")
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", "id1/x/1.wav", "a..b", ".a", "...", "a b", "ü/ö", "-a", "~a"])
+def test_plain_names_are_no_danger(name: str):
+    assert find_danger(name) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/..", "a/./b", "a/../b", "\\a", "a\\..\\b", "c:a"],
+)
+def test_names_that_lead_elsewhere_are_dangers(name: str):
+    assert "leads elsewhere" in str(find_danger(name))
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\rb", "a\0b", "a\x1b[2J", "a\x7f", "a\x85b", "a\u2029b", "\udcff"])
+def test_names_with_control_characters_are_dangers(name: str):
+    assert find_danger(name) == "holds control characters"
+    assert not find_danger(f"{name[0]}\N{NO-BREAK SPACE}") or name == "\udcff", "unprintable, but harmless"

@@ -97,6 +97,56 @@ def test_a_failing_writer_leaves_the_old_manifest(tmp_path: Path):
     assert path.read_text() == old
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeffutt_id\tpath\tlabel\na\ta.wav\tspoof\n",
+        "utt_id\tpath\tlabel\r\na\ta.wav\tspoof\r\n",
+        "utt_id\tpath\tlabel\ra\ta.wav\tspoof\r",
+        "utt_id\tpath\tlabel\na\ta.wav\tspoof",
+        "\ufeffutt_id\tpath\tlabel\r\na\ta.wav\tspoof\r\n\r\n",
+    ],
+    ids=["a byte order mark", "Windows' line ends", "old line ends", "no last line end", "all at once"],
+)
+def test_other_programs_write_tables_too(tmp_path: Path, content: str):
+    path = tmp_path / "manifest.tsv"
+    path.write_bytes(content.encode())
+    (found,) = read_manifest(path)
+    assert (found.utt_id, found.path, found.label) == ("a", tmp_path / "a.wav", Label.SPOOF)
+
+
+def test_ids_may_have_folders_and_paths_may_lie_anywhere(tmp_path: Path):
+    rows = "".join(
+        f"{utt_id}\t{path}\tspoof\n"
+        for utt_id, path in (("id10270/x/00001.wav", "../a.wav"), ("a..b/.c", "/data/a.wav"), ("Größe 1", "b/../c.wav"))
+    )
+    found = read_manifest(write(tmp_path, HEADER + rows))
+    assert [utterance.utt_id for utterance in found] == ["id10270/x/00001.wav", "a..b/.c", "Größe 1"]
+    assert [utterance.path for utterance in found] == [
+        tmp_path / "../a.wav",
+        Path("/data/a.wav"),
+        tmp_path / "b/../c.wav",
+    ]
+
+
+@pytest.mark.parametrize(
+    "utt_id", ["../a", "a/../../b", "/a", "a//b", "a/", ".", "..", "C:a", "..\\a", "a\x1bb", "a\u2028b"]
+)
+def test_unsafe_ids_are_neither_read_nor_written(tmp_path: Path, utt_id: str):
+    with pytest.raises(InputError, match=r"manifest.tsv:2: .*utt_id"):
+        read_manifest(write(tmp_path, f"{HEADER}{utt_id}\ta.wav\tspoof\n"))
+    with pytest.raises(InputError, match=r"new.tsv: .*utt_id"):
+        write_manifest(tmp_path / "new.tsv", [Utterance(utt_id, tmp_path / "a.wav", Label.SPOOF)])
+    assert not (tmp_path / "new.tsv").exists()
+
+
+def test_names_that_would_break_the_table_are_not_written(tmp_path: Path):
+    for name in ("a\tb", "a\nb", "a\x1b[2J", "\udcff"):
+        with pytest.raises(InputError, match=r"m.tsv: column 'path' holds control characters"):
+            write_manifest(tmp_path / "m.tsv", [Utterance("a", tmp_path / name, Label.SPOOF)])
+    assert not (tmp_path / "m.tsv").exists()
+
+
 def test_columns_are_the_documented_ones():
     known = ("speaker", "gender", "attack", "codec", "codec_quality", "source", "recording", "seconds")
     assert ("utt_id", "path", "label", *known) == COLUMNS

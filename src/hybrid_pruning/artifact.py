@@ -59,6 +59,8 @@ def locate(name_or_path: str | Path) -> Path:
     folder = Path(name_or_path)
     if folder.is_dir():
         return folder
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; give the folder of an exported model")
     try:
         return Path(snapshot_download(str(name_or_path), allow_patterns=[CONFIG, WEIGHTS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -102,3 +102,12 @@ def find_danger(name: str) -> str | None:
 def has_control_characters(text: str) -> bool:
     """Whether a text holds line breaks of any kind, other control characters, or bytes that are no text."""
     return not text.isprintable() and CONTROL.search(text) is not None
+
+
+def remove_links_out_of(folder: Path) -> None:
+    """Remove the links in an unpacked archive that lead out of it, to nothing, or in a circle."""
+    root = folder.resolve()
+    for path in [path for path in folder.rglob("*") if path.is_symlink()]:
+        target = Path(os.path.realpath(path))
+        if not target.is_relative_to(root) or not target.exists() or target.is_symlink():
+            path.unlink()

@@ -16,6 +16,7 @@ import soundfile
 import soxr
 
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import remove_links_out_of
 from hybrid_pruning.terminal import console, progress_bar
 
 SAMPLE_RATE = 16_000
@@ -194,6 +195,7 @@ def _extract(staging: Path, target: Path) -> None:
     failure = _last_line_if_failed(["dpkg-deb", "-x", str(package), str(staging / "files")], staging)
     if failure is not None:
         raise InputError(f"dpkg-deb failed: {failure}; is {target.parent} full? Or {ELSEWHERE}")
+    remove_links_out_of(staging / "files")  # dpkg-deb refuses names that climb, and to write through links
     (staging / "files").replace(target)
 
 

@@ -1,0 +1,110 @@
+"""Every file of a manifest is decoded once, and what is wrong is listed, in a table and on the screen."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from corpus import SAMPLE_RATE_HZ, noise, write_corpus
+from hybrid_pruning.audit import audit, audit_manifest, faults_beside
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.manifest import read_manifest
+from world import Cli
+
+
+def break_some(manifest: Path) -> list[str]:
+    """Cut one file, remove one and let one say another duration; return their ids in the manifest's order."""
+    utterances = read_manifest(manifest)
+    cut, gone, other = utterances[1], utterances[4], utterances[6]
+    cut.path.write_bytes(cut.path.read_bytes()[:-100])
+    gone.path.unlink()
+    soundfile.write(other.path, noise(SAMPLE_RATE_HZ), SAMPLE_RATE_HZ, format="WAV")
+    return [cut.utt_id, gone.utt_id, other.utt_id]
+
+
+def rows(table: Path) -> list[dict[str, str]]:
+    with table.open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_faults_come_in_the_manifests_order(tmp_path: Path, workers: int):
+    manifest = write_corpus(tmp_path, 20)
+    assert audit(read_manifest(manifest), workers) == []
+    broken = break_some(manifest)
+    faults = audit(read_manifest(manifest), workers)
+    assert [fault.utterance.utt_id for fault in faults] == broken
+    for fault, expected in zip(faults, ("is cut short", "no such file", "lasts 1.000 s"), strict=True):
+        assert re.fullmatch(rf"{fault.utterance.path}: {expected}.*", fault.message)
+
+
+def test_a_table_stands_beside_the_manifest(tmp_path: Path):
+    manifest = write_corpus(tmp_path, 8)
+    broken = break_some(manifest)
+    before = manifest.read_bytes()
+    faults = audit_manifest(manifest, workers=0)
+    table = rows(faults_beside(manifest))
+    assert faults_beside(manifest) == tmp_path / "manifest.faults.tsv"
+    assert [row["utt_id"] for row in table] == broken
+    assert [row["fault"] for row in table] == [fault.message for fault in faults]
+    assert table[0]["path"] == str(faults[0].utterance.path)
+    assert manifest.read_bytes() == before
+    write_corpus(tmp_path, 8)
+    assert audit_manifest(manifest, workers=0) == []
+    assert rows(faults_beside(manifest)) == [], "what is mended is no longer listed"
+
+
+def test_a_place_that_cannot_be_written_to_costs_no_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    manifest = write_corpus(tmp_path, 2)
+    faults_beside(manifest).mkdir()
+    monkeypatch.setattr("hybrid_pruning.audit.audit", lambda *_: pytest.fail("too late"))
+    with pytest.raises(InputError, match=r"manifest.faults.tsv: is a folder"):
+        audit_manifest(manifest)
+
+
+def test_the_verb_shows_the_first_ten_faults_and_counts_all(cli: Cli, tmp_path: Path):
+    good, bad = write_corpus(tmp_path / "good", 4), write_corpus(tmp_path / "bad", 14)
+    found = cli("audit", "good/manifest.tsv", "--workers", "0")
+    assert (found.code, found.out, found.err) == (0, "good/manifest.tsv: every file is sound\n", "")
+    for utterance in read_manifest(bad)[:12]:
+        utterance.path.unlink()
+    found = cli("audit", "bad/manifest.tsv", "good/manifest.tsv", "--workers", "0")
+    assert found.code == 2
+    assert found.out == "bad/manifest.tsv: 12 faulty files\ngood/manifest.tsv: every file is sound\n"
+    *shown, last = found.err.splitlines()
+    assert len(shown) == 10
+    assert all(re.fullmatch(r"  bad/\S+: no such file; check .*", line) for line in shown)
+    assert last == (
+        "hybrid-pruning: faulty files: 12 in bad/manifest.faults.tsv; mend them, or remove their rows from the manifest"
+    )
+    assert len(rows(bad.with_name("manifest.faults.tsv"))) == 12
+    assert good.with_name("manifest.faults.tsv").exists()
+
+
+def write_asvspoof5(folder: Path) -> None:
+    """Write the least that `prepare asvspoof5` takes: a protocol of two and their audio."""
+    (folder / "flac_T").mkdir(parents=True)
+    lines = []
+    for index, (attack, key) in enumerate((("-", "bonafide"), ("A05", "spoof"))):
+        name = f"T_{index:010d}"
+        lines.append(f"T_0001 {name} F - - - AC3 {attack} {key} -\n")
+        soundfile.write(folder / "flac_T" / f"{name}.flac", noise(4000, seed=index), SAMPLE_RATE_HZ)
+    (folder / "ASVspoof5.train.tsv").write_text("".join(lines))
+
+
+def test_prepare_checks_what_it_has_prepared(cli: Cli, tmp_path: Path):
+    write_asvspoof5(tmp_path / "raw")
+    command = ("prepare", "asvspoof5", "--root", "raw", "--out", "manifests", "--check", "--workers", "1")
+    found = cli(*command)
+    assert (found.code, found.err) == (0, "")
+    assert "train.tsv: every file is sound" in found.out
+    path = tmp_path / "raw" / "flac_T" / "T_0000000001.flac"
+    path.write_bytes(path.read_bytes()[:-50])
+    found = cli(*command)
+    assert found.code == 2
+    fault, last = found.err.splitlines()
+    assert re.fullmatch(r"  \S+T_0000000001.flac: cannot be decoded .*", fault)
+    assert last.startswith("hybrid-pruning: faulty files: 1 in manifests/train.faults.tsv; mend them")
+    assert len(read_manifest(tmp_path / "manifests" / "train.tsv")) == 2, "the manifest is there nevertheless"
