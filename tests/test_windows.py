@@ -1,5 +1,7 @@
 """The rule for long audio, and reading it window by window without anybody waiting for a bad file."""
 
+import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import soundfile
 
 import hybrid_pruning.windows
 from corpus import SAMPLE_RATE_HZ, noise
-from hybrid_pruning.audio import read_audio
+from hybrid_pruning.audio import AudioFile, ffmpeg, read_audio
 from hybrid_pruning.windows import Window, cut, load_windows, measure_lengths
 
 NAN = float("nan")
@@ -54,7 +56,7 @@ def test_windows_are_equal_cover_everything_and_are_at_least_half():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_windows_are_slices_of_the_file(tmp_path: Path, workers: int):
     path = write(tmp_path / "long.flac", 7001)
-    windows = [Window(5, path, start, size, False) for start, size in cut(7001, WINDOW)]
+    windows = [Window(5, path, start, size, 7001) for start, size in cut(7001, WINDOW)]
     loaded = list(load_windows([windows[:3], windows[3:]], WINDOW, 1, workers))
     rows = [row for one in loaded if one.batch is not None for row in one.batch.wave.numpy()]
     whole = read_audio(path)
@@ -64,18 +66,39 @@ def test_windows_are_slices_of_the_file(tmp_path: Path, workers: int):
     assert [dict(one.failed) for one in loaded] == [{}, {}]
 
 
-def test_no_more_is_read_than_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_more_is_read_than_a_window_and_a_file_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[int | None] = []
+    opened: list[str] = []
+    read, choose = AudioFile.read, AudioFile.__init__
 
-    def read(path: Path, start: int = 0, samples: int | None = None) -> Any:
+    def watch(file: AudioFile, start: int = 0, samples: int | None = None) -> Any:
         asked.append(samples)
-        return read_audio(path, start, samples)
+        return read(file, start, samples)
 
-    monkeypatch.setattr(hybrid_pruning.windows, "read_audio", read)
+    monkeypatch.setattr(AudioFile, "read", watch)
+    monkeypatch.setattr(AudioFile, "__init__", lambda file, path: opened.append(path.name) or choose(file, path))
     long, short = write(tmp_path / "long.wav", 50_000), write(tmp_path / "short.wav", 900)
-    windows = [Window(0, long, start, size, False) for start, size in cut(50_000, WINDOW)]
-    list(load_windows([[*windows, Window(1, short, 0, 900, True), Window(2, long, 0, 900, True)]], WINDOW, 1, 0))
+    windows = [Window(0, long, start, size, 50_000) for start, size in cut(50_000, WINDOW)]
+    wrong = Window(2, long, 0, 900, 900)
+    list(load_windows([windows[:20], windows[20:], [Window(1, short, 0, 900, 900), wrong]], WINDOW, 1, 0))
     assert max(samples or 10**9 for samples in asked) <= WINDOW + SAMPLE_RATE_HZ // 100 + 1
+    assert opened == ["long.wav", "short.wav", "long.wav"]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_what_only_ffmpeg_reads_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source, path = write(tmp_path / "long.wav", 90_000, rate=22_050), tmp_path / "long.m4a"
+    subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-i", source, path], check=True)
+    whole = read_audio(path)
+    starts: list[None] = []
+    start = ffmpeg.Stream._start
+    monkeypatch.setattr(ffmpeg.Stream, "_start", lambda stream: starts.append(None) or start(stream))
+    windows = [Window(0, path, *place, len(whole)) for place in cut(len(whole), WINDOW)]
+    loaded = list(load_windows([windows[:20], windows[20:]], WINDOW, 1, 0))
+    rows = [row for one in loaded if one.batch is not None for row in one.batch.wave.numpy()]
+    for row, window in zip(rows, windows, strict=True):
+        np.testing.assert_array_equal(row, whole[window.start : window.start + window.samples])
+    assert len(starts) == 1
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -83,7 +106,7 @@ def test_a_bad_file_takes_nobody_with_it(tmp_path: Path, workers: int):
     good = [write(tmp_path / f"{index}.wav", 500) for index in range(2)]
     bad = tmp_path / "bad.wav"
     bad.write_text("no audio")
-    windows = [Window(index, path, 0, 500, True) for index, path in enumerate([good[0], bad, good[1], bad])]
+    windows = [Window(index, path, 0, 500, 500) for index, path in enumerate([good[0], bad, good[1], bad])]
     mixed, alone = load_windows([windows[:3], windows[3:]], WINDOW, 1, workers)
     assert mixed.batch is not None
     assert mixed.batch.index.tolist() == [0, 2]
@@ -94,21 +117,32 @@ def test_a_bad_file_takes_nobody_with_it(tmp_path: Path, workers: int):
 
 def test_a_file_that_is_longer_than_was_said_is_refused_and_not_read(tmp_path: Path):
     path = write(tmp_path / "long.wav", 3 * WINDOW)
-    (loaded,) = load_windows([[Window(0, path, 0, 500, True)]], WINDOW, 1, 0)
+    (loaded,) = load_windows([[Window(0, path, 0, 500, 500)]], WINDOW, 1, 0)
     assert loaded.batch is None
     assert "long.wav: lasts 0.4 s, but 0.0 s were expected; correct the manifest's seconds" in loaded.failed[0]
 
 
+def test_files_are_held_to_their_manifests_durations(tmp_path: Path):
+    path = write(tmp_path / "a.wav", 16_000)
+    window = 10_000
+    for seconds, fits in ((1.0, True), (NAN, True), (1.19, True), (1.3, False), (0.7, False)):
+        for windows in (cut(16_000, window), cut(16_000, 16_000)):
+            pieces = [Window(0, path, *place, 16_000, seconds) for place in windows]
+            (loaded,) = load_windows([pieces], 16_000, 1, 0)
+            assert (loaded.batch is not None) == fits, seconds
+            assert fits or "a.wav: lasts 1.000 s, its manifest says" in loaded.failed[0]
+
+
 def test_a_file_that_got_shorter_is_refused(tmp_path: Path):
     path = write(tmp_path / "cut.wav", 2 * WINDOW - 400)
-    (loaded,) = load_windows([[Window(0, path, start, size, False) for start, size in cut(4000, WINDOW)]], WINDOW, 1, 0)
+    (loaded,) = load_windows([[Window(0, path, start, size, 4000) for start, size in cut(4000, WINDOW)]], WINDOW, 1, 0)
     assert loaded.batch is None, "its good window is of no use"
     assert "cut.wav: ends before its header says" in loaded.failed[0]
 
 
 def test_short_clips_are_repeated(tmp_path: Path):
     path = write(tmp_path / "short.wav", 100)
-    (loaded,) = load_windows([[Window(0, path, 0, 100, True)]], WINDOW, 250, 0)
+    (loaded,) = load_windows([[Window(0, path, 0, 100, 100)]], WINDOW, 250, 0)
     assert loaded.batch is not None
     np.testing.assert_array_equal(loaded.batch.wave[0].numpy(), np.resize(read_audio(path), 250))
 

@@ -112,7 +112,7 @@ def find_audio(place: str | Path) -> list[Path]:
 
 def is_calibrated(model: SpeechModel) -> bool:
     """Whether a model's scores were calibrated on data that it was not trained on."""
-    return getattr(model, "calibration", None) is not None
+    return model.calibration is not None
 
 
 def as_record(found: Detection, threshold: float, calibrated: bool) -> dict[str, Any]:

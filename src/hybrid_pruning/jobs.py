@@ -34,12 +34,14 @@ class Work:
         samples: [N] their lengths at 16 kHz; nan where a file is left out.
         batch_size: windows in a batch at most; fewer where they are long.
         window: the longest a window may be, in samples.
+        seconds: durations that the files are held to; nan, or none at all, where they are not known.
     """
 
     paths: Sequence[Path]
     samples: FloatArray
     batch_size: int
     window: int
+    seconds: Sequence[float] | None = None
 
     def jobs(self) -> list[list[int]]:
         """Return the jobs: utterances that share a batch, or one that fills several."""
@@ -47,7 +49,14 @@ class Work:
 
     def batches(self, job: Sequence[int]) -> list[list[Window]]:
         """Return the batches of a job's windows."""
-        return batches_of(job, self.paths, self.samples, self.batch_size, self.window)
+        pieces = [piece for index in job for piece in self._windows(index)]
+        rows = rows_of(max(piece.samples for piece in pieces), self.batch_size)
+        return [pieces[first : first + rows] for first in range(0, len(pieces), rows)]
+
+    def _windows(self, index: int) -> list[Window]:
+        path, total = self.paths[index], int(self.samples[index])
+        seconds = math.nan if self.seconds is None else self.seconds[index]
+        return [Window(index, path, start, size, total, seconds) for start, size in cut(total, self.window)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,18 +196,6 @@ def plan_jobs(samples: Sequence[float] | FloatArray, batch_size: int, window: in
 def rows_of(longest: int, batch_size: int) -> int:
     """Return how many windows of up to `longest` samples go into a batch."""
     return max(1, min(batch_size, int(BATCH_SECONDS * SAMPLE_RATE_HZ) // max(1, longest)))
-
-
-def batches_of(
-    job: Sequence[int], paths: Sequence[Path], samples: Sequence[float] | FloatArray, batch_size: int, window: int
-) -> list[list[Window]]:
-    """Return the batches of a job's windows."""
-    pieces: list[Window] = []
-    for index in job:
-        windows = cut(int(samples[index]), window)
-        pieces += [Window(index, paths[index], start, size, len(windows) == 1) for start, size in windows]
-    rows = rows_of(max(piece.samples for piece in pieces), batch_size)
-    return [pieces[first : first + rows] for first in range(0, len(pieces), rows)]
 
 
 def _wait_for(batches: Iterator[Loaded], throughput: Throughput) -> Loaded | None:

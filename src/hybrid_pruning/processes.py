@@ -1,6 +1,8 @@
 """The processes of one job, as torchrun starts them: which one this is, and joining what each of them found."""
 
+import itertools
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 _store: Any = None
 """What the processes have in common as long as torchrun lives, whichever of them fails."""
+_waits = itertools.count()
 
 
 def start() -> None:
@@ -69,9 +72,18 @@ def is_main() -> bool:
 
 
 def wait() -> None:
-    """Wait until all processes have come here."""
-    if count() > 1:
-        distributed.barrier()
+    """Wait until all processes have come here, however long that takes.
+
+    Everything else that they do together gives the slowest of them ten minutes on GPUs and thirty on CPUs.
+    """
+    if count() == 1:
+        return
+    if _store is not None:
+        place = f"hybrid_pruning/wait/{next(_waits)}"
+        _store.add(place, 1)
+        while _store.add(place, 0) < count():
+            time.sleep(0.05)
+    distributed.barrier()
 
 
 def from_main(action: Callable[[], Item]) -> Item:

@@ -73,7 +73,7 @@ def score_file(
     window, seconds = window_samples(window_seconds), [utterance.seconds for utterance in utterances]
     with Partial(out, _settings(model, utterances, batch_size, window_seconds)) as partial:
         samples, failed = partial.lengths(lambda: measure_lengths(paths, seconds, window))
-        work = Work(paths, samples, batch_size, window)
+        work = Work(paths, samples, batch_size, window, seconds)
         todo = _plan_rest(work, partial, failed)
         scores, more = _score_rest(model, todo, partial, workers, throughput)
     failed = failed | todo.failed | more
@@ -128,12 +128,13 @@ def score_paths(
     files, window = [Path(path) for path in paths], window_samples(window_seconds)
     samples, failed = measure_lengths(files, seconds, window)
     _raise_first(failed)
-    work = Work(files, samples, batch_size, window)
+    work = Work(files, samples, batch_size, window, seconds)
     scores = np.full(len(files), np.nan)
     with closing(score_jobs(model, work, _share(list(enumerate(work.jobs()))), workers)) as results:
         for result in results:
             _raise_first(result.failed)
             scores[list(result.scores)] = list(result.scores.values())
+    processes.wait()
     return processes.join_arrays(scores)
 
 
@@ -211,6 +212,7 @@ def _score_rest(
             partial.add(result)
             scores[list(result.scores)] = list(result.scores.values())
             failed |= result.failed
+    processes.wait()
     return processes.join_arrays(scores), dict(processes.join_lists(list(failed.items())))
 
 

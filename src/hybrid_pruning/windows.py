@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hybrid_pruning import processes
-from hybrid_pruning.audio import SAMPLE_RATE_HZ, audio_samples, check_seconds, read_audio
+from hybrid_pruning.audio import SAMPLE_RATE_HZ, AudioFile, Wave, audio_samples, check_seconds
 from hybrid_pruning.batches import Batch, Example, collate
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.processes import FloatArray
@@ -39,15 +39,22 @@ class Window:
         index: place of the utterance among those that are scored.
         path: its file.
         start: first sample at 16 kHz.
-        samples: how many; roughly, where the utterance is taken whole.
-        whole: whether it is the utterance itself.
+        samples: how many; roughly, where it is the whole utterance.
+        total: how many the utterance has.
+        seconds: how long the manifest says it is; nan where it does not.
     """
 
     index: int
     path: Path
     start: int
     samples: int
-    whole: bool
+    total: int
+    seconds: float = float("nan")
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the utterance itself."""
+        return self.samples == self.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,47 +120,62 @@ def load_windows(batches: Iterable[Sequence[Window]], window: int, minimum: int,
         minimum: samples below which an utterance is repeated up to.
         workers: processes that decode; 0 for none but this one.
     """
-    loader = DataLoader(
-        _Windows(window, minimum),
-        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable will do
-        num_workers=workers,
-        collate_fn=_collate,
-    )
-    yield from loader
+    dataset = _Windows(window, minimum)
+    sampler: Any = batches  # any iterable will do
+    try:
+        yield from DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=_collate)
+    finally:
+        dataset.close()
 
 
 class _Windows(Dataset[Any]):
-    """Windows, addressed by themselves: however many there are, worker processes keep none of them."""
+    """Windows, addressed by themselves: however many there are, worker processes keep none of them.
+
+    The last file stays open: most formats are sought in, the others are decoded on from the window before.
+    """
 
     def __init__(self, window: int, minimum: int) -> None:
         self.window, self.minimum = window, minimum
+        self._file: AudioFile | None = None
 
     def __getitem__(self, window: Window) -> Example | tuple[str, int]:
         """Return the example, or why it cannot be read and the utterance."""
         try:
-            wave = _read_whole(window, self.window) if window.whole else _read_piece(window)
+            wave = self._read(window)
         except InputError as error:
+            self.close()
             return str(error), window.index
         filled = np.resize(wave, max(len(wave), self.minimum))
         return Example(torch.from_numpy(filled), 0, window.index, len(filled) - len(wave))
 
+    def close(self) -> None:
+        """Close the file that is open, if there is one."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
-def _read_whole(window: Window, longest: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    wave = read_audio(window.path, 0, longest + TOLERANCE + 1)
+    def _read(self, window: Window) -> Wave:
+        if self._file is None or self._file.path != window.path:
+            self.close()
+            self._file = AudioFile(window.path)
+        if window.whole:
+            return _read_whole(self._file, window, self.window)
+        check_seconds(window.path, window.total, window.seconds)
+        wave = self._file.read(window.start, window.samples)
+        if len(wave) < window.samples - TOLERANCE:
+            raise InputError(f"{window.path}: ends before its header says; it is cut off, or has changed meanwhile")
+        return wave
+
+
+def _read_whole(file: AudioFile, window: Window, longest: int) -> Wave:
+    """Read an utterance, but no more of it than a window may be long."""
+    wave = file.read(0, longest + TOLERANCE + 1)
     if len(wave) > longest + TOLERANCE:
-        seconds = audio_samples(window.path) / SAMPLE_RATE_HZ
         raise InputError(
-            f"{window.path}: lasts {seconds:.1f} s, but {window.samples / SAMPLE_RATE_HZ:.1f} s were expected; "
-            "correct the manifest's seconds, or put '-' there"
+            f"{file.path}: lasts {file.samples / SAMPLE_RATE_HZ:.1f} s, but {window.samples / SAMPLE_RATE_HZ:.1f} s "
+            "were expected; correct the manifest's seconds, or put '-' there"
         )
-    check_seconds(window.path, len(wave), window.samples / SAMPLE_RATE_HZ)
-    return wave
-
-
-def _read_piece(window: Window) -> np.ndarray[Any, np.dtype[np.float32]]:
-    wave = read_audio(window.path, window.start, window.samples)
-    if len(wave) < window.samples - TOLERANCE:
-        raise InputError(f"{window.path}: ends before its header says; it is cut off, or has changed meanwhile")
+    check_seconds(file.path, len(wave), window.seconds)
     return wave
 
 

@@ -2,6 +2,7 @@
 
 import math
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -18,6 +19,8 @@ CONTEXT = 512
 """Samples at 16 kHz decoded on either side of a part that is resampled: the filter reaches no further."""
 REMEMBERED = 600 * SAMPLE_RATE_HZ
 """Up to which length a file that must be decoded to know its length is kept for what is read of it next."""
+NOWHERE = sys.maxsize
+"""Where a file stands from which nothing was read yet: behind whatever is asked for."""
 LOUDEST = 100.0
 """Above this, 40 dB over full scale, floats were written on another scale than -1 to 1."""
 SECONDS_TOLERANCE, SHARE_TOLERANCE = 0.2, 0.01
@@ -92,6 +95,8 @@ class AudioFile:
         self.path = Path(path)
         self._length: int | None = None
         self._remembered: Wave | None = None
+        self._rest: Iterator[Wave] = iter(())
+        self._block, self._place = np.zeros(0, np.float32), NOWHERE
         self._file = _open(self.path)
         try:
             self._source = _choose_source(self.path, self._file)
@@ -103,6 +108,10 @@ class AudioFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file, and of the program that decodes it."""
         self._source.close()
         self._file.close()
 
@@ -150,13 +159,20 @@ class AudioFile:
         return mono[start - periods * period :][:samples]
 
     def _read_on(self, start: int, samples: int | None) -> Wave:
-        """Decode from the beginning, keeping no more than is asked for."""
-        kept, place = [], 0
-        for block in self._decoded():
-            kept.append(block[max(0, start - place) :])
+        """Decode on from where the last part ended, or else from the beginning, keeping no more than is asked for."""
+        rest, block, place = self._rest, self._block, self._place
+        if start < place:
+            rest, block, place = self._decoded(), block[:0], 0
+        self._place = NOWHERE  # until this has gone well
+        kept = [block[start - place :]]
+        while samples is None or place + len(block) < start + samples:
             place += len(block)
-            if samples is not None and place >= start + samples:
-                break
+            following = next(rest, None)
+            if following is None:
+                return _joined(kept)
+            block = following
+            kept.append(block[max(0, start - place) :])
+        self._rest, self._block, self._place = rest, block, place
         return _joined(kept)[:samples]
 
     def _decoded(self) -> Iterator[Wave]:
@@ -171,6 +187,7 @@ class AudioFile:
 
     def _measure(self) -> int:
         """Decode to the end, remember what is not too long, and return the length."""
+        self._place = NOWHERE
         kept: list[Wave] = []
         length = 0
         for block in self._decoded():
