@@ -20,6 +20,7 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 _store: Any = None
 """What the processes have in common as long as torchrun lives, whichever of them fails."""
 _waits = itertools.count()
+FAILURE = "hybrid_pruning/failure"
 
 
 def start() -> None:
@@ -81,7 +82,7 @@ def wait() -> None:
     if _store is not None:
         place = f"hybrid_pruning/wait/{next(_waits)}"
         _store.add(place, 1)
-        while _store.add(place, 0) < count():
+        while _store.add(place, 0) < count() and not _store.check([FAILURE]):
             time.sleep(0.05)
     distributed.barrier()
 
@@ -111,7 +112,7 @@ def fail(code: int) -> tuple[bool, int]:
     if _store is None:  # before they have met, all fail alike
         return os.environ.get("RANK", "0") == "0", code
     try:
-        first, _, found = _store.compare_set("hybrid_pruning/failure", "", f"{rank()}:{code}").decode().partition(":")
+        first, _, found = _store.compare_set(FAILURE, "", f"{rank()}:{code}").decode().partition(":")
     except RuntimeError:  # whoever kept the store is gone, and nobody can tell who was first
         return True, code
     return int(first) == rank(), int(found)
