@@ -135,7 +135,7 @@ def test_a_pipe_gets_columns(command: Detect, model: SpeechModel, paths: list[Pa
     assert [row[3] for row in rows] == ["1", "1", "2", "2"]
     assert (
         found.err
-        == "hybrid-pruning: model is not calibrated: its LLRs rank files, their size and the threshold are rough\n"
+        == "hybrid-pruning: model is not calibrated: its LLRs rank files, their size and the threshold are rough (see calibrate)\n"
     )
 
 
@@ -216,5 +216,13 @@ def test_a_bar_leans_to_its_side_of_the_threshold(llr: float, expected: str):
     assert line.endswith("1:02:05 in 125 windows")
 
 
-def test_calibration_is_noticed(model: SpeechModel):
-    assert not detection.is_calibrated(model)
+def test_calibration_is_noticed(folder: Path, command: Detect):
+    model = SpeechModel.from_pretrained(folder / "model")
+    plain = score_paths(model, [folder / "clips" / "b.wav"], workers=0)
+    model.calibration = Calibration((0.5,), 3.0)
+    model.save_pretrained(folder / "calibrated")
+    found = command("clips/b.wav", "--model", "calibrated", "--workers", "0", "--json")
+    record = json.loads(found.out)
+    assert record["calibrated"]
+    assert record["llr"] == pytest.approx(0.5 * plain[0] + 3.0, abs=1e-4)
+    assert command("clips/b.wav", "--model", "calibrated", "--workers", "0").err == ""

@@ -145,7 +145,7 @@ class _Windows(Dataset[Any]):
         except InputError as error:
             self.close()
             return str(error), window.index
-        filled = np.resize(wave, max(len(wave), self.minimum))
+        filled = wave if len(wave) >= self.minimum else np.resize(wave, self.minimum)
         return Example(torch.from_numpy(filled), 0, window.index, len(filled) - len(wave))
 
     def close(self) -> None:

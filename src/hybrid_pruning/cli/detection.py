@@ -51,7 +51,7 @@ def detect(
     detector = SpeechModel.from_pretrained(model).to(choose_device(device))
     calibrated = detection.is_calibrated(detector)
     if not calibrated and not as_json:
-        _tell(f"{model} is not calibrated: its LLRs rank files, their size and the threshold are rough")
+        _tell(f"{model} is not calibrated: its LLRs rank files, their size and the threshold are rough (see calibrate)")
     paths, problems = _find(files)
     counts = dict.fromkeys(Label, 0)
     with closing(detection.detect(detector, paths, workers, window_seconds)) as found:
@@ -108,9 +108,9 @@ def _show(line: Any) -> None:
 
 def _tell(message: str) -> None:
     """Print what is wrong on standard error; where that is the terminal that a progress bar is on, above the bar."""
-    from hybrid_pruning.terminal import console
+    from hybrid_pruning.terminal import console, printable
 
-    line = f"hybrid-pruning: {' '.join(message.split())}"
+    line = f"hybrid-pruning: {printable(message)}"
     if console.is_terminal and sys.stderr.isatty():
         console.print(line, soft_wrap=True, markup=False)
     else:
