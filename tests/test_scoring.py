@@ -155,6 +155,18 @@ def test_a_bad_clip_is_told_once_all_others_are_scored(
     assert [path.name for path in files_below(out.parent)] == ["scores.tsv"]
 
 
+@pytest.mark.parametrize("seconds", [1.5, 40.0], ids=["found when decoding", "found in the header"])
+def test_a_wrong_duration_is_refused_however_often_it_is_tried(
+    model: SpeechModel, manifest: Path, tmp_path: Path, seconds: float
+):
+    utterances = read_manifest(manifest)
+    utterances[4] = replace(utterances[4], seconds=seconds)
+    write_manifest(manifest, utterances)
+    for _ in range(3):
+        with pytest.raises(InputError, match=f"its manifest says {seconds:.3f}.*1 of 7 files cannot be scored"):
+            score_file(model, manifest, tmp_path / "scores.tsv", workers=0)
+
+
 def test_bad_clips_can_be_left_out(model: SpeechModel, manifest: Path, tmp_path: Path):
     utterances = read_manifest(manifest)
     for index in (1, 6):
