@@ -10,7 +10,7 @@ quickstart: $(STAMP)          ## the main job on real speech, from download to t
 	$(BIN)/hybrid-pruning quickstart
 
 test: $(STAMP)                ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 soak: $(STAMP)                ## a training killed twenty times at random points, compared with one left alone
 	$(BIN)/python -m pytest -m soak -s

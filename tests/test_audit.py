@@ -98,13 +98,13 @@ def test_prepare_checks_what_it_has_prepared(cli: Cli, tmp_path: Path):
     write_asvspoof5(tmp_path / "raw")
     command = ("prepare", "asvspoof5", "--root", "raw", "--out", "manifests", "--check", "--workers", "1")
     found = cli(*command)
-    assert (found.code, found.err) == (0, "")
+    assert found.code == 0, found.err
     assert "train.tsv: every file is sound" in found.out
     path = tmp_path / "raw" / "flac_T" / "T_0000000001.flac"
     path.write_bytes(path.read_bytes()[:-50])
     found = cli(*command)
     assert found.code == 2
-    fault, last = found.err.splitlines()
+    fault, last = found.err.splitlines()[-2:]  # below what is said of so small a corpus
     assert re.fullmatch(r"  \S+T_0000000001.flac: cannot be decoded .*", fault)
     assert last.startswith("hybrid-pruning: faulty files: 1 in manifests/train.faults.tsv; mend them")
     assert len(read_manifest(tmp_path / "manifests" / "train.tsv")) == 2, "the manifest is there nevertheless"

@@ -9,7 +9,7 @@ import torch
 
 from corpus import SAMPLE_RATE_HZ, noise
 from hybrid_pruning.audio import read_audio
-from hybrid_pruning.batches import ATTEMPTS, Batch, Crops, Example, Wholes, collate, load_batches
+from hybrid_pruning.batches import ATTEMPTS, Batch, Crops, Example, collate, load_batches
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import Label, Utterance
 
@@ -58,24 +58,10 @@ def test_short_clips_are_repeated(utterances: list[Utterance]):
     assert isinstance(example, Example)
     assert torch.equal(example.wave, whole.repeat(4)[:CROP])
     assert example.repeated == CROP - 300
-    repeated = Wholes(utterances, minimum=500)[0]
-    assert not isinstance(repeated, InputError)
-    assert torch.equal(repeated.wave, whole.repeat(2)[:500])
-    assert repeated.repeated == 200
 
 
 def ruin(utterance: Utterance) -> None:
     utterance.path.write_text("no audio")
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_errors_of_whole_utterances_cross_from_worker_processes(utterances: list[Utterance], workers: int):
-    ruin(utterances[3])
-    batches = load_batches(Wholes(utterances, 1), [[0], [3]], workers)
-    next(batches)
-    with pytest.raises(InputError, match=r"3\.wav: cannot be decoded") as caught:
-        next(batches)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_crop_of_what_cannot_be_read_is_one_of_another_of_its_class(utterances: list[Utterance]):
@@ -126,24 +112,22 @@ def test_a_few_attempts_are_made(utterances: list[Utterance], monkeypatch: pytes
     assert len(tried) == ATTEMPTS
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_another_duration_than_the_manifests_is_a_fault(utterances: list[Utterance], whole: bool):
+def test_another_duration_than_the_manifests_is_a_fault(utterances: list[Utterance]):
     utterances[3] = replace(utterances[3], seconds=0.25)  # as it is
     utterances[4] = replace(utterances[4], seconds=4000 / SAMPLE_RATE_HZ + 0.2)
-    dataset = Wholes(utterances, 1) if whole else crops(utterances)
-    fine, wrong = (dataset[index] if whole else dataset[0, index] for index in (3, 4))
+    fine, wrong = (crops(utterances)[0, index] for index in (3, 4))
     assert isinstance(fine, Example)
-    message = str(wrong) if isinstance(wrong, InputError) else wrong.skipped[0]
-    assert "4.wav: lasts 0.156 s, its manifest says 0.450" in message
+    assert isinstance(wrong, Example)
+    assert "4.wav: lasts 0.156 s, its manifest says 0.450" in wrong.skipped[0]
 
 
 def test_padding_is_counted(utterances: list[Utterance]):
     cropped = collate([crops(utterances)[0, index] for index in (0, 1, 3)])
     assert isinstance(cropped, Batch)
     assert cropped.padding == pytest.approx(700 / 3000)
-    whole = collate([Wholes(utterances, 400)[index] for index in (0, 3)])
-    assert isinstance(whole, Batch)
-    assert whole.padding == pytest.approx((3600 + 100) / 8000)
+    uneven = collate([Example(torch.ones(400), 0, 0, repeated=100), Example(torch.ones(4000), 0, 1)])
+    assert isinstance(uneven, Batch)
+    assert uneven.padding == pytest.approx((3600 + 100) / 8000)
     assert collate([crops(utterances)[0, 3]]).padding == 0
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hybrid_pruning.audio import AudioFile, check_seconds, read_audio
+from hybrid_pruning.audio import AudioFile, check_seconds
 from hybrid_pruning.augment import Augmentation
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import UNKNOWN, Utterance
@@ -164,32 +164,6 @@ class Crops(Dataset[Any]):
 
     def _rng(self, epoch: int, index: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, epoch, self.recording[index]))
-
-
-class Wholes(Dataset[Any]):
-    """Whole utterances, addressed by index.
-
-    Args:
-        utterances: what to read.
-        minimum: samples below which an utterance is repeated up to.
-    """
-
-    def __init__(self, utterances: Sequence[Utterance], minimum: int) -> None:
-        self.utterances, self.minimum = utterances, minimum
-
-    def __len__(self) -> int:
-        return len(self.utterances)
-
-    def __getitem__(self, index: int) -> Example | InputError:
-        """Return the example, of class 0, or the error to raise where the caller can show it."""
-        utterance = self.utterances[index]
-        try:
-            wave = read_audio(utterance.path)
-            check_seconds(utterance.path, len(wave), utterance.seconds)
-        except InputError as error:
-            return error
-        size = max(len(wave), self.minimum)
-        return Example(torch.from_numpy(np.resize(wave, size)), 0, index, size - len(wave))
 
 
 def load_batches(dataset: Dataset[Any], batches: Sequence[Sequence[Any]], workers: int) -> Iterator[Batch]:
