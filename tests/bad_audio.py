@@ -33,7 +33,13 @@ FORMATS = {
     "caf": ("CAF", "PCM_16"),
     "sphere": ("NIST", "PCM_16"),
 }
-FFMPEG = {"m4a": ("ipod", "aac"), "aac": ("adts", "aac"), "wma": ("asf", "wmav2"), "webm": ("matroska", "libopus")}
+FFMPEG = {
+    "m4a": ("ipod", "aac"),
+    "aac": ("adts", "aac"),
+    "wma": ("asf", "wmav2"),
+    "webm": ("matroska", "libopus"),
+    "tta": ("tta", "tta"),
+}
 Change = Callable[[bytes], bytes]
 
 

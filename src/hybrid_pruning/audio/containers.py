@@ -18,7 +18,7 @@ LARGEST_PAGE = 27 + 255 + 255 * 255
 LARGEST_TAG = 1 << 16
 """Bytes in which the first frame of an MP3 must begin."""
 
-PLACEHOLDERS = (
+PLACEHOLDERS = (  # and 0, which promises nothing
     (0x7F000000, 0x7F000040),
     (0x7FFFF000, 0x7FFFF040),
     (0x7FFFFFC0, 0x80000040),
@@ -91,7 +91,7 @@ def _missing(promised: int, there: int) -> str | None:
 
 def _says_nothing(length: int) -> bool:
     """Whether a length is what programs write that cannot go back to fill it in: ffmpeg, SoX, arecord and their kin."""
-    return length == 0 or any(first <= length <= last for first, last in PLACEHOLDERS)
+    return any(first <= length <= last for first, last in PLACEHOLDERS)
 
 
 def _chunks(file: BinaryIO, size: int, start: int, layout: str) -> Iterator[tuple[bytes, int, int]]:
