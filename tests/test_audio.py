@@ -91,6 +91,12 @@ def test_every_rate_becomes_16_khz(tmp_path: Path, rate: int, channels: int):
     assert np.abs(found[:7999] - expected[:7999])[400:-400].max() < 1e-3
 
 
+@pytest.mark.parametrize("frames", [3, 9, 15, 21, 333, 96_003])
+def test_half_a_sample_is_rounded_as_the_resampler_does(tmp_path: Path, frames: int):
+    soundfile.write(tmp_path / "a.wav", noise(frames), 96_000)
+    assert audio_samples(tmp_path / "a.wav") == len(read_audio(tmp_path / "a.wav")) == (frames + 3) // 6
+
+
 def test_channels_are_averaged(tmp_path: Path):
     stereo = noise(500, channels=2)
     soundfile.write(tmp_path / "a.wav", stereo, SAMPLE_RATE_HZ, subtype="FLOAT")
@@ -136,6 +142,7 @@ def test_a_part_is_the_slice_of_the_whole(tmp_path: Path, data: st.DataObject):
     path = tmp_path / "a"
     soundfile.write(path, noise(frames, seed=frames), rate, format=kind, subtype=subtype)
     whole = read_audio(path)
+    assert len(whole) == audio_samples(path)
     start = data.draw(st.integers(0, len(whole) - 1))
     samples = data.draw(st.none() | st.integers(1, len(whole)))
     part, expected = read_audio(path, start, samples), whole[start:][:samples]
@@ -178,15 +185,11 @@ def test_a_part_of_two_hours_is_decoded_alone(tmp_path: Path, rate: int, monkeyp
     assert sum(decoded) < 3 * rate
 
 
-def test_a_part_of_an_mp3_is_decoded_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_parts_of_an_mp3_are_decoded_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     wave = 0.3 * np.sin(0.05 * np.arange(96_000)) + noise(96_000) / 2
     soundfile.write(tmp_path / "a.mp3", wave, SAMPLE_RATE_HZ)
-    with soundfile.SoundFile(tmp_path / "a.mp3") as file:
-        file.seek(60_000)
-        file.read(2000)
-    if not capfd.readouterr().err:
-        pytest.skip("this libmpg123 has nothing to say after a seek")
-    read_audio(tmp_path / "a.mp3", 60_000, 2000)
+    for start in range(0, 90_000, 3000):
+        read_audio(tmp_path / "a.mp3", start, 2000)
     assert capfd.readouterr() == ("", "")
 
 
