@@ -37,7 +37,7 @@ def find_fault(file: BinaryIO, size: int) -> str | None:
     """
     file.seek(0)
     head = file.read(16)
-    if is_mp3(head):
+    if head.startswith(b"ID3") or Frame.parse(head) is not None:
         return _mp3(file, size)
     check = next((check for magic, check in CHECKS.items() if head.startswith(magic)), None)
     try:
@@ -78,9 +78,9 @@ class WithLength(io.RawIOBase):
         return self._file.tell()
 
 
-def is_mp3(head: bytes) -> bool:
-    """Whether a file that begins like this may be an MP3."""
-    return head.startswith(b"ID3") or Frame.parse(head[:4]) is not None
+def is_mpeg(head: bytes) -> bool:
+    """Whether a file that begins like this may be taken for MPEG audio, damaged or not."""
+    return head.startswith(b"ID3") or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
 
 
 def _missing(promised: int, there: int) -> str | None:
