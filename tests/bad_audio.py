@@ -33,7 +33,13 @@ FORMATS = {
     "caf": ("CAF", "PCM_16"),
     "sphere": ("NIST", "PCM_16"),
 }
-FFMPEG = {"m4a": ("ipod", "aac"), "aac": ("adts", "aac"), "wma": ("asf", "wmav2"), "webm": ("matroska", "libopus")}
+FFMPEG = {
+    "m4a": ("ipod", "aac"),
+    "aac": ("adts", "aac"),
+    "wma": ("asf", "wmav2"),
+    "webm": ("matroska", "libopus"),
+    "tta": ("tta", "tta"),
+}
 Change = Callable[[bytes], bytes]
 
 
@@ -77,6 +83,12 @@ def garbled(data: bytes) -> bytes:
     """A hole in the middle."""
     middle = len(data) // 2
     return data[:middle] + b"\x55" * 400 + data[middle + 400 :]
+
+
+def turned(data: bytes) -> bytes:
+    """One bit, in the middle."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
 def written(change: Change, kind: str, subtype: str, world: Path) -> None:
@@ -175,6 +187,8 @@ AUDIO: dict[str, Case] = {
         )
         for name, form in FFMPEG.items()
     },
+    "flac, a turned bit": Case(partial(written, turned, *FORMATS["flac"]), SCORE, UNREADABLE),
+    "tta, a turned bit": Case(partial(written_by_ffmpeg, turned, *FFMPEG["tta"]), SCORE, UNREADABLE, needs="ffmpeg"),
     "no such file": Case(gone, SCORE, ": no such file; check"),
     "an empty file": Case(partial(content, b""), SCORE, ": is empty, 0 bytes"),
     "a folder": Case(folder, SCORE, ": is a folder"),

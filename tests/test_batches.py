@@ -110,6 +110,7 @@ def test_a_few_attempts_are_made(utterances: list[Utterance], monkeypatch: pytes
     monkeypatch.setattr("hybrid_pruning.batches.AudioFile", fail)
     assert isinstance(crops(utterances)[0, 0], InputError)
     assert len(tried) == ATTEMPTS
+    assert {path.name for path in tried} == {"0.wav", "2.wav", "4.wav"}, "not the same again and again"
 
 
 def test_another_duration_than_the_manifests_is_a_fault(utterances: list[Utterance]):

@@ -18,7 +18,7 @@ LARGEST_PAGE = 27 + 255 + 255 * 255
 LARGEST_TAG = 1 << 16
 """Bytes in which the first frame of an MP3 must begin."""
 
-PLACEHOLDERS = (
+PLACEHOLDERS = (  # and 0, which promises nothing
     (0x7F000000, 0x7F000040),
     (0x7FFFF000, 0x7FFFF040),
     (0x7FFFFFC0, 0x80000040),
@@ -37,7 +37,7 @@ def find_fault(file: BinaryIO, size: int) -> str | None:
     """
     file.seek(0)
     head = file.read(16)
-    if is_mp3(head):
+    if head.startswith(b"ID3") or Frame.parse(head) is not None:
         return _mp3(file, size)
     check = next((check for magic, check in CHECKS.items() if head.startswith(magic)), None)
     try:
@@ -78,9 +78,9 @@ class WithLength(io.RawIOBase):
         return self._file.tell()
 
 
-def is_mp3(head: bytes) -> bool:
-    """Whether a file that begins like this may be an MP3."""
-    return head.startswith(b"ID3") or Frame.parse(head[:4]) is not None
+def is_mpeg(head: bytes) -> bool:
+    """Whether a file that begins like this may be taken for MPEG audio, damaged or not."""
+    return head.startswith(b"ID3") or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
 
 
 def _missing(promised: int, there: int) -> str | None:
@@ -91,7 +91,7 @@ def _missing(promised: int, there: int) -> str | None:
 
 def _says_nothing(length: int) -> bool:
     """Whether a length is what programs write that cannot go back to fill it in: ffmpeg, SoX, arecord and their kin."""
-    return length == 0 or any(first <= length <= last for first, last in PLACEHOLDERS)
+    return any(first <= length <= last for first, last in PLACEHOLDERS)
 
 
 def _chunks(file: BinaryIO, size: int, start: int, layout: str) -> Iterator[tuple[bytes, int, int]]:

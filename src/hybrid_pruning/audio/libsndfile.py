@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from hybrid_pruning.audio.containers import WithLength, find_fault, is_mp3
+from hybrid_pruning.audio.containers import WithLength, find_fault, is_mpeg
 from hybrid_pruning.errors import InputError
 
 BLOCK = 1 << 18
@@ -57,7 +57,7 @@ class Stream:
         if fault:
             raise InputError(f"{path}: {fault}; fetch it anew or remove it from the manifest")
         file.seek(0)
-        self._is_mp3 = is_mp3(file.read(16))
+        self._is_mp3 = is_mpeg(file.read(16))
         file.seek(0)
         try:
             with self._quiet():
@@ -67,7 +67,7 @@ class Stream:
                 self._sound = _SoundFile(WithLength(file))
         except soundfile.LibsndfileError as error:
             raise NotRecognized(_reason(error)) from error
-        self._is_mp3 |= "MPEG" in self._sound.subtype  # in a WAV, too
+        self._is_mp3 = "MPEG" in self._sound.subtype  # in a WAV, too
         self._place = 0
         self.rate: int = self._sound.samplerate
         self.frames: int | None = self._sound.frames if self._sound.frames < NOT_KNOWN else None
