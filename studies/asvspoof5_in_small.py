@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from hybrid_pruning.augment.codec import CODECS, Codec
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, read_audio
+from hybrid_pruning.augment.codec import CODECS, Codec
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import UNKNOWN, Label, Utterance, read_manifest
 
