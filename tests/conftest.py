@@ -1,9 +1,8 @@
 """Tiny random backbones of every family and style, and the largest error each of them showed."""
 
 import math
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fnmatch import fnmatch
 
 import pytest
@@ -94,14 +93,6 @@ def family(kind: tuple[str, str]) -> str:
 @pytest.fixture
 def style(kind: tuple[str, str]) -> str:
     return kind[1]
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    """Let every test choose its own precision; accelerate keeps one for the whole process."""
-    yield
-    if state := sys.modules.get("accelerate.state"):
-        state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

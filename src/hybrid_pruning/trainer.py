@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from hybrid_pruning import processes
 from hybrid_pruning.artifact import versions
@@ -121,6 +122,7 @@ class Trainer:
         run: Path,
     ) -> None:
         self.config, self.trainset, self.devset, self.run = config, TrainSet(trainset, config), devset, run
+        AcceleratorState._reset_state()  # else a second training in one process has the precision of the first
         self.accelerator = Accelerator(
             mixed_precision=config.training.mixed_precision,
             cpu=processes.count() > 1 and not torch.cuda.is_available(),  # else it takes no notice of gloo
