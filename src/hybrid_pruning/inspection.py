@@ -248,6 +248,8 @@ def _state(model: SpeechModel) -> str:
 
 
 def _labels(model: SpeechModel) -> str:
+    if model.classes is None:
+        return "none: for speaker verification, where embeddings are compared"
     pairs = zip(model.classes.labels, model.classes.counts, strict=True)
     return f"{', '.join(f'{label} ({count})' for label, count in pairs)}; in brackets the training utterances"
 

@@ -12,7 +12,7 @@ from torch import nn
 from hybrid_pruning import artifact
 from hybrid_pruning.backbone import Backbone, load_transformers, skeleton
 from hybrid_pruning.calibration import Calibration
-from hybrid_pruning.config import HeadConfig
+from hybrid_pruning.config import HeadConfig, TaskName
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.head import Head, build_head
 from hybrid_pruning.manifest import Label
@@ -43,6 +43,21 @@ class Classes:
         if len(self.counts) != len(self.labels) or min(self.counts) <= 0:
             raise ValueError(f"training counts {self.counts}: expected one above 0 for each label")
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for the artifact."""
+        return {"labels": list(self.labels), "training_counts": list(self.counts)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read them back.
+
+        Raises:
+            ValueError, KeyError, TypeError: they are not what `to_json` gives, or make no sense.
+        """
+        classes = cls(tuple(values["labels"]), tuple(values["training_counts"]))
+        classes.check()
+        return classes
+
     def log_priors(self) -> torch.Tensor:
         """Return the [classes] logarithms of the training priors."""
         counts = torch.tensor(self.counts, dtype=torch.float64)
@@ -60,12 +75,12 @@ class Classifier(nn.Sequential):
 
 
 class SpeechModel(nn.Module):
-    """A detector of spoofed speech.
+    """A detector of spoofed speech or, without classes, a speaker's voice as an embedding.
 
     Args:
         backbone: wave -> hidden states.
         head: hidden states -> embedding.
-        classes: what its classifier tells apart.
+        classes: what its classifier tells apart; None for speaker verification, where embeddings are compared.
         head_config: what the head was built from.
         provenance: how it came about: recipe, data, results; free-form, kept in the artifact.
         calibration: what makes its scores log-likelihood ratios on data like that it was fitted on; none by default.
@@ -75,18 +90,25 @@ class SpeechModel(nn.Module):
         self,
         backbone: Backbone,
         head: Head,
-        classes: Classes,
+        classes: Classes | None,
         head_config: HeadConfig,
         provenance: Mapping[str, Any] | None = None,
         calibration: Calibration | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.classes = backbone, head, classes
-        self.classifier = Classifier(head.embedding_width, len(classes.labels))
+        self.classifier: nn.Module = nn.Identity()
+        if classes is not None:
+            self.classifier = Classifier(head.embedding_width, len(classes.labels))
         self.head_config, self.provenance, self.calibration = head_config, dict(provenance or {}), calibration
 
+    @property
+    def task(self) -> TaskName:
+        """What it was trained for."""
+        return "speaker-verification" if self.classes is None else "anti-spoofing"
+
     def forward(self, wave: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the logits [B, classes] of wave [B, S] with lengths [B]."""
+        """Return the logits [B, classes] of wave [B, S] with lengths [B]; for speaker verification the embeddings."""
         return self.classifier(self.embed(wave, lengths))
 
     def embed(self, wave: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
@@ -110,26 +132,33 @@ class SpeechModel(nn.Module):
 
         Returns:
             [B], the difference of the logits freed from the training priors, calibrated where the model is.
+
+        Raises:
+            InputError: the model is one for speaker verification.
         """
         return self.classify(self.embed(wave, lengths))
 
     def classify(self, embedding: torch.Tensor) -> torch.Tensor:
         """Return the score of each embedding [B, E], as `score` gives it: [B]."""
+        if self.classes is None:
+            raise InputError(
+                "this model is for speaker verification: one recording has no score; compare embeddings, see `verify`"
+            )
         score = log_likelihood_ratio(self.classifier(embedding), self.classes)
         return score if self.calibration is None else self.calibration.apply(score)
 
     @classmethod
-    def build(cls, backbone: Backbone, head: HeadConfig, classes: Classes, **about: Any) -> Self:
-        """Return a model with a fresh head and classifier on a backbone."""
+    def build(cls, backbone: Backbone, head: HeadConfig, classes: Classes | None, **about: Any) -> Self:
+        """Return a model with a fresh head and, where there are classes, a fresh classifier on a backbone."""
         return cls(backbone, build_head(head, backbone.depth, backbone.width), classes, head, **about)
 
     def architecture(self) -> dict[str, Any]:
         """Return all that is needed to build the model again, as plain values."""
         shape = shape_of(self.backbone)
+        known = {} if self.classes is None else self.classes.to_json()
         return {
-            "task": "anti-spoofing",
-            "labels": list(self.classes.labels),
-            "training_counts": list(self.classes.counts),
+            "task": self.task,
+            **known,
             "head": self.head_config.model_dump(),
             "backbone": {
                 "config": self.backbone.config.to_diff_dict(),
@@ -182,8 +211,7 @@ class SpeechModel(nn.Module):
         if spec["kept"] is not None:
             kept = {name: _from_ranges(ranges) for name, ranges in spec["kept"].items()}
             narrow(backbone, plan_for(backbone).only(spec["units"]), kept)
-        classes = Classes(tuple(about["labels"]), tuple(about["training_counts"]))
-        classes.check()
+        classes = None if about["task"] == "speaker-verification" else Classes.from_json(about)
         return cls.build(backbone, HeadConfig(**about["head"]), classes, provenance=provenance)
 
 

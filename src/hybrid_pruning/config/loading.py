@@ -1,0 +1,164 @@
+"""YAML + `--set a.b=c` -> one checked, complete configuration."""
+
+import difflib
+import reprlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from hybrid_pruning.config.recipe import Config
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import atomic_write, has_control_characters
+
+MOST_VALUES = 10_000
+"""A recipe of more values than that is a mistake, or meant to exhaust the memory."""
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe.
+
+    Args:
+        path: a YAML file; its `base:` key, where present, names a recipe beside it that it builds on.
+        overrides: ``a.b=c`` settings that win over the file; the value is YAML.
+
+    Raises:
+        InputError: the file cannot be read, a key is unknown, or a value is of the wrong kind or range.
+    """
+    path = Path(path)
+    tree = _read(path)
+    for override in overrides:
+        _merge(tree, _parse_override(override))
+    return check_config(tree, str(path))
+
+
+def check_config(tree: Mapping[str, Any], name: str) -> Config:
+    """Return the configuration a tree of plain values describes; `name` stands in the error messages."""
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{name}: {_explain(error)}") from error
+    if config.training.batch_size % config.training.accumulate:
+        raise InputError(
+            f"{name}: training.batch_size {config.training.batch_size} is no multiple of "
+            f"training.accumulate {config.training.accumulate}"
+        )
+    if config.pruning.min_sparsity > config.pruning.target_sparsity:
+        raise InputError(
+            f"{name}: pruning.min_sparsity {config.pruning.min_sparsity} is above "
+            f"pruning.target_sparsity {config.pruning.target_sparsity}"
+        )
+    return config
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write the resolved configuration as YAML that `load_config` reads back."""
+    with atomic_write(path) as handle:
+        yaml.safe_dump(config.model_dump(mode="json"), handle, sort_keys=False)
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    try:
+        tree = _parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path of the recipe") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: expected keys and values, found {type(tree).__name__}")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str) or has_control_characters(base):
+        raise InputError(f"{path}: base {base!r}, expected the name of a file beside the recipe")
+    source = (path.parent / base).resolve()
+    if source in seen:
+        raise InputError(f"{path}: base '{base}' leads back to itself")
+    merged = _read(source, (*seen, source))
+    _merge(merged, tree)
+    return merged
+
+
+class _Loader(yaml.SafeLoader):
+    """One that refuses what the next line would silently overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"key '{twice}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _parse(text: str) -> Any:
+    """Read YAML; ValueError where it is something else, or too much."""
+    try:
+        tree = yaml.load(text, _Loader)
+        _count(tree, MOST_VALUES)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply, or within itself") from error
+    return tree
+
+
+def _count(value: Any, left: int) -> int:
+    """Return how many more values a tree may have; a few lines of aliases make trees of any size, and endless ones."""
+    if left <= 0:
+        raise ValueError(f"more than {MOST_VALUES} values; aliases stand in for too much, write it out")
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        left = _count(part, left - 1)
+    return left
+
+
+def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override}: expected key=value, e.g. pruning.target_sparsity=0.7")
+    try:
+        value = _parse(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"--set {override}: the value is not valid YAML") from error
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return value
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for the first thing wrong."""
+    errors = error.errors()
+    # a key that may be of several types has an error for each: the deepest got furthest
+    first = max((e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"]))
+    path = [str(part) for part in first["loc"] if not str(part).startswith(("constrained-", "dict[", "[key]"))]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return f"key '{key}' is unknown; {_nearest(path)}"
+    if first["type"] == "missing":
+        return f"key '{key}' is missing"
+    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, found {_shown(first['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written in Python, its middle left out where it is long."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
+    return short.repr(value)
+
+
+def _nearest(path: list[str]) -> str:
+    section: Any = Config
+    for part in path[:-1]:
+        annotation = section.model_fields[part].annotation
+        section = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known there: {', '.join(names)}"

@@ -1,0 +1,108 @@
+"""A whole recipe and its sections: data, backbone, head, training, pruning."""
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from hybrid_pruning.config.augmentation import AugmentConfig
+from hybrid_pruning.config.section import Fraction, Positive, Section
+
+Unit = Literal["conv", "head", "attlayer", "interm", "ffnlayer"]
+TaskName = Literal["anti-spoofing", "speaker-verification"]
+
+
+class CorpusConfig(Section):
+    """Where `run` makes the manifests from; their folder is that of `data.train`."""
+
+    name: str = Field(description="a corpus that `prepare` knows, e.g. asvspoof5")
+    root: Path = Field(description="the folder it was unpacked in")
+    allow_missing: bool = Field(False, description="leave out the utterances whose audio is missing")
+
+
+class DataConfig(Section):
+    """What to train on; paths are relative to the folder the command is run in."""
+
+    train: Path = Field(description="manifest (TSV) of the training utterances")
+    dev: Path = Field(description="manifest of the utterances validated on after each epoch")
+    eval: dict[str, Path] = Field({}, description="further manifests that `run` scores and evaluates, by name")
+    trials: dict[str, Path] = Field(
+        {}, description="speaker verification: the trials of `dev` and of each set of `eval`, by its name"
+    )
+    crop_seconds: Positive = Field(3.0, description="length of a training example; shorter utterances are repeated")
+    workers: int = Field(2, ge=0, description="processes that decode audio")
+    skip_limit: Fraction = Field(
+        0.01, description="fraction of the training files that may be unreadable and are replaced; one always may"
+    )
+
+
+class BackboneConfig(Section):
+    """The SSL encoder."""
+
+    source: str = Field(description="hub id, transformers folder, or one of our artifacts")
+    random: bool = Field(False, description="take the architecture alone, with fresh weights")
+    gradient_checkpointing: bool = Field(False, description="recompute layers in the backward pass to save memory")
+
+
+class HeadConfig(Section):
+    """What turns hidden states into an embedding."""
+
+    kind: Literal["mhfa", "statistics"] = Field("mhfa", description="multi-head factorised attention, or mean and std")
+    heads: int = Field(32, ge=1, description="MHFA's attention heads")
+    compression: int = Field(128, ge=1, description="MHFA's width of keys and values")
+    embedding: int = Field(256, ge=1, description="width of the embedding")
+
+
+class TrainingConfig(Section):
+    """The optimisation of the network; the pruning parameters have their own under `pruning`."""
+
+    epochs: int = Field(5, ge=1)
+    batch_size: int = Field(16, ge=1, description="utterances per optimiser step and process, all micro-steps together")
+    accumulate: int = Field(1, ge=1, description="micro-steps per optimiser step; batch_size must be a multiple of it")
+    lr: Positive = Field(5e-4, description="peak learning rate of the head")
+    final_lr: Positive = Field(5e-5, description="learning rate the exponential decay ends at")
+    lr_warmup_epochs: float = Field(2, ge=0, description="epochs over which the learning rate rises from zero")
+    backbone_lr_ratio: float = Field(0.05, ge=0, description="the backbone's learning rate over the head's")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's, for head and backbone, not for norms and biases")
+    clip_norm: Positive = Field(3.0, description="largest gradient norm of the network; pruning is not clipped")
+    mixed_precision: Literal["no", "bf16"] = Field("no", description="of the network; gates stay in float32")
+    checkpoint_steps: int = Field(1000, ge=1, description="steps between two checkpoints within an epoch")
+    keep_checkpoints: int = Field(3, ge=1, description="checkpoints that stay: so many epochs', so many within epochs")
+    log_every: int = Field(10, ge=1, description="steps between two lines of log.jsonl")
+
+
+class PruningConfig(Section):
+    """The paper's pruning block, which works as the recipe has it, and ours beside it.
+
+    Sparsity is the fraction REMOVED: a target of 0.7 leaves 30%.
+    """
+
+    use_pruning_loss: bool = Field(False, description="off trains the dense model with the same code")
+    target_sparsity: Fraction = Field(0.5, description="fraction of the backbone removed at the end")
+    initial_reg_lr: Positive = Field(5e-2, description="learning rate of gates and multipliers")
+    sparsity_warmup_epochs: float = Field(5, ge=0, description="epochs over which the target grows")
+    sparsity_schedule: Literal["linear", "cosine", "exponential", "sigmoid"] = "cosine"
+    min_sparsity: Fraction = Field(0.0, description="target at the first step")
+    units: tuple[Unit, ...] = Field(get_args(Unit), description="what may be cut")
+    constraint: Literal["params", "macs"] = Field("params", description="what the target counts")
+    macs_seconds: Positive = Field(4.0, description="length of the utterance that MACs are counted for")
+    drop_rate: Annotated[float, Field(gt=0, lt=1)] | dict[Unit, Annotated[float, Field(gt=0, lt=1)]] = Field(
+        0.01, description="how likely fresh gates are shut; one number, or one per unit"
+    )
+    clamp_lambda1: bool = Field(
+        True, description="keep lambda1 >= 0, as the recipe does; without it lambda1 winds up while the gates still lag"
+    )
+
+
+class Config(Section):
+    """A whole recipe."""
+
+    task: TaskName = Field("anti-spoofing", description="what the model learns to tell: fakes, or who speaks")
+    seed: int = Field(42, ge=0, lt=2**31)
+    corpus: CorpusConfig | None = Field(None, description="what `run` prepares first; manifests are there without it")
+    data: DataConfig
+    augment: AugmentConfig = AugmentConfig()
+    backbone: BackboneConfig
+    head: HeadConfig = HeadConfig()
+    training: TrainingConfig = TrainingConfig()
+    pruning: PruningConfig = PruningConfig()
