@@ -135,7 +135,7 @@ class Sample:
         self._unit = np.arange(classes.size) if unit is None else unit
         self._units = int(self._unit.max(initial=-1)) + 1
         self._rankings: dict[Column, tuple[Ranking, IntArray]] = {}
-        self._sums: dict[Averaged, list[tuple[FloatArray, FloatArray]]] = {}
+        self._sums: dict[Averaged, list[tuple[slice, FloatArray, FloatArray]]] = {}
 
     def measure(self, measures: Measures, weights: npt.NDArray[np.integer] | None = None) -> dict[str, float]:
         """Return the metrics of the trials, or of a resample of them.
@@ -146,14 +146,19 @@ class Sample:
             measures: name -> metric.
             weights: [units] how often each unit was drawn; once each by default.
         """
+        averaged = any(isinstance(measure, Averaged) for measure in measures.values())
+        drawn = np.ones(self._units) if weights is None else weights.astype(np.float64) if averaged else np.empty(0)
+        if weights is not None:  # few of them are large: what is small stays in the processor's cache
+            weights = weights.astype(np.min_scalar_type(weights.max()))
         counted: dict[Column, Steps] = {}
-        return {name: self._measure(measure, weights, counted) for name, measure in measures.items()}
+        return {
+            name: float(measure.of(*self._means(measure, drawn)))
+            if isinstance(measure, Averaged)
+            else self._rank(measure, weights, counted)
+            for name, measure in measures.items()
+        }
 
-    def _measure(
-        self, measure: Measure, weights: npt.NDArray[np.integer] | None, counted: dict[Column, Steps]
-    ) -> float:
-        if isinstance(measure, Averaged):
-            return float(measure.of(*self._means(measure, weights)))
+    def _rank(self, measure: Ranked, weights: npt.NDArray[np.integer] | None, counted: dict[Column, Steps]) -> float:
         for column in measure.columns:
             if column not in counted:
                 ranking, unit = self._ranked(column)
@@ -168,20 +173,20 @@ class Sample:
             self._rankings[column] = ranking, self._unit[np.concatenate(members)[ranking.order]]
         return self._rankings[column]
 
-    def _means(self, measure: Averaged, weights: npt.NDArray[np.integer] | None) -> list[float]:
+    def _means(self, measure: Averaged, drawn: FloatArray) -> list[float]:
         if measure not in self._sums:
             self._sums[measure] = [
                 self._sum(self._unit[group], losses(self._select(measure.column, group)).astype(np.float64))
                 for group, losses in zip(self._members(measure.column), measure.losses, strict=True)
             ]
-        drawn = np.ones(self._units) if weights is None else weights.astype(np.float64)
-        return [float(drawn @ lost / (drawn @ size)) for lost, size in self._sums[measure]]
+        return [float(drawn[units] @ lost / (drawn[units] @ size)) for units, lost, size in self._sums[measure]]
 
-    def _sum(self, unit: IntArray, losses: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the losses and the number of trials of each unit."""
-        size: IntArray = np.bincount(unit, minlength=self._units)
-        lost: FloatArray = np.bincount(unit, weights=losses, minlength=self._units).astype(np.float64)
-        return lost, size.astype(np.float64)
+    @staticmethod
+    def _sum(unit: IntArray, losses: FloatArray) -> tuple[slice, FloatArray, FloatArray]:
+        """Return the units from a group's first to its last, and the losses and the number of trials of each."""
+        units = slice(int(unit.min()), int(unit.max()) + 1)
+        place = unit - units.start
+        return units, np.bincount(place, weights=losses).astype(np.float64), np.bincount(place).astype(np.float64)
 
     def _members(self, column: Column) -> list[IntArray]:
         return [np.flatnonzero(np.isin(self._classes, group)) for group in column.groups]

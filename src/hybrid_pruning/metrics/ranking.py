@@ -31,6 +31,8 @@ class Ranking:
         """[R] the first trial of each run."""
         self.owner: IntArray = ranked[self.starts].astype(np.int64)
         """[R] the class of each run."""
+        self._ends = np.append(self.starts[1:], self.order.size) - 1
+        self._owned = [self.owner == index for index in range(self.classes - 1)]
 
     def count(self, weights: npt.NDArray[np.integer] | None = None) -> "Steps":
         """Return how many trials every threshold rejects.
@@ -38,13 +40,15 @@ class Ranking:
         Args:
             weights: [N] how often each trial counts, lowest score first; once by default.
         """
-        below = np.arange(1, self.order.size + 1) if weights is None else np.cumsum(weights)
-        points = np.append(0, below[np.append(self.starts[1:], self.order.size) - 1])
+        below = np.arange(1, self.order.size + 1) if weights is None else np.cumsum(weights, dtype=np.int64)
+        points = np.zeros(self._ends.size + 1, dtype=np.int64)
+        below.take(self._ends, out=points[1:])
         sizes = np.diff(points)
         rejected = np.zeros((self.classes, points.size), dtype=np.int64)
-        for index in range(self.classes - 1):
-            np.cumsum(sizes * (self.owner == index), out=rejected[index, 1:])
-        rejected[-1] = points - rejected[:-1].sum(axis=0)
+        rejected[-1] = points
+        for index, owned in enumerate(self._owned):
+            np.cumsum(sizes * owned, out=rejected[index, 1:])
+            rejected[-1] -= rejected[index]
         return Steps(self.owner, rejected, points)
 
 
