@@ -4,7 +4,10 @@ import contextlib
 import shutil
 import struct
 import subprocess
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -281,7 +284,7 @@ def test_a_playlist_that_calls_itself_audio_opens_nothing(speech: Path, text: st
 
 
 def test_without_ffmpeg_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(ffmpeg, "find_programs", lambda: ())
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(64))
     with pytest.raises(InputError, match=r"a.m4a: cannot be decoded .*m4a, aac and amr, needs .*apt install ffmpeg"):
         read_audio(tmp_path / "a.m4a")
@@ -320,3 +323,17 @@ def test_seconds_are_compared_with_what_is_there(seconds: float, fine: bool):
     with contextlib.nullcontext() if fine else pytest.raises(InputError, match=r"a.wav: lasts 3.000 s, .* says"):
         check_seconds("a.wav", 3 * SAMPLE_RATE_HZ, seconds)
     check_seconds("a.wav", 3600 * SAMPLE_RATE_HZ, 3630)  # 1% of an hour
+
+
+def test_the_package_comes_after_the_path(monkeypatch: pytest.MonkeyPatch):
+    def no_program() -> str:
+        raise RuntimeError("no ffmpeg exe could be found")
+
+    package = ModuleType("imageio_ffmpeg")
+    package.__spec__ = ModuleSpec("imageio_ffmpeg", None)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", package)
+    monkeypatch.setattr(shutil, "which", {"ffmpeg": "/usr/bin/ffmpeg"}.get)
+    monkeypatch.setattr(package, "get_ffmpeg_exe", lambda: "/package/ffmpeg", raising=False)
+    assert ffmpeg.find_programs.__wrapped__() == ("/usr/bin/ffmpeg", "/package/ffmpeg")
+    monkeypatch.setattr(package, "get_ffmpeg_exe", no_program)
+    assert ffmpeg.find_programs.__wrapped__() == ("/usr/bin/ffmpeg",)

@@ -1,10 +1,6 @@
 """Codecs do to a wave what their standards say, where it was; a missing tool is one line before training."""
 
-import shutil
-import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import get_args
 
 import numpy as np
@@ -175,20 +171,6 @@ def test_the_ffmpeg_that_has_the_encoder_is_taken(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ffmpeg, "find_programs", lambda: ("a", "b", "c"))
     monkeypatch.setattr(ffmpeg, "list_encoders", {"a": {"x"}, "b": {"y"}, "c": {"x", "y"}}.get)
     assert [ffmpeg.require_encoder("x", "test"), ffmpeg.require_encoder("y", "test")] == ["a", "b"]
-
-
-def test_the_package_comes_after_the_path(monkeypatch: pytest.MonkeyPatch):
-    def no_program() -> str:
-        raise RuntimeError("no ffmpeg exe could be found")
-
-    package = ModuleType("imageio_ffmpeg")
-    package.__spec__ = ModuleSpec("imageio_ffmpeg", None)
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", package)
-    monkeypatch.setattr(shutil, "which", {"ffmpeg": "/usr/bin/ffmpeg"}.get)
-    monkeypatch.setattr(package, "get_ffmpeg_exe", lambda: "/package/ffmpeg", raising=False)
-    assert ffmpeg.find_programs.__wrapped__() == ("/usr/bin/ffmpeg", "/package/ffmpeg")
-    monkeypatch.setattr(package, "get_ffmpeg_exe", no_program)
-    assert ffmpeg.find_programs.__wrapped__() == ("/usr/bin/ffmpeg",)
 
 
 def test_a_broken_ffmpeg_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

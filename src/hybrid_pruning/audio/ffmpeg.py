@@ -1,5 +1,9 @@
 """What libsndfile cannot read (m4a, aac, amr, wma, webm, ...), through the program ffmpeg where it is installed."""
 
+import contextlib
+import functools
+import importlib
+import importlib.util
 import re
 import shutil
 import struct
@@ -13,7 +17,7 @@ import numpy as np
 
 from hybrid_pruning.errors import InputError
 
-WHERE = "on Debian and Ubuntu: apt install ffmpeg; on macOS: brew install ffmpeg; or from ffmpeg.org"
+WHERE = "on Debian and Ubuntu: apt install ffmpeg; on macOS: brew install ffmpeg; anywhere: pip install imageio-ffmpeg"
 BLOCK = 1 << 16
 CONTAINERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,g722,g726,gsm,ilbc,loas,matroska,mov,mp3,mpc,"
@@ -22,9 +26,14 @@ CONTAINERS = (
 """Containers of audio alone: a playlist that calls itself audio could name any other file or address."""
 
 
-def is_installed() -> bool:
-    """Whether the program is there."""
-    return shutil.which("ffmpeg") is not None
+@functools.cache
+def find_programs() -> tuple[str, ...]:
+    """Return every ffmpeg at hand: the one on the PATH first, then that of the package imageio-ffmpeg."""
+    found = [shutil.which("ffmpeg")]
+    if importlib.util.find_spec("imageio_ffmpeg") is not None:
+        with contextlib.suppress(RuntimeError):  # the package is there, its program is not
+            found.append(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    return tuple(program for program in found if program)
 
 
 class Stream:
@@ -123,4 +132,5 @@ def _command(path: Path) -> list[str]:
     reading = ["-threads", "1", "-xerror", "-err_detect", "crccheck+explode"]
     safety = ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS]
     source = ["-i", f"file:{path.absolute()}", "-map", "0:a:0", "-map_metadata", "-1"]
-    return ["ffmpeg", "-nostdin", "-v", "error", *reading, *safety, *source, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+    output = ["-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+    return [find_programs()[0], "-nostdin", "-v", "error", *reading, *safety, *source, *output]

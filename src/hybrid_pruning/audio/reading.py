@@ -243,7 +243,7 @@ def _libsndfile_or_ffmpeg(path: Path, file: BinaryIO) -> Source:
     except libsndfile.NotRecognized as error:
         file.seek(0)
         text = _text(file.read(512))
-        if ffmpeg.is_installed() and not text:
+        if ffmpeg.find_programs() and not text:
             return ffmpeg.Stream(path)
         reason = f"it is text, '{text}'" if text else str(error)
         install = f"; what libsndfile does not read, such as m4a, aac and amr, needs the program ffmpeg: {ffmpeg.WHERE}"

@@ -1,15 +1,12 @@
 """ffmpeg as a codec: which of the installed ones has an encoder, and a wave through it by pipes, without a shell."""
 
-import contextlib
 import functools
-import importlib
-import importlib.util
-import shutil
 import subprocess
 from collections.abc import Sequence
 
 import numpy as np
 
+from hybrid_pruning.audio.ffmpeg import find_programs
 from hybrid_pruning.augment.transform import Wave
 from hybrid_pruning.errors import InputError
 
@@ -63,16 +60,6 @@ def recode(wave: Wave, rate_hz: int, encoder: str, container: str, options: Sequ
     coded = _run(program, encode, np.asarray(wave, dtype="<f4").tobytes())
     decode = ("-f", DEMUXERS.get(container, container), "-i", "pipe:0", *raw, "pipe:1")
     return np.frombuffer(_run(program, decode, coded), dtype="<f4").astype(np.float32)
-
-
-@functools.cache
-def find_programs() -> tuple[str, ...]:
-    """Return every ffmpeg at hand, the one on the PATH first."""
-    found = [shutil.which("ffmpeg")]
-    if importlib.util.find_spec("imageio_ffmpeg") is not None:
-        with contextlib.suppress(RuntimeError):  # the package is there, its program is not
-            found.append(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
-    return tuple(program for program in found if program)
 
 
 @functools.cache
