@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,12 @@ def is_artifact(folder: str | Path) -> bool:
         return False
 
 
-def locate(name_or_path: str | Path) -> Path:
+def locate(name_or_path: str | Path, also: Sequence[str] = ()) -> Path:
     """Return the local folder of an artifact, downloading it where a hub id is given.
+
+    Args:
+        name_or_path: the folder, or the id.
+        also: further files of the repository to download.
 
     Raises:
         InputError: there is neither such a folder nor such a repository.
@@ -62,7 +66,7 @@ def locate(name_or_path: str | Path) -> Path:
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give the folder of an exported model")
     try:
-        return Path(snapshot_download(str(name_or_path), allow_patterns=[CONFIG, WEIGHTS]))
+        return Path(snapshot_download(str(name_or_path), allow_patterns=[CONFIG, WEIGHTS, *also]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"{name_or_path}: neither a folder here nor a model that could be fetched from the hub"

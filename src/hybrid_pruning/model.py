@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
-from hybrid_pruning import artifact
+from hybrid_pruning import artifact, foreign
 from hybrid_pruning.backbone import Backbone, load_transformers, skeleton
 from hybrid_pruning.calibration import Calibration
 from hybrid_pruning.config import HeadConfig, TaskName
@@ -64,14 +64,28 @@ class Classes:
         return (counts / counts.sum()).log().float()
 
 
+class Affine(nn.Module):
+    """[B, E] times a scale plus a shift: what a batch norm is once it is trained."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [B, E]."""
+        return x * self.weight + self.bias
+
+
 class Classifier(nn.Sequential):
     """Embedding [B, E] -> logits [B, classes].
 
-    A layer norm stands where the recipe has a batch norm: it gives the same on any number of processes.
+    A layer norm stands where the recipe has a batch norm: it gives the same on any number of processes. A model that
+    was trained with the recipe keeps its batch norm as a scale and a shift.
     """
 
-    def __init__(self, embedding: int, classes: int) -> None:
-        super().__init__(nn.LayerNorm(embedding), nn.ReLU(), nn.Linear(embedding, classes))
+    def __init__(self, embedding: int, classes: int, norm: Literal["layer", "affine"] = "layer") -> None:
+        first = nn.LayerNorm(embedding) if norm == "layer" else Affine(embedding)
+        super().__init__(first, nn.ReLU(), nn.Linear(embedding, classes))
 
 
 class SpeechModel(nn.Module):
@@ -99,7 +113,7 @@ class SpeechModel(nn.Module):
         self.backbone, self.head, self.classes = backbone, head, classes
         self.classifier: nn.Module = nn.Identity()
         if classes is not None:
-            self.classifier = Classifier(head.embedding_width, len(classes.labels))
+            self.classifier = Classifier(head.embedding_width, len(classes.labels), head_config.classifier_norm)
         self.head_config, self.provenance, self.calibration = head_config, dict(provenance or {}), calibration
 
     @property
@@ -181,12 +195,17 @@ class SpeechModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path) -> Self:
-        """Read an artifact from a folder or the hub, in evaluation mode.
+        """Read an artifact, or a model of the public recipe, from a folder or the hub, in evaluation mode.
+
+        Args:
+            name_or_path: folder or hub id; of the recipe's models also the file.
 
         Raises:
             InputError: it is missing, damaged, of a newer version, or its weights are not those it describes.
         """
-        folder = artifact.locate(name_or_path)
+        folder = foreign.locate_model(name_or_path)
+        if (file := foreign.find_model(folder)) is not None:
+            return cls.from_recipe(foreign.read_model(file))
         config = artifact.read_config(folder)
         try:
             model = cls.from_architecture(config, config.get("provenance", {}))
@@ -202,6 +221,15 @@ class SpeechModel(nn.Module):
                 f"{folder}: config.json and model.safetensors do not belong together: {problem}"
             ) from error
         model.backbone.pack()
+        return model.eval()
+
+    @classmethod
+    def from_recipe(cls, found: foreign.RecipeModel) -> Self:
+        """Return a model of the public recipe, in evaluation mode; how often its classes were trained on is unknown."""
+        classes = Classes(found.labels, (1,) * len(found.labels))
+        model = cls.build(found.backbone, found.head, classes, provenance=found.provenance)
+        weights = {f"backbone.{name}": tensor for name, tensor in found.backbone.state_dict().items()}
+        model.load_state_dict({**weights, **found.weights}, strict=True)
         return model.eval()
 
     @classmethod
@@ -231,7 +259,8 @@ def load_backbone(name_or_path: str | Path, random: bool = False) -> Backbone:
     """Load an SSL encoder, whatever form it comes in.
 
     Args:
-        name_or_path: a hub id (``microsoft/wavlm-base``), a local transformers folder, or one of our artifacts.
+        name_or_path: a hub id (``microsoft/wavlm-base``), a local transformers folder, one of our artifacts, or a file
+            of WeDefense, DPHuBERT or DiariZen (.bin, .pt, .pth), or its folder.
         random: take the architecture alone, with fresh weights.
 
     Returns:
@@ -242,6 +271,8 @@ def load_backbone(name_or_path: str | Path, random: bool = False) -> Backbone:
     """
     if artifact.is_artifact(name_or_path):
         return SpeechModel.from_pretrained(name_or_path).backbone
+    if (file := foreign.find_backbone(Path(name_or_path))) is not None:
+        return foreign.read_backbone(file)
     return load_transformers(name_or_path, random).eval()
 
 

@@ -51,6 +51,10 @@ class HeadConfig(Section):
     heads: int = Field(32, ge=1, description="MHFA's attention heads")
     compression: int = Field(128, ge=1, description="MHFA's width of keys and values")
     embedding: int = Field(256, ge=1, description="width of the embedding")
+    feature_mean: bool = Field(False, description="take each frame's mean over its features off, as the recipe does")
+    classifier_norm: Literal["layer", "affine"] = Field(
+        "layer", description="in front of the classifier: layer norm, or a learnt scale and shift alone"
+    )
 
 
 class TrainingConfig(Section):
