@@ -15,7 +15,7 @@ LINE = """
 errors files terminal memory processes stages
 config metrics bootstrap plots manifest corpora evaluation calibration
 ffmpeg containers libsndfile audio audit durations augment batches
-pruning backbone head artifact foreign model objective
+pruning backbone head artifact foreign model conversion objective
 windows jobs partial scoring detection
 validation trainset checkpoint board runlog skipped optimizers checks trainer export
 benchmark inspection report quickstart pipeline cli

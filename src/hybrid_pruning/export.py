@@ -67,7 +67,8 @@ def _report_size(objective: Objective, target_sparsity: float) -> None:
     kept = gates.kept(target_sparsity, objective.constraint)
     exact = float(gates.accounting.exact_kept(kept).removed(objective.constraint))
     if abs(exact - target_sparsity) > TOLERANCE:
+        units = ", ".join(dict.fromkeys(slot.unit for slot in gates.plan.slots))
         console.print(
             f"warning: {exact:.1%} of the {objective.constraint} are removed, the target was {target_sparsity:.1%}: "
-            f"{', '.join(dict.fromkeys(slot.unit for slot in gates.plan.slots))} alone come no closer; prune neurons or channels too"
+            f"{units} alone come no closer; prune neurons or channels too"
         )

@@ -256,6 +256,8 @@ def _labels(model: SpeechModel) -> str:
 
 def _origin(provenance: Mapping[str, Any]) -> str:
     """Where the model came from; provenance is free-form, so that nothing in it can be relied on."""
+    if converted := _mapping(provenance.get("converted")):
+        return f"converted from {converted.get('file')} ({converted.get('form')})"
     recipe = provenance.get("recipe")
     if not isinstance(recipe, Mapping):
         return "not recorded"

@@ -13,7 +13,7 @@ from hybrid_pruning.backbone.weights import first_line
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.pruning import PlanError, narrow, plan_for
 
-from .gates import cut_gates
+from .gates import cut_gates, exported_layout
 from .guess import guess_config
 from .layout import Layout, blame, read_layout
 from .places import BACKBONE, DESCRIPTIONS, neighbours
@@ -35,7 +35,7 @@ def read_backbone(file: Path) -> Backbone:
     """Read a foreign encoder, or that of a whole model.
 
     Returns:
-        The encoder in evaluation mode, dense or pruned; the gates of a gated one are cut out.
+        The encoder in evaluation mode, dense or pruned; the gates of a gated one are cut out as the recipe does.
 
     Raises:
         InputError: the file is damaged, of another program, would run code, or its config and tensors differ.
@@ -43,18 +43,39 @@ def read_backbone(file: Path) -> Backbone:
     return build_backbone(read_checkpoint(file)).eval()
 
 
-def build_backbone(checkpoint: Checkpoint) -> Backbone:
+def build_backbone(checkpoint: Checkpoint, as_trained: bool = False) -> Backbone:
     """Return the backbone of a foreign file.
+
+    Args:
+        checkpoint: what the file holds.
+        as_trained: cut gates so that the outputs stay those of the gated encoder, rather than as the recipe does.
 
     Raises:
         InputError: config and tensors do not belong together.
     """
     layout = read_layout(find_config(checkpoint), str(checkpoint.file))
-    backbone = _skeleton(checkpoint, layout)
+    scaled = bool(checkpoint.gates) or _is_scaled(checkpoint)
+    backbone = _skeleton(checkpoint, layout, scaled)
     backbone.load_state_dict(_fitting(checkpoint, layout, backbone), strict=True, assign=True)
-    if checkpoint.gates:
-        cut_gates(backbone, checkpoint)
-    return backbone
+    if not checkpoint.gates:
+        return backbone
+    kept = cut_gates(backbone, checkpoint, as_trained)
+    return backbone if as_trained else _exported(backbone, checkpoint, exported_layout(layout, kept))
+
+
+def _exported(backbone: Backbone, checkpoint: Checkpoint, layout: Layout) -> Backbone:
+    """Return the backbone that the recipe exports, from one that our own cut left with the same weights."""
+    exported = _skeleton(checkpoint, layout, scaled=True)
+    weights = backbone.state_dict()
+    if POSITION_BIAS in weights and not layout.kept["attlayer.0"]:
+        weights[POSITION_BIAS] = torch.zeros_like(weights[POSITION_BIAS])
+    exported.load_state_dict({name: weights[name] for name in exported.state_dict()}, strict=True, assign=True)
+    return exported
+
+
+def _is_scaled(checkpoint: Checkpoint) -> bool:
+    scale = checkpoint.encoder.get(SCALE)
+    return scale is not None and bool((scale != 1).any())
 
 
 def find_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -93,13 +114,12 @@ def _read_description(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _skeleton(checkpoint: Checkpoint, layout: Layout) -> Backbone:
+def _skeleton(checkpoint: Checkpoint, layout: Layout, scaled: bool) -> Backbone:
     """Return the encoder without weights, cut to what is left."""
-    scale = checkpoint.encoder.get(SCALE)
-    scaled = bool(checkpoint.gates) or (scale is not None and bool((scale != 1).any()))
+    config = {**layout.config, **({"channel_scale": True} if scaled else {})}
     try:
         with torch.device("meta"):
-            backbone = skeleton({**layout.config, "channel_scale": scaled}, layout.normalize)
+            backbone = skeleton(config, layout.normalize)
             plan = plan_for(backbone).only(UNITS)
             if layout.kept != plan.all_units():
                 narrow(backbone, plan, layout.kept)
@@ -120,16 +140,14 @@ def _fitting(checkpoint: Checkpoint, layout: Layout, backbone: Backbone) -> dict
             raise InputError(f"{file}: '{theirs}' is missing, which {blame(theirs)} in the config asks for")
         # without its first attention the foreign code computes no position bias for any layer
         weight = encoder.pop(theirs, None)
-        found[name] = torch.zeros(tensor.shape) if weight is None else _of_kept_heads(name, weight, layout)
+        found[name] = torch.zeros(tensor.shape) if weight is None else _of_kept_heads(name, weight, layout).clone()
         if found[name].shape != tensor.shape:
             raise InputError(
                 f"{file}: '{theirs}' is {list(found[name].shape)}, "
                 f"{blame(theirs)} in the config asks for {list(tensor.shape)}"
             )
-    if encoder:
-        raise InputError(
-            f"{file}: '{next(iter(encoder))}' is not of the encoder that its config describes ({blame(next(iter(encoder)))})"
-        )
+    for theirs in encoder:
+        raise InputError(f"{file}: '{theirs}' is not of the encoder that the config describes (see {blame(theirs)})")
     return found
 
 

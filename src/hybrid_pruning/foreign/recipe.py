@@ -4,7 +4,7 @@ Source: the recipe v15_ssl_mhfa_pruning of WeDefense.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,24 +61,39 @@ def read_model(file: Path) -> RecipeModel:
     Raises:
         InputError: the file is damaged, of another program, no whole model, or config and tensors differ.
     """
-    checkpoint = read_checkpoint(file)
+    return build_model(read_checkpoint(file))
+
+
+def build_model(checkpoint: Checkpoint, as_trained: bool = False) -> RecipeModel:
+    """Return the model that a whole model's file holds.
+
+    Args:
+        checkpoint: what the file holds.
+        as_trained: cut gates so that the outputs stay those of the gated model, rather than as the recipe does.
+
+    Raises:
+        InputError: it is no whole model, or config and tensors differ.
+    """
+    file = checkpoint.file
     if not checkpoint.rest:
         raise InputError(
             f"{file}: holds an encoder alone, without head: train on it (backbone.source), "
             "or give the recipe's whole_pytorch_model.bin"
         )
     recipe = next((found for found in read_descriptions(file) if "dataset_args" in found), None)
-    backbone = build_backbone(checkpoint)
+    backbone = build_backbone(checkpoint, as_trained)
     head = _head(checkpoint, recipe or {})
     weights = _weights(checkpoint, head, backbone)
-    return RecipeModel(backbone, head, weights, LABELS, _provenance(checkpoint, recipe is not None))
+    return RecipeModel(backbone, head, weights, LABELS, _provenance(checkpoint, recipe is not None, as_trained))
 
 
-def provenance_of(checkpoint: Checkpoint, *assumed: str) -> dict[str, Any]:
-    """Return where a converted model came from."""
+def provenance_of(checkpoint: Checkpoint, as_trained: bool = False, assumed: Sequence[str] = ()) -> dict[str, Any]:
+    """Return where a converted model came from, what was done to it, and what had to be assumed."""
     digest = hashlib.sha256(checkpoint.file.read_bytes()).hexdigest()
-    about = {"file": checkpoint.file.name, "sha256": digest, "form": checkpoint.form, "assumed": list(assumed)}
-    return {"converted": about}
+    about: dict[str, Any] = {"file": checkpoint.file.name, "sha256": digest, "form": checkpoint.form}
+    if checkpoint.gates:
+        about["gates"] = "cut as trained" if as_trained else "cut as the recipe exports"
+    return {"converted": {**about, "assumed": list(assumed)}}
 
 
 def _head(checkpoint: Checkpoint, recipe: Mapping[str, Any]) -> HeadConfig:
@@ -133,9 +148,10 @@ def _weights(checkpoint: Checkpoint, head: HeadConfig, backbone: Backbone) -> di
     return weights
 
 
-def _provenance(checkpoint: Checkpoint, described: bool) -> dict[str, Any]:
-    assumed = ["logits: bonafide, spoof (the recipe sorts its labels)", "equal training priors"]
-    return provenance_of(checkpoint, *assumed, *([] if described else ["the feature mean is taken off (no config.yaml)"]))
+def _provenance(checkpoint: Checkpoint, described: bool, as_trained: bool) -> dict[str, Any]:
+    assumed = ["logits in the order bonafide, spoof (the recipe sorts its labels)", "equal training priors"]
+    assumed += [] if described else ["the feature mean is taken off (there is no config.yaml)"]
+    return provenance_of(checkpoint, as_trained, assumed)
 
 
 def _section(about: Mapping[str, Any], name: str) -> Mapping[str, Any]:

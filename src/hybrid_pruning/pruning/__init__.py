@@ -8,6 +8,7 @@ from .lagrangian import Lagrangian, Schedule, scheduled_target
 from .plan import Cut, Kept, Plan, PlanError, Role, Shape, Slot, Work, shape_of
 from .select import check_target
 from .shrink import narrow, shrink
+from .widen import widen
 
 __all__ = [
     "UNITS",
@@ -35,4 +36,5 @@ __all__ = [
     "scheduled_target",
     "shape_of",
     "shrink",
+    "widen",
 ]

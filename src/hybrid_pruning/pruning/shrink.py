@@ -92,7 +92,7 @@ def _cut_tensor(
         if cut.role is Role.SCALE and values is not None:
             tensor = tensor * along(values[slot.name].to(tensor), cut, tensor.dim())
         if cut.dim is not None:
-            tensor = tensor.index_select(cut.dim, _rows(kept[slot.name], cut.block).to(tensor.device))
+            tensor = tensor.index_select(cut.dim, rows_of(kept[slot.name], cut.block).to(tensor.device))
     new = nn.Parameter(tensor.clone(), requires_grad=old.requires_grad)
     if isinstance(module, nn.LayerNorm) and new.shape != old.shape:
         module = _narrow_norm(model, name, module)
@@ -100,7 +100,8 @@ def _cut_tensor(
     _refit(module)
 
 
-def _rows(kept: tuple[int, ...], block: int) -> torch.Tensor:
+def rows_of(kept: tuple[int, ...], block: int) -> torch.Tensor:
+    """Return the indices along a cut's dimension that kept units occupy, `block` of them each."""
     starts = torch.tensor(kept, dtype=torch.int64) * block
     return (starts[:, None] + torch.arange(block)).flatten()
 
@@ -109,7 +110,7 @@ def _narrow_norm(model: nn.Module, name: str, norm: nn.LayerNorm) -> NarrowLayer
     """Put a norm in the place of `norm` that keeps counting its original width."""
     path = name.rpartition(".")[0]
     parent, attribute = owner(model, path)
-    small = NarrowLayerNorm(norm.weight, norm.bias, norm.eps, norm.normalized_shape[0])
+    small = NarrowLayerNorm(norm.weight, norm.bias, norm.eps, norm.normalized_shape[0]).train(norm.training)
     setattr(parent, attribute, small)
     return small
 
