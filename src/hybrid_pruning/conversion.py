@@ -129,8 +129,8 @@ def _check_plain(backbone: Backbone, source: str, zero_pad: bool) -> None:
     cut = next((name for name, units in shape.kept.items() if units != whole[name]), None) if shape else None
     if cut is not None and shape is not None and not zero_pad:
         raise InputError(
-            f"{source}: '{cut}' keeps {len(shape.kept[cut])} of {len(whole[cut])} units, and transformers has one "
-            "width for all layers; --zero-pad fills up with zeros (the same function, at the dense size and speed)"
+            f"{source}: '{cut}' keeps {len(shape.kept[cut])} of {len(whole[cut])} units, and transformers has no "
+            "place for that; --zero-pad fills up with zeros (the same function, at the dense size and speed)"
         )
 
 

@@ -112,7 +112,7 @@ def _gather_closed(backbone: Backbone, last: str, kept: tuple[int, ...], channel
             tensor[one] = 0
     gain, shift = (parameter(backbone, f"feature_projection.layer_norm.{kind}") for kind in ("weight", "bias"))
     columns, bias = (parameter(backbone, f"feature_projection.projection.{kind}") for kind in ("weight", "bias"))
-    bias += columns[:, closed] @ shift[closed]
+    bias.add_(columns[:, closed] @ shift[closed])
     columns[:, one] = columns[:, closed] @ gain[closed]
     gain[one], shift[one] = 1, 0
     return tuple(sorted([*kept, one]))
