@@ -82,6 +82,10 @@ def encoder_bomb(world: Path) -> None:
     torch.save({"weights": Bomb()}, world / "wavlm" / "pytorch_model.bin")
 
 
+def untouched(world: Path) -> None:
+    pass
+
+
 def foreign_bomb(world: Path) -> None:
     (world / "foreign").mkdir()
     torch.save({"state_dict": {}, "config": {"encoder_num_layers": Bomb()}}, world / ENCODER)
@@ -244,14 +248,14 @@ ARTIFACTS: dict[str, Case] = {
         r"layers.1.feed_forward.* is \[48, 32\], encoder_ff_interm_features in the config asks for \[40, 32\]",
     ),
     "a foreign encoder for a model": Case(
-        partial(foreign, lambda world: None), SCORE.replace("model", ENCODER, 1), "an encoder alone, without head"
+        partial(foreign, untouched), SCORE.replace("model", ENCODER, 1), "an encoder alone, without head"
     ),
     "a foreign model beside another's recipe": Case(whole, CONVERT, "says nb_layer 13, the weights are of 4"),
-    "nothing to convert": Case(lambda world: None, "convert dev --out new", "dev: holds no model of WeDefense"),
-    "an artifact to convert": Case(lambda world: None, "convert model --out new", "model: holds no model of WeDef"),
+    "nothing to convert": Case(untouched, "convert dev --out new", "dev: holds no model of WeDefense"),
+    "an artifact to convert": Case(untouched, "convert model --out new", "model: holds no model of WeDef"),
     "an encoder alone, to score with": Case(headless, SCORE, "model: is an encoder alone, without head"),
     "a pruned encoder for transformers": Case(
-        lambda world: None,
+        untouched,
         "convert model --to transformers --out new",
         "model: '.*' keeps .* of .* units, .*--zero-pad",
     ),

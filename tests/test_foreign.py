@@ -331,8 +331,10 @@ def test_a_malicious_pickle_is_refused(place: str, zipped: bool, tmp_path: Path)
 
 
 def test_an_encoder_alone_is_no_model(tmp_path: Path):
-    with pytest.raises(InputError, match="an encoder alone"):
-        hp.SpeechModel.from_pretrained(write_encoder(tmp_path))
+    file = write_encoder(tmp_path)
+    for place in (file, file.parent):
+        with pytest.raises(InputError, match="an encoder alone"):
+            hp.SpeechModel.from_pretrained(place)
 
 
 def test_lost_heads_need_a_config(tmp_path: Path):

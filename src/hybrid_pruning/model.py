@@ -203,7 +203,7 @@ class SpeechModel(nn.Module):
             InputError: it is missing, damaged, of a newer version, or its weights are not those it describes.
         """
         folder = foreign.locate_model(name_or_path)
-        if (file := foreign.find_model(folder)) is not None:
+        if (file := foreign.find_model(folder) or foreign.find_backbone(folder)) is not None:
             return cls.from_recipe(foreign.read_model(file))
         config = artifact.read_config(folder)
         if config.get("task") == BACKBONE_ALONE:

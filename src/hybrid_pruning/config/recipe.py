@@ -39,7 +39,9 @@ class DataConfig(Section):
 class BackboneConfig(Section):
     """The SSL encoder."""
 
-    source: str = Field(description="hub id, transformers folder, or one of our artifacts")
+    source: str = Field(
+        description="hub id, transformers folder, one of our artifacts, or a WeDefense, DPHuBERT or DiariZen file"
+    )
     random: bool = Field(False, description="take the architecture alone, with fresh weights")
     gradient_checkpointing: bool = Field(False, description="recompute layers in the backward pass to save memory")
 
