@@ -7,7 +7,7 @@ from torch import nn
 
 from .adapters import plan_for
 from .narrow import Closed
-from .plan import Cut, Kept, PlanError, Slot, parameter, shape_of
+from .plan import Cut, Kept, Plan, PlanError, Shape, Slot, parameter, shape_of
 from .shrink import rows_of
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -30,9 +30,10 @@ def widen(small: nn.Module, dense: Model) -> Model:
     Raises:
         PlanError: the two are of different configs.
     """
-    shape = shape_of(small)
-    kept: Kept = {} if shape is None else shape.kept
-    cuts = {} if shape is None else plan_for(dense).only(shape.units).cuts_by_tensor()
+    shape = shape_of(small) or Shape((), {})
+    plan = plan_for(dense).only(shape.units) if shape.units else Plan(())
+    plan.check_kept(shape.kept)
+    kept, cuts = shape.kept, plan.cuts_by_tensor()
     for name, _ in list(dense.named_parameters()):
         found = _find(small, name)
         if found is None and name not in cuts:
@@ -51,6 +52,8 @@ def _find(small: nn.Module, name: str) -> torch.Tensor | None:
         if isinstance(module, Closed):
             output = path[depth:] in (["out_proj"], ["output_dense"]) and attribute == "bias"
             return module.bias if output else None
+        if part not in module._modules:
+            return None
         module = module.get_submodule(part)
     return getattr(module, attribute, None)
 
