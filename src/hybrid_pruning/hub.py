@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
 from huggingface_hub.errors import HTTPError as NetworkError  # type: ignore[attr-defined]  # httpx's, or httpx2's
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from hybrid_pruning.artifact import CONFIG
 from hybrid_pruning.errors import InputError
@@ -61,12 +61,17 @@ def upload(
 
 def check_repo_id(repo_id: str) -> None:
     """Raise InputError where an id cannot be one of the hub's."""
+    if not is_repo_id(repo_id):
+        raise InputError(f"'{repo_id}' is no id of the hub: expected USER/NAME of letters, digits, -, _ and .")
+
+
+def is_repo_id(text: str) -> bool:
+    """Whether a text is formed as the hub's ids are; nobody is asked whether it exists."""
     try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise InputError(
-            f"'{repo_id}' is no id of the hub: expected USER/NAME of letters, digits, -, _ and ."
-        ) from error
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _published(folder: Path) -> Iterator[Path]:
@@ -85,14 +90,16 @@ def _explain(error: Exception) -> str:
     if isinstance(error, LocalTokenNotFoundError):
         return f"nobody is signed in; {SIGN_IN}"
     if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        said = error.server_message or " ".join(str(error).split())[:200]
-        if isinstance(error, RepositoryNotFoundError) and status != 401:
-            return f"the hub has no such model repository, or hides it from you (HTTP {status}); {SIGN_IN}"
-        return (
-            f"the hub refused (HTTP {status}: {' '.join(said.split())}); {REFUSED.get(status, 'nothing was published')}"
-        )
+        return _explain_refusal(error)
     said = " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, ValueError):
         return f"cannot be published: {said}"
     return f"the hub cannot be reached ({said}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE, then call again"
+
+
+def _explain_refusal(error: HfHubHTTPError) -> str:
+    status = error.response.status_code
+    if isinstance(error, RepositoryNotFoundError) and status == 404:
+        return f"the hub has no such model repository, or hides it from you; {SIGN_IN}"
+    said = " ".join((error.server_message or str(error)).split())[:200]
+    return f"the hub refused (HTTP {status}: {said}); {REFUSED.get(status, 'nothing was published')}"

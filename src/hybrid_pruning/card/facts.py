@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from torch import nn
 
+from hybrid_pruning import hub
 from hybrid_pruning.backbone import Backbone
 from hybrid_pruning.calibration import Calibration
 from hybrid_pruning.config import TaskName
@@ -24,6 +23,9 @@ UNITS = {
     "interm": "FFN neurons",
     "ffnlayer": "FFN layers",
 }
+
+
+COUNTED = {"params": "parameters", "macs": "MACs"}
 
 
 class Counted(Protocol):
@@ -111,8 +113,8 @@ def describe_pruning(model: Described) -> str:
     if shape is None:
         return ""
     pruning = section(model.provenance, "recipe", "pruning")
-    goal = number(pruning.get("target_sparsity"))
-    aim = f"; the target was {goal:.0%} of the {pruning.get('constraint')}" if goal else ""
+    goal, counted = number(pruning.get("target_sparsity")), COUNTED.get(str(pruning.get("constraint")))
+    aim = f"; the target was {goal:.0%} of the {counted}" if goal and counted else ""
     return f"{', '.join(UNITS.get(unit, unit) for unit in shape.units)} could be cut{aim}"
 
 
@@ -160,10 +162,4 @@ def _file(path: Any) -> str:
 
 
 def _is_on_hub(source: str) -> bool:
-    if source.count("/") != 1 or source.startswith(("/", ".", "~")) or Path(source).exists():
-        return False
-    try:
-        validate_repo_id(source)
-    except HFValidationError:
-        return False
-    return True
+    return source.count("/") == 1 and hub.is_repo_id(source) and not Path(source).exists()

@@ -15,7 +15,7 @@ from hybrid_pruning.card.facts import Base, Described
 from hybrid_pruning.card.markdown import Markdown, escape, python, shell
 from hybrid_pruning.card.results import COUNTS, Result
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation.printing import TITLES, show_value
+from hybrid_pruning.evaluation.printing import TITLES, find_warnings, show_value
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.terminal import printable
 
@@ -114,6 +114,7 @@ def _describe(model: Described, request: Request, base: Base) -> dict[str, Any]:
         "resampled": next((result.resampled for result in request.results if result.resampled), ""),
         "data": facts.describe_data(model),
         "training": facts.describe_training(model),
+        "warn": find_warnings,
         "fits": () if model.calibration is None else model.calibration.fits,
         "fitted": [result.name for result in request.results if result.name in facts.calibrated_on(model)],
     }

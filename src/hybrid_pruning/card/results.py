@@ -45,16 +45,17 @@ class Result:
         return f"{value} ({low} to {high})"
 
 
-def read_results(files: Sequence[str]) -> list[Result]:
-    """Read what `evaluate --json` wrote.
+def read_results(files: Sequence[str], others: Sequence[Result] = ()) -> list[Result]:
+    """Read what `evaluate --json` wrote, and return it after what is there already.
 
     Args:
         files: `FILE` or `NAME=FILE`; the file's name without its ending names the set otherwise.
+        others: results of other sets.
 
     Raises:
         InputError: a file cannot be read or holds no figures, or two sets have the same name.
     """
-    found: dict[str, Result] = {}
+    found = {result.name: result for result in others}
     for text in files:
         name, equals, path = text.partition("=")
         if not equals or Path(text).is_file():
@@ -85,9 +86,7 @@ def find_results(run: str | Path, provenance: Mapping[str, Any]) -> list[Result]
         )
     recipe = job / RUN / RECIPE
     if not section(provenance, "recipe"):
-        raise InputError(
-            f"{recipe}: the model does not say which recipe it comes from; give --evaluation files instead"
-        )
+        raise InputError(f"{recipe}: the model does not say which recipe made it; give --evaluation files instead")
     if load_config(recipe) != check_config(section(provenance, "recipe"), "the model's recipe"):
         raise InputError(f"{recipe}: is not the recipe that the model was trained with; give its own job")
     return read_results([str(path) for path in files])

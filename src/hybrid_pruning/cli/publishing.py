@@ -53,13 +53,12 @@ def card(
     folder = artifact.locate(model)
     target = folder / hub.CARD if out is None else out
     found = SpeechModel.from_pretrained(folder)
-    results = [] if run is None else find_results(run, found.provenance)
-    results += read_results(evaluation or [])
+    results = read_results(evaluation or [], [] if run is None else find_results(run, found.provenance))
     given = bool(results or license_ or dataset)
     if push is not None and is_edited(target) and not force and not given:
         typer.echo(f"{target}: published as it was edited")
     else:
-        name = push or Path(model).resolve().name if Path(model).is_dir() else model
+        name = push or (folder.resolve().name if folder == Path(model) else model)
         write_card(render_card(found, Request(name, results, license_, dataset or ())), target, force)
         typer.echo(f"{target}: written" + ("" if push else f"; next: hybrid-pruning card {model} --push USER/NAME"))
     if push is not None:
