@@ -28,6 +28,7 @@ class Hub:
         visibility: repository -> what was asked for when it was made.
         objects: contents that were uploaded but belong to no commit yet, by their SHA-256.
         refusal: status that every change is answered with, 0 for none.
+        full: whether it takes no large files.
         seen: method and path of all requests.
     """
 
@@ -37,6 +38,7 @@ class Hub:
     visibility: dict[str, str | None] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     refusal: int = 0
+    full: bool = False
     seen: list[str] = field(default_factory=list)
 
     def head(self, repo: str) -> str:
@@ -85,9 +87,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         path, body = self._start()
         oid = path.rpartition("/")[2]
+        if self.hub.full:
+            return self._answer({"error": "no room"}, 507)
         assert hashlib.sha256(body).hexdigest() == oid
         self.hub.objects[oid] = body
-        self._answer({})
+        return self._answer({})
 
     def do_HEAD(self) -> None:
         self.do_GET()

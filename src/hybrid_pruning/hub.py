@@ -91,6 +91,8 @@ def _explain(error: Exception) -> str:
         return f"nobody is signed in; {SIGN_IN}"
     if isinstance(error, HfHubHTTPError):
         return _explain_refusal(error)
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # an upload's own wrapping
+        return _explain(error.__cause__)
     said = " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, ValueError):
         return f"cannot be published: {said}"
