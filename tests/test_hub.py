@@ -128,7 +128,7 @@ def test_offline(here: Hub, detector: hp.SpeechModel, monkeypatch: pytest.Monkey
 
 def test_an_upload_that_breaks_off(here: Hub, detector: hp.SpeechModel) -> None:
     here.full = True
-    with pytest.raises(InputError, match="the hub refused .HTTP 507"):
+    with pytest.raises(InputError, match=r"the hub refused \(HTTP 507"):
         detector.push_to_hub("me/small")
     assert here.files == {"me/small": {}}
 

@@ -17,6 +17,7 @@ from hybrid_pruning.card.results import COUNTS, Result
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.printing import TITLES, find_warnings, show_value
 from hybrid_pruning.files import atomic_write
+from hybrid_pruning.plain import section
 from hybrid_pruning.terminal import printable
 
 TEMPLATE = "card.md.j2"
@@ -112,6 +113,7 @@ def _describe(model: Described, request: Request, base: Base) -> dict[str, Any]:
         "titles": TITLES,
         "kinds": kinds,
         "resampled": next((result.resampled for result in request.results if result.resampled), ""),
+        "has_recipe": bool(section(model.provenance, "recipe")),
         "data": facts.describe_data(model),
         "training": facts.describe_training(model),
         "warn": find_warnings,
