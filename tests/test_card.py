@@ -118,14 +118,14 @@ def test_a_folder_is_no_id_of_the_hub(detector: hp.SpeechModel, source: str) -> 
     text = render_card(detector, Request("small"))
     assert "base_model" not in text
     assert "huggingface.co" not in text
-    assert "Its backbone is wavlm (WavLM), fine-tuned" in text
+    assert "Its backbone started from wavlm (WavLM)." in text
 
 
 def test_random_weights_have_no_base(detector: hp.SpeechModel) -> None:
     detector.provenance = {"recipe": {"backbone": {"source": "microsoft/wavlm-base", "random": True}}}
     text = render_card(detector, Request("small"))
     assert "base_model" not in text
-    assert "trained from random weights" in text
+    assert "started from random weights" in text
 
 
 def test_sizes_are_exact(detector: hp.SpeechModel) -> None:
@@ -136,8 +136,17 @@ def test_sizes_are_exact(detector: hp.SpeechModel) -> None:
     assert row(text, "backbone parameters") == [*(f"{count:,}" for count in counts), removed]
     head = sum(p.numel() for part in (small.head, small.classifier) for p in part.parameters())
     assert row(text, "head parameters")[0] == f"{head:,}"
-    assert f"{removed} of its parameters" in text
+    assert f"{removed} of the backbone's parameters" in text
+    assert "gates learnt" in text
     assert "could be cut; the target was 50% of the MACs" in text
+
+
+def test_how_a_foreign_model_was_pruned_is_not_claimed(detector: hp.SpeechModel) -> None:
+    small = pruned(detector)
+    small.provenance = {}
+    text = render_card(small, Request("small"))
+    assert "gates learnt" not in text
+    assert "how that was learnt is not recorded" in text
 
 
 def test_figures_are_those_of_the_evaluation(detector: hp.SpeechModel, tmp_path: Path) -> None:

@@ -45,25 +45,6 @@ def rows(text: str, title: str) -> list[str]:
     return lines[start + 1 : lines.index("", start)]
 
 
-@pytest.mark.parametrize("units", [pruning.UNITS, ("head",), ("conv", "interm")], ids="+".join)
-def test_counts_are_those_of_the_weights(family: str, style: str, units: tuple[str, ...]) -> None:
-    model = pruned(tiny(family, style), units)
-    left = count_survivors(model.backbone)
-    dense = sum(parameter.numel() for parameter in tiny(family, style).parameters())
-    assert left.budget.params == sum(parameter.numel() for parameter in model.backbone.parameters())
-    assert left.budget.dense_params == dense
-    first = next(module for module in model.backbone.modules() if isinstance(module, torch.nn.Conv1d))
-    assert left.kept["conv.0"] == first.weight.shape[0]
-    assert set(left.kept) == set(left.sizes)
-
-
-def test_weights_that_disagree_with_the_shape_are_a_fault() -> None:
-    model = pruned(tiny())
-    model.backbone.shape = None
-    with pytest.raises(RuntimeError, match="parameters counted"):
-        count_survivors(model.backbone)
-
-
 def test_heat_map(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     closed = ("attlayer.0", "ffnlayer.1", "head.2", "interm.2")
     pruned(tiny(), pruning.UNITS, *closed).save_pretrained(tmp_path)

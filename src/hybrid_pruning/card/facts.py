@@ -15,7 +15,7 @@ from hybrid_pruning.plain import number, section
 from hybrid_pruning.pruning import shape_of
 from hybrid_pruning.survivors import SECONDS, count_parameters, count_survivors
 
-FAMILIES = {"wavlm": "WavLM", "hubert": "HuBERT", "wav2vec2": "wav2vec 2.0", "whisper": "Whisper's encoder"}
+FAMILIES = {"wavlm": "WavLM", "hubert": "HuBERT", "wav2vec2": "wav2vec 2.0", "whisper": "Whisper encoder"}
 UNITS = {
     "conv": "convolution channels",
     "head": "attention heads",
