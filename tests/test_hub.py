@@ -83,8 +83,17 @@ def test_the_card_verb_publishes(here: Hub, cli: Cli, world: Path) -> None:
     assert card.data.model_name == "small"
     edited = (world / "model" / "README.md").read_text().replace("## Data", "I add this.\n\n## Data")
     (world / "model" / "README.md").write_text(edited)
-    assert "as it was edited" in cli("card", "model", "--push", "lab/small").out
+    assert cli("card", "model", "--push", "lab/small").code == 0
     assert here.files["lab/small"]["README.md"].decode() == edited
+
+
+def test_in_two_steps_nothing_of_the_card_is_lost(here: Hub, cli: Cli, world: Path) -> None:
+    assert cli("card", "model", "--evaluation", "table.json", "--name", "me/small", "--license", "mit").code == 0
+    written = (world / "model" / "README.md").read_bytes()
+    found = cli("card", "model", "--push", "me/small")
+    assert (found.code, found.err, found.out) == (0, "", f"{here.address}/me/small\n")
+    assert here.files["me/small"]["README.md"] == written
+    assert "does not name me/other" in cli("card", "model", "--push", "me/other").err
 
 
 def test_a_card_of_another_name_is_published_as_the_readme(here: Hub, cli: Cli, world: Path) -> None:
