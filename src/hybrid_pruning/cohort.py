@@ -1,0 +1,84 @@
+"""The speakers that verification scores are judged against: their mean and, one by one, their voices."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import atomic_write
+
+Vectors = npt.NDArray[np.float32]
+FILE = "cohort.safetensors"
+TOP_N = 300
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cohort:
+    """What embeddings are centred with, and what their scores are normalised against.
+
+    Args:
+        mean: [E] of a training manifest's embeddings, subtracted from every embedding.
+        speakers: [C, E] of unit length, one for each of its speakers: the mean of his centred embeddings of unit length.
+        top_n: how many of them, the closest, AS-norm takes; 2 to C.
+        source: the manifest.
+    """
+
+    mean: Vectors
+    speakers: Vectors
+    top_n: int
+    source: str
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.top_n <= len(self.speakers):
+            raise InputError(
+                f"{self.source}: top-n {self.top_n}, but this cohort has {len(self.speakers)} speakers; choose --top-n "
+                "from 2 up to that many, or --no-norm to score without"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the artifact's description says of it."""
+        return {"top_n": self.top_n, "speakers": len(self.speakers), "source": self.source}
+
+    def write(self, folder: Path) -> None:
+        """Write its vectors into an artifact.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        with atomic_write(folder / FILE, "wb") as handle:
+            handle.write(save({"mean": self.mean, "speakers": self.speakers}, {"about": json.dumps(self.to_json())}))
+
+    @classmethod
+    def read(cls, folder: Path, about: Any) -> Self:
+        """Read it back.
+
+        Args:
+            folder: the artifact.
+            about: what its description says of it, as `to_json` gave it.
+
+        Raises:
+            InputError: its file is missing or damaged, or is not what the description says.
+        """
+        path = folder / FILE
+        try:
+            vectors: Mapping[str, Any] = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); give the model its cohort again") from error
+        try:
+            mean, speakers = vectors["mean"], vectors["speakers"]
+            top_n, count, source = int(about["top_n"]), int(about["speakers"]), str(about["source"])
+            fitting = mean.dtype == speakers.dtype == np.float32 and speakers.shape == (count, mean.size)
+            if not fitting or mean.ndim != 1 or not (np.isfinite(mean).all() and np.isfinite(speakers).all()):
+                raise ValueError(f"expected {count} finite vectors and their mean")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: does not belong to config.json ({error}); give the model its cohort again"
+            ) from error
+        return cls(mean, speakers, top_n, source)
