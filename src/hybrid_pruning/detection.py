@@ -85,12 +85,14 @@ def detect(
     few = sum(len(work.batches(job)) for _, job in jobs) <= FEW_BATCHES
     with closing(score_jobs(model, work, jobs, 0 if few else workers)) as results:
         for index, path in enumerate(files):
-            result = JobResult(index, {}, {index: failed[index]}) if index in failed else next(results)
+            result: JobResult[float] = (
+                JobResult(index, {}, {index: failed[index]}) if index in failed else next(results)
+            )
             if index in result.failed:
                 yield Unreadable(path, result.failed[index])
             else:
                 windows = len(cut(int(samples[index]), window))
-                yield Detection(path, result.scores[index], float(samples[index]) / SAMPLE_RATE_HZ, windows)
+                yield Detection(path, result.values[index], float(samples[index]) / SAMPLE_RATE_HZ, windows)
 
 
 def find_audio(place: str | Path) -> list[Path]:

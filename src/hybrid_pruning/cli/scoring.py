@@ -44,7 +44,8 @@ def score(
     from hybrid_pruning.checks import check_scored
     from hybrid_pruning.jobs import Throughput
     from hybrid_pruning.memory import keep_freed_memory
-    from hybrid_pruning.scoring import choose_device, failures_of, score_file
+    from hybrid_pruning.inference import failures_of
+    from hybrid_pruning.scoring import choose_device, score_file
 
     processes.start()
     keep_freed_memory()
