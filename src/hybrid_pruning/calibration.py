@@ -33,7 +33,9 @@ RIDGE = 1e-9
 """On weights of scores of unit variance: two systems that score alike share their weight."""
 FORMAT = "hybrid-pruning fusion"
 TASKS = {"track1": TRACK1, "sv": SV}
-QUALITIES = tuple(f"{name}-{end}" for name in ("log-seconds", "embedding-length", "impostor-mean") for end in ("min", "max"))
+QUALITIES = tuple(
+    f"{name}-{end}" for name in ("log-seconds", "embedding-length", "impostor-mean") for end in ("min", "max")
+)
 """Quality measures of a verification trial, the smaller and the larger of its two sides: columns of its score file."""
 VERIFICATION = replace(SV, beside=QUALITIES)
 CONSTANT = 1e-9
@@ -248,6 +250,33 @@ def fit_calibration(
     names = Path(scores_path).name, Path(keys_path).name
     sizes = int(positive.sum()), int((~positive).sum())
     return Fit(scale, offset, prior, *names, digest, *sizes, dict(zip(beside, weights, strict=True)))
+
+
+def find_qualities(trials: Trials, fit: Fit, scores_path: str | Path) -> dict[str, FloatArray]:
+    """Return the quality measures that a fit weighs.
+
+    Raises:
+        InputError: the score file has them not.
+    """
+    missing = [name for name in fit.qualities if name not in trials.scores]
+    if missing:
+        raise InputError(f"{scores_path}: column '{missing[0]}' is missing, which is weighed; score with --qualities")
+    return {name: trials.scores[name] for name in fit.qualities}
+
+
+def require_same_cohort(trials: Trials, scores_path: str | Path, has_cohort: bool) -> None:
+    """Require, where a verification score file has quality measures, that it and the model agree about a cohort.
+
+    Raises:
+        InputError: one of them has a cohort.
+    """
+    found = {name for name in QUALITIES if name in trials.scores}
+    if found and (any(name.startswith("impostor-mean") for name in found)) != has_cohort:
+        one, other = ("with", "has none") if not has_cohort else ("without", "has one")
+        raise InputError(
+            f"{scores_path}: was made {one} a cohort, but the model {other}; calibrate what the model scores "
+            "by itself: see cohort, and score without --cohort and --no-norm"
+        )
 
 
 def _varies(values: FloatArray | None) -> bool:

@@ -25,7 +25,7 @@ class Cohort:
 
     Args:
         mean: [E] of a training manifest's embeddings, subtracted from every embedding.
-        speakers: [C, E] of unit length, one for each of its speakers: the mean of his centred embeddings of unit length.
+        speakers: [C, E] of unit length, one a speaker: the mean of his centred embeddings, each of unit length before.
         top_n: how many of them, the closest, AS-norm takes; 2 to C.
         source: the manifest.
     """
@@ -36,11 +36,7 @@ class Cohort:
     source: str
 
     def __post_init__(self) -> None:
-        if not 2 <= self.top_n <= len(self.speakers):
-            raise InputError(
-                f"{self.source}: top-n {self.top_n}, but this cohort has {len(self.speakers)} speakers; choose --top-n "
-                "from 2 up to that many, or --no-norm to score without"
-            )
+        require_speakers(len(self.speakers), self.top_n, self.source)
 
     def to_json(self) -> dict[str, Any]:
         """Return what the artifact's description says of it."""
@@ -82,3 +78,15 @@ class Cohort:
                 f"{path}: does not belong to config.json ({error}); give the model its cohort again"
             ) from error
         return cls(mean, speakers, top_n, source)
+
+
+def require_speakers(count: int, top_n: int, source: str) -> None:
+    """Require that AS-norm can take the closest `top_n` of a cohort's speakers.
+
+    Raises:
+        InputError: there are fewer of them, or it would take fewer than 2.
+    """
+    if not 2 <= top_n <= count:
+        raise InputError(
+            f"{source}: top-n {top_n}, but this cohort has {count} speakers; choose --top-n from 2 up to that many"
+        )

@@ -132,7 +132,7 @@ def as_record(found: Detection, threshold: float, calibrated: bool) -> dict[str,
 
 def as_row(found: Detection, threshold: float) -> str:
     """Return a detection as a pipe gets it: verdict, LLR, seconds, windows and path, separated by tabs."""
-    cells = (found.verdict(threshold), f"{found.llr:.4f}", f"{found.seconds:.3f}", found.windows, _shown(found.path))
+    cells = (found.verdict(threshold), f"{found.llr:.4f}", f"{found.seconds:.3f}", found.windows, printed(found.path))
     return "\t".join(map(str, cells))
 
 
@@ -141,15 +141,20 @@ def as_text(found: Detection, threshold: float, unicode: bool = True) -> Text:
     word, colour = WORDS[found.verdict(threshold)]
     line = Text(f"{word:9}", style=f"bold {colour}")
     line.append(f"  LLR {found.llr:+7.2f}  ", style="default not bold")
-    left, middle, right = _bar(found.llr - threshold, unicode)
+    left, middle, right = draw_bar(found.llr - threshold, unicode)
     for part, style in ((left, "red"), (middle, "default not bold"), (right, "green")):
         line.append(part, style=style)
-    line.append(f"  {_shown(found.path)}  ", style="default not bold")
+    line.append(f"  {printed(found.path)}  ", style="default not bold")
     return line.append(_length(found), style="dim not bold")
 
 
-def _bar(distance: float, unicode: bool) -> tuple[str, str, str]:
-    """Return a bar's left half, its middle and its right half; it is full BAR_LLR away from the threshold."""
+def draw_bar(distance: float, unicode: bool) -> tuple[str, str, str]:
+    """Return a bar's left half, its middle and its right half; it is full BAR_LLR away from the threshold.
+
+    Args:
+        distance: of a log-likelihood ratio from its threshold.
+        unicode: whether the terminal has blocks.
+    """
     full, empty, middle = ("█", "·", "│") if unicode else ("#", ".", "|")
     size = min(BAR_WIDTH, max(1, round(BAR_WIDTH * abs(distance) / BAR_LLR)))
     low, high = (size, 0) if distance < 0 else (0, size)
@@ -163,7 +168,7 @@ def _length(found: Detection) -> str:
     return length if found.windows == 1 else f"{length} in {found.windows} windows"
 
 
-def _shown(path: Path) -> str:
+def printed(path: Path) -> str:
     """Return a file's name in characters that any terminal takes and that end no line."""
     name = str(path).encode("utf-8", "replace").decode("utf-8")
     return "".join(character if character.isprintable() else "?" for character in name)

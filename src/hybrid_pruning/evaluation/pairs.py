@@ -10,7 +10,7 @@ from hybrid_pruning.evaluation.tasks import SV, TRACK2, Form
 
 LISTS = replace(
     SV,
-    classes=TRACK2.classes | SV.classes,
+    classes={**TRACK2.classes, **SV.classes},
     headers=(*SV.headers, *TRACK2.headers),
     layouts=(Form(SV.trial, "", SV.trial), *SV.layouts, *TRACK2.layouts),
 )

@@ -1,9 +1,9 @@
 """Embeddings -> scores of trials: centre, compare, normalise, calibrate, in this order.
 
-    cosine      of embeddings less the cohort's mean, or of the embeddings themselves where there is no cohort
-    AS-norm     against the cohort (`normalisation.py`), unless it is declined
-    calibration a log-likelihood ratio of the score and of the trial's quality measures (`qualities.py`): last, as it
-                is fitted on normalised scores and two of the measures are by-products of AS-norm
+cosine      of embeddings less the cohort's mean, or of the embeddings themselves where there is no cohort
+AS-norm     against the cohort (`normalisation.py`), unless it is declined
+calibration a log-likelihood ratio of the score and of the trial's quality measures (`qualities.py`): last, as it
+            is fitted on normalised scores and two of the measures are by-products of AS-norm
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,9 @@ class Backend:
             )
         return backend
 
-    def score(self, embeddings: Embeddings, voices: Voices, pairs: IntArray) -> tuple[FloatArray, dict[str, FloatArray]]:
+    def score(
+        self, embeddings: Embeddings, voices: Voices, pairs: IntArray
+    ) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Return [T] scores of trials, and their quality measures by name, [T] each.
 
         Args:

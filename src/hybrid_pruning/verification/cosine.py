@@ -41,7 +41,8 @@ class Voices:
 
     def total(self, values: FloatArray) -> FloatArray:
         """Return [V] the sum of a value [N] of recordings over each voice's."""
-        return np.bincount(self.owner, values[self.places], minlength=len(self.names))
+        sums: FloatArray = np.bincount(self.owner, values[self.places], minlength=len(self.names)).astype(np.float64)
+        return sums
 
     def average(self, values: FloatArray) -> FloatArray:
         """Return [V] the mean of a value [N] of recordings over each voice's."""

@@ -84,7 +84,7 @@ def build_cohort(embeddings: Embeddings, speakers: Iterable[str], top_n: int, so
         source: the manifest.
 
     Raises:
-        InputError: a speaker is not known, or there are fewer of them than `top_n`.
+        InputError: a speaker is not known, there are fewer of them than `top_n`, or a voice has no direction.
     """
     members: dict[str, list[int]] = {}
     for place, speaker in enumerate(speakers):

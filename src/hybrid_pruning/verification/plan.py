@@ -93,9 +93,7 @@ def _join(manifest: str | Path, utterances: Sequence[Utterance], enrolment: Enro
     return list(known.values())
 
 
-def _require_known(
-    trials: Pairs, listed: Sequence[str], found: dict[str, Places], where: str | Path
-) -> None:
+def _require_known(trials: Pairs, listed: Sequence[str], found: dict[str, Places], where: str | Path) -> None:
     lines = [name for name in listed if not found[name]]
     if lines:
         raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hybrid_pruning import processes
-from hybrid_pruning.cohort import TOP_N, Cohort
+from hybrid_pruning.cohort import TOP_N, Cohort, require_speakers
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Pairs, read_pairs
 from hybrid_pruning.files import atomic_write
@@ -107,7 +107,7 @@ def score_trials(
     if kept is not plan.trials:
         plan = plan_trials(kept, request.manifest, utterances, enrolment)
         embeddings = _arrange(embeddings, plan)
-    scores, qualities = backend.score(embeddings, plan.voices, plan.pairs)
+    scores, qualities = processes.from_main(lambda: backend.score(embeddings, plan.voices, plan.pairs))
     if processes.is_main():
         write_trials(out, plan.trials, scores, qualities if request.qualities else {})
     processes.wait()
@@ -138,9 +138,7 @@ def make_cohort(
     require_verifier(model)
     utterances = read_manifest(manifest)
     speakers = {utterance.utt_id: utterance.speaker for utterance in utterances}
-    if top_n > len(set(speakers.values())):  # known before hours of embedding
-        build_nothing = np.zeros((len(set(speakers.values())), 1), dtype=np.float32)
-        Cohort(np.zeros(1, dtype=np.float32), build_nothing, top_n, str(manifest))
+    require_speakers(len(set(speakers.values())), top_n, str(manifest))  # hours of embedding would come to nothing
     embeddings = embed_utterances(model, utterances, out, cache, options)
     return build_cohort(embeddings, [speakers[name] for name in embeddings.ids], top_n, str(manifest))
 
