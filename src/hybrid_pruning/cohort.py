@@ -52,12 +52,13 @@ class Cohort:
             handle.write(save({"mean": self.mean, "speakers": self.speakers}, {"about": json.dumps(self.to_json())}))
 
     @classmethod
-    def read(cls, folder: Path, about: Any) -> Self:
+    def read(cls, folder: Path, about: Any, width: int) -> Self:
         """Read it back.
 
         Args:
             folder: the artifact.
             about: what its description says of it, as `to_json` gave it.
+            width: of the model's embeddings.
 
         Raises:
             InputError: its file is missing or damaged, or is not what the description says.
@@ -70,9 +71,9 @@ class Cohort:
         try:
             mean, speakers = vectors["mean"], vectors["speakers"]
             top_n, count, source = int(about["top_n"]), int(about["speakers"]), str(about["source"])
-            fitting = mean.dtype == speakers.dtype == np.float32 and speakers.shape == (count, mean.size)
-            if not fitting or mean.ndim != 1 or not (np.isfinite(mean).all() and np.isfinite(speakers).all()):
-                raise ValueError(f"expected {count} finite vectors and their mean")
+            fitting = mean.dtype == speakers.dtype == np.float32 and speakers.shape == (count, width)
+            if not fitting or mean.shape != (width,) or not (np.isfinite(mean).all() and np.isfinite(speakers).all()):
+                raise ValueError(f"expected {count} finite vectors [{width}] and their mean")
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{path}: does not belong to config.json ({error}); give the model its cohort again"

@@ -202,7 +202,7 @@ class SpeechModel(nn.Module):
             raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({problem})") from error
         model.calibration = read_calibration(config, folder)
         if config.get("cohort") is not None:
-            model.cohort = Cohort.read(folder, config["cohort"])
+            model.cohort = Cohort.read(folder, config["cohort"], model.head.embedding_width)
         try:
             model.load_state_dict(artifact.read_weights(folder), strict=True)
         except RuntimeError as error:

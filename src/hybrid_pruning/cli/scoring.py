@@ -32,13 +32,13 @@ class _Comparing:
     trials: Path | None
     enrol: Path | None
     cohort: Path | None
-    top_n: int
+    top_n: int | None
     no_norm: bool
     qualities: bool
     cache: Path | None
 
     def check(self) -> None:
-        """Require a list of trials where anything else is given."""
+        """Require what goes together."""
         given = {
             "--enrol": self.enrol,
             "--cohort": self.cohort,
@@ -46,6 +46,8 @@ class _Comparing:
             "--qualities": self.qualities,
             "--embeddings": self.cache,
         }
+        if self.top_n is not None and self.cohort is None:
+            raise InputError("score: --top-n goes with --cohort; that of a model's own cohort is in the model")
         alone = [name for name, value in given.items() if value]
         if alone and self.trials is None:
             raise InputError(f"score: {alone[0]} goes with --trials, for a model for speaker verification")
@@ -70,7 +72,7 @@ def score(
     cohort: Annotated[
         Path | None, typer.Option(help="training manifest to centre with and normalise against, for this once")
     ] = None,
-    top_n: TopN = 300,
+    top_n: Annotated[int | None, typer.Option(min=2, help="with --cohort: closest speakers taken; 300")] = None,
     no_norm: Annotated[bool, typer.Option("--no-norm", help="centre with the cohort's mean, but no AS-norm")] = False,
     qualities: Annotated[
         bool, typer.Option("--qualities", help="add columns of quality measures, for calibrate to weigh")
@@ -197,6 +199,7 @@ def _score_trials(
     comparing: _Comparing,
 ) -> str:
     """Score trials; warn of those left out, and return what to tell."""
+    from hybrid_pruning.cohort import TOP_N
     from hybrid_pruning.verification.backend import Backend
     from hybrid_pruning.verification.scoring import Request, make_cohort, require_verifier, score_trials
 
@@ -207,7 +210,9 @@ def _score_trials(
         backend = Backend.of(model)
     else:
         beside = out.with_name(f"{out.name}.cohort")
-        backend = Backend(make_cohort(model, comparing.cohort, beside, comparing.top_n, comparing.cache, options))
+        backend = Backend(
+            make_cohort(model, comparing.cohort, beside, comparing.top_n or TOP_N, comparing.cache, options)
+        )
     if comparing.no_norm:
         backend = Backend(backend.cohort, normalise=False)
     found = score_trials(model, request, out, backend, options, throughput)
