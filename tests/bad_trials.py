@@ -16,6 +16,7 @@ from world import Case
 
 SCORE = "score verifier voices/manifest.tsv --workers 0 --out new.tsv --trials voices/trials"
 VERIFY = "verify voices/id00000/00.wav voices/id00000/01.wav --model verifier"
+EVALUATE = "evaluate sv.tsv voices/trials --sv --bootstrap 40 --speakers voices/manifest.tsv"
 COHORT = "verifier/cohort.safetensors"
 
 
@@ -50,6 +51,11 @@ def with_cohort_of(world: Path, **changes: object) -> None:
     described(lambda about: about["cohort"].update(changes), world, "verifier/config.json")
 
 
+def with_cohort_as_a_list(world: Path) -> None:
+    with_cohort(world)
+    described(lambda about: about.update(cohort=[1]), world, "verifier/config.json")
+
+
 def with_cohort_not_finite(world: Path) -> None:
     with_cohort(world)
     vectors = np.full((3, EMBEDDING), np.nan, dtype=np.float32)
@@ -77,6 +83,13 @@ def scored(world: Path, qualities: bool = False, inverted: bool = False) -> None
     (world / "sv.tsv").write_text("".join(f"{row}\n" for row in rows))
 
 
+def scored_by_manifest(old: str, new: str, world: Path) -> None:
+    """Have a speaker called otherwise in the manifest."""
+    scored(world)
+    manifest = world / "voices/manifest.tsv"
+    manifest.write_text(manifest.read_text().replace(f"\t{old}\t", f"\t{new}\t"))
+
+
 def scored_twice(world: Path) -> None:
     scored(world)
     (world / "cm.tsv").write_text("filename\tcm-score\nid00000/00\t1\n")
@@ -87,11 +100,6 @@ def scored_once(world: Path) -> None:
     lines = (world / "sv.tsv").read_text().splitlines()
     (world / "sv.tsv").write_text("".join(f"{line}\n" for line in lines[:-1]))
     (world / "cm.tsv").write_text("filename\tcm-score\nid00000/00\t1\n")
-
-
-def one_speaker(world: Path) -> None:
-    manifest = world / "voices/manifest.tsv"
-    manifest.write_text(manifest.read_text().replace("\tid00001\t", "\t-\t"))
 
 
 def other_embeddings(world: Path) -> None:
@@ -150,7 +158,9 @@ TRIALS: dict[str, Case] = {
         f"{SCORE} --cohort dev/manifest.tsv --top-n 2", "dev/manifest.tsv: top-n 2, but this cohort has 1 speakers"
     ),
     "a cohort with an unknown speaker": Case(
-        one_speaker, f"{SCORE} --cohort voices/manifest.tsv --top-n 2", "'id00001/00' has no speaker; a cohort needs"
+        partial(scored_by_manifest, "id00001", "-"),
+        f"{SCORE} --cohort voices/manifest.tsv --top-n 2",
+        "'id00001/00' has no speaker; a cohort needs",
     ),
     "a cohort for no folder": typed("cohort no/where voices/manifest.tsv", "no/where: is no folder here; say with"),
     "half a cohort": Case(with_damaged_cohort, SCORE, f"{COHORT}: cannot be read"),
@@ -164,9 +174,7 @@ TRIALS: dict[str, Case] = {
     "a cohort with too large a top-n": Case(partial(with_cohort_of, top_n=4), SCORE, "top-n 4, but this cohort has 3"),
     "a cohort that is not finite": Case(with_cohort_not_finite, SCORE, f"{COHORT}: does not belong to config.json"),
     "a cohort that is described by a list": Case(
-        lambda world: (
-            (with_cohort(world), described(lambda a: a.update(cohort=[1]), world, "verifier/config.json")) and None
-        ),
+        with_cohort_as_a_list,
         SCORE,
         f"{COHORT}: does not belong to config.json",
     ),
@@ -198,6 +206,15 @@ TRIALS: dict[str, Case] = {
     "verify one recording": typed("verify a.wav --model verifier", "Missing argument '(?i:enrol)"),
     "no verdict to fail on": typed(
         f"{VERIFY} --fail-on-different", "verifier: is not calibrated, and without --thresh"
+    ),
+    "a manifest of other speakers": Case(
+        partial(scored_by_manifest, "id00001", "id00000"), EVALUATE, "voices/manifest.tsv: '.*' is of .* in the keys"
+    ),
+    "a manifest without a speaker": Case(
+        partial(scored_by_manifest, "id00001", "-"), EVALUATE, "tells no speaker of 'id00001/00.wav', which is in"
+    ),
+    "speakers that are not resampled": Case(
+        scored, EVALUATE.replace("--bootstrap 40 ", ""), "--speakers goes with --sv and --bootstrap"
     ),
     "a tandem of one": Case(scored, "fuse sv.tsv --sasv --out new.tsv", "--sasv takes two files"),
     "a tandem that is fitted": Case(

@@ -13,7 +13,7 @@ PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 LINE = """
 errors files terminal memory processes stages
-config metrics bootstrap plots manifest corpora evaluation calibration cohort
+config metrics bootstrap plots manifest names corpora evaluation calibration cohort
 ffmpeg containers libsndfile audio audit durations augment batches
 pruning backbone head artifact model objective
 windows jobs partial inference scoring detection verification

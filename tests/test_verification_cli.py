@@ -72,7 +72,8 @@ def test_from_a_model_to_calibrated_scores(cli: Cli, with_cohort: Path):
     beside = {name: np.array([float(row[3 + place]) for row in cells]) for place, name in enumerate(columns[3:])}
     expected = calibration.apply(read_scores(world / "norm.tsv"), beside)
     np.testing.assert_allclose(read_scores(world / "llr.tsv"), expected, atol=1e-6)
-    assert cli(*words("evaluate llr.tsv voices/trials --sv --bootstrap 40")).code == 0
+    told = cli(*words("evaluate llr.tsv voices/trials --sv --bootstrap 40 --speakers voices/manifest.tsv"))
+    assert (told.code, "resamples of 3 speakers, enrolled or tested" in " ".join(told.out.split())) == (0, True)
 
 
 def test_calibrating_again_goes_on_from_there(cli: Cli, with_cohort: Path):

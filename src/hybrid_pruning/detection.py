@@ -18,10 +18,9 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.jobs import JobResult, Work, score_jobs
 from hybrid_pruning.manifest import Label
 from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.names import SUFFIXES
 from hybrid_pruning.windows import WINDOW_SECONDS, cut, measure_lengths, window_samples
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
-"""What is taken for audio in a folder; a file that is named is tried whatever its suffix."""
 FEW_BATCHES = 2
 """Up to which decoding in processes of their own does not pay."""
 BAR_WIDTH, BAR_LLR = 10, 10.0
@@ -96,7 +95,7 @@ def detect(
 
 
 def find_audio(place: str | Path) -> list[Path]:
-    """Return a file as it is, or the audio files in a folder and below, in the order of their names.
+    """Return a file as it is, whatever its suffix, or the audio files in a folder and below, ordered by their names.
 
     Raises:
         InputError: there is nothing of that name, or no audio in the folder.

@@ -33,14 +33,17 @@ def evaluate(
         list[str] | None, typer.Option(help="key column for a table, or two: codec,attack; repeatable")
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE of the keys, such as phase=eval")] = None,
+    speakers: Annotated[
+        Path | None, typer.Option(help="with --sv and --bootstrap: manifest that tells who speaks in the recordings")
+    ] = None,
     det: Annotated[Path | None, typer.Option(help="draw the DET curve: .png, .svg or .pdf")] = None,
     tdcf2019: Annotated[Path | None, typer.Option(help="ASVspoof 2019: the organisers' ASV scores")] = None,
     tdcf2021: Annotated[Pair | None, typer.Option(help="ASVspoof 2021: the organisers' ASV scores, their keys")] = None,
 ) -> None:
     """Compare scores with the truth: EER, minDCF and their kin, as the challenges define them.
 
-    Intervals (--bootstrap) resample whole speakers where the keys tell them. With
-    --against, both systems are measured on the same resamples.
+    Intervals (--bootstrap) resample whole speakers where the keys tell them, or
+    --speakers does. With --against, both systems are measured on the same resamples.
     """
     from hybrid_pruning import evaluation
 
@@ -48,6 +51,8 @@ def evaluate(
         raise InputError("evaluate: choose one of --track1, --track2, --sv")
     if (tdcf2019 or tdcf2021) and not track1:
         raise InputError("evaluate: --tdcf2019 and --tdcf2021 go with --track1, the countermeasure's scores")
+    if speakers and not (sv and bootstrap):
+        raise InputError("evaluate: --speakers goes with --sv and --bootstrap, which resamples them")
     chosen = dict(_split(pair) for pair in only or ())
     request = evaluation.Request(
         rounds=_count_rounds(bootstrap),
@@ -56,6 +61,7 @@ def evaluate(
         only=chosen,
         against=against,
         measures=_tandem_measures(tdcf2019, tdcf2021, chosen),
+        speakers=speakers,
     )
     task = evaluation.TRACK1 if track1 else evaluation.TRACK2 if track2 else evaluation.SV
     found = evaluation.evaluate(task, scores, keys, request)

@@ -10,9 +10,9 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Pairs
 from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.metrics import IntArray
+from hybrid_pruning.names import Register
 from hybrid_pruning.verification.cosine import Voices
 from hybrid_pruning.verification.enrolment import Enrolment
-from hybrid_pruning.verification.names import Register
 
 Places = tuple[int, ...]
 

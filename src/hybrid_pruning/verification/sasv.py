@@ -26,7 +26,7 @@ from hybrid_pruning.evaluation.keys import JOINT
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.metrics.costs import ASVSPOOF5_SASV, SasvCost
-from hybrid_pruning.verification.names import Register
+from hybrid_pruning.names import Register
 
 COLUMNS = (*TRACK2.trial, *TRACK2.tandem, TRACK2.scores)
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from hybrid_pruning.detection import SUFFIXES
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
+"""Of audio files."""
 
 
 class Register:
