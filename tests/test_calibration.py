@@ -128,7 +128,7 @@ def test_a_fusion_is_better_than_each_of_its_systems():
     assert fused == pytest.approx(fusion.weights[0] * columns[0] + fusion.weights[1] * columns[1] + fusion.offset)
 
 
-def with_qualities(trials: int = 4000) -> tuple[Trials, np.ndarray]:
+def with_qualities(trials: int = 20_000) -> tuple[Trials, np.ndarray]:
     """Return verification scores that mean less where recordings are short, with quality measures beside them."""
     rng = np.random.default_rng(3)
     positive = rng.random(trials) < 0.4
