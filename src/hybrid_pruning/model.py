@@ -210,6 +210,7 @@ class SpeechModel(nn.Module):
             raise InputError(
                 f"{folder}: config.json and model.safetensors do not belong together: {problem}"
             ) from error
+        model.backbone.pack()
         return model.eval()
 
     @classmethod
