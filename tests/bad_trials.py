@@ -122,6 +122,7 @@ TRIALS: dict[str, Case] = {
         f"{SCORE.partition(' --trials')[0]} --enrol voices/trials", "--enrol goes with --trials"
     ),
     "top-n without a cohort": typed(f"{SCORE} --top-n 3", "--top-n goes with --cohort"),
+    "no AS-norm without a cohort": typed(f"{SCORE} --no-norm", "there is no AS-norm to leave out"),
     "a top-n of one": typed(f"{SCORE} --cohort voices/manifest.tsv --top-n 1", "--top-n.*greater than or equal to 2"),
     "trials that are not there": typed(SCORE.replace("voices/trials", "nowhere"), "nowhere: cannot be read"),
     "a folder for trials": typed(SCORE.replace("voices/trials", "voices"), "voices: cannot be read"),

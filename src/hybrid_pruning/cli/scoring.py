@@ -214,6 +214,8 @@ def _score_trials(
             make_cohort(model, comparing.cohort, beside, comparing.top_n or TOP_N, comparing.cache, options)
         )
     if comparing.no_norm:
+        if backend.cohort is None:
+            raise InputError("score: --no-norm, but there is no AS-norm to leave out: the model has no cohort")
         backend = Backend(backend.cohort, normalise=False)
     found = score_trials(model, request, out, backend, options, throughput)
     _tell_left_out(out, found.left_out, found.left_out + len(found.scores), "trials")
