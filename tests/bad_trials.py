@@ -104,8 +104,8 @@ def scored_once(world: Path) -> None:
 
 def other_embeddings(world: Path) -> None:
     vectors = {"vectors": np.ones((1, EMBEDDING), dtype=np.float32), "seconds": np.ones(1)}
-    about = {"format": "hybrid-pruning embeddings", "model": "another", "ids": json.dumps(["x"])}
-    save_file(vectors, world / "e", about)
+    about = {"format": "hybrid-pruning embeddings", "model": "another", "ids": ["x"], "paths": ["x"]}
+    save_file(vectors, world / "e", {"about": json.dumps(about)})
 
 
 TRIALS: dict[str, Case] = {

@@ -113,6 +113,13 @@ def test_what_a_cache_has_is_not_embedded_again(
         embed_file(model, request_.manifest, tmp_path / "e", replace(HERE, window_seconds=5.0))
 
 
+def test_another_recording_of_the_same_name_is_told(model: SpeechModel, manifest: Path, tmp_path: Path):
+    embed_file(model, manifest, tmp_path / "e", HERE)
+    shutil.copytree(manifest.parent, tmp_path / "copy")
+    with pytest.raises(InputError, match=r"e: 'id00000/00' is .*test/id00000/00.wav there, not .*copy/id00000/00.wav"):
+        embed_file(model, tmp_path / "copy" / "manifest.tsv", tmp_path / "e", HERE)
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"\x02" + b"\0" * 7 + b"{}"])
 def test_what_is_no_file_of_embeddings_is_left_alone(
     model: SpeechModel, manifest: Path, tmp_path: Path, content: bytes

@@ -1,7 +1,7 @@
 """The embeddings of named recordings, in memory and in a file."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -25,13 +25,15 @@ class Embeddings:
         ids: [N] the recordings' names, each once.
         vectors: [N, E] float32; of a recording in windows, the mean of theirs.
         seconds: [N] how long the recordings are.
-        model: digest of the model, the window and the device's kind, which the vectors depend on.
+        model: digest of the model and the window, which the vectors depend on.
+        paths: [N] the audio files; none where they do not matter.
     """
 
     ids: list[str]
     vectors: Vectors
     seconds: FloatArray
     model: str = ""
+    paths: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.vectors) == len(self.seconds)
@@ -39,13 +41,14 @@ class Embeddings:
     def take(self, places: IntArray) -> Self:
         """Return those at the given places, in that order."""
         chosen = [self.ids[place] for place in places.tolist()]
-        return type(self)(chosen, self.vectors[places], self.seconds[places], self.model)
+        paths = [self.paths[place] for place in places.tolist()] if self.paths else []
+        return type(self)(chosen, self.vectors[places], self.seconds[places], self.model, paths)
 
     def joined_with(self, others: Self) -> Self:
         """Return these and, after them, others of the same model."""
         vectors = np.concatenate([self.vectors, others.vectors]) if len(self.ids) else others.vectors
         seconds = np.concatenate([self.seconds, others.seconds])
-        return type(self)([*self.ids, *others.ids], vectors, seconds, self.model)
+        return type(self)([*self.ids, *others.ids], vectors, seconds, self.model, [*self.paths, *others.paths])
 
     def write(self, path: str | Path) -> None:
         """Write them as safetensors, with the names in its header.
@@ -53,7 +56,8 @@ class Embeddings:
         Raises:
             InputError: the file cannot be written.
         """
-        about = {"format": FORMAT, "model": self.model, "ids": json.dumps(self.ids)}
+        told = {"format": FORMAT, "model": self.model, "ids": self.ids, "paths": self.paths}
+        about = {"about": json.dumps(told)}  # one entry: safetensors writes several in any order
         with atomic_write(path, "wb") as handle:
             handle.write(save({"vectors": np.ascontiguousarray(self.vectors), "seconds": self.seconds}, about))
 
@@ -66,19 +70,21 @@ class Embeddings:
         """
         try:
             with safe_open(path, "numpy") as file:
-                about = file.metadata() or {}
+                about = json.loads((file.metadata() or {}).get("about", "{}"))
                 if about.get("format") != FORMAT:
                     raise ValueError("another format")
                 vectors, seconds = file.get_tensor("vectors"), file.get_tensor("seconds")
-                ids = [str(name) for name in json.loads(about["ids"])]
-            if vectors.shape[0] != len(set(ids)) or vectors.ndim != 2 or seconds.shape != (len(ids),):
+                ids, paths = (list(map(str, about[key])) for key in ("ids", "paths"))
+            count = len(set(ids))
+            if vectors.ndim != 2 or {len(vectors), len(ids), len(paths)} != {count} or seconds.shape != (count,):
                 raise ValueError("its parts do not belong together")
             if not np.isfinite(vectors).all():
                 raise ValueError("not finite")
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error}); check the path") from error
-        except (SafetensorError, ValueError, KeyError, AttributeError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path}: holds no embeddings of ours ({error}); name another file, or remove it"
             ) from error
-        return cls(ids, vectors.astype(np.float32, copy=False), seconds.astype(np.float64), about.get("model", ""))
+        model = about.get("model", "")
+        return cls(ids, vectors.astype(np.float32, copy=False), seconds.astype(np.float64), model, paths)

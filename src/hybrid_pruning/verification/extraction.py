@@ -3,7 +3,7 @@
 The embedding of a recording longer than the window is the mean of its windows' embeddings (`windows.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +61,14 @@ def embed_utterances(
         The embeddings of the recordings, in their order, the same to every process; those skipped are left out.
 
     Raises:
-        InputError: the cache is of another model or no such file, an output cannot be written, an embedding is not
-            finite, or, once all others are done, audio that cannot be used.
+        InputError: the cache is of another model, has another recording of one name, or is no such file; an output
+            cannot be written, an embedding is not finite, or, once all others are done, audio cannot be used.
     """
     options = options or Options()
     digest = processes.from_main(lambda: f"{fingerprint_model(model, calibrated=False)} {options.window_seconds!r}")
     known = _read(cache, digest, model.head.embedding_width)
     places = {name: place for place, name in enumerate(known.ids)}
+    _require_same(cache, known, places, utterances)
     lacking = [utterance for utterance in utterances if utterance.utt_id not in places]
     if lacking:
         new = _embed(model, lacking, out, digest, options, cache, known, throughput)
@@ -91,14 +92,32 @@ def _embed(
 
     def gather(found: FloatArray, samples: FloatArray) -> Embeddings:
         good = np.flatnonzero(np.isfinite(found).all(axis=1))
-        ids = [utterances[place].utt_id for place in good.tolist()]
-        return Embeddings(ids, found[good].astype(np.float32), samples[good] / SAMPLE_RATE_HZ, digest)
+        chosen = [utterances[place] for place in good.tolist()]
+        ids, paths = [utterance.utt_id for utterance in chosen], [_place(utterance) for utterance in chosen]
+        return Embeddings(ids, found[good].astype(np.float32), samples[good] / SAMPLE_RATE_HZ, digest, paths)
 
     def write(found: FloatArray, samples: FloatArray) -> None:
         if cache is not None:
             known.joined_with(gather(found, samples)).write(cache)
 
     return gather(*infer(model, utterances, out, EMBEDDING, options, write, throughput))
+
+
+def _place(utterance: Utterance) -> str:
+    return str(utterance.path.absolute())
+
+
+def _require_same(
+    cache: Path | None, known: Embeddings, places: Mapping[str, int], utterances: Sequence[Utterance]
+) -> None:
+    """Require that names which a cache knows are those of the same files: two manifests may use one name twice."""
+    for utterance in utterances:
+        place = places.get(utterance.utt_id)
+        if place is not None and known.paths[place] != _place(utterance):
+            raise InputError(
+                f"{cache}: '{utterance.utt_id}' is {known.paths[place]} there, not {_place(utterance)}; name another "
+                "file for these recordings"
+            )
 
 
 def _read(cache: Path | None, digest: str, width: int) -> Embeddings:
