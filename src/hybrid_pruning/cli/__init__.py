@@ -9,6 +9,7 @@ from hybrid_pruning.cli import (  # noqa: F401  registers the verbs
     detection,
     judging,
     looking,
+    publishing,
     scoring,
     training,
     verification,
@@ -19,5 +20,5 @@ __all__ = ["app", "main"]
 
 order_verbs(
     *("quickstart", "run", "prepare", "audit", "train", "export", "score", "cohort", "evaluate", "calibrate"),
-    *("fuse", "detect", "verify", "report", "inspect", "doctor"),
+    *("fuse", "detect", "verify", "report", "card", "inspect", "doctor"),
 )
