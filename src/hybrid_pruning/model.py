@@ -14,6 +14,7 @@ from torch import nn
 from hybrid_pruning import artifact, foreign, hub
 from hybrid_pruning.backbone import Backbone, load_transformers, skeleton
 from hybrid_pruning.calibration import Calibration
+from hybrid_pruning.cohort import Cohort
 from hybrid_pruning.config import HeadConfig, TaskName
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.head import Head, build_head
@@ -104,6 +105,7 @@ class SpeechModel(nn.Module):
         head_config: what the head was built from.
         provenance: how it came about: recipe, data, results; free-form, kept in the artifact.
         calibration: what makes its scores log-likelihood ratios on data like that it was fitted on; none by default.
+        cohort: for speaker verification, what its embeddings are centred with and its scores normalised against.
     """
 
     def __init__(
@@ -114,13 +116,15 @@ class SpeechModel(nn.Module):
         head_config: HeadConfig,
         provenance: Mapping[str, Any] | None = None,
         calibration: Calibration | None = None,
+        cohort: Cohort | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.classes = backbone, head, classes
         self.classifier: nn.Module = nn.Identity()
         if classes is not None:
             self.classifier = Classifier(head.embedding_width, len(classes.labels), head_config.classifier_norm)
-        self.head_config, self.provenance, self.calibration = head_config, dict(provenance or {}), calibration
+        self.head_config, self.provenance = head_config, dict(provenance or {})
+        self.calibration, self.cohort = calibration, cohort
 
     @property
     def task(self) -> TaskName:
@@ -183,7 +187,7 @@ class SpeechModel(nn.Module):
         }
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the artifact: config.json and model.safetensors.
+        """Write the artifact: config.json, model.safetensors and, where it has a cohort, cohort.safetensors.
 
         Raises:
             InputError: the folder cannot be written to.
@@ -191,6 +195,9 @@ class SpeechModel(nn.Module):
         about = {**self.architecture(), "provenance": self.provenance}
         if self.calibration is not None:
             about["calibration"] = self.calibration.to_json()
+        if self.cohort is not None:
+            about["cohort"] = self.cohort.to_json()
+            self.cohort.write(Path(folder))
         artifact.write_artifact(Path(folder), about, self.state_dict())
 
     def push_to_hub(
@@ -242,6 +249,8 @@ class SpeechModel(nn.Module):
         with _understanding(folder):
             model = cls.from_architecture(config, config.get("provenance", {}))
         model.calibration = read_calibration(config, folder)
+        if config.get("cohort") is not None:
+            model.cohort = Cohort.read(folder, config["cohort"], model.head.embedding_width)
         with _fitting(folder):
             model.load_state_dict(artifact.read_weights(folder), strict=True)
         model.backbone.pack()

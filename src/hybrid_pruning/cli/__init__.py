@@ -13,12 +13,13 @@ from hybrid_pruning.cli import (  # noqa: F401  registers the verbs
     publishing,
     scoring,
     training,
+    verification,
 )
 from hybrid_pruning.cli.app import app, main, order_verbs
 
 __all__ = ["app", "main"]
 
 order_verbs(
-    *("quickstart", "run", "prepare", "audit", "train", "export", "score", "evaluate", "calibrate", "fuse", "convert"),
-    *("detect", "report", "card", "inspect", "doctor"),
+    *("quickstart", "run", "prepare", "audit", "train", "export", "score", "cohort", "evaluate", "calibrate"),
+    *("fuse", "detect", "verify", "convert", "report", "card", "inspect", "doctor"),
 )
