@@ -135,22 +135,25 @@ def latency_ratio(model: SpeechModel, reference: SpeechModel, seconds: float = 4
     return ratio(times["model"], times["reference"])
 
 
-def interleaved(tasks: Mapping[str, Task], repeats: int) -> dict[str, list[float]]:
+def interleaved(
+    tasks: Mapping[str, Task], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Time tasks in turn, so that whatever else the machine does falls on all of them.
 
     Args:
         tasks: what to call, by name; each is called once more beforehand, untimed.
         repeats: rounds; every other one goes through the tasks backwards.
+        clock: tells the seconds; the wall's, or with time.process_time those of the processor.
 
     Returns:
-        The same names -> [repeats] seconds of wall clock.
+        The same names -> [repeats] seconds.
     """
     for task in tasks.values():
         task()
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for index in range(repeats):
         for name in list(tasks)[:: -1 if index % 2 else 1]:
-            times[name].append(_seconds(tasks[name]))
+            times[name].append(_seconds(tasks[name], clock))
     return times
 
 
@@ -325,12 +328,12 @@ def _scoring(model: SpeechModel, seconds: float) -> Task:
     return torch.inference_mode()(lambda: model.score(wave))
 
 
-def _seconds(task: Task) -> float:
-    start = time.perf_counter()
+def _seconds(task: Task, clock: Callable[[], float]) -> float:
+    start = clock()
     task()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _size(budget: Budget | None) -> tuple[str, str]:

@@ -134,7 +134,7 @@ class _Search:
         yield from sorted(range(low, high + 1), key=lambda kept: abs(kept - own))[:TRIES]
 
     def _first(self, group: Group, holds: Callable[[int], bool]) -> int:
-        """The smallest number of kept blocks for which a condition, false at first, holds; one more than all if none."""
+        """The smallest number of kept blocks for which a condition, false at first, holds; one more than all: none."""
         low, high = group.minimum, len(group.blocks) + 1
         while low < high:
             middle = (low + high) // 2
