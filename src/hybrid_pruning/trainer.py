@@ -351,12 +351,8 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         """What an export needs."""
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "objective": self.objective.state_dict(),
-            "versions": versions(),
-        }
+        objective = self.objective.state_dict()
+        return {"epoch": self.epoch, "step": self.step, "objective": objective, "versions": versions()}
 
 
 def _check_run(run: Path, config: Config) -> None:
