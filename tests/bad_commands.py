@@ -68,7 +68,7 @@ COMMANDS: dict[str, Case] = {
     "export a snapshot that there is not": typed(
         "export run --out new --at 0.3", "run: --at 0.3: no such model in this run; it has 0.4"
     ),
-    "export a snapshot of a word": typed("export run --out new --at half", "--at.*float"),
+    "export a snapshot of a word": typed("export run --out new --at half", "--at.*number"),
     "export a family of one": typed("export run --out new --family", "run: has no family; give pruning.export_at"),
     "export one and all": typed("export run --out new --family --at 0.4", "--family writes all members, --at one"),
     "score into a folder": typed(f"{SCORE} model", "model: is a folder"),

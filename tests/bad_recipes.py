@@ -89,7 +89,9 @@ RECIPES: dict[str, Case] = {
     "a sparsity that cannot be reached": Case(given("pruning.target_sparsity", 0.99), TRAIN, "the maximum is 0.8"),
     "a sparsity below where it starts": Case(given("pruning.min_sparsity", 0.9), TRAIN, at("pruning.min_sparsity 0.9")),
     "widths of a multiple of 0": Case(given("pruning.align", 0), TRAIN, at("pruning.align: .*1.*0")),
-    "widths that nothing fits": Case(given("pruning.align", 10**6), TRAIN, "the maximum is .*smaller multiple"),
+    "widths that nothing fits": Case(
+        nothing, set_("pruning.align=999999 --set pruning.units=[conv]"), "the maximum is 0.0.*smaller multiple"
+    ),
     "a snapshot of nothing": Case(given("pruning.export_at", [0.0, 0.2]), TRAIN, at("pruning.export_at .0.0, 0.2.: e")),
     "a snapshot beyond the target": Case(
         given("pruning.export_at", [0.2, 0.5]), TRAIN, at("pruning.export_at .*up to")
