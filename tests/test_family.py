@@ -79,9 +79,7 @@ def read_snapshots(run: Path) -> list[dict[str, Any]]:
 
 
 def test_snapshots_are_taken_and_measured_where_the_target_passes(recipe: Recipe, reference: Path):
-    config = configure(recipe, **FAMILY)
-    way = growth(config.pruning, 3)
-    due = snapshots_due(config.pruning, way, 12)
+    due = snapshots_due(growth(configure(recipe, **FAMILY).pruning, 3), 12)
     assert sorted(path.name for path in (reference / "snapshots").iterdir()) == ["hp20.pt", "hp40.pt"]
     records = [record for record in read_log(reference) if "snapshot" in record]
     assert [record["step"] for record in records] == list(due)

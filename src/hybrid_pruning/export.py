@@ -60,7 +60,7 @@ def export_family(run: str | Path, out: str | Path, average: int = 2) -> dict[Pa
     """
     run, out = Path(run), require_new_folder(out)
     config, _ = read_run(run)
-    if not (config.pruning.use_pruning_loss and early_points(config.pruning)):
+    if not early_points(config.pruning):
         raise InputError(f"{run}: has no family; give pruning.export_at when training, or export without --family")
     _check_finished(run, config)
     folders = {point: out / member_name(point) for point in members(config.pruning)}

@@ -9,8 +9,8 @@ from hybrid_pruning.pruning import Growth
 
 
 def early_points(pruning: PruningConfig) -> tuple[float, ...]:
-    """Return the sparsities of `export_at` that lie before the end of the training, whose model is the run's own."""
-    return tuple(point for point in pruning.export_at if point < pruning.target_sparsity)
+    """Return the sparsities of `export_at` below the target's, whose model is the run's own; none in dense training."""
+    return tuple(point for point in pruning.export_at if pruning.use_pruning_loss and point < pruning.target_sparsity)
 
 
 def members(pruning: PruningConfig) -> tuple[float, ...]:
@@ -49,14 +49,14 @@ def growth(pruning: PruningConfig, batches_per_epoch: float) -> Growth:
     )
 
 
-def snapshots_due(pruning: PruningConfig, way: Growth, total_steps: int) -> dict[int, list[float]]:
-    """Return after how many steps which snapshots are due; none where nothing is pruned.
+def snapshots_due(way: Growth, total_steps: int) -> dict[int, list[float]]:
+    """Return after how many steps which snapshots are due.
 
     Raises:
         InputError: the target does not pass one of them within the training.
     """
     due: dict[int, list[float]] = {}
-    for point, step in zip(way.points, way.last_steps(), strict=True) if pruning.use_pruning_loss else ():
+    for point, step in zip(way.points, way.last_steps(), strict=True):
         if not 0 < step <= total_steps:
             raise InputError(
                 f"pruning.export_at {point:g}: the target passes it after step {step} of {total_steps}; "

@@ -135,7 +135,7 @@ class Trainer:
         self.batches_per_epoch = self.trainset.batches_per_epoch
         self.total_steps = self.batches_per_epoch * config.training.epochs
         self.growth = growth(config.pruning, self.batches_per_epoch)
-        self.snapshots_due = snapshots_due(config.pruning, self.growth, self.total_steps)
+        self.snapshots_due = snapshots_due(self.growth, self.total_steps)
         self.epoch = self.step = 0
         self._pace = Pace()
 
@@ -300,7 +300,7 @@ class Trainer:
         for point in self.snapshots_due.get(self.step, ()):
             name = member_name(point)
             found = validate(self.objective, self.devset, point, self.config)
-            console.print(f"snapshot {name}: dev EER {found.figures['eer']:.2%}{_removed(found.figures)}")
+            _tell(f"snapshot {name}", found.figures)
             self._log({"epoch": self.epoch, "snapshot": {"name": name, "target": point, **found.figures}})
             if self.log is not None:
                 save_snapshot(self.run, name, {"target": point, **self._state()})
@@ -311,7 +311,7 @@ class Trainer:
         """Measure, on the dev set, the model that would be exported now."""
         found = validate(self.objective, self.devset, self._target(), self.config)
         epochs = self.config.training.epochs
-        console.print(f"epoch {self.epoch}/{epochs}: dev EER {found.figures['eer']:.2%}{_removed(found.figures)}")
+        _tell(f"epoch {self.epoch}/{epochs}", found.figures)
         warnings = self._look_back(found.scores) if self.epoch == epochs else []
         self._log({"epoch": self.epoch, **found.record(), **_warn(warnings)})
         if self.log is not None:
@@ -382,11 +382,12 @@ def _warn(lines: Sequence[str]) -> dict[str, Any]:
     return {"warnings": list(lines)} if lines else {}
 
 
-def _removed(figures: dict[str, float]) -> str:
-    """What a validated model is smaller by, for a person; nothing without gates."""
-    if "sparsity" not in figures:
-        return ""
-    return f", {figures['sparsity']:.1%} of the parameters and {figures['macs_sparsity']:.1%} of the MACs removed"
+def _tell(what: str, figures: dict[str, float]) -> None:
+    """Print what a validation found, and where there are gates what the model would be smaller by."""
+    line = f"{what}: dev EER {figures['eer']:.2%}"
+    if "sparsity" in figures:
+        line += f", {figures['sparsity']:.1%} of the parameters and {figures['macs_sparsity']:.1%} of the MACs removed"
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def _state(record: dict[str, Any]) -> str:
