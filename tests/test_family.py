@@ -88,6 +88,8 @@ def test_snapshots_are_taken_and_measured_where_the_target_passes(recipe: Recipe
         assert (found["name"], found["target"]) == (member_name(point), point)
         assert abs(found["sparsity"] - point) <= 0.005
         assert 0 < found["macs_sparsity"] < 1
+        assert 0 < found["expected"] < point, "six steps do not move the gates far,"
+        assert f"removed at {found['name']}, the target is" in record["warnings"][0], "and the run says so"
         assert 0 <= found["eer"] <= 1
         state = read_checkpoint(reference / "snapshots" / f"{found['name']}.pt")
         assert (state["step"], state["target"]) == (record["step"], point)

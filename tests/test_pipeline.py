@@ -143,7 +143,7 @@ def test_a_job_goes_on_where_it_was_cut_off(tmp_path: Path, wavlm: Path, monkeyp
     write_asvspoof5(tmp_path / "corpus")
     config = describe(tmp_path, wavlm, training__epochs=1)
 
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise InputError("no room")
 
     monkeypatch.setattr(pipeline, "export_run", fail)

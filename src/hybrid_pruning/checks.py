@@ -157,12 +157,12 @@ def check_pruning(pruning: PruningConfig, epochs: int, steps: int) -> list[str]:
     return found
 
 
-def check_sparsity(expected: float, target: float) -> list[str]:
-    """Warn where the gates ended far from the target, which an export then cuts to all the same."""
+def check_sparsity(expected: float, target: float, when: str = "at the end") -> list[str]:
+    """Warn where the gates are far from the target, which an export then cuts to all the same."""
     if abs(expected - target) <= LARGEST_LAG:
         return []
     return [
-        f"the gates expect {expected:.1%} to be removed at the end, the target is {target:.1%}: an export cuts to the "
+        f"the gates expect {expected:.1%} to be removed {when}, the target is {target:.1%}: an export cuts to the "
         "target all the same, but not what was trained; train longer, or raise pruning.initial_reg_lr"
     ]
 

@@ -22,7 +22,7 @@ from hybrid_pruning.artifact import versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.batches import Batch
 from hybrid_pruning.checkpoint import FOLDER, find_latest, read_checkpoint, save_epoch, save_snapshot, save_step
-from hybrid_pruning.checks import check_after, check_before, print_warnings
+from hybrid_pruning.checks import check_after, check_before, check_sparsity, print_warnings
 from hybrid_pruning.config import Config, load_config, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.family import growth, member_name, snapshots_due
@@ -301,7 +301,11 @@ class Trainer:
             name = member_name(point)
             found = validate(self.objective, self.devset, point, self.config)
             _tell(f"snapshot {name}", found.figures)
-            self._log({"epoch": self.epoch, "snapshot": {"name": name, "target": point, **found.figures}})
+            expected = float(self.objective.expected_sparsity().detach())
+            figures = {"name": name, "target": point, "expected": expected, **found.figures}
+            self._log(
+                {"epoch": self.epoch, "snapshot": figures, **_warn(check_sparsity(expected, point, f"at {name}"))}
+            )
             if self.log is not None:
                 save_snapshot(self.run, name, {"target": point, **self._state()})
             self.wrapped.train()
