@@ -11,8 +11,8 @@ from hybrid_pruning.checkpoint import read_checkpoint
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import export_family, export_run
 from hybrid_pruning.family import find_member, growth, member_name, members, snapshots_due
-from hybrid_pruning.inspection import count_survivors
 from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.survivors import count_survivors
 from hybrid_pruning.trainer import Trainer, train
 from runs import assert_same, assert_same_run, read_log
 
@@ -44,7 +44,7 @@ def reference(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def removed(model: SpeechModel, constraint: str = "params") -> float:
-    return float(count_survivors(model).budget.removed(constraint))
+    return float(count_survivors(model.backbone).budget.removed(constraint))
 
 
 def test_members_have_the_sizes_asked_for(reference: Path, tmp_path: Path):
@@ -70,7 +70,7 @@ def test_members_are_aligned_and_may_be_of_macs(write: Any, recipe: Recipe, tmp_
     for record, point in zip(read_snapshots(run), (0.15,), strict=True):
         assert abs(record["macs_sparsity"] - point) <= 0.005
     for model in export_family(run, tmp_path / "models").values():
-        kept = count_survivors(model).kept
+        kept = count_survivors(model.backbone).kept
         assert all(count % 8 == 0 for name, count in kept.items() if name.startswith("interm"))
 
 

@@ -73,7 +73,7 @@ def print_inspection(model: SpeechModel) -> None:
 
 def tell_size(model: SpeechModel) -> str:
     """Return a model's size in a line: parameters and MACs of its backbone, and the shares of them that are gone."""
-    found = count_survivors(model).budget
+    found = count_survivors(model.backbone).budget
     params, macs = _short(int(found.params), found.dense_params), _short(int(found.macs), found.dense_macs)
     return (
         f"backbone of {params} parameters ({float(found.sparsity):.1%} removed) and {macs} MACs in {SECONDS:g} s "

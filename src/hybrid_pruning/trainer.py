@@ -347,11 +347,8 @@ class Trainer:
             "log_lines": self.log.lines,
             "processes": processes.count(),
         }
-        keep = self.config.training.keep_checkpoints
-        if within_epoch:
-            save_step(self.run, self.step, state, keep)
-        else:
-            save_epoch(self.run, self.epoch, state, keep)
+        save, number = (save_step, self.step) if within_epoch else (save_epoch, self.epoch)
+        save(self.run, number, state, self.config.training.keep_checkpoints)
 
     def _state(self) -> dict[str, Any]:
         """What an export needs."""

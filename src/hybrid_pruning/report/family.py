@@ -8,9 +8,10 @@ from typing import Any
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import TRACK1, Request, evaluate
 from hybrid_pruning.family import member_name
+from hybrid_pruning.plain import number, section
 from hybrid_pruning.report.remaining import Remaining
 from hybrid_pruning.report.results import DEV, FOLDER
-from hybrid_pruning.report.run import Run, number, section
+from hybrid_pruning.report.run import Run
 from hybrid_pruning.report.tables import UNKNOWN, Cell, Row, count
 
 
