@@ -17,7 +17,7 @@ config metrics bootstrap plots manifest names corpora evaluation calibration coh
 ffmpeg containers libsndfile audio audit durations augment batches
 pruning backbone survivors head artifact foreign hub card model conversion objective
 windows jobs partial inference scoring detection verification
-validation trainset checkpoint board runlog skipped optimizers checks trainer export
+validation trainset checkpoint board runlog skipped optimizers pace family checks trainer export
 benchmark inspection report quickstart pipeline cli
 """
 ORDER = LINE.split()

@@ -1,9 +1,12 @@
 """A run -> the artifact: checkpoints averaged, units chosen by exact count, weights cut for real."""
 
 from pathlib import Path
+from typing import Any
 
-from hybrid_pruning.checkpoint import average_objectives, list_checkpoints, trained_epochs
+from hybrid_pruning.checkpoint import average_objectives, list_checkpoints, read_snapshot, trained_epochs
+from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.family import early_points, find_member, member_name, members
 from hybrid_pruning.files import require_new_folder
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import Objective, build_objective
@@ -15,36 +18,68 @@ TOLERANCE = 0.005
 """How far an export may be from its target without a word."""
 
 
-def export_run(run: str | Path, out: str | Path, average: int = 2) -> SpeechModel:
+def export_run(run: str | Path, out: str | Path, average: int = 2, at: float | None = None) -> SpeechModel:
     """Write a run's model as an artifact and return it.
 
     Args:
-        run: a finished training.
+        run: a training; finished, unless a snapshot of it is asked for.
         out: the artifact's folder, new or empty.
-        average: how many of the last checkpoints to average; all of them where the run kept fewer.
+        average: how many of the last checkpoints to average; all of them where the run kept fewer. A snapshot is one.
+        at: the sparsity of the member of the run's family to write; None for the target's, the end of the training.
 
     Raises:
-        InputError: the run is not finished, or the folder is taken.
+        InputError: the run is not finished, has no such member, or the folder is taken.
     """
     run, out = Path(run), require_new_folder(out)
     config, model = read_run(run)
+    target = config.pruning.target_sparsity
+    point = target if at is None else find_member(config, at, run)
+    state, averaged = (
+        _read_end(run, config, average) if point == target else (read_snapshot(run, member_name(point)), 1)
+    )
+    objective = build_objective(config, model)
+    try:
+        objective.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:200]
+        raise InputError(f"{run}: its architecture and checkpoints do not belong together: {problem}") from error
+    small = shrink_model(objective, point)
+    _report_size(objective, point)
+    small.provenance = {"recipe": config.model_dump(mode="json"), "averaged_checkpoints": averaged}
+    if point != target:
+        small.provenance["snapshot_at"] = point
+    small.save_pretrained(out)
+    return small.eval()
+
+
+def export_family(run: str | Path, out: str | Path, average: int = 2) -> dict[Path, SpeechModel]:
+    """Write every member of a finished run's family, each to a folder of its own below `out`, as in `out`/hp30.
+
+    Raises:
+        InputError: the run is not finished or has no family, or the folder is taken.
+    """
+    run, out = Path(run), require_new_folder(out)
+    config, _ = read_run(run)
+    if not early_points(config.pruning):
+        raise InputError(f"{run}: has no family; give pruning.export_at when training, or export without --family")
+    _check_finished(run, config)
+    folders = {point: out / member_name(point) for point in members(config.pruning)}
+    return {folder: export_run(run, folder, average, point) for point, folder in folders.items()}
+
+
+def _read_end(run: Path, config: Config, average: int) -> tuple[dict[str, Any], int]:
+    """Return the mean of the last checkpoints and of how many it is."""
+    _check_finished(run, config)
+    average = min(average, max(len(list_checkpoints(run)), 1))
+    return average_objectives(run, average), average
+
+
+def _check_finished(run: Path, config: Config) -> None:
     if (done := trained_epochs(run)) < config.training.epochs:
         raise InputError(
             f"{run}: {done} of {config.training.epochs} epochs are done; finish with: "
             f"hybrid-pruning train {run / CONFIG} --out {run} --resume"
         )
-    average = min(average, max(len(list_checkpoints(run)), 1))
-    objective = build_objective(config, model)
-    try:
-        objective.load_state_dict(average_objectives(run, average), strict=True)
-    except RuntimeError as error:
-        problem = " ".join(str(error).split())[:200]
-        raise InputError(f"{run}: its architecture and checkpoints do not belong together: {problem}") from error
-    small = shrink_model(objective, config.pruning.target_sparsity)
-    _report_size(objective, config.pruning.target_sparsity)
-    small.provenance = {"recipe": config.model_dump(mode="json"), "averaged_checkpoints": average}
-    small.save_pretrained(out)
-    return small.eval()
 
 
 def shrink_model(objective: Objective, target_sparsity: float) -> SpeechModel:

@@ -3,13 +3,14 @@
 import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from hybrid_pruning.config.recipe import Config
+from hybrid_pruning.config.recipe import Config, PruningConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, has_control_characters
 
@@ -45,12 +46,24 @@ def check_config(tree: Mapping[str, Any], name: str) -> Config:
             f"{name}: training.batch_size {config.training.batch_size} is no multiple of "
             f"training.accumulate {config.training.accumulate}"
         )
-    if config.pruning.min_sparsity > config.pruning.target_sparsity:
-        raise InputError(
-            f"{name}: pruning.min_sparsity {config.pruning.min_sparsity} is above "
-            f"pruning.target_sparsity {config.pruning.target_sparsity}"
-        )
+    _check_pruning(config.pruning, name)
     return config
+
+
+def _check_pruning(pruning: PruningConfig, name: str) -> None:
+    low, high, points = pruning.min_sparsity, pruning.target_sparsity, pruning.export_at
+    if low > high:
+        raise InputError(f"{name}: pruning.min_sparsity {low} is above pruning.target_sparsity {high}")
+    if any(late <= early for early, late in pairwise((low, *points))) or max(points, default=high) > high:
+        raise InputError(
+            f"{name}: pruning.export_at {list(points)}: expected rising values above pruning.min_sparsity {low}, up to "
+            f"pruning.target_sparsity {high}"
+        )
+    if pruning.export_hold_epochs and not points:
+        raise InputError(
+            f"{name}: pruning.export_hold_epochs {pruning.export_hold_epochs:g}: there is nothing to hold at; give "
+            "pruning.export_at, or leave it out"
+        )
 
 
 def save_config(config: Config, path: str | Path) -> None:
