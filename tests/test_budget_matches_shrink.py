@@ -48,6 +48,20 @@ def test_closed(closed: tuple[str, ...], backbone: Backbone) -> None:
     assert counted(backbone, gates, gates.kept()) == measured(pruning.shrink(backbone, gates), 0.2)
 
 
+@pytest.mark.parametrize("closed", [("head.0", "interm.1"), ("attlayer.1", "ffnlayer.0"), ("*",)], ids=" ".join)
+def test_shrunk_again(closed: tuple[str, ...], backbone: Backbone) -> None:
+    gates = pruning.attach(backbone)
+    shuffle(gates, seed=0)
+    close(gates, *closed)
+    small = pruning.shrink(backbone, gates)
+    again = pruning.attach(small, seconds=0.2)
+    assert (again.accounting.dense_params, again.accounting.dense_macs) == measured(
+        pruning.shrink(backbone, gates), 0.2
+    )
+    shuffle(again, seed=1)
+    assert counted(small, again, again.kept()) == measured(pruning.shrink(small, again), 0.2)
+
+
 @pytest.mark.parametrize("unit", pruning.UNITS)
 def test_unit_alone(unit: str, backbone: Backbone) -> None:
     gates = pruning.attach(backbone, units=(unit,), seconds=0.2)

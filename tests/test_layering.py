@@ -15,7 +15,7 @@ LINE = """
 errors files terminal plain memory processes stages
 config metrics bootstrap plots manifest names corpora evaluation calibration cohort
 ffmpeg containers libsndfile audio audit durations augment batches
-pruning backbone survivors head artifact hub card model objective
+pruning backbone survivors head artifact foreign hub card model conversion objective
 windows jobs partial inference scoring detection verification
 validation trainset checkpoint board runlog skipped optimizers pace family checks trainer export
 benchmark inspection report quickstart pipeline cli

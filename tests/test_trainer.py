@@ -293,15 +293,16 @@ def test_a_taken_folder_is_left_as_it_was(recipe: Recipe, tmp_path: Path):
     assert [path.name for path in files_below(tmp_path / "run")] == ["thesis.txt"]
 
 
-def test_a_pruned_model_can_be_trained_further_but_not_pruned_again(recipe: Recipe, reference: Path, tmp_path: Path):
+def test_a_pruned_model_can_be_trained_further_and_pruned_again(recipe: Recipe, reference: Path, tmp_path: Path):
     small = export_run(reference, tmp_path / "small")
     source = {"backbone__source": str(tmp_path / "small")}
     further = export_run(run(recipe, tmp_path / "further", **source, **DENSE), tmp_path / "model")
     assert shape_of(further.backbone) == shape_of(small.backbone)
     assert backbone_size(further) == backbone_size(small)
-    with pytest.raises(PlanError, match="already shrunk"):
-        run(recipe, tmp_path / "again", **source)
-    assert not (tmp_path / "again").exists()
+    again = export_run(run(recipe, tmp_path / "again", **source), tmp_path / "twice")
+    left = 1 - recipe["pruning"]["target_sparsity"]
+    assert backbone_size(again) == pytest.approx(left * backbone_size(small), rel=0.01)
+    assert shape_of(SpeechModel.from_pretrained(tmp_path / "twice").backbone) == shape_of(again.backbone)
 
 
 def test_groups_are_logged(reference: Path):

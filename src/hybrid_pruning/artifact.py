@@ -5,7 +5,7 @@ A model for speaker verification may have a cohort beside them, see `cohort.py`.
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,12 @@ def is_artifact(folder: str | Path) -> bool:
         return False
 
 
-def locate(name_or_path: str | Path) -> Path:
+def locate(name_or_path: str | Path, also: Sequence[str] = ()) -> Path:
     """Return the local folder of an artifact, downloading it where a hub id is given.
+
+    Args:
+        name_or_path: the folder, or the id.
+        also: further files of the repository to download.
 
     Raises:
         InputError: there is neither such a folder nor such a repository.
@@ -67,7 +71,8 @@ def locate(name_or_path: str | Path) -> Path:
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give the folder of an exported model")
     try:
-        return Path(snapshot_download(str(name_or_path), allow_patterns=[CONFIG, WEIGHTS, cohort.FILE]))
+        patterns = [CONFIG, WEIGHTS, cohort.FILE, *also]
+        return Path(snapshot_download(str(name_or_path), allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"{name_or_path}: neither a folder here nor a model that could be fetched from the hub"

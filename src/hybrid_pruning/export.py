@@ -10,7 +10,7 @@ from hybrid_pruning.family import early_points, find_member, member_name, member
 from hybrid_pruning.files import require_new_folder
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import Objective, build_objective
-from hybrid_pruning.pruning import shape_of, shrink
+from hybrid_pruning.pruning import shrink
 from hybrid_pruning.terminal import console
 from hybrid_pruning.trainer import CONFIG, read_run
 
@@ -44,7 +44,7 @@ def export_run(run: str | Path, out: str | Path, average: int = 2, at: float | N
         problem = " ".join(str(error).split())[:200]
         raise InputError(f"{run}: its architecture and checkpoints do not belong together: {problem}") from error
     small = shrink_model(objective, point)
-    _report_size(objective, small, point)
+    _report_size(objective, point)
     small.provenance = {"recipe": config.model_dump(mode="json"), "averaged_checkpoints": averaged}
     if point != target:
         small.provenance["snapshot_at"] = point
@@ -95,14 +95,15 @@ def shrink_model(objective: Objective, target_sparsity: float) -> SpeechModel:
     return small
 
 
-def _report_size(objective: Objective, small: SpeechModel, target_sparsity: float) -> None:
+def _report_size(objective: Objective, target_sparsity: float) -> None:
     """Say so where the units are too coarse to meet the target."""
-    shape = shape_of(small.backbone)
-    if objective.gates is None or shape is None:
+    if (gates := objective.gates) is None:
         return
-    exact = float(objective.gates.accounting.exact_kept(shape.kept).removed(objective.constraint))
+    kept = gates.kept(target_sparsity, objective.constraint)
+    exact = float(gates.accounting.exact_kept(kept).removed(objective.constraint))
     if abs(exact - target_sparsity) > TOLERANCE:
+        units = ", ".join(dict.fromkeys(slot.unit for slot in gates.plan.slots))
         console.print(
             f"warning: {exact:.1%} of the {objective.constraint} are removed, the target was {target_sparsity:.1%}: "
-            f"{', '.join(shape.units)} alone come no closer; prune neurons or channels too"
+            f"{units} alone come no closer; prune neurons or channels too"
         )

@@ -214,6 +214,8 @@ def _labels(model: SpeechModel) -> str:
 
 def _origin(provenance: Mapping[str, Any]) -> str:
     """Where the model came from; provenance is free-form, so that nothing in it can be relied on."""
+    if converted := section(provenance, "converted"):
+        return f"converted from {converted.get('file')} ({converted.get('form')})"
     recipe = provenance.get("recipe")
     if not isinstance(recipe, Mapping):
         return "not recorded"

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from .linear import Linear
 
 NORMALIZE_EPS = 1e-7
+"""Added to a waveform's variance, as transformers' preprocessor does, where a config has no `waveform_eps`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Backbone(nn.Module):
         if lengths is not None:  # times 0 would not do: padding may hold inf or nan, and gradients flow through it
             wave = wave.masked_fill(~mask_of(lengths, wave.shape[-1]), 0.0)
         if self.normalize:
-            wave = normalized(wave, lengths)
+            wave = normalized(wave, lengths, getattr(self.config, "waveform_eps", NORMALIZE_EPS))
         return self._encode(wave, lengths)
 
     def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
@@ -121,10 +122,10 @@ def mask_of(lengths: torch.Tensor, size: int) -> torch.Tensor:
     return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
 
 
-def normalized(wave: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+def normalized(wave: torch.Tensor, lengths: torch.Tensor | None, eps: float = NORMALIZE_EPS) -> torch.Tensor:
     """Bring each [S] waveform to zero mean and unit variance over its own samples."""
     if lengths is None:
         lengths = torch.full((len(wave),), wave.shape[-1], device=wave.device)
     mask, count = mask_of(lengths, wave.shape[-1]), lengths.unsqueeze(1)
     wave = (wave - (wave * mask).sum(-1, keepdim=True) / count) * mask
-    return wave * torch.rsqrt(wave.square().sum(-1, keepdim=True) / count + NORMALIZE_EPS)
+    return wave * torch.rsqrt(wave.square().sum(-1, keepdim=True) / count + eps)

@@ -5,6 +5,7 @@ torch.
 """
 
 from hybrid_pruning.cli import (  # noqa: F401  registers the verbs
+    conversion,
     data,
     detection,
     judging,
@@ -20,5 +21,5 @@ __all__ = ["app", "main"]
 
 order_verbs(
     *("quickstart", "run", "prepare", "audit", "train", "export", "score", "cohort", "evaluate", "calibrate"),
-    *("fuse", "detect", "verify", "report", "card", "inspect", "doctor"),
+    *("fuse", "detect", "verify", "convert", "report", "card", "inspect", "doctor"),
 )

@@ -39,7 +39,9 @@ class DataConfig(Section):
 class BackboneConfig(Section):
     """The SSL encoder."""
 
-    source: str = Field(description="hub id, transformers folder, or one of our artifacts")
+    source: str = Field(
+        description="hub id, transformers folder, one of our artifacts, or a WeDefense, DPHuBERT or DiariZen file"
+    )
     random: bool = Field(False, description="take the architecture alone, with fresh weights")
     gradient_checkpointing: bool = Field(False, description="recompute layers in the backward pass to save memory")
 
@@ -51,6 +53,10 @@ class HeadConfig(Section):
     heads: int = Field(32, ge=1, description="MHFA's attention heads")
     compression: int = Field(128, ge=1, description="MHFA's width of keys and values")
     embedding: int = Field(256, ge=1, description="width of the embedding")
+    feature_mean: bool = Field(False, description="take each frame's mean over its features off, as the recipe does")
+    classifier_norm: Literal["layer", "affine"] = Field(
+        "layer", description="in front of the classifier: layer norm, or a learnt scale and shift alone"
+    )
 
 
 class TrainingConfig(Section):

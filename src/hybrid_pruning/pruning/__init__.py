@@ -9,6 +9,7 @@ from .plan import Cut, Kept, Plan, PlanError, Role, Shape, Slot, Work, shape_of
 from .schedule import Growth, Schedule, scheduled_target
 from .select import check_target
 from .shrink import narrow, shrink
+from .widen import widen
 
 __all__ = [
     "UNITS",
@@ -37,4 +38,5 @@ __all__ = [
     "scheduled_target",
     "shape_of",
     "shrink",
+    "widen",
 ]

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from .adapters import plan_for
 from .budget import Accounting
 from .gate import DROP_RATE, Gate, Gates
-from .plan import Cut, Plan, PlanError, Role, along, owner, shape_of
+from .plan import Cut, Plan, PlanError, Role, along, owner
 
 
 class Product(torch.autograd.Function):
@@ -78,7 +78,8 @@ def attach(
     """Put gates on a model's weights; the model then computes with its sampled (training) or soft (eval) gates.
 
     Args:
-        model: a backbone; it is changed in place and keeps its own parameters.
+        model: a backbone; it is changed in place and keeps its own parameters. It may have been shrunk before: sparsity
+            is then the fraction of what was left.
         units: the kinds of units to prune; None for all the plan has.
         plan: what can be cut; None for the plan of the model's family.
         drop_rate: how likely units start shut, one number or one per kind.
@@ -94,8 +95,6 @@ def attach(
     """
     if any(isinstance(module, Mask) for module in model.modules()):
         raise PlanError("gates are attached to this model already; detach() them first")
-    if shape_of(model) is not None:
-        raise PlanError("this model is already shrunk; attach gates to the dense one")
     plan = plan_for(model, seconds) if plan is None else plan
     plan = (plan if units is None else plan.only(units)).aligned(align)
     if isinstance(drop_rate, Mapping):
