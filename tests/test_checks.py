@@ -13,7 +13,7 @@ from corpus import configure, write_corpus, write_world
 from hybrid_pruning import checks
 from hybrid_pruning.config import PruningConfig, TrainingConfig
 from hybrid_pruning.manifest import Label, Utterance, read_manifest
-from hybrid_pruning.trainer import train
+from hybrid_pruning.training import train
 from runs_to_look_at import build_model
 
 

@@ -15,9 +15,9 @@ LINE = """
 errors files terminal memory processes stages
 config metrics bootstrap plots manifest corpora evaluation calibration
 ffmpeg containers libsndfile audio audit durations augment batches
-pruning backbone head artifact model objective
+pruning backbone head artifact model margins objective
 windows jobs partial scoring detection
-validation trainset checkpoint board runlog skipped optimizers checks trainer export
+validation trainset checkpoint run_folder board runlog skipped optimizers checks trainer export training
 benchmark inspection report quickstart pipeline cli
 """
 ORDER = LINE.split()

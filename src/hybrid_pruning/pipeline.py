@@ -18,10 +18,11 @@ from hybrid_pruning.files import atomic_write
 from hybrid_pruning.manifest import Label, read_manifest
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.report import write_report
+from hybrid_pruning.run_folder import CONFIG
 from hybrid_pruning.scoring import choose_device, score_file
 from hybrid_pruning.stages import Stage, bring_up_to_date, was_made_from
 from hybrid_pruning.terminal import console
-from hybrid_pruning.trainer import CONFIG, train
+from hybrid_pruning.training import train
 
 DEV = "dev"
 ROUNDS = 1000

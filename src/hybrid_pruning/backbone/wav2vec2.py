@@ -42,7 +42,7 @@ class Wav2Vec2Backbone(Backbone):
 
     def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
         x, lengths = self._convolve(wave.unsqueeze(1), lengths)
-        projected: Any = self.feature_projection(x.transpose(1, 2))
+        projected: Any = self.feature_projection(self._lessen_gradient(x).transpose(1, 2))
         x = projected[0] if isinstance(projected, tuple) else projected  # HuBERT returns the tensor alone
         mask = None if lengths is None else mask_of(lengths, x.shape[1])
         if mask is not None:

@@ -13,7 +13,7 @@ import yaml
 from hybrid_pruning.checkpoint import FOLDER as CHECKPOINTS
 from hybrid_pruning.checkpoint import list_checkpoints
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.trainer import ARCHITECTURE, CONFIG
+from hybrid_pruning.run_folder import ARCHITECTURE, CONFIG
 
 LOG = "log.jsonl"
 OWN = "run"
