@@ -102,7 +102,8 @@ def _train_stage(name: str, config: Config, run: Path, before: Path | None, anno
     """Do a stage that is not done yet, from the network that the one before came to."""
     done = processes.from_main(lambda: trained_epochs(run))
     if processes.is_main():
-        console.print(f"stage {name}: {'finished before' if done == config.training.epochs else run}", style="bold")
+        state = "finished before" if done == config.training.epochs else f"{config.training.epochs} epochs"
+        console.print(f"stage {name}: {state}", style="bold")
     if done == config.training.epochs:
         return
     there = processes.from_main(lambda: _tidy(run))
