@@ -223,7 +223,7 @@ def test_a_finished_stage_is_not_done_again(recipe: Recipe, staged: Path, tmp_pa
 
 def test_another_recipe_is_not_resumed(recipe: Recipe, staged: Path):
     other = settings({**recipe, "stages": STAGES}, {"stages.large.training.lr": 1e-5})
-    with pytest.raises(InputError, match="config.yaml: differs from the recipe"):
+    with pytest.raises(InputError, match=r"config\.yaml: differs from the recipe"):
         train(configure(other), staged, resume=True)
     other = settings({**recipe, "stages": STAGES}, {"data.trials.more": "x", "data.eval": {"more": "y"}})
     train(configure(other), staged, resume=True)
@@ -232,7 +232,7 @@ def test_another_recipe_is_not_resumed(recipe: Recipe, staged: Path):
 def test_a_later_stages_data_are_looked_at_before_anything_is_trained(recipe: Recipe, tmp_path: Path):
     recipe = settings(recipe, {"pruning.use_pruning_loss": False})
     stages = {"one": {}, "two": {"data": {"train": "nowhere.tsv"}}}
-    with pytest.raises(InputError, match="nowhere.tsv: cannot be read"):
+    with pytest.raises(InputError, match=r"nowhere\.tsv: cannot be read"):
         train(configure(recipe, stages=stages), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -259,7 +259,7 @@ def test_what_cannot_be_learnt_from_is_refused(recipe: Recipe, tmp_path: Path):
     refusals = [
         (settings(recipe, {"data.trials.dev": str(trials)}), r"other.trials: 's0-00' is no utt_id of .*manifest.tsv"),
         (write_unknown_speaker(recipe, tmp_path), r"m.tsv: 's0-00': its speaker is not known"),
-        (settings(recipe, {"objective.inter_top_k": 6}), r"6 speakers; at least 7 are needed"),
+        (settings(recipe, {"objective.inter_top_k": 6}), r"inter_top_k 6: .* has 6 speakers, and so at most 5"),
     ]
     for changed, expected in refusals:
         with pytest.raises(InputError, match=expected):

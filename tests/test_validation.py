@@ -92,8 +92,6 @@ def test_an_open_gate_lies_in_the_last_bin(objective: Objective):
         gate.log_alpha.data.fill_(20.0 if gate.slot.unit == "conv" else -20.0)
     gates, nothing = validation.opened(objective.gates), np.zeros(0)
     found = validation.Validation({}, nothing, nothing > 0, gates).record()["gates"]
-        "gates"
-    ]
     assert found["conv"][:-1] == [0] * 19
     assert found["conv"][-1] > 0
     assert found["head"][1:] == [0] * 19

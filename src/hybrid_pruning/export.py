@@ -13,7 +13,7 @@ from hybrid_pruning.files import require_new_folder
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import MARGIN, Objective, build_objective
 from hybrid_pruning.pruning import shape_of, shrink
-from hybrid_pruning.run_folder import CONFIG, read_run, stage_runs
+from hybrid_pruning.run_folder import CONFIG, last_stage, read_run
 from hybrid_pruning.terminal import console
 
 TOLERANCE = 0.005
@@ -51,17 +51,12 @@ def export_run(run: str | Path, out: str | Path, average: int = AVERAGE) -> Spee
         InputError: the run is not finished, or the folder is taken.
     """
     out = require_new_folder(out)
-    config, objective, averaged = average_run(last_stage(run), average)
+    config, objective, averaged = average_run(last_stage(Path(run)), average)
     small = shrink_model(objective, config.pruning.target_sparsity)
     _report_size(objective, small, config.pruning.target_sparsity)
     small.provenance = {"recipe": config.model_dump(mode="json"), "averaged_checkpoints": averaged.count}
     small.save_pretrained(out)
     return small.eval()
-
-
-def last_stage(run: str | Path) -> Path:
-    """Return the run of a recipe's last stage, or the run itself where there are no stages."""
-    return [Path(run), *stage_runs(run).values()][-1]
 
 
 def average_run(run: Path, average: int = AVERAGE) -> tuple[Config, Objective, Averaged]:

@@ -63,14 +63,24 @@ def decisive(config: Config) -> dict[str, Any]:
     return {**config.model_dump(mode="json", exclude=MAY_DIFFER), "trials": str(config.data.trials.get("dev"))}
 
 
-def stage_runs(run: str | Path) -> dict[str, Path]:
-    """Return the run of each of a run's stages, by name and in order, whether it is there by now or not.
+def stage_runs(run: Path) -> list[Path]:
+    """Return the runs of a run's stages in order, whether they are there by now or not.
 
     None for a run without stages, and where its recipe cannot be read.
     """
-    run = Path(run)
     try:
         config = load_config(run / CONFIG)
     except InputError:
-        return {}
-    return {name: run / name for name in config.stages}
+        return []
+    return [run / name for name in config.stages]
+
+
+def last_stage(run: Path, config: Config | None = None) -> Path:
+    """Return the run of the last stage, or the run itself where it has none.
+
+    Args:
+        run: the run's folder.
+        config: its recipe; by default the one that lies there.
+    """
+    stages = stage_runs(run) if config is None else [run / name for name in config.stages]
+    return [run, *stages][-1]

@@ -172,7 +172,13 @@ def read_data(config: Config) -> Data:
     trials = None
     if config.task == "speaker-verification":
         trials = read_dev_trials(config.data.trials["dev"], devset, config.data.dev)
-    return Data(trainset, devset, trials, class_names(config, trainset))
+    classes, top_k = class_names(config, trainset), config.objective.inter_top_k
+    if top_k >= len(classes):
+        raise InputError(
+            f"objective.inter_top_k {top_k}: {config.data.train} has {len(classes)} speakers, and so at most "
+            f"{len(classes) - 1} others to penalise"
+        )
+    return Data(trainset, devset, trials, classes)
 
 
 def _build_model(config: Config, data: Data, start: Start | None) -> SpeechModel:

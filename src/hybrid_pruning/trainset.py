@@ -14,7 +14,9 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import UNKNOWN, Label, Utterance, read_manifest
 
 LABELS = (Label.SPOOF, Label.BONAFIDE)
-"""The classes, in the order of the logits."""
+"""The classes of anti-spoofing, in the order of the logits."""
+LEAST = 2
+"""Speakers: with one there is nothing to tell apart."""
 
 
 class TrainSet:
@@ -80,11 +82,8 @@ def class_names(config: Config, utterances: Sequence[Utterance]) -> tuple[str, .
     if nobody is not None:
         raise InputError(f"{train}: '{nobody.utt_id}': its speaker is not known; fill in the column speaker")
     names = tuple(sorted({utterance.speaker for utterance in utterances}))
-    least = max(2, config.objective.inter_top_k + 1)
-    if len(names) < least:
-        raise InputError(
-            f"{train}: {len(names)} speakers; at least {least} are needed (1 + objective.inter_top_k, and at least 2)"
-        )
+    if len(names) < LEAST:
+        raise InputError(f"{train}: {len(names)} speakers; at least {LEAST} are needed to tell them apart")
     return names
 
 
