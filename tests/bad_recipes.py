@@ -163,7 +163,7 @@ RECIPES: dict[str, Case] = {
         partial(trials, "0 bonafide-00 spoof-01\n"), TRAIN, "dev.trials: no target among 1"
     ),
     "trials of another label": Case(
-        partial(trials, "2 bonafide-00 spoof-01\n"), TRAIN, "dev.trials:1: label '2', expected 1 or target"
+        partial(trials, "1 bonafide-00 bonafide-02\n2 bonafide-00 x\n"), TRAIN, "dev.trials:2: label '2', expected 1 or"
     ),
     "trials of another set": Case(
         partial(trials, "1 bonafide-00 bonafide-02\n0 bonafide-00 x\n"),

@@ -102,7 +102,7 @@ def write_speakers(folder: Path, speakers: Sequence[str], clips: int, seed: int 
             wave = 0.2 * np.sin(np.outer(tones, np.arange(samples))).sum(axis=0)
             path = folder / f"{speaker}-{clip:02d}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, wave + 0.3 * noise(samples, seed * 1000 + 100 * place + clip), SAMPLE_RATE_HZ)
+            soundfile.write(path, wave + 0.9 * noise(samples, seed * 1000 + 100 * place + clip), SAMPLE_RATE_HZ)
             utterances.append(
                 Utterance(path.stem, path, Label.BONAFIDE, speaker=speaker, seconds=samples / SAMPLE_RATE_HZ)
             )
