@@ -12,10 +12,10 @@ import hybrid_pruning
 PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 LINE = """
-errors files terminal memory processes stages
+errors files terminal plain memory processes stages
 config metrics bootstrap plots manifest corpora evaluation calibration
 ffmpeg containers libsndfile audio audit durations augment batches
-pruning backbone head artifact model margins objective
+pruning backbone survivors head artifact hub card model margins objective
 windows jobs partial scoring detection
 validation trainset checkpoint run_folder board runlog skipped optimizers checks trainer export training
 benchmark inspection report quickstart pipeline cli

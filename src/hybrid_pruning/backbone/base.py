@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from .linear import Linear
+
 NORMALIZE_EPS = 1e-7
 
 
@@ -48,6 +50,16 @@ class Backbone(nn.Module):
         self.normalize = normalize
         self.gradient_checkpointing = self.frozen = False
         self.extractor_gradient = 1.0
+
+    def pack(self, on: bool = True) -> None:
+        """Let a CPU compute linear layers through oneDNN where no gradient is asked for: the same but for rounding.
+
+        Args:
+            on: whether; it is faster, and takes as much memory again as their weights do.
+        """
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.packs = on
 
     @property
     def width(self) -> int:

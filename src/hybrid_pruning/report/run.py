@@ -13,6 +13,7 @@ import yaml
 from hybrid_pruning.checkpoint import FOLDER as CHECKPOINTS
 from hybrid_pruning.checkpoint import list_checkpoints
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.plain import number, section
 from hybrid_pruning.run_folder import ARCHITECTURE, CONFIG, stage_runs
 
 LOG = "log.jsonl"
@@ -135,18 +136,6 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
 def _begun(folder: Path) -> list[Path]:
     """Return the runs of a folder's stages, or the folder itself where it has none, or none has begun."""
     return [run for run in stage_runs(folder) if run.is_dir()] or [folder]
-
-
-def section(tree: Any, *keys: str) -> Mapping[str, Any]:
-    """Return a part of plain values, empty where there is none."""
-    for key in keys:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree if isinstance(tree, Mapping) else {}
-
-
-def number(value: Any) -> float:
-    """Return a number, 0 where the value is none."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 def newest_checkpoints(folder: Path, count: int) -> list[Path]:
