@@ -19,6 +19,7 @@ from hybrid_pruning.manifest import read_manifest
 from hybrid_pruning.margins import MarginSoftmax
 from hybrid_pruning.model import SpeechModel, load_backbone
 from hybrid_pruning.pruning import shape_of
+from hybrid_pruning.report import write_report
 from hybrid_pruning.run_folder import read_run
 from hybrid_pruning.scoring import embed_paths
 from hybrid_pruning.training import train
@@ -281,3 +282,10 @@ def test_other_speakers_are_not_resumed(recipe: Recipe, tmp_path: Path):
     manifest.write_text(manifest.read_text().replace("\ts5\t", "\tx5\t"))
     with pytest.raises(InputError, match="was trained on other speakers"):
         train(configure(world, **DENSE), run, resume=True)
+
+
+def test_a_report_shows_every_stage_with_verifications_figures(staged: Path, tmp_path: Path):
+    page = write_report([staged], tmp_path / "report.html", rounds=0).read_text()
+    for words in (*STAGES, "minDCF, P(target) 0.05", "24 target and 96 nontarget trials", "DET curves on dev"):
+        assert words in page
+    assert "Accepted at the threshold" not in page
