@@ -113,6 +113,25 @@ RECIPES: dict[str, Case] = {
     "a sparsity above 1": Case(given("pruning.target_sparsity", 1.5), TRAIN, at("pruning.target_sparsity: .*1.5")),
     "a sparsity that cannot be reached": Case(given("pruning.target_sparsity", 0.99), TRAIN, "the maximum is 0.8"),
     "a sparsity below where it starts": Case(given("pruning.min_sparsity", 0.9), TRAIN, at("pruning.min_sparsity 0.9")),
+    "widths of a multiple of 0": Case(given("pruning.align", 0), TRAIN, at("pruning.align: .*1.*0")),
+    "widths that nothing fits": Case(
+        nothing, set_("pruning.align=999999 --set pruning.units=[conv]"), "the maximum is 0.0.*smaller multiple"
+    ),
+    "a snapshot of nothing": Case(given("pruning.export_at", [0.0, 0.2]), TRAIN, at("pruning.export_at .0.0, 0.2.: e")),
+    "a snapshot beyond the target": Case(
+        given("pruning.export_at", [0.2, 0.5]), TRAIN, at("pruning.export_at .*up to")
+    ),
+    "snapshots that fall": Case(given("pruning.export_at", [0.3, 0.2]), TRAIN, at("pruning.export_at .*rising")),
+    "a snapshot twice": Case(given("pruning.export_at", [0.2, 0.2]), TRAIN, at("pruning.export_at .*rising")),
+    "a number for snapshots": Case(given("pruning.export_at", 0.2), TRAIN, at("pruning.export_at: .*0.2")),
+    "a snapshot in percent": Case(given("pruning.export_at", [30]), TRAIN, at("pruning.export_at.*30")),
+    "a hold at nothing": Case(
+        given("pruning.export_hold_epochs", 1), TRAIN, at("pruning.export_hold_epochs 1: .*noth")
+    ),
+    "a hold below 0": Case(given("pruning.export_hold_epochs", -1), TRAIN, at("pruning.export_hold_epochs: .*-1")),
+    "a hold beyond the training": Case(
+        nothing, set_("pruning.export_at=[0.1] --set pruning.export_hold_epochs=9"), "export_at 0.1: .*shorten"
+    ),
     "a schedule that there is not": Case(given("pruning.sparsity_schedule", "cosin"), TRAIN, at("pruning.*'cosin'")),
     "a unit that there is not": Case(given("pruning.units", ["heads"]), TRAIN, at("pruning.units.*'heads'")),
     "no unit": Case(given("pruning.units", []), TRAIN, "units"),

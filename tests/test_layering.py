@@ -13,11 +13,11 @@ PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 LINE = """
 errors files terminal plain memory processes stages
-config metrics bootstrap plots manifest corpora evaluation calibration
+config metrics bootstrap plots manifest names corpora evaluation calibration cohort
 ffmpeg containers libsndfile audio audit durations augment batches
 pruning backbone survivors head artifact hub card model margins objective
-windows jobs partial scoring detection
-validation trainset checkpoint run_folder board runlog skipped optimizers checks trainer export training
+windows jobs partial inference scoring detection verification
+validation trainset checkpoint run_folder board runlog skipped optimizers pace family checks trainer export training
 benchmark inspection report quickstart pipeline cli
 """
 ORDER = LINE.split()

@@ -94,9 +94,11 @@ def test_unit_alone(unit: str, backbone: Backbone, wave: torch.Tensor, lengths: 
         assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_random_masks(seed: int, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record) -> None:
-    gates = pruning.attach(backbone)
+@pytest.mark.parametrize(("seed", "align"), [*((seed, 1) for seed in range(6)), (0, 4), (1, 8), (2, 32)])
+def test_random_masks(
+    seed: int, align: int, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
+) -> None:
+    gates = pruning.attach(backbone, align=align)
     shuffle(gates, seed)
     assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
 

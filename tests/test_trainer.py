@@ -345,7 +345,7 @@ def test_records_say_what_the_report_reads(reference: Path):
             continue
         assert set(record) == {
             *("step", "epoch", "loss", "learning_rate", "gradient_norm", "audio_seconds_per_second", "padding"),
-            *("sparsity", "multipliers", "kept"),
+            *("sparsity", "removed", "multipliers", "kept"),
         }
         assert set(record["loss"]) == {"task", "sparsity"}
         assert set(record["gradient_norm"]) == parts

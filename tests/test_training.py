@@ -14,7 +14,7 @@ from hybrid_pruning.checkpoint import list_checkpoints, read_checkpoint
 from hybrid_pruning.config import expand_stages, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import SV, evaluate
-from hybrid_pruning.export import average_run, export_run
+from hybrid_pruning.export import export_run, read_trained
 from hybrid_pruning.manifest import read_manifest
 from hybrid_pruning.margins import MarginSoftmax
 from hybrid_pruning.model import SpeechModel, load_backbone
@@ -99,7 +99,7 @@ def test_class_weights_learn_at_the_heads_rate_and_are_in_the_checkpoint(recipe:
     first, last = (read_checkpoint(path) for path in list_checkpoints(run))
     assert last["classes"] == [f"s{index}" for index in range(6)]
     assert not torch.equal(first["objective"]["margin.weight"], last["objective"]["margin.weight"])
-    _, _, averaged = average_run(run, 2)
+    averaged = read_trained(run, 2)
     mean = torch.stack([state["objective"]["margin.weight"] for state in (first, last)]).double().mean(0).float()
     assert torch.equal(averaged.weights["weight"], mean)
     assert set(read_steps(run)[-1]["gradient_norm"]) == {"network", "backbone", "head", "objective"}
@@ -152,7 +152,8 @@ def test_a_stage_begins_with_the_mean_weights_of_the_one_before(recipe: Recipe, 
     """A stage that learns nothing hands on what it was given."""
     still = {"training": {"lr": 1e-30, "final_lr": 1e-30, "epochs": 1}, "pruning": {"use_pruning_loss": False}}
     run = train(configure(recipe, stages={"head": STAGES["head"], "still": still}), tmp_path / "run")
-    _, objective, averaged = average_run(staged / "head")
+    averaged = read_trained(staged / "head")
+    objective = averaged.objective
     given = final_state(run / "still")["objective"]
     for name, value in objective.model.state_dict().items():
         torch.testing.assert_close(value, given[f"model.{name}"], atol=1e-20, rtol=0, msg=name)

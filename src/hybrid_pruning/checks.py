@@ -17,10 +17,10 @@ from torch import nn
 
 from hybrid_pruning.config import Config, PruningConfig, TaskName, TrainingConfig
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.family import early_points, growth
 from hybrid_pruning.manifest import UNKNOWN, Utterance, read_manifest
 from hybrid_pruning.metrics import FloatArray, eer
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.pruning import scheduled_target
 from hybrid_pruning.pruning.gate import open_probability
 from hybrid_pruning.terminal import console
 
@@ -168,12 +168,14 @@ def check_learning_rates(training: TrainingConfig, model: SpeechModel, steps: in
 def check_pruning(pruning: PruningConfig, epochs: int, steps: int) -> list[str]:
     """Warn of a target that the schedule does not reach, and of gates that are too slow to shut."""
     found = []
-    if pruning.sparsity_warmup_epochs > epochs:
-        progress = epochs / pruning.sparsity_warmup_epochs
-        last = scheduled_target(pruning.sparsity_schedule, progress, pruning.min_sparsity, pruning.target_sparsity)
+    rests = pruning.export_hold_epochs * len(early_points(pruning))
+    if pruning.sparsity_warmup_epochs + rests > epochs:
+        last = growth(pruning, steps / epochs).target(steps - 1)
+        held = f", with {rests:g} held at pruning.export_at," if rests else ""
         found.append(
-            f"pruning.sparsity_warmup_epochs is {pruning.sparsity_warmup_epochs:g} and training.epochs {epochs}: the "
-            f"target only grows to {last:.1%}, not {pruning.target_sparsity:.1%}; shorten the warm-up, or train longer"
+            f"pruning.sparsity_warmup_epochs is {pruning.sparsity_warmup_epochs:g}{held} and training.epochs {epochs}: "
+            f"the target only grows to {last:.1%}, not {pruning.target_sparsity:.1%}; shorten the warm-up, or train "
+            "longer"
         )
     reach, distance = pruning.initial_reg_lr * steps, _way_to_shut(pruning)
     if pruning.target_sparsity and reach < distance:
@@ -184,12 +186,12 @@ def check_pruning(pruning: PruningConfig, epochs: int, steps: int) -> list[str]:
     return found
 
 
-def check_sparsity(expected: float, target: float) -> list[str]:
-    """Warn where the gates ended far from the target, which an export then cuts to all the same."""
+def check_sparsity(expected: float, target: float, when: str = "at the end") -> list[str]:
+    """Warn where the gates are far from the target, which an export then cuts to all the same."""
     if abs(expected - target) <= LARGEST_LAG:
         return []
     return [
-        f"the gates expect {expected:.1%} to be removed at the end, the target is {target:.1%}: an export cuts to the "
+        f"the gates expect {expected:.1%} to be removed {when}, the target is {target:.1%}: an export cuts to the "
         "target all the same, but not what was trained; train longer, or raise pruning.initial_reg_lr"
     ]
 

@@ -107,7 +107,12 @@ def build_objective(config: Config, model: SpeechModel, classes: int = 0) -> Obj
     if not pruning.use_pruning_loss:
         return Objective(model, margin=margin)
     gates = attach(
-        model.backbone, pruning.units, drop_rate=_rates(pruning), seed=config.seed, seconds=pruning.macs_seconds
+        model.backbone,
+        pruning.units,
+        drop_rate=_rates(pruning),
+        seed=config.seed,
+        seconds=pruning.macs_seconds,
+        align=pruning.align,
     )
     check_target(gates.accounting, pruning.target_sparsity, pruning.constraint)
     return Objective(model, gates, Lagrangian(pruning.clamp_lambda1), pruning.constraint, margin)

@@ -133,6 +133,17 @@ def learning_rate_factor(training: TrainingConfig, step: int, total_steps: int, 
     return float(decay * min(1.0, (step + 1) / max(warmup_steps, 1)))
 
 
+def annealed(training: TrainingConfig, factor: float, progress: float) -> float:
+    """Return the factor on its way down to where the training ends, so that a snapshot is as settled as its last model.
+
+    Args:
+        training: the rates.
+        factor: what the schedule has.
+        progress: the share of the way, in [0, 1]; equal ratios from step to step.
+    """
+    return float(factor ** (1 - progress) * min(factor, training.final_lr / training.lr) ** progress)
+
+
 def _part(group: Mapping[str, Any]) -> str:
     return str(group["name"]).partition(".")[0]
 

@@ -5,7 +5,6 @@ and any number of processes (torchrun) draws the same gates.
 """
 
 import math
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,14 +19,15 @@ from hybrid_pruning import processes
 from hybrid_pruning.artifact import versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.batches import Batch
-from hybrid_pruning.checkpoint import find_latest, read_checkpoint, save_epoch, save_step
-from hybrid_pruning.checks import check_after, print_warnings
+from hybrid_pruning.checkpoint import find_latest, read_checkpoint, save_epoch, save_snapshot, save_step
+from hybrid_pruning.checks import check_after, check_sparsity, print_warnings
 from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.family import growth, member_name, snapshots_due
 from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.objective import Losses, Objective
-from hybrid_pruning.optimizers import Optimizers, learning_rate_factor
-from hybrid_pruning.pruning import scheduled_target
+from hybrid_pruning.optimizers import Optimizers, annealed, learning_rate_factor
+from hybrid_pruning.pace import Pace
 from hybrid_pruning.runlog import RunLog
 from hybrid_pruning.skipped import Skipped
 from hybrid_pruning.terminal import console, progress_bar
@@ -70,6 +70,8 @@ class Trainer:
         self.log: RunLog | None = None
         self.batches_per_epoch = self.trainset.batches_per_epoch
         self.total_steps = self.batches_per_epoch * config.training.epochs
+        self.growth = growth(config.pruning, self.batches_per_epoch)
+        self.snapshots_due = snapshots_due(self.growth, self.total_steps)
         self.epoch = self.step = 0
         self._pace = Pace()
 
@@ -117,6 +119,7 @@ class Trainer:
                 for batch in self.trainset.batches(self.epoch, done):
                     record = self._step(batch) or record
                     bar.update(task, completed=self.step, state=_state(record))
+                    self._save_snapshots()
                     if self.step % self.config.training.checkpoint_steps == 0:
                         self._save(within_epoch=True)
                         self._pace.restart()
@@ -198,22 +201,16 @@ class Trainer:
     def _set_learning_rates(self) -> None:
         warmup = self.config.training.lr_warmup_epochs * self.batches_per_epoch
         factor = learning_rate_factor(self.config.training, self.step, self.total_steps, warmup)
-        self.optimizers.set_learning_rates(factor)
+        self.optimizers.set_learning_rates(annealed(self.config.training, factor, self.growth.rested(self.step)))
 
     def _target(self) -> float:
         """The target sparsity of this step."""
-        pruning = self.config.pruning
-        progress = self._progress(pruning.sparsity_warmup_epochs)
-        return scheduled_target(pruning.sparsity_schedule, progress, pruning.min_sparsity, pruning.target_sparsity)
+        return self.growth.target(self.step)
 
     def _margin_share(self) -> float:
-        """The part of the margins that counts at this step; it grows linearly."""
-        return min(1.0, self._progress(self.config.objective.margin_warmup_epochs))
-
-    def _progress(self, epochs: float) -> float:
-        """How far a warm-up has come, from 0 at the first step to exactly 1 at its last, and beyond."""
-        warmup = epochs * self.batches_per_epoch
-        return self.step / (warmup - 1) if warmup > 1 else 1.0
+        """The part of the margins that counts at this step: linear, and all of it from the warm-up's last step on."""
+        warmup = self.config.objective.margin_warmup_epochs * self.batches_per_epoch
+        return min(1.0, self.step / (warmup - 1)) if warmup > 1 else 1.0
 
     def _averages(self, losses: dict[str, float], batch: Batch) -> dict[str, Any]:
         """What every process has a share of: losses, padding and pace of the whole batch."""
@@ -225,26 +222,43 @@ class Trainer:
         }
 
     def _sparsity(self, target: float) -> dict[str, Any]:
-        """The size that is expected and what evaluation keeps, each gate rounded on its own."""
+        """The size that is expected, counted both ways, and what evaluation keeps, each gate rounded on its own."""
         objective = self.objective
         if objective.gates is None or objective.lagrangian is None:
             return {}
         with torch.no_grad():
-            expected = float(objective.expected_sparsity())
+            size = objective.gates.budget()
+        removed = {"params": float(size.sparsity), "macs": float(size.macs_sparsity)}
         kept = objective.gates.kept()
         exact = float(objective.gates.accounting.exact_kept(kept).removed(objective.constraint))
         return {
-            "sparsity": {"expected": expected, "target": target, "exact": exact},
+            "sparsity": {"expected": removed[objective.constraint], "target": target, "exact": exact},
+            "removed": removed,
             "multipliers": {name: value.item() for name, value in objective.lagrangian.named_parameters()},
             "kept": {name: len(kept[name]) / gate.slot.size for name, gate in objective.gates.items()},
         }
 
+    def _save_snapshots(self) -> None:
+        """Write the members of the family that are due after this step, and measure them on the dev set."""
+        for point in self.snapshots_due.get(self.step, ()):
+            name = member_name(point)
+            found = validate(self.objective, self.devset, point, self.config, self.trials)
+            _tell(f"snapshot {name}", found.figures)
+            expected = float(self.objective.expected_sparsity().detach())
+            figures = {"name": name, "target": point, "expected": expected, **found.figures}
+            self._log(
+                {"epoch": self.epoch, "snapshot": figures, **_warn(check_sparsity(expected, point, f"at {name}"))}
+            )
+            if self.log is not None:
+                save_snapshot(self.run, name, {"target": point, **self._state()})
+            self.wrapped.train()
+            self._pace.restart()
+
     def _validate(self) -> None:
         """Measure, on the dev set, the model that would be exported now."""
         found = validate(self.objective, self.devset, self._target(), self.config, self.trials)
-        size = f", {found.figures['sparsity']:.1%} of the parameters removed" if found.opened else ""
         epochs = self.config.training.epochs
-        console.print(f"epoch {self.epoch}/{epochs}: dev EER {found.figures['eer']:.2%}{size}")
+        _tell(f"epoch {self.epoch}/{epochs}", found.figures)
         warnings = self._look_back(found) if self.epoch == epochs else []
         self._log({"epoch": self.epoch, **found.record(), **_warn(warnings)})
         if self.log is not None:
@@ -274,48 +288,34 @@ class Trainer:
         if self.log is None:
             return
         state = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "objective": self.objective.state_dict(),
+            **self._state(),
             "optimizers": self.optimizers.state_dict(),
             "skipped": self.skipped.messages(),
             "log_lines": self.log.lines,
             "processes": processes.count(),
-            "versions": versions(),
             **({"classes": names} if (names := self._class_names()) else {}),
         }
-        keep = self.config.training.keep_checkpoints
-        if within_epoch:
-            save_step(self.run, self.step, state, keep)
-        else:
-            save_epoch(self.run, self.epoch, state, keep)
+        save, number = (save_step, self.step) if within_epoch else (save_epoch, self.epoch)
+        save(self.run, number, state, self.config.training.keep_checkpoints)
 
-
-class Pace:
-    """How much audio is trained on in a second of wall clock, waiting for data included."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin anew, after something that is no training."""
-        self.seconds, self.started = 0.0, time.perf_counter()
-
-    def add(self, seconds: float) -> None:
-        """Note the audio of one step."""
-        self.seconds += seconds
-
-    def lap(self) -> float:
-        """Return the audio seconds per second since the last lap."""
-        pace = self.seconds / (time.perf_counter() - self.started)
-        self.restart()
-        return pace
+    def _state(self) -> dict[str, Any]:
+        """What an export needs."""
+        objective = self.objective.state_dict()
+        return {"epoch": self.epoch, "step": self.step, "objective": objective, "versions": versions()}
 
 
 def _warn(lines: Sequence[str]) -> dict[str, Any]:
     """Print warnings and return the part of a record that keeps them; nothing where there are none."""
     print_warnings(lines)
     return {"warnings": list(lines)} if lines else {}
+
+
+def _tell(what: str, figures: dict[str, float]) -> None:
+    """Print what a validation found, and where there are gates what the model would be smaller by."""
+    line = f"{what}: dev EER {figures['eer']:.2%}"
+    if "sparsity" in figures:
+        line += f", {figures['sparsity']:.1%} of the parameters and {figures['macs_sparsity']:.1%} of the MACs removed"
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def _state(record: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from hybrid_pruning.checkpoint import trained_epochs
 from hybrid_pruning.checks import check_before
 from hybrid_pruning.config import Config, expand_stages, save_config
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.export import average_run, shrink_model
+from hybrid_pruning.export import read_trained, shrink_model
 from hybrid_pruning.files import remove_leftovers, require_new_folder
 from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.margins import carry_over
@@ -118,11 +118,11 @@ def _tidy(run: Path) -> bool:
 
 def _read_start(run: Path) -> Start:
     """Return the network a finished run came to, fresh of everything that its own training put on it."""
-    config, objective, averaged = average_run(run)
-    small = shrink_model(objective, config.pruning.target_sparsity)
+    trained = read_trained(run)
+    small = shrink_model(trained.objective, trained.point)
     model = SpeechModel.from_architecture(small.architecture())
     model.load_state_dict(small.state_dict())
-    return Start(model, averaged.classes, averaged.weights)
+    return Start(model, trained.classes, trained.weights)
 
 
 def _train_one(

@@ -1,9 +1,10 @@
 """What is wrong with a recipe whose values are each as they should be: the ones that do not go together."""
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
-from hybrid_pruning.config.recipe import Config
+from hybrid_pruning.config.recipe import Config, PruningConfig
 from hybrid_pruning.errors import InputError
 
 COSINES = ("am", "aam", "sphereface2")
@@ -53,13 +54,26 @@ def _faults(config: Config) -> Iterator[str]:
     training, pruning = config.training, config.pruning
     if training.batch_size % training.accumulate:
         yield f"training.batch_size {training.batch_size} is no multiple of training.accumulate {training.accumulate}"
-    if pruning.min_sparsity > pruning.target_sparsity:
-        yield (
-            f"pruning.min_sparsity {pruning.min_sparsity} is above pruning.target_sparsity {pruning.target_sparsity}"
-        )
+    yield from _pruning_faults(pruning)
     if config.backbone.frozen and pruning.use_pruning_loss:
         yield "backbone.frozen and pruning.use_pruning_loss are both on; pruning trains the backbone, turn one off"
     yield from _objective_faults(config)
+
+
+def _pruning_faults(pruning: PruningConfig) -> Iterator[str]:
+    low, high, points = pruning.min_sparsity, pruning.target_sparsity, pruning.export_at
+    if low > high:
+        yield f"pruning.min_sparsity {low} is above pruning.target_sparsity {high}"
+    if any(late <= early for early, late in pairwise((low, *points))) or max(points, default=high) > high:
+        yield (
+            f"pruning.export_at {list(points)}: expected rising values above pruning.min_sparsity {low}, up to "
+            f"pruning.target_sparsity {high}"
+        )
+    if pruning.export_hold_epochs and not points:
+        yield (
+            f"pruning.export_hold_epochs {pruning.export_hold_epochs:g}: there is nothing to hold at; give "
+            "pruning.export_at, or leave it out"
+        )
 
 
 def _objective_faults(config: Config) -> Iterator[str]:

@@ -116,6 +116,13 @@ class PruningConfig(Section):
     units: tuple[Unit, ...] = Field(get_args(Unit), description="what may be cut")
     constraint: Literal["params", "macs"] = Field("params", description="what the target counts")
     macs_seconds: Positive = Field(4.0, description="length of the utterance that MACs are counted for")
+    align: int = Field(1, ge=1, description="widths that are kept are multiples of it, or as they were")
+    export_at: tuple[Fraction, ...] = Field(
+        (), description="sparsities at which the run leaves a snapshot to export, rising, up to the target"
+    )
+    export_hold_epochs: float = Field(
+        0.0, ge=0, description="epochs the target rests at each of them, the learning rate falling to final_lr"
+    )
     drop_rate: Annotated[float, Field(gt=0, lt=1)] | dict[Unit, Annotated[float, Field(gt=0, lt=1)]] = Field(
         0.01, description="how likely fresh gates are shut; one number, or one per unit"
     )

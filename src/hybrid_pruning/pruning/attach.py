@@ -73,6 +73,7 @@ def attach(
     drop_rate: float | Mapping[str, float] = DROP_RATE,
     seed: int = 0,
     seconds: float = 4.0,
+    align: int = 1,
 ) -> Gates:
     """Put gates on a model's weights; the model then computes with its sampled (training) or soft (eval) gates.
 
@@ -83,19 +84,20 @@ def attach(
         drop_rate: how likely units start shut, one number or one per kind.
         seed: of the gates' noise.
         seconds: the audio length that MACs are counted for; used where `plan` is None.
+        align: kept widths (channels, neurons, heads x their size) are multiples of it, or what they were.
 
     Returns:
         The gates, a module of their own: train them with an optimiser of their own.
 
     Raises:
-        PlanError: the plan does not fit the model, or gates are attached already.
+        PlanError: the plan does not fit the model, `align` is below 1, or gates are attached already.
     """
     if any(isinstance(module, Mask) for module in model.modules()):
         raise PlanError("gates are attached to this model already; detach() them first")
     if shape_of(model) is not None:
         raise PlanError("this model is already shrunk; attach gates to the dense one")
     plan = plan_for(model, seconds) if plan is None else plan
-    plan = plan if units is None else plan.only(units)
+    plan = (plan if units is None else plan.only(units)).aligned(align)
     if isinstance(drop_rate, Mapping):
         plan.check_units(drop_rate)
     gates = Gates(plan, Accounting(model, plan), drop_rate, seed)

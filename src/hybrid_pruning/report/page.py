@@ -15,6 +15,7 @@ from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION
 from hybrid_pruning.plain import section
 from hybrid_pruning.plots import COLOURS, Scores, draw_det
 from hybrid_pruning.report import tables
+from hybrid_pruning.report.family import describe_families
 from hybrid_pruning.report.figures import colour_of, draw_histograms
 from hybrid_pruning.report.inline import to_inline_svg
 from hybrid_pruning.report.picture import draw_survivors
@@ -72,6 +73,7 @@ def _describe(runs: Sequence[Run], sets: Sequence[ResultSet], others: Sequence[P
         "summary": tables.summarise(runs, remaining, sets),
         "warnings": _collect_warnings(runs),
         "groups": [tables.compare_sizes(remaining), *(tables.compare_results(results, runs) for results in sets)],
+        "families": describe_families(runs, remaining),
         "results": [_draw_results(results, runs, place) for place, results in enumerate(sets)],
         "left": _draw_remaining(runs, remaining),
         "training": describe_training(runs),

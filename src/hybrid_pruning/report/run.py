@@ -31,6 +31,7 @@ class Log:
         groups: what each optimiser was given.
         steps: records of training steps.
         validations: records of the dev set's figures.
+        snapshots: the members of the run's family, with their figures.
         warnings: of the checks before and after the training.
         skipped: how many training files could not be read, and the first messages; None where none was.
         damaged: numbers of lines that are no records.
@@ -39,6 +40,7 @@ class Log:
     groups: list[Record] = field(default_factory=list)
     steps: list[Record] = field(default_factory=list)
     validations: list[Record] = field(default_factory=list)
+    snapshots: list[Record] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     skipped: Record | None = None
     damaged: list[int] = field(default_factory=list)
@@ -49,6 +51,8 @@ class Log:
             self.steps.append(record)
         if isinstance(record.get("dev"), Mapping):
             self.validations.append(record)
+        if isinstance(record.get("snapshot"), Mapping):
+            self.snapshots.append(record["snapshot"])
         if isinstance(record.get("groups"), list):
             self.groups = record["groups"]
         if isinstance(record.get("warnings"), list):
