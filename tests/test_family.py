@@ -13,7 +13,8 @@ from hybrid_pruning.export import export_family, export_run
 from hybrid_pruning.family import find_member, growth, member_name, members, snapshots_due
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.survivors import count_survivors
-from hybrid_pruning.trainer import Trainer, train
+from hybrid_pruning.trainer import Trainer
+from hybrid_pruning.training import train
 from runs import assert_same, assert_same_run, read_log
 
 Recipe = dict[str, Any]

@@ -15,9 +15,9 @@ LINE = """
 errors files terminal plain memory processes stages
 config metrics bootstrap plots manifest names corpora evaluation calibration cohort
 ffmpeg containers libsndfile audio audit durations augment batches
-pruning backbone survivors head artifact foreign hub card model conversion objective
+pruning backbone survivors head artifact foreign hub card model conversion margins objective
 windows jobs partial inference scoring detection verification
-validation trainset checkpoint board runlog skipped optimizers pace family checks trainer export
+validation trainset checkpoint run_folder board runlog skipped optimizers pace family checks trainer export training
 benchmark inspection report quickstart pipeline cli
 """
 ORDER = LINE.split()

@@ -24,7 +24,9 @@ from hybrid_pruning.model import Classes, SpeechModel, load_backbone
 from hybrid_pruning.objective import build_objective
 from hybrid_pruning.optimizers import learning_rate_factor
 from hybrid_pruning.pruning import PlanError, shape_of
-from hybrid_pruning.trainer import Trainer, read_run, train
+from hybrid_pruning.run_folder import read_run
+from hybrid_pruning.trainer import Trainer
+from hybrid_pruning.training import train
 from hybrid_pruning.trainset import TrainSet
 from runs import assert_same_run, final_state, read_log, read_steps
 

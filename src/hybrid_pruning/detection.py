@@ -112,7 +112,12 @@ def find_audio(place: str | Path) -> list[Path]:
 
 
 def is_calibrated(model: SpeechModel) -> bool:
-    """Whether a model's scores were calibrated on data that it was not trained on."""
+    """Whether a model's scores were calibrated on data that it was not trained on.
+
+    Raises:
+        InputError: the model is one for speaker verification, and scores nothing.
+    """
+    model.require_classes()
     return model.calibration is not None
 
 

@@ -162,13 +162,21 @@ class SpeechModel(nn.Module):
         """
         return self.classify(self.embed(wave, lengths))
 
-    def classify(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Return the score of each embedding [B, E], as `score` gives it: [B]."""
+    def require_classes(self) -> Classes:
+        """Return what its classifier tells apart.
+
+        Raises:
+            InputError: the model is one for speaker verification.
+        """
         if self.classes is None:
             raise InputError(
                 "this model is for speaker verification: one recording has no score; compare embeddings, see `verify`"
             )
-        score = log_likelihood_ratio(self.classifier(embedding), self.classes)
+        return self.classes
+
+    def classify(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Return the score of each embedding [B, E], as `score` gives it: [B]."""
+        score = log_likelihood_ratio(self.classifier(embedding), self.require_classes())
         return score if self.calibration is None else self.calibration.apply(score)
 
     @classmethod

@@ -5,12 +5,13 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hybrid_pruning import corpora
 from hybrid_pruning.artifact import is_artifact
 from hybrid_pruning.calibration import Calibration, fit_calibration
 from hybrid_pruning.checkpoint import FOLDER as CHECKPOINTS
-from hybrid_pruning.config import Config
+from hybrid_pruning.config import Config, expand_stages
 from hybrid_pruning.durations import add_durations
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import TRACK1, Request, evaluate, print_evaluation, read_trials
@@ -20,10 +21,11 @@ from hybrid_pruning.files import atomic_write
 from hybrid_pruning.manifest import Label, read_manifest
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.report import write_report
+from hybrid_pruning.run_folder import CONFIG, last_stage
 from hybrid_pruning.scoring import choose_device, score_file
 from hybrid_pruning.stages import Stage, bring_up_to_date, was_made_from
 from hybrid_pruning.terminal import console
-from hybrid_pruning.trainer import CONFIG, train
+from hybrid_pruning.training import train
 
 DEV = "dev"
 ROUNDS = 1000
@@ -92,9 +94,11 @@ class Job:
         return (Stage("prepare", self._prepare_corpus, outputs, settings),)
 
     def _train(self, needs: tuple[Stage, ...]) -> Stage:
-        settings = self.config.model_dump(mode="json", exclude={"corpus": True, "data": {"workers", "eval"}})
-        last = self.run / CHECKPOINTS / f"epoch-{self.config.training.epochs:04d}.pt"
-        manifests = (self.config.data.train, self.config.data.dev)
+        stages = list(expand_stages(self.config).values()) or [self.config]
+        exclude: Any = {"corpus": True, "data": {"workers", "eval"}}
+        settings = self.config.model_dump(mode="json", exclude=exclude)
+        last = last_stage(self.run, self.config) / CHECKPOINTS / f"epoch-{stages[-1].training.epochs:04d}.pt"
+        manifests = tuple(dict.fromkeys(path for one in stages for path in (one.data.train, one.data.dev)))
         stage = Stage("train", lambda: self._train_or_go_on(stage), (last,), settings, manifests, needs, shared=True)
         return stage
 

@@ -1,7 +1,7 @@
 """What every backbone promises, and what they have in common."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -38,6 +38,8 @@ class Backbone(nn.Module):
         encoder: transformers' encoder, whose layers are run one by one.
         pre_norm: whether the layers' norms stand in front of their sub-layers.
         gradient_checkpointing: whether layers are computed again in the backward pass, to save memory.
+        frozen: whether hidden states have no gradient, and are those of evaluation, without dropout, in training too.
+        extractor_gradient: what the gradient that comes into the first convolutions is multiplied by.
     """
 
     encoder: Any
@@ -47,7 +49,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.config: Any = config
         self.normalize = normalize
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing = self.frozen = False
+        self.extractor_gradient = 1.0
 
     def pack(self, on: bool = True) -> None:
         """Let a CPU compute linear layers through oneDNN where no gradient is asked for: the same but for rounding.
@@ -92,7 +95,14 @@ class Backbone(nn.Module):
             wave = wave.masked_fill(~mask_of(lengths, wave.shape[-1]), 0.0)
         if self.normalize:
             wave = normalized(wave, lengths, getattr(self.config, "waveform_eps", NORMALIZE_EPS))
+        if self.frozen:
+            with torch.no_grad():
+                return self._encode(wave, lengths)
         return self._encode(wave, lengths)
+
+    def train(self, mode: bool = True) -> Self:
+        """Go into training or evaluation mode; a frozen backbone stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
 
     def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
         """Return the hidden states of wave [B, S], which is 0 beyond each of lengths [B]."""
@@ -109,6 +119,13 @@ class Backbone(nn.Module):
             x = x[0] if isinstance(x, tuple) else x  # WavLM's layers hand the position bias on
             states.append(x)
         return torch.stack(states)
+
+    def _lessen_gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what comes out of the first convolutions, whose gradient is to be multiplied."""
+        factor = self.extractor_gradient
+        if factor != 1.0 and x.requires_grad:
+            x.register_hook(lambda gradient: gradient * factor)
+        return x
 
     def _freeze(self, *prefixes: str) -> None:
         """Freeze what no hidden state depends on, so that optimisers and DDP do not wait for its gradient."""

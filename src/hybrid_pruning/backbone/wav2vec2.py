@@ -47,7 +47,7 @@ class Wav2Vec2Backbone(Backbone):
 
     def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
         x, lengths = self._convolve(wave.unsqueeze(1), lengths)
-        x = x.transpose(1, 2)
+        x = self._lessen_gradient(x).transpose(1, 2)
         projected: Any = self.feature_projection(x * self.channel_scale if hasattr(self, "channel_scale") else x)
         x = projected[0] if isinstance(projected, tuple) else projected  # HuBERT returns the tensor alone
         mask = None if lengths is None else mask_of(lengths, x.shape[1])

@@ -71,7 +71,7 @@ def train(
     from hybrid_pruning import processes
     from hybrid_pruning.config import load_config
     from hybrid_pruning.memory import keep_freed_memory
-    from hybrid_pruning.trainer import train as run_training
+    from hybrid_pruning.training import train as run_training
 
     processes.start()
     keep_freed_memory()

@@ -1,7 +1,7 @@
 """A whole recipe and its sections: data, backbone, head, training, pruning."""
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from hybrid_pruning.config.section import Fraction, Positive, Section
 
 Unit = Literal["conv", "head", "attlayer", "interm", "ffnlayer"]
 TaskName = Literal["anti-spoofing", "speaker-verification"]
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class CorpusConfig(Section):
@@ -44,6 +45,10 @@ class BackboneConfig(Section):
     )
     random: bool = Field(False, description="take the architecture alone, with fresh weights")
     gradient_checkpointing: bool = Field(False, description="recompute layers in the backward pass to save memory")
+    frozen: bool = Field(False, description="train the rest alone: the encoder has no gradient, update or dropout")
+    extractor_gradient: float = Field(
+        1.0, ge=0, description="what the gradient into the first convolutions, and into gates on them, is multiplied by"
+    )
 
 
 class HeadConfig(Section):
@@ -59,17 +64,42 @@ class HeadConfig(Section):
     )
 
 
+class SphereFace2Config(Section):
+    """What SphereFace2 has beside the scale and the margin."""
+
+    balance: Annotated[float, Field(gt=0, lt=1)] = Field(0.7, description="lambda, the weight of the own class")
+    t: float = Field(3.0, ge=1, description="how much of the cosine's range counts as far apart")
+    bias: float | None = Field(None, description="at the start; by default where own and other classes pull equally")
+
+
+class ObjectiveConfig(Section):
+    """What is minimised; for anti-spoofing always the softmax over the model's classifier."""
+
+    kind: Literal["softmax", "am", "aam", "sphereface2"] = Field(
+        "softmax", description="of speaker verification: over a linear layer, or with a margin on cosines"
+    )
+    scale: Positive = Field(32.0, description="what cosines are multiplied by")
+    margin: Fraction = Field(0.2, description="in cosine (am), radians (aam), or halves of SphereFace2's range")
+    margin_warmup_epochs: float = Field(0, ge=0, description="epochs over which all margins grow from 0, step by step")
+    inter_top_k: int = Field(0, ge=0, description="am, aam: how many of the closest other classes are penalised")
+    inter_margin: Fraction = Field(0.06, description="by how much, in the unit of the margin")
+    sub_centres: int = Field(1, ge=1, description="directions of each class, of which the closest counts")
+    sphereface2: SphereFace2Config = SphereFace2Config()
+
+
 class TrainingConfig(Section):
     """The optimisation of the network; the pruning parameters have their own under `pruning`."""
 
     epochs: int = Field(5, ge=1)
     batch_size: int = Field(16, ge=1, description="utterances per optimiser step and process, all micro-steps together")
     accumulate: int = Field(1, ge=1, description="micro-steps per optimiser step; batch_size must be a multiple of it")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="of the network; sgd is Nesterov's with momentum")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd alone; 0 is plain sgd")
     lr: Positive = Field(5e-4, description="peak learning rate of the head")
     final_lr: Positive = Field(5e-5, description="learning rate the exponential decay ends at")
     lr_warmup_epochs: float = Field(2, ge=0, description="epochs over which the learning rate rises from zero")
     backbone_lr_ratio: float = Field(0.05, ge=0, description="the backbone's learning rate over the head's")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's, for head and backbone, not for norms and biases")
+    weight_decay: float = Field(0.01, ge=0, description="for head and backbone, not for norms and biases")
     clip_norm: Positive = Field(3.0, description="largest gradient norm of the network; pruning is not clipped")
     mixed_precision: Literal["no", "bf16"] = Field("no", description="of the network; gates stay in float32")
     checkpoint_steps: int = Field(1000, ge=1, description="steps between two checkpoints within an epoch")
@@ -117,5 +147,9 @@ class Config(Section):
     augment: AugmentConfig = AugmentConfig()
     backbone: BackboneConfig
     head: HeadConfig = HeadConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     training: TrainingConfig = TrainingConfig()
     pruning: PruningConfig = PruningConfig()
+    stages: dict[StageName, dict[str, Any]] = Field(
+        {}, description="trainings one after another: of each by its name, what it has otherwise than the above"
+    )
