@@ -14,7 +14,7 @@ ROOT = Path(hybrid_pruning.__file__).parent
 LINE = """
 errors files terminal memory processes stages
 config metrics bootstrap plots manifest corpora evaluation calibration
-ffmpeg containers libsndfile audio audit durations augment batches
+ffmpeg containers libsndfile audio audit durations augment batches subset sampling
 pruning backbone head artifact model objective
 windows jobs partial scoring detection
 validation trainset checkpoint board runlog skipped optimizers checks trainer export

@@ -36,7 +36,7 @@ from hybrid_pruning.pruning import scheduled_target
 from hybrid_pruning.runlog import RunLog
 from hybrid_pruning.skipped import Skipped
 from hybrid_pruning.terminal import console, progress_bar
-from hybrid_pruning.trainset import LABELS, TrainSet, read_set
+from hybrid_pruning.trainset import LABELS, TrainSet, read_set, read_trainset
 from hybrid_pruning.validation import SCORES, validate, write_scores
 
 CONFIG, ARCHITECTURE = "config.yaml", "architecture.json"
@@ -63,7 +63,7 @@ def train(config: Config, run: str | Path, resume: bool = False) -> Path:
     processes.start()
     run = Path(run)
     processes.from_main(lambda: _check_run(run, config) if resume else require_new_folder(run))
-    trainset, devset = processes.from_main(lambda: (read_set(config.data.train), read_set(config.data.dev)))
+    trainset, devset = processes.from_main(lambda: (read_trainset(config), read_set(config.data.dev, config.task)))
     torch.manual_seed(config.seed)  # fresh weights
     backbone = load_backbone(config.backbone.source, config.backbone.random)
     shortest = backbone.minimum_samples / SAMPLE_RATE_HZ

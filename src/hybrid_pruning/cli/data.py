@@ -17,8 +17,8 @@ HELP = "\n\n".join(
         "What has to lie below the root:",
         *(f"[bold]{name}[/bold]  {contents}" for name, contents in CONTENTS.items()),
         "Nothing is written where a line is malformed or audio is missing. `train` and `dev` are for training; every "
-        "other manifest is an evaluation set. Of speakers' corpora the trials are written too, as `evaluate --sv` reads "
-        "them.",
+        "other manifest is an evaluation set. Of corpora for speaker verification the trials are written too, as "
+        "`evaluate --sv` reads them.",
         "Example: hybrid-pruning prepare asvspoof5 --root /data/ASVspoof5 --out manifests/asvspoof5",
     ]
 )

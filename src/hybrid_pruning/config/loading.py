@@ -45,6 +45,9 @@ def check_config(tree: Mapping[str, Any], name: str) -> Config:
             f"{name}: training.batch_size {config.training.batch_size} is no multiple of "
             f"training.accumulate {config.training.accumulate}"
         )
+    for key in ("sampling", "speed_speakers") if config.task == "anti-spoofing" else ():
+        if getattr(config.data, key) != type(config.data).model_fields[key].default:
+            raise InputError(f"{name}: data.{key} is for task: speaker-verification, whose classes are speakers")
     if config.pruning.min_sparsity > config.pruning.target_sparsity:
         raise InputError(
             f"{name}: pruning.min_sparsity {config.pruning.min_sparsity} is above "

@@ -64,8 +64,8 @@ def prepare(
         root: what `CONTENTS` says.
         out: folder for the manifests.
         allow_missing: leave out the utterances whose audio is missing, instead of refusing.
-        dev_share: fraction of the utterances, or where it is a corpus of speakers of these, to set aside for validation,
-            0 to 1; for the corpora in `SPLIT`.
+        dev_share: fraction of the utterances, or in a corpus of speakers of these, to set aside for validation, 0 to 1;
+            for the corpora in `SPLIT`.
         seed: of that split.
 
     Raises:

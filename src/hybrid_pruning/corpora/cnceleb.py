@@ -4,9 +4,9 @@ Training is on the speakers of CN-Celeb1's dev/dev.lst and all of CN-Celeb2. The
 speaker's utterances in a row already ("concatenated"), one for each speaker. The genre, the beginning of every name,
 stands in the manifests' `source` and of the tested utterances beside their trials.
 
-Source: Li et al., "CN-Celeb: multi-genre speaker recognition", Speech Communication 2022, and openslr.org/82. Layout and
-lists as Kaldi's recipe for the corpus reads them; the count of the trials is 196 enrolments x 17,777 tests, from memory,
-as are these two; no copy of the corpus was at hand.
+Source: Li et al., "CN-Celeb: multi-genre speaker recognition", Speech Communication 2022, and openslr.org/82. Layout
+and lists as Kaldi's recipe for the corpus reads them, and the numbers of speakers as others' recipes do; the number of
+trials, 196 enrolments x 17,777 tests, is from memory. No copy of the corpus was at hand.
 """
 
 import re
@@ -33,8 +33,8 @@ KEYS = (*COLUMNS, "genre")
 SPEAKERS = {"CN-Celeb1": 800, "CN-Celeb2": 1_996}
 TRIALS, ENROLMENTS = 3_484_292, 196
 CONTENTS = (
-    "CN-Celeb_flac with data, dev/dev.lst, eval/enroll, eval/test, eval/lists/enroll.lst and eval/lists/trials.lst, and "
-    "CN-Celeb2_flac with data where it is to be trained on too; validation is on speakers held out with --dev-share"
+    "CN-Celeb_flac with data, dev/dev.lst, eval/enroll, eval/test, eval/lists/enroll.lst and eval/lists/trials.lst, "
+    "and CN-Celeb2_flac with data where it is to be trained on too; validation is on speakers held out with --dev-share"
 )
 
 
@@ -60,7 +60,7 @@ def prepare(root: Path, out: Path, options: Options) -> Prepared:
                 (first / "data", "CN-Celeb1", read_speakers(first / "dev" / "dev.lst", first / "data", options))
             )
         if second is not None:
-            parts.append((second, "CN-Celeb2", find_speakers([second])))
+            parts.append((second, "CN-Celeb2", find_speakers(second)))
         _add_train(preparation, parts, root)
         if first is not None and (first / EVAL).is_dir():
             _add_eval(preparation, first / EVAL)
@@ -74,7 +74,7 @@ def read_speakers(path: Path, data: Path, options: Options) -> list[str]:
         InputError: the list cannot be read, or names a speaker without a folder.
     """
     listed = {row["speaker"]: line for line, row in read_columns(path, ("speaker",))}
-    missing = sorted(listed.keys() - set(find_speakers([data])))
+    missing = sorted(listed.keys() - set(find_speakers(data)))
     if missing and not options.allow_missing:
         raise InputError(
             f"{path}:{listed[missing[0]]}: speaker '{missing[0]}' has no folder in {data} ({len(missing):,} of "

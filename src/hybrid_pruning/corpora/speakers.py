@@ -5,7 +5,7 @@ so that no speaker is heard in training and in validation.
 """
 
 import random
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -53,7 +53,7 @@ def prepare(root: Path, out: Path, options: Options) -> Prepared:
         InputError: nothing is found, two files differ in their ending alone, or there are too few speakers.
     """
     with Preparation(out, options) as preparation:
-        speakers = [name for name in find_speakers([root]) if any(list_recordings(root / name, (*SUFFIXES, *AAC)))]
+        speakers = [name for name in find_speakers(root) if any(list_recordings(root / name, (*SUFFIXES, *AAC)))]
         speech = find_speech(root, root.absolute().name or UNKNOWN, speakers)
         if options.dev_share and speakers:
             add_split(preparation, speech, speakers, root)
@@ -64,25 +64,25 @@ def prepare(root: Path, out: Path, options: Options) -> Prepared:
     return preparation.prepared
 
 
-def find_speakers(folders: Iterable[Path]) -> list[str]:
+def find_speakers(folder: Path) -> list[str]:
     """Return the names of the speakers' folders, sorted."""
-    return sorted({name for folder in folders for name in list_folder(folder) if (folder / name).is_dir()})
+    return sorted(name for name in list_folder(folder) if (folder / name).is_dir())
 
 
-def find_speech(folder: Path, source: str, speakers: Collection[str] | None = None) -> Iterator[Speech]:
+def find_speech(folder: Path, source: str, speakers: Iterable[str]) -> Iterator[Speech]:
     """Yield the recordings of speakers, a speaker's side by side; their ids are their paths without endings.
 
     Of an m4a and what it was converted to, side by side, the latter is taken.
 
     Args:
-        folder: of the speakers' folders; a recording beside these has no speaker, and is passed over.
+        folder: of the speakers' folders.
         source: what their manifests say under `source`.
-        speakers: whose to take; all without it.
+        speakers: whose to take.
 
     Raises:
         InputError: two other recordings differ in nothing but their ending.
     """
-    for speaker in find_speakers([folder]) if speakers is None else sorted(speakers):
+    for speaker in speakers:
         files: dict[str, str] = {}
         for file in list_recordings(folder / speaker, (*SUFFIXES, *AAC)):
             name = file.rpartition(".")[0]
@@ -141,8 +141,8 @@ def add_split(
     count = round(share * len(speakers))
     if share and not LEAST <= count <= len(speakers) - LEAST:
         raise InputError(
-            f"{root}: a share of {share:g} for dev leaves {count} of {len(speakers)} speakers to it, and both parts need "
-            f"{LEAST} at least; give another share, or more speakers"
+            f"{root}: a share of {share:g} for dev is {count} of {len(speakers)} speakers, and both parts need {LEAST} "
+            "at least; give another share, or more speakers"
         )
     chosen = set(random.Random(preparation.options.seed).sample(speakers, count))
     held_out: list[Speech] = []
@@ -169,8 +169,8 @@ def add_dev(
         )
     write_trials(preparation.open_trials(DEV), trials)
     preparation.prepared.notes.append(
-        f"{DEV}.trials: {kinds.count(TARGET):,} target and {kinds.count(NONTARGET):,} nontarget trials, drawn with seed "
-        f"{seed} among the pairs of its utterances, {LIMIT:,} of either kind at most"
+        f"{DEV}.trials: {kinds.count(TARGET):,} target and {kinds.count(NONTARGET):,} nontarget trials, drawn with "
+        f"seed {seed} among the pairs of its utterances, {LIMIT:,} of either kind at most"
     )
 
 

@@ -15,7 +15,7 @@ COLUMNS = ("enrol", "test", "label")
 TARGET, NONTARGET = "target", "nontarget"
 LABELS = {"1": TARGET, "0": NONTARGET}
 LIMIT = 10_000
-"""Target trials drawn for a dev set at most, and as many nontarget ones: an EER of 1% then has a standard error of 0.1."""
+"""Target trials drawn for a dev set at most, and as many nontarget ones: more of few speakers tell little more."""
 
 Trial = tuple[str, ...]
 
@@ -76,11 +76,11 @@ def copy_trials(
 
 
 def draw_trials(speech: Sequence[tuple[str, str]], seed: int, limit: int = LIMIT) -> list[Trial]:
-    """Return target trials, all pairs of a speaker's utterances or `limit` of them by chance, and as many nontarget ones.
+    """Return target trials, all pairs of a speaker's utterances or `limit` of them, and as many nontarget ones.
 
     Args:
         speech: (speaker, utt_id) of each utterance, a speaker's side by side.
-        seed: of the choice.
+        seed: of the choice, in which every pair is as likely as any other.
         limit: of either kind.
 
     Returns:

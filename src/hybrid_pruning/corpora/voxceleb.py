@@ -1,7 +1,7 @@
 """VoxCeleb 1 and 2: folders of speakers and the official trial lists -> manifests and trials.
 
-Training is on VoxCeleb2's dev part, where it is there, and else on VoxCeleb1's, which shares its speakers with the lists
-E and H. Validation is on VoxCeleb2's test part, which the lists know nothing of, or on speakers held out.
+Training is on VoxCeleb2's dev part, where it is there, and else on VoxCeleb1's, which shares its speakers with the
+lists E and H. Validation is on VoxCeleb2's test part, which the lists know nothing of, or on speakers held out.
 
 Source: Nagrani, Chung, Zisserman, "VoxCeleb: a large-scale speaker identification dataset", Interspeech 2017; Chung,
 Nagrani, Zisserman, "VoxCeleb2: Deep Speaker Recognition", Interspeech 2018. Layouts, names of the lists and all counts
@@ -59,8 +59,8 @@ OTHER_NAMES = ("vox1_{}_cleaned.txt", "vox1-{}-cleaned.txt", "vox1-{}.txt", "vox
 CONTENTS = (
     "the speakers' folders in vox1_dev_wav/wav and vox1_test_wav/wav (or vox1/dev/wav and vox1/test/wav, or wav), in "
     "vox2_dev_aac/dev/aac and vox2_test_aac/test/aac (or vox2/dev/aac ..., or converted, in wav beside aac), and the "
-    "lists veri_test2.txt, list_test_all2.txt and list_test_hard2.txt (or vox1_O_cleaned.txt ...), in the root, meta or "
-    "trials; what is there is taken: training is on VoxCeleb2's dev part or else on VoxCeleb1's, which shares its "
+    "lists veri_test2.txt, list_test_all2.txt and list_test_hard2.txt (or vox1_O_cleaned.txt ...), in the root, meta "
+    "or trials. What is there is taken: training is on VoxCeleb2's dev part or else on VoxCeleb1's, which shares its "
     "speakers with the lists E and H; validation on VoxCeleb2's test part or with --dev-share on speakers held out"
 )
 
@@ -113,7 +113,7 @@ def find_parts(root: Path) -> Parts:
     parts: dict[tuple[str, str], Part] = {}
     for part, patterns in PLACES.items():
         for folder in find_folders(root, patterns):
-            for key, speakers in _divide(part, find_speakers([folder])).items():
+            for key, speakers in _divide(part, find_speakers(folder)).items():
                 if speakers:
                     parts.setdefault(key, Part(folder, tuple(speakers), f"VoxCeleb{key[1][-1]}"))
     return parts
@@ -253,6 +253,6 @@ def _report(preparation: Preparation, parts: Parts, train: str, lists: Mapping[s
         )
     if TRAIN in made and DEV not in made:
         warnings.append(
-            f"{preparation.out}: nothing to validate on; unpack VoxCeleb2's test part, or hold speakers out: --dev-share "
-            "0.01"
+            f"{preparation.out}: nothing to validate on; unpack VoxCeleb2's test part, or hold speakers out with "
+            "--dev-share 0.01"
         )
