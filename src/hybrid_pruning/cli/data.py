@@ -1,6 +1,6 @@
 """Verbs that make and check manifests: prepare, audit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +63,7 @@ def prepare(
             typer.echo(f"warning: {warning}", err=True)
     if check:
         audit_manifests([*prepared.manifests.values(), *prepared.enrolments.values()], workers)
-    typer.echo(f"next: hybrid-pruning {_next_verb(prepared.manifests)}")
+    typer.echo(f"next: hybrid-pruning {_next_verb(prepared)}")
 
 
 @app.command()
@@ -102,7 +102,9 @@ def _contents(prepared: Prepared, part: str) -> str:
     return f"{bonafide:,} bona fide, {spoof:,} spoofed"
 
 
-def _next_verb(manifests: Mapping[str, Path]) -> str:
+def _next_verb(prepared: Prepared) -> str:
+    manifests = prepared.manifests
     if {"train", "dev"} <= manifests.keys():
-        return f"train RECIPE --out RUN --set data.train={manifests['train']} --set data.dev={manifests['dev']}"
+        trials = f" --set data.trials.dev={prepared.trials['dev']}" if "dev" in prepared.speakers else ""
+        return f"train RECIPE --out RUN --set data.train={manifests['train']} --set data.dev={manifests['dev']}{trials}"
     return f"score MODEL {list(manifests.values())[-1]} --out scores.tsv"
