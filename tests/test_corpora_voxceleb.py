@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from corpus import files_below, touch
-from hybrid_pruning.corpora import Prepared, prepare, voxceleb
+from hybrid_pruning.corpora import Prepared, prepare, voxceleb, voxceleb_trials
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import SV
 from hybrid_pruning.evaluation.keys import read_keys
@@ -179,7 +179,9 @@ def test_official_numbers_are_not_warned_about(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(
         voxceleb, "SPEECH", {("dev", "vox1"): (2, 3), ("test", "vox1"): (2, 4), ("dev", "vox2"): (10, 20)}
     )
-    monkeypatch.setattr(voxceleb, "LISTS", {name: (files, (2, 2)) for name, (files, _) in voxceleb.LISTS.items()})
+    monkeypatch.setattr(
+        voxceleb_trials, "LISTS", {name: (files, (2, 2)) for name, (files, _) in voxceleb_trials.LISTS.items()}
+    )
     prepared = prepare("voxceleb", official(tmp_path / "root"), tmp_path / "out")
     assert len(prepared.warnings) == 1, "that there is nothing to validate on"
 

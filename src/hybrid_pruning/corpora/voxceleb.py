@@ -5,10 +5,10 @@ lists E and H. Validation is on VoxCeleb2's test part, which the lists know noth
 
 Source: Nagrani, Chung, Zisserman, "VoxCeleb: a large-scale speaker identification dataset", Interspeech 2017; Chung,
 Nagrani, Zisserman, "VoxCeleb2: Deep Speaker Recognition", Interspeech 2018. Layouts, names of the lists and all counts
-are second-hand: from the README of PaddleSpeech's recipe for the corpus; no copy of it was at hand.
+are second-hand, from the README of PaddleSpeech's recipe for the corpus, but for VoxCeleb2's test part, which is what
+the total of 1,128,246 utterances leaves; no copy of the corpus was at hand.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -24,15 +24,12 @@ from hybrid_pruning.corpora.preparation import (
     find_folders,
     wrong_root,
 )
-from hybrid_pruning.corpora.protocol import read_columns
 from hybrid_pruning.corpora.speakers import Speech, add_dev, add_speech, add_split, find_speakers, find_speech
-from hybrid_pruning.corpora.trials import COLUMNS, LABELS, Copying, Trial, copy_trials
+from hybrid_pruning.corpora.voxceleb_trials import SPEAKER, TABLES, add_list, find_lists, read_list
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import read_rows
 
 VOX1, VOX2, TEST = "vox1", "vox2", "test"
-SPEAKER = re.compile(r"id([01])\d{4}", re.ASCII)
-"""VoxCeleb1's begin with 1, VoxCeleb2's with 0."""
 TEST_SPEAKERS = frozenset(f"id{number}" for number in range(10_270, 10_310))
 """VoxCeleb1's test part, and the speakers of list O."""
 PLACES = {
@@ -41,21 +38,12 @@ PLACES = {
     "": ("wav", "*/wav"),
 }
 """Part -> where its speakers' folders may lie, what is converted already first; the last is VoxCeleb1 as a whole."""
-TABLES = ("", "meta/", "trials/", "vox1/", "vox1/meta/", "vox2/", "vox2/meta/")
-COLUMNS_OF_LIST = ("label", "enrol", "test")
-"""E.g. `1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav`."""
 SPEECH = {  # part, release -> speakers, utterances
     (DEV, VOX1): (1_211, 148_642),
     (TEST, VOX1): (40, 4_874),
     (DEV, VOX2): (5_994, 1_092_009),
-    (TEST, VOX2): (118, 36_273),
+    (TEST, VOX2): (118, 36_237),
 }
-LISTS = {  # list -> names, the cleaned one first; trials of the cleaned one and of the first one
-    "O": (("veri_test2.txt", "veri_test.txt"), (37_611, 37_720)),
-    "E": (("list_test_all2.txt", "list_test_all.txt"), (579_818, 581_480)),
-    "H": (("list_test_hard2.txt", "list_test_hard.txt"), (550_894, 552_536)),
-}
-OTHER_NAMES = ("vox1_{}_cleaned.txt", "vox1-{}-cleaned.txt", "vox1-{}.txt", "vox1_{}.txt")
 CONTENTS = (
     "the speakers' folders in vox1_dev_wav/wav and vox1_test_wav/wav (or vox1/dev/wav and vox1/test/wav, or wav), in "
     "vox2_dev_aac/dev/aac and vox2_test_aac/test/aac (or vox2/dev/aac ..., or converted, in wav beside aac), and the "
@@ -103,7 +91,7 @@ def prepare(root: Path, out: Path, options: Options) -> Prepared:
         _add_dev(preparation, parts, root, genders)
         found = _add_vox1(preparation, parts, lists, genders)
         for name, path in lists.items():
-            _add_list(preparation, name, path, found)
+            add_list(preparation, name, path, found)
         _report(preparation, parts, train, lists)
     return preparation.prepared
 
@@ -117,33 +105,6 @@ def find_parts(root: Path) -> Parts:
                 if speakers:
                     parts.setdefault(key, Part(folder, tuple(speakers), f"VoxCeleb{key[1][-1]}"))
     return parts
-
-
-def find_lists(root: Path) -> dict[str, Path]:
-    """Return the trial lists that lie below the root by their letter; of two releases of one the cleaned one."""
-    found = {
-        letter: find_file(root, (f"{place}{name}" for name in _names(letter) for place in TABLES)) for letter in LISTS
-    }
-    return {letter: path for letter, path in found.items() if path is not None}
-
-
-def read_list(path: Path) -> Iterator[Trial]:
-    """Yield (enrol, test, label) of a trial list: ids without endings, and target or nontarget.
-
-    Raises:
-        InputError: the file cannot be read, or a line is malformed or says the opposite of what its speakers say.
-    """
-    for line, row in read_columns(path, COLUMNS_OF_LIST):
-        enrol, test, label = row["enrol"].rpartition(".")[0], row["test"].rpartition(".")[0], row["label"]
-        if label not in LABELS:
-            raise InputError(f"{path}:{line}: label '{label}', expected 1 (the same speaker) or 0")
-        if not (SPEAKER.match(enrol) and SPEAKER.match(test)):
-            raise InputError(f"{path}:{line}: '{row['enrol']} {row['test']}', expected two of id10270/VIDEO/00001.wav")
-        if (enrol.partition("/")[0] == test.partition("/")[0]) != (label == "1"):
-            raise InputError(
-                f"{path}:{line}: label '{label}' beside {row['enrol']} and {row['test']}; is the line whole?"
-            )
-        yield enrol, test, LABELS[label]
 
 
 def read_genders(root: Path) -> dict[str, str]:
@@ -175,12 +136,6 @@ def _divide(part: str, names: Sequence[str]) -> dict[tuple[str, str], list[str]]
         (DEV, VOX1): [name for name in first if name not in TEST_SPEAKERS],
         (TEST, VOX1): [name for name in first if name in TEST_SPEAKERS],
     }
-
-
-def _names(letter: str) -> Iterator[str]:
-    (cleaned, first), _ = LISTS[letter]
-    other = [name.format(letter) for name in OTHER_NAMES]
-    yield from (cleaned, *other, first)
 
 
 def _speech(part: Part) -> Iterator[Speech]:
@@ -217,14 +172,6 @@ def _add_vox1(
     kinds = [parts[kind, VOX1] for kind in (DEV, TEST) if (kind, VOX1) in parts]
     add_speech(preparation, VOX1, chosen(chain.from_iterable(map(_speech, kinds))), genders)
     return found
-
-
-def _add_list(preparation: Preparation, letter: str, path: Path, found: set[str]) -> None:
-    name = f"{VOX1}-{letter}"
-    unknown, advice = "an utterance that is not there", "unpack VoxCeleb1, or leave these out with --allow-missing"
-    copying = Copying(path, COLUMNS, unknown, advice, LISTS[letter][1])
-    trials = ((trial, trial[0] in found and trial[1] in found) for trial in read_list(path))
-    copy_trials(copying, trials, preparation.open_trials(name), preparation.prepared, preparation.options)
 
 
 def _report(preparation: Preparation, parts: Parts, train: str, lists: Mapping[str, Path]) -> None:
