@@ -13,10 +13,10 @@ PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 LINE = """
 errors files terminal plain memory processes stages
-config metrics bootstrap plots manifest corpora evaluation calibration
+config metrics bootstrap plots manifest names corpora evaluation calibration cohort
 ffmpeg containers libsndfile audio audit durations augment batches subset sampling
 pruning backbone survivors head artifact hub card model objective
-windows jobs partial scoring detection
+windows jobs partial inference scoring detection verification
 validation trainset checkpoint board runlog skipped optimizers checks trainer export
 benchmark inspection report quickstart pipeline cli
 """

@@ -17,13 +17,13 @@ import pytest
 import torch
 
 from corpus import files_below, tiny_detector, write_corpus
-from hybrid_pruning import scoring
+from hybrid_pruning import inference
 from hybrid_pruning.audio import read_audio
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.jobs import Throughput
 from hybrid_pruning.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.scoring import choose_device, score_file, score_paths, score_utterances
+from hybrid_pruning.scoring import choose_device, embed_paths, score_file, score_paths, score_utterances
 
 NAN = float("nan")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -65,6 +65,22 @@ def test_paths_are_enough(model: SpeechModel, manifest: Path):
     found = score_paths(model, [str(utterance.path) for utterance in utterances], workers=0)
     np.testing.assert_array_equal(found, score_utterances(model, utterances, workers=0))
     assert score_paths(model, []).tolist() == []
+
+
+def test_embeddings_are_what_the_scores_are_made_of(model: SpeechModel, manifest: Path):
+    paths = [utterance.path for utterance in read_manifest(manifest)]
+    found = embed_paths(model, paths, 3, 0, window_seconds=0.125)
+    assert found.shape == (len(paths), model.head.embedding_width)
+    with torch.inference_mode():
+        scores = model.classify(torch.from_numpy(found).float()).numpy()
+    np.testing.assert_allclose(scores, score_paths(model, paths, 3, 0, window_seconds=0.125), atol=1e-6)
+    assert embed_paths(model, []).shape == (0, model.head.embedding_width)
+
+
+def test_an_embedding_that_is_not_finite_is_named(model: SpeechModel, manifest: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model, "embed", lambda wave, _: torch.full((len(wave), 5), NAN))
+    with pytest.raises(InputError, match=r"(bonafide|spoof)-0.* its embedding is not finite"):
+        embed_paths(model, [utterance.path for utterance in read_manifest(manifest)], workers=0)
 
 
 def test_windows_change_the_scores_of_longer_utterances_alone(model: SpeechModel, manifest: Path):
@@ -185,18 +201,18 @@ def test_an_interrupted_scoring_goes_on_where_it_was(
 ):
     expected, out = tmp_path / "expected.tsv", tmp_path / "out" / "scores.tsv"
     score_file(model, manifest, expected, batch_size=2, workers=0)
-    add, added = scoring.Partial.add, []
+    add, added = inference.Partial.add, []
 
-    def fail(partial: scoring.Partial, result: Any) -> None:
+    def fail(partial: inference.Partial, result: Any) -> None:
         if len(added) == finished:
             raise KeyboardInterrupt
         added.append(result)
         add(partial, result)
 
-    monkeypatch.setattr(scoring.Partial, "add", fail)
+    monkeypatch.setattr(inference.Partial, "add", fail)
     with pytest.raises(KeyboardInterrupt):
         score_file(model, manifest, out, batch_size=2, workers=0)
-    monkeypatch.setattr(scoring.Partial, "add", lambda partial, result: added.append(result) or add(partial, result))
+    monkeypatch.setattr(inference.Partial, "add", lambda partial, result: added.append(result) or add(partial, result))
     score_file(model, manifest, out, batch_size=2, workers=0)
     assert out.read_bytes() == expected.read_bytes()
     assert sorted(result.job for result in added) == [0, 1, 2, 3], "nothing is done twice"
@@ -305,6 +321,6 @@ def test_a_bad_clip_ends_several_processes_with_one_line(world: Path, tmp_path: 
     assert "exitcode  : 2" in found.stderr, "of the process that left first; torchrun's own is always 1"
     kept = [path.read_text().splitlines() for path in sorted((tmp_path / "scores.tsv.partial").glob("*.jsonl"))]
     assert [len(rows) for rows in kept] == [30, 29], "both did their share of the 59 that could be opened"
-    scores = {index: score for rows in kept for row in rows for index, score in json.loads(row)["scores"].items()}
+    scores = {index: score for rows in kept for row in rows for index, score in json.loads(row)["values"].items()}
     expected = [float(row.split("\t")[1]) for row in (world / "expected.tsv").read_text().splitlines()[1:]]
     assert scores == {str(index): score for index, score in enumerate(expected) if index != 4}

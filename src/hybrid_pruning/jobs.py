@@ -1,4 +1,4 @@
-"""A model through jobs: batches of windows -> the score of each utterance, and where the time went."""
+"""A model through jobs: batches of windows -> embedding or score of each utterance, and where the time went."""
 
 import math
 import time
@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,10 @@ from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import progress_bar
 from hybrid_pruning.windows import Loaded, Window, cut, load_windows
+
+Value = TypeVar("Value")
+Job = tuple[int, Sequence[int]]
+"""A job's number, and the places of its utterances."""
 
 BATCH_SECONDS = 120.0
 """Audio in a batch at most, padding included; only a single longer window may exceed it."""
@@ -60,17 +65,17 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class JobResult:
+class JobResult(Generic[Value]):
     """What a job came to.
 
     Args:
         job: its number.
-        scores: by place of the utterance.
-        failed: why an utterance could not be scored, by its place.
+        values: what was found, by place of the utterance: its score, or its embedding [E], the mean over its windows.
+        failed: why there is none for an utterance, by its place.
     """
 
     job: int
-    scores: Mapping[int, float]
+    values: Mapping[int, Value]
     failed: Mapping[int, str]
 
 
@@ -111,21 +116,37 @@ class Throughput:
 def score_jobs(
     model: SpeechModel,
     work: Work,
-    jobs: Sequence[tuple[int, Sequence[int]]],
+    jobs: Sequence[Job],
     workers: int,
     throughput: Throughput | None = None,
-) -> Generator[JobResult]:
-    """Score jobs one after the other; close the generator to have the model in the mode it was in.
+) -> Generator[JobResult[float]]:
+    """Score jobs one after the other: `embed_jobs` and its arguments, with the score of each embedding.
+
+    Raises:
+        InputError: a score that is not finite.
+    """
+    with closing(embed_jobs(model, work, jobs, workers, throughput)) as found:
+        for job in found:
+            result = JobResult(job.job, _classify(model, job.values), job.failed)
+            require_finite(result.values, work.paths, "score")
+            yield result
+
+
+def embed_jobs(
+    model: SpeechModel,
+    work: Work,
+    jobs: Sequence[Job],
+    workers: int,
+    throughput: Throughput | None = None,
+) -> Generator[JobResult[torch.Tensor]]:
+    """Embed the utterances of jobs one after the other; close the generator to have the model in the mode it was in.
 
     Args:
-        model: the detector, on the device that is to score.
+        model: on the device that is to compute.
         work: what the jobs are about.
         jobs: number and utterances of each.
         workers: processes that decode.
         throughput: filled with where the time goes, where it is given.
-
-    Raises:
-        InputError: a score that is not finite.
     """
     throughput = Throughput() if throughput is None else throughput
     started, training = time.perf_counter() - throughput.wall_seconds, model.training
@@ -144,17 +165,15 @@ def score_jobs(
                 bar.update(task, completed=round(throughput.audio_seconds - before))
 
             for number, job in jobs:
-                result = _score_job(model, number, islice(loaded, len(work.batches(job))), throughput, advance)
-                _require_finite(result, work.paths)
-                yield result
+                yield _embed_job(model, number, islice(loaded, len(work.batches(job))), throughput, advance)
     finally:
         model.train(training)
 
 
-def _score_job(
+def _embed_job(
     model: SpeechModel, number: int, batches: Iterator[Loaded], throughput: Throughput, advance: Callable[[], None]
-) -> JobResult:
-    """Score the utterances of a job from all of its batches."""
+) -> JobResult[torch.Tensor]:
+    """Embed the utterances of a job from all of its batches."""
     sums: dict[int, torch.Tensor] = {}
     windows: Counter[int] = Counter()
     failed: dict[int, str] = {}
@@ -166,7 +185,7 @@ def _score_job(
                 windows[index] += 1
         advance()
     embeddings = {index: total / windows[index] for index, total in sums.items() if index not in failed}
-    return JobResult(number, _classify(model, embeddings), failed)
+    return JobResult(number, embeddings, failed)
 
 
 def plan_jobs(samples: Sequence[float] | FloatArray, batch_size: int, window: int) -> list[list[int]]:
@@ -231,10 +250,15 @@ def _classify(model: SpeechModel, embeddings: Mapping[int, torch.Tensor]) -> dic
     return dict(zip(embeddings, scores, strict=True))
 
 
-def _require_finite(result: JobResult, paths: Sequence[Path]) -> None:
-    for index, score in result.scores.items():
-        if not np.isfinite(score):
-            raise InputError(f"{paths[index]}: its score is not finite; has the training diverged?")
+def require_finite(found: Mapping[int, Any], paths: Sequence[Path], what: str) -> None:
+    """Require that what was found for each utterance, by its place, is finite.
+
+    Raises:
+        InputError: it is not; the message names the first one's file.
+    """
+    for index, values in found.items():
+        if not np.isfinite(values).all():
+            raise InputError(f"{paths[index]}: its {what} is not finite; has the training diverged?")
 
 
 def _seconds(work: Work, indices: Sequence[int]) -> int:

@@ -13,6 +13,7 @@ from torch import nn
 from hybrid_pruning import artifact, hub
 from hybrid_pruning.backbone import Backbone, load_transformers, skeleton
 from hybrid_pruning.calibration import Calibration
+from hybrid_pruning.cohort import Cohort
 from hybrid_pruning.config import HeadConfig, TaskName
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.head import Head, build_head
@@ -85,6 +86,7 @@ class SpeechModel(nn.Module):
         head_config: what the head was built from.
         provenance: how it came about: recipe, data, results; free-form, kept in the artifact.
         calibration: what makes its scores log-likelihood ratios on data like that it was fitted on; none by default.
+        cohort: for speaker verification, what its embeddings are centred with and its scores normalised against.
     """
 
     def __init__(
@@ -95,13 +97,15 @@ class SpeechModel(nn.Module):
         head_config: HeadConfig,
         provenance: Mapping[str, Any] | None = None,
         calibration: Calibration | None = None,
+        cohort: Cohort | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.classes = backbone, head, classes
         self.classifier: nn.Module = nn.Identity()
         if classes is not None:
             self.classifier = Classifier(head.embedding_width, len(classes.labels))
-        self.head_config, self.provenance, self.calibration = head_config, dict(provenance or {}), calibration
+        self.head_config, self.provenance = head_config, dict(provenance or {})
+        self.calibration, self.cohort = calibration, cohort
 
     @property
     def task(self) -> TaskName:
@@ -170,7 +174,7 @@ class SpeechModel(nn.Module):
         }
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the artifact: config.json and model.safetensors.
+        """Write the artifact: config.json, model.safetensors and, where it has a cohort, cohort.safetensors.
 
         Raises:
             InputError: the folder cannot be written to.
@@ -178,6 +182,9 @@ class SpeechModel(nn.Module):
         about = {**self.architecture(), "provenance": self.provenance}
         if self.calibration is not None:
             about["calibration"] = self.calibration.to_json()
+        if self.cohort is not None:
+            about["cohort"] = self.cohort.to_json()
+            self.cohort.write(Path(folder))
         artifact.write_artifact(Path(folder), about, self.state_dict())
 
     def push_to_hub(
@@ -223,6 +230,8 @@ class SpeechModel(nn.Module):
             problem = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({problem})") from error
         model.calibration = read_calibration(config, folder)
+        if config.get("cohort") is not None:
+            model.cohort = Cohort.read(folder, config["cohort"], model.head.embedding_width)
         try:
             model.load_state_dict(artifact.read_weights(folder), strict=True)
         except RuntimeError as error:
