@@ -192,3 +192,10 @@ def test_a_training_prints_and_keeps_its_warnings(tmp_path: Path, capsys: pytest
         assert printed.count(f"warning: {line}\n") == 1
     train(config, tmp_path / "run", resume=True)  # finished already: nothing is said again
     assert read_warnings(tmp_path / "run") == [before, after]
+
+
+def test_speakers_with_a_single_utterance_are_told() -> None:
+    several = [Utterance(f"{index}", Path("x.wav"), Label.BONAFIDE, f"s{index % 2}") for index in range(4)]
+    assert checks.check_speakers(several, "train.tsv") == []
+    single = Utterance("4", Path("x.wav"), Label.BONAFIDE, "s2")
+    warned(checks.check_speakers([*several, single], "train.tsv"), "train.tsv: 1 of 3 speakers", "(s2)")
