@@ -115,6 +115,12 @@ COMMANDS: dict[str, Case] = {
     ),
     "prepare from a folder without protocols": typed("prepare asvspoof5 --root dev --out new", "dev: "),
     "prepare from no folder": typed("prepare asvspoof5 --root nowhere --out new", "nowhere: "),
+    "prepare speakers from a file": typed("prepare speaker-folder --root recipe.yaml --out new", "recipe.yaml: holds"),
+    "prepare VoxCeleb from no folder": typed("prepare voxceleb --root nowhere --out new", "nowhere: is not there"),
+    "prepare CN-Celeb from other data": typed("prepare cnceleb --root dev --out new", "dev: holds nothing to prepare"),
+    "hold speakers out where there is one": typed(
+        "prepare speaker-folder --root . --out new --dev-share 0.01", "a share of 0.01 for dev is 0 of"
+    ),
     "audit no manifest": typed("audit nowhere.tsv", "nowhere.tsv: cannot be read"),
     "audit audio": typed("audit dev/bonafide-00.flac", "bonafide-00.flac: is no table of UTF-8 text|00.flac:1: column"),
     "a name that commands the terminal": Case(

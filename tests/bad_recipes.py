@@ -140,6 +140,23 @@ RECIPES: dict[str, Case] = {
     "a batch that does not divide": Case(
         given("training.accumulate", 3), TRAIN, at("training.batch_size 8 is no mult")
     ),
+    "no training data": Case(given("data.fraction", 0), TRAIN, at("data.fraction: .*greater than 0.*0")),
+    "more than all of the data": Case(given("data.fraction", 2), TRAIN, at("data.fraction: .*less than or equal to 1")),
+    "a fraction of speakers that are not known": Case(
+        nothing, f"{TRAIN} --set data.fraction=0.5 --set data.fraction_of=speakers", "its speaker is not known"
+    ),
+    "speakers to sample for anti-spoofing": Case(
+        given("data.sampling", "speakers"), TRAIN, at("data.sampling is for task: speaker-verification")
+    ),
+    "speeds as speakers for anti-spoofing": Case(
+        given("data.speed_speakers", [0.9]), TRAIN, at("data.speed_speakers is for task: speaker-verification")
+    ),
+    "a speed that is none": Case(given("data.speed_speakers", [1.0]), TRAIN, at("data.speed_speakers: .*from 1")),
+    "a speed twice": Case(given("data.speed_speakers", [0.9, 0.9]), TRAIN, at("data.speed_speakers: speeds are diff")),
+    "a speed of 0": Case(given("data.speed_speakers", [0]), TRAIN, at("data.speed_speakers.0: .*0.5")),
+    "a corpus that is all dev": Case(
+        given("corpus", {"name": "folder", "root": "x", "dev_share": 1}), TRAIN, at("corpus.dev_share: .*less than 1")
+    ),
     "crops of nothing": Case(given("data.crop_seconds", 1e-9), TRAIN, "data.crop_seconds"),
     "crops too short for a frame": Case(given("data.crop_seconds", 0.001), TRAIN, "data.crop_seconds"),
     "crops of a year": Case(given("data.crop_seconds", 3e7), TRAIN, "data.crop_seconds 3e.07: expected"),

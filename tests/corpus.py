@@ -154,3 +154,11 @@ def configure(recipe: dict[str, Any], **changes: Any) -> Config:
 def files_below(folder: Path) -> Sequence[Path]:
     """Return every file below a folder."""
     return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Make empty files below a folder and return it."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root

@@ -216,3 +216,10 @@ def test_cosines_near_chance_are_told() -> None:
     assert checks.check_cosines(target, nontarget) == []
     warned(checks.check_cosines(nontarget, target), "worse than chance", "column speaker")
     warned(checks.check_cosines(nontarget + 0.04, rng.normal(0.1, 0.1, 500)), "close to chance")
+
+
+def test_speakers_with_a_single_utterance_are_told() -> None:
+    several = [Utterance(f"{index}", Path("x.wav"), Label.BONAFIDE, f"s{index % 2}") for index in range(4)]
+    assert checks.check_speakers(several, "train.tsv") == []
+    single = Utterance("4", Path("x.wav"), Label.BONAFIDE, "s2")
+    warned(checks.check_speakers([*several, single], "train.tsv"), "train.tsv: 1 of 3 speakers", "(s2)")

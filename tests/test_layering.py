@@ -14,7 +14,7 @@ ROOT = Path(hybrid_pruning.__file__).parent
 LINE = """
 errors files terminal plain memory processes stages
 config metrics bootstrap plots manifest names corpora evaluation calibration cohort
-ffmpeg containers libsndfile audio audit durations augment batches
+ffmpeg containers libsndfile audio audit durations augment batches subset sampling
 pruning backbone survivors head artifact foreign hub card model conversion margins objective
 windows jobs partial inference scoring detection verification
 validation trainset checkpoint run_folder board runlog skipped optimizers pace family checks trainer export training

@@ -6,6 +6,7 @@ Nothing here stops a training. What cannot work at all is an `InputError` elsewh
 import filecmp
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def check_before(
         *check_objective(config),
         *(check_pruning(config.pruning, config.training.epochs, steps) if config.pruning.use_pruning_loss else []),
         *check_overlap(trainset, devset, str(config.data.dev)),
+        *(check_speakers(trainset, str(config.data.train)) if config.task == "speaker-verification" else []),
     ]
 
 
@@ -266,6 +268,18 @@ def check_overlap(trainset: Sequence[Utterance], other: Sequence[Utterance], nam
         if some
     ]
     return found + _check_speakers(trainset, other, name)
+
+
+def check_speakers(trainset: Sequence[Utterance], name: str) -> list[str]:
+    """Warn of speakers who are trained on with a single utterance."""
+    counts = Counter(utterance.speaker for utterance in trainset)
+    single = [speaker for speaker, count in counts.items() if count == 1]
+    if not single:
+        return []
+    return [
+        f"{name}: {len(single)} of {len(counts)} speakers have a single utterance ({_show(single)}): its room is "
+        "learnt with the voice; leave them out, or give more of each"
+    ]
 
 
 def _check_speakers(trainset: Sequence[Utterance], other: Sequence[Utterance], name: str) -> list[str]:

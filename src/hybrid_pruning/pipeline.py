@@ -132,7 +132,11 @@ class Job:
         corpus = self.config.corpus
         assert corpus is not None
         prepared = corpora.prepare(
-            corpus.name, corpus.root, self.config.data.train.parent, allow_missing=corpus.allow_missing
+            corpus.name,
+            corpus.root,
+            self.config.data.train.parent,
+            allow_missing=corpus.allow_missing,
+            dev_share=corpus.dev_share,
         )
         warnings = list(prepared.warnings)
         for manifest in prepared.manifests.values():

@@ -23,7 +23,7 @@ from hybrid_pruning.objective import build_objective
 from hybrid_pruning.run_folder import CONFIG, check_run, write_run
 from hybrid_pruning.terminal import console
 from hybrid_pruning.trainer import Trainer
-from hybrid_pruning.trainset import LABELS, class_names, read_set
+from hybrid_pruning.trainset import LABELS, class_names, read_set, read_trainset
 from hybrid_pruning.validation import DevTrials, read_dev_trials
 
 LONGEST_CROP_SECONDS = 600
@@ -168,7 +168,7 @@ def read_data(config: Config) -> Data:
     Raises:
         InputError: a manifest or list of trials that cannot be used, or that the task cannot be learnt from.
     """
-    trainset, devset = (read_set(path, config.task) for path in (config.data.train, config.data.dev))
+    trainset, devset = read_trainset(config), read_set(config.data.dev, config.task)
     trials = None
     if config.task == "speaker-verification":
         trials = read_dev_trials(config.data.trials["dev"], devset, config.data.dev)

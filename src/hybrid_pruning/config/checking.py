@@ -57,6 +57,9 @@ def _faults(config: Config) -> Iterator[str]:
     yield from _pruning_faults(pruning)
     if config.backbone.frozen and pruning.use_pruning_loss:
         yield "backbone.frozen and pruning.use_pruning_loss are both on; pruning trains the backbone, turn one off"
+    for key in ("sampling", "speed_speakers") if config.task == "anti-spoofing" else ():
+        if getattr(config.data, key) != type(config.data).model_fields[key].default:
+            yield f"data.{key} is for task: speaker-verification, whose classes are speakers"
     yield from _objective_faults(config)
 
 

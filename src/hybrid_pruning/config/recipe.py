@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from hybrid_pruning.config.augmentation import AugmentConfig
-from hybrid_pruning.config.section import Fraction, Positive, Section
+from hybrid_pruning.config.section import Fraction, Positive, PositiveFraction, Section, Speeds
 
 Unit = Literal["conv", "head", "attlayer", "interm", "ffnlayer"]
 TaskName = Literal["anti-spoofing", "speaker-verification"]
@@ -19,6 +19,9 @@ class CorpusConfig(Section):
     name: str = Field(description="a corpus that `prepare` knows, e.g. asvspoof5")
     root: Path = Field(description="the folder it was unpacked in")
     allow_missing: bool = Field(False, description="leave out the utterances whose audio is missing")
+    dev_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="fraction set aside as dev, by speakers, where the corpus has no part for it"
+    )
 
 
 class DataConfig(Section):
@@ -29,6 +32,18 @@ class DataConfig(Section):
     eval: dict[str, Path] = Field({}, description="further manifests that `run` scores and evaluates, by name")
     trials: dict[str, Path] = Field(
         {}, description="speaker verification: the trials of `dev` and of each set of `eval`, by its name"
+    )
+    fraction: PositiveFraction = Field(
+        1.0, description="how much of the training data to use, drawn by `seed`; less of it is a part of more"
+    )
+    fraction_of: Literal["utterances", "speakers"] = Field(
+        "utterances", description="what `fraction` counts: utterances, of every class alike, or whole speakers"
+    )
+    sampling: Literal["utterances", "speakers"] = Field(
+        "utterances", description="each utterance once in an epoch, or as many crops of every speaker (verification)"
+    )
+    speed_speakers: Speeds = Field(
+        (), description="speeds, e.g. [0.9, 1.1], at which every training speaker is another one (verification)"
     )
     crop_seconds: Positive = Field(3.0, description="length of a training example; shorter utterances are repeated")
     workers: int = Field(2, ge=0, description="processes that decode audio")
