@@ -16,9 +16,9 @@ errors files terminal memory processes stages
 config metrics bootstrap plots manifest corpora evaluation calibration
 ffmpeg containers libsndfile audio audit durations augment batches
 pruning backbone head artifact model objective
-windows jobs partial scoring detection
-validation trainset checkpoint board runlog skipped optimizers checks trainer export
-benchmark inspection report quickstart pipeline cli
+onnx_model embedder windows jobs partial scoring detection
+validation trainset checkpoint board runlog skipped optimizers overlap checks trainer export
+onnx_export benchmark inspection report quickstart pipeline cli
 """
 ORDER = LINE.split()
 MAY_IMPORT_THE_ROOT = {"cli", "benchmark", "quickstart"}

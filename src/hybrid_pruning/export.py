@@ -16,17 +16,28 @@ TOLERANCE = 0.005
 
 
 def export_run(run: str | Path, out: str | Path, average: int = 2) -> SpeechModel:
-    """Write a run's model as an artifact and return it.
-
-    Args:
-        run: a finished training.
-        out: the artifact's folder, new or empty.
-        average: how many of the last checkpoints to average; all of them where the run kept fewer.
+    """Write a run's model as an artifact and return it: `build_export` and its arguments, in the folder `out`.
 
     Raises:
         InputError: the run is not finished, or the folder is taken.
     """
-    run, out = Path(run), require_new_folder(out)
+    out = require_new_folder(out)
+    small = build_export(run, average)
+    small.save_pretrained(out)
+    return small
+
+
+def build_export(run: str | Path, average: int = 2) -> SpeechModel:
+    """Return a run's model, cut to its target, in evaluation mode.
+
+    Args:
+        run: a finished training.
+        average: how many of the last checkpoints to average; all of them where the run kept fewer.
+
+    Raises:
+        InputError: the run is not finished, or damaged.
+    """
+    run = Path(run)
     config, model = read_run(run)
     if (done := trained_epochs(run)) < config.training.epochs:
         raise InputError(
@@ -43,7 +54,6 @@ def export_run(run: str | Path, out: str | Path, average: int = 2) -> SpeechMode
     small = shrink_model(objective, config.pruning.target_sparsity)
     _report_size(objective, small, config.pruning.target_sparsity)
     small.provenance = {"recipe": config.model_dump(mode="json"), "averaged_checkpoints": average}
-    small.save_pretrained(out)
     return small.eval()
 
 

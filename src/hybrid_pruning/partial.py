@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
-import torch
 
 from hybrid_pruning import processes
+from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, cannot_write, remove_leftovers
 from hybrid_pruning.jobs import JobResult
 from hybrid_pruning.manifest import Utterance
-from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import console
 
@@ -131,13 +130,13 @@ class Partial:
         remove_leftovers(self.folder)
 
 
-def fingerprint_model(model: SpeechModel) -> str:
+def fingerprint_model(model: Embedder) -> str:
     """Return a digest of a model's architecture, calibration and weights."""
     about = {**model.architecture(), "calibration": repr(model.calibration)}
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16)
-    for name, tensor in model.state_dict().items():
+    for name, values in model.weights():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(values)
     return digest.hexdigest()
 
 

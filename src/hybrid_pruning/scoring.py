@@ -17,25 +17,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import torch
 
 from hybrid_pruning import processes
 from hybrid_pruning.artifact import versions
+from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.jobs import Throughput, Work, embed_jobs, require_finite, score_jobs
 from hybrid_pruning.manifest import Utterance, read_manifest
-from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.partial import Partial, fingerprint_manifest, fingerprint_model
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import console
 from hybrid_pruning.windows import WINDOW_SECONDS, measure_lengths, window_samples
 
-DEVICES = ("cpu", "cuda", "mps")
-
 
 def score_file(
-    model: SpeechModel,
+    model: Embedder,
     manifest: str | Path,
     out: str | Path,
     batch_size: int = 16,
@@ -56,7 +53,7 @@ def score_file(
         manifest: its TSV file.
         out: the score file.
         batch_size: windows in a batch at most; fewer where they are long.
-        workers: processes that decode.
+        workers: threads that decode.
         window_seconds: longer utterances are scored in windows no longer than this.
         skip_bad: write the score file without the utterances that cannot be scored.
         throughput: filled with where the time went, where it is given.
@@ -89,7 +86,7 @@ def score_file(
 
 
 def score_utterances(
-    model: SpeechModel,
+    model: Embedder,
     utterances: Sequence[Utterance],
     batch_size: int = 16,
     workers: int = 2,
@@ -105,7 +102,7 @@ def score_utterances(
 
 
 def score_paths(
-    model: SpeechModel,
+    model: Embedder,
     paths: Sequence[str | Path],
     batch_size: int = 16,
     workers: int = 2,
@@ -118,7 +115,7 @@ def score_paths(
         model: the detector, on the device that is to score.
         paths: the files.
         batch_size: windows in a batch at most; fewer where they are long.
-        workers: processes that decode.
+        workers: threads that decode.
         window_seconds: longer files are scored in windows no longer than this.
         seconds: durations where known, nan where not; saves opening short files twice.
 
@@ -136,7 +133,7 @@ def score_paths(
 
 
 def embed_paths(
-    model: SpeechModel,
+    model: Embedder,
     paths: Sequence[str | Path],
     batch_size: int = 16,
     workers: int = 2,
@@ -149,13 +146,12 @@ def embed_paths(
         InputError: a file that cannot be used, or an embedding that is not finite.
     """
     work = _plan(paths, batch_size, window_seconds, seconds)
-    embeddings = np.full((len(paths), model.head.embedding_width), np.nan)
+    embeddings = np.full((len(paths), model.embedding_width), np.nan)
     with closing(embed_jobs(model, work, _share(list(enumerate(work.jobs()))), workers)) as results:
         for result in results:
             _raise_first(result.failed)
-            found = {index: value.double().cpu().numpy() for index, value in result.embeddings.items()}
-            require_finite(found, work.paths, "embedding")
-            embeddings[list(found)] = list(found.values())
+            require_finite(result.embeddings, work.paths, "embedding")
+            embeddings[list(result.embeddings)] = list(result.embeddings.values())
     processes.wait()
     return processes.join_arrays(embeddings)
 
@@ -166,27 +162,6 @@ def _plan(paths: Sequence[str | Path], batch_size: int, window_seconds: float, s
     samples, failed = measure_lengths(files, seconds, window)
     _raise_first(failed)
     return Work(files, samples, batch_size, window, seconds)
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """Return a device by its name; `auto` is CUDA where there is one, and otherwise the CPU.
-
-    Raises:
-        InputError: this machine, or this build of torch, has no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.partition(":")[0] not in DEVICES:
-        raise InputError(f"device '{name}' is unknown; expected one of auto, {', '.join(DEVICES)}, or e.g. cuda:1")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"device '{name}' cannot be used here ({reason}); 'hybrid-pruning doctor' lists them"
-        ) from error
-    return device
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +206,7 @@ def _plan_rest(work: Work, partial: Partial, failed: Mapping[int, str]) -> _Rest
 
 
 def _score_rest(
-    model: SpeechModel, rest: _Rest, partial: Partial, workers: int, throughput: Throughput | None
+    model: Embedder, rest: _Rest, partial: Partial, workers: int, throughput: Throughput | None
 ) -> tuple[FloatArray, dict[int, str]]:
     """Do this process's share of what is left; return the [N] scores of all, and why the others failed."""
     scores, failed = np.full(len(rest.work.paths), np.nan), dict[int, str]()
@@ -252,7 +227,7 @@ def _share(jobs: list[tuple[int, list[int]]]) -> list[tuple[int, list[int]]]:
 
 
 def _settings(
-    model: SpeechModel, utterances: Sequence[Utterance], batch_size: int, window_seconds: float
+    model: Embedder, utterances: Sequence[Utterance], batch_size: int, window_seconds: float
 ) -> dict[str, Any]:
     """Return all that the scores depend on, down to the last bit, as far as this program knows it."""
     if not processes.is_main():
@@ -262,7 +237,7 @@ def _settings(
         "manifest": fingerprint_manifest(utterances),
         "batch_size": batch_size,
         "window_seconds": window_seconds,
-        "device": next(model.parameters()).device.type,
+        "device": model.device_type,
         "version": versions(),
     }
 

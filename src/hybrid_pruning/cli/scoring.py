@@ -10,12 +10,12 @@ from hybrid_pruning.cli.app import app
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes cuda where there is one, else cpu")]
 Window = Annotated[float, typer.Option(min=1.0, help="longer audio is scored in windows up to this")]
-Workers = Annotated[int, typer.Option(min=0, help="processes that decode audio")]
+Workers = Annotated[int, typer.Option(min=0, help="threads that decode audio")]
 
 
 @app.command()
 def score(
-    model: Annotated[str, typer.Argument(help="exported model: a folder or a hub id")],
+    model: Annotated[str, typer.Argument(help="exported model: a folder, a hub id or an .onnx file")],
     manifest: Annotated[Path, typer.Argument(help="TSV with utt_id, path and label")],
     out: Annotated[Path, typer.Option(help="score file to write")],
     batch_size: Annotated[int, typer.Option(min=1, help="windows per batch at most, fewer where they are long")] = 16,
@@ -40,15 +40,16 @@ def score(
     On several GPUs, or machines that share a disk:
     torchrun --nproc_per_node N -m hybrid_pruning.cli score ...
     """
-    from hybrid_pruning import SpeechModel, processes
-    from hybrid_pruning.checks import check_scored
+    from hybrid_pruning import processes
+    from hybrid_pruning.embedder import load_embedder
     from hybrid_pruning.jobs import Throughput
     from hybrid_pruning.memory import keep_freed_memory
-    from hybrid_pruning.scoring import choose_device, failures_of, score_file
+    from hybrid_pruning.overlap import check_scored
+    from hybrid_pruning.scoring import failures_of, score_file
 
     processes.start()
     keep_freed_memory()
-    detector = SpeechModel.from_pretrained(model).to(choose_device(device))
+    detector = load_embedder(model, device)
     throughput = Throughput()
     scores = score_file(detector, manifest, out, batch_size, workers, window_seconds, skip_bad, throughput)
     together = throughput.of_all_processes()
