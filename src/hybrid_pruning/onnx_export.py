@@ -131,7 +131,7 @@ def trace(model: SpeechModel) -> Any:
     longest = _longest(model)
     samples = Dim("samples", min=model.minimum_samples, **({} if longest is None else {"max": longest}))
     batch = Dim("batch", min=1)
-    size = 2 * model.minimum_samples
+    size = 10 * model.minimum_samples  # a dozen frames: transformers takes another way where there is one
     example = (torch.randn(2, size), torch.tensor([size, model.minimum_samples]))
     names = [EMBEDDING] if model.classes is None else [EMBEDDING, LLR]
     with _quiet():
@@ -147,7 +147,11 @@ def trace(model: SpeechModel) -> Any:
         )
     assert program is not None
     _rename(program.model.graph, names)
-    return program.model_proto
+    proto = program.model_proto
+    for node in proto.graph.node:  # the exporter notes where in our source each came from, many times its size
+        del node.metadata_props[:]
+    del proto.graph.value_info[:]
+    return proto
 
 
 def quantize(proto: Any) -> Any:
