@@ -85,7 +85,7 @@ torch.set_num_threads(1)  # these models are too small to share out
 def without_trace() -> None:
     """Keep pytest from listening to torch's trace of an export, which takes longer to write than the export."""
     logger = logging.getLogger("torch.__trace")
-    logger.handlers, logger.addHandler = [], lambda handler: None  # type: ignore[method-assign]
+    logger.handlers, logger.addHandler = [], lambda _: None  # type: ignore[method-assign]
 
 
 @pytest.fixture(params=KINDS, ids="-".join)

@@ -130,8 +130,8 @@ def test_windows_that_are_too_long_are_refused(folder: Path):
 
 def test_missing_packages_are_named(folder: Path, model: SpeechModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(
-        InputError, match=r"ONNX Runtime is not installed; .*pip install 'hybrid-pruning\[onnx")
+    with pytest.raises(InputError, match=r"ONNX Runtime is not installed; .*pip install 'hybrid-pruning\[onnx"):
+        OnnxModel.from_file(folder / "onnx" / "model.onnx")
     monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(InputError, match=r"needs the package onnxscript; install it with: pip install 'hybrid-pruning"):
         export_onnx(model, tmp_path / "new")

@@ -62,9 +62,7 @@ def locate(name_or_path: str | Path) -> Path:
     if folder.is_dir():
         return folder
     if folder.is_file():
-        raise InputError(
-            f"{folder}: is a file; give the folder of an exported model (score and detect also take .onnx)"
-        )
+        raise InputError(f"{folder}: is a file; give the folder of an exported model (score and detect take .onnx)")
     try:
         return Path(snapshot_download(str(name_or_path), allow_patterns=[CONFIG, WEIGHTS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
