@@ -262,9 +262,6 @@ ARTIFACTS: dict[str, Case] = {
     "an .onnx file on a GPU": Case(onnx_file, f"{SCORE_ONNX} --device cuda", "small.onnx runs on the CPU"),
     "an .onnx file to inspect": Case(onnx_file, "inspect small.onnx", "small.onnx: is a file; give the folder"),
     "8 bits without ONNX": Case(unharmed, f"{EXPORT} --int8", "--int8 goes with --onnx"),
-    "an exported model to export": Case(
-        unharmed, EXPORT.replace("run", "model"), "model: is an exported model already; .*--onnx"
-    ),
     "no run for ONNX": Case(unharmed, "export dev --out new --onnx", "dev: is no training run"),
     "a folder that is taken for ONNX": Case(unharmed, "export model --out run --onnx", "run: is not empty"),
     "an encoder that would run a command": Case(encoder_bomb, TRAIN, "wavlm: the weights cannot be loaded"),
