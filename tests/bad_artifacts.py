@@ -210,6 +210,8 @@ ARTIFACTS: dict[str, Case] = {
     "half the weights": Case(partial(cut, WEIGHTS), SCORE, "model.safetensors: cannot be read"),
     "empty weights": Case(partial(written, WEIGHTS, ""), SCORE, "model.safetensors: cannot be read"),
     "a folder for weights": Case(partial(folder, WEIGHTS), SCORE, "model.safetensors: cannot be read"),
+    "half the weights, for a card": Case(partial(cut, WEIGHTS), "card model", "model.safetensors: cannot be read"),
+    "a newer format, for a card": Case(edit(format_version=99), "card model", JSON + "format version 99"),
     "weights with a header without end": Case(
         partial(written, WEIGHTS, b"\xff" * 8 + b"{}"), SCORE, "model.safetensors: cannot be read"
     ),

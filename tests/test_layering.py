@@ -12,10 +12,10 @@ import hybrid_pruning
 PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 LINE = """
-errors files terminal memory processes stages
+errors files terminal plain memory processes stages
 config metrics bootstrap plots manifest corpora evaluation calibration
 ffmpeg containers libsndfile audio audit durations augment batches
-pruning backbone head artifact model objective
+pruning backbone survivors head artifact hub card model objective
 onnx_model embedder windows jobs partial scoring detection
 validation trainset checkpoint board runlog skipped optimizers overlap checks trainer export
 onnx_export benchmark inspection report quickstart pipeline cli

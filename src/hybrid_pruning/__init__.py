@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hybrid_pruning.errors import InputError
     from hybrid_pruning.model import SpeechModel, load_backbone
     from hybrid_pruning.onnx_model import OnnxModel
+    from hybrid_pruning.scoring import score_paths
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "load_backbone",
     "metrics",
     "pruning",
+    "score_paths",
 ]
 
 _PLACES = {
@@ -30,6 +32,7 @@ _PLACES = {
     "OnnxModel": "onnx_model",
     "SpeechModel": "model",
     "load_backbone": "model",
+    "score_paths": "scoring",
 }
 """Where each public name is defined: looked up when it is asked for, so that nobody waits for torch without need."""
 

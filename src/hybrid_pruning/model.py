@@ -1,5 +1,6 @@
 """The paper's figure: a backbone, a head, and for classification a classifier; saved as an artifact and read back."""
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
-from hybrid_pruning import artifact
+from hybrid_pruning import artifact, hub
 from hybrid_pruning.backbone import Backbone, load_transformers, skeleton
 from hybrid_pruning.calibration import Calibration
 from hybrid_pruning.config import HeadConfig, TaskName
@@ -234,6 +235,34 @@ class SpeechModel(nn.Module):
             about["calibration"] = self.calibration.to_json()
         artifact.write_artifact(Path(folder), about, self.state_dict())
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        card: str | None = None,
+        private: bool | None = None,
+        message: str = hub.MESSAGE,
+        token: str | None = None,
+    ) -> str:
+        """Publish the model on the Hugging Face hub, and return the repository's address.
+
+        Args:
+            repo_id: `user/name` or `organisation/name`; made where it does not exist.
+            card: text of the model card; by default what the model knows of itself, without figures.
+            private: whether a new repository is private; by default as its owner's settings say.
+            message: of the commit.
+            token: that may write; by default the one huggingface_hub finds (HF_TOKEN, `hf auth login`).
+
+        Raises:
+            InputError: the id is none, the hub cannot be reached, or it refuses.
+        """
+        from hybrid_pruning.card import Request, render_card  # here, for what only loads models needs no templates
+
+        hub.check_repo_id(repo_id)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            (Path(folder) / hub.CARD).write_text(card or render_card(self, Request(repo_id)), encoding="utf-8")
+            return hub.upload(folder, repo_id, None, private, message, token)
+
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path) -> Self:
         """Read an artifact from a folder or the hub, in evaluation mode.
@@ -256,6 +285,7 @@ class SpeechModel(nn.Module):
             raise InputError(
                 f"{folder}: config.json and model.safetensors do not belong together: {problem}"
             ) from error
+        model.backbone.pack()
         return model.eval()
 
     @classmethod

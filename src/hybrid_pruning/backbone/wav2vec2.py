@@ -8,6 +8,7 @@ from torch import nn
 from hybrid_pruning.pruning.narrow import GatedRelativeAttention, RelativePositionBias
 
 from .base import Backbone, Hidden, mask_of
+from .linear import take_over
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm")
 
@@ -30,6 +31,8 @@ class Wav2Vec2Backbone(Backbone):
         self.pre_norm = bool(getattr(self.config, "do_stable_layer_norm", False))
         if self.config.model_type == "wavlm":
             _replace_wavlm_attention(self.encoder, self.config.max_bucket_distance)
+        for part in (self.feature_projection, self.encoder):
+            take_over(part, "intermediate_dense", "intermediate_act_fn")
         self._freeze("masked_spec_embed", *(["encoder.layer_norm."] if self.pre_norm else []))
 
     @property

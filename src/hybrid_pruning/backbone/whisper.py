@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from hybrid_pruning.pruning.adapters import whisper_windows
 
 from .base import Backbone, Hidden, mask_of
+from .linear import take_over
 from .logmel import EDGE, LogMel
 
 FAMILIES = ("whisper",)
@@ -35,6 +36,7 @@ class WhisperBackbone(Backbone):
         super().__init__(model.config, normalize)
         self.encoder = getattr(model, "encoder", model)
         self.pre_norm = True
+        take_over(self.encoder, "fc1", "activation_fn")
         self.log_mel = LogMel(self.config.num_mel_bins)
         self._freeze("encoder.layer_norm.", "encoder.embed_positions.")
 

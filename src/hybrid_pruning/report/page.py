@@ -11,6 +11,7 @@ from hybrid_pruning.bootstrap import FEWEST_ROUNDS, ROUNDS
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import ASVSPOOF5
+from hybrid_pruning.plain import section
 from hybrid_pruning.plots import COLOURS, Scores, draw_det
 from hybrid_pruning.report import tables
 from hybrid_pruning.report.figures import colour_of, draw_histograms
@@ -19,7 +20,7 @@ from hybrid_pruning.report.picture import draw_survivors
 from hybrid_pruning.report.published import Published, draw_sizes, is_known, read_published
 from hybrid_pruning.report.remaining import Remaining, find_remaining
 from hybrid_pruning.report.results import ResultSet, find_scored, judge, pair_up
-from hybrid_pruning.report.run import Run, read_runs, section
+from hybrid_pruning.report.run import Run, read_runs
 from hybrid_pruning.report.training import Card, Section, describe_training
 
 __all__ = ["ROUNDS", "write_report"]

@@ -7,7 +7,8 @@ from pathlib import Path
 from hybrid_pruning.bootstrap import Difference
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import TRACK1, Evaluation, Request, evaluate
-from hybrid_pruning.report.run import Run, section
+from hybrid_pruning.plain import section
+from hybrid_pruning.report.run import Run
 
 DEV, DEV_SCORES, FOLDER = "dev", "dev_scores.tsv", "evaluation"
 

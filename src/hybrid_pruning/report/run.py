@@ -13,6 +13,7 @@ import yaml
 from hybrid_pruning.checkpoint import FOLDER as CHECKPOINTS
 from hybrid_pruning.checkpoint import list_checkpoints
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.plain import number, section
 from hybrid_pruning.trainer import ARCHITECTURE, CONFIG
 
 LOG = "log.jsonl"
@@ -125,18 +126,6 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
             raise InputError(f"{path}: is given twice; name each run once")
         seen[path.resolve()] = path
     return [_read_run(path, name) for path, name in zip(paths, _tell_apart(list(seen)), strict=True)]
-
-
-def section(tree: Any, *keys: str) -> Mapping[str, Any]:
-    """Return a part of plain values, empty where there is none."""
-    for key in keys:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree if isinstance(tree, Mapping) else {}
-
-
-def number(value: Any) -> float:
-    """Return a number, 0 where the value is none."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 def newest_checkpoints(folder: Path, count: int) -> list[Path]:

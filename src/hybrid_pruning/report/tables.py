@@ -7,11 +7,12 @@ from typing import Any
 
 from hybrid_pruning.bootstrap import Difference
 from hybrid_pruning.evaluation import Evaluation
-from hybrid_pruning.inspection import SECONDS
+from hybrid_pruning.plain import number, section
 from hybrid_pruning.report.published import Ours, Published
 from hybrid_pruning.report.remaining import Remaining
 from hybrid_pruning.report.results import DEV, ResultSet
-from hybrid_pruning.report.run import Run, number, section
+from hybrid_pruning.report.run import Run
+from hybrid_pruning.survivors import SECONDS
 
 UNKNOWN = "–"
 METRICS: Mapping[str, tuple[str, float, int]] = {

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hybrid_pruning.plain import number, section
 from hybrid_pruning.report.figures import DASHED, DOTTED, Line, colour_of, draw_curves, draw_gates, draw_panels, short
 from hybrid_pruning.report.inline import to_inline_svg
-from hybrid_pruning.report.run import Run, number, section
+from hybrid_pruning.report.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
