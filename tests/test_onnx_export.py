@@ -7,15 +7,19 @@ import pytest
 import torch
 
 from conftest import LENGTHS, MakeBackbone, close, shuffle
+from hybrid_pruning.backbone import load_transformers
 from hybrid_pruning.calibration import Calibration, Fit
 from hybrid_pruning.config import HeadConfig
+from hybrid_pruning.manifest import read_manifest
 from hybrid_pruning.model import Classes, SpeechModel
 from hybrid_pruning.onnx_export import export_onnx
 from hybrid_pruning.onnx_model import EMBEDDING, LLR, WAVE, OnnxModel
 from hybrid_pruning.onnx_model import LENGTHS as SIZES
 from hybrid_pruning.pruning import attach, shrink
+from hybrid_pruning.scoring import score_utterances
 
 TOLERANCE = 1e-4
+SHARED = Path(__file__).parents[2] / "shared"
 HEAD = HeadConfig(heads=4, compression=8, embedding=16)
 CLASSES = Classes(("bonafide", "spoof"), (3, 5))
 CALIBRATION = Calibration((Fit(1.5, -0.3, 0.5, "scores.tsv", "keys.tsv", "", 1, 1),))
@@ -53,3 +57,14 @@ def test_the_graph_gives_what_torch_gives(model: SpeechModel, tmp_path: Path, re
         for row, length in enumerate(lengths):
             wave[row, length:] = np.nan
         assert relative(expected, found.session.run([EMBEDDING], {**feeds, WAVE: wave})[0]) <= TOLERANCE
+
+
+@pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no pretrained encoder here")
+def test_real_speech_through_a_pretrained_encoder(tmp_path: Path) -> None:
+    backbone = load_transformers(SHARED / "weights" / "whisper-tiny-encoder")
+    torch.manual_seed(0)
+    model = SpeechModel.build(backbone, HeadConfig(), CLASSES).eval()
+    found = OnnxModel.from_file(export_onnx(model, tmp_path / "new"))
+    utterances = read_manifest(SHARED / "corpora" / "antispoofing_dev.tsv")[:8]
+    expected, scores = (score_utterances(one, utterances, 4, 0) for one in (model, found))
+    assert relative(expected, scores) <= TOLERANCE
