@@ -16,9 +16,9 @@ errors files terminal plain memory processes stages
 config metrics bootstrap plots manifest names corpora evaluation calibration cohort
 ffmpeg containers libsndfile audio audit durations augment batches subset sampling
 pruning backbone survivors head artifact foreign hub card model conversion margins objective
-windows jobs partial inference scoring detection verification
-validation trainset checkpoint run_folder board runlog skipped optimizers pace family checks trainer export training
-benchmark inspection report quickstart pipeline cli
+onnx_model embedder windows jobs partial inference scoring detection verification
+validation trainset checkpoint run_folder board runlog skipped optimizers pace family overlap checks trainer
+export training onnx_export benchmark inspection report quickstart pipeline cli
 """
 ORDER = LINE.split()
 MAY_IMPORT_THE_ROOT = {"cli", "benchmark", "quickstart"}
