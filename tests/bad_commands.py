@@ -65,6 +65,12 @@ COMMANDS: dict[str, Case] = {
     "export over a model": typed("export run --out model", "model: is not empty"),
     "export into a file": Case(file_named_new, "export run --out new", "new: is a file"),
     "export a model": typed("export model --out new", "model: is an exported model already; .*--onnx"),
+    "export a snapshot that there is not": typed(
+        "export run --out new --at 0.3", "run: --at 0.3: no such model in this run; it has 0.4"
+    ),
+    "export a snapshot of a word": typed("export run --out new --at half", "--at.*number"),
+    "export a family of one": typed("export run --out new --family", "run: has no family; give pruning.export_at"),
+    "export one and all": typed("export run --out new --family --at 0.4", "--family writes all members, --at one"),
     "score into a folder": typed(f"{SCORE} model", "model: is a folder"),
     "score below a file": typed(f"{SCORE} recipe.yaml/new.tsv", r"recipe.yaml/new.tsv\S*: cannot be written"),
     "score where nobody can write": Case(
@@ -109,6 +115,12 @@ COMMANDS: dict[str, Case] = {
     ),
     "prepare from a folder without protocols": typed("prepare asvspoof5 --root dev --out new", "dev: "),
     "prepare from no folder": typed("prepare asvspoof5 --root nowhere --out new", "nowhere: "),
+    "prepare speakers from a file": typed("prepare speaker-folder --root recipe.yaml --out new", "recipe.yaml: holds"),
+    "prepare VoxCeleb from no folder": typed("prepare voxceleb --root nowhere --out new", "nowhere: is not there"),
+    "prepare CN-Celeb from other data": typed("prepare cnceleb --root dev --out new", "dev: holds nothing to prepare"),
+    "hold speakers out where there is one": typed(
+        "prepare speaker-folder --root . --out new --dev-share 0.01", "a share of 0.01 for dev is 0 of"
+    ),
     "audit no manifest": typed("audit nowhere.tsv", "nowhere.tsv: cannot be read"),
     "audit audio": typed("audit dev/bonafide-00.flac", "bonafide-00.flac: is no table of UTF-8 text|00.flac:1: column"),
     "a name that commands the terminal": Case(

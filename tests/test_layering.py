@@ -13,11 +13,12 @@ PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 LINE = """
 errors files terminal plain memory processes stages
-config metrics bootstrap plots manifest corpora evaluation calibration
-ffmpeg containers libsndfile audio audit durations augment batches
-pruning backbone survivors head artifact hub card model objective
-onnx_model embedder windows jobs partial scoring detection
-validation trainset checkpoint board runlog skipped optimizers overlap checks trainer export
+config metrics bootstrap plots manifest names corpora evaluation calibration cohort
+ffmpeg containers libsndfile audio audit durations augment batches subset sampling
+pruning backbone survivors head artifact foreign hub card model conversion margins objective
+onnx_model embedder windows jobs partial inference scoring detection verification
+validation trainset checkpoint run_folder board runlog skipped optimizers pace family overlap checks
+trainer export training
 onnx_export benchmark inspection report quickstart pipeline cli
 """
 ORDER = LINE.split()

@@ -9,7 +9,7 @@ from hybrid_pruning.export import export_run
 from hybrid_pruning.report.remaining import find_remaining
 from hybrid_pruning.report.run import read_runs
 from hybrid_pruning.survivors import count_survivors
-from hybrid_pruning.trainer import train
+from hybrid_pruning.training import train
 
 
 @pytest.mark.parametrize("constraint", ["params", "macs"])

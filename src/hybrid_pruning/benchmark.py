@@ -31,7 +31,7 @@ from hybrid_pruning.memory import keep_freed_memory
 from hybrid_pruning.model import Classes, SpeechModel
 from hybrid_pruning.objective import Objective, build_objective
 from hybrid_pruning.optimizers import Optimizers
-from hybrid_pruning.pruning import Budget, Gates, attach, shrink
+from hybrid_pruning.pruning import Budget, Constraint, Gates, attach, shrink
 from hybrid_pruning.terminal import console
 from hybrid_pruning.trainset import LABELS
 
@@ -135,22 +135,25 @@ def latency_ratio(model: SpeechModel, reference: SpeechModel, seconds: float = 4
     return ratio(times["model"], times["reference"])
 
 
-def interleaved(tasks: Mapping[str, Task], repeats: int) -> dict[str, list[float]]:
+def interleaved(
+    tasks: Mapping[str, Task], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Time tasks in turn, so that whatever else the machine does falls on all of them.
 
     Args:
         tasks: what to call, by name; each is called once more beforehand, untimed.
         repeats: rounds; every other one goes through the tasks backwards.
+        clock: tells the seconds; the wall's, or with time.process_time those of the processor.
 
     Returns:
-        The same names -> [repeats] seconds of wall clock.
+        The same names -> [repeats] seconds.
     """
     for task in tasks.values():
         task()
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for index in range(repeats):
         for name in list(tasks)[:: -1 if index % 2 else 1]:
-            times[name].append(_seconds(tasks[name]))
+            times[name].append(_seconds(tasks[name], clock))
     return times
 
 
@@ -177,21 +180,25 @@ def training_step(scale: Scale, gated: bool) -> Task:
     return lambda: _take_step(objective, optimizers, batch)
 
 
-def shrunk(backbone: Backbone, target_sparsity: float, seed: int = 0) -> tuple[Backbone, Budget]:
-    """Return a copy cut to a share of its parameters, and its exact size beside the dense one.
+def shrunk(
+    backbone: Backbone, target_sparsity: float, seed: int = 0, constraint: Constraint = "params", align: int = 1
+) -> tuple[Backbone, Budget]:
+    """Return a copy cut to a share of its parameters or MACs, and its exact size beside the dense one.
 
     Which units survive is random, as after a training that pressed on channels, heads and neurons alike and closed no
     whole layer; trained gates may choose otherwise, and the time follows the MACs they leave.
 
     Args:
         backbone: a dense backbone; it is left as it was.
-        target_sparsity: fraction of the parameters to remove.
+        target_sparsity: fraction to remove.
         seed: of the choice.
+        constraint: what it is a fraction of; MACs are counted for 4 s.
+        align: kept widths are multiples of it.
     """
     gated = copy.deepcopy(backbone)
-    gates = attach(gated)
-    _scatter(gates, target_sparsity, seed)
-    kept = gates.kept(target_sparsity)
+    gates = attach(gated, align=align)
+    _scatter(gates, target_sparsity, seed, constraint)
+    kept = gates.kept(target_sparsity, constraint)
     return shrink(gated, gates, kept).eval(), gates.accounting.exact_kept(kept)
 
 
@@ -290,7 +297,7 @@ def _take_step(objective: Objective, optimizers: Optimizers, batch: Batch) -> No
 
 
 @torch.no_grad()
-def _scatter(gates: Gates, target_sparsity: float, seed: int) -> None:
+def _scatter(gates: Gates, target_sparsity: float, seed: int, constraint: Constraint) -> None:
     """Set every log_alpha at random around the level where the expected sparsity is the target; layers stay open."""
     generator = torch.Generator().manual_seed(seed)
     chosen = [gate for gate in gates.values() if gate.slot.size > 1]
@@ -300,7 +307,7 @@ def _scatter(gates: Gates, target_sparsity: float, seed: int) -> None:
         level = (low + high) / 2
         for gate, values in zip(chosen, noise, strict=True):
             gate.log_alpha.copy_(values + level)
-        low, high = (level, high) if gates.budget().sparsity > target_sparsity else (low, level)
+        low, high = (level, high) if gates.budget().removed(constraint) > target_sparsity else (low, level)
 
 
 def _transformers_model(scale: Scale) -> nn.Module:
@@ -321,12 +328,12 @@ def _scoring(model: SpeechModel, seconds: float) -> Task:
     return torch.inference_mode()(lambda: model.score(wave))
 
 
-def _seconds(task: Task) -> float:
-    start = time.perf_counter()
+def _seconds(task: Task, clock: Callable[[], float]) -> float:
+    start = clock()
     task()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _size(budget: Budget | None) -> tuple[str, str]:

@@ -25,6 +25,10 @@ class Embedder(Protocol):
     """A trained model, from waveforms to scores."""
 
     @property
+    def task(self) -> str:
+        """What it was trained for: anti-spoofing or speaker-verification."""
+
+    @property
     def calibration(self) -> Any:
         """What made its scores log-likelihood ratios; None where nothing did."""
 
@@ -47,6 +51,9 @@ class Embedder(Protocol):
     @property
     def device_type(self) -> str:
         """Where it computes, such as `cpu`."""
+
+    def require_classes(self) -> Any:
+        """Return what it tells apart; InputError where it is one for speaker verification."""
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Keep it from behaving as in training, for as long as the context lasts."""

@@ -71,6 +71,16 @@ def print_inspection(model: SpeechModel) -> None:
         console.print(f"{name:<8}{text}", markup=False, soft_wrap=True)
 
 
+def tell_size(model: SpeechModel) -> str:
+    """Return a model's size in a line: parameters and MACs of its backbone, and the shares of them that are gone."""
+    found = count_survivors(model.backbone).budget
+    params, macs = _short(int(found.params), found.dense_params), _short(int(found.macs), found.dense_macs)
+    return (
+        f"backbone of {params} parameters ({float(found.sparsity):.1%} removed) and {macs} MACs in {SECONDS:g} s "
+        f"({float(found.macs_sparsity):.1%} removed)"
+    )
+
+
 def print_doctor() -> None:
     """Print versions, devices, optional parts, and what is known to break."""
     console.print(_plain_table("versions", find_versions()), "")
@@ -204,13 +214,16 @@ def _labels(model: SpeechModel) -> str:
 
 def _origin(provenance: Mapping[str, Any]) -> str:
     """Where the model came from; provenance is free-form, so that nothing in it can be relied on."""
+    if converted := section(provenance, "converted"):
+        return f"converted from {converted.get('file')} ({converted.get('form')})"
     recipe = provenance.get("recipe")
     if not isinstance(recipe, Mapping):
         return "not recorded"
     pruning, backbone = (section(recipe, part) for part in ("pruning", "backbone"))
     target = "no pruning"
     if pruning.get("use_pruning_loss"):
-        target = f"target: {pruning.get('target_sparsity')} of the {pruning.get('constraint')} removed"
+        point = provenance.get("snapshot_at", pruning.get("target_sparsity"))
+        target = f"target: {point} of the {pruning.get('constraint')} removed"
     weights = "random weights in the shape of " if backbone.get("random") else ""
     averaged = provenance.get("averaged_checkpoints")
     mean = f"; mean of {averaged} checkpoints" if averaged else ""

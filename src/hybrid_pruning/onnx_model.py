@@ -128,12 +128,21 @@ class OnnxModel:
         Raises:
             InputError: the model is one for speaker verification.
         """
+        self.require_classes()
+        found: FloatArray = self.classifier.run([LLR], {EMBEDDING: np.asarray(embeddings, np.float32)})[0]
+        return found
+
+    def require_classes(self) -> list[str]:
+        """Return the labels of what it tells apart.
+
+        Raises:
+            InputError: the model is one for speaker verification.
+        """
         if self.classifier is None:
             raise InputError(
                 "this model is for speaker verification: one recording has no score; compare embeddings, see `verify`"
             )
-        found: FloatArray = self.classifier.run([LLR], {EMBEDDING: np.asarray(embeddings, np.float32)})[0]
-        return found
+        return list(self.description["labels"])
 
     def architecture(self) -> Mapping[str, Any]:
         """Return what it is and what runs it, as plain values."""

@@ -58,7 +58,7 @@ def check_overlap(trainset: Sequence[Utterance], other: Sequence[Utterance], nam
         "ids stand in the training data too, for other files": (ids, "are they the same recordings? If so, part them"),
     }
     found = [
-        f"{name}: {len(some)} {words} ({_show([utterance.utt_id for utterance in some])}): {advice}"
+        f"{name}: {len(some)} {words} ({listed([utterance.utt_id for utterance in some])}): {advice}"
         for words, (some, advice) in shared.items()
         if some
     ]
@@ -71,7 +71,7 @@ def _check_speakers(trainset: Sequence[Utterance], other: Sequence[Utterance], n
     if not both:
         return []
     return [
-        f"{name}: {len(both)} of its {len(heard)} speakers are heard in training too ({_show(both)}): its figures are "
+        f"{name}: {len(both)} of its {len(heard)} speakers are heard in training too ({listed(both)}): its figures are "
         "better than on strangers; split by speaker where you can"
     ]
 
@@ -124,5 +124,6 @@ def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100  several times quicker than Path's, and there may be 300,000
 
 
-def _show(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return the first few of some names."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

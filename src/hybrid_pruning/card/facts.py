@@ -113,7 +113,8 @@ def describe_pruning(model: Described) -> str:
     if shape is None:
         return ""
     pruning = section(model.provenance, "recipe", "pruning")
-    goal, counted = number(pruning.get("target_sparsity")), COUNTED.get(str(pruning.get("constraint")))
+    goal = number(model.provenance.get("snapshot_at", pruning.get("target_sparsity")))
+    counted = COUNTED.get(str(pruning.get("constraint")))
     aim = f"; the target was {goal:.0%} of the {counted}" if goal and counted else ""
     return f"{', '.join(UNITS.get(unit, unit) for unit in shape.units)} could be cut{aim}"
 

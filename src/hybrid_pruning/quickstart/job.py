@@ -23,7 +23,7 @@ from hybrid_pruning.report import write_report
 from hybrid_pruning.scoring import score_file
 from hybrid_pruning.survivors import count_survivors
 from hybrid_pruning.terminal import console
-from hybrid_pruning.trainer import train
+from hybrid_pruning.training import train
 
 RESULTS, REPORT = "quickstart.json", "report.html"
 EVALUATIONS = {"seen attacks": "eval_seen", "unseen attack": "eval_unseen"}

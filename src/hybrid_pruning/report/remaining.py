@@ -81,6 +81,7 @@ def _choose(run: Run, model: SpeechModel, log_alpha: Mapping[str, torch.Tensor])
     """Return how many units of each slot an export of these gates keeps."""
     pruning = section(run.config, "pruning")
     plan = plan_for(model.backbone, number(pruning.get("macs_seconds")) or 4.0).only(pruning.get("units") or UNITS)
+    plan = plan.aligned(int(number(pruning.get("align"))) or 1)
     gates = Gates(plan, Accounting(model.backbone, plan))
     if set(log_alpha) != set(gates.keys()):
         raise PlanError("the checkpoint's gates are not those of the architecture")

@@ -25,7 +25,14 @@ MOST_COLUMNS = 24
 """Validations that a picture of the gates shows; of more, evenly spaced ones."""
 DECIDED = 0.1
 """A gate that is open, or shut, with all but this probability has made up its mind."""
-RATES = {"eer": "EER, %", "min_dcf": "minDCF", "act_dcf": "actDCF", "cllr": "Cllr, bits"}
+RATES = {
+    "eer": "EER, %",
+    "min_dcf": "minDCF",
+    "min_dcf_0.01": "minDCF, P(target) 0.01",
+    "min_dcf_0.05": "minDCF, P(target) 0.05",
+    "act_dcf": "actDCF",
+    "cllr": "Cllr, bits",
+}
 PERCENT = ("eer",)
 
 
