@@ -64,7 +64,7 @@ class Options:
 
     Args:
         batch_size: windows in a batch at most; fewer where they are long.
-        workers: processes that decode.
+        workers: threads that decode.
         window_seconds: longer utterances are cut into windows no longer than this.
         skip_bad: go on without the utterances that cannot be used.
     """

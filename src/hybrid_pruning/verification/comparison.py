@@ -62,7 +62,7 @@ def compare(
         model: for speaker verification, on the device that is to compute.
         test: the recording.
         enrol: the enrolled speaker's, one at least.
-        workers: processes that decode.
+        workers: threads that decode.
         window_seconds: longer recordings are cut into windows no longer than this.
 
     Raises:
