@@ -18,10 +18,10 @@ ffmpeg containers libsndfile audio audit durations augment batches
 pruning backbone head artifact model objective
 windows jobs partial scoring detection
 validation trainset checkpoint board runlog skipped optimizers checks trainer export
-benchmark inspection report quickstart pipeline cli
+inspection benchmark report quickstart pipeline cli
 """
 ORDER = LINE.split()
-MAY_IMPORT_THE_ROOT = {"cli", "benchmark", "quickstart"}
+MAY_IMPORT_THE_ROOT = {"cli", "quickstart"}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager"}
 FILES = sorted(ROOT.rglob("*.py"))
 MODULES = [path for path in FILES if path != ROOT / "__init__.py"]

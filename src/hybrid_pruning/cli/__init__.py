@@ -11,5 +11,5 @@ __all__ = ["app", "main"]
 
 order_verbs(
     *("quickstart", "run", "prepare", "audit", "train", "export", "score", "evaluate", "calibrate", "fuse"),
-    *("detect", "report", "inspect", "doctor"),
+    *("detect", "report", "inspect", "benchmark", "doctor"),
 )
