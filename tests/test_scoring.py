@@ -23,7 +23,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.jobs import Throughput
 from hybrid_pruning.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.scoring import choose_device, score_file, score_paths, score_utterances
+from hybrid_pruning.scoring import choose_device, embed_paths, score_file, score_paths, score_utterances
 
 NAN = float("nan")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -65,6 +65,22 @@ def test_paths_are_enough(model: SpeechModel, manifest: Path):
     found = score_paths(model, [str(utterance.path) for utterance in utterances], workers=0)
     np.testing.assert_array_equal(found, score_utterances(model, utterances, workers=0))
     assert score_paths(model, []).tolist() == []
+
+
+def test_embeddings_are_what_the_scores_are_made_of(model: SpeechModel, manifest: Path):
+    paths = [utterance.path for utterance in read_manifest(manifest)]
+    found = embed_paths(model, paths, 3, 0, window_seconds=0.125)
+    assert found.shape == (len(paths), model.head.embedding_width)
+    with torch.inference_mode():
+        scores = model.classify(torch.from_numpy(found).float()).numpy()
+    np.testing.assert_allclose(scores, score_paths(model, paths, 3, 0, window_seconds=0.125), atol=1e-6)
+    assert embed_paths(model, []).shape == (0, model.head.embedding_width)
+
+
+def test_an_embedding_that_is_not_finite_is_named(model: SpeechModel, manifest: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model, "embed", lambda wave, _: torch.full((len(wave), 5), NAN))
+    with pytest.raises(InputError, match=r"(bonafide|spoof)-0.* its embedding is not finite"):
+        embed_paths(model, [utterance.path for utterance in read_manifest(manifest)], workers=0)
 
 
 def test_windows_change_the_scores_of_longer_utterances_alone(model: SpeechModel, manifest: Path):

@@ -1,4 +1,4 @@
-"""A model through jobs: batches of windows -> the score of each utterance, and where the time went."""
+"""A model through jobs: batches of windows -> embedding or score of each utterance, and where the time went."""
 
 import math
 import time
@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,6 +75,21 @@ class JobResult:
     failed: Mapping[int, str]
 
 
+@dataclass(frozen=True, slots=True)
+class JobEmbeddings:
+    """What a job's utterances sound like to the model.
+
+    Args:
+        job: its number.
+        embeddings: [E] each, by place of the utterance: the mean over its windows.
+        failed: why an utterance has none, by its place.
+    """
+
+    job: int
+    embeddings: Mapping[int, torch.Tensor]
+    failed: Mapping[int, str]
+
+
 @dataclass(slots=True)
 class Throughput:
     """Where the time of a scoring goes, summed up while it runs, for one process.
@@ -115,17 +131,33 @@ def score_jobs(
     workers: int,
     throughput: Throughput | None = None,
 ) -> Generator[JobResult]:
-    """Score jobs one after the other; close the generator to have the model in the mode it was in.
+    """Score jobs one after the other: `embed_jobs` and its arguments, with the score of each embedding.
+
+    Raises:
+        InputError: a score that is not finite.
+    """
+    with closing(embed_jobs(model, work, jobs, workers, throughput)) as found:
+        for job in found:
+            result = JobResult(job.job, _classify(model, job.embeddings), job.failed)
+            require_finite(result.scores, work.paths, "score")
+            yield result
+
+
+def embed_jobs(
+    model: SpeechModel,
+    work: Work,
+    jobs: Sequence[tuple[int, Sequence[int]]],
+    workers: int,
+    throughput: Throughput | None = None,
+) -> Generator[JobEmbeddings]:
+    """Embed the utterances of jobs one after the other; close the generator to have the model in the mode it was in.
 
     Args:
-        model: the detector, on the device that is to score.
+        model: on the device that is to compute.
         work: what the jobs are about.
         jobs: number and utterances of each.
         workers: processes that decode.
         throughput: filled with where the time goes, where it is given.
-
-    Raises:
-        InputError: a score that is not finite.
     """
     throughput = Throughput() if throughput is None else throughput
     started, training = time.perf_counter() - throughput.wall_seconds, model.training
@@ -144,17 +176,15 @@ def score_jobs(
                 bar.update(task, completed=round(throughput.audio_seconds - before))
 
             for number, job in jobs:
-                result = _score_job(model, number, islice(loaded, len(work.batches(job))), throughput, advance)
-                _require_finite(result, work.paths)
-                yield result
+                yield _embed_job(model, number, islice(loaded, len(work.batches(job))), throughput, advance)
     finally:
         model.train(training)
 
 
-def _score_job(
+def _embed_job(
     model: SpeechModel, number: int, batches: Iterator[Loaded], throughput: Throughput, advance: Callable[[], None]
-) -> JobResult:
-    """Score the utterances of a job from all of its batches."""
+) -> JobEmbeddings:
+    """Embed the utterances of a job from all of its batches."""
     sums: dict[int, torch.Tensor] = {}
     windows: Counter[int] = Counter()
     failed: dict[int, str] = {}
@@ -166,7 +196,7 @@ def _score_job(
                 windows[index] += 1
         advance()
     embeddings = {index: total / windows[index] for index, total in sums.items() if index not in failed}
-    return JobResult(number, _classify(model, embeddings), failed)
+    return JobEmbeddings(number, embeddings, failed)
 
 
 def plan_jobs(samples: Sequence[float] | FloatArray, batch_size: int, window: int) -> list[list[int]]:
@@ -231,10 +261,15 @@ def _classify(model: SpeechModel, embeddings: Mapping[int, torch.Tensor]) -> dic
     return dict(zip(embeddings, scores, strict=True))
 
 
-def _require_finite(result: JobResult, paths: Sequence[Path]) -> None:
-    for index, score in result.scores.items():
-        if not np.isfinite(score):
-            raise InputError(f"{paths[index]}: its score is not finite; has the training diverged?")
+def require_finite(found: Mapping[int, Any], paths: Sequence[Path], what: str) -> None:
+    """Require that what was found for each utterance, by its place, is finite.
+
+    Raises:
+        InputError: it is not; the message names the first one's file.
+    """
+    for index, values in found.items():
+        if not np.isfinite(values).all():
+            raise InputError(f"{paths[index]}: its {what} is not finite; has the training diverged?")
 
 
 def _seconds(work: Work, indices: Sequence[int]) -> int:

@@ -23,7 +23,7 @@ from hybrid_pruning import processes
 from hybrid_pruning.artifact import versions
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
-from hybrid_pruning.jobs import Throughput, Work, score_jobs
+from hybrid_pruning.jobs import Throughput, Work, embed_jobs, require_finite, score_jobs
 from hybrid_pruning.manifest import Utterance, read_manifest
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.partial import Partial, fingerprint_manifest, fingerprint_model
@@ -125,17 +125,47 @@ def score_paths(
     Raises:
         InputError: a file that cannot be used, or a score that is not finite.
     """
-    files, window = [Path(path) for path in paths], window_samples(window_seconds)
-    samples, failed = measure_lengths(files, seconds, window)
-    _raise_first(failed)
-    work = Work(files, samples, batch_size, window, seconds)
-    scores = np.full(len(files), np.nan)
+    work = _plan(paths, batch_size, window_seconds, seconds)
+    scores = np.full(len(paths), np.nan)
     with closing(score_jobs(model, work, _share(list(enumerate(work.jobs()))), workers)) as results:
         for result in results:
             _raise_first(result.failed)
             scores[list(result.scores)] = list(result.scores.values())
     processes.wait()
     return processes.join_arrays(scores)
+
+
+def embed_paths(
+    model: SpeechModel,
+    paths: Sequence[str | Path],
+    batch_size: int = 16,
+    workers: int = 2,
+    window_seconds: float = WINDOW_SECONDS,
+    seconds: Sequence[float] | None = None,
+) -> FloatArray:
+    """Return the [N, E] embeddings of audio files, each the mean over its windows; as `score_paths`, of any task.
+
+    Raises:
+        InputError: a file that cannot be used, or an embedding that is not finite.
+    """
+    work = _plan(paths, batch_size, window_seconds, seconds)
+    embeddings = np.full((len(paths), model.head.embedding_width), np.nan)
+    with closing(embed_jobs(model, work, _share(list(enumerate(work.jobs()))), workers)) as results:
+        for result in results:
+            _raise_first(result.failed)
+            found = {index: value.double().cpu().numpy() for index, value in result.embeddings.items()}
+            require_finite(found, work.paths, "embedding")
+            embeddings[list(found)] = list(found.values())
+    processes.wait()
+    return processes.join_arrays(embeddings)
+
+
+def _plan(paths: Sequence[str | Path], batch_size: int, window_seconds: float, seconds: Sequence[float] | None) -> Work:
+    """Measure files and plan their batches; a file that cannot be opened is an error."""
+    files, window = [Path(path) for path in paths], window_samples(window_seconds)
+    samples, failed = measure_lengths(files, seconds, window)
+    _raise_first(failed)
+    return Work(files, samples, batch_size, window, seconds)
 
 
 def choose_device(name: str = "auto") -> torch.device:
