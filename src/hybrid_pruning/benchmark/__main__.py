@@ -39,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flags = ["--threads", str(options.threads), *(["--quick"] if options.quick else [])]
         print_section(measure_training(scale, flags), options.markdown)
     with models(scale) as folders:
-        found = compare_models(
-            [*folders], None, options.engines, scale.seconds, (1,), scale.repeats, options.threads
-        )
+        found = compare_models([*folders], None, options.engines, scale.seconds, (1,), scale.repeats, options.threads)
     for section in describe(found):
         print_section(section, options.markdown)
     console.print(f"{scale.name}, random weights; {describe_machine(found)}", markup=False, soft_wrap=True)

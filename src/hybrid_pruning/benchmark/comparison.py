@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from hybrid_pruning.backbone import load_config
 from hybrid_pruning.benchmark import timing
 from hybrid_pruning.benchmark.engines import ENGINES, TRANSFORMERS, choose_engines, size_on_disk
 from hybrid_pruning.benchmark.memory import peak_elsewhere
-from hybrid_pruning.benchmark.timing import Ratio, Task, interleaved, quartiles, ratio
+from hybrid_pruning.benchmark.timing import Ratio, interleaved, quartiles, ratio
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.inspection import count_survivors, count_units
 from hybrid_pruning.model import SpeechModel
@@ -59,6 +60,10 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.seconds:g} s" if self.batch == 1 else f"{self.batch} x {self.seconds:g} s"
+
+
+Times = dict[Case, dict[Contestant, list[float]]]
+"""Seconds, round by round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +127,7 @@ class Comparison:
                 **asdict(found.contestant),
                 "disk_bytes": found.disk_bytes,
                 "peak_bytes": found.peak_bytes,
-                "latency": [
-                    {**asdict(case), **asdict(found.latencies[case])} for case in self.cases
-                ],
+                "latency": [{**asdict(case), **asdict(found.latencies[case])} for case in self.cases],
             }
             for found in self.measured
         ]
@@ -165,7 +168,7 @@ def compare_models(
         peaks = [peak_elsewhere(MEMORY, one.engine, one.path, "1", str(samples)) for one in found]
         times = _time(found, cases, repeats)
         measured = [
-            Measured(one, size_on_disk(one.path), peak, {case: _latency(times[case], one, found[0], case) for case in cases})
+            Measured(one, size_on_disk(one.path), peak, _latencies(times, one, found[0]))
             for one, peak in zip(found, peaks, strict=True)
         ]
     return Comparison(measured, cases, repeats, threads, (before, timing.load()))
@@ -215,22 +218,26 @@ def _reference(found: Sequence[Contestant], against: str | None, folder: Path) -
     return Contestant("dense" if against is None else against, TRANSFORMERS, path, int(budget.params), int(budget.macs))
 
 
-def _time(found: Sequence[Contestant], cases: Sequence[Case], repeats: int) -> dict[Case, dict[Contestant, list[float]]]:
-    """Return seconds by case and contestant, all contestants of a case in turn."""
+def _time(found: Sequence[Contestant], cases: Sequence[Case], repeats: int) -> Times:
+    """Measure case by case, all contestants of a case in turn."""
     runs = {one: ENGINES[one.engine](one.path) for one in found}
-    times: dict[Case, dict[Contestant, list[float]]] = {}
+    times: Times = {}
     with progress_bar() as bar:
         task = bar.add_task("timing", total=len(cases) * len(found) * repeats)
         for case in cases:
             wave = case.wave()
-            tasks: dict[Contestant, Task] = {one: (lambda run=run: run(wave)) for one, run in runs.items()}
+            tasks = {one: partial(run, wave) for one, run in runs.items()}
             times[case] = interleaved(tasks, repeats, lambda: bar.advance(task))
     return times
 
 
-def _latency(times: Mapping[Contestant, Sequence[float]], one: Contestant, reference: Contestant, case: Case) -> Latency:
-    low, median, high = quartiles(times[one])
-    return Latency(median, low, high, ratio(times[reference], times[one]), median / (case.seconds * case.batch))
+def _latencies(times: Times, one: Contestant, reference: Contestant) -> dict[Case, Latency]:
+    found = {}
+    for case, seconds in times.items():
+        low, median, high = quartiles(seconds[one])
+        factor = median / (case.seconds * case.batch)
+        found[case] = Latency(median, low, high, ratio(seconds[reference], seconds[one]), factor)
+    return found
 
 
 def _check(cases: Sequence[Case], repeats: int, threads: int) -> None:

@@ -44,11 +44,11 @@ def run_onnx(path: str) -> Run:
     from hybrid_pruning.onnx_model import OnnxModel
 
     model = OnnxModel.from_file(path)
-    return lambda wave: model.embed_arrays(wave)
+    return model.embed_arrays
 
 
 def run_transformers(path: str) -> Run:
-    """Run a transformers model: Whisper's on the 30 s it insists on, whatever the wave's length, without its log-mel."""
+    """Run a transformers model; Whisper's encoder without its log-mel, on the 30 s it insists on."""
     import torch
     from transformers import AutoModel
 

@@ -1,4 +1,4 @@
-"""The peak memory of a process that loads a model and computes one batch: `python -m hybrid_pruning.benchmark.memory`."""
+"""Peak memory, of a process of its own: this module, run, loads a model and computes one batch."""
 
 import os
 import subprocess

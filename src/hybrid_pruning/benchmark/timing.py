@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from hybrid_pruning.artifact import versions
 
+Name = TypeVar("Name")
 Task = Callable[[], object]
 THREADS = "OMP_NUM_THREADS"
 
@@ -37,7 +39,9 @@ class Ratio:
         return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
-def interleaved(tasks: Mapping[str, Task], repeats: int, told: Callable[[], object] = lambda: None) -> dict[str, list[float]]:
+def interleaved(
+    tasks: Mapping[Name, Task], repeats: int, told: Callable[[], object] = lambda: None
+) -> dict[Name, list[float]]:
     """Time tasks in turn, so that whatever else the machine does falls on all of them.
 
     Args:
@@ -50,7 +54,7 @@ def interleaved(tasks: Mapping[str, Task], repeats: int, told: Callable[[], obje
     """
     for task in tasks.values():
         task()
-    times: dict[str, list[float]] = {name: [] for name in tasks}
+    times: dict[Name, list[float]] = {name: [] for name in tasks}
     for index in range(repeats):
         for name in list(tasks)[:: -1 if index % 2 else 1]:
             times[name].append(_seconds(tasks[name]))

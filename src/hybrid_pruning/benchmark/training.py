@@ -33,7 +33,7 @@ def measure_training(scale: Scale, flags: Sequence[str] = ()) -> Section:
         scale: what to train.
         flags: of the command line, for the processes that measure memory.
     """
-    peaks = {mode: peak_elsewhere(MODULE, "--peak-memory", mode, *flags) for mode in MODES}  # first, while this process is still small
+    peaks = {mode: peak_elsewhere(MODULE, "--peak-memory", mode, *flags) for mode in MODES}
     keep_freed_memory()
     times = interleaved({mode: training_step(scale, mode == "gated") for mode in MODES}, scale.steps)
     time_ratio = ratio(times["gated"], times["dense"])

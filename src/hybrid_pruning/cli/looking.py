@@ -62,7 +62,7 @@ def inspect(
 
 @app.command()
 def benchmark(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="exported models (folders, hub ids), .onnx files")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="exported models, .onnx files")],
     against: Annotated[
         str | None,
         typer.Option(metavar="FOLDER_OR_ID", help="dense transformers model; the first MODEL's dense shape by default"),
