@@ -30,7 +30,7 @@ def _sizes(comparison: Comparison) -> Section:
 
 def _size(found: Measured) -> tuple[str, ...]:
     one = found.contestant
-    counts = ("-" if count is None else f"{count / scale:.1f} {unit}" for count, scale, unit in _counts(found))
+    counts = ("-" if count is None else f"{count / scale:.3g} {unit}" for count, scale, unit in _counts(found))
     return one.model, one.engine, *counts, _megabytes(found.disk_bytes), _megabytes(found.peak_bytes)
 
 
