@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from foreign_files import write_encoder, write_whole
 from world import Case
 
 EXPORT, RESUME = "export run --out new", "train run/config.yaml --out run --resume"
 SCORE, INSPECT = "score model dev/manifest.tsv --workers 0 --out new.tsv", "inspect model"
+CONVERT, ENCODER = "convert foreign --out new", "foreign/pytorch_model.bin"
 TRAIN = "train recipe.yaml --out new"
 WEIGHTS, CONFIG, CHECKPOINT = "model/model.safetensors", "model/config.json", "run/checkpoints/epoch-0001.pt"
 
@@ -78,6 +80,38 @@ def bomb(world: Path) -> None:
 def encoder_bomb(world: Path) -> None:
     (world / "wavlm" / "model.safetensors").unlink()
     torch.save({"weights": Bomb()}, world / "wavlm" / "pytorch_model.bin")
+
+
+def untouched(world: Path) -> None:
+    pass
+
+
+def foreign_bomb(world: Path) -> None:
+    (world / "foreign").mkdir()
+    torch.save({"state_dict": {}, "config": {"encoder_num_layers": Bomb()}}, world / ENCODER)
+
+
+def foreign(damage: Callable[[Path], Any], world: Path) -> None:
+    """Write a foreign encoder and damage it."""
+    write_encoder(world / "foreign")
+    damage(world)
+
+
+def reconfigured(world: Path) -> None:
+    """Let a foreign config say of a layer what its tensors do not."""
+    content = torch.load(world / ENCODER, weights_only=True)
+    content["config"]["encoder_ff_interm_features"][1] = 40
+    torch.save(content, world / ENCODER)
+
+
+def headless(world: Path) -> None:
+    """Make an artifact that is an encoder alone."""
+    described(lambda about: about.update(task="none"), world)
+
+
+def whole(world: Path) -> None:
+    write_whole(world / "foreign")
+    (world / "foreign" / "config.yaml").write_text("model_args: {nb_layer: 13}\ndataset_args: {}\n")
 
 
 def zip_of_nothing(world: Path) -> None:
@@ -178,6 +212,8 @@ ARTIFACTS: dict[str, Case] = {
     "half the weights": Case(partial(cut, WEIGHTS), SCORE, "model.safetensors: cannot be read"),
     "empty weights": Case(partial(written, WEIGHTS, ""), SCORE, "model.safetensors: cannot be read"),
     "a folder for weights": Case(partial(folder, WEIGHTS), SCORE, "model.safetensors: cannot be read"),
+    "half the weights, for a card": Case(partial(cut, WEIGHTS), "card model", "model.safetensors: cannot be read"),
+    "a newer format, for a card": Case(edit(format_version=99), "card model", JSON + "format version 99"),
     "weights with a header without end": Case(
         partial(written, WEIGHTS, b"\xff" * 8 + b"{}"), SCORE, "model.safetensors: cannot be read"
     ),
@@ -198,5 +234,32 @@ ARTIFACTS: dict[str, Case] = {
     ),
     "an encoder without its description": Case(partial(removed, "wavlm/config.json"), TRAIN, "wavlm: no transformers"),
     "an encoder with a broken description": Case(partial(cut, "wavlm/config.json"), TRAIN, "wavlm: no transformers"),
+    "a foreign file that would run a command": Case(foreign_bomb, CONVERT, "pytorch_model.bin: .*never run"),
+    "a foreign file that would run a command, trained on": Case(
+        foreign_bomb, f"{TRAIN} --set backbone.source=foreign", "pytorch_model.bin: .*never run"
+    ),
+    "a foreign file cut in half": Case(
+        partial(foreign, partial(cut, ENCODER)), CONVERT, "pytorch_model.bin: is damaged or cut short"
+    ),
+    "text for a foreign file": Case(
+        partial(foreign, partial(written, ENCODER, "no weights")), CONVERT, "pytorch_model.bin: is damaged"
+    ),
+    "a foreign config that contradicts the weights": Case(
+        partial(foreign, reconfigured),
+        CONVERT,
+        r"layers.1.feed_forward.* is \[48, 32\], encoder_ff_interm_features in the config asks for \[40, 32\]",
+    ),
+    "a foreign encoder for a model": Case(
+        partial(foreign, untouched), SCORE.replace("model", ENCODER, 1), "an encoder alone, without head"
+    ),
+    "a foreign model beside another's recipe": Case(whole, CONVERT, "says nb_layer 13, the weights are of 4"),
+    "nothing to convert": Case(untouched, "convert dev --out new", "dev: holds no model of WeDefense"),
+    "an artifact to convert": Case(untouched, "convert model --out new", "model: holds no model of WeDef"),
+    "an encoder alone, to score with": Case(headless, SCORE, "model: is an encoder alone, without head"),
+    "a pruned encoder for transformers": Case(
+        untouched,
+        "convert model --to transformers --out new",
+        "model: '.*' keeps .* of .* units, .*--zero-pad",
+    ),
     "no encoder": Case(partial(removed, CONFIG), f"{TRAIN} --set backbone.source=/no/where", "/no/where: no trans"),
 }

@@ -32,6 +32,19 @@ def odd_name(world: Path) -> None:
     Path(os.fsdecode(os.fsencode(world) + b"/\xff")).mkdir()
 
 
+def edited_card(world: Path) -> None:
+    (world / "model" / "README.md").write_text("# mine\n")
+
+
+def job_of_another(world: Path) -> None:
+    """A job whose training was another one."""
+    (world / "job" / "run").mkdir(parents=True)
+    (world / "job" / "evaluation").mkdir()
+    recipe = (world / "run" / "config.yaml").read_text()
+    (world / "job" / "run" / "config.yaml").write_text(recipe.replace("seed: 42", "seed: 43"))
+    (world / "job" / "evaluation" / "dev.json").write_text('{"eer": 0.1}')
+
+
 COMMANDS: dict[str, Case] = {
     "a verb that there is not": typed("trian recipe.yaml", "No such command 'trian'"),
     "an option that there is not": typed("train recipe.yaml --out new --target 0.5", "No such option.*--target"),
@@ -52,6 +65,12 @@ COMMANDS: dict[str, Case] = {
     "export over a model": typed("export run --out model", "model: is not empty"),
     "export into a file": Case(file_named_new, "export run --out new", "new: is a file"),
     "export a model": typed("export model --out new", "model: is no training run"),
+    "export a snapshot that there is not": typed(
+        "export run --out new --at 0.3", "run: --at 0.3: no such model in this run; it has 0.4"
+    ),
+    "export a snapshot of a word": typed("export run --out new --at half", "--at.*number"),
+    "export a family of one": typed("export run --out new --family", "run: has no family; give pruning.export_at"),
+    "export one and all": typed("export run --out new --family --at 0.4", "--family writes all members, --at one"),
     "score into a folder": typed(f"{SCORE} model", "model: is a folder"),
     "score below a file": typed(f"{SCORE} recipe.yaml/new.tsv", r"recipe.yaml/new.tsv\S*: cannot be written"),
     "score where nobody can write": Case(
@@ -73,11 +92,35 @@ COMMANDS: dict[str, Case] = {
     "evaluate into a folder": typed("evaluate scores.tsv dev/manifest.tsv --track1 --json model", "model: is a folder"),
     "inspect nothing": typed("inspect /no/where", "/no/where: neither a folder"),
     "inspect a run": typed("inspect run", "run/config.json: cannot be read"),
+    "a card of nothing": typed("card /no/where --out new", "/no/where: neither a folder"),
+    "a card of an id, into nowhere": typed("card me/small", "me/small: is no folder here; say with --out"),
+    "a card of a run": typed("card run", "run/config.json: cannot be read"),
+    "a card over one that somebody edited": Case(edited_card, "card model", "model/README.md: was written or edited"),
+    "a card into a folder": typed("card model --out dev", "dev: is a folder"),
+    "a card below a file": typed("card model --out recipe.yaml/new.md", r"recipe.yaml/new.md\S*: cannot be written"),
+    "a card with no evaluation": typed("card model --evaluation nowhere.json", "nowhere.json: cannot be read"),
+    "a card with scores for an evaluation": typed("card model --evaluation a=scores.tsv", "scores.tsv: is not valid"),
+    "a card with a model for an evaluation": typed(
+        "card model --evaluation model/config.json", "model/config.json: holds no figures"
+    ),
+    "a card with an evaluation twice": typed(
+        "card model --evaluation table.json --evaluation table.json", "two evaluations are named 'table'"
+    ),
+    "a card with no job": typed("card model --run dev", "dev/evaluation: holds no evaluations"),
+    "a card with another job": Case(job_of_another, "card model --run job", "config.yaml: is not the recipe that"),
+    "published under no id": typed("card model --push a/b/c", "'a/b/c' is no id of the hub"),
+    "a commit without publishing": typed("card model --message hello", "--message go with --push"),
     "prepare a corpus that there is not": typed(
         "prepare asvspoof6 --root . --out new", "corpus 'asvspoof6' is unknown"
     ),
     "prepare from a folder without protocols": typed("prepare asvspoof5 --root dev --out new", "dev: "),
     "prepare from no folder": typed("prepare asvspoof5 --root nowhere --out new", "nowhere: "),
+    "prepare speakers from a file": typed("prepare speaker-folder --root recipe.yaml --out new", "recipe.yaml: holds"),
+    "prepare VoxCeleb from no folder": typed("prepare voxceleb --root nowhere --out new", "nowhere: is not there"),
+    "prepare CN-Celeb from other data": typed("prepare cnceleb --root dev --out new", "dev: holds nothing to prepare"),
+    "hold speakers out where there is one": typed(
+        "prepare speaker-folder --root . --out new --dev-share 0.01", "a share of 0.01 for dev is 0 of"
+    ),
     "audit no manifest": typed("audit nowhere.tsv", "nowhere.tsv: cannot be read"),
     "audit audio": typed("audit dev/bonafide-00.flac", "bonafide-00.flac: is no table of UTF-8 text|00.flac:1: column"),
     "a name that commands the terminal": Case(

@@ -1,6 +1,7 @@
 """Tiny corpora, recipes and encoders on disk, for the tests that start from files."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from conftest import NO_DROPOUT, STYLES, TINY, WHISPER, make_config, with_telling_weights
 from hybrid_pruning.backbone import load_transformers
 from hybrid_pruning.config import Config, HeadConfig, check_config
-from hybrid_pruning.manifest import Label, Utterance, write_manifest
+from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
 from hybrid_pruning.model import Classes, SpeechModel
 
 SAMPLE_RATE_HZ = 16_000
@@ -90,6 +91,49 @@ def write_world(folder: Path) -> dict[str, Any]:
     )
 
 
+def write_speakers(folder: Path, speakers: Sequence[str], clips: int, seed: int = 0) -> Path:
+    """Write clips of noisy voices, each speaker's with two tones of its own, and return their manifest."""
+    rng = np.random.default_rng(seed)
+    utterances = []
+    for place, speaker in enumerate(speakers):
+        tones = np.random.default_rng(sum(map(ord, speaker)) * 7919).uniform(0.1, 1.5, 2)
+        for clip in range(clips):
+            samples = int(rng.integers(1500, 4000))
+            wave = 0.2 * np.sin(np.outer(tones, np.arange(samples))).sum(axis=0)
+            path = folder / f"{speaker}-{clip:02d}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, wave + 0.9 * noise(samples, seed * 1000 + 100 * place + clip), SAMPLE_RATE_HZ)
+            utterances.append(
+                Utterance(path.stem, path, Label.BONAFIDE, speaker=speaker, seconds=samples / SAMPLE_RATE_HZ)
+            )
+    write_manifest(folder / "manifest.tsv", utterances)
+    return folder / "manifest.tsv"
+
+
+def write_trials(path: Path, manifest: Path) -> Path:
+    """Write every pair of a manifest's utterances as VoxCeleb does, `label enrol test`, and return the file."""
+    pairs = combinations(read_manifest(manifest), 2)
+    path.write_text("".join(f"{int(a.speaker == b.speaker)} {a.utt_id} {b.utt_id}\n" for a, b in pairs))
+    return path
+
+
+def write_speaker_world(folder: Path) -> dict[str, Any]:
+    """Write train and dev speakers, trials and an encoder, and return the recipe that trains on them."""
+    train = write_speakers(folder / "train", [f"s{index}" for index in range(6)], 6, seed=1)
+    dev = write_speakers(folder / "dev", [f"d{index}" for index in range(4)], 4, seed=2)
+    return settings(
+        MINUTE,
+        {
+            "task": "speaker-verification",
+            "data.train": str(train),
+            "data.dev": str(dev),
+            "data.trials": {"dev": str(write_trials(folder / "dev.trials", dev))},
+            "objective": {"kind": "aam", "scale": 16, "margin": 0.1},
+            "backbone.source": str(write_wavlm(folder / "wavlm", hidden_dropout=0.1, attention_dropout=0.1)),
+        },
+    )
+
+
 def settings(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a recipe with dotted keys changed."""
     copy = yaml.safe_load(yaml.safe_dump(recipe))
@@ -110,3 +154,11 @@ def configure(recipe: dict[str, Any], **changes: Any) -> Config:
 def files_below(folder: Path) -> Sequence[Path]:
     """Return every file below a folder."""
     return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Make empty files below a folder and return it."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root

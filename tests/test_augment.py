@@ -19,7 +19,7 @@ from hybrid_pruning.batches import Crops, load_batches
 from hybrid_pruning.config import AugmentConfig, Config, load_config, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import Label, Utterance
-from hybrid_pruning.trainer import train
+from hybrid_pruning.training import train
 from sounds import Wave, rng, tone, vowel, write_sounds
 
 CROP = 4000

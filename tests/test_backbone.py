@@ -268,3 +268,31 @@ def test_utterances_shorter_than_a_frame_are_refused(backbone: Backbone) -> None
         backbone(torch.randn(2, short))
     with pytest.raises(ValueError, match=f"{short} samples; one frame needs {short + 1}"):
         backbone(torch.randn(2, 4000), torch.tensor([4000, short]))
+
+
+def first_gradients(backbone: Backbone, wave: torch.Tensor) -> dict[str, torch.Tensor]:
+    backbone.zero_grad()
+    backbone(wave).frames.square().sum().backward()
+    return {name: p.grad.clone() for name, p in backbone.named_parameters() if p.grad is not None}
+
+
+def test_the_gradient_into_the_first_convolutions_is_multiplied(make_backbone: MakeBackbone, wave: torch.Tensor):
+    backbone = make_backbone()
+    whole, frames = first_gradients(backbone, wave), backbone(wave).frames
+    backbone.extractor_gradient = 0.25
+    assert torch.equal(backbone(wave).frames, frames)
+    convolutions = ("feature_extractor.", "encoder.conv1.", "encoder.conv2.")
+    for name, gradient in first_gradients(backbone, wave).items():
+        expected = 0.25 * whole[name] if name.startswith(convolutions) else whole[name]
+        torch.testing.assert_close(gradient, expected, msg=name)
+    assert any(name.startswith(convolutions) for name in whole)
+
+
+def test_a_frozen_backbone_has_no_gradient_and_no_dropout(make_backbone: MakeBackbone, wave: torch.Tensor):
+    backbone = make_backbone(hidden_dropout=0.5)
+    expected = backbone(wave).frames
+    backbone.frozen = True
+    found = backbone.train()(wave).frames
+    assert not backbone.encoder.training
+    assert not found.requires_grad
+    torch.testing.assert_close(found, expected)  # other kernels run without gradients

@@ -11,10 +11,11 @@ from bad_audio import AUDIO
 from bad_commands import COMMANDS
 from bad_manifests import MANIFESTS
 from bad_recipes import RECIPES
+from bad_trials import TRIALS
 from corpus import files_below
 from world import Cli
 
-CASES = {**AUDIO, **MANIFESTS, **RECIPES, **ARTIFACTS, **COMMANDS}
+CASES = {**AUDIO, **MANIFESTS, **RECIPES, **ARTIFACTS, **COMMANDS, **TRIALS}
 
 
 def read_all(world: Path) -> dict[str, bytes]:

@@ -22,9 +22,9 @@ from hybrid_pruning.benchmark.tables import Section, print_section
 from hybrid_pruning.benchmark.timing import Ratio
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.inspection import count_survivors
 from hybrid_pruning.model import Classes
 from hybrid_pruning.pruning import Constraint
+from hybrid_pruning.survivors import count_survivors
 
 HEAD, CLASSES = HeadConfig(heads=2, compression=4, embedding=8), Classes(("spoof", "bonafide"), (1, 1))
 
@@ -56,7 +56,7 @@ def test_tasks_take_turns() -> None:
     calls: list[str] = []
     told: list[None] = []
     tasks = {name: lambda name=name: calls.append(name) for name in "ab"}
-    times = timing.interleaved(tasks, 3, lambda: told.append(None))
+    times = timing.interleaved(tasks, 3, told=lambda: told.append(None))
     assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
     assert len(told) == 6
@@ -77,7 +77,7 @@ def test_shrunk_meets_its_target(target: float, constraint: Constraint) -> None:
     torch.manual_seed(0)
     dense = skeleton(dict(TINY.config), False).eval()
     before = sum(parameter.numel() for parameter in dense.parameters())
-    small, budget = shrunk(dense, target, constraint)
+    small, budget = shrunk(dense, target, constraint=constraint)
     assert budget.removed(constraint) == pytest.approx(target, abs=0.01)
     assert budget.params == sum(parameter.numel() for parameter in small.parameters())
     assert before == budget.dense_params == sum(parameter.numel() for parameter in dense.parameters())
@@ -121,7 +121,7 @@ def test_models_stand_beside_the_dense_one(artifact: Path, monkeypatch: pytest.M
     dense, *rows = found.measured
     assert dense.contestant.engine == "transformers"
     assert [row.contestant.engine for row in rows] == ["torch", "torch-bf16", "onnx", "onnx-int8"]
-    budget = count_survivors(SpeechModel.from_pretrained(artifact)).budget
+    budget = count_survivors(SpeechModel.from_pretrained(artifact).backbone).budget
     assert {(row.contestant.params, row.contestant.macs) for row in rows} == {(budget.params, budget.macs)}
     assert (dense.contestant.params, dense.contestant.macs) == (budget.dense_params, budget.dense_macs)
     assert list(rows[0].latencies) == [Case(0.2, 1), Case(0.2, 2), Case(0.4, 1), Case(0.4, 2)]

@@ -27,9 +27,9 @@ def counted(backbone: Backbone, gates: Gates, kept: pruning.Kept) -> tuple[int, 
     return budget.params, budget.macs
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.25, 0.3337])
-def test_random_masks(seconds: float, backbone: Backbone) -> None:
-    gates = pruning.attach(backbone, seconds=seconds)
+@pytest.mark.parametrize(("seconds", "align"), [(0.05, 1), (0.25, 1), (0.3337, 1), (0.25, 4), (0.25, 32)])
+def test_random_masks(seconds: float, align: int, backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, seconds=seconds, align=align)
     for seed in range(3):
         shuffle(gates, seed)
         kept = gates.kept()
@@ -46,6 +46,20 @@ def test_closed(closed: tuple[str, ...], backbone: Backbone) -> None:
     spread(gates)
     close(gates, *closed)
     assert counted(backbone, gates, gates.kept()) == measured(pruning.shrink(backbone, gates), 0.2)
+
+
+@pytest.mark.parametrize("closed", [("head.0", "interm.1"), ("attlayer.1", "ffnlayer.0"), ("*",)], ids=" ".join)
+def test_shrunk_again(closed: tuple[str, ...], backbone: Backbone) -> None:
+    gates = pruning.attach(backbone)
+    shuffle(gates, seed=0)
+    close(gates, *closed)
+    small = pruning.shrink(backbone, gates)
+    again = pruning.attach(small, seconds=0.2)
+    assert (again.accounting.dense_params, again.accounting.dense_macs) == measured(
+        pruning.shrink(backbone, gates), 0.2
+    )
+    shuffle(again, seed=1)
+    assert counted(small, again, again.kept()) == measured(pruning.shrink(small, again), 0.2)
 
 
 @pytest.mark.parametrize("unit", pruning.UNITS)
@@ -144,6 +158,43 @@ def test_kept_meets_its_target(constraint: str, seed: int, make_backbone: MakeBa
     assert found == sorted(found)
     assert found[0] == 0
     assert found[-1] == maximum
+
+
+@pytest.mark.parametrize("constraint", ["params", "macs"])
+@pytest.mark.parametrize("align", [1, 3, 8, 32, 100])
+def test_aligned_widths_meet_the_target(align: int, constraint: str, make_backbone: MakeBackbone) -> None:
+    backbone = make_backbone(**MID_SIZE)
+    gates = pruning.attach(backbone, seconds=0.25, align=align)
+    shuffle(gates, seed=align)
+    fine = [index for index, slot in enumerate(gates.plan.slots) if slot.unit in ("conv", "interm")]
+    costs = [gates.accounting.unit_cost(index, constraint) * gates.plan.slots[index].step for index in fine]
+    dense = gates.accounting.dense_macs if constraint == "macs" else gates.accounting.dense_params
+    for target in (0, 0.1, 0.3, 0.45):
+        kept = gates.kept(target=target, constraint=constraint)
+        off = abs(gates.accounting.exact_kept(kept).removed(constraint) - target)
+        assert off <= max(costs) / dense / 2 + 1e-9
+        assert_aligned(gates, kept, align)
+    assert_aligned(gates, gates.kept(), align)
+
+
+def assert_aligned(gates: Gates, kept: pruning.Kept, align: int) -> None:
+    """Every width is a multiple, or as it was; no convolution is closed."""
+    for slot in gates.plan.slots:
+        count, width = len(kept[slot.name]), max(cut.block for cut in slot.cuts)
+        assert count * width % align == 0 or count == slot.size, slot.name
+        assert count or slot.unit != "conv", slot.name
+
+
+def test_equal_gates_keep_whole_blocks(make_backbone: MakeBackbone) -> None:
+    """Means of equal values differ in their last bit with the number of values: a short block is still the last."""
+    gates = pruning.attach(make_backbone(**MID_SIZE), align=24)
+    for target in (0.05, 0.2, 0.35, 0.5):
+        assert_aligned(gates, gates.kept(target=target), 24)
+
+
+def test_an_alignment_below_1_is_refused(backbone: Backbone) -> None:
+    with pytest.raises(PlanError, match="align 0: expected"):
+        pruning.attach(backbone, align=0)
 
 
 @pytest.mark.parametrize("closed", ["*", "attlayer.*", "interm.*", "conv.*"])

@@ -1,6 +1,7 @@
 """Calibration and fusion: the logistic regression by its definition, what it claims, composing, files, bad input."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,18 @@ import pytest
 from scipy.optimize import minimize
 
 from hybrid_pruning import metrics
-from hybrid_pruning.calibration import Calibration, Fit, Fusion, fit_calibration, fit_fusion, fit_weights, fuse_files
+from hybrid_pruning.calibration import (
+    VERIFICATION,
+    Calibration,
+    Fit,
+    Fusion,
+    find_qualities,
+    fit_calibration,
+    fit_fusion,
+    fit_weights,
+    fuse_files,
+    require_same_cohort,
+)
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import SV, TRACK1, Trials, read_trials
 
@@ -116,6 +128,59 @@ def test_a_fusion_is_better_than_each_of_its_systems():
     assert fused == pytest.approx(fusion.weights[0] * columns[0] + fusion.weights[1] * columns[1] + fusion.offset)
 
 
+def with_qualities(trials: int = 20_000) -> tuple[Trials, np.ndarray]:
+    """Return verification scores that mean less where recordings are short, with quality measures beside them."""
+    rng = np.random.default_rng(3)
+    positive = rng.random(trials) < 0.4
+    seconds = rng.normal(2, 0.7, trials)
+    scores = {"score": np.where(positive, 1, -1) + rng.normal(size=trials) - 0.8 * seconds, "log-seconds-min": seconds}
+    scores["embedding-length-min"] = np.full(trials, 1.7)
+    names = [f"e{index}\tt" for index in range(trials)]
+    return Trials(scores, np.where(positive, "target", "nontarget"), {}, names), positive
+
+
+def test_quality_measures_are_weighed(tmp_path: Path):
+    trials, positive = with_qualities()
+    path = write_scores(tmp_path / "s.tsv", trials.scores["score"])
+    plain, fit = (fit_calibration(trials, task, path, "k.tsv") for task in (SV, VERIFICATION))
+    assert (fit.scale, fit.offset) == pytest.approx((2, 0), abs=0.1)
+    assert fit.qualities == pytest.approx({"log-seconds-min": 1.6}, abs=0.1), "what is the same in all is left out"
+    assert plain.qualities == {}
+    systems = np.stack([trials.scores["score"], trials.scores["log-seconds-min"]])
+    (scale, weight), offset = fit_weights(systems, positive)
+    assert (fit.scale, fit.offset, fit.qualities["log-seconds-min"]) == (scale, offset, weight), "as fusion does"
+    better, worse = (
+        Calibration((one,)).apply(trials.scores["score"], find_qualities(trials, one, path)) for one in (fit, plain)
+    )
+    assert metrics.eer(better[positive], better[~positive]) < metrics.eer(worse[positive], worse[~positive]) - 0.02
+
+
+def test_weights_of_quality_measures_compose():
+    rng = np.random.default_rng(0)
+    scores, one, other = rng.normal(size=(3, 5))
+    first = replace(make_fit(2.0, 1.0, "a"), qualities={"log-seconds-min": 0.5})
+    second = replace(make_fit(0.5, -3.0, "b"), qualities={"log-seconds-min": 1.0, "log-seconds-max": -1.0})
+    calibration = Calibration((first, second))
+    expected = 0.5 * (2 * scores + 1 + 0.5 * one) - 3 + one - other
+    assert calibration.apply(scores, {"log-seconds-min": one, "log-seconds-max": other}) == pytest.approx(expected)
+    assert Calibration.from_json(json.loads(json.dumps(calibration.to_json())), "config.json") == calibration
+
+
+def test_a_calibration_without_quality_measures_is_written_as_before():
+    (fit,) = Calibration().then(make_fit(2.0, 1.0)).to_json()["fits"]
+    assert set(fit) == {"scale", "offset", "prior", "scores", "keys", "digest", "positives", "negatives"}
+
+
+def test_quality_measures_that_are_not_there_are_told(tmp_path: Path):
+    trials, _ = with_qualities(50)
+    fit = replace(make_fit(1.0, 0.0), qualities={"log-seconds-max": 1.0})
+    with pytest.raises(InputError, match=r"s.tsv: column 'log-seconds-max' is missing, .*score with --qualities"):
+        find_qualities(trials, fit, "s.tsv")
+    require_same_cohort(trials, "s.tsv", has_cohort=False)
+    with pytest.raises(InputError, match=r"s.tsv: was made without a cohort, but the model has one"):
+        require_same_cohort(trials, "s.tsv", has_cohort=True)
+
+
 def test_calibrations_compose():
     raw = np.linspace(-3, 3, 7)
     calibration = Calibration().then(make_fit(2.0, 1.0, "a")).then(make_fit(0.5, -3.0, "b"))
@@ -160,6 +225,9 @@ def test_a_calibration_survives_json():
         ({"offset": float("nan")}, "offset nan"),
         ({"why": 1}, "config.json: calibration cannot be understood .*why"),
         ({"scale": "2"}, "config.json: calibration cannot be understood"),
+        ({"qualities": {"mood": 1.0}}, "quality measure 'mood' is unknown"),
+        ({"qualities": {"log-seconds-min": float("inf")}}, "scale 2.0"),
+        ({"qualities": [1]}, "config.json: calibration cannot be understood"),
     ],
 )
 def test_a_damaged_calibration_is_refused(change: dict[str, object], message: str):

@@ -11,9 +11,9 @@ import pytest
 
 from corpus import configure, write_corpus, write_world
 from hybrid_pruning import checks
-from hybrid_pruning.config import PruningConfig, TrainingConfig
+from hybrid_pruning.config import Config, PruningConfig, TrainingConfig
 from hybrid_pruning.manifest import Label, Utterance, read_manifest
-from hybrid_pruning.trainer import train
+from hybrid_pruning.training import train
 from runs_to_look_at import build_model
 
 
@@ -192,3 +192,34 @@ def test_a_training_prints_and_keeps_its_warnings(tmp_path: Path, capsys: pytest
         assert printed.count(f"warning: {line}\n") == 1
     train(config, tmp_path / "run", resume=True)  # finished already: nothing is said again
     assert read_warnings(tmp_path / "run") == [before, after]
+
+
+def objective(task: str = "speaker-verification", **changes: Any) -> list[str]:
+    tree = {"data": {"train": "a", "dev": "b"}, "backbone": {"source": "c"}, "task": task, "objective": changes}
+    return checks.check_objective(Config.model_validate(tree))
+
+
+def test_a_loss_and_margins_that_verification_is_worse_with() -> None:
+    assert objective(kind="aam") == objective("anti-spoofing") == []
+    warned(objective(), "softmax", "no margin", "aam is usual")
+    warned(objective(kind="am", margin_warmup_epochs=9), "objective.margin_warmup_epochs is 9", "never reach")
+
+
+def test_sgd_has_rates_of_its_own() -> None:
+    assert rates(optimizer="sgd", lr=0.05, final_lr=0.005, backbone_lr_ratio=1e-4) == []
+    warned(rates(optimizer="sgd"), "training.lr is 0.0005, a rate for adamw", "0.01 to 0.1")
+
+
+def test_cosines_near_chance_are_told() -> None:
+    rng = np.random.default_rng(0)
+    target, nontarget = rng.normal(0.8, 0.1, 500), rng.normal(0.1, 0.1, 500)
+    assert checks.check_cosines(target, nontarget) == []
+    warned(checks.check_cosines(nontarget, target), "worse than chance", "column speaker")
+    warned(checks.check_cosines(nontarget + 0.04, rng.normal(0.1, 0.1, 500)), "close to chance")
+
+
+def test_speakers_with_a_single_utterance_are_told() -> None:
+    several = [Utterance(f"{index}", Path("x.wav"), Label.BONAFIDE, f"s{index % 2}") for index in range(4)]
+    assert checks.check_speakers(several, "train.tsv") == []
+    single = Utterance("4", Path("x.wav"), Label.BONAFIDE, "s2")
+    warned(checks.check_speakers([*several, single], "train.tsv"), "train.tsv: 1 of 3 speakers", "(s2)")

@@ -113,6 +113,28 @@ def test_help_lists_every_corpus_with_what_its_root_must_contain():
         assert words in found
 
 
+def test_speakers_and_trials_are_told(prepare, tmp_path: Path):
+    for speaker in range(6):
+        for clip in range(3):
+            path = tmp_path / "mine" / f"s{speaker}" / f"{clip}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, noise(800), 16_000)
+    out = tmp_path / "out"
+    code, printed, errors = prepare(
+        "speaker-folder", "--root", tmp_path / "mine", "--out", out, "--dev-share", "0.4", "--seed", "7"
+    )
+    assert (code, errors) == (0, "")
+    assert printed.splitlines() == [
+        f"train: {out / 'train.tsv'} (4 speakers, 12 utterances)",
+        f"dev: {out / 'dev.tsv'} (2 speakers, 6 utterances)",
+        f"dev, trials: {out / 'dev.trials'}",
+        "dev.trials: 6 target and 6 nontarget trials, drawn with seed 7 among the pairs of its utterances, 10,000 of "
+        "either kind at most",
+        f"next: hybrid-pruning train RECIPE --out RUN --set data.train={out / 'train.tsv'} "
+        f"--set data.dev={out / 'dev.tsv'} --set data.trials.dev={out / 'dev.trials'}",
+    ]
+
+
 def test_what_follows_where_there_is_something_to_train_on(prepare, tmp_path: Path):
     for label in ("bonafide", "spoof"):
         for number in range(4):

@@ -5,17 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from corpus import files_below
+from corpus import files_below, touch
 from hybrid_pruning.corpora import prepare
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import Utterance, read_manifest
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
 
 
 def crowd(root: Path, speakers: int, clips: int = 3) -> Path:

@@ -22,7 +22,8 @@ from hybrid_pruning.export import export_run
 from hybrid_pruning.manifest import read_manifest
 from hybrid_pruning.objective import Losses, Objective
 from hybrid_pruning.pruning import shape_of
-from hybrid_pruning.trainer import Trainer, train
+from hybrid_pruning.trainer import Trainer
+from hybrid_pruning.training import train
 from runs import assert_same, assert_same_run, final_state, finish, kill_at_random, ranks, read_steps, run_command
 
 Recipe = dict[str, Any]

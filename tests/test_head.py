@@ -96,3 +96,11 @@ def test_every_parameter_and_every_hidden_state_gets_a_gradient(head: Head):
     for row, length in enumerate(LENGTHS.tolist()):
         reached = hidden.grad[:, row].abs().amax((0, 2)) > 0
         assert reached.tolist() == [True] * length + [False] * (FRAMES - length)
+
+
+def test_the_feature_mean_comes_off_every_hidden_state(head: Head):
+    centred = frames() - frames().mean(-1, keepdim=True)
+    expected = head(Hidden(centred, LENGTHS))
+    assert not torch.allclose(head(Hidden(frames(), LENGTHS)), expected)
+    head.feature_mean = True
+    torch.testing.assert_close(head(Hidden(frames(), LENGTHS)), expected)

@@ -9,6 +9,7 @@ from hybrid_pruning import SpeechModel, inspection, pruning
 from hybrid_pruning.backbone import Backbone, skeleton
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.model import Classes
+from hybrid_pruning.survivors import count_survivors
 
 HEAD = HeadConfig(heads=2, compression=4, embedding=8)
 CLASSES = Classes(("spoof", "bonafide"), (2580, 420))
@@ -44,25 +45,6 @@ def rows(text: str, title: str) -> list[str]:
     return lines[start + 1 : lines.index("", start)]
 
 
-@pytest.mark.parametrize("units", [pruning.UNITS, ("head",), ("conv", "interm")], ids="+".join)
-def test_counts_are_those_of_the_weights(family: str, style: str, units: tuple[str, ...]) -> None:
-    model = pruned(tiny(family, style), units)
-    left = inspection.count_survivors(model)
-    dense = sum(parameter.numel() for parameter in tiny(family, style).parameters())
-    assert left.budget.params == sum(parameter.numel() for parameter in model.backbone.parameters())
-    assert left.budget.dense_params == dense
-    first = next(module for module in model.backbone.modules() if isinstance(module, torch.nn.Conv1d))
-    assert left.kept["conv.0"] == first.weight.shape[0]
-    assert set(left.kept) == set(left.sizes)
-
-
-def test_weights_that_disagree_with_the_shape_are_a_fault() -> None:
-    model = pruned(tiny())
-    model.backbone.shape = None
-    with pytest.raises(RuntimeError, match="parameters counted"):
-        inspection.count_survivors(model)
-
-
 def test_heat_map(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     closed = ("attlayer.0", "ffnlayer.1", "head.2", "interm.2")
     pruned(tiny(), pruning.UNITS, *closed).save_pretrained(tmp_path)
@@ -83,7 +65,7 @@ def test_heat_map(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 def test_size_table(capsys: pytest.CaptureFixture[str]) -> None:
     model = pruned(tiny())
-    budget = inspection.count_survivors(model).budget
+    budget = count_survivors(model.backbone).budget
     inspection.print_inspection(model)
     params, macs, head = rows(capsys.readouterr().out, "now")
     assert params.endswith(f"{budget.sparsity:.1%}")

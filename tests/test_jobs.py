@@ -35,9 +35,9 @@ def work(tmp_path: Path) -> Work:
     return Work(paths, np.array(LENGTHS, dtype=np.float64), 4, WINDOW)
 
 
-def scores_of(results: Generator[JobResult]) -> dict[int, float]:
+def scores_of(results: Generator[JobResult[float]]) -> dict[int, float]:
     with closing(results):
-        return {index: score for result in results for index, score in result.scores.items()}
+        return {index: score for result in results for index, score in result.values.items()}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_bad_window_costs_its_utterance_alone(model: SpeechModel, work: Work):
     work.paths[0].write_bytes(work.paths[0].read_bytes()[:3000])
     with closing(score_jobs(model, work, list(enumerate(work.jobs())), 0)) as results:
         found = list(results)
-    scored = {index for result in found for index in result.scores}
+    scored = {index for result in found for index in result.values}
     failed = {index: why for result in found for index, why in result.failed.items()}
     assert scored == {1, 2, 3, 4}
     assert list(failed) == [0]

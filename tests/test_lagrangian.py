@@ -1,54 +1,11 @@
-"""The schedule's shape, the multipliers' signs, and a target that is reached from both sides."""
-
-import math
-from itertools import pairwise
+"""The multipliers' signs, and a target that is reached from both sides."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from hybrid_pruning import pruning
-from hybrid_pruning.pruning import Cut, Gates, Lagrangian, Plan, Role, Slot, scheduled_target
-
-SCHEDULES = ("linear", "cosine", "exponential", "sigmoid")
-fractions = st.floats(0, 1)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@given(start=fractions, end=fractions, beyond=st.floats(1, 1e6), before=st.floats(-1e6, 0))
-@settings(deadline=None)
-def test_exact_at_both_ends(schedule: str, start: float, end: float, beyond: float, before: float) -> None:
-    assert scheduled_target(schedule, 0, start, end) == scheduled_target(schedule, before, start, end) == start
-    assert scheduled_target(schedule, 1, start, end) == scheduled_target(schedule, beyond, start, end) == end
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@given(start=fractions, end=fractions, one=st.floats(-0.5, 1.5), other=st.floats(-0.5, 1.5))
-@settings(deadline=None)
-def test_monotone_and_within_its_ends(schedule: str, start: float, end: float, one: float, other: float) -> None:
-    early, late = (scheduled_target(schedule, at, start, end) for at in sorted((one, other)))
-    rounding = 1e-15
-    assert (late - early) * math.copysign(1, end - start) >= -rounding
-    assert min(start, end) - rounding <= early <= max(start, end) + rounding
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_no_jumps(schedule: str) -> None:
-    points = [scheduled_target(schedule, step / 1000, 0.1, 0.7) for step in range(1001)]
-    steps = [b - a for a, b in pairwise(points)]
-    assert max(steps) < 0.6 * 6 / 1000
-    assert min(steps) > 0
-
-
-@pytest.mark.parametrize(
-    ("schedule", "early", "middle"), [("linear", 0.25, 0.5), ("cosine", 0.1464, 0.5), ("exponential", 0.0169, 0.0759)]
-)
-def test_shapes(schedule: str, early: float, middle: float) -> None:
-    assert scheduled_target(schedule, 0.25, 0, 1) == pytest.approx(early, abs=1e-4)
-    assert scheduled_target(schedule, 0.5, 0, 1) == pytest.approx(middle, abs=1e-4)
-    assert scheduled_target("sigmoid", 0.25, 0, 1) < scheduled_target("cosine", 0.25, 0, 1)
+from hybrid_pruning.pruning import Cut, Gates, Lagrangian, Plan, Role, Slot
 
 
 @pytest.mark.parametrize("sparsity", [0.2, 0.5, 0.8])

@@ -12,12 +12,12 @@ import hybrid_pruning
 PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 LINE = """
-errors files terminal memory processes stages
-config metrics bootstrap plots manifest corpora evaluation calibration
-ffmpeg containers libsndfile audio audit durations augment batches
-pruning backbone head artifact model objective
-windows jobs partial scoring detection
-validation trainset checkpoint board runlog skipped optimizers checks trainer export
+errors files terminal plain memory processes stages
+config metrics bootstrap plots manifest names corpora evaluation calibration cohort
+ffmpeg containers libsndfile audio audit durations augment batches subset sampling
+pruning backbone survivors head artifact foreign hub card model conversion margins objective
+windows jobs partial inference scoring detection verification
+validation trainset checkpoint run_folder board runlog skipped optimizers pace family checks trainer export training
 inspection benchmark report quickstart pipeline cli
 """
 ORDER = LINE.split()

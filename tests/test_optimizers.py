@@ -83,3 +83,26 @@ def test_dense_training_has_no_pruning_optimizer(recipe: Recipe):
     _, optimizers = build(recipe, pruning__use_pruning_loss=False)
     assert list(optimizers.state_dict()) == ["network"]
     assert optimizers.pruning_norms() == {}
+
+
+def test_sgd_has_the_momentum_it_is_given(recipe: Recipe):
+    for momentum, nesterov in ((0.8, True), (0.0, False)):
+        _, optimizers = build(recipe, training__optimizer="sgd", training__momentum=momentum)
+        assert isinstance(optimizers.network, torch.optim.SGD)
+        group = optimizers.network.param_groups[0]
+        assert (group["momentum"], group["nesterov"]) == (momentum, nesterov)
+        assert isinstance(optimizers.pruning, torch.optim.AdamW)
+
+
+def test_class_weights_have_a_group_and_a_norm_of_their_own(recipe: Recipe):
+    config = configure(recipe, task="speaker-verification", data__trials={"dev": "t"}, objective__kind="sphereface2")
+    model = SpeechModel.build(load_backbone(config.backbone.source), config.head, None)
+    objective = build_objective(config, model, classes=5).train()
+    optimizers = Optimizers(objective, config.training, 0.1)
+    groups = {group["name"]: group for group in optimizers.describe_groups()}
+    assert groups["objective"]["parameters"] == 5 * config.head.embedding
+    assert groups["objective.no_decay"]["parameters"] == 1
+    assert groups["objective"]["peak_learning_rate"] == config.training.lr
+    assert objective.margin is not None
+    objective.margin.weight.grad = torch.ones_like(objective.margin.weight)
+    assert float(optimizers.clip()["objective"]) == pytest.approx((5 * config.head.embedding) ** 0.5)

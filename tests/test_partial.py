@@ -27,7 +27,7 @@ def fill(out: Path) -> Path:
     return partial.folder
 
 
-def left(out: Path, settings: dict[str, Any] = SETTINGS) -> list[JobResult]:
+def left(out: Path, settings: dict[str, Any] = SETTINGS) -> list[JobResult[Any]]:
     with Partial(out, settings) as partial:
         return partial.results()
 

@@ -143,7 +143,7 @@ def test_a_job_goes_on_where_it_was_cut_off(tmp_path: Path, wavlm: Path, monkeyp
     write_asvspoof5(tmp_path / "corpus")
     config = describe(tmp_path, wavlm, training__epochs=1)
 
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise InputError("no room")
 
     monkeypatch.setattr(pipeline, "export_run", fail)
@@ -160,3 +160,20 @@ def test_a_set_that_the_corpus_does_not_have(tmp_path: Path, wavlm: Path):
     with pytest.raises(InputError, match=r"wild\.tsv: preparing asvspoof5 does not write it; it wrote .*eval\.tsv"):
         run_recipe(config, tmp_path / "out")
     assert not (tmp_path / "out" / "run").exists()
+
+
+def test_a_family_is_exported_scored_and_reported(
+    done: Path, wavlm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = describe(done, wavlm, pruning__export_at=(0.2, 0.4), pruning__export_hold_epochs=0.5)
+    out = tmp_path / "out"
+    run_recipe(config, out)
+    member = SpeechModel.from_pretrained(out / "family" / "hp20")
+    assert member.provenance["snapshot_at"] == 0.2
+    page = (out / "report.html").read_text()
+    assert '<th scope="row">hp20</th>' in page
+    assert '<th scope="row">hp40</th>' in page
+    assert [path.name for path in sorted((out / "run" / "evaluation" / "hp20").iterdir())] == ["dev.tsv", "eval.tsv"]
+    capsys.readouterr()
+    run_recipe(config, out)
+    assert stages_done(capsys) == []

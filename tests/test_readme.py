@@ -33,6 +33,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     model.save_pretrained(tmp_path / "models" / "hp50")
     soundfile.write(tmp_path / "speech.flac", noise(16_000), 16_000)
+    soundfile.write(tmp_path / "interview.flac", noise(12 * 16_000), 16_000)  # longer than a window of 10 s
     return tmp_path
 
 

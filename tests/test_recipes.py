@@ -6,13 +6,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hybrid_pruning.config import Config, load_config, save_config
+from hybrid_pruning.config import Config, expand_stages, load_config, save_config
 from hybrid_pruning.corpora import PREPARE
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path for folder in ("recipes", "examples") for path in (ROOT / folder).rglob("*.y*ml"))
 ANTISPOOFING = ("asvspoof5", "spoofceleb", "asvspoof2019-la")
-ROWS = [path for name in ANTISPOOFING for path in sorted((ROOT / "recipes" / name).glob("*.yaml"))]
+VERIFICATION = ("voxceleb", "cnceleb")
+ROWS = [
+    path
+    for name in (*ANTISPOOFING, *VERIFICATION)
+    for path in sorted((ROOT / "recipes" / name).glob("*.yaml"))
+    if re.fullmatch(r"base|dense|hp\d\d", path.stem)
+]
 PUBLIC_BLOCK = """
     use_pruning_loss: True                    # Enable pruning loss
     target_sparsity: 0.1                     # Final sparsity level (10% parameters remaining)
@@ -53,8 +59,14 @@ def test_a_row_is_named_after_what_it_removes_and_differs_in_nothing_else(path: 
 
 
 def test_the_rows_of_the_tables_are_there():
-    for folder, rows in (("asvspoof5", (10, 30, 50, 70)), ("spoofceleb", (10, 30, 40, 50, 70))):
-        expected = {"base", "dense", *(f"hp{removed}" for removed in rows)}
+    large = {f"large-{name}" for name in ("base", "dense", "hp30", "hp70")}
+    for folder, rows, more in (
+        ("asvspoof5", (10, 30, 50, 70), set()),
+        ("spoofceleb", (10, 30, 40, 50, 70), set()),
+        ("voxceleb", (50, 60, 70, 80, 90), large | {"hp50-lm"}),
+        ("cnceleb", (40, 70), set()),
+    ):
+        expected = {"base", "dense", *(f"hp{removed}" for removed in rows)} | more
         assert {path.stem for path in (ROOT / "recipes" / folder).iterdir()} == expected
 
 
@@ -69,6 +81,62 @@ def test_a_recipe_reads_what_prepare_writes(folder: str):
     assert config.data.eval == {"eval": manifests / "eval.tsv"}
     text = (ROOT / "recipes" / folder / "base.yaml").read_text()
     assert f"prepare {folder} --root {config.corpus.root} --out {manifests}\n" in text, "the comment has the command"
+
+
+@pytest.mark.parametrize("folder", VERIFICATION)
+def test_a_verification_recipe_reads_what_prepare_writes(folder: str):
+    config = load_config(ROOT / "recipes" / folder / "base.yaml")
+    manifests = Path("manifests") / folder
+    assert config.corpus is not None
+    assert config.corpus.name in PREPARE
+    assert (config.data.train, config.data.dev) == (manifests / "train.tsv", manifests / "dev.tsv")
+    sets = {"voxceleb": {f"vox1-{list_}": "vox1.tsv" for list_ in "OEH"}, "cnceleb": {"eval": "eval.tsv"}}[folder]
+    assert config.data.eval == {name: manifests / file for name, file in sets.items()}
+    assert config.data.trials == {name: manifests / f"{name}.trials" for name in ("dev", *sets)}
+    share = f" --dev-share {config.corpus.dev_share:g}" if config.corpus.dev_share else ""
+    text = (ROOT / "recipes" / folder / "base.yaml").read_text()
+    assert f"prepare {folder} --root {config.corpus.root} --out {manifests}{share}\n" in text, "the comment has it"
+
+
+def test_values_for_verification_are_those_of_the_public_branch():
+    """Section 3 of arXiv 2508.16232, and the author's branch for VoxCeleb."""
+    config = load_config(ROOT / "recipes" / "voxceleb" / "base.yaml")
+    stages = expand_stages(config)
+    assert list(stages) == ["head", "joint"]
+    head, joint = stages.values()
+    assert (head.training.optimizer, head.training.epochs, head.training.lr, head.training.final_lr) == (
+        "sgd",
+        15,
+        0.1,
+        5e-3,
+    )
+    assert head.backbone.frozen
+    assert not head.pruning.use_pruning_loss
+    assert (joint.training.optimizer, joint.training.epochs, joint.training.lr, joint.training.final_lr) == (
+        "adamw",
+        12,
+        1e-4,
+        1e-6,
+    )
+    assert (joint.pruning.sparsity_schedule, joint.pruning.sparsity_warmup_epochs) == ("linear", 5)
+    assert joint.backbone.extractor_gradient == 0.1
+    objective = config.objective
+    assert (objective.kind, objective.scale, objective.margin) == ("aam", 32, 0.2)
+    assert (objective.inter_top_k, objective.inter_margin, objective.sub_centres) == (5, 0.06, 3)
+    assert (config.augment.probability, config.augment.speed) == (0.6, None)
+    assert load_config(ROOT / "recipes" / "voxceleb" / "large-base.yaml").training.epochs == 8
+
+
+def test_both_corpora_of_speakers_are_trained_on_in_the_same_way():
+    voxceleb, cnceleb = (load_config(ROOT / "recipes" / folder / "base.yaml") for folder in VERIFICATION)
+    assert cnceleb.model_copy(update={"data": voxceleb.data, "corpus": voxceleb.corpus}) == voxceleb
+
+
+def test_a_large_margin_comes_after_all_else():
+    stages = expand_stages(load_config(ROOT / "recipes" / "voxceleb" / "hp50-lm.yaml"))
+    assert list(stages) == ["head", "joint", "large-margin"]
+    last = stages["large-margin"]
+    assert (last.data.crop_seconds, last.objective.margin, last.pruning.use_pruning_loss) == (6.0, 0.5, False)
 
 
 def test_values_are_those_of_the_public_recipe():

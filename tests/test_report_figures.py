@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from hybrid_pruning import plots
-from hybrid_pruning.inspection import Survivors
 from hybrid_pruning.pruning import Budget
 from hybrid_pruning.report import figures
 from hybrid_pruning.report.figures import Line
 from hybrid_pruning.report.inline import COLOURS, to_inline_svg
 from hybrid_pruning.report.picture import draw_survivors
 from hybrid_pruning.report.published import Ours, draw_sizes, read_published
+from hybrid_pruning.survivors import Survivors
 
 BUDGET = Budget(1, 1, 1, 1)
 

@@ -6,10 +6,10 @@ import pytest
 
 from corpus import configure, write_world
 from hybrid_pruning.export import export_run
-from hybrid_pruning.inspection import count_survivors
 from hybrid_pruning.report.remaining import find_remaining
 from hybrid_pruning.report.run import read_runs
-from hybrid_pruning.trainer import train
+from hybrid_pruning.survivors import count_survivors
+from hybrid_pruning.training import train
 
 
 @pytest.mark.parametrize("constraint", ["params", "macs"])
@@ -26,8 +26,8 @@ def test_what_is_left_is_what_an_export_leaves(constraint: str, tmp_path: Path) 
     (run,) = read_runs([tmp_path / "run"])
     remaining = find_remaining(run)
     assert not isinstance(remaining, str), remaining
-    assert dict(remaining.survivors.kept) == dict(count_survivors(model).kept)
-    assert remaining.survivors.budget == count_survivors(model).budget
+    assert dict(remaining.survivors.kept) == dict(count_survivors(model.backbone).kept)
+    assert remaining.survivors.budget == count_survivors(model.backbone).budget
     parts = model.head, model.classifier
     assert remaining.head_params == sum(parameter.numel() for part in parts for parameter in part.parameters())
     assert not run.missing

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from corpus import files_below, tiny_detector, write_corpus
-from hybrid_pruning import scoring
+from hybrid_pruning import inference
 from hybrid_pruning.audio import read_audio
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.jobs import Throughput
@@ -201,18 +201,18 @@ def test_an_interrupted_scoring_goes_on_where_it_was(
 ):
     expected, out = tmp_path / "expected.tsv", tmp_path / "out" / "scores.tsv"
     score_file(model, manifest, expected, batch_size=2, workers=0)
-    add, added = scoring.Partial.add, []
+    add, added = inference.Partial.add, []
 
-    def fail(partial: scoring.Partial, result: Any) -> None:
+    def fail(partial: inference.Partial, result: Any) -> None:
         if len(added) == finished:
             raise KeyboardInterrupt
         added.append(result)
         add(partial, result)
 
-    monkeypatch.setattr(scoring.Partial, "add", fail)
+    monkeypatch.setattr(inference.Partial, "add", fail)
     with pytest.raises(KeyboardInterrupt):
         score_file(model, manifest, out, batch_size=2, workers=0)
-    monkeypatch.setattr(scoring.Partial, "add", lambda partial, result: added.append(result) or add(partial, result))
+    monkeypatch.setattr(inference.Partial, "add", lambda partial, result: added.append(result) or add(partial, result))
     score_file(model, manifest, out, batch_size=2, workers=0)
     assert out.read_bytes() == expected.read_bytes()
     assert sorted(result.job for result in added) == [0, 1, 2, 3], "nothing is done twice"
@@ -321,6 +321,6 @@ def test_a_bad_clip_ends_several_processes_with_one_line(world: Path, tmp_path: 
     assert "exitcode  : 2" in found.stderr, "of the process that left first; torchrun's own is always 1"
     kept = [path.read_text().splitlines() for path in sorted((tmp_path / "scores.tsv.partial").glob("*.jsonl"))]
     assert [len(rows) for rows in kept] == [30, 29], "both did their share of the 59 that could be opened"
-    scores = {index: score for rows in kept for row in rows for index, score in json.loads(row)["scores"].items()}
+    scores = {index: score for rows in kept for row in rows for index, score in json.loads(row)["values"].items()}
     expected = [float(row.split("\t")[1]) for row in (world / "expected.tsv").read_text().splitlines()[1:]]
     assert scores == {str(index): score for index, score in enumerate(expected) if index != 4}

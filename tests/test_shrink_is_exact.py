@@ -94,9 +94,11 @@ def test_unit_alone(unit: str, backbone: Backbone, wave: torch.Tensor, lengths: 
         assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_random_masks(seed: int, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record) -> None:
-    gates = pruning.attach(backbone)
+@pytest.mark.parametrize(("seed", "align"), [*((seed, 1) for seed in range(6)), (0, 4), (1, 8), (2, 32)])
+def test_random_masks(
+    seed: int, align: int, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
+) -> None:
+    gates = pruning.attach(backbone, align=align)
     shuffle(gates, seed)
     assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
 
@@ -295,17 +297,50 @@ def test_the_module_sizes_say_what_the_tensors_are(backbone: Backbone) -> None:
             assert module.num_groups == module.num_channels == len(module.weight)
 
 
-@pytest.mark.parametrize(("closed", "halved"), [((), ("head.1",)), (("head.1",), ()), (("ffnlayer.1",), ())])
-def test_a_shrunk_model_is_not_shrunk_again(
-    closed: tuple[str, ...], halved: tuple[str, ...], backbone: Backbone
+AGAIN = {
+    "half of everything": ((), ("conv.*", "head.*", "interm.*")),
+    "a layer's heads and another's neurons": (("head.0", "interm.1"), ()),
+    "layers": (("attlayer.0", "ffnlayer.1"), ("head.1",)),
+    "last conv": ((), ("conv.3",)),
+    "everything closed": (("*",), ()),
+}
+
+
+@pytest.mark.parametrize(("closed", "halved"), AGAIN.values(), ids=AGAIN.keys())
+def test_a_shrunk_model_can_be_shrunk_again(
+    closed: tuple[str, ...],
+    halved: tuple[str, ...],
+    backbone: Backbone,
+    wave: torch.Tensor,
+    lengths: torch.Tensor,
+    record: Record,
 ) -> None:
     gates = pruning.attach(backbone)
     spread(gates)
     close(gates, *closed)
     close(gates, *halved, share=0.5)
     small = pruning.shrink(backbone, gates)
-    with pytest.raises(PlanError, match="already shrunk"):
-        pruning.attach(small)
+    again = pruning.attach(small)
+    shuffle(again, seed=1)
+    assert record("shrunk again", shrink_error(small, again, wave, lengths)) < TOLERANCE
+
+
+def test_two_cuts_are_one(make_backbone: MakeBackbone) -> None:
+    """The shape left by two cuts, made at once on a fresh skeleton, holds the weights of the twice-shrunk model."""
+    small = make_backbone()
+    for seed, units in enumerate((("head", "attlayer", "interm", "ffnlayer"), pruning.UNITS)):
+        gates = pruning.attach(small, units=units)
+        shuffle(gates, seed)
+        small = pruning.shrink(small, gates)
+    shape, fresh = pruning.shape_of(small), make_backbone()
+    pruning.narrow(fresh, pruning.plan_for(fresh).only(shape.units), shape.kept)
+    assert pruning.shape_of(fresh) == shape
+    assert {name: p.shape for name, p in fresh.state_dict().items()} == {
+        name: p.shape for name, p in small.state_dict().items()
+    }
+    fresh.load_state_dict(small.state_dict(), strict=True)
+    wave = torch.randn(2, 3000)
+    assert torch.equal(fresh(wave).frames, small(wave).frames)
 
 
 @pytest.mark.parametrize(

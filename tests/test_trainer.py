@@ -24,7 +24,9 @@ from hybrid_pruning.model import Classes, SpeechModel, load_backbone
 from hybrid_pruning.objective import build_objective
 from hybrid_pruning.optimizers import learning_rate_factor
 from hybrid_pruning.pruning import PlanError, shape_of
-from hybrid_pruning.trainer import Trainer, read_run, train
+from hybrid_pruning.run_folder import read_run
+from hybrid_pruning.trainer import Trainer
+from hybrid_pruning.training import train
 from hybrid_pruning.trainset import TrainSet
 from runs import assert_same_run, final_state, read_log, read_steps
 
@@ -293,15 +295,16 @@ def test_a_taken_folder_is_left_as_it_was(recipe: Recipe, tmp_path: Path):
     assert [path.name for path in files_below(tmp_path / "run")] == ["thesis.txt"]
 
 
-def test_a_pruned_model_can_be_trained_further_but_not_pruned_again(recipe: Recipe, reference: Path, tmp_path: Path):
+def test_a_pruned_model_can_be_trained_further_and_pruned_again(recipe: Recipe, reference: Path, tmp_path: Path):
     small = export_run(reference, tmp_path / "small")
     source = {"backbone__source": str(tmp_path / "small")}
     further = export_run(run(recipe, tmp_path / "further", **source, **DENSE), tmp_path / "model")
     assert shape_of(further.backbone) == shape_of(small.backbone)
     assert backbone_size(further) == backbone_size(small)
-    with pytest.raises(PlanError, match="already shrunk"):
-        run(recipe, tmp_path / "again", **source)
-    assert not (tmp_path / "again").exists()
+    again = export_run(run(recipe, tmp_path / "again", **source), tmp_path / "twice")
+    left = 1 - recipe["pruning"]["target_sparsity"]
+    assert backbone_size(again) == pytest.approx(left * backbone_size(small), rel=0.01)
+    assert shape_of(SpeechModel.from_pretrained(tmp_path / "twice").backbone) == shape_of(again.backbone)
 
 
 def test_groups_are_logged(reference: Path):
@@ -343,7 +346,7 @@ def test_records_say_what_the_report_reads(reference: Path):
             continue
         assert set(record) == {
             *("step", "epoch", "loss", "learning_rate", "gradient_norm", "audio_seconds_per_second", "padding"),
-            *("sparsity", "multipliers", "kept"),
+            *("sparsity", "removed", "multipliers", "kept"),
         }
         assert set(record["loss"]) == {"task", "sparsity"}
         assert set(record["gradient_norm"]) == parts

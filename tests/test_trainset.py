@@ -1,16 +1,19 @@
 """The order of the training examples: a function of seed and epoch, shared out evenly to any number of processes."""
 
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from corpus import configure, write_world
 from hybrid_pruning import processes
 from hybrid_pruning.batches import Crops, by_recording
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import read_manifest
-from hybrid_pruning.trainset import TrainSet
+from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
+from hybrid_pruning.trainset import TrainSet, read_set, read_trainset
 
 Recipe = dict[str, Any]
 
@@ -76,3 +79,132 @@ def test_too_many_processes_are_refused(recipe: Recipe, monkeypatch: pytest.Monk
         InputError, match=r"manifest.tsv: 24 utterances cannot be shared out to 25 processes; start fewer"
     ):
         addresses(recipe, monkeypatch, ranks=25)
+
+
+SPEAKERS = {"task": "speaker-verification", "data__trials": {"dev": "dev.trials"}}
+COUNTS = (1, 3, 8, 12)
+
+
+def spoken(recipe: Recipe) -> list[Utterance]:
+    """The training utterances as those of four speakers, of whom one has a single one."""
+    speakers = [f"s{speaker}" for speaker, count in enumerate(COUNTS) for _ in range(count)]
+    utterances = read_manifest(configure(recipe).data.train)
+    return [replace(u, speaker=speaker) for u, speaker in zip(utterances, reversed(speakers), strict=True)]
+
+
+def verification(recipe: Recipe, **changes: Any) -> TrainSet:
+    return TrainSet(spoken(recipe), configure(recipe, **SPEAKERS, **changes))
+
+
+def test_the_classes_are_the_labels_or_the_speakers_by_name(recipe: Recipe):
+    assert TrainSet(spoken(recipe), configure(recipe)).classes == ("spoof", "bonafide")
+    trainset = verification(recipe)
+    assert trainset.classes == ("s0", "s1", "s2", "s3")
+    for batch in trainset.batches(0):
+        found = [trainset.classes[target] for target in batch.target]
+        assert found == [trainset.utterances[index].speaker for index in batch.index]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"speaker": "-"}, r"train.manifest.tsv: 'bonafide-00': its speaker is not known; fill in the column speaker"),
+        ({"speaker": "s1"}, r"train.manifest.tsv: 1 speakers; at least 2 are needed to tell them apart"),
+    ],
+)
+def test_speakers_to_tell_apart_are_needed(recipe: Recipe, change: dict[str, str], expected: str):
+    utterances = [replace(utterance, **change) for utterance in spoken(recipe)]
+    with pytest.raises(InputError, match=expected):
+        TrainSet(utterances, configure(recipe, **SPEAKERS))
+
+
+def test_every_speaker_has_as_many_crops_in_as_many_batches(recipe: Recipe):
+    trainset = verification(recipe, data__sampling="speakers", training__batch_size=8)
+    assert trainset.batches_per_epoch == verification(recipe, training__batch_size=8).batches_per_epoch == 3
+    addresses = [address for batch in trainset.addresses(0) for address in batch]
+    assert set(Counter(trainset.utterances[index].speaker for _, index, _ in addresses).values()) == {6}
+    (whole,) = verification(recipe, data__sampling="speakers", training__batch_size=24).batches(0)
+    (once,) = (batch for batch in trainset.batches(0, done=2))
+    own = whole.wave[whole.target == 0]
+    assert len(own) == 6
+    assert len({wave.numpy().tobytes() for wave in own}) == 6, "each a crop of its own"
+    assert torch.equal(once.wave, whole.wave[16:]), "and a resumed epoch has the same"
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_processes_share_balanced_batches(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, ranks: int):
+    changes: Any = {"data__sampling": "speakers", "data__speed_speakers": [0.9]}
+    whole = verification(recipe, training__batch_size=4 * ranks, **changes).addresses(1)
+    monkeypatch.setattr(processes, "count", lambda: ranks)
+    shares = []
+    for rank in range(ranks):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        shares.append(verification(recipe, training__batch_size=4, **changes).addresses(1))
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert sorted(address for part in parts for address in part) == sorted(batch)
+
+
+def test_a_speed_makes_every_speaker_another_one(recipe: Recipe):
+    plain, trainset = verification(recipe), verification(recipe, data__speed_speakers=[0.9, 1.1])
+    assert len(trainset.classes) == len(set(trainset.classes)) == 3 * len(plain.classes)
+    assert trainset.classes[:4] == plain.classes
+    assert len(trainset) == 3 * len(plain)
+    for index in range(24):
+        target, wave = plain.crops.targets[index], plain.crops[0, index].wave
+        assert [trainset.crops.targets[index + 24 * turn] for turn in range(3)] == [target, target + 4, target + 8]
+        assert torch.equal(trainset.crops[0, index].wave, wave), "who is not sped up stays as he was"
+        for turn, speed in enumerate((0.9, 1.1), start=1):
+            example = trainset.crops[0, index + 24 * turn]
+            assert example.wave.shape == wave.shape
+            assert example.wave.dtype == torch.float32
+            pitch = {"bonafide": 0.7, "spoof": 0.2}[plain.utterances[index].label]
+            assert peak(example.wave) == pytest.approx(pitch * speed, rel=0.1)
+
+
+def peak(wave: torch.Tensor) -> float:
+    """The loudest frequency, in radians per sample."""
+    spectrum = torch.fft.rfft(wave - wave.mean(), 16 * len(wave)).abs()
+    return float(spectrum.argmax()) * torch.pi / (len(spectrum) - 1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_do_not_depend_on_workers(recipe: Recipe, workers: int):
+    changes: Any = {"data__sampling": "speakers", "data__speed_speakers": [1.1]}
+    first = list(verification(recipe, **changes).batches(1))
+    again = list(verification(recipe, data__workers=workers, **changes).batches(1))
+    assert all(
+        torch.equal(a.wave, b.wave) and torch.equal(a.target, b.target) for a, b in zip(first, again, strict=True)
+    )
+
+
+def test_a_fraction_of_the_training_data(recipe: Recipe):
+    everything = read_trainset(configure(recipe))
+    half = read_trainset(configure(recipe, data__fraction=0.5))
+    assert len(everything) == 24
+    assert Counter(utterance.label for utterance in half) == {"bonafide": 6, "spoof": 6}
+    assert half == [utterance for utterance in everything if utterance in half]
+    with pytest.raises(InputError, match=r"manifest.tsv: 'bonafide-00': its speaker is not known"):
+        read_trainset(configure(recipe, data__fraction=0.5, data__fraction_of="speakers"))
+
+
+def test_a_fraction_of_the_speakers(recipe: Recipe, tmp_path: Path):
+    write_manifest(tmp_path / "train.tsv", spoken(recipe))
+    changes: Any = {"data__train": str(tmp_path / "train.tsv"), "data__fraction": 0.5, "data__fraction_of": "speakers"}
+    some = read_trainset(configure(recipe, **SPEAKERS, **changes))
+    assert (
+        Counter(utterance.speaker for utterance in some).items() <= Counter(u.speaker for u in spoken(recipe)).items()
+    )
+    assert len({utterance.speaker for utterance in some}) == 2
+    lonely = [replace(u, speaker=f"s{u.label}") for u in spoken(recipe)]
+    write_manifest(tmp_path / "train.tsv", lonely)
+    with pytest.raises(
+        InputError, match=r"train.tsv: of 0.5 of its speakers: no utterance is labelled '(spoof|bonafide)'"
+    ):
+        read_trainset(configure(recipe, **changes))
+
+
+def test_verification_needs_no_spoofs(recipe: Recipe, tmp_path: Path):
+    write_manifest(tmp_path / "train.tsv", [replace(u, label=Label.BONAFIDE) for u in spoken(recipe)])
+    assert len(read_set(tmp_path / "train.tsv", "speaker-verification")) == 24
+    with pytest.raises(InputError, match="no utterance is labelled 'spoof'"):
+        read_set(tmp_path / "train.tsv")

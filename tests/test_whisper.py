@@ -26,7 +26,7 @@ from hybrid_pruning.export import export_run
 from hybrid_pruning.inspection import print_inspection
 from hybrid_pruning.pruning.adapters import whisper_windows
 from hybrid_pruning.scoring import score_file
-from hybrid_pruning.trainer import train
+from hybrid_pruning.training import train
 
 Record = Callable[[str, float], float]
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights" / "whisper-tiny-encoder"

@@ -12,6 +12,7 @@ import yaml
 
 from corpus import write_world
 from hybrid_pruning.cli import main
+from voices import tiny_verifier, write_speakers, write_voxceleb_trials
 
 
 class Result(NamedTuple):
@@ -52,7 +53,10 @@ def run_main(arguments: Sequence[str], folder: Path) -> int:
 
 
 def make_world(folder: Path) -> Path:
-    """Write train and dev sets, an encoder and a recipe, train, export, score and evaluate; return the folder."""
+    """Write train and dev sets, an encoder and a recipe, train, export, score and evaluate; return the folder.
+
+    Beside that, a model for speaker verification, recordings of three speakers, and trials of them.
+    """
     (folder / "recipe.yaml").write_text(yaml.safe_dump(write_world(folder)))
     # a process of its own, as the user has, shows every warning that the libraries below us would print
     program = [sys.executable, "-W", "error", "-m", "hybrid_pruning.cli"]
@@ -65,6 +69,9 @@ def make_world(folder: Path) -> Path:
         "evaluate scores.tsv dev/manifest.tsv --track1 --json table.json",
     ):
         assert run_main(command.split(), folder) == 0, command
+    tiny_verifier(folder / "encoder").save_pretrained(folder / "verifier")
+    write_speakers(folder / "voices", 3, 2)
+    write_voxceleb_trials(folder / "voices" / "trials", 3, 2)
     return folder
 
 

@@ -1,8 +1,11 @@
-"""The artifact's files: config.json (what the model is) and model.safetensors (its weights), checked and atomic."""
+"""The artifact's files: config.json (what the model is), model.safetensors (its weights), checked and atomic.
+
+A model for speaker verification may have a cohort beside them, see `cohort.py`.
+"""
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from hybrid_pruning import cohort
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 
@@ -35,8 +39,9 @@ def write_artifact(folder: Path, config: Mapping[str, Any], state: Mapping[str, 
 def write_variant(source: Path, config: Mapping[str, Any], out: Path) -> None:
     """Write an artifact with the weights of another and a description of its own; `out` may be the other itself."""
     if out.resolve() != source.resolve():
-        with atomic_write(out / WEIGHTS, "wb") as handle:
-            handle.write((source / WEIGHTS).read_bytes())
+        for name in (WEIGHTS, *([cohort.FILE] if "cohort" in config else [])):
+            with atomic_write(out / name, "wb") as handle:
+                handle.write((source / name).read_bytes())
     with atomic_write(out / CONFIG) as handle:
         json.dump(config, handle, indent=1)
         handle.write("\n")
@@ -50,8 +55,12 @@ def is_artifact(folder: str | Path) -> bool:
         return False
 
 
-def locate(name_or_path: str | Path) -> Path:
+def locate(name_or_path: str | Path, also: Sequence[str] = ()) -> Path:
     """Return the local folder of an artifact, downloading it where a hub id is given.
+
+    Args:
+        name_or_path: the folder, or the id.
+        also: further files of the repository to download.
 
     Raises:
         InputError: there is neither such a folder nor such a repository.
@@ -62,7 +71,8 @@ def locate(name_or_path: str | Path) -> Path:
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give the folder of an exported model")
     try:
-        return Path(snapshot_download(str(name_or_path), allow_patterns=[CONFIG, WEIGHTS]))
+        patterns = [CONFIG, WEIGHTS, cohort.FILE, *also]
+        return Path(snapshot_download(str(name_or_path), allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"{name_or_path}: neither a folder here nor a model that could be fetched from the hub"

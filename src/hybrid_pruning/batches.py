@@ -4,6 +4,7 @@ Every random choice is a function of (seed, epoch, index), so that neither the n
 changes what the model sees.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from hybrid_pruning.audio import AudioFile, check_seconds
 from hybrid_pruning.augment import Augmentation
+from hybrid_pruning.augment.playback import change_speed
+from hybrid_pruning.augment.transform import fit
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import UNKNOWN, Utterance
 
@@ -91,6 +94,9 @@ def by_recording(utterances: Sequence[Utterance]) -> list[list[int]]:
 class Crops(Dataset[Any]):
     """Training examples of one length, addressed by (epoch, index); what shares a recording shares the place.
 
+    An address may have a third number, the turn: how often the epoch has had that utterance before. Every turn is a
+    crop of its own, and the first is that of the address without it.
+
     A file that cannot be used is replaced by another of the same class, drawn as a function of (seed, epoch, index)
     and the number of the attempt.
 
@@ -100,6 +106,7 @@ class Crops(Dataset[Any]):
         samples: length of an example; utterances shorter than that are repeated.
         seed: of the crops' places.
         augment: what is done to each example, if anything; what shares a recording shares its random choices too.
+        speeds: how many times as fast each utterance is played; none for all as they are.
     """
 
     def __init__(
@@ -109,28 +116,28 @@ class Crops(Dataset[Any]):
         samples: int,
         seed: int,
         augment: Augmentation | None = None,
+        speeds: Sequence[float] = (),
     ) -> None:
         self.utterances, self.targets, self.samples, self.seed = utterances, targets, samples, seed
-        self.augment = augment
+        self.augment, self.speeds = augment, speeds
         self.recording = {index: group[0] for group in by_recording(utterances) for index in group}
-        classes = np.asarray(targets)
-        self.members = {target: np.flatnonzero(classes == target) for target in set(targets)}
+        self.members = _by_class(targets)
 
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def __getitem__(self, address: tuple[int, int]) -> Example | InputError:
+    def __getitem__(self, address: tuple[int, ...]) -> Example | InputError:
         """Return the example, or the error to raise where the caller can show it."""
-        epoch, index = address
+        epoch, index, turn = (*address, 0)[:3]
         faults: list[InputError] = []
         for chosen in self._candidates(epoch, index):
             try:
-                wave, repeated = self._crop(epoch, chosen)
+                wave, repeated = self._crop(epoch, chosen, turn)
             except InputError as error:
                 faults.append(error)
                 continue
             try:
-                wave = self._augmented(epoch, chosen, wave)
+                wave = self._augmented(epoch, chosen, turn, wave)
             except InputError as error:  # no fault of the utterance's
                 return error
             skipped = tuple(str(fault) for fault in faults)
@@ -145,25 +152,37 @@ class Crops(Dataset[Any]):
         for attempt in range(1, ATTEMPTS if len(others) else 1):
             yield int(np.random.default_rng((self.seed, epoch, index, attempt)).choice(others))
 
-    def _crop(self, epoch: int, index: int) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
+    def _crop(self, epoch: int, index: int, turn: int) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
         """Return the crop and how much of it is repeated."""
-        utterance = self.utterances[index]
-        rng = self._rng(epoch, index)
+        utterance, speed = self.utterances[index], self.speeds[index] if self.speeds else 1.0
+        rng, needed = self._rng(epoch, index, turn), math.ceil(self.samples * speed)
         with AudioFile(utterance.path) as audio:
             check_seconds(utterance.path, audio.samples, utterance.seconds)
-            spare = audio.samples - self.samples
-            wave = audio.read(int(rng.integers(spare + 1)) if spare > 0 else 0, self.samples)
-        return np.resize(wave, self.samples), self.samples - len(wave)
+            spare = audio.samples - needed
+            wave = audio.read(int(rng.integers(spare + 1)) if spare > 0 else 0, needed)
+        whole = np.resize(wave, needed)
+        if speed == 1:
+            return whole, needed - len(wave)
+        return fit(change_speed(whole, speed), self.samples), round((needed - len(wave)) / speed)
 
     def _augmented(
-        self, epoch: int, index: int, wave: np.ndarray[Any, np.dtype[np.float32]]
+        self, epoch: int, index: int, turn: int, wave: np.ndarray[Any, np.dtype[np.float32]]
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
         if self.augment is None:
             return wave
-        return self.augment(wave, self._rng(epoch, index).spawn(1)[0])  # another stream than the crop's place
+        return self.augment(wave, self._rng(epoch, index, turn).spawn(1)[0])  # another stream than the crop's place
 
-    def _rng(self, epoch: int, index: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, epoch, self.recording[index]))
+    def _rng(self, epoch: int, index: int, turn: int) -> np.random.Generator:
+        later = (0, turn) if turn else ()  # never what `_candidates` draws from
+        return np.random.default_rng((self.seed, epoch, self.recording[index], *later))
+
+
+def _by_class(targets: Sequence[int]) -> dict[int, np.ndarray[Any, np.dtype[np.intp]]]:
+    """Return the indices of each class, rising; sorted once, as there may be thousands of classes."""
+    classes = np.asarray(targets)
+    order = np.argsort(classes, kind="stable")
+    found, starts = np.unique(classes[order], return_index=True)
+    return dict(zip(found.tolist(), np.split(order, starts[1:]), strict=True))
 
 
 def load_batches(dataset: Dataset[Any], batches: Sequence[Sequence[Any]], workers: int) -> Iterator[Batch]:

@@ -1,5 +1,8 @@
 """Scores -> log-likelihood ratios: affine calibration of one system, linear fusion of several, fitted on keyed scores.
 
+Calibration of verification scores may also weigh quality measures of each trial, as fusion weighs systems (Thienpondt
+et al., "The IDLAB VoxSRC-20 Submission", 2021).
+
 Source: Brümmer & du Preez, "Application-independent evaluation of speaker detection", 2006, prior-weighted logistic
 regression; Brümmer et al., "Fusion of heterogeneous speaker recognition systems", 2007, the same over several systems;
 Platt, "Probabilistic outputs for support vector machines", 1999, the targets.
@@ -9,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -30,6 +33,13 @@ RIDGE = 1e-9
 """On weights of scores of unit variance: two systems that score alike share their weight."""
 FORMAT = "hybrid-pruning fusion"
 TASKS = {"track1": TRACK1, "sv": SV}
+QUALITIES = tuple(
+    f"{name}-{end}" for name in ("log-seconds", "embedding-length", "impostor-mean") for end in ("min", "max")
+)
+"""Quality measures of a verification trial, the smaller and the larger of its two sides: columns of its score file."""
+VERIFICATION = replace(SV, beside=QUALITIES)
+CONSTANT = 1e-9
+"""A quality that deviates less than this from its mean, relative to it, is the same in all trials and is left out."""
 
 Scores = TypeVar("Scores", bound=Any)
 
@@ -47,6 +57,7 @@ class Fit:
         digest: SHA-256 of the score file.
         positives: bona fide or target trials.
         negatives: spoof or nontarget trials.
+        qualities: weights of the trial's quality measures, added too.
     """
 
     scale: float
@@ -57,6 +68,20 @@ class Fit:
     digest: str
     positives: int
     negatives: int
+    qualities: Mapping[str, float] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise ValueError where it turns scores around or a number is not finite, TypeError where it is none."""
+        if not (self.scale > 0 and all(map(math.isfinite, (self.scale, self.offset, *self.qualities.values())))):
+            raise ValueError(f"scale {self.scale} and offset {self.offset}")
+        unknown = sorted(set(self.qualities) - set(QUALITIES))
+        if unknown:
+            raise TypeError(f"quality measure '{unknown[0]}' is unknown")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; without quality measures those that earlier versions read."""
+        values = asdict(self)
+        return values if self.qualities else {name: value for name, value in values.items() if name != "qualities"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +107,26 @@ class Calibration:
             offset = fit.scale * offset + fit.offset
         return offset
 
-    def apply(self, scores: Scores) -> Scores:
-        """Return the calibrated scores of a model's own, an array or a tensor."""
-        return scores * self.scale + self.offset
+    @property
+    def qualities(self) -> dict[str, float]:
+        """What the trial's quality measures are multiplied by, of those that count."""
+        weights: dict[str, float] = {}
+        for fit in self.fits:
+            names = {**weights, **fit.qualities}
+            weights = {name: fit.scale * weights.get(name, 0.0) + fit.qualities.get(name, 0.0) for name in names}
+        return weights
+
+    def apply(self, scores: Scores, qualities: Mapping[str, Scores] | None = None) -> Scores:
+        """Return the calibrated scores of a model's own, an array or a tensor.
+
+        Args:
+            scores: [N].
+            qualities: name -> [N], those of `self.qualities` at least.
+        """
+        calibrated = scores * self.scale + self.offset
+        for name, weight in self.qualities.items():
+            calibrated = calibrated + weight * (qualities or {})[name]
+        return calibrated
 
     def then(self, fit: Fit) -> Self:
         """Return the calibration after one more fit, on scores that this one calibrated.
@@ -98,7 +140,7 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for the artifact."""
-        return {"scale": self.scale, "offset": self.offset, "fits": [asdict(fit) for fit in self.fits]}
+        return {"scale": self.scale, "offset": self.offset, "fits": [fit.to_json() for fit in self.fits]}
 
     @classmethod
     def from_json(cls, values: Any, where: str) -> Self:
@@ -113,15 +155,12 @@ class Calibration:
         """
         try:
             fits = tuple(Fit(**fit) for fit in values["fits"])
-            bad = [
-                fit for fit in fits if not (fit.scale > 0 and math.isfinite(fit.scale) and math.isfinite(fit.offset))
-            ]
-        except (KeyError, TypeError) as error:
+            for fit in fits:
+                fit.check()
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where}: calibration cannot be understood ({error})") from error
-        if bad:
-            raise InputError(
-                f"{where}: calibration has scale {bad[0].scale} and offset {bad[0].offset}; calibrate anew"
-            )
+        except ValueError as error:
+            raise InputError(f"{where}: calibration has {error}; calibrate anew") from error
         return cls(fits)
 
 
@@ -185,11 +224,13 @@ class Fusion:
 def fit_calibration(
     trials: Trials, task: Task, scores_path: str | Path, keys_path: str | Path, prior: float = PRIOR
 ) -> Fit:
-    """Fit scale and offset on one system's scores.
+    """Fit scale and offset on one system's scores, and weights of the quality measures that stand beside them.
+
+    A quality measure that is the same in all trials is left out.
 
     Args:
         trials: the system's.
-        task: what they are, `TRACK1` or `SV`.
+        task: what they are, `TRACK1`, `SV` or `VERIFICATION`.
         scores_path: where they were read from.
         keys_path: their keys.
         prior: of the positive class, inside (0, 1).
@@ -198,15 +239,48 @@ def fit_calibration(
         InputError: all scores are the same, or lower scores speak for the positive class.
     """
     positive = trials.classes == task.kinds[0]
-    (scale,), offset = fit_weights(trials.scores[task.scores][None], positive, prior)
+    beside = {name: trials.scores[name] for name in task.beside if _varies(trials.scores.get(name))}
+    (scale, *weights), offset = fit_weights(np.stack([trials.scores[task.scores], *beside.values()]), positive, prior)
     if scale <= 0:
         raise InputError(
             f"{scores_path}: lower scores speak for {task.kinds[0]} (scale {scale:.3g}); calibration never turns the "
             "order of scores around: are they inverted, or do the keys belong to another set?"
         )
     digest = hashlib.sha256(Path(scores_path).read_bytes()).hexdigest()
+    names = Path(scores_path).name, Path(keys_path).name
     sizes = int(positive.sum()), int((~positive).sum())
-    return Fit(scale, offset, prior, Path(scores_path).name, Path(keys_path).name, digest, *sizes)
+    return Fit(scale, offset, prior, *names, digest, *sizes, dict(zip(beside, weights, strict=True)))
+
+
+def find_qualities(trials: Trials, fit: Fit, scores_path: str | Path) -> dict[str, FloatArray]:
+    """Return the quality measures that a fit weighs.
+
+    Raises:
+        InputError: the score file has them not.
+    """
+    missing = [name for name in fit.qualities if name not in trials.scores]
+    if missing:
+        raise InputError(f"{scores_path}: column '{missing[0]}' is missing, which is weighed; score with --qualities")
+    return {name: trials.scores[name] for name in fit.qualities}
+
+
+def require_same_cohort(trials: Trials, scores_path: str | Path, has_cohort: bool) -> None:
+    """Require, where a verification score file has quality measures, that it and the model agree about a cohort.
+
+    Raises:
+        InputError: one of them has a cohort.
+    """
+    found = {name for name in QUALITIES if name in trials.scores}
+    if found and (any(name.startswith("impostor-mean") for name in found)) != has_cohort:
+        one, other = ("with", "has none") if not has_cohort else ("without", "has one")
+        raise InputError(
+            f"{scores_path}: was made {one} a cohort, but the model {other}; calibrate what the model scores "
+            "by itself: see cohort, and score without --cohort and --no-norm"
+        )
+
+
+def _varies(values: FloatArray | None) -> bool:
+    return values is not None and bool(values.std() > CONSTANT * abs(values.mean()))
 
 
 def fit_fusion(systems: Mapping[str, Trials], task_name: str, keys_path: str | Path, prior: float = PRIOR) -> Fusion:

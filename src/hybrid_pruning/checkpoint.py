@@ -1,7 +1,8 @@
 """The checkpoints of a run: written whole or not at all, the last of each kind kept, averaged on request.
 
 Two kinds: `epoch-0003.pt` after each epoch, and `step-00001500.pt` every so many steps. An export averages the epochs':
-those that are kept are the averaging window.
+those that are kept are the averaging window. Apart from them, a snapshot per member of a family, `hp30.pt`: no training
+goes on from it, so it leaves the optimisers out.
 """
 
 import pickle
@@ -17,7 +18,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, remove_leftovers
 from hybrid_pruning.terminal import console
 
-FOLDER = "checkpoints"
+FOLDER, SNAPSHOTS = "checkpoints", "snapshots"
 EPOCH, STEP = "epoch", "step"
 DIGITS = {EPOCH: 4, STEP: 8}
 
@@ -44,13 +45,36 @@ def save_step(run: Path, step: int, state: Mapping[str, Any], keep: int) -> None
     _save(run, STEP, step, state, keep)
 
 
+def save_snapshot(run: Path, name: str, state: Mapping[str, Any]) -> None:
+    """Write the state of a member of the run's family.
+
+    Raises:
+        InputError: it cannot be written; what was there before is as it was.
+    """
+    with atomic_write(run / SNAPSHOTS / f"{name}.pt", "wb") as handle:
+        torch.save(dict(state), handle)
+
+
+def read_snapshot(run: Path, name: str) -> dict[str, Any]:
+    """Return what a member's snapshot holds of network and gates.
+
+    Raises:
+        InputError: there is none yet, or it is damaged.
+    """
+    path = run / SNAPSHOTS / f"{name}.pt"
+    if not path.exists():
+        raise InputError(f"{path}: is not there; the training leaves it when its target passes that sparsity")
+    return _read_objective(path)
+
+
 def find_latest(run: Path) -> Path | None:
     """Return the checkpoint a run has come furthest with, or None where it has none; damaged ones are set aside.
 
     Raises:
         InputError: all are damaged, or one cannot be read at all.
     """
-    remove_leftovers(run / FOLDER)
+    for folder in (FOLDER, SNAPSHOTS):
+        remove_leftovers(run / folder)
     damaged: list[Path] = []
     found = [_newest_whole(list_checkpoints(run, kind), damaged) for kind in (EPOCH, STEP)]
     whole = sorted((state["step"], state["epoch"], path) for path, state in filter(None, found))

@@ -18,10 +18,9 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.jobs import JobResult, Work, score_jobs
 from hybrid_pruning.manifest import Label
 from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.names import SUFFIXES
 from hybrid_pruning.windows import WINDOW_SECONDS, cut, measure_lengths, window_samples
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
-"""What is taken for audio in a folder; a file that is named is tried whatever its suffix."""
 FEW_BATCHES = 2
 """Up to which decoding in processes of their own does not pay."""
 BAR_WIDTH, BAR_LLR = 10, 10.0
@@ -85,16 +84,18 @@ def detect(
     few = sum(len(work.batches(job)) for _, job in jobs) <= FEW_BATCHES
     with closing(score_jobs(model, work, jobs, 0 if few else workers)) as results:
         for index, path in enumerate(files):
-            result = JobResult(index, {}, {index: failed[index]}) if index in failed else next(results)
+            result: JobResult[float] = (
+                JobResult(index, {}, {index: failed[index]}) if index in failed else next(results)
+            )
             if index in result.failed:
                 yield Unreadable(path, result.failed[index])
             else:
                 windows = len(cut(int(samples[index]), window))
-                yield Detection(path, result.scores[index], float(samples[index]) / SAMPLE_RATE_HZ, windows)
+                yield Detection(path, result.values[index], float(samples[index]) / SAMPLE_RATE_HZ, windows)
 
 
 def find_audio(place: str | Path) -> list[Path]:
-    """Return a file as it is, or the audio files in a folder and below, in the order of their names.
+    """Return a file as it is, whatever its suffix, or the audio files in a folder and below, ordered by their names.
 
     Raises:
         InputError: there is nothing of that name, or no audio in the folder.
@@ -111,7 +112,12 @@ def find_audio(place: str | Path) -> list[Path]:
 
 
 def is_calibrated(model: SpeechModel) -> bool:
-    """Whether a model's scores were calibrated on data that it was not trained on."""
+    """Whether a model's scores were calibrated on data that it was not trained on.
+
+    Raises:
+        InputError: the model is one for speaker verification, and scores nothing.
+    """
+    model.require_classes()
     return model.calibration is not None
 
 
@@ -130,7 +136,7 @@ def as_record(found: Detection, threshold: float, calibrated: bool) -> dict[str,
 
 def as_row(found: Detection, threshold: float) -> str:
     """Return a detection as a pipe gets it: verdict, LLR, seconds, windows and path, separated by tabs."""
-    cells = (found.verdict(threshold), f"{found.llr:.4f}", f"{found.seconds:.3f}", found.windows, _shown(found.path))
+    cells = (found.verdict(threshold), f"{found.llr:.4f}", f"{found.seconds:.3f}", found.windows, printed(found.path))
     return "\t".join(map(str, cells))
 
 
@@ -139,15 +145,20 @@ def as_text(found: Detection, threshold: float, unicode: bool = True) -> Text:
     word, colour = WORDS[found.verdict(threshold)]
     line = Text(f"{word:9}", style=f"bold {colour}")
     line.append(f"  LLR {found.llr:+7.2f}  ", style="default not bold")
-    left, middle, right = _bar(found.llr - threshold, unicode)
+    left, middle, right = draw_bar(found.llr - threshold, unicode)
     for part, style in ((left, "red"), (middle, "default not bold"), (right, "green")):
         line.append(part, style=style)
-    line.append(f"  {_shown(found.path)}  ", style="default not bold")
+    line.append(f"  {printed(found.path)}  ", style="default not bold")
     return line.append(_length(found), style="dim not bold")
 
 
-def _bar(distance: float, unicode: bool) -> tuple[str, str, str]:
-    """Return a bar's left half, its middle and its right half; it is full BAR_LLR away from the threshold."""
+def draw_bar(distance: float, unicode: bool) -> tuple[str, str, str]:
+    """Return a bar's left half, its middle and its right half; it is full BAR_LLR away from the threshold.
+
+    Args:
+        distance: of a log-likelihood ratio from its threshold.
+        unicode: whether the terminal has blocks.
+    """
     full, empty, middle = ("█", "·", "│") if unicode else ("#", ".", "|")
     size = min(BAR_WIDTH, max(1, round(BAR_WIDTH * abs(distance) / BAR_LLR)))
     low, high = (size, 0) if distance < 0 else (0, size)
@@ -161,7 +172,7 @@ def _length(found: Detection) -> str:
     return length if found.windows == 1 else f"{length} in {found.windows} windows"
 
 
-def _shown(path: Path) -> str:
+def printed(path: Path) -> str:
     """Return a file's name in characters that any terminal takes and that end no line."""
     name = str(path).encode("utf-8", "replace").decode("utf-8")
     return "".join(character if character.isprintable() else "?" for character in name)

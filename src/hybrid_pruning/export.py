@@ -1,50 +1,126 @@
 """A run -> the artifact: checkpoints averaged, units chosen by exact count, weights cut for real."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from hybrid_pruning.checkpoint import average_objectives, list_checkpoints, trained_epochs
+import torch
+
+from hybrid_pruning.checkpoint import (
+    average_objectives,
+    list_checkpoints,
+    read_checkpoint,
+    read_snapshot,
+    trained_epochs,
+)
+from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.family import early_points, find_member, member_name, members
 from hybrid_pruning.files import require_new_folder
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.objective import Objective, build_objective
-from hybrid_pruning.pruning import shape_of, shrink
+from hybrid_pruning.objective import MARGIN, Objective, build_objective
+from hybrid_pruning.pruning import shrink
+from hybrid_pruning.run_folder import CONFIG, last_stage, read_run
 from hybrid_pruning.terminal import console
-from hybrid_pruning.trainer import CONFIG, read_run
 
 TOLERANCE = 0.005
 """How far an export may be from its target without a word."""
+AVERAGE = 2
+"""Checkpoints that a model is the mean of."""
 
 
-def export_run(run: str | Path, out: str | Path, average: int = 2) -> SpeechModel:
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training came to.
+
+    Args:
+        config: its recipe.
+        objective: network and gates, with the mean weights of checkpoints.
+        averaged: of how many.
+        point: the sparsity to cut to.
+        classes: the speakers that its loss on embeddings has weights for, in their order; none for anti-spoofing.
+        weights: the state of that loss, which no model has.
+    """
+
+    config: Config
+    objective: Objective
+    averaged: int
+    point: float
+    classes: Sequence[str]
+    weights: Mapping[str, torch.Tensor]
+
+
+def export_run(run: str | Path, out: str | Path, average: int = AVERAGE, at: float | None = None) -> SpeechModel:
     """Write a run's model as an artifact and return it.
 
     Args:
-        run: a finished training.
+        run: a training; finished, unless a snapshot of it is asked for. Of one in stages the last counts.
         out: the artifact's folder, new or empty.
-        average: how many of the last checkpoints to average; all of them where the run kept fewer.
+        average: how many of the last checkpoints to average; all of them where the run kept fewer. A snapshot is one.
+        at: the sparsity of the member of the run's family to write; None for the target's, the end of the training.
 
     Raises:
-        InputError: the run is not finished, or the folder is taken.
+        InputError: the run is not finished, has no such member, or the folder is taken.
     """
-    run, out = Path(run), require_new_folder(out)
+    out = require_new_folder(out)
+    trained = read_trained(last_stage(Path(run)), average, at)
+    small = shrink_model(trained.objective, trained.point)
+    _report_size(trained.objective, trained.point)
+    small.provenance = {"recipe": trained.config.model_dump(mode="json"), "averaged_checkpoints": trained.averaged}
+    if trained.point != trained.config.pruning.target_sparsity:
+        small.provenance["snapshot_at"] = trained.point
+    small.save_pretrained(out)
+    return small.eval()
+
+
+def export_family(run: str | Path, out: str | Path, average: int = AVERAGE) -> dict[Path, SpeechModel]:
+    """Write every member of a finished run's family, each to a folder of its own below `out`, as in `out`/hp30.
+
+    Raises:
+        InputError: the run is not finished or has no family, or the folder is taken.
+    """
+    run, out = last_stage(Path(run)), require_new_folder(out)
+    config, _ = read_run(run)
+    if not early_points(config.pruning):
+        raise InputError(f"{run}: has no family; give pruning.export_at when training, or export without --family")
+    _check_finished(run, config)
+    folders = {point: out / member_name(point) for point in members(config.pruning)}
+    return {folder: export_run(run, folder, average, point) for point, folder in folders.items()}
+
+
+def read_trained(run: Path, average: int = AVERAGE, at: float | None = None) -> Trained:
+    """Return what a training, or a stage of one, came to; the arguments are `export_run`'s.
+
+    Raises:
+        InputError: it is not finished, has no such member, or is damaged.
+    """
     config, model = read_run(run)
-    if (done := trained_epochs(run)) < config.training.epochs:
-        raise InputError(
-            f"{run}: {done} of {config.training.epochs} epochs are done; finish with: "
-            f"hybrid-pruning train {run / CONFIG} --out {run} --resume"
-        )
-    average = min(average, max(len(list_checkpoints(run)), 1))
+    target = config.pruning.target_sparsity
+    point = target if at is None else find_member(config, at, run)
+    if point == target:
+        _check_finished(run, config)
+        average = min(average, max(len(list_checkpoints(run)), 1))
+        state = average_objectives(run, average)
+    else:
+        state, average = dict(read_snapshot(run, member_name(point))), 1
+    weights = {name.removeprefix(MARGIN): state.pop(name) for name in list(state) if name.startswith(MARGIN)}
     objective = build_objective(config, model)
     try:
-        objective.load_state_dict(average_objectives(run, average), strict=True)
+        objective.load_state_dict(state, strict=True)
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:200]
         raise InputError(f"{run}: its architecture and checkpoints do not belong together: {problem}") from error
-    small = shrink_model(objective, config.pruning.target_sparsity)
-    _report_size(objective, small, config.pruning.target_sparsity)
-    small.provenance = {"recipe": config.model_dump(mode="json"), "averaged_checkpoints": average}
-    small.save_pretrained(out)
-    return small.eval()
+    classes = read_checkpoint(list_checkpoints(run)[-1])["classes"] if weights and point == target else []
+    return Trained(config, objective, average, point, classes, weights)
+
+
+def _check_finished(run: Path, config: Config) -> None:
+    if (done := trained_epochs(run)) < config.training.epochs:
+        whole = run.parent if (run.parent / CONFIG).exists() else run  # of which this is a stage
+        raise InputError(
+            f"{run}: {done} of {config.training.epochs} epochs are done; finish with: "
+            f"hybrid-pruning train {whole / CONFIG} --out {whole} --resume"
+        )
 
 
 def shrink_model(objective: Objective, target_sparsity: float) -> SpeechModel:
@@ -60,14 +136,15 @@ def shrink_model(objective: Objective, target_sparsity: float) -> SpeechModel:
     return small
 
 
-def _report_size(objective: Objective, small: SpeechModel, target_sparsity: float) -> None:
+def _report_size(objective: Objective, target_sparsity: float) -> None:
     """Say so where the units are too coarse to meet the target."""
-    shape = shape_of(small.backbone)
-    if objective.gates is None or shape is None:
+    if (gates := objective.gates) is None:
         return
-    exact = float(objective.gates.accounting.exact_kept(shape.kept).removed(objective.constraint))
+    kept = gates.kept(target_sparsity, objective.constraint)
+    exact = float(gates.accounting.exact_kept(kept).removed(objective.constraint))
     if abs(exact - target_sparsity) > TOLERANCE:
+        units = ", ".join(dict.fromkeys(slot.unit for slot in gates.plan.slots))
         console.print(
             f"warning: {exact:.1%} of the {objective.constraint} are removed, the target was {target_sparsity:.1%}: "
-            f"{', '.join(shape.units)} alone come no closer; prune neurons or channels too"
+            f"{units} alone come no closer; prune neurons or channels too"
         )

@@ -31,11 +31,20 @@ class MHFA(Head):
         heads: attention heads.
         compression: width that keys and values are compressed to.
         embedding: E, the width of the result.
+        feature_mean: take each frame's mean over its features off first, as the recipe does.
     """
 
-    def __init__(self, depth: int, width: int, heads: int = 32, compression: int = 128, embedding: int = 256) -> None:
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        heads: int = 32,
+        compression: int = 128,
+        embedding: int = 256,
+        feature_mean: bool = False,
+    ) -> None:
         super().__init__()
-        self.embedding_width = embedding
+        self.embedding_width, self.feature_mean = embedding, feature_mean
         self.key_mix = nn.Parameter(torch.zeros(depth))
         self.value_mix = nn.Parameter(torch.zeros(depth))
         self.key = nn.Linear(width, compression)
@@ -45,8 +54,8 @@ class MHFA(Head):
 
     def forward(self, hidden: Hidden) -> torch.Tensor:
         """Return [B, E]."""
-        key = self.key(_mix(self.key_mix, hidden.frames))
-        value = self.value(_mix(self.value_mix, hidden.frames))
+        key = self.key(_mix(self.key_mix, hidden.frames, self.feature_mean))
+        value = self.value(_mix(self.value_mix, hidden.frames, self.feature_mean))
         attention = self.query(key)  # [B, T, heads]
         if hidden.lengths is not None:
             attention = attention.masked_fill(~_within(hidden), float("-inf"))
@@ -64,17 +73,18 @@ class Statistics(Head):
         depth: L, how many hidden states there are.
         width: D, their width.
         embedding: E, the width of the result.
+        feature_mean: take each frame's mean over its features off first.
     """
 
-    def __init__(self, depth: int, width: int, embedding: int = 256) -> None:
+    def __init__(self, depth: int, width: int, embedding: int = 256, feature_mean: bool = False) -> None:
         super().__init__()
-        self.embedding_width = embedding
+        self.embedding_width, self.feature_mean = embedding, feature_mean
         self.mix = nn.Parameter(torch.zeros(depth))
         self.out = nn.Linear(2 * width, embedding)
 
     def forward(self, hidden: Hidden) -> torch.Tensor:
         """Return [B, E]."""
-        x = _mix(self.mix, hidden.frames)
+        x = _mix(self.mix, hidden.frames, self.feature_mean)
         if hidden.lengths is None:
             within, count = torch.ones_like(x[..., :1]), torch.full((len(x), 1), float(x.shape[1]), device=x.device)
         else:
@@ -88,13 +98,17 @@ class Statistics(Head):
 def build_head(config: HeadConfig, depth: int, width: int) -> Head:
     """Return the head a recipe asks for, on `depth` hidden states of `width`."""
     if config.kind == "statistics":
-        return Statistics(depth, width, config.embedding)
-    return MHFA(depth, width, config.heads, config.compression, config.embedding)
+        return Statistics(depth, width, config.embedding, config.feature_mean)
+    return MHFA(depth, width, config.heads, config.compression, config.embedding, config.feature_mean)
 
 
-def _mix(weights: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """[L] and [L, B, T, D] -> the softmax-weighted sum [B, T, D]."""
-    return torch.einsum("l,lbtd->btd", F.softmax(weights, dim=0).to(frames.dtype), frames)
+def _mix(weights: torch.Tensor, frames: torch.Tensor, feature_mean: bool) -> torch.Tensor:
+    """[L] and [L, B, T, D] -> the softmax-weighted sum [B, T, D], where asked for without its mean over D.
+
+    The weights sum to 1, so that the mean comes off the sum as well as off each hidden state.
+    """
+    x = torch.einsum("l,lbtd->btd", F.softmax(weights, dim=0).to(frames.dtype), frames)
+    return x - x.mean(-1, keepdim=True) if feature_mean else x
 
 
 def _within(hidden: Hidden) -> torch.Tensor:

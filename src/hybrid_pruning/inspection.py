@@ -13,15 +13,14 @@ from typing import Any
 import torch
 from rich.table import Table
 from rich.text import Text
-from torch import nn
 
-from hybrid_pruning.backbone import FAMILIES, skeleton
+from hybrid_pruning.backbone import FAMILIES
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.pruning import Accounting, Budget, PlanError, plan_for, shape_of
+from hybrid_pruning.plain import section
+from hybrid_pruning.pruning import Budget, shape_of
+from hybrid_pruning.survivors import SECONDS, Survivors, count_parameters, count_survivors
 from hybrid_pruning.terminal import console
 
-SECONDS = 4.0
-"""Length of the utterance that MACs are counted for."""
 CONV_COLUMNS = {"conv": "channels"}
 LAYER_COLUMNS = {"head": "heads", "attlayer": "attention", "interm": "FFN neurons", "ffnlayer": "FFN"}
 DECIDED_BY = {"head": "attlayer", "interm": "ffnlayer"}
@@ -44,21 +43,6 @@ TOOLS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Survivors:
-    """What is left of a backbone.
-
-    Args:
-        kept: slot name -> units that are left, of every slot the family has, gated or not.
-        sizes: slot name -> units of the dense model.
-        budget: exact parameters and MACs (for `SECONDS`), now and dense.
-    """
-
-    kept: Mapping[str, int]
-    sizes: Mapping[str, int]
-    budget: Budget
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """Something optional that may be installed.
 
@@ -77,9 +61,9 @@ class Part:
 
 def print_inspection(model: SpeechModel) -> None:
     """Print what survived of a model's backbone as a heat map, then its size beside the dense one and its origin."""
-    left = count_survivors(model)
+    left = count_survivors(model.backbone)
     convs, layers = len(_slots(left, "conv")), len(_slots(left, "head"))
-    head_params = _numel(model.head) + _numel(model.classifier)
+    head_params = count_parameters(model.head) + count_parameters(model.classifier)
     console.print(_heat_map("conv", CONV_COLUMNS, convs, left), "")
     console.print(_heat_map("layer", LAYER_COLUMNS, layers, left), "")
     console.print(_size_table(left.budget, head_params), "")
@@ -87,40 +71,14 @@ def print_inspection(model: SpeechModel) -> None:
         console.print(f"{name:<8}{text}", markup=False, soft_wrap=True)
 
 
-def count_survivors(model: SpeechModel) -> Survivors:
-    """Count a model's backbone, dense or cut, beside the dense skeleton of its config.
-
-    Raises:
-        RuntimeError: the count is not what the weights hold; a fault of ours.
-    """
-    shape = shape_of(model.backbone)
-    kept = {} if shape is None else {name: len(units) for name, units in shape.kept.items()}
-    left = count_units(model.backbone.config.to_diff_dict(), model.backbone.normalize, kept)
-    if left.budget.params != (found := _numel(model.backbone)):
-        raise RuntimeError(f"{left.budget.params} parameters counted from the kept units, the backbone holds {found}")
-    return left
-
-
-def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, int]) -> Survivors:
-    """Count a backbone that keeps so many units of the named slots, and all of the others.
-
-    Args:
-        config: the transformers config of the dense backbone, as plain values.
-        normalize: whether it normalises the waveform.
-        kept: slot name -> units that are left.
-
-    Raises:
-        PlanError: a slot that the family does not have.
-    """
-    with torch.device("meta"):  # sizes without weights
-        dense = skeleton(dict(config), normalize)
-    plan = plan_for(dense, SECONDS)
-    sizes = {slot.name: slot.size for slot in plan.slots}
-    if unknown := sorted(set(kept) - set(sizes)):
-        raise PlanError(f"slot '{unknown[0]}' is unknown; this backbone has: {', '.join(sizes)}")
-    counts = {name: kept.get(name, size) for name, size in sizes.items()}
-    budget = Accounting(dense, plan).exact(torch.tensor(list(counts.values())))
-    return Survivors(counts, sizes, budget)
+def tell_size(model: SpeechModel) -> str:
+    """Return a model's size in a line: parameters and MACs of its backbone, and the shares of them that are gone."""
+    found = count_survivors(model.backbone).budget
+    params, macs = _short(int(found.params), found.dense_params), _short(int(found.macs), found.dense_macs)
+    return (
+        f"backbone of {params} parameters ({float(found.sparsity):.1%} removed) and {macs} MACs in {SECONDS:g} s "
+        f"({float(found.macs_sparsity):.1%} removed)"
+    )
 
 
 def print_doctor() -> None:
@@ -256,25 +214,20 @@ def _labels(model: SpeechModel) -> str:
 
 def _origin(provenance: Mapping[str, Any]) -> str:
     """Where the model came from; provenance is free-form, so that nothing in it can be relied on."""
+    if converted := section(provenance, "converted"):
+        return f"converted from {converted.get('file')} ({converted.get('form')})"
     recipe = provenance.get("recipe")
     if not isinstance(recipe, Mapping):
         return "not recorded"
-    pruning, backbone = (_mapping(recipe.get(part)) for part in ("pruning", "backbone"))
+    pruning, backbone = (section(recipe, part) for part in ("pruning", "backbone"))
     target = "no pruning"
     if pruning.get("use_pruning_loss"):
-        target = f"target: {pruning.get('target_sparsity')} of the {pruning.get('constraint')} removed"
+        point = provenance.get("snapshot_at", pruning.get("target_sparsity"))
+        target = f"target: {point} of the {pruning.get('constraint')} removed"
     weights = "random weights in the shape of " if backbone.get("random") else ""
     averaged = provenance.get("averaged_checkpoints")
     mean = f"; mean of {averaged} checkpoints" if averaged else ""
     return f"{weights}{backbone.get('source', 'an unnamed backbone')}; {target}; seed {recipe.get('seed')}{mean}"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _numel(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _plain_table(title: str, rows: Mapping[str, str]) -> Table:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import progress_bar
 from hybrid_pruning.windows import Loaded, Window, cut, load_windows
+
+Value = TypeVar("Value")
+Job = tuple[int, Sequence[int]]
+"""A job's number, and the places of its utterances."""
 
 BATCH_SECONDS = 120.0
 """Audio in a batch at most, padding included; only a single longer window may exceed it."""
@@ -61,32 +65,17 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class JobResult:
+class JobResult(Generic[Value]):
     """What a job came to.
 
     Args:
         job: its number.
-        scores: by place of the utterance.
-        failed: why an utterance could not be scored, by its place.
+        values: what was found, by place of the utterance: its score, or its embedding [E], the mean over its windows.
+        failed: why there is none for an utterance, by its place.
     """
 
     job: int
-    scores: Mapping[int, float]
-    failed: Mapping[int, str]
-
-
-@dataclass(frozen=True, slots=True)
-class JobEmbeddings:
-    """What a job's utterances sound like to the model.
-
-    Args:
-        job: its number.
-        embeddings: [E] each, by place of the utterance: the mean over its windows.
-        failed: why an utterance has none, by its place.
-    """
-
-    job: int
-    embeddings: Mapping[int, torch.Tensor]
+    values: Mapping[int, Value]
     failed: Mapping[int, str]
 
 
@@ -127,10 +116,10 @@ class Throughput:
 def score_jobs(
     model: SpeechModel,
     work: Work,
-    jobs: Sequence[tuple[int, Sequence[int]]],
+    jobs: Sequence[Job],
     workers: int,
     throughput: Throughput | None = None,
-) -> Generator[JobResult]:
+) -> Generator[JobResult[float]]:
     """Score jobs one after the other: `embed_jobs` and its arguments, with the score of each embedding.
 
     Raises:
@@ -138,18 +127,18 @@ def score_jobs(
     """
     with closing(embed_jobs(model, work, jobs, workers, throughput)) as found:
         for job in found:
-            result = JobResult(job.job, _classify(model, job.embeddings), job.failed)
-            require_finite(result.scores, work.paths, "score")
+            result = JobResult(job.job, _classify(model, job.values), job.failed)
+            require_finite(result.values, work.paths, "score")
             yield result
 
 
 def embed_jobs(
     model: SpeechModel,
     work: Work,
-    jobs: Sequence[tuple[int, Sequence[int]]],
+    jobs: Sequence[Job],
     workers: int,
     throughput: Throughput | None = None,
-) -> Generator[JobEmbeddings]:
+) -> Generator[JobResult[torch.Tensor]]:
     """Embed the utterances of jobs one after the other; close the generator to have the model in the mode it was in.
 
     Args:
@@ -183,7 +172,7 @@ def embed_jobs(
 
 def _embed_job(
     model: SpeechModel, number: int, batches: Iterator[Loaded], throughput: Throughput, advance: Callable[[], None]
-) -> JobEmbeddings:
+) -> JobResult[torch.Tensor]:
     """Embed the utterances of a job from all of its batches."""
     sums: dict[int, torch.Tensor] = {}
     windows: Counter[int] = Counter()
@@ -196,7 +185,7 @@ def _embed_job(
                 windows[index] += 1
         advance()
     embeddings = {index: total / windows[index] for index, total in sums.items() if index not in failed}
-    return JobEmbeddings(number, embeddings, failed)
+    return JobResult(number, embeddings, failed)
 
 
 def plan_jobs(samples: Sequence[float] | FloatArray, batch_size: int, window: int) -> list[list[int]]:

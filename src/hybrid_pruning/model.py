@@ -1,23 +1,30 @@
 """The paper's figure: a backbone, a head, and for classification a classifier; saved as an artifact and read back."""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
-from hybrid_pruning import artifact
+from hybrid_pruning import artifact, foreign, hub
 from hybrid_pruning.backbone import Backbone, load_transformers, skeleton
 from hybrid_pruning.calibration import Calibration
+from hybrid_pruning.cohort import Cohort
 from hybrid_pruning.config import HeadConfig, TaskName
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.head import Head, build_head
 from hybrid_pruning.manifest import Label
 from hybrid_pruning.pruning import narrow, plan_for, shape_of
 
+BACKBONE = "backbone."
+"""What the names of an encoder's weights begin with."""
+BACKBONE_ALONE = "none"
+"""The task of an artifact that has no head."""
 MOST_UNITS = 1 << 20
 """In one slot, by far: what a damaged description claims is not written out in memory."""
 
@@ -64,14 +71,28 @@ class Classes:
         return (counts / counts.sum()).log().float()
 
 
+class Affine(nn.Module):
+    """[B, E] times a scale plus a shift: what a batch norm is once it is trained."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [B, E]."""
+        return x * self.weight + self.bias
+
+
 class Classifier(nn.Sequential):
     """Embedding [B, E] -> logits [B, classes].
 
-    A layer norm stands where the recipe has a batch norm: it gives the same on any number of processes.
+    A layer norm stands where the recipe has a batch norm: it gives the same on any number of processes. A model that
+    was trained with the recipe keeps its batch norm as a scale and a shift.
     """
 
-    def __init__(self, embedding: int, classes: int) -> None:
-        super().__init__(nn.LayerNorm(embedding), nn.ReLU(), nn.Linear(embedding, classes))
+    def __init__(self, embedding: int, classes: int, norm: Literal["layer", "affine"] = "layer") -> None:
+        first = nn.LayerNorm(embedding) if norm == "layer" else Affine(embedding)
+        super().__init__(first, nn.ReLU(), nn.Linear(embedding, classes))
 
 
 class SpeechModel(nn.Module):
@@ -84,6 +105,7 @@ class SpeechModel(nn.Module):
         head_config: what the head was built from.
         provenance: how it came about: recipe, data, results; free-form, kept in the artifact.
         calibration: what makes its scores log-likelihood ratios on data like that it was fitted on; none by default.
+        cohort: for speaker verification, what its embeddings are centred with and its scores normalised against.
     """
 
     def __init__(
@@ -94,13 +116,15 @@ class SpeechModel(nn.Module):
         head_config: HeadConfig,
         provenance: Mapping[str, Any] | None = None,
         calibration: Calibration | None = None,
+        cohort: Cohort | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.classes = backbone, head, classes
         self.classifier: nn.Module = nn.Identity()
         if classes is not None:
-            self.classifier = Classifier(head.embedding_width, len(classes.labels))
-        self.head_config, self.provenance, self.calibration = head_config, dict(provenance or {}), calibration
+            self.classifier = Classifier(head.embedding_width, len(classes.labels), head_config.classifier_norm)
+        self.head_config, self.provenance = head_config, dict(provenance or {})
+        self.calibration, self.cohort = calibration, cohort
 
     @property
     def task(self) -> TaskName:
@@ -138,13 +162,21 @@ class SpeechModel(nn.Module):
         """
         return self.classify(self.embed(wave, lengths))
 
-    def classify(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Return the score of each embedding [B, E], as `score` gives it: [B]."""
+    def require_classes(self) -> Classes:
+        """Return what its classifier tells apart.
+
+        Raises:
+            InputError: the model is one for speaker verification.
+        """
         if self.classes is None:
             raise InputError(
                 "this model is for speaker verification: one recording has no score; compare embeddings, see `verify`"
             )
-        score = log_likelihood_ratio(self.classifier(embedding), self.classes)
+        return self.classes
+
+    def classify(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Return the score of each embedding [B, E], as `score` gives it: [B]."""
+        score = log_likelihood_ratio(self.classifier(embedding), self.require_classes())
         return score if self.calibration is None else self.calibration.apply(score)
 
     @classmethod
@@ -154,22 +186,16 @@ class SpeechModel(nn.Module):
 
     def architecture(self) -> dict[str, Any]:
         """Return all that is needed to build the model again, as plain values."""
-        shape = shape_of(self.backbone)
         known = {} if self.classes is None else self.classes.to_json()
         return {
             "task": self.task,
             **known,
             "head": self.head_config.model_dump(),
-            "backbone": {
-                "config": self.backbone.config.to_diff_dict(),
-                "normalize": self.backbone.normalize,
-                "units": None if shape is None else list(shape.units),
-                "kept": None if shape is None else {name: _to_ranges(kept) for name, kept in shape.kept.items()},
-            },
+            "backbone": describe_backbone(self.backbone),
         }
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the artifact: config.json and model.safetensors.
+        """Write the artifact: config.json, model.safetensors and, where it has a cohort, cohort.safetensors.
 
         Raises:
             InputError: the folder cannot be written to.
@@ -177,41 +203,81 @@ class SpeechModel(nn.Module):
         about = {**self.architecture(), "provenance": self.provenance}
         if self.calibration is not None:
             about["calibration"] = self.calibration.to_json()
+        if self.cohort is not None:
+            about["cohort"] = self.cohort.to_json()
+            self.cohort.write(Path(folder))
         artifact.write_artifact(Path(folder), about, self.state_dict())
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        card: str | None = None,
+        private: bool | None = None,
+        message: str = hub.MESSAGE,
+        token: str | None = None,
+    ) -> str:
+        """Publish the model on the Hugging Face hub, and return the repository's address.
+
+        Args:
+            repo_id: `user/name` or `organisation/name`; made where it does not exist.
+            card: text of the model card; by default what the model knows of itself, without figures.
+            private: whether a new repository is private; by default as its owner's settings say.
+            message: of the commit.
+            token: that may write; by default the one huggingface_hub finds (HF_TOKEN, `hf auth login`).
+
+        Raises:
+            InputError: the id is none, the hub cannot be reached, or it refuses.
+        """
+        from hybrid_pruning.card import Request, render_card  # here, for what only loads models needs no templates
+
+        hub.check_repo_id(repo_id)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            (Path(folder) / hub.CARD).write_text(card or render_card(self, Request(repo_id)), encoding="utf-8")
+            return hub.upload(folder, repo_id, None, private, message, token)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path) -> Self:
-        """Read an artifact from a folder or the hub, in evaluation mode.
+        """Read an artifact, or a model of the public recipe, from a folder or the hub, in evaluation mode.
+
+        Args:
+            name_or_path: folder or hub id; of the recipe's models also the file.
 
         Raises:
             InputError: it is missing, damaged, of a newer version, or its weights are not those it describes.
         """
-        folder = artifact.locate(name_or_path)
+        folder = foreign.locate_model(name_or_path)
+        if (file := foreign.find_model(folder) or foreign.find_backbone(folder)) is not None:
+            return cls.from_recipe(foreign.read_model(file))
         config = artifact.read_config(folder)
-        try:
-            model = cls.from_architecture(config, config.get("provenance", {}))
-        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StrictDataclassError) as error:
-            problem = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({problem})") from error
-        model.calibration = read_calibration(config, folder)
-        try:
-            model.load_state_dict(artifact.read_weights(folder), strict=True)
-        except RuntimeError as error:
-            problem = " ".join(str(error).split())[:200]
+        if config.get("task") == BACKBONE_ALONE:
             raise InputError(
-                f"{folder}: config.json and model.safetensors do not belong together: {problem}"
-            ) from error
+                f"{folder}: is an encoder alone, without head; train on it: --set backbone.source={folder}"
+            )
+        with _understanding(folder):
+            model = cls.from_architecture(config, config.get("provenance", {}))
+        model.calibration = read_calibration(config, folder)
+        if config.get("cohort") is not None:
+            model.cohort = Cohort.read(folder, config["cohort"], model.head.embedding_width)
+        with _fitting(folder):
+            model.load_state_dict(artifact.read_weights(folder), strict=True)
+        model.backbone.pack()
+        return model.eval()
+
+    @classmethod
+    def from_recipe(cls, found: foreign.RecipeModel) -> Self:
+        """Return a model of the public recipe, in evaluation mode; how often its classes were trained on is unknown."""
+        classes = Classes(found.labels, (1,) * len(found.labels))
+        model = cls.build(found.backbone, found.head, classes, provenance=found.provenance)
+        weights = {f"{BACKBONE}{name}": tensor for name, tensor in found.backbone.state_dict().items()}
+        model.load_state_dict({**weights, **found.weights}, strict=True)
         model.backbone.pack()
         return model.eval()
 
     @classmethod
     def from_architecture(cls, about: Mapping[str, Any], provenance: Mapping[str, Any] | None = None) -> Self:
         """Return a model of the given architecture with fresh weights: the dense skeleton, cut to its shape."""
-        spec = about["backbone"]
-        backbone = skeleton(spec["config"], bool(spec["normalize"]))
-        if spec["kept"] is not None:
-            kept = {name: _from_ranges(ranges) for name, ranges in spec["kept"].items()}
-            narrow(backbone, plan_for(backbone).only(spec["units"]), kept)
+        backbone = build_backbone(about["backbone"])
         classes = None if about["task"] == "speaker-verification" else Classes.from_json(about)
         return cls.build(backbone, HeadConfig(**about["head"]), classes, provenance=provenance)
 
@@ -231,7 +297,8 @@ def load_backbone(name_or_path: str | Path, random: bool = False) -> Backbone:
     """Load an SSL encoder, whatever form it comes in.
 
     Args:
-        name_or_path: a hub id (``microsoft/wavlm-base``), a local transformers folder, or one of our artifacts.
+        name_or_path: a hub id (``microsoft/wavlm-base``), a local transformers folder, one of our artifacts, or a file
+            of WeDefense, DPHuBERT or DiariZen (.bin, .pt, .pth), or its folder.
         random: take the architecture alone, with fresh weights.
 
     Returns:
@@ -241,8 +308,74 @@ def load_backbone(name_or_path: str | Path, random: bool = False) -> Backbone:
         InputError: it cannot be found or read, is of an unsupported family, or lacks weights.
     """
     if artifact.is_artifact(name_or_path):
-        return SpeechModel.from_pretrained(name_or_path).backbone
+        return _read_backbone(Path(name_or_path))
+    if (file := foreign.find_backbone(Path(name_or_path))) is not None:
+        return foreign.read_backbone(file)
     return load_transformers(name_or_path, random).eval()
+
+
+def save_backbone(backbone: Backbone, folder: str | Path, provenance: Mapping[str, Any]) -> None:
+    """Write an encoder alone as an artifact, which `load_backbone` and `backbone.source` in a recipe take.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    about = {"task": BACKBONE_ALONE, "backbone": describe_backbone(backbone), "provenance": dict(provenance)}
+    weights = {f"{BACKBONE}{name}": tensor for name, tensor in backbone.state_dict().items()}
+    artifact.write_artifact(Path(folder), about, weights)
+
+
+def describe_backbone(backbone: Backbone) -> dict[str, Any]:
+    """Return all that is needed to build a backbone again, as plain values."""
+    shape = shape_of(backbone)
+    return {
+        "config": backbone.config.to_diff_dict(),
+        "normalize": backbone.normalize,
+        "units": None if shape is None else list(shape.units),
+        "kept": None if shape is None else {name: _to_ranges(kept) for name, kept in shape.kept.items()},
+    }
+
+
+def build_backbone(about: Mapping[str, Any]) -> Backbone:
+    """Return a backbone of the given description with fresh weights: the dense skeleton, cut to its shape."""
+    backbone = skeleton(about["config"], bool(about["normalize"]))
+    if about["kept"] is not None:
+        kept = {name: _from_ranges(ranges) for name, ranges in about["kept"].items()}
+        narrow(backbone, plan_for(backbone).only(about["units"]), kept)
+    return backbone
+
+
+def _read_backbone(folder: Path) -> Backbone:
+    """Read the backbone of an artifact, with or without a head."""
+    config = artifact.read_config(folder)
+    if config.get("task") != BACKBONE_ALONE:
+        return SpeechModel.from_pretrained(folder).backbone
+    with _understanding(folder):
+        backbone = build_backbone(config["backbone"])
+    weights = {name.removeprefix(BACKBONE): tensor for name, tensor in artifact.read_weights(folder).items()}
+    with _fitting(folder):
+        backbone.load_state_dict(weights, strict=True)
+    return backbone.eval()
+
+
+@contextmanager
+def _understanding(folder: Path) -> Iterator[None]:
+    """Turn what building a model of a nonsensical description raises into the user's error."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StrictDataclassError) as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({problem})") from error
+
+
+@contextmanager
+def _fitting(folder: Path) -> Iterator[None]:
+    """Turn what loading another model's weights raises into the user's error, and let one from reading pass."""
+    try:
+        yield
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder}: config.json and model.safetensors do not belong together: {problem}") from error
 
 
 def log_likelihood_ratio(logits: torch.Tensor, classes: Classes) -> torch.Tensor:

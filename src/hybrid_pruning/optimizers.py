@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from hybrid_pruning.config import TrainingConfig
-from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import Objective
 
 FUSED = True
@@ -25,7 +24,7 @@ class Optimizers:
 
     def __init__(self, objective: Objective, training: TrainingConfig, pruning_lr: float) -> None:
         self.objective, self.training = objective, training
-        self.network = network_optimizer(objective.model, training)
+        self.network = network_optimizer(objective, training)
         self.pruning = pruning_optimizer(objective, pruning_lr)
         self._named: dict[str, torch.optim.Optimizer] = {"network": self.network}
         if self.pruning is not None:
@@ -56,11 +55,12 @@ class Optimizers:
         """Scale the network's gradients to the largest norm allowed, and return what the norms were before.
 
         Returns:
-            Scalars: "network" as a whole, and its parts "backbone" and "head".
+            Scalars: "network" as a whole, and those of its parts "backbone", "head" and "objective" that learn.
         """
+        groups = self.network.param_groups
         parts = {
-            part: [parameter for group in self._groups() if _part(group) == part for parameter in group["params"]]
-            for part in ("backbone", "head")
+            part: [parameter for group in groups if _part(group) == part for parameter in group["params"]]
+            for part in dict.fromkeys(map(_part, groups))
         }
         device = self.network.param_groups[0]["params"][0].device
         norms = {part: _norm(parameters).to(device) for part, parameters in parts.items()}
@@ -95,12 +95,14 @@ class Optimizers:
         return [group for optimizer in self._named.values() for group in optimizer.param_groups]
 
 
-def network_optimizer(model: SpeechModel, training: TrainingConfig) -> torch.optim.Optimizer:
-    """Return AdamW over explicitly named groups: backbone and head, each with and without weight decay."""
+def network_optimizer(objective: Objective, training: TrainingConfig) -> torch.optim.Optimizer:
+    """Return AdamW or SGD over named groups: backbone, head and class weights, each with and without weight decay."""
     groups: list[dict[str, Any]] = []
+    model, margin = objective.model, objective.margin
     parts: dict[str, tuple[float, list[nn.Module]]] = {
         "backbone": (training.lr * training.backbone_lr_ratio, [model.backbone]),
         "head": (training.lr, [model.head, model.classifier]),
+        "objective": (training.lr, [] if margin is None else [margin]),
     }
     for name, (lr, modules) in parts.items():
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -108,7 +110,10 @@ def network_optimizer(model: SpeechModel, training: TrainingConfig) -> torch.opt
             chosen = [parameter for parameter in parameters if (parameter.dim() > 1) == decays]
             decay = training.weight_decay if decays else 0.0
             groups.append({"params": chosen, "name": f"{name}{suffix}", "peak_lr": lr, "lr": lr, "weight_decay": decay})
-    return torch.optim.AdamW([group for group in groups if group["params"]], fused=FUSED)
+    groups = [group for group in groups if group["params"]]
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=training.momentum, nesterov=training.momentum > 0, fused=FUSED)
+    return torch.optim.AdamW(groups, fused=FUSED)
 
 
 def pruning_optimizer(objective: Objective, lr: float) -> torch.optim.Optimizer | None:
@@ -126,6 +131,17 @@ def learning_rate_factor(training: TrainingConfig, step: int, total_steps: int, 
     """Return what a group's peak learning rate is multiplied by: exponential decay under a linear warm-up."""
     decay = (training.final_lr / training.lr) ** (step / max(total_steps - 1, 1))
     return float(decay * min(1.0, (step + 1) / max(warmup_steps, 1)))
+
+
+def annealed(training: TrainingConfig, factor: float, progress: float) -> float:
+    """Return the factor on its way down to where the training ends, so that a snapshot is as settled as its last model.
+
+    Args:
+        training: the rates.
+        factor: what the schedule has.
+        progress: the share of the way, in [0, 1]; equal ratios from step to step.
+    """
+    return float(factor ** (1 - progress) * min(factor, training.final_lr / training.lr) ** progress)
 
 
 def _part(group: Mapping[str, Any]) -> str:

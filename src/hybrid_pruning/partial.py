@@ -1,15 +1,16 @@
-"""What a scoring that was cut off leaves beside its output, and how the next call goes on from it.
+"""What a scoring or embedding that was cut off leaves beside its output, and how the next call goes on from it.
 
 A folder `OUT.partial`, which every process of the job has to see: `settings.json` says what is scored with what,
 `lengths.npy` holds the lengths that the batches were planned from, and each process adds a line of JSON to its own
 `results-RANK.jsonl` for every job it has finished. A line that a kill cut short does not count.
 """
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -28,20 +29,47 @@ from hybrid_pruning.terminal import console
 SETTINGS, LENGTHS, RESULTS = "settings.json", "lengths.npy", "results-*.jsonl"
 
 
-class Partial:
-    """The results so far of one scoring; a context that closes this process's file.
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How a value is written in JSON.
 
     Args:
-        out: the score file that will be written.
-        settings: all that the scores depend on. What is there from other settings is removed, and that is said.
+        encode: value -> what JSON has.
+        decode: and back, bit for bit; raises ValueError or TypeError for what it cannot be.
+    """
+
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+
+
+def _encode_vector(vector: Any) -> str:
+    return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _decode_vector(text: Any) -> Any:
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
+
+
+SCALARS = Storage(float, float)
+VECTORS = Storage(_encode_vector, _decode_vector)
+"""Of float32, as base64: half as long as the numbers in decimals."""
+
+
+class Partial:
+    """The results so far of one scoring or embedding; a context that closes this process's file.
+
+    Args:
+        out: the file that will be written.
+        settings: all that the values depend on. What is there from other settings is removed, and that is said.
+        storage: how they are written.
 
     Raises:
         InputError: the output is a folder, or its folder cannot be written to.
     """
 
-    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, settings: Mapping[str, Any], storage: Storage = SCALARS) -> None:
         self.folder = out.with_name(f"{out.name}.partial")
-        self.settings = dict(settings)
+        self.settings, self.storage = dict(settings), storage
         self._handle: IO[str] | None = None
         if processes.is_main():
             if out.is_dir():
@@ -71,11 +99,11 @@ class Partial:
                 np.save(handle, lengths)
         return lengths, failed
 
-    def results(self) -> list[JobResult]:
+    def results(self) -> list[JobResult[Any]]:
         """Return what all processes of earlier calls finished, the same to every process."""
         return processes.from_main(self._read_results)
 
-    def add(self, result: JobResult) -> None:
+    def add(self, result: JobResult[Any]) -> None:
         """Keep what a job came to, whatever happens to this process next.
 
         Raises:
@@ -84,13 +112,15 @@ class Partial:
         try:
             if self._handle is None:
                 self._handle = _open_for_lines(self.folder / RESULTS.replace("*", str(processes.rank())))
-            self._handle.write(json.dumps(asdict(result)) + "\n")
+            values = {index: self.storage.encode(value) for index, value in result.values.items()}
+            line = {"job": result.job, "values": values, "failed": dict(result.failed)}
+            self._handle.write(json.dumps(line) + "\n")
             self._handle.flush()
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
     def remove(self) -> None:
-        """Remove it all: the score file is there."""
+        """Remove it all: the file is there."""
         self._clear()
         with suppress(OSError):  # somebody keeps a file of his own in it
             self.folder.rmdir()
@@ -110,13 +140,13 @@ class Partial:
         with atomic_write(self.folder / SETTINGS) as handle:
             json.dump(self.settings, handle, indent=1)
 
-    def _read_results(self) -> list[JobResult]:
+    def _read_results(self) -> list[JobResult[Any]]:
         lines = (
             line
             for path in sorted(self.folder.glob(RESULTS))
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
         )
-        return [result for result in map(_parse, lines) if result is not None]
+        return [result for result in (_parse(line, self.storage) for line in lines) if result is not None]
 
     def _read_settings(self) -> dict[str, Any] | None:
         try:
@@ -131,9 +161,9 @@ class Partial:
         remove_leftovers(self.folder)
 
 
-def fingerprint_model(model: SpeechModel) -> str:
-    """Return a digest of a model's architecture, calibration and weights."""
-    about = {**model.architecture(), "calibration": repr(model.calibration)}
+def fingerprint_model(model: SpeechModel, calibrated: bool = True) -> str:
+    """Return a digest of a model's architecture and weights and, where scores are meant, of its calibration."""
+    about = {**model.architecture(), **({"calibration": repr(model.calibration)} if calibrated else {})}
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16)
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -150,12 +180,12 @@ def fingerprint_manifest(utterances: Iterable[Utterance]) -> str:
     return digest.hexdigest()
 
 
-def _parse(line: str) -> JobResult | None:
+def _parse(line: str, storage: Storage) -> JobResult[Any] | None:
     """Return what a line says; None for one that was cut short."""
     try:
         found = json.loads(line)
-        scores = {int(index): float(score) for index, score in found["scores"].items()}
-        return JobResult(int(found["job"]), scores, {int(index): str(why) for index, why in found["failed"].items()})
+        values = {int(index): storage.decode(value) for index, value in found["values"].items()}
+        return JobResult(int(found["job"]), values, {int(index): str(why) for index, why in found["failed"].items()})
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

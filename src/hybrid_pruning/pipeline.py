@@ -3,25 +3,29 @@
 import csv
 import json
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hybrid_pruning import corpora
 from hybrid_pruning.artifact import is_artifact
 from hybrid_pruning.calibration import Calibration, fit_calibration
 from hybrid_pruning.checkpoint import FOLDER as CHECKPOINTS
-from hybrid_pruning.config import Config
+from hybrid_pruning.config import Config, expand_stages
 from hybrid_pruning.durations import add_durations
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import TRACK1, Request, evaluate, print_evaluation, read_trials
 from hybrid_pruning.export import export_run
+from hybrid_pruning.family import early_points, member_name
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.manifest import Label, read_manifest
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.report import write_report
+from hybrid_pruning.run_folder import CONFIG, last_stage
 from hybrid_pruning.scoring import choose_device, score_file
 from hybrid_pruning.stages import Stage, bring_up_to_date, was_made_from
 from hybrid_pruning.terminal import console
-from hybrid_pruning.trainer import CONFIG, train
+from hybrid_pruning.training import train
 
 DEV = "dev"
 ROUNDS = 1000
@@ -33,8 +37,9 @@ def run_recipe(config: Config, out: str | Path) -> Path:
     """Prepare, train, export, score, calibrate, evaluate and report, each stage where its result is missing or stale.
 
     Below `out`: run/ (the training and, in run/evaluation/, its scores with their keys), exported/ (the model as cut),
-    model/ (the same, calibrated on the dev set), scores/, evaluation/, report.html, and stages/ (what each of them was
-    made from). Under torchrun all processes train and score; the main one does the rest.
+    model/ (the same, calibrated on the dev set), family/ (the run's snapshots as cut), scores/, evaluation/,
+    report.html, and stages/ (what each of them was made from). Under torchrun all processes train and score; the main
+    one does the rest.
 
     Args:
         config: the recipe; `corpus` says what to prepare, `data.eval` what to evaluate on beside `data.dev`.
@@ -69,13 +74,14 @@ class Job:
         """Return all stages, in order."""
         prepared = self._prepare()
         trained = self._train(prepared)
-        exported = Stage("export", self._export, (self.exported / "config.json",), needs=(trained,))
+        exported = self._export("export", self.exported, trained)
         uncalibrated = self.out / "scores" / f"{DEV}.uncalibrated.tsv"
         heard = self._score(f"score {DEV}, uncalibrated", DEV, self.exported, uncalibrated, exported)
         calibrated = Stage(
             "calibrate", lambda: self._calibrate(uncalibrated), (self.model / "config.json",), needs=(heard,)
         )
         judged = [stage for name in self.sets for stage in self._judge(name, calibrated)]
+        judged += [stage for point in early_points(self.config.pruning) for stage in self._judge_member(point, trained)]
         report = Stage("report", self._report, (self.report,), needs=tuple(judged))
         return [*prepared, trained, exported, heard, calibrated, *judged, report]
 
@@ -88,11 +94,16 @@ class Job:
         return (Stage("prepare", self._prepare_corpus, outputs, settings),)
 
     def _train(self, needs: tuple[Stage, ...]) -> Stage:
-        settings = self.config.model_dump(mode="json", exclude={"corpus": True, "data": {"workers", "eval"}})
-        last = self.run / CHECKPOINTS / f"epoch-{self.config.training.epochs:04d}.pt"
-        manifests = (self.config.data.train, self.config.data.dev)
+        stages = list(expand_stages(self.config).values()) or [self.config]
+        exclude: Any = {"corpus": True, "data": {"workers", "eval"}}
+        settings = self.config.model_dump(mode="json", exclude=exclude)
+        last = last_stage(self.run, self.config) / CHECKPOINTS / f"epoch-{stages[-1].training.epochs:04d}.pt"
+        manifests = tuple(dict.fromkeys(path for one in stages for path in (one.data.train, one.data.dev)))
         stage = Stage("train", lambda: self._train_or_go_on(stage), (last,), settings, manifests, needs, shared=True)
         return stage
+
+    def _export(self, title: str, out: Path, trained: Stage, at: float | None = None) -> Stage:
+        return Stage(title, lambda: self._export_model(out, at), (out / "config.json",), needs=(trained,))
 
     def _score(self, title: str, name: str, model: Path, out: Path, needs: Stage) -> Stage:
         return Stage(title, lambda: self._score_set(name, model, out), (out,), {}, (self.sets[name],), (needs,), True)
@@ -105,11 +116,27 @@ class Job:
         )
         return scored, judged
 
+    def _judge_member(self, point: float, trained: Stage) -> list[Stage]:
+        """Export a snapshot of the run and score all sets with it, uncalibrated, where the report looks for them."""
+        name = member_name(point)
+        model = self.out / "family" / name
+        stages = [self._export(f"export {name}", model, trained, point)]
+        for set_name, manifest in self.sets.items():
+            scores, judged = (at / name / f"{set_name}.tsv" for at in (self.out / "scores", self.run / "evaluation"))
+            scored = self._score(f"score {set_name} by {name}", set_name, model, scores, stages[0])
+            write = partial(_write_judged, judged, scores, manifest)
+            stages += [scored, Stage(f"judge {set_name} by {name}", write, (judged,), needs=(scored,))]
+        return stages
+
     def _prepare_corpus(self) -> None:
         corpus = self.config.corpus
         assert corpus is not None
         prepared = corpora.prepare(
-            corpus.name, corpus.root, self.config.data.train.parent, allow_missing=corpus.allow_missing
+            corpus.name,
+            corpus.root,
+            self.config.data.train.parent,
+            allow_missing=corpus.allow_missing,
+            dev_share=corpus.dev_share,
         )
         warnings = list(prepared.warnings)
         for manifest in prepared.manifests.values():
@@ -129,9 +156,9 @@ class Job:
             )
         train(self.config, self.run, resume=(self.run / CONFIG).exists())
 
-    def _export(self) -> None:
-        _clear(self.exported)
-        export_run(self.run, self.exported)
+    def _export_model(self, out: Path, at: float | None) -> None:
+        _clear(out)
+        export_run(self.run, out, at=at)
 
     def _score_set(self, name: str, model: Path, out: Path) -> None:
         network = SpeechModel.from_pretrained(model).to(choose_device())

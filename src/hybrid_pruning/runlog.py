@@ -11,7 +11,7 @@ from hybrid_pruning.files import atomic_write, cannot_write
 from hybrid_pruning.terminal import console
 
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
-GROUPS = ("loss", "learning_rate", "gradient_norm", "sparsity", "multipliers", "dev")
+GROUPS = ("loss", "learning_rate", "gradient_norm", "sparsity", "removed", "multipliers", "dev")
 """Parts of a record that are numbers by name."""
 TAGS = {"audio_seconds_per_second": "throughput", "padding": "padding"}
 """Numbers of their own, and what TensorBoard calls them."""

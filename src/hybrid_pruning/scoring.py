@@ -12,23 +12,19 @@ after an interruption, and so are the scores.
 import csv
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
 from hybrid_pruning import processes
-from hybrid_pruning.artifact import versions
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
+from hybrid_pruning.inference import SCORE, Options, infer, share
 from hybrid_pruning.jobs import Throughput, Work, embed_jobs, require_finite, score_jobs
 from hybrid_pruning.manifest import Utterance, read_manifest
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.partial import Partial, fingerprint_manifest, fingerprint_model
 from hybrid_pruning.processes import FloatArray
-from hybrid_pruning.terminal import console
 from hybrid_pruning.windows import WINDOW_SECONDS, measure_lengths, window_samples
 
 DEVICES = ("cpu", "cuda", "mps")
@@ -69,22 +65,10 @@ def score_file(
             once all others are scored, audio that cannot be used.
     """
     out, utterances = Path(out), read_manifest(manifest)
-    paths = [utterance.path for utterance in utterances]
-    window, seconds = window_samples(window_seconds), [utterance.seconds for utterance in utterances]
-    with Partial(out, _settings(model, utterances, batch_size, window_seconds)) as partial:
-        samples, failed = partial.lengths(lambda: measure_lengths(paths, seconds, window))
-        work = Work(paths, samples, batch_size, window, seconds)
-        todo = _plan_rest(work, partial, failed)
-        scores, more = _score_rest(model, todo, partial, workers, throughput)
-    failed = failed | todo.failed | more
-    if processes.is_main():
-        _list_failures(out, utterances, failed)
-        if not failed or skip_bad:
-            _write_scores(out, utterances, scores)
-            partial.remove()
-    processes.wait()  # whoever leaves with an error ends the job, and the main process has to have written by then
-    if failed and not skip_bad:
-        _refuse(out, failed, len(utterances))
+    options = Options(batch_size, workers, window_seconds, skip_bad)
+    scores, _ = infer(
+        model, utterances, out, SCORE, options, lambda found, _: _write_scores(out, utterances, found), throughput
+    )
     return scores
 
 
@@ -127,10 +111,10 @@ def score_paths(
     """
     work = _plan(paths, batch_size, window_seconds, seconds)
     scores = np.full(len(paths), np.nan)
-    with closing(score_jobs(model, work, _share(list(enumerate(work.jobs()))), workers)) as results:
+    with closing(score_jobs(model, work, share(list(enumerate(work.jobs()))), workers)) as results:
         for result in results:
             _raise_first(result.failed)
-            scores[list(result.scores)] = list(result.scores.values())
+            scores[list(result.values)] = list(result.values.values())
     processes.wait()
     return processes.join_arrays(scores)
 
@@ -150,10 +134,10 @@ def embed_paths(
     """
     work = _plan(paths, batch_size, window_seconds, seconds)
     embeddings = np.full((len(paths), model.head.embedding_width), np.nan)
-    with closing(embed_jobs(model, work, _share(list(enumerate(work.jobs()))), workers)) as results:
+    with closing(embed_jobs(model, work, share(list(enumerate(work.jobs()))), workers)) as results:
         for result in results:
             _raise_first(result.failed)
-            found = {index: value.double().cpu().numpy() for index, value in result.embeddings.items()}
+            found = {index: value.double().cpu().numpy() for index, value in result.values.items()}
             require_finite(found, work.paths, "embedding")
             embeddings[list(found)] = list(found.values())
     processes.wait()
@@ -189,113 +173,12 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    """What is left to do after earlier calls.
-
-    Args:
-        work: with the lengths of files that are tried again.
-        jobs: number and utterances of each.
-        scores: what is known already, by place.
-        failed: why files that were tried again cannot be opened, by place.
-    """
-
-    work: Work
-    jobs: list[tuple[int, list[int]]]
-    scores: dict[int, float]
-    failed: dict[int, str]
-
-
-def _plan_rest(work: Work, partial: Partial, failed: Mapping[int, str]) -> _Rest:
-    """Leave out the jobs that are done; what failed in an earlier call becomes a job of its own.
-
-    The other batches stay what they were, so their scores do.
-    """
-    earlier = partial.results()
-    scores = {index: score for result in earlier for index, score in result.scores.items()}
-    jobs, done = work.jobs(), {result.job for result in earlier}
-    todo = [(number, job) for number, job in enumerate(jobs) if number not in done]
-    if earlier and processes.is_main():
-        console.print(
-            f"{partial.folder}: going on after {len(jobs) - len(todo)} of {len(jobs)} batches",
-            soft_wrap=True,
-            markup=False,
-        )
-    settled = {*scores, *failed, *(index for _, job in todo for index in job)}
-    again = [index for index in range(len(work.paths)) if index not in settled]
-    found, more = measure_lengths([work.paths[index] for index in again], None, work.window)
-    samples = work.samples.copy()
-    samples[again] = found
-    todo += [(len(jobs) + index, [index]) for index in again if np.isfinite(samples[index])]
-    return _Rest(replace(work, samples=samples), todo, scores, {again[place]: why for place, why in more.items()})
-
-
-def _score_rest(
-    model: SpeechModel, rest: _Rest, partial: Partial, workers: int, throughput: Throughput | None
-) -> tuple[FloatArray, dict[int, str]]:
-    """Do this process's share of what is left; return the [N] scores of all, and why the others failed."""
-    scores, failed = np.full(len(rest.work.paths), np.nan), dict[int, str]()
-    if processes.is_main():
-        scores[list(rest.scores)] = list(rest.scores.values())
-    with closing(score_jobs(model, rest.work, _share(rest.jobs), workers, throughput)) as results:
-        for result in results:
-            partial.add(result)
-            scores[list(result.scores)] = list(result.scores.values())
-            failed |= result.failed
-    processes.wait()
-    return processes.join_arrays(scores), dict(processes.join_lists(list(failed.items())))
-
-
-def _share(jobs: list[tuple[int, list[int]]]) -> list[tuple[int, list[int]]]:
-    """Return this process's share: longest first to each in turn, so that all are done at about the same time."""
-    return jobs[processes.rank() :: processes.count()]
-
-
-def _settings(
-    model: SpeechModel, utterances: Sequence[Utterance], batch_size: int, window_seconds: float
-) -> dict[str, Any]:
-    """Return all that the scores depend on, down to the last bit, as far as this program knows it."""
-    if not processes.is_main():
-        return {}
-    return {
-        "model": fingerprint_model(model),
-        "manifest": fingerprint_manifest(utterances),
-        "batch_size": batch_size,
-        "window_seconds": window_seconds,
-        "device": next(model.parameters()).device.type,
-        "version": versions(),
-    }
-
-
 def _write_scores(out: Path, utterances: Sequence[Utterance], scores: FloatArray) -> None:
     with atomic_write(out) as handle:
         writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
         writer.writerow(("filename", "cm-score"))
         rows = zip(utterances, scores.tolist(), strict=True)
         writer.writerows((utterance.utt_id, repr(score)) for utterance, score in rows if np.isfinite(score))
-
-
-def failures_of(out: Path) -> Path:
-    """Return where the files that could not be scored into a score file are listed."""
-    return out.with_name(f"{out.name}.failed.tsv")
-
-
-def _list_failures(out: Path, utterances: Sequence[Utterance], failed: Mapping[int, str]) -> None:
-    if not failed:
-        failures_of(out).unlink(missing_ok=True)
-        return
-    with atomic_write(failures_of(out)) as handle:
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
-        writer.writerow(("utt_id", "path", "reason"))
-        chosen = ((utterances[index], failed[index]) for index in sorted(failed))
-        writer.writerows((utterance.utt_id, utterance.path, " ".join(why.split())) for utterance, why in chosen)
-
-
-def _refuse(out: Path, failed: Mapping[int, str], files: int) -> NoReturn:
-    raise InputError(
-        f"{failed[min(failed)]}; {len(failed)} of {files} files cannot be scored and are listed in {failures_of(out)}; "
-        "the scores of the others are kept: mend these and call again, or leave them out with --skip-bad"
-    )
 
 
 def _raise_first(failed: Mapping[int, str]) -> None:

@@ -4,10 +4,7 @@ All randomness is a function of (seed, step) or (seed, epoch, index), so a resum
 and any number of processes (torchrun) draws the same gates.
 """
 
-import json
 import math
-import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,84 +19,20 @@ from hybrid_pruning import processes
 from hybrid_pruning.artifact import versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.batches import Batch
-from hybrid_pruning.checkpoint import FOLDER, find_latest, read_checkpoint, save_epoch, save_step
-from hybrid_pruning.checks import check_after, check_before, print_warnings
-from hybrid_pruning.config import Config, load_config, save_config
+from hybrid_pruning.checkpoint import find_latest, read_checkpoint, save_epoch, save_snapshot, save_step
+from hybrid_pruning.checks import check_after, check_sparsity, print_warnings
+from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, remove_leftovers, require_new_folder
+from hybrid_pruning.family import growth, member_name, snapshots_due
 from hybrid_pruning.manifest import Utterance
-from hybrid_pruning.model import Classes, SpeechModel, load_backbone
-from hybrid_pruning.objective import Losses, Objective, build_objective
-from hybrid_pruning.optimizers import Optimizers, learning_rate_factor
-from hybrid_pruning.processes import FloatArray
-from hybrid_pruning.pruning import scheduled_target
+from hybrid_pruning.objective import Losses, Objective
+from hybrid_pruning.optimizers import Optimizers, annealed, learning_rate_factor
+from hybrid_pruning.pace import Pace
 from hybrid_pruning.runlog import RunLog
 from hybrid_pruning.skipped import Skipped
 from hybrid_pruning.terminal import console, progress_bar
-from hybrid_pruning.trainset import LABELS, TrainSet, read_set
-from hybrid_pruning.validation import SCORES, validate, write_scores
-
-CONFIG, ARCHITECTURE = "config.yaml", "architecture.json"
-MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval"}}
-"""What a resumed run's recipe may say otherwise."""
-
-LONGEST_CROP_SECONDS = 600
-
-
-def train(config: Config, run: str | Path, resume: bool = False) -> Path:
-    """Fine-tune a backbone with a fresh head and, where the recipe says so, prune it at the same time.
-
-    Under torchrun every process calls this, and the main one writes.
-
-    Args:
-        config: the recipe.
-        run: folder for configuration, log and checkpoints.
-        resume: continue from the run's last checkpoint.
-
-    Raises:
-        InputError: data, folder or configuration that cannot be used; nothing is written before all are checked.
-        PlanError: a target sparsity that the chosen units cannot reach.
-    """
-    processes.start()
-    run = Path(run)
-    processes.from_main(lambda: _check_run(run, config) if resume else require_new_folder(run))
-    trainset, devset = processes.from_main(lambda: (read_set(config.data.train), read_set(config.data.dev)))
-    torch.manual_seed(config.seed)  # fresh weights
-    backbone = load_backbone(config.backbone.source, config.backbone.random)
-    shortest = backbone.minimum_samples / SAMPLE_RATE_HZ
-    if not shortest <= config.data.crop_seconds <= LONGEST_CROP_SECONDS:
-        raise InputError(
-            f"data.crop_seconds {config.data.crop_seconds:g}: expected {shortest:g} (one frame) to "
-            f"{LONGEST_CROP_SECONDS} seconds"
-        )
-    counts = Counter(utterance.label for utterance in trainset)
-    model = SpeechModel.build(backbone, config.head, Classes(LABELS, tuple(counts[label] for label in LABELS)))
-    architecture = model.architecture()
-    trainer = Trainer(config, build_objective(config, model), trainset, devset, run)
-    try:
-        if not (resume and trainer.resume()):
-            processes.from_main(lambda: _write_run(run, config, architecture))
-            trainer.start_log(
-                processes.from_main(lambda: check_before(config, model, trainer.total_steps, trainset, devset))
-            )
-        trainer.fit()
-    finally:
-        trainer.close()
-    return run
-
-
-def read_run(run: str | Path) -> tuple[Config, SpeechModel]:
-    """Return a run's recipe and its model, dense and with fresh weights.
-
-    Raises:
-        InputError: the folder is no run.
-    """
-    run = Path(run)
-    try:
-        model = SpeechModel.from_architecture(json.loads((run / ARCHITECTURE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{run}: is no training run ({ARCHITECTURE} is missing or damaged)") from error
-    return load_config(run / CONFIG), model
+from hybrid_pruning.trainset import TrainSet
+from hybrid_pruning.validation import SCORES, DevTrials, Validation, validate, write_scores
 
 
 class Trainer:
@@ -111,6 +44,7 @@ class Trainer:
         trainset: what to train on.
         devset: what to validate on after each epoch.
         run: the run's folder.
+        trials: over the dev set, for speaker verification.
     """
 
     def __init__(
@@ -120,8 +54,10 @@ class Trainer:
         trainset: Sequence[Utterance],
         devset: Sequence[Utterance],
         run: Path,
+        trials: DevTrials | None = None,
     ) -> None:
         self.config, self.trainset, self.devset, self.run = config, TrainSet(trainset, config), devset, run
+        self.trials = trials
         AcceleratorState._reset_state()  # else a second training in one process has the precision of the first
         self.accelerator = Accelerator(
             mixed_precision=config.training.mixed_precision,
@@ -134,6 +70,8 @@ class Trainer:
         self.log: RunLog | None = None
         self.batches_per_epoch = self.trainset.batches_per_epoch
         self.total_steps = self.batches_per_epoch * config.training.epochs
+        self.growth = growth(config.pruning, self.batches_per_epoch)
+        self.snapshots_due = snapshots_due(self.growth, self.total_steps)
         self.epoch = self.step = 0
         self._pace = Pace()
 
@@ -157,6 +95,8 @@ class Trainer:
                 f"{path}: was written by {state['processes']} processes, now there are {processes.count()}; "
                 "resume with as many, or start a new run"
             )
+        if state.get("classes", []) != self._class_names():
+            raise InputError(f"{path}: was trained on other speakers; has {self.config.data.train} changed?")
         try:
             self.objective.load_state_dict(state["objective"])
             self.optimizers.load_state_dict(state["optimizers"])
@@ -179,6 +119,7 @@ class Trainer:
                 for batch in self.trainset.batches(self.epoch, done):
                     record = self._step(batch) or record
                     bar.update(task, completed=self.step, state=_state(record))
+                    self._save_snapshots()
                     if self.step % self.config.training.checkpoint_steps == 0:
                         self._save(within_epoch=True)
                         self._pace.restart()
@@ -199,9 +140,9 @@ class Trainer:
         """Take one optimiser step; return its record where it is one to log."""
         self.skipped.add(batch.skipped)
         self._set_learning_rates()
-        target = self._target()
+        target, margin = self._target(), self._margin_share()
         logged = self.step == 0 or (self.step + 1) % self.config.training.log_every == 0
-        sums, norms = self._accumulate(batch, target), self.optimizers.clip()
+        sums, norms = self._accumulate(batch, target, margin), self.optimizers.clip()
         if logged:
             norms |= self.optimizers.pruning_norms()
         losses, gradients = self._read_finite(sums, norms)
@@ -220,7 +161,7 @@ class Trainer:
         self._log(record)
         return record
 
-    def _accumulate(self, batch: Batch, target: float) -> dict[str, torch.Tensor]:
+    def _accumulate(self, batch: Batch, target: float, margin: float) -> dict[str, torch.Tensor]:
         """Sum the gradients of a batch's micro-steps, each with gates of its own; return the losses by name."""
         parts = batch.split(self.config.training.accumulate)
         total: dict[str, torch.Tensor] = {}
@@ -230,7 +171,7 @@ class Trainer:
             # processes exchange their gradients once, with the last micro-step's
             with nullcontext() if index + 1 == len(parts) else self.accelerator.no_sync(self.wrapped):
                 with self.accelerator.autocast():
-                    losses: Losses = self.wrapped(part.to(self.accelerator.device), target)
+                    losses: Losses = self.wrapped(part.to(self.accelerator.device), target, margin)
                 self.accelerator.backward(losses.total * share)
             for name, loss in losses.parts.items():
                 total[name] = total.get(name, 0) + loss.detach() * share
@@ -260,14 +201,16 @@ class Trainer:
     def _set_learning_rates(self) -> None:
         warmup = self.config.training.lr_warmup_epochs * self.batches_per_epoch
         factor = learning_rate_factor(self.config.training, self.step, self.total_steps, warmup)
-        self.optimizers.set_learning_rates(factor)
+        self.optimizers.set_learning_rates(annealed(self.config.training, factor, self.growth.rested(self.step)))
 
     def _target(self) -> float:
-        """The target sparsity of this step; the warm-up's last step has the final one exactly."""
-        pruning = self.config.pruning
-        warmup = pruning.sparsity_warmup_epochs * self.batches_per_epoch
-        progress = self.step / (warmup - 1) if warmup > 1 else 1.0
-        return scheduled_target(pruning.sparsity_schedule, progress, pruning.min_sparsity, pruning.target_sparsity)
+        """The target sparsity of this step."""
+        return self.growth.target(self.step)
+
+    def _margin_share(self) -> float:
+        """The part of the margins that counts at this step: linear, and all of it from the warm-up's last step on."""
+        warmup = self.config.objective.margin_warmup_epochs * self.batches_per_epoch
+        return min(1.0, self.step / (warmup - 1)) if warmup > 1 else 1.0
 
     def _averages(self, losses: dict[str, float], batch: Batch) -> dict[str, Any]:
         """What every process has a share of: losses, padding and pace of the whole batch."""
@@ -279,36 +222,57 @@ class Trainer:
         }
 
     def _sparsity(self, target: float) -> dict[str, Any]:
-        """The size that is expected and what evaluation keeps, each gate rounded on its own."""
+        """The size that is expected, counted both ways, and what evaluation keeps, each gate rounded on its own."""
         objective = self.objective
         if objective.gates is None or objective.lagrangian is None:
             return {}
         with torch.no_grad():
-            expected = float(objective.expected_sparsity())
+            size = objective.gates.budget()
+        removed = {"params": float(size.sparsity), "macs": float(size.macs_sparsity)}
         kept = objective.gates.kept()
         exact = float(objective.gates.accounting.exact_kept(kept).removed(objective.constraint))
         return {
-            "sparsity": {"expected": expected, "target": target, "exact": exact},
+            "sparsity": {"expected": removed[objective.constraint], "target": target, "exact": exact},
+            "removed": removed,
             "multipliers": {name: value.item() for name, value in objective.lagrangian.named_parameters()},
             "kept": {name: len(kept[name]) / gate.slot.size for name, gate in objective.gates.items()},
         }
 
+    def _save_snapshots(self) -> None:
+        """Write the members of the family that are due after this step, and measure them on the dev set."""
+        for point in self.snapshots_due.get(self.step, ()):
+            name = member_name(point)
+            found = validate(self.objective, self.devset, point, self.config, self.trials)
+            _tell(f"snapshot {name}", found.figures)
+            expected = float(self.objective.expected_sparsity().detach())
+            figures = {"name": name, "target": point, "expected": expected, **found.figures}
+            self._log(
+                {"epoch": self.epoch, "snapshot": figures, **_warn(check_sparsity(expected, point, f"at {name}"))}
+            )
+            if self.log is not None:
+                save_snapshot(self.run, name, {"target": point, **self._state()})
+            self.wrapped.train()
+            self._pace.restart()
+
     def _validate(self) -> None:
         """Measure, on the dev set, the model that would be exported now."""
-        found = validate(self.objective, self.devset, self._target(), self.config)
-        size = f", {found.figures['sparsity']:.1%} of the parameters removed" if found.opened else ""
+        found = validate(self.objective, self.devset, self._target(), self.config, self.trials)
         epochs = self.config.training.epochs
-        console.print(f"epoch {self.epoch}/{epochs}: dev EER {found.figures['eer']:.2%}{size}")
-        warnings = self._look_back(found.scores) if self.epoch == epochs else []
+        _tell(f"epoch {self.epoch}/{epochs}", found.figures)
+        warnings = self._look_back(found) if self.epoch == epochs else []
         self._log({"epoch": self.epoch, **found.record(), **_warn(warnings)})
         if self.log is not None:
-            write_scores(self.run / SCORES, self.devset, found.scores)
+            write_scores(self.run / SCORES, self.devset, found.scores, self.trials)
 
-    def _look_back(self, scores: FloatArray) -> list[str]:
+    def _look_back(self, found: Validation) -> list[str]:
         """Return what a person should know after the training."""
         pruned = self.objective.gates is not None
         expected = float(self.objective.expected_sparsity().detach()) if pruned else None
-        return check_after(scores, self.devset, expected, self._target())
+        return check_after(found.scores, found.positive, self.config.task, expected, self._target())
+
+    def _class_names(self) -> list[str]:
+        """The speakers that the objective has weights for, in their order."""
+        return [] if self.objective.margin is None else list(self.trainset.classes)
 
     def _open_log(self, lines: int) -> None:
         if processes.is_main():
@@ -324,68 +288,34 @@ class Trainer:
         if self.log is None:
             return
         state = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "objective": self.objective.state_dict(),
+            **self._state(),
             "optimizers": self.optimizers.state_dict(),
             "skipped": self.skipped.messages(),
             "log_lines": self.log.lines,
             "processes": processes.count(),
-            "versions": versions(),
+            **({"classes": names} if (names := self._class_names()) else {}),
         }
-        keep = self.config.training.keep_checkpoints
-        if within_epoch:
-            save_step(self.run, self.step, state, keep)
-        else:
-            save_epoch(self.run, self.epoch, state, keep)
+        save, number = (save_step, self.step) if within_epoch else (save_epoch, self.epoch)
+        save(self.run, number, state, self.config.training.keep_checkpoints)
 
-
-class Pace:
-    """How much audio is trained on in a second of wall clock, waiting for data included."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin anew, after something that is no training."""
-        self.seconds, self.started = 0.0, time.perf_counter()
-
-    def add(self, seconds: float) -> None:
-        """Note the audio of one step."""
-        self.seconds += seconds
-
-    def lap(self) -> float:
-        """Return the audio seconds per second since the last lap."""
-        pace = self.seconds / (time.perf_counter() - self.started)
-        self.restart()
-        return pace
-
-
-def _check_run(run: Path, config: Config) -> None:
-    """Refuse to resume what is no run, or one of another recipe."""
-    try:
-        there = (run / CONFIG).exists()
-    except OSError as error:
-        raise InputError(f"{run}: cannot be read ({error.strerror}); check its permissions") from error
-    if not there:
-        raise InputError(f"{run}: is no training run ({CONFIG} is missing)")
-    if load_config(run / CONFIG).model_dump(exclude=MAY_DIFFER) != config.model_dump(exclude=MAY_DIFFER):
-        raise InputError(f"{run / CONFIG}: differs from the recipe given; resume with the run's own")
-    if (run / FOLDER).exists():  # a run killed before its first checkpoint begins again
-        read_run(run)
-    remove_leftovers(run)
-
-
-def _write_run(run: Path, config: Config, architecture: dict[str, Any]) -> None:
-    save_config(config, run / CONFIG)
-    with atomic_write(run / ARCHITECTURE) as handle:
-        json.dump(architecture, handle, indent=1)
+    def _state(self) -> dict[str, Any]:
+        """What an export needs."""
+        objective = self.objective.state_dict()
+        return {"epoch": self.epoch, "step": self.step, "objective": objective, "versions": versions()}
 
 
 def _warn(lines: Sequence[str]) -> dict[str, Any]:
     """Print warnings and return the part of a record that keeps them; nothing where there are none."""
     print_warnings(lines)
     return {"warnings": list(lines)} if lines else {}
+
+
+def _tell(what: str, figures: dict[str, float]) -> None:
+    """Print what a validation found, and where there are gates what the model would be smaller by."""
+    line = f"{what}: dev EER {figures['eer']:.2%}"
+    if "sparsity" in figures:
+        line += f", {figures['sparsity']:.1%} of the parameters and {figures['macs_sparsity']:.1%} of the MACs removed"
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def _state(record: dict[str, Any]) -> str:

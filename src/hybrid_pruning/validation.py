@@ -1,4 +1,4 @@
-"""How good a model in training is: the dev set scored by the model that would be exported now."""
+"""How good a model in training is: the dev set, or trials over it, scored by the model that would be exported now."""
 
 import csv
 from collections.abc import Sequence
@@ -10,16 +10,22 @@ import numpy as np
 import torch
 
 from hybrid_pruning.config import Config
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.evaluation import SV, read_keys
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.manifest import Label, Utterance
 from hybrid_pruning.metrics import act_dcf, cllr, eer, min_dcf
+from hybrid_pruning.metrics.measures import Names, Sample
+from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import Objective
 from hybrid_pruning.pruning import Gates
 from hybrid_pruning.pruning.gate import open_probability
-from hybrid_pruning.scoring import score_utterances
+from hybrid_pruning.scoring import embed_paths, score_utterances
 
 SCORES = "dev_scores.tsv"
 BINS = 20
+AT_ONCE = 1 << 16
+"""Trials whose embeddings are multiplied at once: a list may have a million, and 4 KiB each."""
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -30,12 +36,14 @@ class Validation:
 
     Args:
         figures: metrics of the dev set, and where there are gates the exact sparsity, as fractions.
-        scores: [N] log-likelihood ratios, in the dev set's order.
+        scores: [N] log-likelihood ratios, in the dev set's order; for speaker verification [T] cosines, in the trials'.
+        positive: [N] or [T] whether each is bona fide, or a target trial.
         opened: unit kind -> [units] how likely each gate is open; empty without gates.
     """
 
     figures: dict[str, float]
     scores: FloatArray
+    positive: np.ndarray[Any, np.dtype[np.bool_]]
     opened: dict[str, FloatArray]
 
     def record(self) -> dict[str, Any]:
@@ -47,14 +55,72 @@ class Validation:
         return {"dev": self.figures} | ({"gates": counts} if counts else {})
 
 
-def validate(objective: Objective, devset: Sequence[Utterance], target_sparsity: float, config: Config) -> Validation:
+@dataclass(frozen=True, slots=True, eq=False)
+class DevTrials:
+    """Verification trials over the dev set, in the order of their file.
+
+    Args:
+        enrol: [T] names of the utterances to compare with.
+        test: [T] names of the utterances to compare.
+        classes: [T] "target" or "nontarget".
+        places: utterance -> its place in the dev set.
+    """
+
+    enrol: Names
+    test: Names
+    classes: Names
+    places: dict[str, int]
+
+    def cosines(self, embeddings: FloatArray) -> FloatArray:
+        """Return the [T] cosines between the embeddings [N, E] that each trial compares."""
+        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        directions = embeddings / np.maximum(lengths, np.finfo(np.float64).tiny)
+        enrol, test = (np.array([self.places[name] for name in names]) for names in (self.enrol, self.test))
+        starts = range(0, len(enrol), AT_ONCE)
+        parts = [
+            (directions[enrol[start : start + AT_ONCE]] * directions[test[start : start + AT_ONCE]]).sum(axis=1)
+            for start in starts
+        ]
+        return np.concatenate(parts)
+
+
+def read_dev_trials(path: Path, devset: Sequence[Utterance], manifest: Path) -> DevTrials:
+    """Read the trials that a training is validated on.
+
+    Args:
+        path: a list with labels, in any form that `evaluate --sv` reads.
+        devset: the dev set.
+        manifest: its file, for messages.
+
+    Raises:
+        InputError: the list cannot be used, or names an utterance that the dev set does not have.
+    """
+    keys = read_keys(path, SV, SV.trial)
+    places = {utterance.utt_id: place for place, utterance in enumerate(devset)}
+    enrol, test = (keys.columns[name] for name in SV.trial)
+    missing = next((name for names in (enrol, test) for name in names.tolist() if name not in places), None)
+    if missing is not None:
+        raise InputError(
+            f"{path}: '{missing}' is no utt_id of {manifest}; do data.trials.dev and data.dev belong together?"
+        )
+    return DevTrials(enrol, test, keys.classes, places)
+
+
+def validate(
+    objective: Objective,
+    devset: Sequence[Utterance],
+    target_sparsity: float,
+    config: Config,
+    trials: DevTrials | None = None,
+) -> Validation:
     """Score the dev set with the model cut to a target, on all processes together.
 
     Args:
         objective: the network and its gates; they are left as they were.
-        devset: utterances of both classes.
+        devset: utterances; of both classes where there are no trials.
         target_sparsity: what the model that would be exported now has to meet; of no importance without gates.
         config: the recipe.
+        trials: over the dev set, for speaker verification.
 
     Raises:
         InputError: a file that cannot be used, or a score that is not finite.
@@ -67,13 +133,25 @@ def validate(objective: Objective, devset: Sequence[Utterance], target_sparsity:
         sizes = {"sparsity": float(exact.sparsity), "macs_sparsity": float(exact.macs_sparsity)}
         gates.pin(kept)
     try:
-        scores = score_utterances(objective.model, devset, config.training.batch_size, config.data.workers)
+        scores = _score(objective.model, devset, config, trials)
     finally:
         if gates is not None:
             gates.pin(None)
-    bonafide = np.array([utterance.label == Label.BONAFIDE for utterance in devset])
-    figures = measure(scores[bonafide], scores[~bonafide])
-    return Validation(figures | sizes, scores, {} if gates is None else opened(gates))
+    if trials is None:
+        positive = np.array([utterance.label == Label.BONAFIDE for utterance in devset])
+        figures = measure(scores[positive], scores[~positive])
+    else:
+        positive = trials.classes == "target"
+        figures = Sample({SV.scores: scores}, trials.classes).measure(SV.measures)
+    return Validation(figures | sizes, scores, positive, {} if gates is None else opened(gates))
+
+
+def _score(model: SpeechModel, devset: Sequence[Utterance], config: Config, trials: DevTrials | None) -> FloatArray:
+    batch_size, workers = config.training.batch_size, config.data.workers
+    if trials is None:
+        return score_utterances(model, devset, batch_size, workers)
+    paths, seconds = [utterance.path for utterance in devset], [utterance.seconds for utterance in devset]
+    return trials.cosines(embed_paths(model, paths, batch_size, workers, seconds=seconds))
 
 
 def measure(bonafide: FloatArray, spoof: FloatArray) -> dict[str, float]:
@@ -95,13 +173,21 @@ def opened(gates: Gates) -> dict[str, FloatArray]:
     return {unit: np.concatenate(parts) for unit, parts in found.items()}
 
 
-def write_scores(path: Path, devset: Sequence[Utterance], scores: FloatArray) -> None:
-    """Write `filename<TAB>cm-score<TAB>cm-label`, scores and keys in one.
+def write_scores(path: Path, devset: Sequence[Utterance], scores: FloatArray, trials: DevTrials | None = None) -> None:
+    """Write scores and keys in one: `filename cm-score cm-label`, or of trials `enrol test score label`.
 
     Raises:
         InputError: the file cannot be written.
     """
+    values = [repr(float(score)) for score in scores]
+    columns: dict[str, Any] = {
+        "filename": [utterance.utt_id for utterance in devset],
+        "cm-score": values,
+        "cm-label": [utterance.label for utterance in devset],
+    }
+    if trials is not None:
+        columns = {"enrol": trials.enrol, "test": trials.test, SV.scores: values, "label": trials.classes}
     with atomic_write(path) as handle:
         writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
-        writer.writerow(("filename", "cm-score", "cm-label"))
-        writer.writerows((u.utt_id, repr(float(score)), u.label) for u, score in zip(devset, scores, strict=True))
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))

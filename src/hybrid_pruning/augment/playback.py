@@ -26,7 +26,12 @@ class Speed:
         """Return the wave [S] at another speed: its beginning where slower, repeated at the end where faster."""
         factor = self.factors[int(rng.integers(len(self.factors)))]
         needed = np.resize(wave, math.ceil(len(wave) * factor))
-        return fit(soxr.resample(needed, SAMPLE_RATE_HZ * factor, SAMPLE_RATE_HZ), len(wave))
+        return fit(change_speed(needed, factor), len(wave))
+
+
+def change_speed(wave: Wave, factor: float) -> Wave:
+    """Return a wave [S] played `factor` times as fast, and that much higher: [S / factor], as `sox speed` does."""
+    return soxr.resample(wave, SAMPLE_RATE_HZ * factor, SAMPLE_RATE_HZ)
 
 
 @dataclass(frozen=True)

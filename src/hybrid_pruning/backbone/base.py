@@ -1,7 +1,7 @@
 """What every backbone promises, and what they have in common."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from .linear import Linear
 
 NORMALIZE_EPS = 1e-7
+"""Added to a waveform's variance, as transformers' preprocessor does, where a config has no `waveform_eps`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Backbone(nn.Module):
         encoder: transformers' encoder, whose layers are run one by one.
         pre_norm: whether the layers' norms stand in front of their sub-layers.
         gradient_checkpointing: whether layers are computed again in the backward pass, to save memory.
+        frozen: whether hidden states have no gradient, and are those of evaluation, without dropout, in training too.
+        extractor_gradient: what the gradient that comes into the first convolutions is multiplied by.
     """
 
     encoder: Any
@@ -46,7 +49,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.config: Any = config
         self.normalize = normalize
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing = self.frozen = False
+        self.extractor_gradient = 1.0
 
     def pack(self, on: bool = True) -> None:
         """Let a CPU compute linear layers through oneDNN where no gradient is asked for: the same but for rounding.
@@ -90,8 +94,15 @@ class Backbone(nn.Module):
         if lengths is not None:  # times 0 would not do: padding may hold inf or nan, and gradients flow through it
             wave = wave.masked_fill(~mask_of(lengths, wave.shape[-1]), 0.0)
         if self.normalize:
-            wave = normalized(wave, lengths)
+            wave = normalized(wave, lengths, getattr(self.config, "waveform_eps", NORMALIZE_EPS))
+        if self.frozen:
+            with torch.no_grad():
+                return self._encode(wave, lengths)
         return self._encode(wave, lengths)
+
+    def train(self, mode: bool = True) -> Self:
+        """Go into training or evaluation mode; a frozen backbone stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
 
     def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
         """Return the hidden states of wave [B, S], which is 0 beyond each of lengths [B]."""
@@ -109,6 +120,13 @@ class Backbone(nn.Module):
             states.append(x)
         return torch.stack(states)
 
+    def _lessen_gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what comes out of the first convolutions, whose gradient is to be multiplied."""
+        factor = self.extractor_gradient
+        if factor != 1.0 and x.requires_grad:
+            x.register_hook(lambda gradient: gradient * factor)
+        return x
+
     def _freeze(self, *prefixes: str) -> None:
         """Freeze what no hidden state depends on, so that optimisers and DDP do not wait for its gradient."""
         for name, parameter in self.named_parameters():
@@ -121,10 +139,10 @@ def mask_of(lengths: torch.Tensor, size: int) -> torch.Tensor:
     return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
 
 
-def normalized(wave: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+def normalized(wave: torch.Tensor, lengths: torch.Tensor | None, eps: float = NORMALIZE_EPS) -> torch.Tensor:
     """Bring each [S] waveform to zero mean and unit variance over its own samples."""
     if lengths is None:
         lengths = torch.full((len(wave),), wave.shape[-1], device=wave.device)
     mask, count = mask_of(lengths, wave.shape[-1]), lengths.unsqueeze(1)
     wave = (wave - (wave * mask).sum(-1, keepdim=True) / count) * mask
-    return wave * torch.rsqrt(wave.square().sum(-1, keepdim=True) / count + NORMALIZE_EPS)
+    return wave * torch.rsqrt(wave.square().sum(-1, keepdim=True) / count + eps)

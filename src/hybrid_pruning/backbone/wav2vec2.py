@@ -28,6 +28,8 @@ class Wav2Vec2Backbone(Backbone):
         self.encoder = model.encoder
         if hasattr(model, "masked_spec_embed"):
             self.masked_spec_embed = model.masked_spec_embed
+        if getattr(self.config, "channel_scale", False):  # of models that were pruned by other programs
+            self.channel_scale = nn.Parameter(torch.ones(self.config.conv_dim[-1]))
         self.pre_norm = bool(getattr(self.config, "do_stable_layer_norm", False))
         if self.config.model_type == "wavlm":
             _replace_wavlm_attention(self.encoder, self.config.max_bucket_distance)
@@ -45,7 +47,8 @@ class Wav2Vec2Backbone(Backbone):
 
     def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
         x, lengths = self._convolve(wave.unsqueeze(1), lengths)
-        projected: Any = self.feature_projection(x.transpose(1, 2))
+        x = self._lessen_gradient(x).transpose(1, 2)
+        projected: Any = self.feature_projection(x * self.channel_scale if hasattr(self, "channel_scale") else x)
         x = projected[0] if isinstance(projected, tuple) else projected  # HuBERT returns the tensor alone
         mask = None if lengths is None else mask_of(lengths, x.shape[1])
         if mask is not None:

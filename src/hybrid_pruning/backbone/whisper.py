@@ -64,7 +64,7 @@ class WhisperBackbone(Backbone):
             if sizes is not None:  # convolutions look across the end
                 x = x.masked_fill(~mask_of(sizes, x.shape[-1]).unsqueeze(1), 0.0)
             x = F.gelu(conv(x))
-        x = x.transpose(1, 2) + self.encoder.embed_positions.weight[: x.shape[-1]]
+        x = self._lessen_gradient(x).transpose(1, 2) + self.encoder.embed_positions.weight[: x.shape[-1]]
         x = F.dropout(x, self.encoder.dropout, self.training)
         mask = None if sizes is None else mask_of(_frames(sizes), x.shape[1])[:, None, None, :]
         return self._run_layers(x, attention_mask=mask)

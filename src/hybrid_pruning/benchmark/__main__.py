@@ -51,7 +51,7 @@ def models(scale: Scale) -> Iterator[list[str]]:
     torch.manual_seed(0)
     dense = skeleton(dict(scale.config), False).eval()
     with TemporaryDirectory() as folder:
-        cut = {f"{target:.0%} of the MACs removed": shrunk(dense, target, "macs")[0] for target in TARGETS}
+        cut = {f"{target:.0%} of the MACs removed": shrunk(dense, target, constraint="macs")[0] for target in TARGETS}
         yield [_write(backbone, scale, Path(folder) / name) for name, backbone in {"dense": dense, **cut}.items()]
 
 

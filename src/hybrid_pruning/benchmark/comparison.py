@@ -19,8 +19,8 @@ from hybrid_pruning.benchmark.engines import ENGINES, TRANSFORMERS, choose_engin
 from hybrid_pruning.benchmark.memory import peak_elsewhere
 from hybrid_pruning.benchmark.timing import Ratio, interleaved, quartiles, ratio
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.inspection import count_survivors, count_units
 from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.survivors import count_survivors, count_units
 from hybrid_pruning.terminal import progress_bar
 
 SECONDS, BATCHES, REPEATS = (1.0, 4.0, 10.0), (1, 8), 10
@@ -192,7 +192,7 @@ def _enter(name: str, engines: Sequence[str], folder: Path) -> Iterator[Contesta
         return
     path = str(locate(name))
     model = SpeechModel.from_pretrained(path)
-    budget = count_survivors(model).budget
+    budget = count_survivors(model.backbone).budget
     for engine in engines:
         source = path
         if engine.startswith("onnx"):
@@ -227,7 +227,7 @@ def _time(found: Sequence[Contestant], cases: Sequence[Case], repeats: int) -> T
         for case in cases:
             wave = case.wave()
             tasks = {one: partial(run, wave) for one, run in runs.items()}
-            times[case] = interleaved(tasks, repeats, lambda: bar.advance(task))
+            times[case] = interleaved(tasks, repeats, told=lambda: bar.advance(task))
     return times
 
 

@@ -59,28 +59,29 @@ TINY = Scale(
 
 
 def shrunk(
-    backbone: Backbone, target_sparsity: float, constraint: Constraint = "params", seed: int = 0
+    backbone: Backbone, target_sparsity: float, seed: int = 0, constraint: Constraint = "params", align: int = 1
 ) -> tuple[Backbone, Budget]:
-    """Return a copy cut to a share of its size, and its exact size beside the dense one.
+    """Return a copy cut to a share of its parameters or MACs, and its exact size beside the dense one.
 
     Which units survive is random, as after a training that pressed on channels, heads and neurons alike and closed no
     whole layer; trained gates may choose otherwise, and the time follows the MACs they leave.
 
     Args:
         backbone: a dense backbone; it is left as it was.
-        target_sparsity: fraction of the parameters, or of the MACs, to remove.
-        constraint: which of the two.
+        target_sparsity: fraction to remove.
         seed: of the choice.
+        constraint: what it is a fraction of; MACs are counted for 4 s.
+        align: kept widths are multiples of it.
     """
     gated = copy.deepcopy(backbone)
-    gates = attach(gated)
-    _scatter(gates, target_sparsity, constraint, seed)
+    gates = attach(gated, align=align)
+    _scatter(gates, target_sparsity, seed, constraint)
     kept = gates.kept(target_sparsity, constraint)
     return shrink(gated, gates, kept).eval(), gates.accounting.exact_kept(kept)
 
 
 @torch.no_grad()
-def _scatter(gates: Gates, target_sparsity: float, constraint: Constraint, seed: int) -> None:
+def _scatter(gates: Gates, target_sparsity: float, seed: int, constraint: Constraint) -> None:
     """Set every log_alpha at random around the level where the expected sparsity is the target; layers stay open."""
     generator = torch.Generator().manual_seed(seed)
     chosen = [gate for gate in gates.values() if gate.slot.size > 1]

@@ -40,24 +40,28 @@ class Ratio:
 
 
 def interleaved(
-    tasks: Mapping[Name, Task], repeats: int, told: Callable[[], object] = lambda: None
+    tasks: Mapping[Name, Task],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+    told: Callable[[], object] = lambda: None,
 ) -> dict[Name, list[float]]:
     """Time tasks in turn, so that whatever else the machine does falls on all of them.
 
     Args:
         tasks: what to call, by name; each is called once more beforehand, untimed.
         repeats: rounds; every other one goes through the tasks backwards.
+        clock: tells the seconds; the wall's, or with time.process_time those of the processor.
         told: called after every task that was timed, for a progress bar.
 
     Returns:
-        The same names -> [repeats] seconds of wall clock.
+        The same names -> [repeats] seconds.
     """
     for task in tasks.values():
         task()
     times: dict[Name, list[float]] = {name: [] for name in tasks}
     for index in range(repeats):
         for name in list(tasks)[:: -1 if index % 2 else 1]:
-            times[name].append(_seconds(tasks[name]))
+            times[name].append(_seconds(tasks[name], clock))
             told()
     return times
 
@@ -106,9 +110,9 @@ def load() -> str:
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
-def _seconds(task: Task) -> float:
-    start = time.perf_counter()
+def _seconds(task: Task, clock: Callable[[], float]) -> float:
+    start = clock()
     task()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start

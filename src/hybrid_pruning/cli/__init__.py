@@ -4,12 +4,22 @@ Imports of the library stand inside the verbs: `--help` and mistakes in the comm
 torch.
 """
 
-from hybrid_pruning.cli import data, detection, judging, looking, scoring, training  # noqa: F401  registers the verbs
+from hybrid_pruning.cli import (  # noqa: F401  registers the verbs
+    conversion,
+    data,
+    detection,
+    judging,
+    looking,
+    publishing,
+    scoring,
+    training,
+    verification,
+)
 from hybrid_pruning.cli.app import app, main, order_verbs
 
 __all__ = ["app", "main"]
 
 order_verbs(
-    *("quickstart", "run", "prepare", "audit", "train", "export", "score", "evaluate", "calibrate", "fuse"),
-    *("detect", "report", "inspect", "benchmark", "doctor"),
+    *("quickstart", "run", "prepare", "audit", "train", "export", "score", "cohort", "evaluate", "calibrate"),
+    *("fuse", "detect", "verify", "convert", "report", "card", "inspect", "benchmark", "doctor"),
 )

@@ -1,13 +1,13 @@
 """Verbs that make and check manifests: prepare, audit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hybrid_pruning.cli.app import app
-from hybrid_pruning.corpora import CONTENTS, PREPARE
+from hybrid_pruning.corpora import CONTENTS, PREPARE, SPLIT, Prepared
 from hybrid_pruning.corpora import prepare as prepare_corpus
 from hybrid_pruning.errors import InputError
 
@@ -17,7 +17,8 @@ HELP = "\n\n".join(
         "What has to lie below the root:",
         *(f"[bold]{name}[/bold]  {contents}" for name, contents in CONTENTS.items()),
         "Nothing is written where a line is malformed or audio is missing. `train` and `dev` are for training; every "
-        "other manifest is an evaluation set.",
+        "other manifest is an evaluation set. Of corpora for speaker verification the trials are written too, as "
+        "`evaluate --sv` reads them.",
         "Example: hybrid-pruning prepare asvspoof5 --root /data/ASVspoof5 --out manifests/asvspoof5",
     ]
 )
@@ -40,19 +41,21 @@ def prepare(
     check: Annotated[bool, typer.Option("--check", help="also decode every file, as `audit` does")] = False,
     workers: Annotated[int, typer.Option(min=1, help="files that are read at the same time")] = 4,
     dev_share: Annotated[
-        float, typer.Option(help="folder: fraction set aside as dev, split by speaker where known")
+        float, typer.Option(help=f"{', '.join(SPLIT)}: fraction set aside as dev, split by speaker where known")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="folder: of that split")] = 0,
+    seed: Annotated[int, typer.Option(help="of that split, and of the trials drawn for dev")] = 0,
 ) -> None:
     """Turn a corpus's own protocol files into manifests, one per part."""
     from hybrid_pruning.durations import add_durations
 
     prepared = prepare_corpus(corpus, root, out, allow_missing=allow_missing, dev_share=dev_share, seed=seed)
     for part, manifest in prepared.manifests.items():
-        bonafide, spoof = prepared.counts[part]
-        typer.echo(f"{part}: {manifest} ({bonafide:,} bona fide, {spoof:,} spoofed)")
+        typer.echo(f"{part}: {manifest} ({_contents(prepared, part)})")
     for part, trials in prepared.trials.items():
-        typer.echo(f"{part}, track 2: {trials}, enrolment in {prepared.enrolments[part]}")
+        enrolment = f", enrolment in {prepared.enrolments[part]}" if part in prepared.enrolments else ""
+        typer.echo(f"{part}, {'track 2' if enrolment else 'trials'}: {trials}{enrolment}")
+    for note in prepared.notes:
+        typer.echo(note)
     for warning in prepared.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for manifest in (*prepared.manifests.values(), *prepared.enrolments.values()) if durations else ():
@@ -60,7 +63,7 @@ def prepare(
             typer.echo(f"warning: {warning}", err=True)
     if check:
         audit_manifests([*prepared.manifests.values(), *prepared.enrolments.values()], workers)
-    typer.echo(f"next: hybrid-pruning {_next_verb(prepared.manifests)}")
+    typer.echo(f"next: hybrid-pruning {_next_verb(prepared)}")
 
 
 @app.command()
@@ -92,7 +95,16 @@ def audit_manifests(manifests: Sequence[Path], workers: int) -> None:
         raise InputError(f"faulty files: {', '.join(faulty)}; mend them, or remove their rows from the manifest")
 
 
-def _next_verb(manifests: Mapping[str, Path]) -> str:
+def _contents(prepared: Prepared, part: str) -> str:
+    bonafide, spoof = prepared.counts[part]
+    if part in prepared.speakers:
+        return f"{len(prepared.speakers[part]):,} speakers, {bonafide:,} utterances"
+    return f"{bonafide:,} bona fide, {spoof:,} spoofed"
+
+
+def _next_verb(prepared: Prepared) -> str:
+    manifests = prepared.manifests
     if {"train", "dev"} <= manifests.keys():
-        return f"train RECIPE --out RUN --set data.train={manifests['train']} --set data.dev={manifests['dev']}"
+        trials = f" --set data.trials.dev={prepared.trials['dev']}" if "dev" in prepared.speakers else ""
+        return f"train RECIPE --out RUN --set data.train={manifests['train']} --set data.dev={manifests['dev']}{trials}"
     return f"score MODEL {list(manifests.values())[-1]} --out scores.tsv"

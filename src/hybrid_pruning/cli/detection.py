@@ -49,6 +49,8 @@ def detect(
 
     keep_freed_memory()
     detector = SpeechModel.from_pretrained(model).to(choose_device(device))
+    if detector.task == "speaker-verification":
+        raise InputError(f"{model}: is for speaker verification; it compares recordings, see verify")
     calibrated = detection.is_calibrated(detector)
     if not calibrated and not as_json:
         _tell(f"{model} is not calibrated: its LLRs rank files, their size and the threshold are rough (see calibrate)")

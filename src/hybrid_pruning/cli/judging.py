@@ -33,14 +33,17 @@ def evaluate(
         list[str] | None, typer.Option(help="key column for a table, or two: codec,attack; repeatable")
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE of the keys, such as phase=eval")] = None,
+    speakers: Annotated[
+        Path | None, typer.Option(help="with --sv and --bootstrap: manifest that tells who speaks in the recordings")
+    ] = None,
     det: Annotated[Path | None, typer.Option(help="draw the DET curve: .png, .svg or .pdf")] = None,
     tdcf2019: Annotated[Path | None, typer.Option(help="ASVspoof 2019: the organisers' ASV scores")] = None,
     tdcf2021: Annotated[Pair | None, typer.Option(help="ASVspoof 2021: the organisers' ASV scores, their keys")] = None,
 ) -> None:
     """Compare scores with the truth: EER, minDCF and their kin, as the challenges define them.
 
-    Intervals (--bootstrap) resample whole speakers where the keys tell them. With
-    --against, both systems are measured on the same resamples.
+    Intervals (--bootstrap) resample whole speakers where the keys tell them, or
+    --speakers does. With --against, both systems are measured on the same resamples.
     """
     from hybrid_pruning import evaluation
 
@@ -48,6 +51,8 @@ def evaluate(
         raise InputError("evaluate: choose one of --track1, --track2, --sv")
     if (tdcf2019 or tdcf2021) and not track1:
         raise InputError("evaluate: --tdcf2019 and --tdcf2021 go with --track1, the countermeasure's scores")
+    if speakers and not (sv and bootstrap):
+        raise InputError("evaluate: --speakers goes with --sv and --bootstrap, which resamples them")
     chosen = dict(_split(pair) for pair in only or ())
     request = evaluation.Request(
         rounds=_count_rounds(bootstrap),
@@ -56,6 +61,7 @@ def evaluate(
         only=chosen,
         against=against,
         measures=_tandem_measures(tdcf2019, tdcf2021, chosen),
+        speakers=speakers,
     )
     task = evaluation.TRACK1 if track1 else evaluation.TRACK2 if track2 else evaluation.SV
     found = evaluation.evaluate(task, scores, keys, request)
@@ -84,6 +90,11 @@ def calibrate(
     Their order never changes. A model that is calibrated already is calibrated
     further: SCORES hold its calibrated scores. Scores that a calibration in the
     model was fitted on are known again, and fitted anew from there.
+
+    Of speaker verification, SCORES are those of `score --trials` with what MODEL
+    itself has (not --cohort or --no-norm). With --qualities there, durations,
+    lengths of embeddings and closeness of the cohort are weighed too; the order
+    of scores may then change.
     """
     from hybrid_pruning import artifact, calibration, evaluation
     from hybrid_pruning.files import require_new_folder
@@ -94,22 +105,32 @@ def calibrate(
     folder = artifact.locate(model)
     config = artifact.read_config(folder)
     target = folder if out is None else require_new_folder(out)
-    task = evaluation.TRACK1
+    verifies = config.get("task") == "speaker-verification"
+    task = calibration.VERIFICATION if verifies else evaluation.TRACK1
     sets = {str(s): evaluation.read_trials(s, k, task) for s, k in ((scores, keys), *([check] if check else []))}
+    if verifies:
+        for name, trials in sets.items():
+            calibration.require_same_cohort(trials, name, "cohort" in config)
     fit = calibration.fit_calibration(sets[str(scores)], task, scores, keys, prior)
     earlier = read_calibration(config, folder) or calibration.Calibration()
     whole = (calibration.Calibration() if replace else earlier).then(fit)
-    artifact.write_variant(folder, {**config, "calibration": whole.to_json()}, target)
     rows = {}
     for name, trials in sets.items():
         given = trials.scores[task.scores]
+        calibrated = calibration.Calibration((fit,)).apply(given, calibration.find_qualities(trials, fit, name))
         rows[name, "as they are"] = evaluation.measure_scores(task, trials, given)
-        rows[name, "calibrated"] = evaluation.measure_scores(task, trials, given * fit.scale + fit.offset)
+        rows[name, "calibrated"] = evaluation.measure_scores(task, trials, calibrated)
+    artifact.write_variant(folder, {**config, "calibration": whole.to_json()}, target)
     evaluation.print_scores(rows)
+    for name, weight in fit.qualities.items():
+        typer.echo(f"weight {weight:.6g}  {name}")
     typer.echo(
         f"scale {fit.scale:.6g}, offset {fit.offset:.6g} at a prior of {prior:g}; {scores} are the scores fitted on"
     )
-    typer.echo(f"{target}: calibrated ({_count_fits(len(whole.fits))}); next: hybrid-pruning score {target} MANIFEST")
+    more = " --trials TRIALS" if verifies else ""
+    typer.echo(
+        f"{target}: calibrated ({_count_fits(len(whole.fits))}); next: hybrid-pruning score {target} MANIFEST{more}"
+    )
 
 
 @app.command()
@@ -119,6 +140,9 @@ def fuse(
     keys: Annotated[Path | None, typer.Option(help="fit weights on these keys: of a development set")] = None,
     apply: Annotated[Path | None, typer.Option(help="a fusion to apply, its systems in the same order")] = None,
     sv: Annotated[bool, typer.Option("--sv", help="speaker verification scores: enrol, test, score")] = False,
+    sasv: Annotated[
+        bool, typer.Option("--sasv", help="SCORES are a verifier's and a countermeasure's: write track 2's file")
+    ] = False,
     prior: Prior = 0.5,
 ) -> None:
     """Fuse systems: a weighted sum of their scores that is a log-likelihood ratio; one system alone is calibrated.
@@ -126,9 +150,19 @@ def fuse(
     First fit:   fuse dev_a.tsv dev_b.tsv --keys dev.tsv --out fusion.json
 
     then apply:  fuse eval_a.tsv eval_b.tsv --apply fusion.json --out eval.tsv
+
+    Spoofing-robust verification:  fuse asv.tsv cm.tsv --sasv --out sasv.tsv
+
+    Nothing is fitted there: both have to be calibrated, the verifier on trials
+    without spoofs. The score is -log(r exp(-asv) + (1 - r) exp(-cm)), where
+    r = 0.16 is the nontargets' share in what acceptance costs by the a-DCF of
+    ASVspoof 5; `evaluate sasv.tsv TRIALS --track2` reads it.
     """
     from hybrid_pruning import calibration, evaluation
 
+    if sasv:
+        _fuse_tandem(scores, out, bool(keys or apply or sv))
+        return
     if (keys is None) == (apply is None):
         raise InputError("fuse: choose one of --keys (fit) and --apply")
     if len(set(scores)) < len(scores):
@@ -155,6 +189,16 @@ def fuse(
     typer.echo(
         f"{out}: fitted on these very trials, at a prior of {prior:g}; next: hybrid-pruning fuse ... --apply {out}"
     )
+
+
+def _fuse_tandem(scores: list[Path], out: Path, fitted: bool) -> None:
+    """Write the file of track 2 of a verifier and a countermeasure."""
+    from hybrid_pruning.verification.sasv import fuse_tandem_files
+
+    if fitted or len(scores) != 2:
+        raise InputError("fuse: --sasv takes two files, ASV.tsv CM.tsv, and neither --keys, --apply nor --sv")
+    count = fuse_tandem_files(scores[0], scores[1], out)
+    typer.echo(f"{out}: {count:,} trials; next: hybrid-pruning evaluate {out} TRIALS --track2")
 
 
 def _count_rounds(bootstrap: int | None) -> int:

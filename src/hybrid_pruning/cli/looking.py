@@ -47,14 +47,15 @@ def inspect(
 ) -> None:
     """Show what survived, layer by layer, as a heat map; with --out also as a picture."""
     from hybrid_pruning import SpeechModel
-    from hybrid_pruning.inspection import count_survivors, print_inspection
+    from hybrid_pruning.inspection import print_inspection
+    from hybrid_pruning.survivors import count_survivors
 
     found = SpeechModel.from_pretrained(model)
     if out is not None:
         from hybrid_pruning.plots import save_figure
         from hybrid_pruning.report.picture import draw_survivors
 
-        save_figure(draw_survivors(count_survivors(found)), out)
+        save_figure(draw_survivors(count_survivors(found.backbone)), out)
     print_inspection(found)
     if out is not None:
         typer.echo(f"picture {out}")

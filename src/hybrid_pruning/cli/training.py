@@ -71,7 +71,7 @@ def train(
     from hybrid_pruning import processes
     from hybrid_pruning.config import load_config
     from hybrid_pruning.memory import keep_freed_memory
-    from hybrid_pruning.trainer import train as run_training
+    from hybrid_pruning.training import train as run_training
 
     processes.start()
     keep_freed_memory()
@@ -85,10 +85,23 @@ def export(
     run: Annotated[Path, typer.Argument(help="folder of a training run")],
     out: Annotated[Path, typer.Option(help="new folder for the model")],
     average: Annotated[int, typer.Option(min=1, help="checkpoints to average, counted from the last")] = 2,
+    at: Annotated[
+        float | None, typer.Option(metavar="SPARSITY", help="the snapshot of that sparsity, of pruning.export_at")
+    ] = None,
+    family: Annotated[
+        bool, typer.Option("--family", help="all snapshots and the last model, below --out as hp30, hp50, ...")
+    ] = False,
 ) -> None:
-    """Cut the model down for real and write it: config.json and model.safetensors."""
-    from hybrid_pruning.export import export_run
+    """Cut the model down for real and write it: config.json and model.safetensors.
 
-    model = export_run(run, out, average)
-    size = sum(parameter.numel() for parameter in model.backbone.parameters())
-    typer.echo(f"{out}: backbone of {size / 1e6:.2f}M parameters; next: hybrid-pruning score {out} MANIFEST.tsv ...")
+    Example: hybrid-pruning export runs/hp70 --family --out models
+    """
+    from hybrid_pruning.errors import InputError
+    from hybrid_pruning.export import export_family, export_run
+    from hybrid_pruning.inspection import tell_size
+
+    if family and at is not None:
+        raise InputError("export: --family writes all members, --at one of them; give one of the two")
+    models = export_family(run, out, average) if family else {out: export_run(run, out, average, at)}
+    for folder, model in models.items():
+        typer.echo(f"{folder}: {tell_size(model)}; next: hybrid-pruning score {folder} MANIFEST.tsv ...")

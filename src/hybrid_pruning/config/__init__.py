@@ -1,13 +1,14 @@
 """A recipe: YAML plus `--set a.b=c` -> one checked, complete configuration."""
 
 from hybrid_pruning.config.augmentation import AugmentConfig, CodecConfig, CodecName, RawBoostConfig
-from hybrid_pruning.config.loading import check_config, load_config, save_config
+from hybrid_pruning.config.loading import check_config, expand_stages, load_config, save_config
 from hybrid_pruning.config.recipe import (
     BackboneConfig,
     Config,
     CorpusConfig,
     DataConfig,
     HeadConfig,
+    ObjectiveConfig,
     PruningConfig,
     TaskName,
     TrainingConfig,
@@ -22,11 +23,13 @@ __all__ = [
     "CorpusConfig",
     "DataConfig",
     "HeadConfig",
+    "ObjectiveConfig",
     "PruningConfig",
     "RawBoostConfig",
     "TaskName",
     "TrainingConfig",
     "check_config",
+    "expand_stages",
     "load_config",
     "save_config",
 ]

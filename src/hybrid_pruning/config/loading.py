@@ -9,12 +9,16 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
+from hybrid_pruning.config.checking import check_order, check_whole
 from hybrid_pruning.config.recipe import Config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, has_control_characters
 
 MOST_VALUES = 10_000
 """A recipe of more values than that is a mistake, or meant to exhaust the memory."""
+
+FIXED = ("base", "corpus", "stages", "task")
+"""What a stage cannot have of its own."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -30,27 +34,49 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     path = Path(path)
     tree = _read(path)
     for override in overrides:
-        _merge(tree, _parse_override(override))
+        changes = _parse_override(override)
+        _require_stage(tree, changes, override)
+        _merge(tree, changes)
     return check_config(tree, str(path))
 
 
 def check_config(tree: Mapping[str, Any], name: str) -> Config:
     """Return the configuration a tree of plain values describes; `name` stands in the error messages."""
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        raise InputError(f"{name}: {_explain(error)}") from error
-    if config.training.batch_size % config.training.accumulate:
-        raise InputError(
-            f"{name}: training.batch_size {config.training.batch_size} is no multiple of "
-            f"training.accumulate {config.training.accumulate}"
-        )
-    if config.pruning.min_sparsity > config.pruning.target_sparsity:
-        raise InputError(
-            f"{name}: pruning.min_sparsity {config.pruning.min_sparsity} is above "
-            f"pruning.target_sparsity {config.pruning.target_sparsity}"
-        )
+    config = _validate(tree, name)
+    stages = expand_stages(config, name)
+    if not stages:
+        check_whole(config, name)
+    for stage, found in stages.items():
+        check_whole(found, f"{name}: stages.{stage}")
+    check_order(stages, name)
     return config
+
+
+def expand_stages(config: Config, name: str = "recipe") -> dict[str, Config]:
+    """Return the complete recipe of each stage by its name, in order; none where the recipe has none.
+
+    Args:
+        config: the recipe.
+        name: stands in the error messages.
+
+    Raises:
+        InputError: a stage's key is unknown or cannot differ between stages, or a value is of the wrong kind or range.
+    """
+    found = {}
+    for stage, changes in config.stages.items():
+        if fixed := next((key for key in changes if key in FIXED), None):
+            raise InputError(f"{name}: key 'stages.{stage}.{fixed}': all stages have the same; give it at the top")
+        tree = config.model_dump(mode="json", exclude={"stages"})
+        _merge(tree, changes)
+        found[stage] = _validate(tree, name, f"stages.{stage}.")
+    return found
+
+
+def _validate(tree: Mapping[str, Any], name: str, prefix: str = "") -> Config:
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{name}: {_explain(error, prefix)}") from error
 
 
 def save_config(config: Config, path: str | Path) -> None:
@@ -133,13 +159,21 @@ def _parse_override(override: str) -> dict[str, Any]:
     return value
 
 
-def _explain(error: ValidationError) -> str:
-    """One line for the first thing wrong."""
+def _require_stage(tree: Mapping[str, Any], changes: Mapping[str, Any], override: str) -> None:
+    """Refuse what would add a stage, and so one more training, by a slip of the pen."""
+    there, asked = (part.get("stages") for part in (tree, changes))
+    if isinstance(asked, dict) and (new := sorted(asked.keys() - (there if isinstance(there, dict) else {}).keys())):
+        known = ", ".join(there) if isinstance(there, dict) else "none"
+        raise InputError(f"--set {override}: there is no stage '{new[0]}'; the recipe's stages: {known}")
+
+
+def _explain(error: ValidationError, prefix: str = "") -> str:
+    """One line for the first thing wrong; the prefix says which part of the recipe its keys stand in."""
     errors = error.errors()
     # a key that may be of several types has an error for each: the deepest got furthest
     first = max((e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"]))
     path = [str(part) for part in first["loc"] if not str(part).startswith(("constrained-", "dict[", "[key]"))]
-    key = ".".join(path)
+    key = prefix + ".".join(path)
     if first["type"] == "extra_forbidden":
         return f"key '{key}' is unknown; {_nearest(path)}"
     if first["type"] == "missing":

@@ -1,15 +1,16 @@
 """A whole recipe and its sections: data, backbone, head, training, pruning."""
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from hybrid_pruning.config.augmentation import AugmentConfig
-from hybrid_pruning.config.section import Fraction, Positive, Section
+from hybrid_pruning.config.section import Fraction, Positive, PositiveFraction, Section, Speeds
 
 Unit = Literal["conv", "head", "attlayer", "interm", "ffnlayer"]
 TaskName = Literal["anti-spoofing", "speaker-verification"]
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class CorpusConfig(Section):
@@ -18,6 +19,9 @@ class CorpusConfig(Section):
     name: str = Field(description="a corpus that `prepare` knows, e.g. asvspoof5")
     root: Path = Field(description="the folder it was unpacked in")
     allow_missing: bool = Field(False, description="leave out the utterances whose audio is missing")
+    dev_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="fraction set aside as dev, by speakers, where the corpus has no part for it"
+    )
 
 
 class DataConfig(Section):
@@ -29,6 +33,18 @@ class DataConfig(Section):
     trials: dict[str, Path] = Field(
         {}, description="speaker verification: the trials of `dev` and of each set of `eval`, by its name"
     )
+    fraction: PositiveFraction = Field(
+        1.0, description="how much of the training data to use, drawn by `seed`; less of it is a part of more"
+    )
+    fraction_of: Literal["utterances", "speakers"] = Field(
+        "utterances", description="what `fraction` counts: utterances, of every class alike, or whole speakers"
+    )
+    sampling: Literal["utterances", "speakers"] = Field(
+        "utterances", description="each utterance once in an epoch, or as many crops of every speaker (verification)"
+    )
+    speed_speakers: Speeds = Field(
+        (), description="speeds, e.g. [0.9, 1.1], at which every training speaker is another one (verification)"
+    )
     crop_seconds: Positive = Field(3.0, description="length of a training example; shorter utterances are repeated")
     workers: int = Field(2, ge=0, description="processes that decode audio")
     skip_limit: Fraction = Field(
@@ -39,9 +55,15 @@ class DataConfig(Section):
 class BackboneConfig(Section):
     """The SSL encoder."""
 
-    source: str = Field(description="hub id, transformers folder, or one of our artifacts")
+    source: str = Field(
+        description="hub id, transformers folder, one of our artifacts, or a WeDefense, DPHuBERT or DiariZen file"
+    )
     random: bool = Field(False, description="take the architecture alone, with fresh weights")
     gradient_checkpointing: bool = Field(False, description="recompute layers in the backward pass to save memory")
+    frozen: bool = Field(False, description="train the rest alone: the encoder has no gradient, update or dropout")
+    extractor_gradient: float = Field(
+        1.0, ge=0, description="what the gradient into the first convolutions, and into gates on them, is multiplied by"
+    )
 
 
 class HeadConfig(Section):
@@ -51,6 +73,33 @@ class HeadConfig(Section):
     heads: int = Field(32, ge=1, description="MHFA's attention heads")
     compression: int = Field(128, ge=1, description="MHFA's width of keys and values")
     embedding: int = Field(256, ge=1, description="width of the embedding")
+    feature_mean: bool = Field(False, description="take each frame's mean over its features off, as the recipe does")
+    classifier_norm: Literal["layer", "affine"] = Field(
+        "layer", description="in front of the classifier: layer norm, or a learnt scale and shift alone"
+    )
+
+
+class SphereFace2Config(Section):
+    """What SphereFace2 has beside the scale and the margin."""
+
+    balance: Annotated[float, Field(gt=0, lt=1)] = Field(0.7, description="lambda, the weight of the own class")
+    t: float = Field(3.0, ge=1, description="how much of the cosine's range counts as far apart")
+    bias: float | None = Field(None, description="at the start; by default where own and other classes pull equally")
+
+
+class ObjectiveConfig(Section):
+    """What is minimised; for anti-spoofing always the softmax over the model's classifier."""
+
+    kind: Literal["softmax", "am", "aam", "sphereface2"] = Field(
+        "softmax", description="of speaker verification: over a linear layer, or with a margin on cosines"
+    )
+    scale: Positive = Field(32.0, description="what cosines are multiplied by")
+    margin: Fraction = Field(0.2, description="in cosine (am), radians (aam), or halves of SphereFace2's range")
+    margin_warmup_epochs: float = Field(0, ge=0, description="epochs over which all margins grow from 0, step by step")
+    inter_top_k: int = Field(0, ge=0, description="am, aam: how many of the closest other classes are penalised")
+    inter_margin: Fraction = Field(0.06, description="by how much, in the unit of the margin")
+    sub_centres: int = Field(1, ge=1, description="directions of each class, of which the closest counts")
+    sphereface2: SphereFace2Config = SphereFace2Config()
 
 
 class TrainingConfig(Section):
@@ -59,11 +108,13 @@ class TrainingConfig(Section):
     epochs: int = Field(5, ge=1)
     batch_size: int = Field(16, ge=1, description="utterances per optimiser step and process, all micro-steps together")
     accumulate: int = Field(1, ge=1, description="micro-steps per optimiser step; batch_size must be a multiple of it")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="of the network; sgd is Nesterov's with momentum")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd alone; 0 is plain sgd")
     lr: Positive = Field(5e-4, description="peak learning rate of the head")
     final_lr: Positive = Field(5e-5, description="learning rate the exponential decay ends at")
     lr_warmup_epochs: float = Field(2, ge=0, description="epochs over which the learning rate rises from zero")
     backbone_lr_ratio: float = Field(0.05, ge=0, description="the backbone's learning rate over the head's")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's, for head and backbone, not for norms and biases")
+    weight_decay: float = Field(0.01, ge=0, description="for head and backbone, not for norms and biases")
     clip_norm: Positive = Field(3.0, description="largest gradient norm of the network; pruning is not clipped")
     mixed_precision: Literal["no", "bf16"] = Field("no", description="of the network; gates stay in float32")
     checkpoint_steps: int = Field(1000, ge=1, description="steps between two checkpoints within an epoch")
@@ -86,6 +137,13 @@ class PruningConfig(Section):
     units: tuple[Unit, ...] = Field(get_args(Unit), description="what may be cut")
     constraint: Literal["params", "macs"] = Field("params", description="what the target counts")
     macs_seconds: Positive = Field(4.0, description="length of the utterance that MACs are counted for")
+    align: int = Field(1, ge=1, description="widths that are kept are multiples of it, or as they were")
+    export_at: tuple[Fraction, ...] = Field(
+        (), description="sparsities at which the run leaves a snapshot to export, rising, up to the target"
+    )
+    export_hold_epochs: float = Field(
+        0.0, ge=0, description="epochs the target rests at each of them, the learning rate falling to final_lr"
+    )
     drop_rate: Annotated[float, Field(gt=0, lt=1)] | dict[Unit, Annotated[float, Field(gt=0, lt=1)]] = Field(
         0.01, description="how likely fresh gates are shut; one number, or one per unit"
     )
@@ -104,5 +162,9 @@ class Config(Section):
     augment: AugmentConfig = AugmentConfig()
     backbone: BackboneConfig
     head: HeadConfig = HeadConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     training: TrainingConfig = TrainingConfig()
     pruning: PruningConfig = PruningConfig()
+    stages: dict[StageName, dict[str, Any]] = Field(
+        {}, description="trainings one after another: of each by its name, what it has otherwise than the above"
+    )

@@ -6,8 +6,9 @@ Source: README.txt of the release.
 from collections.abc import Iterator
 from pathlib import Path
 
-from hybrid_pruning.corpora.preparation import DEV, EVAL, FIRST, Options, Prepared, find_file
+from hybrid_pruning.corpora.preparation import DEV, EVAL, Options, Prepared, find_file
 from hybrid_pruning.corpora.protocol import read_columns
+from hybrid_pruning.corpora.trials import Copying, copy_trials
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.manifest import read_rows
@@ -41,27 +42,15 @@ def prepare_trials(root: Path, out: Path, part: str, prepared: Prepared, options
         return
     utterances = _column(prepared.manifests.get(part), "utt_id")
     speakers = _column(prepared.enrolments[part], "speaker")
-    out = out / f"{part}.track_2.trials.tsv"
-    listed, unknown = 0, list[str]()
-    with atomic_write(out) as handle:
-        handle.write("\t".join(KEYS) + "\n")
-        for spk, filename, label in read_trials(path):
-            listed += 1
-            if filename in utterances and spk in speakers:
-                handle.write(f"{spk}\t{filename}\t{CM_LABEL[label]}\t{label}\n")
-            else:
-                unknown.append(f"{spk} {filename}")
-        if unknown:
-            message = (
-                f"{path}: {len(unknown):,} of {listed:,} trials name an utterance that is not in the manifest of "
-                f"{part} or a target speaker without enrolment, first {', '.join(unknown[:FIRST])}"
-            )
-            if not options.allow_missing:
-                raise InputError(f"{message}; are these files of one release?")
-            prepared.warnings.append(f"{message}; left out")
-    if listed != COUNTS[part]:
-        prepared.warnings.append(f"{path}: expected {COUNTS[part]:,} trials, as released, found {listed:,}")
-    prepared.trials[part] = out
+    trials = (
+        ((spk, filename, CM_LABEL[label], label), filename in utterances and spk in speakers)
+        for spk, filename, label in read_trials(path)
+    )
+    unknown = f"an utterance that is not in the manifest of {part} or a target speaker without enrolment"
+    copying = Copying(path, KEYS, unknown, "are these files of one release?", (COUNTS[part],))
+    prepared.trials[part] = out / f"{part}.track_2.trials.tsv"
+    with atomic_write(prepared.trials[part]) as handle:
+        copy_trials(copying, trials, handle, prepared, options)
 
 
 def read_trials(path: Path) -> Iterator[tuple[str, str, str]]:

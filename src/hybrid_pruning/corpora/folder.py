@@ -4,18 +4,17 @@ There are no parts: everything goes to one manifest, or with a share for validat
 have no speaker in common as far as speakers are known.
 """
 
-import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from hybrid_pruning.corpora.preparation import DEV, LABELS, TRAIN, Options, Preparation, Prepared, wrong_root
 from hybrid_pruning.corpora.protocol import Audio, Entry
+from hybrid_pruning.corpora.recordings import list_recordings
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import TAB, TEXT_COLUMNS, UNKNOWN, read_rows
 
 ALL = "all"
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".sph", ".w64", ".caf")
 REQUIRED = ("path", "label")
 SHARED = ("speaker", "recording")
 CONTENTS = (
@@ -76,19 +75,16 @@ def find_recordings(root: Path) -> Iterator[Entry]:
         InputError: a recording lies below both, or two differ in nothing but their ending.
     """
     names: dict[str, str] = {}
-    for place, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not _leads_back(place, name))
-        labels = [part for part in Path(place).relative_to(root).parts if part in LABELS]
-        for name in sorted(files) if labels else ():
-            path = Path(place, name).relative_to(root)
-            if path.suffix.lower() not in SUFFIXES:
-                continue
-            if len(set(labels)) > 1:
-                raise InputError(f"{root / path}: lies below bonafide and below spoof; which of them is it?")
-            cells = {"utt_id": path.with_suffix("").as_posix(), "label": labels[-1], "speaker": _speaker(path)}
-            if names.setdefault(cells["utt_id"], name) != name:
-                raise InputError(f"{root / path}: differs from {names[cells['utt_id']]} in its ending; rename one")
-            yield Entry(len(names), ALL, path.as_posix(), cells)
+    for path in map(PurePosixPath, list_recordings(root)):
+        labels = [part for part in path.parts[:-1] if part in LABELS]
+        if not labels:
+            continue
+        if len(set(labels)) > 1:
+            raise InputError(f"{root / path}: lies below bonafide and below spoof; which of them is it?")
+        cells = {"utt_id": path.with_suffix("").as_posix(), "label": labels[-1], "speaker": _speaker(path)}
+        if names.setdefault(cells["utt_id"], path.name) != path.name:
+            raise InputError(f"{root / path}: differs from {names[cells['utt_id']]} in its ending; rename one")
+        yield Entry(len(names), ALL, path.as_posix(), cells)
 
 
 def split(entries: Sequence[Entry], dev_share: float, seed: int, root: Path) -> list[Entry]:
@@ -148,13 +144,7 @@ def _groups(entries: Sequence[Entry]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _leads_back(place: str, name: str) -> bool:
-    """Tell whether a folder is a link to one that it lies in."""
-    path = Path(place, name)
-    return path.is_symlink() and Path(place).resolve().is_relative_to(path.resolve())
-
-
-def _speaker(path: Path) -> str:
+def _speaker(path: PurePosixPath) -> str:
     """Return the folder right below the one that is named after a label."""
     place = max(index for index, part in enumerate(path.parts[:-1]) if part in LABELS)
     return path.parts[place + 1] if place + 2 < len(path.parts) else UNKNOWN

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from hybrid_pruning.corpora.protocol import Audio, Entry
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import atomic_write
 from hybrid_pruning.manifest import UNKNOWN, Label, Utterance, open_manifest
 
 TRAIN, DEV, EVAL = "train", "dev", "eval"
@@ -41,15 +43,19 @@ class Prepared:
         manifests: part -> manifest. `train` is for training and `dev` for validation; every other part is an
             evaluation set of that name.
         counts: part -> (bona fide, spoofed) utterances in its manifest.
-        enrolments: part -> manifest of the utterances that target speakers are known by, for speaker verification.
-        trials: part -> key file of its trials; what they test is in the part's manifest.
+        speakers: part -> speaker -> utterances, where the corpus is one for speaker verification.
+        enrolments: part -> manifest of the utterances that target speakers are known by, where it is one of its own.
+        trials: part, or name of a list -> key file of its trials.
+        notes: what else is worth telling, one line each.
         warnings: what is missing or differs from the official release, one line each.
     """
 
     manifests: dict[str, Path] = field(default_factory=dict)
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    speakers: dict[str, dict[str, int]] = field(default_factory=dict)
     enrolments: dict[str, Path] = field(default_factory=dict)
     trials: dict[str, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -128,6 +134,7 @@ class Preparation(ExitStack):
         super().__init__()
         self.out, self.options, self.prepared = out, options, Prepared()
         self._writers: dict[str, Callable[[Utterance], None]] = {}
+        self._written: dict[str, list[int]] = {}
 
     def add(
         self,
@@ -152,17 +159,29 @@ class Preparation(ExitStack):
             InputError: a label is unknown, a file is named twice or lies outside, or audio is missing.
         """
         listed: dict[str, list[int]] = {}
-        written: dict[str, list[int]] = {}
         for entry in entries:
             label = _label(entry, labels, protocol)
             listed.setdefault(entry.part, [0, 0])[label is Label.SPOOF] += 1
             path = audio.claim(entry.file, entry.line)
             if path is not None:
-                written.setdefault(entry.part, [0, 0])[label is Label.SPOOF] += 1
-                self._writer(entry.part)(_utterance(entry.cells, path, label, source))
+                self.put(entry.part, _utterance(entry.cells, path, label, source))
         self._report_counts(protocol, official or {}, listed)
         self._report_missing(protocol, audio, sum(map(sum, listed.values())))
-        self.prepared.counts.update({part: (bonafide, spoof) for part, (bonafide, spoof) in written.items()})
+        self.count()
+
+    def put(self, part: str, utterance: Utterance) -> None:
+        """Write one utterance to the manifest of a part."""
+        self._written.setdefault(part, [0, 0])[utterance.label is Label.SPOOF] += 1
+        self._writer(part)(utterance)
+
+    def open_trials(self, name: str) -> IO[str]:
+        """Open NAME.trials, which appears together with the manifests."""
+        self.prepared.trials[name] = self.out / f"{name}.trials"
+        return self.enter_context(atomic_write(self.prepared.trials[name]))
+
+    def count(self) -> None:
+        """Tell how many utterances each part has by now."""
+        self.prepared.counts.update({part: (bonafide, spoof) for part, (bonafide, spoof) in self._written.items()})
 
     def _writer(self, part: str) -> Callable[[Utterance], None]:
         if part not in self._writers:

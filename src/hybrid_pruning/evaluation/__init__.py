@@ -3,6 +3,7 @@
 from hybrid_pruning.evaluation.comparison import measure_scores, print_scores
 from hybrid_pruning.evaluation.groups import Group, break_down
 from hybrid_pruning.evaluation.keys import Keys, read_keys
+from hybrid_pruning.evaluation.pairs import Pairs, read_pairs
 from hybrid_pruning.evaluation.printing import find_warnings, print_evaluation, print_table
 from hybrid_pruning.evaluation.result import (
     Evaluation,
@@ -27,6 +28,7 @@ __all__ = [
     "Group",
     "Keys",
     "Metrics",
+    "Pairs",
     "Request",
     "Task",
     "Trials",
@@ -45,6 +47,7 @@ __all__ = [
     "print_scores",
     "print_table",
     "read_keys",
+    "read_pairs",
     "read_trials",
     "read_verifier_2019",
     "read_verifier_2021",

@@ -52,7 +52,7 @@ def read_keys(path: str | Path, task: Task, columns: Sequence[str] = (), only: M
     """
     path, only = Path(path), only or {}
     text = read_text(path)
-    form, header = _recognise(text, task)
+    form, header = recognise(text, task)
     rows = text if form.columns else text.below()
     kept = [*columns, *only, *(name for name in ALWAYS if name in header)]
     require_known(path, header, kept)
@@ -116,8 +116,17 @@ def join_names(columns: Sequence[list[str]]) -> list[str]:
     return columns[0] if len(columns) == 1 else [JOINT.join(cells) for cells in zip(*columns, strict=True)]
 
 
-def _recognise(text: Text, task: Task) -> tuple[Form, Sequence[str]]:
-    """Return the form of a key file, and its column names."""
+def recognise(text: Text, task: Task, labelled: bool = True) -> tuple[Form, Sequence[str]]:
+    """Return the form of a key file, and its column names.
+
+    Args:
+        text: its lines.
+        task: whose forms it may have.
+        labelled: whether it has to say what each trial is.
+
+    Raises:
+        InputError: it has none of the forms.
+    """
     first = text.lines[0] if text.lines else ""
 
     def known(form: Form) -> int:
@@ -126,7 +135,8 @@ def _recognise(text: Text, task: Task) -> tuple[Form, Sequence[str]]:
     form = max(task.headers, key=known)
     if known(form):
         header = first.split(form.separator)
-        require_columns(text, header, (*form.trial, form.label), "tabs" if form.separator == "\t" else "commas")
+        needed = (*form.trial, form.label) if labelled else form.trial
+        require_columns(text, header, needed, "tabs" if form.separator == "\t" else "commas")
         return form, header
     cells = first.split()
     fitting = [layout for layout in task.layouts if len(layout.columns) == len(cells)]
@@ -137,8 +147,13 @@ def _recognise(text: Text, task: Task) -> tuple[Form, Sequence[str]]:
             f"{text.path}:1: {len(cells)} columns, expected a header with {headers}, "
             f"or columns separated by spaces: {widths}"
         )
-    layout = next((fit for fit in fitting if cells[fit.columns.index("label")] in task.classes), fitting[0])
+    layout = next((fit for fit in fitting if _labels(fit, cells) in task.classes), fitting[0])
     return layout, layout.columns
+
+
+def _labels(layout: Form, cells: Sequence[str]) -> str:
+    """Return what stands in the place of the label."""
+    return cells[layout.columns.index(layout.label)] if layout.label in layout.columns else ""
 
 
 def _choose(path: Path, cells: Mapping[str, list[str]], count: int, only: Mapping[str, str]) -> npt.NDArray[np.bool_]:

@@ -30,6 +30,7 @@ class Request:
         only: key column -> value that a trial must have to count.
         against: another system's score file of the same trials, to compare with.
         measures: further metrics.
+        speakers: manifest of verification trials' recordings and their speakers, for the resampling.
     """
 
     rounds: int = 0
@@ -38,6 +39,7 @@ class Request:
     only: Mapping[str, str] = field(default_factory=dict)
     against: Path | None = None
     measures: Measures = field(default_factory=dict)
+    speakers: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,7 @@ def _measure(trials: Trials, measures: Measures, task: Task) -> Metrics:
 
 
 def _resample(task: Task, trials: Trials, other: Trials | None, measures: Measures, request: Request) -> dict[str, Any]:
-    resampling, resampled = find_resampling(trials, task)
+    resampling, resampled = find_resampling(trials, task, request.speakers)
     systems = [trials.scores] if other is None else [trials.scores, other.scores]
     values = resample(systems, measures, trials.classes, resampling, request.rounds, request.seed)
     found: dict[str, Any] = {"resampled": resampled}

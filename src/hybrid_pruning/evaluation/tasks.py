@@ -44,6 +44,7 @@ class Task:
         measures: the metrics.
         tandem: further score columns, of a countermeasure and a verifier in tandem.
         tandem_measures: the metrics where those are there.
+        beside: further score columns, each read where it is there.
         main: the metrics to show by group.
         sides: how many speakers a trial's name tells.
         repeats: whether a trial may stand several times, as often in the keys as in the scores.
@@ -58,6 +59,7 @@ class Task:
     main: tuple[str, ...]
     tandem: tuple[str, ...] = ()
     tandem_measures: Measures = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
     sides: int = 0
     repeats: bool = False
 

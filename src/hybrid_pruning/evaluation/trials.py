@@ -161,6 +161,7 @@ def _to_number(cell: str) -> float:
 def _score_columns(header: Sequence[str], rows: Text, task: Task) -> tuple[str, ...]:
     """Return the score columns to read: a single system has no cm-score and asv-score, or only dashes there."""
     first = dict(zip(header, rows.lines[0].split("\t"), strict=False)) if rows.lines else {}
+    beside = tuple(column for column in task.beside if column in header)
     if {first.get(column, UNKNOWN) for column in task.tandem} <= {UNKNOWN}:
-        return (task.scores,)
-    return (*task.tandem, task.scores)
+        return (task.scores, *beside)
+    return (*task.tandem, task.scores, *beside)

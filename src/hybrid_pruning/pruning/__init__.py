@@ -4,10 +4,12 @@ from .adapters import UNITS, plan_for
 from .attach import attach, detach
 from .budget import Accounting, Budget, Constraint, budget
 from .gate import Gate, Gates
-from .lagrangian import Lagrangian, Schedule, scheduled_target
+from .lagrangian import Lagrangian
 from .plan import Cut, Kept, Plan, PlanError, Role, Shape, Slot, Work, shape_of
+from .schedule import Growth, Schedule, scheduled_target
 from .select import check_target
 from .shrink import narrow, shrink
+from .widen import widen
 
 __all__ = [
     "UNITS",
@@ -17,6 +19,7 @@ __all__ = [
     "Cut",
     "Gate",
     "Gates",
+    "Growth",
     "Kept",
     "Lagrangian",
     "Plan",
@@ -35,4 +38,5 @@ __all__ = [
     "scheduled_target",
     "shape_of",
     "shrink",
+    "widen",
 ]

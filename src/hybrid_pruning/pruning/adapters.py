@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from .narrow import Closed
+from .narrow import Closed, NarrowLayerNorm
 from .plan import Cut, Plan, PlanError, Role, Slot, Work
 
 SAMPLE_RATE_HZ = 16_000
@@ -60,17 +60,14 @@ WHISPER = Names(
 
 
 def plan_for(model: nn.Module, seconds: float = 4.0) -> Plan:
-    """Return the plan of a backbone, with MACs for one utterance of `seconds`.
+    """Return the plan of a backbone, dense or already shrunk, with MACs for one utterance of `seconds`.
 
     Raises:
-        PlanError: the model is of no family with a plan or already shrunk, or the utterance is too short for it.
+        PlanError: the model is of no family with a plan, or the utterance is too short for it.
     """
     family = getattr(getattr(model, "config", None), "model_type", None)
     if family not in ADAPTERS:
         raise PlanError(f"no plan for models of type '{family}'; known are {', '.join(ADAPTERS)}")
-    for name, module in model.named_modules():
-        if isinstance(module, Closed):
-            raise PlanError(f"{name} has lost all its units; this checkpoint is already shrunk, take the dense one")
     return ADAPTERS[family](model, round(seconds * SAMPLE_RATE_HZ))
 
 
@@ -95,7 +92,7 @@ def whisper_windows(frames: int, positions: int) -> list[int]:
 def _wav2vec2_plan(model: Any, samples: int) -> Plan:
     lengths = _conv_lengths(model.config, samples)
     slots = [*_conv_slots(model), *_layer_slots(model, WAV2VEC2)]
-    work = _attention_work(model, lengths[-1])
+    work = _attention_work(model, WAV2VEC2, lengths[-1])
     return Plan(tuple(slots), _wav2vec2_positions(model, lengths), tuple(work))
 
 
@@ -118,7 +115,7 @@ def _conv_producer(model: Any, index: int, last: bool) -> Iterator[Cut]:
     layer = model.feature_extractor.conv_layers[index]
     before_projection_norm = last and hasattr(model.feature_projection, "layer_norm")
     norm = getattr(layer, "layer_norm", None)
-    conv_role = Role.HARD if before_projection_norm or isinstance(norm, nn.LayerNorm) else Role.DROP
+    conv_role = Role.HARD if before_projection_norm or isinstance(norm, (nn.LayerNorm, NarrowLayerNorm)) else Role.DROP
     yield from _cuts(f"{prefix}.conv", layer.conv, 0, conv_role)
     if norm is not None:
         yield from _cuts(f"{prefix}.layer_norm", norm, 0, Role.HARD if before_projection_norm else Role.DROP)
@@ -128,6 +125,8 @@ def _conv_consumer(model: Any, index: int, last: bool) -> Iterator[Cut]:
     if not last:
         yield Cut(f"feature_extractor.conv_layers.{index + 1}.conv.weight", 1, Role.SCALE)
         return
+    if hasattr(model, "channel_scale"):
+        yield Cut("channel_scale", 0, Role.DROP)
     if hasattr(model.feature_projection, "layer_norm"):
         yield from _cuts("feature_projection.layer_norm", model.feature_projection.layer_norm, 0, Role.DROP)
     yield Cut("feature_projection.projection.weight", 1, Role.SCALE)
@@ -167,7 +166,7 @@ def _whisper_plan(model: Any, samples: int) -> Plan:
         **_layer_positions(model, windows * attended),
     }
     spectrogram = Work(frames * SPECTRUM_BINS * model.config.num_mel_bins, ())
-    work = (spectrogram, *_attention_work(model, attended, windows))
+    work = (spectrogram, *_attention_work(model, WHISPER, attended, windows))
     return Plan((_whisper_conv_slot(model), *_layer_slots(model, WHISPER)), positions, work)
 
 
@@ -190,9 +189,12 @@ def _layer_slots(model: Any, names: Names) -> Iterator[Slot]:
 def _attention_slots(model: Any, layer: str, names: Names, index: int) -> Iterator[Slot]:
     prefix = f"{layer}.{names.attention}"
     attention = model.get_submodule(prefix)
+    if isinstance(attention, Closed):
+        return
     relative = model.config.model_type == "wavlm"
     outputs = 3 if relative else 2
-    heads, head_dim = model.config.num_attention_heads, model.config.hidden_size // model.config.num_attention_heads
+    head_dim = model.config.hidden_size // model.config.num_attention_heads
+    heads = attention.q_proj.weight.shape[0] // head_dim
     inputs = [(f"{prefix}.{name}", getattr(attention, name)) for name in ("q_proj", "k_proj", "v_proj")]
     head_cuts = [cut for name, module in inputs for cut in _cuts(name, module, 0, Role.DROP, head_dim)]
     head_cuts.append(Cut(f"{prefix}.out_proj.weight", 1, Role.SCALE, head_dim))
@@ -222,6 +224,8 @@ def _attention_slots(model: Any, layer: str, names: Names, index: int) -> Iterat
 
 
 def _feed_forward_slots(model: Any, layer: str, names: Names, index: int) -> Iterator[Slot]:
+    if isinstance(model.get_submodule(f"{layer}.{names.feed_forward}"), Closed):
+        return
     first, second = f"{layer}.{names.first}", f"{layer}.{names.second}"
     producer, consumer = model.get_submodule(first), model.get_submodule(second)
 
@@ -282,14 +286,16 @@ def _layer_positions(model: Any, frames: int) -> dict[str, int]:
     }
 
 
-def _attention_work(model: Any, frames: int, windows: int = 1) -> Iterator[Work]:
+def _attention_work(model: Any, names: Names, frames: int, windows: int = 1) -> Iterator[Work]:
     """Attention within each of an utterance's windows of `frames`."""
-    width = model.config.hidden_size
-    per_frame = 2 * frames * width  # scores, and their product with the values
+    per_width = 2 * frames  # scores, and their product with the values
     if model.config.model_type == "wavlm":
-        per_frame += 2 * width  # two gates of the position bias from each head's slice of the input
-    for index in range(len(model.encoder.layers)):
-        yield Work(windows * frames * per_frame, (f"head.{index}", f"attlayer.{index}"))
+        per_width += 2  # two gates of the position bias from each head's slice of the input
+    for index, layer in enumerate(model.encoder.layers):
+        attention = layer.get_submodule(names.attention)
+        if not isinstance(attention, Closed):
+            width = attention.q_proj.weight.shape[0]
+            yield Work(windows * frames * per_width * width, (f"head.{index}", f"attlayer.{index}"))
 
 
 ADAPTERS: dict[str, Callable[[Any, int], Plan]] = {

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from .adapters import plan_for
 from .budget import Accounting
 from .gate import DROP_RATE, Gate, Gates
-from .plan import Cut, Plan, PlanError, Role, along, owner, shape_of
+from .plan import Cut, Plan, PlanError, Role, along, owner
 
 
 class Product(torch.autograd.Function):
@@ -73,29 +73,30 @@ def attach(
     drop_rate: float | Mapping[str, float] = DROP_RATE,
     seed: int = 0,
     seconds: float = 4.0,
+    align: int = 1,
 ) -> Gates:
     """Put gates on a model's weights; the model then computes with its sampled (training) or soft (eval) gates.
 
     Args:
-        model: a backbone; it is changed in place and keeps its own parameters.
+        model: a backbone; it is changed in place and keeps its own parameters. It may have been shrunk before: sparsity
+            is then the fraction of what was left.
         units: the kinds of units to prune; None for all the plan has.
         plan: what can be cut; None for the plan of the model's family.
         drop_rate: how likely units start shut, one number or one per kind.
         seed: of the gates' noise.
         seconds: the audio length that MACs are counted for; used where `plan` is None.
+        align: kept widths (channels, neurons, heads x their size) are multiples of it, or what they were.
 
     Returns:
         The gates, a module of their own: train them with an optimiser of their own.
 
     Raises:
-        PlanError: the plan does not fit the model, or gates are attached already.
+        PlanError: the plan does not fit the model, `align` is below 1, or gates are attached already.
     """
     if any(isinstance(module, Mask) for module in model.modules()):
         raise PlanError("gates are attached to this model already; detach() them first")
-    if shape_of(model) is not None:
-        raise PlanError("this model is already shrunk; attach gates to the dense one")
     plan = plan_for(model, seconds) if plan is None else plan
-    plan = plan if units is None else plan.only(units)
+    plan = (plan if units is None else plan.only(units)).aligned(align)
     if isinstance(drop_rate, Mapping):
         plan.check_units(drop_rate)
     gates = Gates(plan, Accounting(model, plan), drop_rate, seed)

@@ -86,13 +86,13 @@ class Gate(nn.Module):
 
     @torch.no_grad()
     def kept(self) -> tuple[int, ...]:
-        """Return the pinned units, or all but the round(n - E[L0]) with the smallest log_alpha."""
+        """Return the pinned units, or all but the round(n - E[L0]) with the smallest log_alpha, in the slot's steps."""
         if self.pinned is not None:
             return self.pinned
         size = self.slot.size
         closed = round(size - float(open_probability(self.log_alpha).sum()))
         order = torch.argsort(self.log_alpha, descending=True, stable=True)
-        return tuple(sorted(order[: max(size - closed, self.slot.at_least)].tolist()))
+        return tuple(sorted(order[: self.slot.round(size - closed)].tolist()))
 
 
 class Gates(nn.Module):

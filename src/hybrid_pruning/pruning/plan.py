@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import gcd
 
 import torch
 from torch import nn
@@ -70,6 +71,7 @@ class Slot:
         cuts: everything that goes when a unit goes.
         swap: what else must change in a narrowed model: (model, indices of the kept units) -> None.
         at_least: units that survive whatever the gate says.
+        step: units survive in multiples of it, or all of them.
     """
 
     name: str
@@ -78,6 +80,21 @@ class Slot:
     cuts: tuple[Cut, ...]
     swap: Callable[[nn.Module, tuple[int, ...]], None] | None = None
     at_least: int = 0
+    step: int = 1
+
+    def aligned(self, multiple: int) -> "Slot":
+        """Return the slot with steps that keep the widths of its tensors multiples of a number, or what they were.
+
+        A head of 64 rows is such a multiple by itself; a slot smaller than one step keeps all its units or none.
+        """
+        step = multiple // gcd(multiple, max((cut.block for cut in self.cuts), default=1))
+        return replace(self, step=step, at_least=min(-(-self.at_least // step) * step, self.size))
+
+    def round(self, count: int) -> int:
+        """Return the number of units closest to `count` that may survive; of two, the larger."""
+        below = count // self.step * self.step
+        above = min(below + self.step, self.size)
+        return max(below if count - below < above - count else above, self.at_least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +133,16 @@ class Plan:
         units = tuple(units)
         self.check_units(units)
         return replace(self, slots=tuple(slot for slot in self.slots if slot.unit in units))
+
+    def aligned(self, multiple: int) -> "Plan":
+        """Return the plan with slots whose kept widths are multiples of a number.
+
+        Raises:
+            PlanError: the number is below 1.
+        """
+        if multiple < 1:
+            raise PlanError(f"align {multiple}: expected a width of at least 1")
+        return replace(self, slots=tuple(slot.aligned(multiple) for slot in self.slots))
 
     def check_units(self, units: Iterable[str]) -> None:
         """Raise PlanError unless there are units and every one is of a kind that some slot has."""

@@ -2,7 +2,8 @@
 
 Rounding each gate on its own leaves the size points away from the expected one. So layers and heads are decided by
 their gates, and the finest units (neurons, channels) fill up to the target in the order of their log_alpha. Only where
-those cannot make up the difference do heads give way, and layers last.
+those cannot make up the difference do heads give way, and layers last. Slots with a step are decided in blocks of so
+many units, so that the target is met to within half of one block of the finest kind.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,23 +24,25 @@ TRIES = 8
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Slots whose units weigh alike, decided together.
+    """Slots whose units weigh alike, decided together, block by block; a block is a slot's step of its units.
 
     Args:
         slots: indices of the slots in the plan.
-        order: [units] the slot of each unit, and
-        units: [units] its index there, both in the order in which units are kept.
+        order: [blocks] the slot of each block, and
+        blocks: [blocks] its units there, both in the order in which blocks are kept.
+        sizes: [blocks] how many units each has.
         minimum: how many of them survive whatever is decided.
     """
 
     slots: tuple[int, ...]
     order: torch.Tensor
-    units: tuple[int, ...]
+    blocks: tuple[tuple[int, ...], ...]
+    sizes: torch.Tensor
     minimum: int
 
     def counts(self, kept: int, slots: int) -> torch.Tensor:
-        """Return the kept-unit counts [slots] when the first `kept` of the order survive."""
-        return torch.bincount(self.order[:kept], minlength=slots)
+        """Return the kept-unit counts [slots] when the first `kept` blocks of the order survive."""
+        return torch.bincount(self.order[:kept], self.sizes[:kept], minlength=slots).long()
 
 
 def meet_target(
@@ -69,12 +72,17 @@ def check_target(accounting: Accounting, target: float, constraint: Constraint) 
         units = ", ".join(dict.fromkeys(slot.unit for slot in accounting.plan.slots)) or "no units"
         raise PlanError(
             f"target_sparsity {target:g} of the {constraint} cannot be reached by pruning {units}: "
-            f"the maximum is {maximum:.4f}; lower the target or prune more kinds of units"
+            f"the maximum is {maximum:.4f}; lower the target or prune more kinds of units{_finer(accounting)}"
         )
 
 
+def _finer(accounting: Accounting) -> str:
+    """What else helps where slots have steps."""
+    return ", or align widths to a smaller multiple" if any(slot.step > 1 for slot in accounting.plan.slots) else ""
+
+
 class _Search:
-    """Decides group after group, the heaviest units first; a decision is a number of kept units, or None: rounded."""
+    """Decides group after group, the heaviest units first; a decision is a number of kept blocks, or None: rounded."""
 
     def __init__(
         self,
@@ -107,8 +115,8 @@ class _Search:
                 continue
             for index in group.slots:
                 kept[self.slots[index].name] = []
-            for index, unit in zip(group.order[:choice].tolist(), group.units[:choice], strict=True):
-                kept[self.slots[index].name].append(unit)
+            for index, block in zip(group.order[:choice].tolist(), group.blocks[:choice], strict=True):
+                kept[self.slots[index].name] += block
         return {name: tuple(sorted(units)) for name, units in kept.items()}
 
     def _choices(self, level: int, decided: tuple[int | None, ...]) -> Iterator[int | None]:
@@ -117,20 +125,20 @@ class _Search:
         low = self._first(group, lambda kept: self._sparsity((*decided, kept), finer_open=True) <= self.target)
         high = self._first(group, lambda kept: self._sparsity((*decided, kept), finer_open=False) < self.target) - 1
         if level == 0 or low > high:  # nothing meets it exactly: the two neighbours of the target
-            yield from (kept for kept in (low, low - 1) if group.minimum <= kept <= len(group.units))
+            yield from (kept for kept in (low, low - 1) if group.minimum <= kept <= len(group.blocks))
             return
-        own = int(self.own[list(group.slots)].sum())
+        own = sum(-(-int(self.own[index]) // self.slots[index].step) for index in group.slots)
         wide, narrow = (self._sparsity((*decided, None), finer_open=is_open) for is_open in (False, True))
         if narrow <= self.target <= wide:
             yield None
         yield from sorted(range(low, high + 1), key=lambda kept: abs(kept - own))[:TRIES]
 
     def _first(self, group: Group, holds: Callable[[int], bool]) -> int:
-        """The smallest number of kept units for which a condition, false at first, holds; one more than all if none."""
-        low, high = group.minimum, len(group.units) + 1
+        """The smallest number of kept blocks for which a condition, false at first, holds; one more than all: none."""
+        low, high = group.minimum, len(group.blocks) + 1
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if middle > len(group.units) or holds(middle) else (middle + 1, high)
+            low, high = (low, middle) if middle > len(group.blocks) or holds(middle) else (middle + 1, high)
         return low
 
     def _sparsity(self, decided: tuple[int | None, ...], finer_open: bool = True) -> float:
@@ -138,7 +146,7 @@ class _Search:
         counts = self.own.clone()
         for place, group in enumerate(reversed(self.groups)):
             if place >= len(decided):
-                choice: int | None = len(group.units) if finer_open else group.minimum
+                choice: int | None = len(group.blocks) if finer_open else group.minimum
             else:
                 choice = decided[place]
             if choice is not None:
@@ -161,14 +169,19 @@ def _by_weight(accounting: Accounting, constraint: Constraint) -> list[list[int]
 
 
 def _group(accounting: Accounting, scores: Mapping[str, torch.Tensor], slots: Sequence[int]) -> Group:
-    """Rank the units of some slots by their scores; what must survive comes first."""
+    """Rank the blocks of some slots by their mean scores; what must survive comes first."""
     ranked = []
     for index in slots:
         slot = accounting.plan.slots[index]
-        score = scores[slot.name].double().clone()
-        score[torch.argsort(score, descending=True, stable=True)[: slot.at_least]] = torch.inf
-        ranked += [(-value, index, unit) for unit, value in enumerate(score.tolist())]
-    ranked.sort()
-    minimum = int(accounting.at_least[list(slots)].sum())
-    order = torch.tensor([index for _, index, _ in ranked], dtype=torch.int64)
-    return Group(tuple(slots), order, tuple(unit for _, _, unit in ranked), minimum)
+        score = scores[slot.name].double()
+        order = torch.argsort(score, descending=True, stable=True)
+        score = score.index_fill(0, order[: slot.at_least], torch.inf)
+        blocks = order.split(slot.step)
+        # cummin: rounding must not let a later block of the slot, the short last one above all, pass an earlier
+        means = torch.stack([score[block].mean() for block in blocks]).cummin(0).values
+        ranked += [(-mean, index, place, blocks[place]) for place, mean in enumerate(means.tolist())]
+    ranked.sort(key=lambda block: block[:3])
+    minimum = sum(-(-accounting.plan.slots[index].at_least // accounting.plan.slots[index].step) for index in slots)
+    order = torch.tensor([index for _, index, _, _ in ranked], dtype=torch.int64)
+    units = tuple(tuple(block.tolist()) for *_, block in ranked)
+    return Group(tuple(slots), order, units, torch.tensor([len(block) for block in units]), minimum)

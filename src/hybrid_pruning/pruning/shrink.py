@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
+from .adapters import UNITS
 from .attach import detach
 from .narrow import NarrowLayerNorm
-from .plan import Cut, Kept, Plan, Role, Shape, Slot, along, owner, parameter
+from .plan import Cut, Kept, Plan, Role, Shape, Slot, along, owner, parameter, shape_of
 
 if TYPE_CHECKING:
     from .gate import Gates
@@ -44,7 +45,7 @@ def narrow(model: nn.Module, plan: Plan, kept: Kept, values: Mapping[str, torch.
     """Cut a plain model down in place.
 
     Args:
-        model: the dense model without masks.
+        model: the model without masks, dense or narrowed before.
         plan: its slots.
         kept: slot name -> indices of the units that survive.
         values: slot name -> [units] gate values that fold into the weights; None where the weights hold them already.
@@ -59,8 +60,21 @@ def narrow(model: nn.Module, plan: Plan, kept: Kept, values: Mapping[str, torch.
     for slot in plan.slots:
         if slot.swap is not None:
             slot.swap(model, tuple(kept[slot.name]))
-    units = tuple(dict.fromkeys(slot.unit for slot in plan.slots))
-    model.shape = Shape(units, {slot.name: tuple(kept[slot.name]) for slot in plan.slots})  # type: ignore[assignment]
+    model.shape = _shape(shape_of(model), plan, kept)  # type: ignore[assignment]
+
+
+def _shape(before: Shape | None, plan: Plan, kept: Kept) -> Shape:
+    """Return what the dense model was cut to, over one cut or over several."""
+    earlier = Shape((), {}) if before is None else before
+    units = dict.fromkeys((*earlier.units, *(slot.unit for slot in plan.slots)))
+    left = {name: tuple(earlier.kept[name][unit] for unit in kept[name]) for name in kept if name in earlier.kept}
+    named = {**earlier.kept, **{name: tuple(units) for name, units in kept.items()}, **left}
+    return Shape(tuple(sorted(units, key=_place)), named)
+
+
+def _place(unit: str) -> int:
+    """Where a kind of units stands in the plans of all families, so that a shape does not tell how often it was cut."""
+    return UNITS.index(unit) if unit in UNITS else len(UNITS)
 
 
 @torch.no_grad()
@@ -78,7 +92,7 @@ def _cut_tensor(
         if cut.role is Role.SCALE and values is not None:
             tensor = tensor * along(values[slot.name].to(tensor), cut, tensor.dim())
         if cut.dim is not None:
-            tensor = tensor.index_select(cut.dim, _rows(kept[slot.name], cut.block).to(tensor.device))
+            tensor = tensor.index_select(cut.dim, rows_of(kept[slot.name], cut.block).to(tensor.device))
     new = nn.Parameter(tensor.clone(), requires_grad=old.requires_grad)
     if isinstance(module, nn.LayerNorm) and new.shape != old.shape:
         module = _narrow_norm(model, name, module)
@@ -86,7 +100,8 @@ def _cut_tensor(
     _refit(module)
 
 
-def _rows(kept: tuple[int, ...], block: int) -> torch.Tensor:
+def rows_of(kept: tuple[int, ...], block: int) -> torch.Tensor:
+    """Return the indices along a cut's dimension that kept units occupy, `block` of them each."""
     starts = torch.tensor(kept, dtype=torch.int64) * block
     return (starts[:, None] + torch.arange(block)).flatten()
 
@@ -95,7 +110,7 @@ def _narrow_norm(model: nn.Module, name: str, norm: nn.LayerNorm) -> NarrowLayer
     """Put a norm in the place of `norm` that keeps counting its original width."""
     path = name.rpartition(".")[0]
     parent, attribute = owner(model, path)
-    small = NarrowLayerNorm(norm.weight, norm.bias, norm.eps, norm.normalized_shape[0])
+    small = NarrowLayerNorm(norm.weight, norm.bias, norm.eps, norm.normalized_shape[0]).train(norm.training)
     setattr(parent, attribute, small)
     return small
 

@@ -18,13 +18,13 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate_track1
 from hybrid_pruning.export import export_run
 from hybrid_pruning.files import atomic_write
-from hybrid_pruning.inspection import count_survivors
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.quickstart.corpus import QuickstartCorpus, build
 from hybrid_pruning.report import write_report
 from hybrid_pruning.scoring import score_file
+from hybrid_pruning.survivors import count_survivors
 from hybrid_pruning.terminal import console
-from hybrid_pruning.trainer import train
+from hybrid_pruning.training import train
 
 RESULTS, REPORT = "quickstart.json", "report.html"
 EVALUATIONS = {"seen attacks": "eval_seen", "unseen attack": "eval_unseen"}
@@ -146,7 +146,7 @@ def _write_report(out: Path, corpus: QuickstartCorpus) -> None:
 def _figures(systems: Mapping[str, System]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name, system in systems.items():
-        size = count_survivors(system.model).budget
+        size = count_survivors(system.model.backbone).budget
         figures[name] = {"params": size.params, "macs": size.macs, **system.metrics}
     latency = latency_ratio(systems["pruned"].model, systems["dense"].model)
     figures["latency_ratio"] = asdict(latency)

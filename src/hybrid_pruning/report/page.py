@@ -9,17 +9,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hybrid_pruning.bootstrap import FEWEST_ROUNDS, ROUNDS
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.evaluation import TRACK1, Evaluation
 from hybrid_pruning.files import atomic_write
-from hybrid_pruning.metrics import ASVSPOOF5
+from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION
+from hybrid_pruning.plain import section
 from hybrid_pruning.plots import COLOURS, Scores, draw_det
 from hybrid_pruning.report import tables
+from hybrid_pruning.report.family import describe_families
 from hybrid_pruning.report.figures import colour_of, draw_histograms
 from hybrid_pruning.report.inline import to_inline_svg
 from hybrid_pruning.report.picture import draw_survivors
 from hybrid_pruning.report.published import Published, draw_sizes, is_known, read_published
 from hybrid_pruning.report.remaining import Remaining, find_remaining
 from hybrid_pruning.report.results import ResultSet, find_scored, judge, pair_up
-from hybrid_pruning.report.run import Run, read_runs, section
+from hybrid_pruning.report.run import Run, read_runs
 from hybrid_pruning.report.training import Card, Section, describe_training
 
 __all__ = ["ROUNDS", "write_report"]
@@ -70,6 +73,7 @@ def _describe(runs: Sequence[Run], sets: Sequence[ResultSet], others: Sequence[P
         "summary": tables.summarise(runs, remaining, sets),
         "warnings": _collect_warnings(runs),
         "groups": [tables.compare_sizes(remaining), *(tables.compare_results(results, runs) for results in sets)],
+        "families": describe_families(runs, remaining),
         "results": [_draw_results(results, runs, place) for place, results in enumerate(sets)],
         "left": _draw_remaining(runs, remaining),
         "training": describe_training(runs),
@@ -116,14 +120,12 @@ def _collect_warnings(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _draw_results(results: ResultSet, runs: Sequence[Run], place: int) -> dict[str, Any]:
     """Return the DET curves of all runs on one set, and each run's histogram."""
-    scores = {
-        index: (evaluation.trials.of("cm-score", "bonafide"), evaluation.trials.of("cm-score", "spoof"))
-        for index, evaluation in results.evaluations.items()
-    }
+    scores = {index: _two_classes(evaluation) for index, evaluation in results.evaluations.items()}
+    llrs = all(evaluation.task is TRACK1 for evaluation in results.evaluations.values())
     cards = []
     if scores:
         named = {runs[index].name: pair for index, pair in scores.items()}
-        det = draw_det(named, legend=False, places=list(scores))
+        det = draw_det(named, ASVSPOOF5 if llrs else VERIFICATION[0], legend=False, places=list(scores))
         rates = ", ".join(f"{runs[i].name} {e.metrics['eer']:.1%}" for i, e in results.evaluations.items())
         cards.append(
             Card(
@@ -133,6 +135,7 @@ def _draw_results(results: ResultSet, runs: Sequence[Run], place: int) -> dict[s
                 tuple(scores),
             )
         )
+    if scores and llrs:  # cosines have no threshold that means anything
         histograms = draw_histograms(named, ASVSPOOF5.threshold)
         cards.append(
             Card(
@@ -143,6 +146,12 @@ def _draw_results(results: ResultSet, runs: Sequence[Run], place: int) -> dict[s
             )
         )
     return {"title": tables.name_set(results), "cards": cards, "notes": results.notes}
+
+
+def _two_classes(evaluation: Evaluation) -> Scores:
+    """Return the scores of the class that is to be accepted, and of the other."""
+    positive, negative = (evaluation.trials.of(evaluation.task.scores, kind) for kind in evaluation.task.kinds)
+    return positive, negative
 
 
 def _tell_accepted(systems: Mapping[str, Scores]) -> str:

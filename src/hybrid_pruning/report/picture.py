@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hybrid_pruning import plots
-from hybrid_pruning.inspection import Survivors
+from hybrid_pruning.survivors import Survivors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from hybrid_pruning.inspection import Survivors, count_units
 from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.plain import number, section
 from hybrid_pruning.pruning import UNITS, Accounting, Constraint, Gates, PlanError, plan_for, shape_of
-from hybrid_pruning.report.run import Run, newest_checkpoints, number, open_checkpoint, section
+from hybrid_pruning.report.run import Run, newest_checkpoints, open_checkpoint
+from hybrid_pruning.survivors import Survivors, count_units
 
 AVERAGED = 2
 """Checkpoints whose gates are averaged where the run is finished, as `export` does by default."""
@@ -80,6 +81,7 @@ def _choose(run: Run, model: SpeechModel, log_alpha: Mapping[str, torch.Tensor])
     """Return how many units of each slot an export of these gates keeps."""
     pruning = section(run.config, "pruning")
     plan = plan_for(model.backbone, number(pruning.get("macs_seconds")) or 4.0).only(pruning.get("units") or UNITS)
+    plan = plan.aligned(int(number(pruning.get("align"))) or 1)
     gates = Gates(plan, Accounting(model.backbone, plan))
     if set(log_alpha) != set(gates.keys()):
         raise PlanError("the checkpoint's gates are not those of the architecture")

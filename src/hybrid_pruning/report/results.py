@@ -6,8 +6,9 @@ from pathlib import Path
 
 from hybrid_pruning.bootstrap import Difference
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import TRACK1, Evaluation, Request, evaluate
-from hybrid_pruning.report.run import Run, section
+from hybrid_pruning.evaluation import SV, TRACK1, Evaluation, Request, Task, evaluate
+from hybrid_pruning.plain import section
+from hybrid_pruning.report.run import Run
 
 DEV, DEV_SCORES, FOLDER = "dev", "dev_scores.tsv", "evaluation"
 
@@ -22,6 +23,7 @@ class Scored:
         scores: the score file.
         keys: what is true of its trials, the first that fits; the score file itself where it has the labels.
         asked: whether the user named it; then a fault is the user's to mend, otherwise the page says it.
+        task: what is evaluated.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Scored:
     scores: Path
     keys: tuple[Path, ...]
     asked: bool = False
+    task: Task = TRACK1
 
 
 @dataclass(slots=True)
@@ -57,13 +60,20 @@ def find_scored(runs: Sequence[Run]) -> list[Scored]:
     """Return the score files that lie in the runs' folders: of the dev set, and below evaluation/."""
     found = []
     for index, run in enumerate(runs):
+        task = task_of(run)
         if (path := run.folder / DEV_SCORES).exists():
-            manifest = section(run.config, "data").get("dev")
-            keys = (Path(manifest), path) if isinstance(manifest, str) and Path(manifest).is_file() else (path,)
-            found.append(Scored(DEV, index, path, keys))
+            data = section(run.config, "data")
+            known = data.get("dev") if task is TRACK1 else section(data, "trials").get("dev")
+            keys = (Path(known), path) if isinstance(known, str) and Path(known).is_file() else (path,)
+            found.append(Scored(DEV, index, path, keys, task=task))
         for path in sorted((run.folder / FOLDER).glob("*.tsv")):
-            found.append(Scored(path.stem, index, path, (path,)))
+            found.append(Scored(path.stem, index, path, (path,), task=task))
     return found
+
+
+def task_of(run: Run) -> Task:
+    """Return what a run's scores are evaluated as."""
+    return SV if run.task == "speaker-verification" else TRACK1
 
 
 def pair_up(runs: Sequence[Run], scores: Sequence[str], keys: Sequence[Path]) -> list[Scored]:
@@ -94,7 +104,7 @@ def pair_up(runs: Sequence[Run], scores: Sequence[str], keys: Sequence[Path]) ->
                 f"report: {score}: more score files for {key} than runs; give each run one, in the runs' order or as "
                 f"NAME=FILE with NAME of {', '.join(run.name for run in runs)}"
             )
-        found.append(Scored(names[key], index, path, (key,), asked=True))
+        found.append(Scored(names[key], index, path, (key,), True, task_of(runs[index])))
     return found
 
 
@@ -145,10 +155,10 @@ def _evaluate(entry: Scored, request: Request) -> Evaluation:
     """Evaluate by the first keys that fit."""
     for keys in entry.keys[:-1]:
         try:
-            return evaluate(TRACK1, entry.scores, keys, request)
+            return evaluate(entry.task, entry.scores, keys, request)
         except InputError:  # a manifest that has changed since: the score file's own labels are left
             continue
-    return evaluate(TRACK1, entry.scores, entry.keys[-1], request)
+    return evaluate(entry.task, entry.scores, entry.keys[-1], request)
 
 
 def _find_run(runs: Sequence[Run], text: str) -> tuple[int | None, Path]:

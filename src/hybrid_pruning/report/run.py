@@ -13,7 +13,8 @@ import yaml
 from hybrid_pruning.checkpoint import FOLDER as CHECKPOINTS
 from hybrid_pruning.checkpoint import list_checkpoints
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.trainer import ARCHITECTURE, CONFIG
+from hybrid_pruning.plain import number, section
+from hybrid_pruning.run_folder import ARCHITECTURE, CONFIG, stage_runs
 
 LOG = "log.jsonl"
 OWN = "run"
@@ -30,6 +31,7 @@ class Log:
         groups: what each optimiser was given.
         steps: records of training steps.
         validations: records of the dev set's figures.
+        snapshots: the members of the run's family, with their figures.
         warnings: of the checks before and after the training.
         skipped: how many training files could not be read, and the first messages; None where none was.
         damaged: numbers of lines that are no records.
@@ -38,6 +40,7 @@ class Log:
     groups: list[Record] = field(default_factory=list)
     steps: list[Record] = field(default_factory=list)
     validations: list[Record] = field(default_factory=list)
+    snapshots: list[Record] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     skipped: Record | None = None
     damaged: list[int] = field(default_factory=list)
@@ -48,6 +51,8 @@ class Log:
             self.steps.append(record)
         if isinstance(record.get("dev"), Mapping):
             self.validations.append(record)
+        if isinstance(record.get("snapshot"), Mapping):
+            self.snapshots.append(record["snapshot"])
         if isinstance(record.get("groups"), list):
             self.groups = record["groups"]
         if isinstance(record.get("warnings"), list):
@@ -87,6 +92,11 @@ class Run:
         return done, int(number(section(self.config, "training").get("epochs")))
 
     @property
+    def task(self) -> str:
+        """What it learns to tell."""
+        return str(self.config.get("task", "anti-spoofing"))
+
+    @property
     def is_finished(self) -> bool:
         """Whether the last epoch is done."""
         done, planned = self.epochs
@@ -113,12 +123,12 @@ class Run:
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Read runs to be compared.
+    """Read runs to be compared; of one in stages each that has begun is a run of its own.
 
     Raises:
         InputError: a folder is no run, or the same is given twice.
     """
-    paths = [Path(folder) for folder in folders]
+    paths = [run for folder in folders for run in _begun(Path(folder))]
     seen: dict[Path, Path] = {}
     for path in paths:
         if path.resolve() in seen:
@@ -127,16 +137,9 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     return [_read_run(path, name) for path, name in zip(paths, _tell_apart(list(seen)), strict=True)]
 
 
-def section(tree: Any, *keys: str) -> Mapping[str, Any]:
-    """Return a part of plain values, empty where there is none."""
-    for key in keys:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree if isinstance(tree, Mapping) else {}
-
-
-def number(value: Any) -> float:
-    """Return a number, 0 where the value is none."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+def _begun(folder: Path) -> list[Path]:
+    """Return the runs of a folder's stages, or the folder itself where it has none, or none has begun."""
+    return [run for run in stage_runs(folder) if run.is_dir()] or [folder]
 
 
 def newest_checkpoints(folder: Path, count: int) -> list[Path]:

@@ -7,20 +7,24 @@ from typing import Any
 
 from hybrid_pruning.bootstrap import Difference
 from hybrid_pruning.evaluation import Evaluation
-from hybrid_pruning.inspection import SECONDS
+from hybrid_pruning.plain import number, section
 from hybrid_pruning.report.published import Ours, Published
 from hybrid_pruning.report.remaining import Remaining
 from hybrid_pruning.report.results import DEV, ResultSet
-from hybrid_pruning.report.run import Run, number, section
+from hybrid_pruning.report.run import Run
+from hybrid_pruning.survivors import SECONDS
 
 UNKNOWN = "–"
 METRICS: Mapping[str, tuple[str, float, int]] = {
     "eer": ("EER, %", 100, 2),
     "min_dcf": ("minDCF", 1, 3),
+    "min_dcf_0.01": ("minDCF, P(target) 0.01", 1, 3),
+    "min_dcf_0.05": ("minDCF, P(target) 0.05", 1, 3),
     "act_dcf": ("actDCF", 1, 3),
     "cllr": ("Cllr, bits", 1, 3),
 }
 """Metric -> its title, what it is multiplied by, and its decimals."""
+WORDS = {"bonafide": "bona fide", "spoof": "spoof", "target": "target", "nontarget": "nontarget"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ def compare_results(results: ResultSet, runs: Sequence[Run]) -> Group:
     rows = [
         Row(title, [_result(results, index, metric) for index in range(len(runs))])
         for metric, (title, _, _) in METRICS.items()
+        if any(metric in evaluation.metrics for evaluation in results.evaluations.values())
     ]
     return Group(name_set(results), rows, [*results.notes, *_describe_trials(results)])
 
@@ -223,7 +228,7 @@ def count(value: Any) -> str:
 
 def _result(results: ResultSet, index: int, metric: str) -> Cell:
     evaluation = results.evaluations.get(index)
-    if evaluation is None:
+    if evaluation is None or metric not in evaluation.metrics:
         return Cell(UNKNOWN)
     _, factor, digits = METRICS[metric]
     value = f"{factor * evaluation.metrics[metric]:.{digits}f}"
@@ -260,9 +265,8 @@ def _describe_trials(results: ResultSet) -> list[str]:
     """How many trials there were, and what the intervals come from."""
     notes = []
     for evaluation in results.evaluations.values():
-        trials = (
-            f"{evaluation.metrics['n_bonafide']:,.0f} bona fide and {evaluation.metrics['n_spoof']:,.0f} spoof trials"
-        )
+        counts = (f"{evaluation.metrics[f'n_{kind}']:,.0f} {WORDS[kind]}" for kind in evaluation.task.kinds)
+        trials = f"{' and '.join(counts)} trials"
         if evaluation.resampled:
             rounds = f"{evaluation.request.rounds:,}"
             trials += f"; intervals: 95%, by {rounds} resamples of {evaluation.resampled}"

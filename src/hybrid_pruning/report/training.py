@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hybrid_pruning.plain import number, section
 from hybrid_pruning.report.figures import DASHED, DOTTED, Line, colour_of, draw_curves, draw_gates, draw_panels, short
 from hybrid_pruning.report.inline import to_inline_svg
-from hybrid_pruning.report.run import Run, number, section
+from hybrid_pruning.report.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +25,14 @@ MOST_COLUMNS = 24
 """Validations that a picture of the gates shows; of more, evenly spaced ones."""
 DECIDED = 0.1
 """A gate that is open, or shut, with all but this probability has made up its mind."""
-RATES = {"eer": "EER, %", "min_dcf": "minDCF", "act_dcf": "actDCF", "cllr": "Cllr, bits"}
+RATES = {
+    "eer": "EER, %",
+    "min_dcf": "minDCF",
+    "min_dcf_0.01": "minDCF, P(target) 0.01",
+    "min_dcf_0.05": "minDCF, P(target) 0.05",
+    "act_dcf": "actDCF",
+    "cllr": "Cllr, bits",
+}
 PERCENT = ("eer",)
 
 

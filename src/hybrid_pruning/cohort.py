@@ -1,0 +1,93 @@
+"""The speakers that verification scores are judged against: their mean and, one by one, their voices."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import atomic_write
+
+Vectors = npt.NDArray[np.float32]
+FILE = "cohort.safetensors"
+TOP_N = 300
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cohort:
+    """What embeddings are centred with, and what their scores are normalised against.
+
+    Args:
+        mean: [E] of a training manifest's embeddings, subtracted from every embedding.
+        speakers: [C, E] of unit length, one a speaker: the mean of his centred embeddings, each of unit length before.
+        top_n: how many of them, the closest, AS-norm takes; 2 to C.
+        source: the manifest.
+    """
+
+    mean: Vectors
+    speakers: Vectors
+    top_n: int
+    source: str
+
+    def __post_init__(self) -> None:
+        require_speakers(len(self.speakers), self.top_n, self.source)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the artifact's description says of it."""
+        return {"top_n": self.top_n, "speakers": len(self.speakers), "source": self.source}
+
+    def write(self, folder: Path) -> None:
+        """Write its vectors into an artifact.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        with atomic_write(folder / FILE, "wb") as handle:
+            handle.write(save({"mean": self.mean, "speakers": self.speakers}, {"about": json.dumps(self.to_json())}))
+
+    @classmethod
+    def read(cls, folder: Path, about: Any, width: int) -> Self:
+        """Read it back.
+
+        Args:
+            folder: the artifact.
+            about: what its description says of it, as `to_json` gave it.
+            width: of the model's embeddings.
+
+        Raises:
+            InputError: its file is missing or damaged, or is not what the description says.
+        """
+        path = folder / FILE
+        try:
+            vectors: Mapping[str, Any] = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); give the model its cohort again") from error
+        try:
+            mean, speakers = vectors["mean"], vectors["speakers"]
+            top_n, count, source = int(about["top_n"]), int(about["speakers"]), str(about["source"])
+            fitting = mean.dtype == speakers.dtype == np.float32 and speakers.shape == (count, width)
+            if not fitting or mean.shape != (width,) or not (np.isfinite(mean).all() and np.isfinite(speakers).all()):
+                raise ValueError(f"expected {count} finite vectors [{width}] and their mean")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: does not belong to config.json ({error}); give the model its cohort again"
+            ) from error
+        return cls(mean, speakers, top_n, source)
+
+
+def require_speakers(count: int, top_n: int, source: str) -> None:
+    """Require that AS-norm can take the closest `top_n` of a cohort's speakers.
+
+    Raises:
+        InputError: there are fewer of them, or it would take fewer than 2.
+    """
+    if not 2 <= top_n <= count:
+        raise InputError(
+            f"{source}: top-n {top_n}, but this cohort has {count} speakers; choose --top-n from 2 up to that many"
+        )

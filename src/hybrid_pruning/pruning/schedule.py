@@ -1,0 +1,100 @@
+"""The target sparsity over the steps of a training: it grows in one of four shapes, and may rest on its way."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Literal
+
+Schedule = Literal["linear", "cosine", "exponential", "sigmoid"]
+
+STEEPNESS = {"exponential": 5.0, "sigmoid": 10.0}
+
+
+def scheduled_target(schedule: Schedule, progress: float, start: float, end: float) -> float:
+    """Return the target sparsity at a point of the warm-up: monotone, exactly `start` at 0 and `end` from 1 on.
+
+    Args:
+        schedule: the shape; linear, cosine, exponential (slow, then fast) or sigmoid (slow at both ends).
+        progress: the share of the warm-up that has passed.
+        start: the sparsity before the warm-up, in [0, 1].
+        end: the sparsity after it, in [0, 1].
+    """
+    if progress <= 0:
+        return start
+    if progress >= 1:
+        return end
+    return start + (end - start) * _shape(schedule, progress)
+
+
+class Growth:
+    """A target that is a function of the step alone, so that a resumed run has the same; it never falls.
+
+    Args:
+        schedule: the shape.
+        start: the target of the first step.
+        end: the target from the warm-up's last step on.
+        warmup: steps over which it grows, rests not counted; it may be no whole number.
+        points: ascending targets above `start` and below `end` at which it rests.
+        rest: steps of each rest.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        start: float,
+        end: float,
+        warmup: float,
+        points: Sequence[float] = (),
+        rest: int = 0,
+    ) -> None:
+        self.schedule, self.start, self.end = schedule, start, end
+        self.warmup, self.points, self.rest = warmup, tuple(points), rest
+        grown = range(math.ceil(warmup) + 1)
+        self._reached = [bisect_left(grown, point, key=self._grown) for point in self.points]
+
+    def target(self, step: int) -> float:
+        """Return the target sparsity of a step, counted from 0."""
+        resting = self._resting(step)
+        if resting is not None:
+            return self.points[resting[0]]
+        return self._grown(step - self.rest * self._rests_before(step))
+
+    def rested(self, step: int) -> float:
+        """Return the share of a rest that has passed by a step, 0 outside of rests and 1 in the last step of one."""
+        resting = self._resting(step)
+        return 0.0 if resting is None else (resting[1] + 1) / self.rest
+
+    def last_steps(self) -> list[int]:
+        """Return, point by point, after how many steps the target goes beyond it."""
+        return [
+            reached + self.rest * (index + 1) + (self._grown(reached) == self.points[index])
+            for index, reached in enumerate(self._reached)
+        ]
+
+    def _resting(self, step: int) -> tuple[int, int] | None:
+        """Return which point the target rests at and for how many steps it has, None where it grows."""
+        for index, reached in enumerate(self._reached):
+            passed = step - reached - self.rest * index
+            if 0 <= passed < self.rest:
+                return index, passed
+        return None
+
+    def _rests_before(self, step: int) -> int:
+        return sum(step >= reached + self.rest * (index + 1) for index, reached in enumerate(self._reached))
+
+    def _grown(self, steps: int) -> float:
+        """The target after so many steps of growing; the warm-up's last step has the final one exactly."""
+        progress = steps / (self.warmup - 1) if self.warmup > 1 else 1.0
+        return scheduled_target(self.schedule, progress, self.start, self.end)
+
+
+def _shape(schedule: Schedule, progress: float) -> float:
+    if schedule == "cosine":
+        return (1 - math.cos(math.pi * progress)) / 2
+    if schedule == "exponential":
+        return math.expm1(STEEPNESS["exponential"] * progress) / math.expm1(STEEPNESS["exponential"])
+    if schedule == "sigmoid":
+        # tanh is the logistic function rescaled to pass through 0 and 1 without the jumps of a truncated one
+        half = STEEPNESS["sigmoid"] / 4
+        return (1 + math.tanh(half * (2 * progress - 1)) / math.tanh(half)) / 2
+    return progress

@@ -1,0 +1,86 @@
+"""What a run's folder says of itself: its recipe and its architecture; a new run, or one to go on with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hybrid_pruning.checkpoint import FOLDER
+from hybrid_pruning.config import Config, expand_stages, load_config, save_config
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import atomic_write, remove_leftovers
+from hybrid_pruning.model import SpeechModel
+
+CONFIG, ARCHITECTURE = "config.yaml", "architecture.json"
+MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval", "trials"}, "stages": True}
+"""What a resumed run's recipe may say otherwise; of trials and stages see `decisive`."""
+
+
+def read_run(run: str | Path) -> tuple[Config, SpeechModel]:
+    """Return a run's recipe and its model, dense and with fresh weights.
+
+    Raises:
+        InputError: the folder is no run.
+    """
+    run = Path(run)
+    try:
+        model = SpeechModel.from_architecture(json.loads((run / ARCHITECTURE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{run}: is no training run ({ARCHITECTURE} is missing or damaged)") from error
+    return load_config(run / CONFIG), model
+
+
+def write_run(run: Path, config: Config, architecture: dict[str, Any]) -> None:
+    """Write a run's recipe and architecture."""
+    save_config(config, run / CONFIG)
+    with atomic_write(run / ARCHITECTURE) as handle:
+        json.dump(architecture, handle, indent=1)
+
+
+def check_run(run: Path, config: Config) -> None:
+    """Refuse to resume what is no run, or one of another recipe.
+
+    Raises:
+        InputError: it is.
+    """
+    try:
+        there = (run / CONFIG).exists()
+    except OSError as error:
+        raise InputError(f"{run}: cannot be read ({error.strerror}); check its permissions") from error
+    if not there:
+        raise InputError(f"{run}: is no training run ({CONFIG} is missing)")
+    if decisive(load_config(run / CONFIG)) != decisive(config):
+        raise InputError(f"{run / CONFIG}: differs from the recipe given; resume with the run's own")
+    if (run / FOLDER).exists():  # a run killed before its first checkpoint begins again
+        read_run(run)
+    remove_leftovers(run)
+
+
+def decisive(config: Config) -> dict[str, Any]:
+    """Return what a recipe says that decides a training's weights and log, stage by stage where it has stages."""
+    stages = {name: decisive(stage) for name, stage in expand_stages(config).items()}
+    if stages:
+        return stages
+    return {**config.model_dump(mode="json", exclude=MAY_DIFFER), "trials": str(config.data.trials.get("dev"))}
+
+
+def stage_runs(run: Path) -> list[Path]:
+    """Return the runs of a run's stages in order, whether they are there by now or not.
+
+    None for a run without stages, and where its recipe cannot be read.
+    """
+    try:
+        config = load_config(run / CONFIG)
+    except InputError:
+        return []
+    return [run / name for name in config.stages]
+
+
+def last_stage(run: Path, config: Config | None = None) -> Path:
+    """Return the run of the last stage, or the run itself where it has none.
+
+    Args:
+        run: the run's folder.
+        config: its recipe; by default the one that lies there.
+    """
+    stages = stage_runs(run) if config is None else [run / name for name in config.stages]
+    return [run, *stages][-1]

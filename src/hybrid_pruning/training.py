@@ -1,0 +1,200 @@
+"""`train`: a recipe -> a run, or the runs of its stages, each of which goes on from the network of the one before."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from hybrid_pruning import processes
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
+from hybrid_pruning.checkpoint import trained_epochs
+from hybrid_pruning.checks import check_before
+from hybrid_pruning.config import Config, expand_stages, save_config
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.export import read_trained, shrink_model
+from hybrid_pruning.files import remove_leftovers, require_new_folder
+from hybrid_pruning.manifest import Utterance
+from hybrid_pruning.margins import carry_over
+from hybrid_pruning.model import Classes, SpeechModel, load_backbone
+from hybrid_pruning.objective import build_objective
+from hybrid_pruning.run_folder import CONFIG, check_run, write_run
+from hybrid_pruning.terminal import console
+from hybrid_pruning.trainer import Trainer
+from hybrid_pruning.trainset import LABELS, class_names, read_set, read_trainset
+from hybrid_pruning.validation import DevTrials, read_dev_trials
+
+LONGEST_CROP_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a training begins with instead of a pretrained backbone: the network that another one came to.
+
+    Args:
+        model: that network, whole or cut.
+        classes: the speakers of its training data, in the order of their weights; none for anti-spoofing.
+        weights: the state of its loss on embeddings.
+    """
+
+    model: SpeechModel
+    classes: Sequence[str]
+    weights: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a training learns from and is judged on.
+
+    Args:
+        train: utterances to learn from.
+        dev: utterances to validate on.
+        trials: over these, for speaker verification.
+        classes: the names of the classes of `train`, in the order of their numbers.
+    """
+
+    train: list[Utterance]
+    dev: list[Utterance]
+    trials: DevTrials | None
+    classes: tuple[str, ...]
+
+
+def train(config: Config, run: str | Path, resume: bool = False) -> Path:
+    """Fine-tune a backbone with a head and, where the recipe says so, prune it at the same time.
+
+    Under torchrun every process calls this, and the main one writes. Of a recipe with stages, each is a run of its own
+    below the folder, trained one after another. A stage begins with what `export` would make of the one before: the
+    mean of its last two checkpoints, whole or, where it pruned, cut; speakers that both have keep their class weights.
+    Its optimisers, schedules and steps are its own.
+
+    Args:
+        config: the recipe.
+        run: folder for configuration, log and checkpoints.
+        resume: continue from the last checkpoint, in the stage that was cut off; those that are finished are skipped.
+
+    Raises:
+        InputError: data, folder or configuration that cannot be used; nothing is written before all are checked.
+        PlanError: a target sparsity that the chosen units cannot reach.
+    """
+    processes.start()
+    run, stages = Path(run), expand_stages(config)
+    if not stages:
+        _train_one(config, run, resume)
+        return run
+    processes.from_main(lambda: check_run(run, config) if resume else require_new_folder(run))
+    for stage in stages.values():  # what is wrong with the last stage's data is said before the first is trained
+        processes.from_main(partial(_check_data, stage))
+    before: Path | None = None
+    for name, stage in stages.items():
+        _train_stage(name, stage, run / name, before, lambda: save_config(config, run / CONFIG))
+        before = run / name
+    return run
+
+
+def _check_data(config: Config) -> None:
+    """Raise InputError where a training cannot use its data."""
+    read_data(config)
+
+
+def _train_stage(name: str, config: Config, run: Path, before: Path | None, announce: Callable[[], object]) -> None:
+    """Do a stage that is not done yet, from the network that the one before came to."""
+    done = processes.from_main(lambda: trained_epochs(run))
+    if processes.is_main():
+        state = "finished before" if done == config.training.epochs else f"{config.training.epochs} epochs"
+        console.print(f"stage {name}: {state}", style="bold")
+    if done == config.training.epochs:
+        return
+    there = processes.from_main(lambda: _tidy(run))
+    _train_one(config, run, there, None if before is None else _read_start(before), announce)
+
+
+def _tidy(run: Path) -> bool:
+    """Remove what a killed process left of a run, and return whether it had begun."""
+    remove_leftovers(run)
+    return (run / CONFIG).exists()
+
+
+def _read_start(run: Path) -> Start:
+    """Return the network a finished run came to, fresh of everything that its own training put on it."""
+    trained = read_trained(run)
+    small = shrink_model(trained.objective, trained.point)
+    model = SpeechModel.from_architecture(small.architecture())
+    model.load_state_dict(small.state_dict())
+    return Start(model, trained.classes, trained.weights)
+
+
+def _train_one(
+    config: Config,
+    run: Path,
+    resume: bool,
+    start: Start | None = None,
+    announce: Callable[[], object] = lambda: None,
+) -> None:
+    """Do one training.
+
+    Args:
+        config: its recipe, without stages.
+        run: its folder.
+        resume: continue from its last checkpoint.
+        start: the network to begin with; by default the recipe's backbone with a fresh head.
+        announce: called by the main process once all is checked, before anything is written.
+    """
+    processes.from_main(lambda: check_run(run, config) if resume else require_new_folder(run))
+    data = processes.from_main(lambda: read_data(config))
+    model = _build_model(config, data, start)
+    architecture = model.architecture()
+    objective = build_objective(config, model, 0 if model.classes else len(data.classes))
+    if start is not None and objective.margin is not None:
+        known = carry_over(objective.margin, start.weights, start.classes, data.classes)
+        console.print(f"{known} of {len(data.classes)} speakers have their class weights from the stage before")
+    trainer = Trainer(config, objective, data.train, data.dev, run, data.trials)
+    try:
+        if not (resume and trainer.resume()):
+            processes.from_main(announce)
+            processes.from_main(lambda: write_run(run, config, architecture))
+            trainer.start_log(
+                processes.from_main(lambda: check_before(config, model, trainer.total_steps, data.train, data.dev))
+            )
+        trainer.fit()
+    finally:
+        trainer.close()
+
+
+def read_data(config: Config) -> Data:
+    """Read what a training needs.
+
+    Raises:
+        InputError: a manifest or list of trials that cannot be used, or that the task cannot be learnt from.
+    """
+    trainset, devset = read_trainset(config), read_set(config.data.dev, config.task)
+    trials = None
+    if config.task == "speaker-verification":
+        trials = read_dev_trials(config.data.trials["dev"], devset, config.data.dev)
+    classes, top_k = class_names(config, trainset), config.objective.inter_top_k
+    if top_k >= len(classes):
+        raise InputError(
+            f"objective.inter_top_k {top_k}: {config.data.train} has {len(classes)} speakers, and so at most "
+            f"{len(classes) - 1} others to penalise"
+        )
+    return Data(trainset, devset, trials, classes)
+
+
+def _build_model(config: Config, data: Data, start: Start | None) -> SpeechModel:
+    torch.manual_seed(config.seed)  # fresh weights
+    backbone = load_backbone(config.backbone.source, config.backbone.random) if start is None else start.model.backbone
+    shortest = backbone.minimum_samples / SAMPLE_RATE_HZ
+    if not shortest <= config.data.crop_seconds <= LONGEST_CROP_SECONDS:
+        raise InputError(
+            f"data.crop_seconds {config.data.crop_seconds:g}: expected {shortest:g} (one frame) to "
+            f"{LONGEST_CROP_SECONDS} seconds"
+        )
+    classes = None
+    if config.task == "anti-spoofing":
+        counts = Counter(utterance.label for utterance in data.train)
+        classes = Classes(LABELS, tuple(counts[label] for label in LABELS))
+    model = SpeechModel.build(backbone, config.head, classes)
+    if start is not None:
+        model.load_state_dict(start.model.state_dict())
+    return model

@@ -1,0 +1,308 @@
+"""Model cards: true to the model and its figures, silent on what is not known, and safe whatever names hold."""
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+from typer.main import get_command
+
+import hybrid_pruning as hp
+from corpus import noise, tiny_detector
+from hybrid_pruning import InputError, pruning
+from hybrid_pruning.calibration import Calibration, Fit
+from hybrid_pruning.card import Request, find_results, is_edited, read_results, render_card, write_card
+from hybrid_pruning.cli import app
+from world import Cli
+
+RECIPE = {
+    "seed": 7,
+    "backbone": {"source": "microsoft/wavlm-base-plus", "random": False},
+    "data": {"train": "/home/somebody/secret/asvspoof5/train.tsv", "dev": "dev.tsv", "crop_seconds": 3.0},
+    "corpus": {"name": "asvspoof5", "root": "/home/somebody/ASVspoof5"},
+    "training": {"epochs": 5, "batch_size": 16},
+    "pruning": {"target_sparsity": 0.5, "constraint": "macs"},
+    "augment": {"probability": 0.8, "noise": {"folder": "/musan"}, "codec": None},
+}
+FIGURES = {
+    "eer": 0.0512,
+    "min_dcf": 0.123,
+    "cllr": 0.4,
+    "n_bonafide": 1234,
+    "n_spoof": 5678,
+    "intervals": {"eer": [0.04, 0.06]},
+    "bootstrap": {"resampled": "20 speakers"},
+    "by": {"attack": [{"attack": "A09", "eer": 0.5}]},
+}
+FIT = Fit(2.0, -1.0, 0.5, "dev.uncalibrated.tsv", "dev.tsv", "0" * 64, 300, 700)
+NASTY = "a|b `c` *d* <script>alert(1)</script>\n# e [f](http://g) {{ h }} --- &amp; $i$"
+
+
+@pytest.fixture
+def detector(tmp_path: Path) -> hp.SpeechModel:
+    model = tiny_detector(tmp_path / "wavlm")
+    model.provenance = {"recipe": RECIPE, "averaged_checkpoints": 2}
+    return model
+
+
+@pytest.fixture
+def verifier(detector: hp.SpeechModel) -> hp.SpeechModel:
+    return hp.SpeechModel.build(detector.backbone, detector.head_config, None).eval()
+
+
+def pruned(model: hp.SpeechModel) -> hp.SpeechModel:
+    gates = pruning.attach(model.backbone)
+    small = pruning.shrink(model.backbone, gates, gates.kept(target=0.5))
+    return hp.SpeechModel.build(small, model.head_config, model.classes, provenance=model.provenance).eval()
+
+
+def results(folder: Path, figures: Mapping[str, Any] = FIGURES, name: str = "eval") -> Any:
+    path = folder / "figures.json"
+    path.write_text(json.dumps(figures))
+    return read_results([f"{name}={path}"])
+
+
+def row(text: str, title: str) -> list[str]:
+    """The cells of a table's row after its title."""
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {title} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def blocks(text: str, language: str) -> str:
+    return "".join(re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL))
+
+
+def test_the_front_matter_is_what_the_hub_reads(detector: hp.SpeechModel, tmp_path: Path) -> None:
+    request = Request("me/small", results(tmp_path), "cc-by-4.0", ["me/data"])
+    data = ModelCard(render_card(detector, request)).data
+    assert (data.license, data.library_name, data.pipeline_tag) == (
+        "cc-by-4.0",
+        "hybrid-pruning",
+        "audio-classification",
+    )
+    assert (data.base_model, data.datasets) == ("microsoft/wavlm-base-plus", ["me/data"])
+    assert {"anti-spoofing", "wavlm", "hybrid-pruning"} <= set(data.tags)
+    assert "pruned" not in data.tags
+    found = {(one.dataset_name, one.metric_type): one.metric_value for one in data.eval_results}
+    assert found == {("eval", "eer"): 5.12, ("eval", "min_dcf"): 0.123, ("eval", "cllr"): 0.4}
+
+
+def test_what_is_not_known_is_left_out(detector: hp.SpeechModel) -> None:
+    detector.provenance = {}
+    text = render_card(detector, Request("small"))
+    about = yaml.safe_load(text.split("---\n")[1])
+    assert set(about) == {"library_name", "pipeline_tag", "tags"}
+    for sentence in (
+        "is not recorded",
+        "The recipe is not recorded in the model",
+        "No evaluation was given",
+        "licence of these weights is not stated",
+        "It is dense",
+    ):
+        assert sentence in text
+    assert "None" not in text.replace("None. Scores", "")
+    assert "nan" not in text.split()
+
+
+@pytest.mark.parametrize("source", ["/data/wavlm", "./wavlm", "models/a/wavlm", "wavlm"])
+def test_a_folder_is_no_id_of_the_hub(detector: hp.SpeechModel, source: str) -> None:
+    detector.provenance = {"recipe": {"backbone": {"source": source}}}
+    text = render_card(detector, Request("small"))
+    assert "base_model" not in text
+    assert "huggingface.co" not in text
+    assert "Its backbone started from wavlm (WavLM)." in text
+
+
+def test_random_weights_have_no_base(detector: hp.SpeechModel) -> None:
+    detector.provenance = {"recipe": {"backbone": {"source": "microsoft/wavlm-base", "random": True}}}
+    text = render_card(detector, Request("small"))
+    assert "base_model" not in text
+    assert "started from random weights" in text
+
+
+def test_sizes_are_exact(detector: hp.SpeechModel) -> None:
+    small = pruned(detector)
+    text = render_card(small, Request("small"))
+    counts = [sum(p.numel() for p in model.backbone.parameters()) for model in (small, detector)]
+    removed = f"{1 - counts[0] / counts[1]:.1%}"
+    assert row(text, "backbone parameters") == [*(f"{count:,}" for count in counts), removed]
+    head = sum(p.numel() for part in (small.head, small.classifier) for p in part.parameters())
+    assert row(text, "head parameters")[0] == f"{head:,}"
+    assert f"{removed} of the backbone's parameters" in text
+    assert "gates learnt" in text
+    assert "could be cut; the target was 50% of the MACs" in text
+
+
+def test_how_a_foreign_model_was_pruned_is_not_claimed(detector: hp.SpeechModel) -> None:
+    small = pruned(detector)
+    small.provenance = {}
+    text = render_card(small, Request("small"))
+    assert "gates learnt" not in text
+    assert "how that was learnt is not recorded" in text
+
+
+def test_figures_are_those_of_the_evaluation(detector: hp.SpeechModel, tmp_path: Path) -> None:
+    text = render_card(detector, Request("small", results(tmp_path)))
+    assert row(text, "eval") == ["1,234", "5,678", "5.120 (4.000 to 6.000)", "0.1230", "0.4000"]
+    assert "95% intervals over resamples of 20 speakers" in text
+    assert "A09" not in text
+
+
+def test_sets_without_a_metric_have_a_dash(detector: hp.SpeechModel, tmp_path: Path) -> None:
+    first = results(tmp_path, {"eer": 0.1}, "one")
+    both = first + results(tmp_path, {"min_dcf": 0.2, "n_spoof": 3}, "two")
+    text = render_card(detector, Request("small", both))
+    assert (row(text, "one"), row(text, "two")) == (["–", "10.000", "–"], ["3", "–", "0.2000"])
+
+
+def test_data_and_training(detector: hp.SpeechModel) -> None:
+    text = render_card(detector, Request("small"))
+    expected = {
+        "corpus": "asvspoof5",
+        "trained on": "asvspoof5/train.tsv",
+        "training utterances": "3 spoof, 1 bonafide",
+        "validated on": "dev.tsv",
+        "augmentation": "80% of the examples: noise",
+        "epochs": "5",
+        "seed": "7",
+        "checkpoints averaged": "2",
+    }
+    assert {title: row(text, title)[0] for title in expected} == expected
+    assert "somebody" not in text
+    assert "secret" not in text
+
+
+def test_calibration(detector: hp.SpeechModel, tmp_path: Path) -> None:
+    text = render_card(detector, Request("small"))
+    assert "None. Scores rank recordings" in text
+    assert "logarithm" not in text
+    detector.calibration = Calibration((FIT,))
+    text = render_card(detector, Request("small", results(tmp_path, name="dev")))
+    assert "natural logarithm" in text
+    assert "with the keys dev.tsv: 300 bona fide and 700 spoofed trials, prior 0.5" in text
+    assert "The calibration was fitted on dev itself" in text
+
+
+def test_suspicious_figures_are_pointed_out(detector: hp.SpeechModel, tmp_path: Path) -> None:
+    text = render_card(detector, Request("small", results(tmp_path, {"eer": 0.9})))
+    assert "eval: an equal error rate of 90.0% is worse than chance" in text
+
+
+def test_speaker_verification_has_no_scores_of_one_recording(
+    verifier: hp.SpeechModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    figures = {"eer": 0.01, "min_dcf_0.01": 0.1, "n_target": 10, "n_nontarget": 20}
+    text = render_card(verifier, Request("small", results(tmp_path, figures)))
+    assert ModelCard(text).data.pipeline_tag == "feature-extraction"
+    assert row(text, "eval") == ["10", "20", "1.000", "0.1000"]
+    assert "gives no score for one recording" in text
+    assert "bona fide" not in text
+    assert "detect " not in text
+    verifier.save_pretrained("small")
+    for name in ("one.flac", "other.flac"):
+        soundfile.write(name, noise(16_000), 16_000)
+    exec(compile(blocks(text, "python"), "card", "exec"), {})
+    assert float(capsys.readouterr().out) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["small", 'it\'s "so" small `'])
+def test_what_it_says_can_be_typed(
+    detector: hp.SpeechModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    detector.save_pretrained(name)
+    soundfile.write("speech.flac", noise(16_000), 16_000)
+    text = render_card(detector, Request(name))
+    exec(compile(blocks(text, "python"), "card", "exec"), {})
+    assert float(capsys.readouterr().out.strip("[]\n "))
+    _, verb, *arguments = shlex.split(blocks(text, "bash"))
+    context = get_command(app).commands[verb].make_context(verb, arguments)  # type: ignore[attr-defined]
+    assert context.params["model"] == name
+
+
+def test_names_are_read_as_names(detector: hp.SpeechModel, tmp_path: Path) -> None:
+    recipe = {"backbone": {"source": NASTY}, "data": {"train": NASTY}, "corpus": {"name": NASTY}, "seed": NASTY}
+    plain, nasty = (
+        render_card(detector, Request(name, results(tmp_path, name=name)))
+        for name in ("plain", NASTY)
+        if not detector.provenance.update(recipe=recipe if name == NASTY else RECIPE | {"backbone": {"source": "w"}})
+    )
+    kinds = [skeleton(text.split("---\n", 2)[2]) for text in (plain, nasty)]
+    assert "html_inline" not in kinds[1]
+    assert "link_open" not in kinds[1]
+    assert kinds[1].count("th_open") == kinds[0].count("th_open")
+    assert kinds[1].count("h2_open") == kinds[0].count("h2_open")
+    about = yaml.safe_load(nasty.split("---\n", 2)[1])
+    assert about["library_name"] == "hybrid-pruning"
+
+
+def skeleton(page: str) -> list[str]:
+    """The kinds of all parts of a page, as a renderer sees them."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(page)
+    flat = [child for token in tokens for child in [token, *(token.children or [])]]
+    return [token.type if token.type != "heading_open" else f"{token.tag}_open" for token in flat]
+
+
+def test_the_same_input_gives_the_same_card(detector: hp.SpeechModel) -> None:
+    assert render_card(detector, Request("small")) == render_card(detector, Request("small"))
+
+
+def test_only_an_untouched_card_is_written_over(detector: hp.SpeechModel, tmp_path: Path) -> None:
+    out = tmp_path / "cards" / "README.md"
+    assert not is_edited(out)
+    for name in ("first", "second"):
+        write_card(render_card(detector, Request(name)), out)
+    edited = out.read_text().replace("# second", "# mine")
+    for content in (edited, edited.rpartition("\n<!--")[0], "# mine\n", "", b"\xff"):
+        out.write_bytes(content.encode() if isinstance(content, str) else content)
+        before = out.read_bytes()
+        with pytest.raises(InputError, match="edited by somebody"):
+            write_card(render_card(detector, Request("third")), out)
+        assert out.read_bytes() == before
+    write_card(render_card(detector, Request("third")), out, force=True)
+    assert "# third" in out.read_text()
+
+
+def test_a_card_whose_line_ends_were_changed_counts_as_edited_or_not_but_is_never_lost(
+    detector: hp.SpeechModel, tmp_path: Path
+) -> None:
+    out = tmp_path / "README.md"
+    text = render_card(detector, Request("small"))
+    out.write_bytes(text.replace("\n", "\r\n").encode())
+    write_card(text, out)  # git on Windows does this; nothing anybody wrote is lost
+    assert out.read_text() == text
+
+
+def job(world: Path) -> Path:
+    """The parts of a job's folder that a card reads."""
+    (world / "job" / "evaluation").mkdir(parents=True)
+    shutil.copytree(world / "run", world / "job" / "run")
+    shutil.copy(world / "table.json", world / "job" / "evaluation" / "dev.json")
+    return world / "job"
+
+
+@pytest.mark.parametrize("folder", ["job", "job/run"])
+def test_a_job_brings_its_evaluations(cli: Cli, world: Path, folder: str) -> None:
+    job(world)
+    provenance = {"recipe": yaml.safe_load((world / "job" / "run" / "config.yaml").read_text())}
+    assert [result.name for result in find_results(world / folder, provenance)] == ["dev"]
+
+
+def test_the_verb(cli: Cli, pristine: Path) -> None:
+    found = cli("card", str(pristine / "model"), "--out", "c.md", "--evaluation", str(pristine / "table.json"))
+    assert (found.code, found.err) == (0, "")
+    assert found.out.startswith("c.md: written; next: hybrid-pruning card ")
+    assert cli("card", str(pristine / "model"), "--out", "c.md").code == 0

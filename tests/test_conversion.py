@@ -1,0 +1,180 @@
+"""Conversion: foreign models become artifacts that give the same, encoders folders that transformers loads itself."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel
+
+import hybrid_pruning as hp
+from conftest import ON_WAVEFORMS, MakeBackbone, close, relative_error, shuffle
+from corpus import files_below
+from foreign_files import write_encoder, write_whole
+from hybrid_pruning.backbone import Backbone
+from hybrid_pruning.config import HeadConfig
+from hybrid_pruning.conversion import build_transformers, convert_foreign, write_transformers
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.model import Classes, SpeechModel, save_backbone
+from hybrid_pruning.pruning import shape_of
+from test_foreign import NEEDS_REFERENCE, REFERENCE, STYLES, assert_as_expected
+from world import Cli
+
+HEAD = HeadConfig(heads=3, compression=4, embedding=5)
+ON_WAVEFORMS_ONLY = pytest.mark.parametrize(("family", "style"), ON_WAVEFORMS, ids="-".join)
+ONE = pytest.mark.parametrize(("family", "style"), [("wavlm", "base")])
+SHAPES = {
+    "half": ("head.0", "interm.1", "conv.0"),
+    "layers": ("attlayer.0", "ffnlayer.1", "conv.3"),
+    "all heads and neurons": ("head.*", "interm.*"),
+}
+
+
+@NEEDS_REFERENCE
+@pytest.mark.parametrize("file", ["", "whole_pytorch_model.bin", "avg_model.pt"])
+@pytest.mark.parametrize("style", STYLES)
+def test_a_reference_model_as_an_artifact(style: str, file: str, tmp_path: Path):
+    convert_foreign(REFERENCE / style / file, tmp_path / "model")
+    model = hp.SpeechModel.from_pretrained(tmp_path / "model")
+    assert_as_expected(model, style)
+    about = model.provenance["converted"]
+    assert about["file"] == (file or "whole_pytorch_model.bin")
+    assert re.fullmatch("[0-9a-f]{64}", about["sha256"])
+    assert any("bonafide, spoof" in line for line in about["assumed"])
+
+
+def test_an_encoder_alone_as_an_artifact(cli: Cli, tmp_path: Path):
+    file = write_encoder(tmp_path / "foreign")
+    found = cli("convert", str(file), "--out", "encoder")
+    assert (found.code, found.err) == (0, "")
+    assert "pruned or dense encoder of 0.0" in found.out
+    wave = torch.randn(1, 4000)
+    expected, backbone = hp.load_backbone(file), hp.load_backbone(tmp_path / "encoder")
+    assert torch.equal(backbone(wave).frames, expected(wave).frames)
+    assert not backbone.training
+    with pytest.raises(InputError, match=r"an encoder alone, without head; train on it: --set backbone\.source="):
+        hp.SpeechModel.from_pretrained(tmp_path / "encoder")
+
+
+def test_a_converted_model_scores_and_is_inspected(cli: Cli, tmp_path: Path):
+    write_whole(tmp_path / "foreign")
+    found = cli("convert", "foreign", "--out", "model")
+    assert (found.code, found.err) == (0, "")
+    assert "assumed: logits in the order bonafide, spoof" in found.out
+    wave = torch.randn(2, 5000)
+    before, after = (hp.SpeechModel.from_pretrained(tmp_path / name) for name in ("foreign", "model"))
+    assert torch.equal(before.score(wave), after.score(wave))
+    assert "converted from whole_pytorch_model.bin" in cli("inspect", "model").out
+
+
+@torch.no_grad()
+def test_gates_are_cut_as_asked(cli: Cli, tmp_path: Path):
+    write_whole(tmp_path / "foreign", conv_6=[0, 1], head_1=[0, 1, 2, 3])
+    for name, options in {"exported": (), "trained": ("--as-trained",)}.items():
+        assert cli("convert", "foreign", "--out", name, *options).code == 0
+        about = json.loads((tmp_path / name / "config.json").read_text())["provenance"]["converted"]
+        assert about["gates"] == f"cut as {'the recipe exports' if name == 'exported' else 'trained'}"
+    wave = torch.randn(1, 4000)
+    exported, trained = (hp.load_backbone(tmp_path / name)(wave).frames for name in ("exported", "trained"))
+    assert relative_error(trained, exported) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere",), "neither a folder here nor a model"),
+        ((".",), "holds no model of WeDefense"),
+        (("foreign", "--as-trained"), "has no gates any more"),
+        (("foreign", "--zero-pad"), "belongs to --to transformers"),
+        (("foreign", "--as-trained", "--to", "transformers"), "belongs to --to artifact"),
+        (("foreign", "--to", "onnx"), "onnx"),
+    ],
+)
+def test_what_cannot_be_converted(arguments: tuple[str, ...], message: str, cli: Cli, tmp_path: Path):
+    write_whole(tmp_path / "foreign")
+    before = files_below(tmp_path)
+    found = cli("convert", *arguments, "--out", "new")
+    assert (found.code, found.out) == (2, "")
+    assert message in found.err
+    assert files_below(tmp_path) == before
+
+
+def test_a_taken_folder_is_left_as_it_was(cli: Cli, tmp_path: Path):
+    write_whole(tmp_path / "foreign")
+    for to in ("artifact", "transformers"):
+        found = cli("convert", "foreign", "--to", to, "--out", "foreign")
+        assert (found.code, found.out) == (2, "")
+        assert "is not empty" in found.err
+
+
+def by_transformers(model: torch.nn.Module, wave: torch.Tensor) -> torch.Tensor:
+    """All hidden states, the last one before the final norm of pre-norm models, as ours are."""
+    last = {}
+    model.encoder.layers[-1].register_forward_hook(lambda _, __, output: last.update(output=output))
+    states = model(wave, output_hidden_states=True).hidden_states
+    output = last["output"]
+    return torch.stack([*states[:-1], output[0] if isinstance(output, tuple) else output])
+
+
+def pruned(backbone: Backbone, shape: str) -> Backbone:
+    gates = hp.pruning.attach(backbone)
+    shuffle(gates, seed=4)
+    close(gates, *SHAPES[shape], share=0.5 if shape == "half" else 1.0)
+    return hp.pruning.shrink(backbone, gates).eval()
+
+
+@ON_WAVEFORMS_ONLY
+@pytest.mark.parametrize("shape", ["dense", *SHAPES])
+@torch.no_grad()
+def test_transformers_gives_the_same(make_backbone: MakeBackbone, shape: str, wave: torch.Tensor, tmp_path: Path):
+    backbone = make_backbone() if shape == "dense" else pruned(make_backbone(), shape)
+    torch.manual_seed(0)
+    model = SpeechModel.build(backbone, HEAD, Classes(("spoof", "bonafide"), (1, 1)))
+    model.save_pretrained(tmp_path / "model")
+    write_transformers(tmp_path / "model", tmp_path / "plain", zero_pad=shape != "dense")
+    plain, info = AutoModel.from_pretrained(tmp_path / "plain", output_loading_info=True, attn_implementation="eager")
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert relative_error(backbone(wave).frames, by_transformers(plain.eval(), wave)) < 1e-5
+    again = hp.load_backbone(tmp_path / "plain")
+    assert shape_of(again) is None
+    assert relative_error(backbone(wave).frames, again(wave).frames) < 1e-5
+
+
+@ONE
+def test_normalisation_is_written(make_backbone: MakeBackbone, tmp_path: Path):
+    for normalize in (True, False):
+        save_backbone(make_backbone(normalize=normalize), tmp_path / f"encoder{normalize}", {})
+        write_transformers(tmp_path / f"encoder{normalize}", tmp_path / f"plain{normalize}")
+        assert hp.load_backbone(tmp_path / f"plain{normalize}").normalize is normalize
+
+
+@ONE
+def test_a_pruned_encoder_has_to_be_padded(make_backbone: MakeBackbone):
+    with pytest.raises(InputError, match=r"'conv.0' keeps . of 12 units, .*--zero-pad fills up"):
+        build_transformers(pruned(make_backbone(), "half"), "model")
+
+
+@pytest.mark.parametrize(("family", "style"), [("whisper", "only")])
+def test_whisper_is_refused(backbone: Backbone):
+    with pytest.raises(InputError, match="is a 'whisper' encoder"):
+        build_transformers(backbone, "model")
+
+
+def test_scaled_channels_are_refused(tmp_path: Path):
+    write_whole(tmp_path / "foreign", conv_6=[1])
+    convert_foreign(tmp_path / "foreign", tmp_path / "model")
+    with pytest.raises(InputError, match="in front of a norm"):
+        write_transformers(tmp_path / "model", tmp_path / "plain", zero_pad=True)
+
+
+@pytest.mark.parametrize("style", ["base", "large"])
+@torch.no_grad()
+def test_a_dense_foreign_encoder_to_transformers(style: str, tmp_path: Path):
+    file = write_encoder(tmp_path / "foreign", "wavlm", style)
+    write_transformers(file, tmp_path / "plain")
+    wave, backbone = torch.randn(2, 4000), hp.load_backbone(file)
+    backbone.normalize = False  # transformers leaves that to the preprocessor
+    plain = AutoModel.from_pretrained(tmp_path / "plain", attn_implementation="eager").eval()
+    assert relative_error(backbone(wave).frames, by_transformers(plain, wave)) < 1e-5

@@ -1,0 +1,179 @@
+"""Published and fetched again, through huggingface_hub's own client, on a hub that runs on this machine."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard, constants
+
+import hybrid_pruning as hp
+from corpus import tiny_detector
+from hub_stand_in import TOKEN, Hub, serve
+from hybrid_pruning import InputError, hub
+from world import Cli
+
+LEGACY = "ignore:Use 'content=:DeprecationWarning"
+"""huggingface_hub's uploads through LFS, which it prefers Xet to, are not kept up with its HTTP client's."""
+pytestmark = pytest.mark.filterwarnings(LEGACY)
+ARTIFACT = {"config.json", "model.safetensors", "README.md"}
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub that huggingface_hub takes for the real one, somebody signed in, and nothing fetched yet."""
+    with serve() as found:
+        monkeypatch.setattr(constants, "ENDPOINT", found.address)
+        template = found.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield found
+
+
+@pytest.fixture
+def detector(tmp_path: Path) -> hp.SpeechModel:
+    return tiny_detector(tmp_path / "wavlm")
+
+
+def test_a_pushed_model_comes_back(here: Hub, detector: hp.SpeechModel) -> None:
+    address = detector.push_to_hub("me/small", private=True, message="first")
+    assert address == f"{here.address}/me/small"
+    assert set(here.files["me/small"]) == ARTIFACT
+    assert (here.messages, here.visibility) == (["first"], {"me/small": "private"})
+    assert "me/small" in here.files["me/small"]["README.md"].decode()
+    again = hp.SpeechModel.from_pretrained("me/small")
+    wave = torch.randn(2, 4000)
+    assert torch.equal(again.score(wave), detector.score(wave))
+
+
+def test_pushed_again_it_is_replaced(here: Hub, detector: hp.SpeechModel) -> None:
+    detector.push_to_hub("me/small")
+    detector.classes = hp.model.Classes(("spoof", "bonafide"), (1, 1))
+    detector.push_to_hub("me/small", card="# mine\n")
+    assert json.loads(here.files["me/small"]["config.json"])["training_counts"] == [1, 1]
+    assert here.files["me/small"]["README.md"] == b"# mine\n"
+    assert len(here.messages) == 2
+
+
+def test_onnx_goes_with_its_description_and_other_files_stay(
+    here: Hub, detector: hp.SpeechModel, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    detector.save_pretrained(folder)
+    for name in ("model.onnx", "model.json", "notes.json", "secrets.txt", "cohort.safetensors"):
+        (folder / name).write_bytes(b"x" * 30)
+    hub.upload(folder, "me/small")
+    expected = {"config.json", "model.safetensors", "cohort.safetensors", "model.onnx", "model.json"}
+    assert set(here.files["me/small"]) == expected
+
+
+def test_the_card_verb_publishes(here: Hub, cli: Cli, world: Path) -> None:
+    found = cli("card", "model", "--evaluation", "dev=table.json", "--push", "lab/small", "--private")
+    assert (found.code, found.err) == (0, "")
+    assert found.out.splitlines()[-1] == f"{here.address}/lab/small"
+    assert set(here.files["lab/small"]) == ARTIFACT
+    card = ModelCard(here.files["lab/small"]["README.md"].decode())
+    assert card.data.model_name == "small"
+    edited = (world / "model" / "README.md").read_text().replace("## Data", "I add this.\n\n## Data")
+    (world / "model" / "README.md").write_text(edited)
+    assert cli("card", "model", "--push", "lab/small").code == 0
+    assert here.files["lab/small"]["README.md"].decode() == edited
+
+
+def test_in_two_steps_nothing_of_the_card_is_lost(here: Hub, cli: Cli, world: Path) -> None:
+    assert cli("card", "model", "--evaluation", "table.json", "--name", "me/small", "--license", "mit").code == 0
+    written = (world / "model" / "README.md").read_bytes()
+    found = cli("card", "model", "--push", "me/small")
+    assert (found.code, found.err, found.out) == (0, "", f"{here.address}/me/small\n")
+    assert here.files["me/small"]["README.md"] == written
+    assert "does not name me/other" in cli("card", "model", "--push", "me/other").err
+
+
+def test_a_card_of_another_name_is_published_as_the_readme(here: Hub, cli: Cli, world: Path) -> None:
+    assert cli("card", "model", "--out", "cards/small.md", "--push", "me/small").code == 0
+    assert here.files["me/small"]["README.md"] == (world / "cards" / "small.md").read_bytes()
+    assert not (world / "model" / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(401, "hf auth login"), (403, "your token may not write"), (404, "no such model|refused"), (400, "refused")],
+)
+def test_a_refusal_is_one_line(here: Hub, detector: hp.SpeechModel, status: int, expected: str) -> None:
+    here.refusal = status
+    with pytest.raises(InputError, match=expected) as caught:
+        detector.push_to_hub("me/small")
+    assert str(caught.value).startswith("me/small: ")
+    assert "\n" not in str(caught.value)
+    assert not here.files
+
+
+def test_nobody_signed_in(here: Hub, detector: hp.SpeechModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(InputError, match="hf auth login"):
+        detector.push_to_hub("me/small")
+    assert detector.push_to_hub("me/small", token=TOKEN)
+
+
+def test_no_network(here: Hub, detector: hp.SpeechModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="cannot be reached"):
+        detector.push_to_hub("me/small")
+
+
+def test_offline(here: Hub, detector: hp.SpeechModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="cannot be reached"):
+        detector.push_to_hub("me/small")
+
+
+def test_an_upload_that_breaks_off(here: Hub, detector: hp.SpeechModel) -> None:
+    here.full = True
+    with pytest.raises(InputError, match=r"the hub refused \(HTTP 507"):
+        detector.push_to_hub("me/small")
+    assert here.files == {"me/small": {}}
+
+
+@pytest.mark.parametrize("repo_id", ["a/b/c", "me/", "/x", "a b", "me/.hidden--", "", "../x"])
+def test_an_id_that_is_none(here: Hub, detector: hp.SpeechModel, repo_id: str) -> None:
+    with pytest.raises(InputError, match="is no id of the hub"):
+        detector.push_to_hub(repo_id)
+    assert not here.seen
+
+
+def test_what_is_not_on_the_hub(here: Hub) -> None:
+    with pytest.raises(InputError, match="me/nothing: neither a folder here nor a model"):
+        hp.SpeechModel.from_pretrained("me/nothing")
+
+
+def test_a_repository_without_a_model(here: Hub) -> None:
+    here.files["me/empty"] = {"README.md": b"# nothing yet\n"}
+    with pytest.raises(InputError, match=r"config\.json: cannot be read"):
+        hp.SpeechModel.from_pretrained("me/empty")
+
+
+@pytest.mark.slow
+def test_as_a_user_calls_it(world: Path, tmp_path: Path) -> None:
+    """In a process of its own, with nothing of huggingface_hub changed but its environment."""
+    with serve() as found:
+        settings = {"HF_ENDPOINT": found.address, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
+        program = [sys.executable, "-W", "error", "-W", LEGACY, "-m", "hybrid_pruning.cli"]
+        for command in ("card model --push me/small", "inspect me/small"):
+            done = subprocess.run(
+                [*program, *command.split()],
+                cwd=world,
+                env=os.environ | settings | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+        assert set(found.files["me/small"]) == ARTIFACT

@@ -1,0 +1,292 @@
+"""Verification and stages: what is learnt, what is left alone, what goes from one training to the next."""
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from corpus import configure, settings, write_speaker_world, write_trials, write_world
+from hybrid_pruning.checkpoint import list_checkpoints, read_checkpoint
+from hybrid_pruning.config import expand_stages, save_config
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.evaluation import SV, evaluate
+from hybrid_pruning.export import export_run, read_trained
+from hybrid_pruning.manifest import read_manifest
+from hybrid_pruning.margins import MarginSoftmax
+from hybrid_pruning.model import SpeechModel, load_backbone
+from hybrid_pruning.pruning import shape_of
+from hybrid_pruning.report import write_report
+from hybrid_pruning.run_folder import read_run
+from hybrid_pruning.scoring import embed_paths
+from hybrid_pruning.training import train
+from runs import assert_same_run, final_state, kill_at_random, read_log, read_steps, run_command, start
+
+Recipe = dict[str, Any]
+DENSE = {"pruning__use_pruning_loss": False}
+STAGES = {
+    "head": {"backbone": {"frozen": True}, "pruning": {"use_pruning_loss": False}, "training": {"optimizer": "sgd"}},
+    "joint": {"training": {"epochs": 3}},
+    "large": {"pruning": {"use_pruning_loss": False}, "objective": {"margin": 0.3}, "training": {"epochs": 1}},
+}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return write_speaker_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def staged(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The three trainings of `STAGES`."""
+    return train(configure(recipe, stages=STAGES), tmp_path_factory.mktemp("staged") / "run")
+
+
+def network(state: dict[str, Any], part: str = "model.") -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state["objective"].items() if name.startswith(part)}
+
+
+def validations(run: Path) -> list[dict[str, float]]:
+    return [record["dev"] for record in read_log(run) if "dev" in record]
+
+
+def test_speakers_are_told_apart(recipe: Recipe, tmp_path: Path):
+    """Those of the training data: six tell nothing of strangers. At no learning rate to speak of, they are not."""
+    trials = write_trials(tmp_path / "train.trials", Path(recipe["data"]["train"]))
+    found = {}
+    for lr, epochs in ((1e-30, 1), (1e-2, 10)):
+        changes = {"data.dev": recipe["data"]["train"], "data.trials.dev": str(trials), "training.epochs": epochs}
+        changes |= {"training.lr": lr, "training.final_lr": lr / 2, "training.backbone_lr_ratio": 0.5}
+        run = train(configure(settings(recipe, changes), **DENSE), tmp_path / f"run{epochs}")
+        found[epochs] = validations(run)[-1]
+        assert set(found[epochs]) == {"eer", "min_dcf_0.01", "min_dcf_0.05"}
+    assert found[1]["eer"] > 0.2
+    assert found[10]["eer"] < 0.5 * found[1]["eer"]
+    losses = [record["loss"]["task"] for record in read_steps(tmp_path / "run10")]
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+
+
+def test_the_artifact_gives_the_scores_of_the_last_validation_and_has_no_class_weights(recipe: Recipe, tmp_path: Path):
+    run = train(configure(recipe), tmp_path / "run")
+    model = export_run(run, tmp_path / "model", average=1)
+    assert model.task == "speaker-verification"
+    assert not any("margin" in name for name in SpeechModel.from_pretrained(tmp_path / "model").state_dict())
+    devset = read_manifest(recipe["data"]["dev"])
+    embeddings = embed_paths(model, [utterance.path for utterance in devset], 8, 0)
+    directions = dict(
+        zip((u.utt_id for u in devset), embeddings / np.linalg.norm(embeddings, axis=1)[:, None], strict=True)
+    )
+    header, *rows = [row.split("\t") for row in (run / "dev_scores.tsv").read_text().splitlines()]
+    assert header == ["enrol", "test", "score", "label"]
+    for enrol, test, score, label in rows:
+        assert float(score) == pytest.approx(directions[enrol] @ directions[test], abs=1e-4)
+        assert (enrol[:2] == test[:2]) == (label == "target")
+    judged = evaluate(SV, run / "dev_scores.tsv", recipe["data"]["trials"]["dev"]).metrics
+    last = validations(run)[-1]
+    assert {name: last[name] for name in SV.main} == pytest.approx({name: judged[name] for name in SV.main})
+    assert last["sparsity"] == pytest.approx(0.4, abs=0.01)
+
+
+def test_class_weights_learn_at_the_heads_rate_and_are_in_the_checkpoint(recipe: Recipe, tmp_path: Path):
+    run = train(configure(recipe, objective__sub_centres=2, **DENSE), tmp_path / "run")
+    groups = {group["name"]: group for group in read_log(run)[0]["groups"]}
+    assert groups["objective"]["parameters"] == 6 * 2 * 16
+    for key in ("peak_learning_rate", "weight_decay"):
+        assert groups["objective"][key] == groups["head"][key]
+    first, last = (read_checkpoint(path) for path in list_checkpoints(run))
+    assert last["classes"] == [f"s{index}" for index in range(6)]
+    assert not torch.equal(first["objective"]["margin.weight"], last["objective"]["margin.weight"])
+    averaged = read_trained(run, 2)
+    mean = torch.stack([state["objective"]["margin.weight"] for state in (first, last)]).double().mean(0).float()
+    assert torch.equal(averaged.weights["weight"], mean)
+    assert set(read_steps(run)[-1]["gradient_norm"]) == {"network", "backbone", "head", "objective"}
+
+
+def test_the_margins_grow_as_scheduled(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Over one epoch of four steps: from 0 at the first to all of it at the fourth, and after."""
+    shares: list[float] = []
+    forward = MarginSoftmax.forward
+    monkeypatch.setattr(
+        MarginSoftmax, "forward", lambda self, e, t, share: shares.append(share) or forward(self, e, t, share)
+    )
+    train(configure(recipe, objective__margin_warmup_epochs=1, **DENSE), tmp_path / "run")
+    assert shares == pytest.approx([0, 1 / 3, 2 / 3, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_frozen_backbone_stays_as_it_was_bit_for_bit(recipe: Recipe, tmp_path: Path, optimizer: str):
+    changes = {"backbone__frozen": True, "training__optimizer": optimizer, "training__lr": 0.05, **DENSE}
+    run = train(configure(recipe, **changes), tmp_path / "run")
+    before = load_backbone(recipe["backbone"]["source"]).state_dict()
+    after = network(final_state(run), "model.backbone.")
+    assert all(torch.equal(value, after[f"model.backbone.{name}"]) for name, value in before.items())
+    first, last = (network(read_checkpoint(path), "model.head.") for path in list_checkpoints(run))
+    assert not torch.equal(first["model.head.out.weight"], last["model.head.out.weight"])
+    assert {group["name"] for group in read_log(run)[0]["groups"]} == {"head", "head.no_decay", "objective"}
+    settings = final_state(run)["optimizers"]["network"]["param_groups"][0]
+    assert ("nesterov" in settings) == (optimizer == "sgd")
+
+
+def test_a_resumed_sgd_run_is_the_uninterrupted_one(recipe: Recipe, tmp_path: Path):
+    config = configure(recipe, training__optimizer="sgd", training__lr=0.05, objective__margin_warmup_epochs=2)
+    whole = train(config, tmp_path / "whole")
+    shutil.copytree(whole, tmp_path / "cut")
+    list_checkpoints(tmp_path / "cut")[-1].unlink()
+    assert_same_run(train(config, tmp_path / "cut", resume=True), whole)
+
+
+def test_stages_are_runs_each_with_its_own_recipe(recipe: Recipe, staged: Path):
+    config = configure(recipe, stages=STAGES)
+    assert {path.name for path in staged.iterdir()} == {"config.yaml", *STAGES}
+    for name, expected in expand_stages(config).items():
+        found, _ = read_run(staged / name)
+        assert found == expected
+        assert not found.stages
+    assert [expand_stages(config)[name].training.epochs for name in STAGES] == [2, 3, 1]
+
+
+def test_a_stage_begins_with_the_mean_weights_of_the_one_before(recipe: Recipe, staged: Path, tmp_path: Path):
+    """A stage that learns nothing hands on what it was given."""
+    still = {"training": {"lr": 1e-30, "final_lr": 1e-30, "epochs": 1}, "pruning": {"use_pruning_loss": False}}
+    run = train(configure(recipe, stages={"head": STAGES["head"], "still": still}), tmp_path / "run")
+    averaged = read_trained(staged / "head")
+    objective = averaged.objective
+    given = final_state(run / "still")["objective"]
+    for name, value in objective.model.state_dict().items():
+        torch.testing.assert_close(value, given[f"model.{name}"], atol=1e-20, rtol=0, msg=name)
+    torch.testing.assert_close(averaged.weights["weight"], given["margin.weight"], atol=1e-20, rtol=0)
+
+
+def test_the_stage_after_pruning_trains_the_small_model(staged: Path, tmp_path: Path):
+    joint, large = export_run(staged / "joint", tmp_path / "joint"), export_run(staged, tmp_path / "last")
+    shape = shape_of(joint.backbone)
+    assert shape is not None
+    assert shape_of(large.backbone) == shape
+    assert large.provenance["recipe"]["objective"]["margin"] == 0.3
+    pairs = zip(joint.parameters(), large.parameters(), strict=True)
+    moved = [not torch.equal(a, b) for a, b in pairs]
+    assert any(moved)
+    assert all("sparsity" not in record for record in read_steps(staged / "large"))
+
+
+def test_antispoofing_has_stages_too(tmp_path: Path):
+    recipe = write_world(tmp_path)
+    stages = {"head": {"backbone": {"frozen": True}, "pruning": {"use_pruning_loss": False}}, "joint": {}}
+    run = train(configure(recipe, stages=stages), tmp_path / "run")
+    model = export_run(run, tmp_path / "model")
+    assert model.task == "anti-spoofing"
+    assert shape_of(model.backbone) is not None
+    assert model.provenance["recipe"]["stages"] == {}
+
+
+@pytest.mark.parametrize("left", [{}, {"head": 1}, {"head": 2}, {"head": 2, "joint": 1}, {"head": 2, "joint": 3}])
+def test_a_staged_run_resumed_is_the_uninterrupted_one(
+    recipe: Recipe, staged: Path, tmp_path: Path, left: dict[str, int]
+):
+    """Cut off before, within and between stages: `left` epochs of each had been saved."""
+    run = tmp_path / "run"
+    shutil.copytree(staged, run)
+    for name in STAGES:
+        if name not in left:
+            shutil.rmtree(run / name)
+            continue
+        for path in list_checkpoints(run / name)[left[name] :]:
+            path.unlink()
+    train(configure(recipe, stages=STAGES), run, resume=True)
+    for name in STAGES:
+        assert_same_run(run / name, staged / name)
+
+
+def test_a_staged_run_killed_ends_as_if_it_had_not(recipe: Recipe, staged: Path, tmp_path: Path):
+    """The first kill falls into the first stage, the second into one of those that come after."""
+    changes = {"training__checkpoint_steps": 2, "training__keep_checkpoints": 9}
+    save_config(configure(recipe, stages=STAGES, **changes), tmp_path / "recipe.yaml")
+    arguments, output = ["train", str(tmp_path / "recipe.yaml"), "--out"], tmp_path / "output.txt"
+    chance = random.Random(1)
+    for stage in ("head", "joint"):
+        run = tmp_path / "killed" / stage
+
+        def begin(_: list[str]) -> Any:
+            more = ["--resume"] if (tmp_path / "killed" / "config.yaml").exists() else []
+            return start(run_command, [*arguments, str(tmp_path / "killed"), *more], output)
+
+        print(kill_at_random(begin, run, chance, 5))
+    for name, more in (("killed", ["--resume"]), ("whole", [])):
+        process = start(run_command, [*arguments, str(tmp_path / name), *more], output)
+        process.join()
+        assert process.exitcode == 0, output.read_text()
+    for name in STAGES:
+        assert_same_run(tmp_path / "killed" / name, tmp_path / "whole" / name)
+
+
+def test_a_finished_stage_is_not_done_again(recipe: Recipe, staged: Path, tmp_path: Path, capsys: Any):
+    shutil.copytree(staged, tmp_path / "run")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.pt")}
+    train(configure(recipe, stages=STAGES), tmp_path / "run", resume=True)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.pt")} == times
+    assert capsys.readouterr().out.count("finished before") == 3
+
+
+def test_another_recipe_is_not_resumed(recipe: Recipe, staged: Path):
+    other = settings({**recipe, "stages": STAGES}, {"stages.large.training.lr": 1e-5})
+    with pytest.raises(InputError, match=r"config\.yaml: differs from the recipe"):
+        train(configure(other), staged, resume=True)
+    other = settings({**recipe, "stages": STAGES}, {"data.trials.more": "x", "data.eval": {"more": "y"}})
+    train(configure(other), staged, resume=True)
+
+
+def test_a_later_stages_data_are_looked_at_before_anything_is_trained(recipe: Recipe, tmp_path: Path):
+    recipe = settings(recipe, {"pruning.use_pruning_loss": False})
+    stages = {"one": {}, "two": {"data": {"train": "nowhere.tsv"}}}
+    with pytest.raises(InputError, match=r"nowhere\.tsv: cannot be read"):
+        train(configure(recipe, stages=stages), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unfinished_stage_is_not_exported(staged: Path, tmp_path: Path):
+    shutil.copytree(staged, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "large" / "checkpoints")
+    with pytest.raises(InputError, match=r"0 of 1 epochs are done; finish with: .*--out \S*run --resume"):
+        export_run(tmp_path / "run", tmp_path / "model")
+
+
+def write_unknown_speaker(recipe: Recipe, folder: Path) -> Recipe:
+    manifest = Path(recipe["data"]["train"]).read_text().splitlines()
+    path = folder / "m.tsv"
+    place = manifest[0].split("\t").index("speaker")
+    cells = manifest[1].split("\t")
+    cells[place], cells[1] = "-", str(Path(recipe["data"]["train"]).parent / cells[1])
+    path.write_text("\n".join([manifest[0], "\t".join(cells)]) + "\n")
+    return settings(recipe, {"data.train": str(path)})
+
+
+def test_what_cannot_be_learnt_from_is_refused(recipe: Recipe, tmp_path: Path):
+    trials = write_trials(tmp_path / "other.trials", Path(recipe["data"]["train"]))
+    refusals = [
+        (settings(recipe, {"data.trials.dev": str(trials)}), r"other.trials: 's0-00' is no utt_id of .*manifest.tsv"),
+        (write_unknown_speaker(recipe, tmp_path), r"m.tsv: 's0-00': its speaker is not known"),
+        (settings(recipe, {"objective.inter_top_k": 6}), r"inter_top_k 6: .* has 6 speakers, and so at most 5"),
+    ]
+    for changed, expected in refusals:
+        with pytest.raises(InputError, match=expected):
+            train(configure(changed), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_speakers_are_not_resumed(recipe: Recipe, tmp_path: Path):
+    world = write_speaker_world(tmp_path / "world")
+    run = train(configure(world, **DENSE), tmp_path / "run")
+    manifest = Path(world["data"]["train"])
+    manifest.write_text(manifest.read_text().replace("\ts5\t", "\tx5\t"))
+    with pytest.raises(InputError, match="was trained on other speakers"):
+        train(configure(world, **DENSE), run, resume=True)
+
+
+def test_a_report_shows_every_stage_with_verifications_figures(staged: Path, tmp_path: Path):
+    page = write_report([staged], tmp_path / "report.html", rounds=0).read_text()
+    for words in (*STAGES, "minDCF, P(target) 0.05", "24 target and 96 nontarget trials", "DET curves on dev"):
+        assert words in page
+    assert "Accepted at the threshold" not in page

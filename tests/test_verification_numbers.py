@@ -1,0 +1,185 @@
+"""Cosines, means of several recordings, AS-norm and quality measures: each against its definition in float64 loops."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hybrid_pruning.calibration import QUALITIES, Calibration, Fit
+from hybrid_pruning.cohort import Cohort
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.verification import normalisation
+from hybrid_pruning.verification.backend import Backend
+from hybrid_pruning.verification.cosine import Voices, average_directions, score_cosines, to_directions
+from hybrid_pruning.verification.embeddings import Embeddings
+from hybrid_pruning.verification.normalisation import build_cohort, find_impostors
+
+RNG = np.random.default_rng(0)
+N, E, SPEAKERS = 30, 8, 12
+MEMBERS = [[0], [1, 2, 3], [4, 4, 5], [6], [29]]
+NAMES = ["one", "three", "twice", "alone", "last"]
+
+
+def make_embeddings(count: int = N, seed: int = 1) -> Embeddings:
+    rng = np.random.default_rng(seed)
+    vectors = (rng.normal(size=(count, E)) * rng.uniform(0.5, 3, (count, 1)) + 0.7).astype(np.float32)
+    return Embeddings([f"u{index}" for index in range(count)], vectors, rng.uniform(1, 30, count))
+
+
+@pytest.fixture
+def embeddings() -> Embeddings:
+    return make_embeddings()
+
+
+@pytest.fixture
+def cohort() -> Cohort:
+    speakers = [f"s{index % SPEAKERS}" for index in range(40)]  # of four or three recordings each
+    return build_cohort(make_embeddings(40, seed=2), speakers, 5, "train.tsv")
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.sqrt((vector**2).sum())
+
+
+def reference_cohort() -> tuple[np.ndarray, list[np.ndarray]]:
+    vectors = make_embeddings(40, seed=2).vectors.astype(np.float64)
+    mean = vectors.mean(axis=0)
+    own = [[vectors[index] for index in range(40) if index % SPEAKERS == speaker] for speaker in range(SPEAKERS)]
+    return mean, [unit(np.mean([unit(vector - mean) for vector in some], axis=0)) for some in own]
+
+
+def reference_voice(embeddings: Embeddings, places: list[int], mean: np.ndarray) -> np.ndarray:
+    return unit(np.mean([unit(embeddings.vectors[place].astype(np.float64) - mean) for place in places], axis=0))
+
+
+def reference_score(enrol: np.ndarray, test: np.ndarray, speakers: list[np.ndarray], top_n: int) -> float:
+    """AS-norm by its definition."""
+    raw, sides = float(enrol @ test), []
+    for side in (enrol, test):
+        closest = sorted((float(side @ speaker) for speaker in speakers), reverse=True)[:top_n]
+        mean = sum(closest) / top_n
+        sides.append((raw - mean) / (sum((score - mean) ** 2 for score in closest) / top_n) ** 0.5)
+    return sum(sides) / 2
+
+
+def every_pair() -> np.ndarray:
+    return np.array([(one, other) for one in range(len(MEMBERS)) for other in range(len(MEMBERS))])
+
+
+def test_the_cohort_is_its_speakers_means(cohort: Cohort):
+    mean, speakers = reference_cohort()
+    np.testing.assert_allclose(cohort.mean, mean, atol=1e-6)
+    np.testing.assert_allclose(cohort.speakers, np.stack(speakers), atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [7, 1 << 14])
+def test_cosines_are_those_of_loops(embeddings: Embeddings, block: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("hybrid_pruning.verification.cosine.BLOCK", block)
+    mean = np.full(E, 0.25, dtype=np.float32)
+    directions = average_directions(to_directions(embeddings.vectors, embeddings.ids, mean), Voices.of(MEMBERS, NAMES))
+    found = score_cosines(directions, every_pair())
+    voices = [reference_voice(embeddings, places, mean.astype(np.float64)) for places in MEMBERS]
+    np.testing.assert_allclose(found, [voices[one] @ voices[other] for one, other in every_pair()], atol=1e-6)
+
+
+@pytest.mark.parametrize("cells", [1, 1 << 22])
+@pytest.mark.parametrize("top_n", [2, 5, SPEAKERS])
+def test_as_norm_is_that_of_loops(
+    embeddings: Embeddings, cohort: Cohort, top_n: int, cells: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(normalisation, "CELLS", cells)
+    mean, speakers = reference_cohort()
+    voices = [reference_voice(embeddings, places, mean) for places in MEMBERS]
+    expected = [reference_score(voices[one], voices[other], speakers, top_n) for one, other in every_pair()]
+    backend = Backend(replace(cohort, top_n=top_n))
+    found, _ = backend.score(embeddings, Voices.of(MEMBERS, NAMES), every_pair())
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
+    assert np.ptp(expected) > 1
+    np.testing.assert_allclose(found.reshape(5, 5), found.reshape(5, 5).T, atol=1e-9), "symmetric"
+
+
+def test_without_as_norm_the_mean_is_still_subtracted(embeddings: Embeddings, cohort: Cohort):
+    voices = Voices.of(MEMBERS, NAMES)
+    plain, _ = Backend(cohort, normalise=False).score(embeddings, voices, every_pair())
+    mean = reference_cohort()[0]
+    directions = [reference_voice(embeddings, places, mean) for places in MEMBERS]
+    np.testing.assert_allclose(plain, [directions[a] @ directions[b] for a, b in every_pair()], atol=1e-6)
+    assert abs(plain - Backend().score(embeddings, voices, every_pair())[0]).max() > 0.05
+
+
+def test_quality_measures_are_what_they_say(embeddings: Embeddings, cohort: Cohort):
+    pairs = np.array([[1, 0], [2, 4], [3, 3]])
+    _, found = Backend(cohort).score(embeddings, Voices.of(MEMBERS, NAMES), pairs)
+    assert tuple(found) == QUALITIES
+    seconds = [np.log(sum(embeddings.seconds[place] for place in places)) for places in MEMBERS]
+    lengths = [np.mean([np.linalg.norm(embeddings.vectors[place]) for place in places]) for places in MEMBERS]
+    mean, speakers = reference_cohort()
+    voices = [reference_voice(embeddings, places, mean) for places in MEMBERS]
+    closest = [np.sort([voice @ speaker for speaker in speakers])[-5:].mean() for voice in voices]
+    for name, values in (("log-seconds", seconds), ("embedding-length", lengths), ("impostor-mean", closest)):
+        for end, take in (("min", min), ("max", max)):
+            expected = [take(values[one], values[other]) for one, other in pairs]
+            np.testing.assert_allclose(found[f"{name}-{end}"], expected, rtol=1e-5, err_msg=name)
+    assert (
+        tuple(Backend(cohort, normalise=False).score(embeddings, Voices.of(MEMBERS, NAMES), pairs)[1]) == QUALITIES[:4]
+    )
+
+
+def test_calibration_comes_last_and_weighs_qualities(embeddings: Embeddings, cohort: Cohort):
+    voices = Voices.of(MEMBERS, NAMES)
+    raw, qualities = Backend(cohort).score(embeddings, voices, every_pair())
+    weights = {"log-seconds-min": 0.5, "impostor-mean-max": -2.0}
+    calibration = Calibration((Fit(3.0, -1.0, 0.5, "s", "k", "", 1, 1, weights),))
+    found, _ = Backend(cohort, calibration=calibration).score(embeddings, voices, every_pair())
+    expected = 3 * raw - 1 + 0.5 * qualities["log-seconds-min"] - 2 * qualities["impostor-mean-max"]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_a_test_recording_that_is_in_the_cohort_counts_as_any_other(cohort: Cohort):
+    """Nobody is left out of the cohort: that is the user's to see to, and the score stays finite."""
+    train = make_embeddings(40, seed=2)
+    found, _ = Backend(cohort).score(train, Voices.of([[0], [12]], ["a", "b"]), np.array([[0, 1], [0, 0]]))
+    mean, speakers = reference_cohort()
+    voices = [reference_voice(train, [place], mean) for place in (0, 12)]
+    expected = [reference_score(voices[0], voices[other], speakers, 5) for other in (1, 0)]
+    np.testing.assert_allclose(found, expected, rtol=2e-4)
+
+
+def test_a_speaker_of_one_recording_is_that_recording():
+    train = make_embeddings(6)
+    cohort = build_cohort(train, ["a", "b", "b", "c", "c", "c"], 2, "train.tsv")
+    np.testing.assert_allclose(
+        cohort.speakers[0], unit((train.vectors - train.vectors.mean(axis=0))[0].astype(np.float64)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("top_n", "count"), [(13, 12), (300, 12), (1, 12), (0, 12)])
+def test_a_cohort_needs_its_closest_speakers(cohort: Cohort, top_n: int, count: int):
+    with pytest.raises(InputError, match=rf"train.tsv: top-n {top_n}, but this cohort has {count} speakers; choose"):
+        replace(cohort, top_n=top_n)
+
+
+def test_a_cohort_needs_speakers():
+    with pytest.raises(InputError, match=r"train.tsv: 'u1' has no speaker"):
+        build_cohort(make_embeddings(3), ["a", "-", "b"], 2, "train.tsv")
+
+
+def test_speakers_that_are_all_one_are_told(embeddings: Embeddings, cohort: Cohort):
+    same = replace(cohort, speakers=np.repeat(cohort.speakers[:1], SPEAKERS, axis=0))
+    directions = to_directions(embeddings.vectors, embeddings.ids)
+    with pytest.raises(InputError, match=r"'u0': the 5 closest speakers of train.tsv are all equally close"):
+        find_impostors(directions, embeddings.ids, same)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_an_embedding_without_a_direction_is_told(embeddings: Embeddings, value: float):
+    embeddings.vectors[[3, 5]] = value
+    with pytest.raises(InputError, match=r"'u3' \(and 1 more\): its embedding less the mean has no direction"):
+        to_directions(embeddings.vectors, embeddings.ids)
+
+
+def test_recordings_that_cancel_out_are_told(embeddings: Embeddings):
+    embeddings.vectors[1] = -embeddings.vectors[0]
+    directions = to_directions(embeddings.vectors, embeddings.ids)
+    with pytest.raises(InputError, match=r"'who'.* has no direction"):
+        average_directions(directions, Voices.of([[0, 1], [2]], ["who", "else"]))
