@@ -13,6 +13,7 @@ from hybrid_pruning.calibration import Calibration, fit_calibration
 from hybrid_pruning.checkpoint import FOLDER as CHECKPOINTS
 from hybrid_pruning.config import Config, expand_stages
 from hybrid_pruning.durations import add_durations
+from hybrid_pruning.embedder import choose_device
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import TRACK1, Request, evaluate, print_evaluation, read_trials
 from hybrid_pruning.export import export_run
@@ -22,7 +23,7 @@ from hybrid_pruning.manifest import Label, read_manifest
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.report import write_report
 from hybrid_pruning.run_folder import CONFIG, last_stage
-from hybrid_pruning.scoring import choose_device, score_file
+from hybrid_pruning.scoring import score_file
 from hybrid_pruning.stages import Stage, bring_up_to_date, was_made_from
 from hybrid_pruning.terminal import console
 from hybrid_pruning.training import train
