@@ -66,6 +66,7 @@ def locate(name_or_path: str | Path, also: Sequence[str] = ()) -> Path:
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HTTPError as NetworkError  # type: ignore[attr-defined]  # httpx's, or httpx2's
 
     folder = Path(name_or_path)
     if folder.is_dir():
@@ -75,7 +76,7 @@ def locate(name_or_path: str | Path, also: Sequence[str] = ()) -> Path:
     try:
         patterns = [CONFIG, WEIGHTS, cohort.FILE, *also]
         return Path(snapshot_download(str(name_or_path), allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (NetworkError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"{name_or_path}: neither a folder here nor a model that could be fetched from the hub"
         ) from error

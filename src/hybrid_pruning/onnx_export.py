@@ -21,7 +21,7 @@ from torch import nn
 from torch.export import Dim
 from torch.nn.utils import parametrize
 
-from hybrid_pruning.artifact import versions
+from hybrid_pruning.artifact import is_artifact, versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, require_new_folder
@@ -69,7 +69,7 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
 
     Args:
         model: any; it is left as it was.
-        out: the folder, new or empty.
+        out: the folder, new or empty, or the model's own: it then goes to the hub with it.
         int8: store the weights of all matrix products as 8-bit integers, one scale for each output; their inputs are
             rounded to 8 bits while it runs. Convolutions, norms and the classifier stay as they are.
 
@@ -79,7 +79,9 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
     Raises:
         InputError: the packages are not installed, the folder is taken, or the model is larger than such a file can be.
     """
-    out = require_new_folder(out)
+    out = Path(out)
+    if not is_artifact(out) or (out / FILE).exists():
+        require_new_folder(out)
     _require_packages()
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if size > LARGEST:

@@ -21,11 +21,10 @@ from hybrid_pruning.objective import Objective
 from hybrid_pruning.pruning import Gates
 from hybrid_pruning.pruning.gate import open_probability
 from hybrid_pruning.scoring import embed_paths, score_utterances
+from hybrid_pruning.verification.cosine import score_cosines
 
 SCORES = "dev_scores.tsv"
 BINS = 20
-AT_ONCE = 1 << 16
-"""Trials whose embeddings are multiplied at once: a list may have a million, and 4 KiB each."""
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -75,13 +74,8 @@ class DevTrials:
         """Return the [T] cosines between the embeddings [N, E] that each trial compares."""
         lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
         directions = embeddings / np.maximum(lengths, np.finfo(np.float64).tiny)
-        enrol, test = (np.array([self.places[name] for name in names]) for names in (self.enrol, self.test))
-        starts = range(0, len(enrol), AT_ONCE)
-        parts = [
-            (directions[enrol[start : start + AT_ONCE]] * directions[test[start : start + AT_ONCE]]).sum(axis=1)
-            for start in starts
-        ]
-        return np.concatenate(parts)
+        places = [[self.places[name] for name in names] for names in (self.enrol, self.test)]
+        return score_cosines(directions, np.array(places, dtype=np.int64).T)
 
 
 def read_dev_trials(path: Path, devset: Sequence[Utterance], manifest: Path) -> DevTrials:

@@ -101,7 +101,8 @@ def export(
     description, model.json: `detect` and `score` run it without torch, and so
     does any other program that has ONNX Runtime. Inputs: wave [B, S] float32
     at 16 kHz, lengths [B] int64; outputs: embedding [B, E] and llr [B]. Calibrate
-    before: the calibration becomes part of the graph.
+    before: the calibration becomes part of the graph. --out may be the model's
+    own folder: both are then published together.
 
     Example: hybrid-pruning export runs/hp70 --family --out models
     """
@@ -131,7 +132,8 @@ def _export_onnx(run: Path, out: Path, average: int, at: float | None, int8: boo
     from hybrid_pruning.files import require_new_folder
     from hybrid_pruning.onnx_export import export_onnx
 
-    require_new_folder(out)
+    if out.resolve() != run.resolve() or not is_artifact(run):
+        require_new_folder(out)
     model = SpeechModel.from_pretrained(run) if is_artifact(run) else build_export(run, average, at)
     file = export_onnx(model, out, int8)
     typer.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB; next: hybrid-pruning score {file} MANIFEST.tsv ...")

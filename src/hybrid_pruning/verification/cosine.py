@@ -81,7 +81,7 @@ def average_directions(directions: Vectors, voices: Voices) -> Vectors:
     return _of_unit_length(sums, voices.names)
 
 
-def score_cosines(directions: Vectors, pairs: IntArray) -> FloatArray:
+def score_cosines(directions: Vectors | FloatArray, pairs: IntArray) -> FloatArray:
     """Return [T] the cosine of each trial.
 
     Args:
