@@ -1,0 +1,5 @@
+"""`run`: from a raw corpus to its table in one go; what is done already and still current is not done again."""
+
+from hybrid_pruning.pipeline.job import DEV, Job, run_recipe
+
+__all__ = ["DEV", "Job", "run_recipe"]
