@@ -18,7 +18,7 @@ ffmpeg containers libsndfile audio audit durations augment batches subset sampli
 pruning backbone survivors head artifact foreign hub card model conversion margins objective
 windows jobs partial inference scoring detection verification
 validation trainset checkpoint run_folder board runlog skipped optimizers pace family checks trainer export training
-benchmark inspection report quickstart pipeline cli
+benchmark inspection report quickstart pipeline sweep cli
 """
 ORDER = LINE.split()
 MAY_IMPORT_THE_ROOT = {"cli", "benchmark", "quickstart"}

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hybrid_pruning import corpora
+from hybrid_pruning import corpora, processes
 from hybrid_pruning.artifact import is_artifact
 from hybrid_pruning.calibration import Calibration
 from hybrid_pruning.checkpoint import FOLDER as CHECKPOINTS
@@ -48,6 +48,7 @@ def run_recipe(config: Config, out: str | Path, prepared: str | Path | None = No
     Raises:
         InputError: something that a stage cannot use, or a finished training that was made from something else.
     """
+    processes.start()
     job = Job(config, Path(out))
     first = job.prepare()
     bring_up_to_date(first, Path(prepared or out))

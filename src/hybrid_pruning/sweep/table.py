@@ -1,0 +1,141 @@
+"""What the jobs of a sweep came to: sizes and figures, as a table for people and as one for programs."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from hybrid_pruning.card.results import Result, read_results
+from hybrid_pruning.evaluation import SV, TRACK1
+from hybrid_pruning.evaluation.printing import TITLES
+from hybrid_pruning.files import atomic_write
+from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.pipeline import DEV
+from hybrid_pruning.report.published import Published, is_of_set
+from hybrid_pruning.report.tables import count
+from hybrid_pruning.survivors import SECONDS, count_parameters, count_survivors
+from hybrid_pruning.terminal import console as terminal
+
+HEADINGS = ("set", "model", "removed %", "parameters", "MACs")
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """One job of a sweep.
+
+    Args:
+        name: of its folder.
+        target: the fraction that was to be removed; 0 for the dense model.
+        removed: the fraction of the encoder's parameters that is gone.
+        params: of encoder and head.
+        macs: multiply-accumulates of the encoder, for `SECONDS` of audio.
+        results: figures of each evaluation set, by its name, `dev` first.
+        metrics: the names of those to show.
+    """
+
+    name: str
+    target: float
+    removed: float
+    params: int
+    macs: int
+    results: dict[str, Result]
+    metrics: tuple[str, ...]
+
+
+def read_swept(job: Path, target: float) -> Swept:
+    """Read a finished job.
+
+    Raises:
+        InputError: its model or a table of figures cannot be read.
+    """
+    model = SpeechModel.from_pretrained(job / "model")
+    budget = count_survivors(model.backbone).budget
+    params = int(budget.params) + count_parameters(model.head) + count_parameters(model.classifier)
+    files = sorted((job / "evaluation").glob("*.json"), key=lambda path: (path.stem != DEV, path.stem))
+    results = {result.name: result for result in read_results([str(path) for path in files])}
+    metrics = SV.main if model.task == "speaker-verification" else TRACK1.main
+    return Swept(job.name, target, float(budget.sparsity), params, int(budget.macs), results, metrics)
+
+
+def print_table(swept: Sequence[Swept], console: Console = terminal) -> None:
+    """Print the table."""
+    headings, rows = _lay_out(swept)
+    table = Table(*headings[:2])
+    for heading in headings[2:]:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(_explain(swept), markup=False)
+
+
+def write_markdown(swept: Sequence[Swept], published: Sequence[Published] = ()) -> str:
+    """Return the table in Markdown, and below it the paper's figures on the same sets."""
+    headings, rows = _lay_out(swept)
+    text = f"{_markdown(headings, rows)}\n{_explain(swept)}\n"
+    theirs = [
+        (name, row.system, *(_given(value, form) for value, form in _figures(row)))
+        for name in swept[0].results
+        for row in published
+        if is_of_set(row, name)
+    ]
+    if theirs:
+        columns = ("set", "system", "removed %", "parameters, M", "FLOPs, G", "EER %", "minDCF")
+        text += f"\nThe paper's own (arXiv 2508.16232), not measured here:\n\n{_markdown(columns, theirs)}"
+    return text
+
+
+def write_tsv(swept: Sequence[Swept], path: Path) -> None:
+    """Write the figures as fractions and counts, each metric with the ends of its 95% interval.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    metrics = swept[0].metrics
+    with atomic_write(path) as handle:
+        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
+        ends = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
+        writer.writerow(("set", "model", "target_sparsity", "sparsity", "params", "macs", *ends))
+        for name in swept[0].results:
+            for job in swept:
+                result = job.results[name]
+                values = [v for metric in metrics for v in (result.metrics[metric], *result.intervals[metric])]
+                writer.writerow((name, job.name, job.target, job.removed, job.params, job.macs, *values))
+
+
+def _lay_out(swept: Sequence[Swept]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows, those of one evaluation set together."""
+    metrics = swept[0].metrics
+    rows = [
+        [name, job.name, f"{100 * job.removed:.1f}", count(job.params), count(job.macs)]
+        + [job.results[name].shown(metric) for metric in metrics]
+        for name in swept[0].results
+        for job in swept
+    ]
+    return [*HEADINGS, *(TITLES[metric] for metric in metrics)], rows
+
+
+def _explain(swept: Sequence[Swept]) -> str:
+    resampled = "; ".join(f"{name}: {found.resampled}" for name, found in swept[0].results.items())
+    return (
+        f"Removed: of the encoder's parameters. Parameters: encoder and head. MACs: the encoder's, for {SECONDS:g} s. "
+        f"In brackets: 95% intervals, by resampling ({resampled})."
+    )
+
+
+def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _figures(row: Published) -> tuple[tuple[float | None, str], ...]:
+    removed = None if row.sparsity is None else 100 * row.sparsity
+    size = (removed, ".0f"), (row.params_m, ".1f"), (row.flops_g, ".1f")
+    return (*size, (100 * row.eer, ".3g"), (row.min_dcf, ".3f"))
+
+
+def _given(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
