@@ -31,11 +31,11 @@ class DetectionJudge:
         }
         self.trained: tuple[Path, ...] = ()
 
-    def complete(self, model: Path, exported: Stage, member: str = "") -> tuple[Stage, ...]:
+    def complete(self, *_: object) -> tuple[Stage, ...]:
         """Nothing: a detector scores as it is."""
         return ()
 
-    def score(self, name: str, model: Path, out: Path, member: str = "") -> object:
+    def score(self, name: str, model: Path, out: Path, _: str) -> object:
         """Score the utterances of a set."""
         network = SpeechModel.from_pretrained(model).to(choose_device())
         return score_file(network, self._manifest(name), out, self.config.training.batch_size, self.config.data.workers)

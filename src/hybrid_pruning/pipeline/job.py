@@ -32,10 +32,11 @@ from hybrid_pruning.training import train
 def run_recipe(config: Config, out: str | Path, prepared: str | Path | None = None) -> Path:
     """Prepare, train, export, score, calibrate, evaluate and report, each stage where its result is missing or stale.
 
-    Below `out`: run/ (the training and, in evaluation/ below it or its last stage, the scores with their keys), exported/ (the model as cut),
-    model/ (the same, calibrated on the dev set), family/ (the run's snapshots as cut), scores/, evaluation/,
-    report.html, and stages/ (what each of them was made from). For speaker verification also embeddings/, and the
-    models have their cohorts. Under torchrun all processes train and score; the main one does the rest.
+    Below `out`: run/ (the training and, in evaluation/ below it or its last stage, the scores with their keys),
+    exported/ (the model as cut), model/ (the same, calibrated on the dev set), family/ (the run's snapshots as cut),
+    scores/, evaluation/, report.html, and stages/ (what each of them was made from). For speaker verification also
+    embeddings/, and the models have their cohorts. Under torchrun all processes train and score; the main one does the
+    rest.
 
     Args:
         config: the recipe; `corpus` says what to prepare, `data.eval` what to evaluate on beside `data.dev`.
@@ -86,7 +87,7 @@ class Job:
         """Return all stages after the preparation, in order."""
         trained = self._train(prepared)
         exported = self._export("export", self.exported, trained)
-        ready = self.judge.complete(self.exported, exported)
+        ready = self.judge.complete(self.exported, exported, "")
         uncalibrated = self.out / "scores" / f"{DEV}.uncalibrated.tsv"
         heard = self._score(f"score {DEV}, uncalibrated", DEV, self.exported, uncalibrated, (exported, *ready))
         calibrated = Stage(

@@ -24,16 +24,16 @@ class Judge(Protocol):
     sets: Mapping[str, tuple[Path, ...]]
     trained: tuple[Path, ...]
 
-    def complete(self, model: Path, exported: Stage, member: str = "") -> tuple[Stage, ...]:
+    def complete(self, model: Path, exported: Stage, member: str, /) -> tuple[Stage, ...]:
         """Return what has to be done with an exported model before it can score.
 
         Args:
             model: its folder.
             exported: the stage that wrote it.
-            member: its name where it is a snapshot of the run.
+            member: its name where it is a snapshot of the run, otherwise nothing.
         """
 
-    def score(self, name: str, model: Path, out: Path, member: str = "") -> object:
+    def score(self, name: str, model: Path, out: Path, member: str, /) -> object:
         """Write the scores of a set by a model, on all processes of the job."""
 
     def fit(self, scores: Path) -> Fit:

@@ -51,7 +51,7 @@ class VerificationJudge:
         self.trained: tuple[Path, ...] = self.sets[DEV][1:]
         self.options = Options(config.training.batch_size, config.data.workers)
 
-    def complete(self, model: Path, exported: Stage, member: str = "") -> tuple[Stage, ...]:
+    def complete(self, model: Path, exported: Stage, member: str) -> tuple[Stage, ...]:
         """Return the stages of its cohort and of the embeddings of each manifest."""
         by = f" by {member}" if member else ""
         data = self.config.data
@@ -67,12 +67,13 @@ class VerificationJudge:
         )
         return (cohort, *(self._embed(names, model, exported, member) for names in self._shared_manifests()))
 
-    def score(self, name: str, model: Path, out: Path, member: str = "") -> object:
+    def score(self, name: str, model: Path, out: Path, member: str) -> object:
         """Score the trials of a set, with their quality measures as long as nothing is calibrated."""
         network = SpeechModel.from_pretrained(model).to(choose_device())
         first = next(names[0] for names in self._shared_manifests() if name in names)
+        manifest, trials = self.sets[name]
         raw = network.calibration is None
-        request = Comparing(*self.sets[name], cache=self._cache(first, member), qualities=raw)
+        request = Comparing(manifest, trials, cache=self._cache(first, member), qualities=raw)
         return score_trials(network, request, out, options=self.options)
 
     def fit(self, scores: Path) -> Fit:
@@ -122,9 +123,7 @@ class VerificationJudge:
         """Embed the recordings of a manifest that any of the lists needs; what is there is of another model."""
         processes.from_main(lambda: cache.unlink(missing_ok=True))
         utterances = read_manifest(manifest)
-        needed = {
-            u.utt_id: u for path in lists for u in plan_trials(read_pairs(path), manifest, utterances).utterances
-        }
+        needed = {u.utt_id: u for path in lists for u in plan_trials(read_pairs(path), manifest, utterances).utterances}
         network = SpeechModel.from_pretrained(model).to(choose_device())
         embed_utterances(network, list(needed.values()), cache, cache, self.options)
 
@@ -149,9 +148,9 @@ class VerificationJudge:
 def _pair_up(config: Config) -> dict[str, tuple[Path, ...]]:
     """Return the manifest and the trials of each set."""
     manifests, trials = {DEV: config.data.dev, **config.data.eval}, config.data.trials
-    for name in manifests:
+    for name, manifest in manifests.items():
         if name not in trials:
-            raise InputError(f"data.trials.{name} is missing: give the trials over {manifests[name]}, or drop that set")
+            raise InputError(f"data.trials.{name} is missing: give the trials over {manifest}, or drop that set")
     if strangers := [name for name in trials if name not in manifests]:
         raise InputError(f"data.trials.{strangers[0]}: there is no data.eval.{strangers[0]}, the manifest they are of")
     return {name: (manifest, trials[name]) for name, manifest in manifests.items()}

@@ -154,9 +154,7 @@ def compare_versions(runs: Sequence[Run]) -> list[Row]:
     return [Row(name, [Cell(run.versions.get(name, UNKNOWN)) for run in runs]) for name in names]
 
 
-def find_ours(
-    runs: Sequence[Run], remaining: Sequence[Remaining | str], results: ResultSet
-) -> list[Measured]:
+def find_ours(runs: Sequence[Run], remaining: Sequence[Remaining | str], results: ResultSet) -> list[Measured]:
     """Return our runs on an evaluation set that others have published results for, the largest first."""
     found = []
     for index, evaluation in results.evaluations.items():
@@ -167,9 +165,7 @@ def find_ours(
     return sorted(found, key=lambda entry: -entry[0].params_m)
 
 
-def list_published(
-    published: Sequence[Published], ours: Sequence[Measured]
-) -> list[Mapping[str, Any]]:
+def list_published(published: Sequence[Published], ours: Sequence[Measured]) -> list[Mapping[str, Any]]:
     """Return the rows of the published table: ours first, then the others as their sources have them."""
     sources = list_sources(published)
     rows: list[Mapping[str, Any]] = []

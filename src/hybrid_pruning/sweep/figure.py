@@ -24,7 +24,10 @@ SIZES: Mapping[str, tuple[Callable[[Swept], float], Callable[[Published], float 
     ),
 }
 """Axis -> ours and the paper's. The paper counts 57.4 G FLOPs where the dense encoder has 28.5 G MACs: two for each."""
-ERRORS: Mapping[str, Callable[[Published], float | None]] = {"eer": lambda row: row.eer, "min_dcf": lambda row: row.min_dcf}
+ERRORS: Mapping[str, Callable[[Published], float | None]] = {
+    "eer": lambda row: row.eer,
+    "min_dcf": lambda row: row.min_dcf,
+}
 """Kind of metric, as its name begins -> the paper's."""
 
 

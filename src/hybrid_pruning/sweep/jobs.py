@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hybrid_pruning import processes
+from hybrid_pruning.card.results import FOLDER as EVALUATION
 from hybrid_pruning.config import Config
 from hybrid_pruning.files import atomic_write
-from hybrid_pruning.pipeline import run_recipe
+from hybrid_pruning.pipeline import DEV, run_recipe
 from hybrid_pruning.plots import save_figure
 from hybrid_pruning.report import write_report
 from hybrid_pruning.report.published import PAPER, Published, is_known, read_published
@@ -40,10 +41,11 @@ def run_sweep(config: Config, values: Sequence[float], out: str | Path) -> Path:
             console.rule(f"[bold]{name}", align="left")
         run_recipe(recipe, out / name, out)
     table = out / f"{NAME}.md"
-    swept = [read_swept(out / name, value) for name, value in zip(recipes, values, strict=True)]
+    sets = (DEV, *config.data.eval)
+    swept = [read_swept(out / name, value, sets) for name, value in zip(recipes, values, strict=True)]
     if processes.is_main():
         _write(swept, _known(config), table)
-    figures = tuple(path for name in recipes for path in sorted((out / name / "evaluation").glob("*.json")))
+    figures = tuple(out / job / EVALUATION / f"{name}.json" for job in recipes for name in sets)
     page, runs = table.with_suffix(".html"), [out / name / "run" for name in recipes]
     bring_up_to_date([Stage(f"{NAME} report", lambda: write_report(runs, page), (page,), {}, figures)], out)
     return table

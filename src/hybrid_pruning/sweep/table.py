@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from hybrid_pruning.card.results import FOLDER as EVALUATION
 from hybrid_pruning.card.results import Result, read_results
 from hybrid_pruning.evaluation import SV, TRACK1
 from hybrid_pruning.evaluation.printing import TITLES
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.pipeline import DEV
 from hybrid_pruning.report.published import Published, is_of_set
 from hybrid_pruning.report.tables import count
 from hybrid_pruning.survivors import SECONDS, count_parameters, count_survivors
@@ -32,7 +32,7 @@ class Swept:
         removed: the fraction of the encoder's parameters that is gone.
         params: of encoder and head.
         macs: multiply-accumulates of the encoder, for `SECONDS` of audio.
-        results: figures of each evaluation set, by its name, `dev` first.
+        results: figures of each evaluation set, by its name.
         metrics: the names of those to show.
     """
 
@@ -45,8 +45,13 @@ class Swept:
     metrics: tuple[str, ...]
 
 
-def read_swept(job: Path, target: float) -> Swept:
+def read_swept(job: Path, target: float, sets: Sequence[str]) -> Swept:
     """Read a finished job.
+
+    Args:
+        job: its folder.
+        target: the fraction that was to be removed.
+        sets: names of the evaluation sets, in the order to show them in.
 
     Raises:
         InputError: its model or a table of figures cannot be read.
@@ -54,8 +59,8 @@ def read_swept(job: Path, target: float) -> Swept:
     model = SpeechModel.from_pretrained(job / "model")
     budget = count_survivors(model.backbone).budget
     params = int(budget.params) + count_parameters(model.head) + count_parameters(model.classifier)
-    files = sorted((job / "evaluation").glob("*.json"), key=lambda path: (path.stem != DEV, path.stem))
-    results = {result.name: result for result in read_results([str(path) for path in files])}
+    files = [f"{name}={job / EVALUATION / name}.json" for name in sets]
+    results = {result.name: result for result in read_results(files)}
     metrics = SV.main if model.task == "speaker-verification" else TRACK1.main
     return Swept(job.name, target, float(budget.sparsity), params, int(budget.macs), results, metrics)
 
@@ -84,7 +89,7 @@ def write_markdown(swept: Sequence[Swept], published: Sequence[Published] = ()) 
     ]
     if theirs:
         columns = ("set", "system", "removed %", "parameters, M", "FLOPs, G", "EER %", "minDCF")
-        text += f"\nThe paper's own (arXiv 2508.16232), not measured here:\n\n{_markdown(columns, theirs)}"
+        text += f"\nAs the paper has them (arXiv 2508.16232), not measured here:\n\n{_markdown(columns, theirs)}"
     return text
 
 

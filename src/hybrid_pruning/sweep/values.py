@@ -69,5 +69,7 @@ def _parse(word: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < 1:
-        raise InputError(f"--sparsity: '{word}', expected fractions removed from 0 (dense) to below 1, such as 0,0.5,0.7")
+        raise InputError(
+            f"--sparsity: '{word}', expected fractions removed from 0 (dense) to below 1, such as 0,0.5,0.7"
+        )
     return value
