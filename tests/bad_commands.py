@@ -77,8 +77,8 @@ COMMANDS: dict[str, Case] = {
         "sweep recipe.yaml --sparsity 0.5 --out new --set pruning.export_at=[0.2]", "sweep: the recipe has pruning.exp"
     ),
     "run verification without a set's trials": typed(
-        "run recipe.yaml --out new --set task=speaker-verification --set data.trials={dev:\u0020voices/trials} "
-        "--set data.eval={test:\u0020voices/manifest.tsv}",
+        "run recipe.yaml --out new --set task=speaker-verification --set data.trials.dev=voices/trials "
+        "--set data.eval.test=voices/manifest.tsv",
         "data.trials.test is missing: give the trials over voices/manifest.tsv",
     ),
     "export over a model": typed("export run --out model", "model: is not empty"),
