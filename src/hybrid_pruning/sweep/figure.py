@@ -53,9 +53,10 @@ def draw_sweep(swept: Sequence[Swept], published: Sequence[Published] = ()) -> "
                 axes.set_xlim(left=0)
                 axes.set_ylim(bottom=0)
             row[0].set_ylabel(TITLES[metric].replace(" %", ", %"))
-        for size, axes in zip(SIZES, grid[-1], strict=True):
-            axes.set_xlabel(size)
-        _name(figure, grid, names)
+        for size, top, bottom in zip(SIZES, *grid, strict=True):
+            bottom.set_xlabel(size)
+            _name_jobs(top, swept, size)
+        _name_lines(figure, grid, names)
     return figure
 
 
@@ -70,9 +71,6 @@ def _draw_ours(axes: "Axes", swept: Sequence[Swept], name: str, metric: str, siz
         "marker": MARKERS[place % len(MARKERS)],
     }
     axes.errorbar(x, y, ends, label=name, capsize=2.5, elinewidth=0.9, zorder=3, **look)
-    for job, across, up in zip(swept, x, y, strict=True):
-        if place == 0:
-            axes.annotate(job.name, (across, up), (5, 5), textcoords="offset points", fontsize=8.5, color=plots.MUTED)
 
 
 def _draw_paper(axes: "Axes", rows: Sequence[Published], metric: str, size: str, place: int) -> None:
@@ -85,7 +83,14 @@ def _draw_paper(axes: "Axes", rows: Sequence[Published], metric: str, size: str,
         axes.plot(*zip(*known, strict=True), linestyle=":", marker=marker, label=f"{rows[0].set}, the paper's", **look)
 
 
-def _name(figure: "Figure", grid: Any, names: Sequence[str]) -> None:
+def _name_jobs(axes: "Axes", swept: Sequence[Swept], size: str) -> None:
+    """Write the jobs' names above their points."""
+    place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "rotation": 45}
+    for job in swept:
+        axes.annotate(job.name, (SIZES[size][0](job), 1), (-3, 3), fontsize=9, color=plots.MUTED, **place)
+
+
+def _name_lines(figure: "Figure", grid: Any, names: Sequence[str]) -> None:
     """Name every line once, ours first."""
     found: dict[str, Any] = {}
     for axes in grid.flat:
