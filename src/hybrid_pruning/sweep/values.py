@@ -70,6 +70,6 @@ def _parse(word: str) -> float:
         value = math.nan
     if not 0 <= value < 1:
         raise InputError(
-            f"--sparsity: '{word}', expected fractions removed from 0 (dense) to below 1, such as 0,0.5,0.7"
+            f"--sparsity: '{word}', expected fractions removed, from 0 (dense) to below 1, such as 0,0.5,0.7"
         )
     return value
