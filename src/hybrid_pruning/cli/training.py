@@ -53,13 +53,15 @@ def run(
 
     Example: hybrid-pruning run recipes/asvspoof5/hp50.yaml --out jobs/hp50 --set corpus.root=/data/ASVspoof5
     """
+    from hybrid_pruning import processes
     from hybrid_pruning.config import load_config
     from hybrid_pruning.memory import keep_freed_memory
     from hybrid_pruning.pipeline import run_recipe
 
     keep_freed_memory()
     report = run_recipe(load_config(recipe, set_ or []), out)
-    typer.echo(f"{report}: finished; the model to ship is {out / 'model'}")
+    if processes.is_main():
+        typer.echo(f"{report}: finished; the model to ship is {out / 'model'}")
 
 
 @app.command()
@@ -86,6 +88,7 @@ def sweep(
     With little data:
     hybrid-pruning sweep recipes/voxceleb/base.yaml --sparsity 0,0.5,0.7 --out sweeps/tenth --set data.fraction=0.1
     """
+    from hybrid_pruning import processes
     from hybrid_pruning.config import load_config
     from hybrid_pruning.memory import keep_freed_memory
     from hybrid_pruning.sweep import parse_sparsities, run_sweep
@@ -93,7 +96,8 @@ def sweep(
     values = parse_sparsities(sparsity)
     keep_freed_memory()
     table = run_sweep(load_config(recipe, set_ or []), values, out)
-    typer.echo(f"{table}: finished; the plot is {table.with_suffix('.png')}, the page {table.with_suffix('.html')}")
+    if processes.is_main():
+        typer.echo(f"{table}: finished; the plot is {table.with_suffix('.png')}, the page {table.with_suffix('.html')}")
 
 
 @app.command()

@@ -34,6 +34,7 @@ def run_sweep(config: Config, values: Sequence[float], out: str | Path) -> Path:
     Raises:
         InputError: the recipe does not go with a value, or as `run_recipe`; jobs before that stay done.
     """
+    processes.start()
     out = Path(out)
     recipes = {name_job(value): set_sparsity(config, value) for value in values}
     for name, recipe in recipes.items():
