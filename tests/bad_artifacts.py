@@ -3,16 +3,19 @@
 import io
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from safetensors.torch import load_file, save_file
 
 from foreign_files import write_encoder, write_whole
+from hybrid_pruning.onnx_model import DIGEST, digest_of
 from world import Case
 
 EXPORT, RESUME = "export run --out new", "train run/config.yaml --out run --resume"
@@ -139,6 +142,35 @@ def edit(**changes: Any) -> Callable[[Path], None]:
 
 DAMAGED = "epoch-0001.pt: (cannot be read as a checkpoint|is no checkpoint)|checkpoints: all checkpoints are damaged"
 JSON = "model/config.json: "
+SCORE_ONNX = SCORE.replace("model", "small.onnx", 1)
+
+
+def unharmed(_: Path) -> None:
+    """Leave the world as it is: the command is at fault."""
+
+
+def onnx_file(world: Path, metadata: dict[str, str] | None = None, version: int = 1) -> None:
+    """Write an .onnx file of no use, with the metadata that ours have, and its description."""
+    about = {"format": "hybrid-pruning onnx", "format_version": version, "task": "anti-spoofing", "provenance": {}}
+    about |= {"minimum_samples": 400, "embedding_width": 4, "sample_rate_hz": 16_000}
+    value = onnx.helper.make_tensor_value_info("wave", onnx.TensorProto.FLOAT, [None])
+    other = onnx.helper.make_tensor_value_info("embedding", onnx.TensorProto.FLOAT, [None])
+    node = onnx.helper.make_node("Identity", ["wave"], ["embedding"])
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "graph", [value], [other]),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    onnx.helper.set_model_props(model, {DIGEST: digest_of(about)} if metadata is None else metadata)
+    onnx.save(model, world / "small.onnx")
+    (world / "small.json").write_text(json.dumps(about))
+
+
+def onnx_damaged(damage: Callable[[Path], None], world: Path) -> None:
+    onnx_file(world)
+    damage(world)
+
+
 ARTIFACTS: dict[str, Case] = {
     "no run": Case(
         partial(removed, "run/architecture.json"), "export nowhere --out new", "nowhere: is no training run"
@@ -228,6 +260,46 @@ ARTIFACTS: dict[str, Case] = {
     "weights that are infinite": Case(
         partial(weighted, spoil(float("inf"))), INSPECT, "model.safetensors: .*not finite"
     ),
+    "no .onnx file": Case(unharmed, SCORE_ONNX, "small.onnx: no such file; write one with `export"),
+    "another program's .onnx file": Case(
+        partial(onnx_file, metadata={"author": "x"}), SCORE_ONNX, "small.onnx: is another program's ONNX file"
+    ),
+    "half an .onnx file": Case(
+        partial(onnx_damaged, partial(cut, "small.onnx")), SCORE_ONNX, "small.onnx: (cannot be loaded|is another pro)"
+    ),
+    "text for an .onnx file": Case(
+        partial(written, "small.onnx", "no model\n"), SCORE_ONNX, "small.onnx: cannot be loaded .*is it whole"
+    ),
+    "an empty .onnx file": Case(partial(written, "small.onnx", ""), SCORE_ONNX, "small.onnx: (cannot be l|is another)"),
+    "an .onnx file without its description": Case(
+        partial(onnx_damaged, partial(removed, "small.json")), SCORE_ONNX, "small.json: cannot be read .*copy the two"
+    ),
+    "an .onnx file with half its description": Case(
+        partial(onnx_damaged, partial(cut, "small.json")), SCORE_ONNX, "small.json: is not valid JSON"
+    ),
+    "an .onnx file with an artifact's description": Case(
+        partial(onnx_damaged, lambda world: shutil.copy(world / CONFIG, world / "small.json")),
+        SCORE_ONNX,
+        "small.json: describes no .onnx file of ours",
+    ),
+    "an .onnx file with another's description": Case(
+        partial(onnx_damaged, partial(described, lambda about: about.update(labels=["x"]), name="small.json")),
+        SCORE_ONNX,
+        "small.json: describes another model than small.onnx; copy the two together",
+    ),
+    "an .onnx file with a description that lacks a key": Case(
+        partial(onnx_damaged, partial(described, lambda about: about.pop("task"), name="small.json")),
+        SCORE_ONNX,
+        "small.json: cannot be understood .'task'",
+    ),
+    "an .onnx file of a newer format": Case(
+        partial(onnx_file, version=9), SCORE_ONNX, "small.json: format version 9, this program reads 1"
+    ),
+    "an .onnx file on a GPU": Case(onnx_file, f"{SCORE_ONNX} --device cuda", "small.onnx runs on the CPU"),
+    "an .onnx file to inspect": Case(onnx_file, "inspect small.onnx", "small.onnx: is a file; give the folder"),
+    "8 bits without ONNX": Case(unharmed, f"{EXPORT} --int8", "--int8 goes with --onnx"),
+    "no run for ONNX": Case(unharmed, "export dev --out new --onnx", "dev: is no training run"),
+    "a folder that is taken for ONNX": Case(unharmed, "export model --out run --onnx", "run: is not empty"),
     "an encoder that would run a command": Case(encoder_bomb, TRAIN, "wavlm: the weights cannot be loaded"),
     "an encoder with half its weights": Case(
         partial(cut, "wavlm/model.safetensors"), TRAIN, "wavlm: the weights cannot"

@@ -83,13 +83,13 @@ COMMANDS: dict[str, Case] = {
     ),
     "export over a model": typed("export run --out model", "model: is not empty"),
     "export into a file": Case(file_named_new, "export run --out new", "new: is a file"),
-    "export a model": typed("export model --out new", "model: is no training run"),
     "export a snapshot that there is not": typed(
         "export run --out new --at 0.3", "run: --at 0.3: no such model in this run; it has 0.4"
     ),
     "export a snapshot of a word": typed("export run --out new --at half", "--at.*number"),
     "export a family of one": typed("export run --out new --family", "run: has no family; give pruning.export_at"),
     "export one and all": typed("export run --out new --family --at 0.4", "--family writes all members, --at one"),
+    "export a model": typed("export model --out new", "model: is an exported model already; .*--onnx"),
     "score into a folder": typed(f"{SCORE} model", "model: is a folder"),
     "score below a file": typed(f"{SCORE} recipe.yaml/new.tsv", r"recipe.yaml/new.tsv\S*: cannot be written"),
     "score where nobody can write": Case(

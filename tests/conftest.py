@@ -1,5 +1,6 @@
 """Tiny random backbones of every family and style, and the largest error each of them showed."""
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -78,6 +79,13 @@ MakeBackbone = Callable[..., Backbone]
 _largest: dict[str, dict[str, float]] = defaultdict(dict)
 
 torch.set_num_threads(1)  # these models are too small to share out
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_trace() -> None:
+    """Keep pytest from listening to torch's trace of an export, which takes longer to write than the export."""
+    logger = logging.getLogger("torch.__trace")
+    logger.handlers, logger.addHandler = [], lambda _: None  # type: ignore[method-assign]
 
 
 @pytest.fixture(params=KINDS, ids="-".join)

@@ -1,39 +1,84 @@
+"""The benchmarks run, pair what they should pair, and say what they measured."""
+
+import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
-from hybrid_pruning import SpeechModel, benchmark
+from corpus import write_wavlm
+from hybrid_pruning import SpeechModel
 from hybrid_pruning.backbone import skeleton
-from hybrid_pruning.benchmark import TINY, Ratio
+from hybrid_pruning.benchmark import __main__ as own
+from hybrid_pruning.benchmark import comparison, memory, timing, training
+from hybrid_pruning.benchmark.comparison import Case, compare_models
+from hybrid_pruning.benchmark.engines import choose_engines
+from hybrid_pruning.benchmark.latency import latency_ratio
+from hybrid_pruning.benchmark.sections import describe
+from hybrid_pruning.benchmark.shapes import TINY, shrunk
+from hybrid_pruning.benchmark.tables import Section, print_section
+from hybrid_pruning.benchmark.timing import Ratio
 from hybrid_pruning.config import HeadConfig
+from hybrid_pruning.errors import InputError
 from hybrid_pruning.model import Classes
+from hybrid_pruning.pruning import Constraint
+from hybrid_pruning.survivors import count_survivors
+
+HEAD, CLASSES = HeadConfig(heads=2, compression=4, embedding=8), Classes(("spoof", "bonafide"), (1, 1))
+
+
+def make_models() -> tuple[SpeechModel, SpeechModel]:
+    torch.manual_seed(0)
+    dense = skeleton(dict(TINY.config), False)
+    small, _ = shrunk(dense, 0.7)
+    return SpeechModel.build(small, HEAD, CLASSES), SpeechModel.build(dense, HEAD, CLASSES)
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    make_models()[0].save_pretrained(tmp_path / "small")
+    return tmp_path / "small"
 
 
 def test_ratio_pairs_rounds() -> None:
-    assert benchmark.ratio([3.0, 20.0, 6.0], [2.0, 10.0, 2.0]) == Ratio(2.0, 1.75, 2.5, 1.5)
-    assert benchmark.ratio([3.0], [2.0]) == Ratio(1.5, 1.5, 1.5, 1.5)
+    assert timing.ratio([3.0, 20.0, 6.0], [2.0, 10.0, 2.0]) == Ratio(2.0, 1.75, 2.5, 1.5)
+    assert timing.ratio([3.0], [2.0]) == Ratio(1.5, 1.5, 1.5, 1.5)
 
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(1.0, 1.04, "within"), (1.06, 1.1, "above"), (1.0, 1.1, "undec")])
 def test_verdict_needs_rounds_that_agree(low: float, high: float, verdict: str) -> None:
-    assert benchmark._verdict(Ratio(1.05, low, high, 1.05)).startswith(verdict)
+    assert training._verdict(Ratio(1.05, low, high, 1.05)).startswith(verdict)
 
 
 def test_tasks_take_turns() -> None:
     calls: list[str] = []
-    times = benchmark.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, repeats=3)
+    told: list[None] = []
+    tasks = {name: lambda name=name: calls.append(name) for name in "ab"}
+    times = timing.interleaved(tasks, 3, told=lambda: told.append(None))
     assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
+    assert len(told) == 6
 
 
-@pytest.mark.parametrize("target", benchmark.TARGETS)
-def test_shrunk_meets_its_target(target: float) -> None:
+def test_threads_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(timing.THREADS, raising=False)
+    before = torch.get_num_threads()
+    with timing.threads(1):
+        assert (torch.get_num_threads(), os.environ[timing.THREADS]) == (1, "1")
+    assert torch.get_num_threads() == before
+    assert timing.THREADS not in os.environ
+
+
+@pytest.mark.parametrize("constraint", ["params", "macs"])
+@pytest.mark.parametrize("target", own.TARGETS)
+def test_shrunk_meets_its_target(target: float, constraint: Constraint) -> None:
     torch.manual_seed(0)
     dense = skeleton(dict(TINY.config), False).eval()
     before = sum(parameter.numel() for parameter in dense.parameters())
-    small, budget = benchmark.shrunk(dense, target)
-    assert budget.sparsity == pytest.approx(target, abs=0.01)
+    small, budget = shrunk(dense, target, constraint=constraint)
+    assert budget.removed(constraint) == pytest.approx(target, abs=0.01)
     assert budget.params == sum(parameter.numel() for parameter in small.parameters())
     assert before == budget.dense_params == sum(parameter.numel() for parameter in dense.parameters())
 
@@ -41,15 +86,15 @@ def test_shrunk_meets_its_target(target: float) -> None:
 @pytest.mark.parametrize("gated", [False, True])
 def test_training_step_learns(gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     losses: list[dict[str, float]] = []
-    forward = benchmark.Objective.forward
+    forward = training.Objective.forward
 
-    def listen(self: benchmark.Objective, *arguments: object) -> object:
+    def listen(self: training.Objective, *arguments: object) -> object:
         found = forward(self, *arguments)
         losses.append({name: float(loss.detach()) for name, loss in found.parts.items()})
         return found
 
-    monkeypatch.setattr(benchmark.Objective, "forward", listen)
-    step = benchmark.training_step(TINY, gated)
+    monkeypatch.setattr(training.Objective, "forward", listen)
+    step = training.training_step(TINY, gated)
     for _ in range(3):
         step()
     assert set(losses[0]) == ({"task", "sparsity"} if gated else {"task"})
@@ -57,37 +102,63 @@ def test_training_step_learns(gated: bool, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_latency_ratio_of_models() -> None:
-    head, classes = HeadConfig(heads=2, compression=4, embedding=8), Classes(("spoof", "bonafide"), (1, 1))
-    torch.manual_seed(0)
-    dense = skeleton(dict(TINY.config), False)
-    small, _ = benchmark.shrunk(dense, 0.7)
-    models = [SpeechModel.build(backbone, head, classes) for backbone in (small, dense)]
-    found = benchmark.latency_ratio(*models, seconds=0.2, repeats=3)
+    models = make_models()
+    found = latency_ratio(*models, seconds=0.2, repeats=3)
     assert 0 < found.low <= found.median <= found.high
     assert not any(model.training for model in models)
 
 
 def test_memory_is_measured_in_another_process() -> None:
-    assert 0 < benchmark._peak_elsewhere("gated", ["--quick", "--threads", "1"]) < 2**30
+    arguments = ("--peak-memory", "gated", "--quick", "--threads", "1")
+    assert 0 < memory.peak_elsewhere(training.MODULE, *arguments) < 2**30
+    with pytest.raises(InputError, match="measuring memory failed"):
+        memory.peak_elsewhere(comparison.MEMORY, "torch", "nowhere", "1", "8000")
+
+
+def test_models_stand_beside_the_dense_one(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "peak_elsewhere", lambda *_: 1)
+    found = compare_models([str(artifact)], None, "torch,torch-bf16,onnx,onnx-int8", (0.2, 0.4), (1, 2), 2, 1)
+    dense, *rows = found.measured
+    assert dense.contestant.engine == "transformers"
+    assert [row.contestant.engine for row in rows] == ["torch", "torch-bf16", "onnx", "onnx-int8"]
+    budget = count_survivors(SpeechModel.from_pretrained(artifact).backbone).budget
+    assert {(row.contestant.params, row.contestant.macs) for row in rows} == {(budget.params, budget.macs)}
+    assert (dense.contestant.params, dense.contestant.macs) == (budget.dense_params, budget.dense_macs)
+    assert list(rows[0].latencies) == [Case(0.2, 1), Case(0.2, 2), Case(0.4, 1), Case(0.4, 2)]
+    assert dense.latencies[Case(0.2, 1)].speedup == Ratio(1.0, 1.0, 1.0, 1.0)
+    plain = json.loads(json.dumps(found.as_json()))
+    assert len(plain["models"]) == 5
+    assert plain["models"][1]["latency"][0]["real_time_factor"] > 0
+    assert [section.title for section in describe(found)][:2] == ["size", "latency, 0.2 s"]
+
+
+def test_the_dense_model_can_be_named(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "peak_elsewhere", lambda *_: 1)
+    folder = write_wavlm(tmp_path / "dense")
+    found = compare_models([str(artifact)], str(folder), "torch", (0.2,), (1,), 1, 1)
+    assert found.measured[0].contestant.path == str(folder)
+
+
+def test_engines_are_checked() -> None:
+    assert choose_engines("torch, torch") == ("torch",)
+    with pytest.raises(InputError, match="--engines: 'tensorrt' is unknown; known are torch, torch-bf16"):
+        choose_engines("torch,tensorrt")
 
 
 def test_quick_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "_peak_elsewhere", lambda *_: 1)  # its two processes take seconds to start
+    monkeypatch.setattr(training, "peak_elsewhere", lambda *_: 1)  # each process takes seconds to start
+    monkeypatch.setattr(comparison, "peak_elsewhere", lambda *_: 1)
     threads = torch.get_num_threads()
-    benchmark.main(["--quick", "--threads", "1", "--markdown"])
+    own.main(["--quick", "--threads", "1", "--markdown", "--engines", "torch"])
     text = capsys.readouterr().out
     assert torch.get_num_threads() == threads
     assert re.search(r"^\| time \| [\d.]+ \([\d.]+-[\d.]+\) \| [\d.]+ \| <= 1.05", text, re.MULTILINE)
-    assert re.search(r"^\| peak memory \| [\d.]+ \|", text, re.MULTILINE)
-    assert re.search(r"^\| transformers \| 1.00 \| 1.00 \|", text, re.MULTILINE)
-    assert re.search(r"^\| ours, 70% removed \| 0.30 \|", text, re.MULTILINE)
-    assert "load average" in text
+    assert re.search(r"^\| \S*70% of the MACs removed \| torch \| [\d.]+ M \|", text, re.MULTILINE), text
 
 
 def test_table_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    benchmark._print(
-        benchmark.Section("title", ("", "ratio"), [("time", str(Ratio(1.0, 0.9, 1.1, 1.0)))], "note"), False
-    )
+    rows = [("time", str(Ratio(1.0, 0.9, 1.1, 1.0)))]
+    print_section(Section("title", ("", "ratio"), rows, "note"), False)
     text = capsys.readouterr().out
     assert "1.00 (0.90-1.10)" in text
     assert max(map(len, text.splitlines())) <= 80
@@ -95,6 +166,6 @@ def test_table_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_bad_thread_count_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        benchmark.main(["--threads", "0"])
+        own.main(["--threads", "0"])
     assert stop.value.code == 2
     assert "--threads 0: at least 1 is needed" in capsys.readouterr().err

@@ -19,11 +19,12 @@ import torch
 from corpus import files_below, tiny_detector, write_corpus
 from hybrid_pruning import inference
 from hybrid_pruning.audio import read_audio
+from hybrid_pruning.embedder import choose_device
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.jobs import Throughput
 from hybrid_pruning.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.scoring import choose_device, embed_paths, score_file, score_paths, score_utterances
+from hybrid_pruning.scoring import embed_paths, score_file, score_paths, score_utterances
 
 NAN = float("nan")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -166,3 +166,25 @@ def test_a_verifier_of_another_size_is_refused_in_one_line(cli: Cli, with_cohort
     found = cli(*words(f"{SCORE.format('mc')} new.tsv"))
     assert found.code == 2
     assert "cohort.safetensors: " in found.err
+
+
+def test_an_onnx_file_compares_as_the_model_does(cli: Cli, with_cohort: Path):
+    calibrate(with_cohort / "mc")
+    assert cli(*words("export mc --out graph --onnx")).code == 0
+    assert sorted(path.name for path in (with_cohort / "graph").iterdir()) == [
+        "cohort.safetensors",
+        "model.json",
+        "model.onnx",
+    ]
+    for model in ("mc", "graph"):
+        found = cli(*words(f"score {model} voices/manifest.tsv --trials voices/trials --workers 0 --out {model}.tsv"))
+        assert (found.code, found.err) == (0, "")
+    expected = read_scores(with_cohort / "mc.tsv")
+    np.testing.assert_allclose(read_scores(with_cohort / "graph.tsv"), expected, rtol=1e-3, atol=1e-3)
+    rows = [cli(*words(f"verify {ONE} {OTHER} --model {model}")).out.split("\t") for model in ("mc", "graph")]
+    assert rows[0][0] == rows[1][0]
+    assert float(rows[1][1]) == pytest.approx(float(rows[0][1]), rel=1e-3, abs=1e-3)
+    (with_cohort / "graph/cohort.safetensors").unlink()
+    found = cli(*words(f"verify {ONE} {OTHER} --model graph"))
+    assert found.code == 2
+    assert "cohort.safetensors: cannot be read" in found.err

@@ -19,9 +19,9 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 import hybrid_pruning as hp
 from conftest import WHISPER, MakeBackbone, make_config, relative_error, with_telling_weights
 from corpus import configure, write_whisper, write_world
-from hybrid_pruning import benchmark
 from hybrid_pruning.backbone import Backbone, load_transformers, wrap
 from hybrid_pruning.backbone.logmel import LogMel
+from hybrid_pruning.benchmark.latency import latency_ratio
 from hybrid_pruning.export import export_run
 from hybrid_pruning.inspection import print_inspection
 from hybrid_pruning.pruning.adapters import whisper_windows
@@ -235,4 +235,4 @@ def test_train_export_score_inspect(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert re.search(r"conv +channels *\n +0 +\d+/32 [^\n]+\n\n", text), "one convolution"
     assert " 40.0%" in text
     dense = hp.SpeechModel.build(load_transformers(folder), model.head_config, model.classes)
-    assert benchmark.latency_ratio(model, dense, seconds=0.2, repeats=2).median > 0
+    assert latency_ratio(model, dense, seconds=0.2, repeats=2).median > 0

@@ -1,16 +1,22 @@
 """hybrid-pruning: compress self-supervised speech models while they learn their task."""
 
-from hybrid_pruning import metrics, pruning
-from hybrid_pruning.backbone import Backbone, Hidden
-from hybrid_pruning.errors import InputError
-from hybrid_pruning.model import SpeechModel, load_backbone
-from hybrid_pruning.scoring import score_paths
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybrid_pruning import metrics, pruning
+    from hybrid_pruning.backbone import Backbone, Hidden
+    from hybrid_pruning.errors import InputError
+    from hybrid_pruning.model import SpeechModel, load_backbone
+    from hybrid_pruning.onnx_model import OnnxModel
+    from hybrid_pruning.scoring import score_paths
 
 __version__ = "0.1.0"
 __all__ = [
     "Backbone",
     "Hidden",
     "InputError",
+    "OnnxModel",
     "SpeechModel",
     "__version__",
     "load_backbone",
@@ -18,3 +24,28 @@ __all__ = [
     "pruning",
     "score_paths",
 ]
+
+_PLACES = {
+    "Backbone": "backbone",
+    "Hidden": "backbone",
+    "InputError": "errors",
+    "OnnxModel": "onnx_model",
+    "SpeechModel": "model",
+    "load_backbone": "model",
+    "score_paths": "scoring",
+}
+"""Where each public name is defined: looked up when it is asked for, so that nobody waits for torch without need."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use (PEP 562)."""
+    if name in _PLACES:
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    if name in __all__:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -8,25 +8,24 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from typing import TYPE_CHECKING, Any
 
 from hybrid_pruning import cohort
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = "hybrid-pruning"
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def write_artifact(folder: Path, config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
+def write_artifact(folder: Path, config: Mapping[str, Any], state: "Mapping[str, torch.Tensor]") -> None:
     """Write a model's description and weights; the config comes last, so that a folder with one is complete."""
+    from safetensors.torch import save
+
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_write(folder / WEIGHTS, "wb") as handle:
         handle.write(save(weights))
@@ -65,11 +64,14 @@ def locate(name_or_path: str | Path, also: Sequence[str] = ()) -> Path:
     Raises:
         InputError: there is neither such a folder nor such a repository.
     """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     folder = Path(name_or_path)
     if folder.is_dir():
         return folder
     if folder.is_file():
-        raise InputError(f"{folder}: is a file; give the folder of an exported model")
+        raise InputError(f"{folder}: is a file; give the folder of an exported model (score and detect take .onnx)")
     try:
         patterns = [CONFIG, WEIGHTS, cohort.FILE, *also]
         return Path(snapshot_download(str(name_or_path), allow_patterns=patterns))
@@ -102,12 +104,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path) -> "dict[str, torch.Tensor]":
     """Read an artifact's weights.
 
     Raises:
         InputError: the file is missing or damaged, or holds values that are not finite.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     path = folder / WEIGHTS
     try:
         weights: dict[str, torch.Tensor] = load_file(path)
@@ -121,6 +126,8 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def find_not_finite(weights: Mapping[str, Any]) -> str | None:
     """Return the name of the first tensor that holds infinity or what is no number, None where all are fine."""
+    import torch
+
     tensors = ((name, value) for name, value in weights.items() if isinstance(value, torch.Tensor))
     return next((name for name, tensor in tensors if not torch.isfinite(tensor).all()), None)
 

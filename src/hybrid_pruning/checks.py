@@ -3,13 +3,9 @@
 Nothing here stops a training. What cannot work at all is an `InputError` elsewhere.
 """
 
-import filecmp
 import math
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +13,11 @@ import torch
 from torch import nn
 
 from hybrid_pruning.config import Config, PruningConfig, TaskName, TrainingConfig
-from hybrid_pruning.errors import InputError
 from hybrid_pruning.family import early_points, growth
-from hybrid_pruning.manifest import UNKNOWN, Utterance, read_manifest
+from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.metrics import FloatArray, eer
 from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.overlap import check_overlap, shown
 from hybrid_pruning.pruning.gate import open_probability
 from hybrid_pruning.terminal import console
 
@@ -33,11 +29,6 @@ LARGEST_LAG = 0.03
 """Between expected sparsity and target after the training, as fractions removed."""
 HIGH_ACCURACY, NEAR_CHANCE, CHANCE = 0.8, 0.6, 0.4
 """An accuracy that looks good, and a balanced accuracy and an EER that do not."""
-MOST_READ = 4000
-"""Files of either set that are compared with each other, evenly spaced where there are more."""
-TAIL = 4096
-"""Bytes at the end of a file by which it is told from others of its size, before all of it is compared."""
-SHOWN = 3
 
 
 def check_before(
@@ -82,24 +73,6 @@ def check_after(
     if expected_sparsity is not None:
         found += check_sparsity(expected_sparsity, target_sparsity)
     return found
-
-
-def check_scored(provenance: Mapping[str, Any], manifest: str | Path) -> list[str]:
-    """Return what a person should know of scores on a manifest by a model that tells what it was trained on.
-
-    Args:
-        provenance: the model's; free-form, and its manifest may be gone.
-        manifest: what was scored.
-    """
-    recipe = provenance.get("recipe")
-    data = recipe.get("data") if isinstance(recipe, Mapping) else None
-    train = data.get("train") if isinstance(data, Mapping) else None
-    if not isinstance(train, str) or not Path(train).is_file():
-        return []
-    try:
-        return check_overlap(read_manifest(train), read_manifest(manifest), str(manifest))
-    except InputError:  # no manifest by now
-        return []
 
 
 def print_warnings(lines: Sequence[str]) -> None:
@@ -239,37 +212,6 @@ def check_cosines(target: FloatArray, nontarget: FloatArray) -> list[str]:
     ]
 
 
-def check_overlap(trainset: Sequence[Utterance], other: Sequence[Utterance], name: str) -> list[str]:
-    """Warn where a set has something of the training data in it: files, their content, ids, speakers.
-
-    Of large sets, contents are compared for `MOST_READ` files of each alone; all paths, ids and speakers are.
-
-    Args:
-        trainset: what was, or is to be, trained on.
-        other: what is judged on.
-        name: what the user calls that.
-    """
-    trained = {_absolute(utterance.path) for utterance in trainset}
-    files = [utterance for utterance in other if _absolute(utterance.path) in trained]
-    rest = [utterance for utterance in other if _absolute(utterance.path) not in trained]
-    copies = _find_copies(trainset, rest)
-    known = {utterance.utt_id for utterance in trainset}
-    again = {utterance.utt_id for utterance in copies}
-    ids = [utterance for utterance in rest if utterance.utt_id in known and utterance.utt_id not in again]
-    unseen = "its figures say little of unseen speech; take them out of one of the two"
-    shared = {
-        f"of {len(other)} files are training files too": (files, unseen),
-        "files are copies of training files under other names": (copies, unseen),
-        "ids stand in the training data too, for other files": (ids, "are they the same recordings? If so, part them"),
-    }
-    found = [
-        f"{name}: {len(some)} {words} ({_show([utterance.utt_id for utterance in some])}): {advice}"
-        for words, (some, advice) in shared.items()
-        if some
-    ]
-    return found + _check_speakers(trainset, other, name)
-
-
 def check_speakers(trainset: Sequence[Utterance], name: str) -> list[str]:
     """Warn of speakers who are trained on with a single utterance."""
     counts = Counter(utterance.speaker for utterance in trainset)
@@ -277,72 +219,9 @@ def check_speakers(trainset: Sequence[Utterance], name: str) -> list[str]:
     if not single:
         return []
     return [
-        f"{name}: {len(single)} of {len(counts)} speakers have a single utterance ({_show(single)}): its room is "
+        f"{name}: {len(single)} of {len(counts)} speakers have a single utterance ({shown(single)}): its room is "
         "learnt with the voice; leave them out, or give more of each"
     ]
-
-
-def _check_speakers(trainset: Sequence[Utterance], other: Sequence[Utterance], name: str) -> list[str]:
-    trained, heard = ({u.speaker for u in utterances} - {UNKNOWN, ""} for utterances in (trainset, other))
-    both = sorted(trained & heard)
-    if not both:
-        return []
-    return [
-        f"{name}: {len(both)} of its {len(heard)} speakers are heard in training too ({_show(both)}): its figures are "
-        "better than on strangers; split by speaker where you can"
-    ]
-
-
-def _find_copies(trainset: Sequence[Utterance], other: Sequence[Utterance]) -> list[Utterance]:
-    """Return the utterances whose file has the content of a training file: same size, same end, same bytes."""
-    sizes = {utterance.utt_id: _size(utterance.path) for utterance in other}
-    wanted = set(sizes.values()) - {None, 0}
-    trained = [utterance.path for utterance in trainset if _size(utterance.path) in wanted] if wanted else []
-    ends: dict[tuple[int, bytes], Path] = {}
-    for path in _spread(trained):
-        if (end := _end(path)) is not None:
-            ends.setdefault(end, path)
-    common = {size for size, _ in ends}
-    candidates = [utterance for utterance in other if sizes[utterance.utt_id] in common]
-    copies = []
-    for utterance in _spread(candidates):
-        twin = ends.get(end) if (end := _end(utterance.path)) is not None else None
-        if twin is not None and filecmp.cmp(twin, utterance.path, shallow=False):
-            copies.append(utterance)
-    return copies
-
-
-def _spread(items: Sequence[Any]) -> list[Any]:
-    """Return all items, or `MOST_READ` evenly spaced ones."""
-    if len(items) <= MOST_READ:
-        return list(items)
-    return [items[index * len(items) // MOST_READ] for index in range(MOST_READ)]
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:  # whoever reads it will say so
-        return None
-
-
-def _end(path: Path) -> tuple[int, bytes] | None:
-    """Return a file's size and its last bytes."""
-    try:
-        with path.open("rb") as handle:
-            size = handle.seek(0, os.SEEK_END)
-            handle.seek(max(size - TAIL, 0))
-            return size, handle.read(TAIL)
-    except OSError:
-        return None
-
-
-def _absolute(path: Path) -> str:
-    return os.path.abspath(path)  # noqa: PTH100  several times quicker than Path's, and there may be 300,000
-
-
-def _show(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _scale(parameters: Sequence[torch.Tensor]) -> float:

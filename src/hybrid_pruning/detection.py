@@ -14,15 +14,15 @@ from typing import Any
 from rich.text import Text
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
+from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.jobs import JobResult, Work, score_jobs
 from hybrid_pruning.manifest import Label
-from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.names import SUFFIXES
 from hybrid_pruning.windows import WINDOW_SECONDS, cut, measure_lengths, window_samples
 
 FEW_BATCHES = 2
-"""Up to which decoding in processes of their own does not pay."""
+"""Up to which decoding in threads of their own does not pay."""
 BAR_WIDTH, BAR_LLR = 10, 10.0
 WORDS = {Label.BONAFIDE: ("bona fide", "green"), Label.SPOOF: ("spoofed", "red")}
 
@@ -57,7 +57,7 @@ class Unreadable:
 
 
 def detect(
-    model: SpeechModel,
+    model: Embedder,
     paths: Sequence[str | Path],
     workers: int = 2,
     window_seconds: float = WINDOW_SECONDS,
@@ -70,7 +70,7 @@ def detect(
     Args:
         model: the detector, on the device that is to score.
         paths: the files.
-        workers: processes that decode.
+        workers: threads that decode.
         window_seconds: longer files are scored in windows no longer than this.
         batch_size: windows of a long file in a batch at most.
 
@@ -111,13 +111,14 @@ def find_audio(place: str | Path) -> list[Path]:
     return found
 
 
-def is_calibrated(model: SpeechModel) -> bool:
+def is_calibrated(model: Embedder) -> bool:
     """Whether a model's scores were calibrated on data that it was not trained on.
 
     Raises:
         InputError: the model is one for speaker verification, and scores nothing.
     """
-    model.require_classes()
+    if model.task == "speaker-verification":
+        raise InputError("this model is for speaker verification: it compares recordings, see verify")
     return model.calibration is not None
 
 

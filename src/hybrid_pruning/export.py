@@ -51,25 +51,34 @@ class Trained:
 
 
 def export_run(run: str | Path, out: str | Path, average: int = AVERAGE, at: float | None = None) -> SpeechModel:
-    """Write a run's model as an artifact and return it.
-
-    Args:
-        run: a training; finished, unless a snapshot of it is asked for. Of one in stages the last counts.
-        out: the artifact's folder, new or empty.
-        average: how many of the last checkpoints to average; all of them where the run kept fewer. A snapshot is one.
-        at: the sparsity of the member of the run's family to write; None for the target's, the end of the training.
+    """Write a run's model as an artifact and return it: `build_export` and its arguments, in the folder `out`.
 
     Raises:
         InputError: the run is not finished, has no such member, or the folder is taken.
     """
     out = require_new_folder(out)
+    small = build_export(run, average, at)
+    small.save_pretrained(out)
+    return small
+
+
+def build_export(run: str | Path, average: int = AVERAGE, at: float | None = None) -> SpeechModel:
+    """Return a run's model, cut to its target, in evaluation mode.
+
+    Args:
+        run: a training; finished, unless a snapshot of it is asked for. Of one in stages the last counts.
+        average: how many of the last checkpoints to average; all of them where the run kept fewer. A snapshot is one.
+        at: the sparsity of the member of the run's family to write; None for the target's, the end of the training.
+
+    Raises:
+        InputError: the run is not finished or damaged, or has no such member.
+    """
     trained = read_trained(last_stage(Path(run)), average, at)
     small = shrink_model(trained.objective, trained.point)
     _report_size(trained.objective, trained.point)
     small.provenance = {"recipe": trained.config.model_dump(mode="json"), "averaged_checkpoints": trained.averaged}
     if trained.point != trained.config.pruning.target_sparsity:
         small.provenance["snapshot_at"] = trained.point
-    small.save_pretrained(out)
     return small.eval()
 
 

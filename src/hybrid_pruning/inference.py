@@ -15,17 +15,18 @@ import numpy as np
 
 from hybrid_pruning import processes
 from hybrid_pruning.artifact import versions
+from hybrid_pruning.embedder import Embedder
+from hybrid_pruning.embedder import FloatArray as Vectors
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.jobs import Job, JobResult, Throughput, Work, embed_jobs, require_finite, score_jobs
 from hybrid_pruning.manifest import Utterance
-from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.partial import SCALARS, VECTORS, Partial, Storage, fingerprint_manifest, fingerprint_model
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import console
 from hybrid_pruning.windows import WINDOW_SECONDS, measure_lengths, window_samples
 
-Jobs = Callable[[SpeechModel, Work, Sequence[Job], int, Throughput | None], Generator[JobResult[Any]]]
+Jobs = Callable[[Embedder, Work, Sequence[Job], int, Throughput | None], Generator[JobResult[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,12 @@ class Quantity:
     storage: Storage
 
 
-def _embed_jobs(*arguments: Any) -> Generator[JobResult[FloatArray]]:
-    """Yield embeddings that are finite, in the memory of the CPU."""
+def _embed_jobs(*arguments: Any) -> Generator[JobResult[Vectors]]:
+    """Yield embeddings that are finite."""
     with closing(embed_jobs(*arguments)) as results:
         for result in results:
-            found = {index: value.float().cpu().numpy() for index, value in result.values.items()}
-            require_finite(found, arguments[1].paths, "embedding")
-            yield JobResult(result.job, found, result.failed)
+            require_finite(result.values, arguments[1].paths, "embedding")
+            yield result
 
 
 SCORE = Quantity("scored", "scores", score_jobs, SCALARS)
@@ -64,7 +64,7 @@ class Options:
 
     Args:
         batch_size: windows in a batch at most; fewer where they are long.
-        workers: processes that decode.
+        workers: threads that decode.
         window_seconds: longer utterances are cut into windows no longer than this.
         skip_bad: go on without the utterances that cannot be used.
     """
@@ -76,7 +76,7 @@ class Options:
 
 
 def infer(
-    model: SpeechModel,
+    model: Embedder,
     utterances: Sequence[Utterance],
     out: Path,
     quantity: Quantity,
@@ -173,10 +173,10 @@ def _plan_rest(work: Work, partial: Partial, failed: Mapping[int, str]) -> _Rest
 
 
 def _finish(
-    model: SpeechModel, rest: _Rest, partial: Partial, quantity: Quantity, workers: int, throughput: Throughput | None
+    model: Embedder, rest: _Rest, partial: Partial, quantity: Quantity, workers: int, throughput: Throughput | None
 ) -> tuple[FloatArray, dict[int, str]]:
     """Do this process's share of what is left; return what was found of all, and why the others failed."""
-    shape = (len(rest.work.paths),) if quantity is SCORE else (len(rest.work.paths), model.head.embedding_width)
+    shape = (len(rest.work.paths),) if quantity is SCORE else (len(rest.work.paths), model.embedding_width)
     values, failed = np.full(shape, np.nan), dict[int, str]()
     if processes.is_main() and rest.values:
         values[list(rest.values)] = list(rest.values.values())
@@ -190,9 +190,7 @@ def _finish(
     return processes.join_arrays(values), dict(processes.join_lists(list(failed.items())))
 
 
-def _settings(
-    model: SpeechModel, utterances: Sequence[Utterance], quantity: Quantity, options: Options
-) -> dict[str, Any]:
+def _settings(model: Embedder, utterances: Sequence[Utterance], quantity: Quantity, options: Options) -> dict[str, Any]:
     """Return all that the values depend on, down to the last bit, as far as this program knows it."""
     if not processes.is_main():
         return {}
@@ -202,7 +200,7 @@ def _settings(
         "manifest": fingerprint_manifest(utterances),
         "batch_size": options.batch_size,
         "window_seconds": options.window_seconds,
-        "device": next(model.parameters()).device.type,
+        "device": model.device_type,
         "version": versions(),
     }
 

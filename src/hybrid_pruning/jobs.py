@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import torch
 
 from hybrid_pruning import processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.batches import Batch
+from hybrid_pruning.embedder import Embedder
+from hybrid_pruning.embedder import FloatArray as Vectors
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import progress_bar
-from hybrid_pruning.windows import Loaded, Window, cut, load_windows
+from hybrid_pruning.windows import Loaded, Window, WindowBatch, cut, load_windows
 
 Value = TypeVar("Value")
 Job = tuple[int, Sequence[int]]
@@ -114,7 +113,7 @@ class Throughput:
 
 
 def score_jobs(
-    model: SpeechModel,
+    model: Embedder,
     work: Work,
     jobs: Sequence[Job],
     workers: int,
@@ -133,58 +132,67 @@ def score_jobs(
 
 
 def embed_jobs(
-    model: SpeechModel,
+    model: Embedder,
     work: Work,
     jobs: Sequence[Job],
     workers: int,
     throughput: Throughput | None = None,
-) -> Generator[JobResult[torch.Tensor]]:
+) -> Generator[JobResult[Vectors]]:
     """Embed the utterances of jobs one after the other; close the generator to have the model in the mode it was in.
 
     Args:
         model: on the device that is to compute.
         work: what the jobs are about.
         jobs: number and utterances of each.
-        workers: processes that decode.
+        workers: threads that decode.
         throughput: filled with where the time goes, where it is given.
+
+    Raises:
+        InputError: the windows are longer than the model takes.
     """
+    _require_window(model, work)
     throughput = Throughput() if throughput is None else throughput
-    started, training = time.perf_counter() - throughput.wall_seconds, model.training
+    started = time.perf_counter() - throughput.wall_seconds
     batches = (batch for _, job in jobs for batch in work.batches(job))
-    model.eval()
-    try:
-        with (
-            closing(load_windows(batches, work.window, model.backbone.minimum_samples, workers)) as loaded,
-            progress_bar() as bar,
-        ):
-            task = bar.add_task("scoring, seconds of audio", total=_seconds(work, [i for _, job in jobs for i in job]))
-            before = throughput.audio_seconds
+    with (
+        model.evaluating(),
+        closing(load_windows(batches, work.window, model.minimum_samples, workers)) as loaded,
+        progress_bar() as bar,
+    ):
+        task = bar.add_task("scoring, seconds of audio", total=_seconds(work, [i for _, job in jobs for i in job]))
+        before = throughput.audio_seconds
 
-            def advance() -> None:
-                throughput.wall_seconds = time.perf_counter() - started
-                bar.update(task, completed=round(throughput.audio_seconds - before))
+        def advance() -> None:
+            throughput.wall_seconds = time.perf_counter() - started
+            bar.update(task, completed=round(throughput.audio_seconds - before))
 
-            for number, job in jobs:
-                yield _embed_job(model, number, islice(loaded, len(work.batches(job))), throughput, advance)
-    finally:
-        model.train(training)
+        for number, job in jobs:
+            yield _embed_job(model, number, islice(loaded, len(work.batches(job))), throughput, advance)
+
+
+def _require_window(model: Embedder, work: Work) -> None:
+    if model.longest_samples is not None and work.window > model.longest_samples:
+        longest = model.longest_samples // SAMPLE_RATE_HZ
+        raise InputError(
+            f"windows of {work.window / SAMPLE_RATE_HZ:g} s: this model takes {longest} s; lower --window-seconds"
+        )
 
 
 def _embed_job(
-    model: SpeechModel, number: int, batches: Iterator[Loaded], throughput: Throughput, advance: Callable[[], None]
-) -> JobResult[torch.Tensor]:
+    model: Embedder, number: int, batches: Iterator[Loaded], throughput: Throughput, advance: Callable[[], None]
+) -> JobResult[Vectors]:
     """Embed the utterances of a job from all of its batches."""
-    sums: dict[int, torch.Tensor] = {}
+    sums: dict[int, Vectors] = {}
     windows: Counter[int] = Counter()
     failed: dict[int, str] = {}
     while (loaded := _wait_for(batches, throughput)) is not None:
         failed |= loaded.failed
         for batch in _split(loaded.batch):
-            for index, embedding in zip(batch.index.tolist(), _embed(model, batch, throughput), strict=True):
+            for index, embedding in zip(batch.index, _embed(model, batch, throughput), strict=True):
                 sums[index] = sums[index] + embedding if index in sums else embedding
                 windows[index] += 1
         advance()
-    embeddings = {index: total / windows[index] for index, total in sums.items() if index not in failed}
+    embeddings = {index: total / np.float32(windows[index]) for index, total in sums.items() if index not in failed}
     return JobResult(number, embeddings, failed)
 
 
@@ -224,29 +232,25 @@ def _wait_for(batches: Iterator[Loaded], throughput: Throughput) -> Loaded | Non
     return loaded
 
 
-def _split(batch: Batch | None) -> list[Batch]:
+def _split(batch: WindowBatch | None) -> list[WindowBatch]:
     """Cut up a batch that came out longer than it was planned, as where a manifest's durations are wrong."""
     if batch is None:
         return []
-    return batch.split(-(-batch.wave.numel() // round(BATCH_SECONDS * SAMPLE_RATE_HZ)))
+    return batch.split(-(-batch.wave.size // round(BATCH_SECONDS * SAMPLE_RATE_HZ)))
 
 
-@torch.inference_mode()
-def _embed(model: SpeechModel, batch: Batch, throughput: Throughput) -> torch.Tensor:
+def _embed(model: Embedder, batch: WindowBatch, throughput: Throughput) -> Vectors:
     """Return the [B, E] embeddings of the windows of a batch."""
-    audio = batch.wave.numel() if batch.lengths is None else int(batch.lengths.sum())
-    throughput.audio_seconds += audio / SAMPLE_RATE_HZ
-    throughput.computed_seconds += batch.wave.numel() / SAMPLE_RATE_HZ
-    on_device = batch.to(next(model.parameters()).device)
-    return model.embed(on_device.wave, on_device.lengths)
+    throughput.audio_seconds += batch.samples / SAMPLE_RATE_HZ
+    throughput.computed_seconds += batch.wave.size / SAMPLE_RATE_HZ
+    return model.embed_arrays(batch.wave, batch.lengths)
 
 
-@torch.inference_mode()
-def _classify(model: SpeechModel, embeddings: Mapping[int, torch.Tensor]) -> dict[int, float]:
+def _classify(model: Embedder, embeddings: Mapping[int, Vectors]) -> dict[int, float]:
     """Return the score of each utterance's embedding [E]."""
     if not embeddings:
         return {}
-    scores = model.classify(torch.stack(list(embeddings.values()))).float().cpu().tolist()
+    scores = model.classify_arrays(np.stack(list(embeddings.values()))).tolist()
     return dict(zip(embeddings, scores, strict=True))
 
 

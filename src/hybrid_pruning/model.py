@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
@@ -21,10 +22,14 @@ from hybrid_pruning.head import Head, build_head
 from hybrid_pruning.manifest import Label
 from hybrid_pruning.pruning import narrow, plan_for, shape_of
 
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+
 BACKBONE = "backbone."
 """What the names of an encoder's weights begin with."""
 BACKBONE_ALONE = "none"
 """The task of an artifact that has no head."""
+
 MOST_UNITS = 1 << 20
 """In one slot, by far: what a damaged description claims is not written out in memory."""
 
@@ -178,6 +183,56 @@ class SpeechModel(nn.Module):
         """Return the score of each embedding [B, E], as `score` gives it: [B]."""
         score = log_likelihood_ratio(self.classifier(embedding), self.require_classes())
         return score if self.calibration is None else self.calibration.apply(score)
+
+    @property
+    def minimum_samples(self) -> int:
+        """The shortest waveform it takes, in samples at 16 kHz."""
+        return self.backbone.minimum_samples
+
+    @property
+    def longest_samples(self) -> None:
+        """There is no longest waveform."""
+
+    @property
+    def embedding_width(self) -> int:
+        """E, the width of an embedding."""
+        return self.head.embedding_width
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def device_type(self) -> str:
+        """Where it computes: cpu, cuda or mps."""
+        return self.device.type
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Be in evaluation mode for a while, and then in the mode it was in."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
+
+    @torch.inference_mode()
+    def embed_arrays(self, wave: FloatArray, lengths: IntArray | None = None) -> FloatArray:
+        """Return the embeddings [B, E] of wave [B, S] at 16 kHz with lengths [B], or None where all have S."""
+        sizes = None if lengths is None else torch.tensor(lengths, device=self.device)
+        return self.embed(torch.tensor(wave, device=self.device), sizes).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def classify_arrays(self, embeddings: FloatArray) -> FloatArray:
+        """Return the score [B] of each embedding [B, E]."""
+        return self.classify(torch.tensor(embeddings, device=self.device)).float().cpu().numpy()
+
+    def weights(self) -> Iterator[tuple[str, Any]]:
+        """Yield the name and the bytes of each tensor."""
+        for name, tensor in self.state_dict().items():
+            yield name, tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
     @classmethod
     def build(cls, backbone: Backbone, head: HeadConfig, classes: Classes | None, **about: Any) -> Self:
@@ -381,8 +436,11 @@ def _fitting(folder: Path) -> Iterator[None]:
 def log_likelihood_ratio(logits: torch.Tensor, classes: Classes) -> torch.Tensor:
     """Return log p(x | bona fide) - log p(x | spoof) from logits [B, classes] -> [B]."""
     free = logits - classes.log_priors().to(logits)
-    bonafide = torch.tensor([label == Label.BONAFIDE for label in classes.labels], device=logits.device)
-    return free[:, bonafide].logsumexp(1) - free[:, ~bonafide].logsumexp(1)
+    bonafide, spoof = (
+        [place for place, label in enumerate(classes.labels) if (label == Label.BONAFIDE) == wanted]
+        for wanted in (True, False)
+    )
+    return free[:, bonafide].logsumexp(1) - free[:, spoof].logsumexp(1)
 
 
 def _to_ranges(kept: tuple[int, ...]) -> str:

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
-import torch
 
 from hybrid_pruning import processes
+from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, cannot_write, remove_leftovers
 from hybrid_pruning.jobs import JobResult
 from hybrid_pruning.manifest import Utterance
-from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import console
 
@@ -161,13 +160,13 @@ class Partial:
         remove_leftovers(self.folder)
 
 
-def fingerprint_model(model: SpeechModel, calibrated: bool = True) -> str:
+def fingerprint_model(model: Embedder, calibrated: bool = True) -> str:
     """Return a digest of a model's architecture and weights and, where scores are meant, of its calibration."""
     about = {**model.architecture(), **({"calibration": repr(model.calibration)} if calibrated else {})}
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16)
-    for name, tensor in model.state_dict().items():
+    for name, values in model.weights():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(values)
     return digest.hexdigest()
 
 

@@ -2,14 +2,12 @@
 
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch import distributed
-from torch.distributed.rendezvous import rendezvous
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.terminal import console
@@ -34,6 +32,10 @@ def start() -> None:
     global _store
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
+    import torch
+    from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
+
     if not distributed.is_initialized():
         device = None
         if torch.cuda.is_available():
@@ -52,19 +54,21 @@ def start() -> None:
 
 def stop() -> None:
     """Leave the other processes, once all have come here."""
-    if distributed.is_initialized():
+    if (distributed := _joined()) is not None:
         wait()
         distributed.destroy_process_group()
 
 
 def count() -> int:
     """Return how many processes there are."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    distributed = _joined()
+    return 1 if distributed is None else int(distributed.get_world_size())
 
 
 def rank() -> int:
     """Return which of them this is, from 0."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    distributed = _joined()
+    return 0 if distributed is None else int(distributed.get_rank())
 
 
 def is_main() -> bool:
@@ -77,7 +81,8 @@ def wait() -> None:
 
     Everything else that they do together gives the slowest of them ten minutes on GPUs and thirty on CPUs.
     """
-    if count() == 1:
+    distributed = _joined()
+    if distributed is None or count() == 1:
         return
     if _store is not None:
         place = f"hybrid_pruning/wait/{next(_waits)}"
@@ -89,7 +94,8 @@ def wait() -> None:
 
 def from_main(action: Callable[[], Item]) -> Item:
     """Return, to every process, what an action returns that the main one alone takes; it travels pickled."""
-    if count() == 1:
+    distributed = _joined()
+    if distributed is None or count() == 1:
         return action()
     found: list[Any] = [action() if is_main() else None]
     distributed.broadcast_object_list(found)
@@ -120,8 +126,11 @@ def fail(code: int) -> tuple[bool, int]:
 
 def average(values: Sequence[float]) -> list[float]:
     """Return the mean over the processes of each value."""
-    if count() == 1:
+    distributed = _joined()
+    if distributed is None or count() == 1:
         return list(values)
+    import torch
+
     total = torch.tensor(values, dtype=torch.float64, device=_device())
     distributed.all_reduce(total)
     means: list[float] = (total / count()).tolist()
@@ -130,7 +139,8 @@ def average(values: Sequence[float]) -> list[float]:
 
 def join_lists(items: Sequence[Item]) -> list[Item]:
     """Return the items of all processes, rank after rank, to every one of them."""
-    if count() == 1:
+    distributed = _joined()
+    if distributed is None or count() == 1:
         return list(items)
     gathered: list[Any] = [None] * count()
     distributed.all_gather_object(gathered, list(items))
@@ -142,8 +152,11 @@ def join_arrays(values: FloatArray) -> FloatArray:
 
     A place that several hold, or none, comes out as nan.
     """
-    if count() == 1:
+    distributed = _joined()
+    if distributed is None or count() == 1:
         return values
+    import torch
+
     held = np.isfinite(values)
     total = torch.from_numpy(np.stack([np.where(held, values, 0.0), held.astype(np.float64)])).to(_device())
     distributed.all_reduce(total)
@@ -151,6 +164,12 @@ def join_arrays(values: FloatArray) -> FloatArray:
     return np.where(holders == 1, summed, np.nan)
 
 
+def _joined() -> Any:
+    """Return torch.distributed where processes have been joined; a process that never loaded torch is alone."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed if distributed is not None and distributed.is_initialized() else None
+
+
 def _device() -> str:
     """Where tensors have to lie to be exchanged."""
-    return "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    return "cuda" if _joined().get_backend() == "nccl" else "cpu"

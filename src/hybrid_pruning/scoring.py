@@ -15,23 +15,20 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hybrid_pruning import processes
+from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.inference import SCORE, Options, infer, share
 from hybrid_pruning.jobs import Throughput, Work, embed_jobs, require_finite, score_jobs
 from hybrid_pruning.manifest import Utterance, read_manifest
-from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.windows import WINDOW_SECONDS, measure_lengths, window_samples
 
-DEVICES = ("cpu", "cuda", "mps")
-
 
 def score_file(
-    model: SpeechModel,
+    model: Embedder,
     manifest: str | Path,
     out: str | Path,
     batch_size: int = 16,
@@ -52,7 +49,7 @@ def score_file(
         manifest: its TSV file.
         out: the score file.
         batch_size: windows in a batch at most; fewer where they are long.
-        workers: processes that decode.
+        workers: threads that decode.
         window_seconds: longer utterances are scored in windows no longer than this.
         skip_bad: write the score file without the utterances that cannot be scored.
         throughput: filled with where the time went, where it is given.
@@ -73,7 +70,7 @@ def score_file(
 
 
 def score_utterances(
-    model: SpeechModel,
+    model: Embedder,
     utterances: Sequence[Utterance],
     batch_size: int = 16,
     workers: int = 2,
@@ -89,7 +86,7 @@ def score_utterances(
 
 
 def score_paths(
-    model: SpeechModel,
+    model: Embedder,
     paths: Sequence[str | Path],
     batch_size: int = 16,
     workers: int = 2,
@@ -102,7 +99,7 @@ def score_paths(
         model: the detector, on the device that is to score.
         paths: the files.
         batch_size: windows in a batch at most; fewer where they are long.
-        workers: processes that decode.
+        workers: threads that decode.
         window_seconds: longer files are scored in windows no longer than this.
         seconds: durations where known, nan where not; saves opening short files twice.
 
@@ -120,7 +117,7 @@ def score_paths(
 
 
 def embed_paths(
-    model: SpeechModel,
+    model: Embedder,
     paths: Sequence[str | Path],
     batch_size: int = 16,
     workers: int = 2,
@@ -133,13 +130,12 @@ def embed_paths(
         InputError: a file that cannot be used, or an embedding that is not finite.
     """
     work = _plan(paths, batch_size, window_seconds, seconds)
-    embeddings = np.full((len(paths), model.head.embedding_width), np.nan)
+    embeddings = np.full((len(paths), model.embedding_width), np.nan)
     with closing(embed_jobs(model, work, share(list(enumerate(work.jobs()))), workers)) as results:
         for result in results:
             _raise_first(result.failed)
-            found = {index: value.double().cpu().numpy() for index, value in result.values.items()}
-            require_finite(found, work.paths, "embedding")
-            embeddings[list(found)] = list(found.values())
+            require_finite(result.values, work.paths, "embedding")
+            embeddings[list(result.values)] = list(result.values.values())
     processes.wait()
     return processes.join_arrays(embeddings)
 
@@ -150,27 +146,6 @@ def _plan(paths: Sequence[str | Path], batch_size: int, window_seconds: float, s
     samples, failed = measure_lengths(files, seconds, window)
     _raise_first(failed)
     return Work(files, samples, batch_size, window, seconds)
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """Return a device by its name; `auto` is CUDA where there is one, and otherwise the CPU.
-
-    Raises:
-        InputError: this machine, or this build of torch, has no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.partition(":")[0] not in DEVICES:
-        raise InputError(f"device '{name}' is unknown; expected one of auto, {', '.join(DEVICES)}, or e.g. cuda:1")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"device '{name}' cannot be used here ({reason}); 'hybrid-pruning doctor' lists them"
-        ) from error
-    return device
 
 
 def _write_scores(out: Path, utterances: Sequence[Utterance], scores: FloatArray) -> None:

@@ -6,19 +6,19 @@ neighbours share a sample or two at most. The utterance's embedding is the mean 
 classifier sees that mean. Time grows with the length of the audio, memory does not.
 """
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from hybrid_pruning import processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, AudioFile, Wave, audio_samples, check_seconds
-from hybrid_pruning.batches import Batch, Example, collate
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import progress_bar
@@ -29,6 +29,8 @@ DOUBTFUL_SECONDS = 1.0
 TOLERANCE = SAMPLE_RATE_HZ // 100
 """Samples that a window may lack at its end: resamplers and headers differ by a few."""
 HEADER_READERS, HEADERS_AT_ONCE = 16, 1024
+AHEAD = 2
+"""Batches that each thread may be ahead of what is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,35 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowBatch:
+    """Windows side by side.
+
+    Args:
+        wave: [B, S] float32 at 16 kHz, zeros beyond each window's length.
+        lengths: [B] int64 samples of each window, or None where all have S.
+        index: place of each window's utterance.
+    """
+
+    wave: Wave
+    lengths: np.ndarray[Any, np.dtype[np.int64]] | None
+    index: tuple[int, ...]
+
+    @property
+    def samples(self) -> int:
+        """Return how many samples are the windows' own, padding left out."""
+        return self.wave.size if self.lengths is None else int(self.lengths.sum())
+
+    def split(self, parts: int) -> list["WindowBatch"]:
+        """Return up to `parts` smaller batches."""
+        size = -(-len(self.wave) // parts)
+        places = [slice(first, first + size) for first in range(0, len(self.wave), size)]
+        return [
+            WindowBatch(self.wave[place], None if self.lengths is None else self.lengths[place], self.index[place])
+            for place in places
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """What became of the windows of one batch.
 
@@ -66,7 +97,7 @@ class Loaded:
         failed: why the others could not, by utterance.
     """
 
-    batch: Batch | None
+    batch: WindowBatch | None
     failed: Mapping[int, str]
 
 
@@ -112,24 +143,50 @@ def measure_lengths(
 
 
 def load_windows(batches: Iterable[Sequence[Window]], window: int, minimum: int, workers: int) -> Generator[Loaded]:
-    """Yield the batches, decoding in worker processes; a file that cannot be used takes nobody with it.
+    """Yield the batches, decoding in threads, which the decoders let run side by side.
+
+    A file that cannot be used takes nobody with it.
 
     Args:
-        batches: the windows of each; asked for only as far ahead as the workers are.
+        batches: the windows of each; asked for only as far ahead as the threads are.
         window: the longest a window may be, in samples.
         minimum: samples below which an utterance is repeated up to.
-        workers: processes that decode; 0 for none but this one.
+        workers: threads that decode; 0 for none but this one.
     """
-    dataset = _Windows(window, minimum)
-    sampler: Any = batches  # any iterable will do
+    own, readers = threading.local(), list[_Reader]()
+
+    def load(some: Sequence[Window]) -> Loaded:
+        if not hasattr(own, "reader"):
+            own.reader = _Reader(window, minimum)
+            readers.append(own.reader)
+        return _collate([own.reader.read(one) for one in some])
+
     try:
-        yield from DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=_collate)
+        yield from _run_ahead(load, batches, workers) if workers else map(load, batches)
     finally:
-        dataset.close()
+        for reader in readers:
+            reader.close()
 
 
-class _Windows(Dataset[Any]):
-    """Windows, addressed by themselves: however many there are, worker processes keep none of them.
+def _run_ahead(
+    load: Callable[[Sequence[Window]], Loaded], batches: Iterable[Sequence[Window]], workers: int
+) -> Generator[Loaded]:
+    """Yield what is loaded in their order, a few batches ahead of who asks."""
+    waiting: deque[Future[Loaded]] = deque()
+    rest: Iterator[Sequence[Window]] = iter(batches)
+    pool = ThreadPoolExecutor(workers, "decoder")
+    try:
+        while True:
+            waiting.extend(pool.submit(load, some) for some in islice(rest, AHEAD * workers - len(waiting)))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Reader:
+    """Reads windows one after the other.
 
     The last file stays open: most formats are sought in, the others are decoded on from the window before.
     """
@@ -138,15 +195,14 @@ class _Windows(Dataset[Any]):
         self.window, self.minimum = window, minimum
         self._file: AudioFile | None = None
 
-    def __getitem__(self, window: Window) -> Example | tuple[str, int]:
-        """Return the example, or why it cannot be read and the utterance."""
+    def read(self, window: Window) -> tuple[int, Wave | str]:
+        """Return the utterance, and the window's wave or why it cannot be read."""
         try:
             wave = self._read(window)
         except InputError as error:
             self.close()
-            return str(error), window.index
-        filled = wave if len(wave) >= self.minimum else np.resize(wave, self.minimum)
-        return Example(torch.from_numpy(filled), 0, window.index, len(filled) - len(wave))
+            return window.index, str(error)
+        return window.index, wave if len(wave) >= self.minimum else np.resize(wave, self.minimum)
 
     def close(self) -> None:
         """Close the file that is open, if there is one."""
@@ -179,12 +235,18 @@ def _read_whole(file: AudioFile, window: Window, longest: int) -> Wave:
     return wave
 
 
-def _collate(examples: Sequence[Example | tuple[str, int]]) -> Loaded:
-    failed = {example[1]: example[0] for example in examples if not isinstance(example, Example)}
-    good = [example for example in examples if isinstance(example, Example) and example.index not in failed]
-    batch = collate(good) if good else None
-    assert not isinstance(batch, InputError)
-    return Loaded(batch, failed)
+def _collate(found: Sequence[tuple[int, Wave | str]]) -> Loaded:
+    """Pad what could be read side by side; an utterance with a bad window is left out whole."""
+    failed = {index: wave for index, wave in found if isinstance(wave, str)}
+    good = [(index, wave) for index, wave in found if not isinstance(wave, str) and index not in failed]
+    if not good:
+        return Loaded(None, failed)
+    lengths = np.array([len(wave) for _, wave in good], dtype=np.int64)
+    padded = np.zeros((len(good), int(lengths.max())), dtype=np.float32)
+    for row, (_, wave) in zip(padded, good, strict=True):
+        row[: len(wave)] = wave
+    same = bool((lengths == lengths[0]).all())
+    return Loaded(WindowBatch(padded, None if same else lengths, tuple(index for index, _ in good)), failed)
 
 
 def _read_headers(

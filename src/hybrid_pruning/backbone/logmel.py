@@ -58,10 +58,22 @@ class LogMel(nn.Module):
 
     def _log_power(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """[B, S] -> [B, bins, S // HOP]; the last window is left out, as Whisper does."""
+        if torch.compiler.is_compiling():  # for ONNX Runtime, whose own transform is slow and rounds more
+            bins = F.conv1d(_mirrored(wave, lengths).unsqueeze(1), _fourier(self.window), stride=HOP)[..., :-1]
+            power = bins.square().unflatten(1, (2, -1)).sum(1)
+            return (self.filters @ power).clamp_min(POWER_FLOOR).log10()
         window = self.window.to(wave.dtype)
         spectrum = torch.stft(_mirrored(wave, lengths), WINDOW, HOP, window=window, center=False, return_complex=True)
         power = torch.view_as_real(spectrum[..., :-1]).square().sum(-1)
         return (self.filters.to(power.dtype) @ power).clamp_min(POWER_FLOOR).log10()
+
+
+def _fourier(window: torch.Tensor) -> torch.Tensor:
+    """[N] window -> [2 x (N / 2 + 1), 1, N]: the Fourier transform of a windowed frame, cosines, then sines."""
+    places = torch.arange(len(window), dtype=torch.float64)
+    angles = 2 * torch.pi / len(window) * torch.outer(places[: len(window) // 2 + 1], places)
+    waves = torch.cat([angles.cos(), angles.sin()]) * window.double()
+    return waves.to(window.dtype).unsqueeze(1)
 
 
 def _mirrored(wave: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:

@@ -17,7 +17,7 @@ from hybrid_pruning.errors import InputError
 @app.command()
 def detect(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="audio, folders, or - for a list on stdin")],
-    model: Annotated[str, typer.Option(envvar="HYBRID_PRUNING_MODEL", help="exported model: a folder or a hub id")],
+    model: Annotated[str, typer.Option(envvar="HYBRID_PRUNING_MODEL", help="a folder, a hub id or an .onnx file")],
     threshold: Annotated[float, typer.Option(help="LLR from which a file counts as bona fide")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
     fail_on_spoof: Annotated[bool, typer.Option("--fail-on-spoof", help="exit with 3 where a file is spoofed")] = False,
@@ -41,14 +41,14 @@ def detect(
     Exit codes: 0 all judged; 2 something could not be read; 3 all judged, one
     at least is spoofed, and --fail-on-spoof was given.
     """
-    from hybrid_pruning import SpeechModel, detection
+    from hybrid_pruning import detection
+    from hybrid_pruning.embedder import load_embedder
     from hybrid_pruning.manifest import Label
     from hybrid_pruning.memory import keep_freed_memory
-    from hybrid_pruning.scoring import choose_device
     from hybrid_pruning.terminal import console
 
     keep_freed_memory()
-    detector = SpeechModel.from_pretrained(model).to(choose_device(device))
+    detector = load_embedder(model, device)
     if detector.task == "speaker-verification":
         raise InputError(f"{model}: is for speaker verification; it compares recordings, see verify")
     calibrated = detection.is_calibrated(detector)

@@ -1,11 +1,13 @@
-"""Verbs that only look: report, inspect, doctor."""
+"""Verbs that only look: report, inspect, benchmark, doctor."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hybrid_pruning.cli.app import app
+from hybrid_pruning.errors import InputError
 
 
 @app.command()
@@ -57,6 +59,55 @@ def inspect(
     print_inspection(found)
     if out is not None:
         typer.echo(f"picture {out}")
+
+
+@app.command()
+def benchmark(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="exported models, .onnx files")],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER_OR_ID", help="dense transformers model; the first MODEL's dense shape by default"),
+    ] = None,
+    engines: Annotated[
+        str, typer.Option(help="of torch, torch-bf16, onnx, onnx-int8, separated by commas; all that are there")
+    ] = "",
+    seconds: Annotated[str, typer.Option(help="lengths of utterances, separated by commas")] = "1,4,10",
+    batch: Annotated[str, typer.Option(help="how many at a time, separated by commas")] = "1,8",
+    rounds: Annotated[int, typer.Option(help="times that each is measured")] = 10,
+    threads: Annotated[int, typer.Option(help="that each computes with")] = 2,
+    json_: Annotated[Path | None, typer.Option("--json", help="also write the figures here")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="tables as Markdown, for a README")] = False,
+) -> None:
+    """Measure size, latency and memory beside the dense model in transformers, all in one run.
+
+    Each model goes through every engine: torch in float32 and bfloat16, ONNX
+    Runtime in float32 and with 8-bit matrix products (exported for the
+    occasion). All take turns, so that other load on the machine falls on each:
+    trust the ratios, not the milliseconds.
+
+    Example: hybrid-pruning benchmark models/hp50 models/hp70 --seconds 4 --batch 1
+    """
+    from hybrid_pruning.benchmark.comparison import compare_models
+    from hybrid_pruning.benchmark.sections import describe, describe_machine
+    from hybrid_pruning.benchmark.tables import print_section
+    from hybrid_pruning.files import atomic_write
+
+    lengths = _numbers("--seconds", seconds)
+    sizes = [round(number) for number in _numbers("--batch", batch)]
+    found = compare_models(models, against, engines, lengths, sizes, rounds, threads)
+    for section in describe(found):
+        print_section(section, markdown)
+    typer.echo(describe_machine(found))
+    if json_ is not None:
+        with atomic_write(json_) as handle:
+            json.dump(found.as_json(), handle, indent=1)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"{option} {text}: expected numbers separated by commas") from error
 
 
 @app.command()

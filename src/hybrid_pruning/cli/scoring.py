@@ -11,13 +11,13 @@ from hybrid_pruning.cli.app import app
 from hybrid_pruning.errors import InputError
 
 if TYPE_CHECKING:
+    from hybrid_pruning.embedder import Embedder
     from hybrid_pruning.inference import Options
     from hybrid_pruning.jobs import Throughput
-    from hybrid_pruning.model import SpeechModel
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes cuda where there is one, else cpu")]
 Window = Annotated[float, typer.Option(min=1.0, help="longer audio is scored in windows up to this")]
-Workers = Annotated[int, typer.Option(min=0, help="processes that decode audio")]
+Workers = Annotated[int, typer.Option(min=0, help="threads that decode audio")]
 BatchSize = Annotated[int, typer.Option(min=1, help="windows per batch at most, fewer where they are long")]
 Cache = Annotated[
     Path | None, typer.Option("--embeddings", help="keep embeddings in this file, and take those that are in it")
@@ -55,7 +55,7 @@ class _Comparing:
 
 @app.command()
 def score(
-    model: Annotated[str, typer.Argument(help="exported model: a folder or a hub id")],
+    model: Annotated[str, typer.Argument(help="exported model: a folder, a hub id or an .onnx file")],
     manifest: Annotated[Path, typer.Argument(help="TSV with utt_id, path and label")],
     out: Annotated[Path, typer.Option(help="score file to write")],
     batch_size: BatchSize = 16,
@@ -102,17 +102,17 @@ def score(
     On several GPUs, or machines that share a disk:
     torchrun --nproc_per_node N -m hybrid_pruning.cli score ...
     """
-    from hybrid_pruning import SpeechModel, processes
+    from hybrid_pruning import processes
+    from hybrid_pruning.embedder import load_embedder
     from hybrid_pruning.inference import Options
     from hybrid_pruning.jobs import Throughput
     from hybrid_pruning.memory import keep_freed_memory
-    from hybrid_pruning.scoring import choose_device
 
     comparing = _Comparing(trials, enrol, cohort, top_n, no_norm, qualities, cache)
     comparing.check()
     processes.start()
     keep_freed_memory()
-    loaded = SpeechModel.from_pretrained(model).to(choose_device(device))
+    loaded = load_embedder(model, device)
     if loaded.task == "speaker-verification" and trials is None:
         raise InputError(f"{model}: is for speaker verification; say with --trials which recordings to compare")
     options, throughput = Options(batch_size, workers, window_seconds, skip_bad), Throughput()
@@ -149,10 +149,10 @@ def cohort(
     again: what is done is kept in MODEL.cohort.partial.
     """
     from hybrid_pruning import SpeechModel, processes
+    from hybrid_pruning.embedder import choose_device
     from hybrid_pruning.files import require_new_folder
     from hybrid_pruning.inference import Options
     from hybrid_pruning.memory import keep_freed_memory
-    from hybrid_pruning.scoring import choose_device
     from hybrid_pruning.verification.scoring import make_cohort
 
     if out is None and not Path(model).is_dir():
@@ -177,9 +177,7 @@ def cohort(
     )
 
 
-def _score_manifest(
-    model: "SpeechModel", manifest: Path, out: Path, options: "Options", throughput: "Throughput"
-) -> str:
+def _score_manifest(model: "Embedder", manifest: Path, out: Path, options: "Options", throughput: "Throughput") -> str:
     """Score utterances; warn of those left out, and return what to tell."""
     from hybrid_pruning.scoring import score_file
 
@@ -191,7 +189,7 @@ def _score_manifest(
 
 
 def _score_trials(
-    model: "SpeechModel",
+    model: "Embedder",
     manifest: Path,
     out: Path,
     options: "Options",
@@ -233,8 +231,8 @@ def _tell_left_out(out: Path, left_out: int, count: int, what: str) -> None:
         typer.echo(f"warning: {left_out} of {count} {what} are left out, see {failures_of(out)}", err=True)
 
 
-def _warn(model: "SpeechModel", manifest: Path) -> None:
-    from hybrid_pruning.checks import check_scored
+def _warn(model: "Embedder", manifest: Path) -> None:
+    from hybrid_pruning.overlap import check_scored
 
     for warning in check_scored(model.provenance, manifest):
         typer.echo(f"warning: {warning}", err=True)

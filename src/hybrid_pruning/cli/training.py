@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hybrid_pruning.cli.app import app
+from hybrid_pruning.errors import InputError
 
 
 @app.command()
@@ -127,7 +128,7 @@ def train(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="folder of a training run")],
+    run: Annotated[Path, typer.Argument(help="folder of a training run; with --onnx also of an exported model")],
     out: Annotated[Path, typer.Option(help="new folder for the model")],
     average: Annotated[int, typer.Option(min=1, help="checkpoints to average, counted from the last")] = 2,
     at: Annotated[
@@ -136,17 +137,46 @@ def export(
     family: Annotated[
         bool, typer.Option("--family", help="all snapshots and the last model, below --out as hp30, hp50, ...")
     ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="write model.onnx and model.json instead")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="with --onnx: weights of matrix products in 8 bits")] = False,
 ) -> None:
     """Cut the model down for real and write it: config.json and model.safetensors.
 
+    With --onnx it becomes one graph with all its weights, model.onnx, and its
+    description, model.json: `detect` and `score` run it without torch, and so
+    does any other program that has ONNX Runtime. Inputs: wave [B, S] float32
+    at 16 kHz, lengths [B] int64; outputs: embedding [B, E] and llr [B]. Calibrate
+    before: the calibration becomes part of the graph.
+
     Example: hybrid-pruning export runs/hp70 --family --out models
     """
-    from hybrid_pruning.errors import InputError
+    if int8 and not onnx:
+        raise InputError("export: --int8 goes with --onnx")
+    if family and (onnx or at is not None):
+        raise InputError("export: --family writes all members, --at one of them, --onnx another form; give one of them")
+    from hybrid_pruning.artifact import is_artifact
+
+    if onnx:
+        _export_onnx(run, out, average, at, int8)
+        return
     from hybrid_pruning.export import export_family, export_run
     from hybrid_pruning.inspection import tell_size
 
-    if family and at is not None:
-        raise InputError("export: --family writes all members, --at one of them; give one of the two")
+    if is_artifact(run):
+        raise InputError(f"{run}: is an exported model already; give a training run, or --onnx to convert it")
     models = export_family(run, out, average) if family else {out: export_run(run, out, average, at)}
     for folder, model in models.items():
         typer.echo(f"{folder}: {tell_size(model)}; next: hybrid-pruning score {folder} MANIFEST.tsv ...")
+
+
+def _export_onnx(run: Path, out: Path, average: int, at: float | None, int8: bool) -> None:
+    from hybrid_pruning import SpeechModel
+    from hybrid_pruning.artifact import is_artifact
+    from hybrid_pruning.export import build_export
+    from hybrid_pruning.files import require_new_folder
+    from hybrid_pruning.onnx_export import export_onnx
+
+    require_new_folder(out)
+    model = SpeechModel.from_pretrained(run) if is_artifact(run) else build_export(run, average, at)
+    file = export_onnx(model, out, int8)
+    typer.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB; next: hybrid-pruning score {file} MANIFEST.tsv ...")

@@ -44,15 +44,14 @@ def verify(
     Exit codes: 0 compared; 2 something could not be read; 3 the speakers
     differ, and --fail-on-different was given.
     """
-    from hybrid_pruning import SpeechModel
+    from hybrid_pruning.embedder import load_embedder
     from hybrid_pruning.errors import InputError
     from hybrid_pruning.memory import keep_freed_memory
-    from hybrid_pruning.scoring import choose_device
     from hybrid_pruning.terminal import console
     from hybrid_pruning.verification import comparison
 
     keep_freed_memory()
-    loaded = SpeechModel.from_pretrained(model).to(choose_device(device))
+    loaded = load_embedder(model, device)
     if threshold is None and loaded.calibration is not None:
         threshold = 0.0
     if threshold is None and fail_on_different:

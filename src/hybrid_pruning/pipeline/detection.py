@@ -6,11 +6,12 @@ from pathlib import Path
 
 from hybrid_pruning.calibration import Fit, fit_calibration
 from hybrid_pruning.config import Config
+from hybrid_pruning.embedder import choose_device
 from hybrid_pruning.evaluation import TRACK1, Evaluation, Request, evaluate, read_trials
 from hybrid_pruning.manifest import Label, read_manifest
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.pipeline.judge import DEV, ROUNDS
-from hybrid_pruning.scoring import choose_device, score_file
+from hybrid_pruning.scoring import score_file
 from hybrid_pruning.stages import Stage
 
 GROUPS = ("attack", "codec", "codec_quality", "gender", "source")

@@ -18,6 +18,7 @@ from hybrid_pruning.calibration import Fit, fit_calibration
 from hybrid_pruning.cohort import FILE as COHORT
 from hybrid_pruning.cohort import TOP_N
 from hybrid_pruning.config import Config
+from hybrid_pruning.embedder import choose_device
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import SV, Evaluation, Request, evaluate, read_pairs, read_trials
 from hybrid_pruning.evaluation.keys import AGAIN, JOINT
@@ -25,7 +26,6 @@ from hybrid_pruning.inference import Options
 from hybrid_pruning.manifest import UNKNOWN, read_manifest, write_manifest
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.pipeline.judge import DEV, ROUNDS
-from hybrid_pruning.scoring import choose_device
 from hybrid_pruning.stages import Stage
 from hybrid_pruning.trainset import read_trainset
 from hybrid_pruning.verification.extraction import embed_utterances

@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
-from hybrid_pruning.benchmark import Ratio, latency_ratio
+from hybrid_pruning.benchmark.latency import latency_ratio
+from hybrid_pruning.benchmark.timing import Ratio
 from hybrid_pruning.config import Config, load_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate_track1

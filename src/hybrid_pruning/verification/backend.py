@@ -13,9 +13,9 @@ import numpy as np
 
 from hybrid_pruning.calibration import Calibration
 from hybrid_pruning.cohort import Cohort
+from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import FloatArray, IntArray
-from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.verification.cosine import Voices, average_directions, score_cosines, to_directions
 from hybrid_pruning.verification.embeddings import Embeddings
 from hybrid_pruning.verification.normalisation import find_impostors
@@ -37,7 +37,7 @@ class Backend:
     calibration: Calibration | None = None
 
     @classmethod
-    def of(cls, model: SpeechModel) -> Self:
+    def of(cls, model: Embedder) -> Self:
         """Return a model's own.
 
         Raises:

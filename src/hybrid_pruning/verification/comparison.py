@@ -10,8 +10,8 @@ from rich.text import Text
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.detection import draw_bar, printed
+from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.scoring import embed_paths
 from hybrid_pruning.verification.backend import Backend
 from hybrid_pruning.verification.cosine import Voices
@@ -50,7 +50,7 @@ class Comparison:
 
 
 def compare(
-    model: SpeechModel,
+    model: Embedder,
     test: str | Path,
     enrol: Sequence[str | Path],
     workers: int = 0,
@@ -62,7 +62,7 @@ def compare(
         model: for speaker verification, on the device that is to compute.
         test: the recording.
         enrol: the enrolled speaker's, one at least.
-        workers: processes that decode.
+        workers: threads that decode.
         window_seconds: longer recordings are cut into windows no longer than this.
 
     Raises:

@@ -10,18 +10,18 @@ import numpy as np
 
 from hybrid_pruning import processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
+from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.inference import EMBEDDING, Options, infer
 from hybrid_pruning.jobs import Throughput
 from hybrid_pruning.manifest import Utterance, read_manifest
-from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.partial import fingerprint_model
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.verification.embeddings import Embeddings
 
 
 def embed_file(
-    model: SpeechModel,
+    model: Embedder,
     manifest: str | Path,
     out: str | Path,
     options: Options | None = None,
@@ -38,7 +38,7 @@ def embed_file(
 
 
 def embed_utterances(
-    model: SpeechModel,
+    model: Embedder,
     utterances: Sequence[Utterance],
     out: Path,
     cache: Path | None = None,
@@ -66,7 +66,7 @@ def embed_utterances(
     """
     options = options or Options()
     digest = processes.from_main(lambda: f"{fingerprint_model(model, calibrated=False)} {options.window_seconds!r}")
-    known = _read(cache, digest, model.head.embedding_width)
+    known = _read(cache, digest, model.embedding_width)
     places = {name: place for place, name in enumerate(known.ids)}
     _require_same(cache, known, places, utterances)
     lacking = [utterance for utterance in utterances if utterance.utt_id not in places]
@@ -79,7 +79,7 @@ def embed_utterances(
 
 
 def _embed(
-    model: SpeechModel,
+    model: Embedder,
     utterances: Sequence[Utterance],
     out: Path,
     digest: str,

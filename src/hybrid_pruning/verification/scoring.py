@@ -9,6 +9,7 @@ import numpy as np
 
 from hybrid_pruning import processes
 from hybrid_pruning.cohort import TOP_N, Cohort, require_speakers
+from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Pairs, read_pairs
 from hybrid_pruning.files import atomic_write
@@ -16,7 +17,6 @@ from hybrid_pruning.inference import Options
 from hybrid_pruning.jobs import Throughput
 from hybrid_pruning.manifest import read_manifest
 from hybrid_pruning.metrics import FloatArray
-from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.verification.backend import Backend
 from hybrid_pruning.verification.embeddings import Embeddings
 from hybrid_pruning.verification.enrolment import read_enrolment
@@ -61,7 +61,7 @@ class Scored:
     recordings: int
 
 
-def require_verifier(model: SpeechModel) -> None:
+def require_verifier(model: Embedder) -> None:
     """Require that a model is for speaker verification.
 
     Raises:
@@ -74,7 +74,7 @@ def require_verifier(model: SpeechModel) -> None:
 
 
 def score_trials(
-    model: SpeechModel,
+    model: Embedder,
     request: Request,
     out: str | Path,
     backend: Backend | None = None,
@@ -115,7 +115,7 @@ def score_trials(
 
 
 def make_cohort(
-    model: SpeechModel,
+    model: Embedder,
     manifest: Path,
     out: Path,
     top_n: int = TOP_N,

@@ -1,0 +1,1 @@
+"""What gates cost in training and what shrinking saves in use: ratios, each measured side by side in one run."""

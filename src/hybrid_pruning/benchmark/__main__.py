@@ -1,0 +1,78 @@
+"""`python -m hybrid_pruning.benchmark`, what `make bench` runs: a training step, and models cut at random.
+
+Usage: python -m hybrid_pruning.benchmark [--quick] [--threads N] [--markdown]
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from hybrid_pruning.backbone import Backbone, skeleton
+from hybrid_pruning.benchmark import timing
+from hybrid_pruning.benchmark.comparison import compare_models
+from hybrid_pruning.benchmark.sections import describe, describe_machine
+from hybrid_pruning.benchmark.shapes import BASE, TINY, Scale, shrunk
+from hybrid_pruning.benchmark.tables import print_section
+from hybrid_pruning.benchmark.training import MODES, measure_training, peak_bytes
+from hybrid_pruning.config import HeadConfig
+from hybrid_pruning.model import Classes, SpeechModel
+from hybrid_pruning.terminal import console
+from hybrid_pruning.trainset import LABELS
+
+TARGETS = (0.5, 0.7)
+"""Fractions of the MACs that are removed."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    options = _parse(arguments)
+    scale = TINY if options.quick else BASE
+    with timing.threads(options.threads):
+        if options.peak_memory:
+            sys.stdout.write(f"{peak_bytes(scale, options.peak_memory == 'gated')}\n")
+            return
+        flags = ["--threads", str(options.threads), *(["--quick"] if options.quick else [])]
+        print_section(measure_training(scale, flags), options.markdown)
+    with models(scale) as folders:
+        found = compare_models([*folders], None, options.engines, scale.seconds, (1,), scale.repeats, options.threads)
+    for section in describe(found):
+        print_section(section, options.markdown)
+    console.print(f"{scale.name}, random weights; {describe_machine(found)}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def models(scale: Scale) -> Iterator[list[str]]:
+    """Yield folders of artifacts: the dense model of a shape, and copies with a share of the MACs removed at random."""
+    torch.manual_seed(0)
+    dense = skeleton(dict(scale.config), False).eval()
+    with TemporaryDirectory() as folder:
+        cut = {f"{target:.0%} of the MACs removed": shrunk(dense, target, constraint="macs")[0] for target in TARGETS}
+        yield [_write(backbone, scale, Path(folder) / name) for name, backbone in {"dense": dense, **cut}.items()]
+
+
+def _write(backbone: Backbone, scale: Scale, folder: Path) -> str:
+    head = HeadConfig(**scale.head)
+    SpeechModel.build(backbone, head, Classes(LABELS, (1, 1))).save_pretrained(folder)
+    return str(folder)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m hybrid_pruning.benchmark", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tiny model: shows that it runs, says nothing on speed")
+    parser.add_argument("--threads", type=int, default=2, help="threads that everything computes with (default 2)")
+    parser.add_argument("--engines", default="", help="as `hybrid-pruning benchmark` takes them")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables, for README and dev/LOG.md")
+    parser.add_argument("--peak-memory", choices=MODES, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.threads < 1:
+        parser.error(f"--threads {options.threads}: at least 1 is needed")
+    return options
+
+
+if __name__ == "__main__":
+    main()

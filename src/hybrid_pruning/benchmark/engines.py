@@ -1,0 +1,98 @@
+"""The programs that can run a model, each as a function from waves to whatever it computes of them.
+
+Nothing is imported before it is needed: what an engine takes to start, and its memory, are its own.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybrid_pruning.errors import InputError
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+Run = Callable[[FloatArray], object]
+"""[B, S] at 16 kHz -> embeddings, or all hidden states."""
+
+TRANSFORMERS = "transformers"
+"""A dense model as its users run it: all hidden states in float32, no head."""
+WHISPER_FRAMES = 3000
+
+
+def run_torch(path: str) -> Run:
+    """Run an artifact in float32."""
+    import torch
+
+    from hybrid_pruning.model import SpeechModel
+
+    model = SpeechModel.from_pretrained(path)
+    return torch.inference_mode()(lambda wave: model.embed(torch.from_numpy(wave)))
+
+
+def run_bf16(path: str) -> Run:
+    """Run an artifact with its matrix products and convolutions in bfloat16."""
+    import torch
+
+    run = run_torch(path)
+    return torch.autocast("cpu", torch.bfloat16)(run)
+
+
+def run_onnx(path: str) -> Run:
+    """Run an .onnx file, of either kind."""
+    from hybrid_pruning.onnx_model import OnnxModel
+
+    model = OnnxModel.from_file(path)
+    return model.embed_arrays
+
+
+def run_transformers(path: str) -> Run:
+    """Run a transformers model; Whisper's encoder without its log-mel, on the 30 s it insists on."""
+    import torch
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(path).eval()
+    if model.config.model_type == "whisper":
+        encoder, bins = model.get_encoder(), model.config.num_mel_bins
+        return torch.inference_mode()(
+            lambda wave: encoder(torch.zeros(len(wave), bins, WHISPER_FRAMES), output_hidden_states=True)
+        )
+    return torch.inference_mode()(lambda wave: model(torch.from_numpy(wave), output_hidden_states=True))
+
+
+ENGINES: Mapping[str, Callable[[str], Run]] = {
+    "torch": run_torch,
+    "torch-bf16": run_bf16,
+    "onnx": run_onnx,
+    "onnx-int8": run_onnx,
+    TRANSFORMERS: run_transformers,
+}
+CHOICES = tuple(name for name in ENGINES if name != TRANSFORMERS)
+"""What an artifact can be run by."""
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+def choose_engines(names: str) -> tuple[str, ...]:
+    """Return the engines asked for, separated by commas; for an empty text all that are installed.
+
+    Raises:
+        InputError: one is unknown or not installed.
+    """
+    missing = [package for package in PACKAGES if find_spec(package) is None]
+    if not names:
+        return CHOICES if not missing else tuple(name for name in CHOICES if not name.startswith("onnx"))
+    chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    for name in chosen:
+        if name not in CHOICES:
+            raise InputError(f"--engines: '{name}' is unknown; known are {', '.join(CHOICES)}")
+        if name.startswith("onnx") and missing:
+            raise InputError(f"--engines: '{name}' needs {missing[0]}; install it: pip install 'hybrid-pruning[onnx]'")
+    return chosen
+
+
+def size_on_disk(path: str | Path) -> int:
+    """Return the bytes of a model's file, or of all files in its folder."""
+    path = Path(path)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
