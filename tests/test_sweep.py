@@ -115,7 +115,7 @@ def test_a_sweep_of_detectors(tmp_path: Path, wavlm: Path, cli: Cli):
     found = cli("sweep", f"{tmp_path}/recipe.yaml", "--sparsity", "0.4", "--out", f"{tmp_path}/out")
     assert found.code == 0, found.err
     assert [row["set"] for row in read_rows(tmp_path / "out" / "sweep.tsv")] == ["dev", "eval"]
-    assert "| eval | DPHuBERT | 50 | 48.4 | 25.8 | 11.7 | 0.321 |" in (tmp_path / "out" / "sweep.md").read_text()
+    assert "| eval | DPHuBERT | 50 | 48.4 | 25.8 | 11.73 | 0.321 |" in (tmp_path / "out" / "sweep.md").read_text()
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

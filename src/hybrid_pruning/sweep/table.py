@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -15,11 +16,11 @@ from hybrid_pruning.evaluation.printing import TITLES
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.report.published import Published, is_of_set
-from hybrid_pruning.report.tables import count
+from hybrid_pruning.report.tables import METRICS, count
 from hybrid_pruning.survivors import SECONDS, count_parameters, count_survivors
 from hybrid_pruning.terminal import console as terminal
 
-HEADINGS = ("set", "model", "removed %", "parameters", "MACs")
+HEADINGS = ("set", "model", "cut %", "size", "MACs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,9 @@ def read_swept(job: Path, target: float, sets: Sequence[str]) -> Swept:
 
 
 def print_table(swept: Sequence[Swept], console: Console = terminal) -> None:
-    """Print the table."""
-    headings, rows = _lay_out(swept)
-    table = Table(*headings[:2])
+    """Print the table, intervals below their figures."""
+    headings, rows = _lay_out(swept, "{}\n{}")
+    table = Table(*headings[:2], box=SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     for heading in headings[2:]:
         table.add_column(heading, justify="right")
     for row in rows:
@@ -79,7 +80,7 @@ def print_table(swept: Sequence[Swept], console: Console = terminal) -> None:
 
 def write_markdown(swept: Sequence[Swept], published: Sequence[Published] = ()) -> str:
     """Return the table in Markdown, and below it the paper's figures on the same sets."""
-    headings, rows = _lay_out(swept)
+    headings, rows = _lay_out(swept, "{} ({})")
     text = f"{_markdown(headings, rows)}\n{_explain(swept)}\n"
     theirs = [
         (name, row.system, *(_given(value, form) for value, form in _figures(row)))
@@ -111,23 +112,32 @@ def write_tsv(swept: Sequence[Swept], path: Path) -> None:
                 writer.writerow((name, job.name, job.target, job.removed, job.params, job.macs, *values))
 
 
-def _lay_out(swept: Sequence[Swept]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows, those of one evaluation set together."""
+def _lay_out(swept: Sequence[Swept], form: str) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows, those of one evaluation set together; the form is of a figure and its interval."""
     metrics = swept[0].metrics
     rows = [
         [name, job.name, f"{100 * job.removed:.1f}", count(job.params), count(job.macs)]
-        + [job.results[name].shown(metric) for metric in metrics]
+        + [form.format(*_show(job.results[name], metric)) for metric in metrics]
         for name in swept[0].results
         for job in swept
     ]
     return [*HEADINGS, *(TITLES[metric] for metric in metrics)], rows
 
 
+def _show(result: Result, metric: str) -> tuple[str, str]:
+    """Return a figure and its interval, with the decimals of the report."""
+    _, factor, digits = METRICS[metric]
+    value, *ends = (f"{factor * part:.{digits}f}" for part in (result.metrics[metric], *result.intervals[metric]))
+    return value, "–".join(ends)
+
+
 def _explain(swept: Sequence[Swept]) -> str:
-    resampled = "; ".join(f"{name}: {found.resampled}" for name, found in swept[0].results.items())
+    found = {name: result.resampled for name, result in swept[0].results.items()}
+    told = "; ".join(f"{name}: {resampled}" for name, resampled in found.items())
+    told = next(iter(found.values())) if len(set(found.values())) == 1 else told
     return (
-        f"Removed: of the encoder's parameters. Parameters: encoder and head. MACs: the encoder's, for {SECONDS:g} s. "
-        f"In brackets: 95% intervals, by resampling ({resampled})."
+        f"Cut: of the encoder's parameters. Size: parameters of encoder and head. MACs: the encoder's, {SECONDS:g} s. "
+        f"Below or behind each figure its 95% interval, by resampling {told}."
     )
 
 
@@ -139,7 +149,7 @@ def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _figures(row: Published) -> tuple[tuple[float | None, str], ...]:
     removed = None if row.sparsity is None else 100 * row.sparsity
     size = (removed, ".0f"), (row.params_m, ".1f"), (row.flops_g, ".1f")
-    return (*size, (100 * row.eer, ".3g"), (row.min_dcf, ".3f"))
+    return (*size, (100 * row.eer, ".2f" if row.eer > 0.001 else ".3f"), (row.min_dcf, ".3f"))
 
 
 def _given(value: float | None, form: str) -> str:
