@@ -62,6 +62,25 @@ COMMANDS: dict[str, Case] = {
     "resume nothing": typed("train recipe.yaml --out new --resume", "new: (is no training run|nothing)"),
     "resume another recipe": typed("train recipe.yaml --out run --resume", "run/config.yaml.* differs|run: .*differs"),
     "train on no manifest": typed("train recipe.yaml --out new --set data.train=nowhere.tsv", "nowhere.tsv: cannot be"),
+    "sweep at a word": typed("sweep recipe.yaml --sparsity half --out new", "--sparsity: 'half', expected fractions"),
+    "sweep at a percentage": typed(
+        "sweep recipe.yaml --sparsity 0,50 --out new", "--sparsity: '50', expected fractions"
+    ),
+    "sweep at everything": typed("sweep recipe.yaml --sparsity 1 --out new", "--sparsity: '1', .*to below 1"),
+    "sweep at one value twice": typed("sweep recipe.yaml --sparsity 0.5,.5 --out new", "hp50 stands twice"),
+    "sweep at nothing": typed("sweep recipe.yaml --sparsity , --out new", "--sparsity: '', expected fractions"),
+    "sweep below the recipe's least": typed(
+        "sweep recipe.yaml --sparsity 0,0.1 --out new --set pruning.min_sparsity=0.2",
+        r"the recipe at sparsity 0.1: pruning.min_sparsity 0.2 is above pruning.target_sparsity 0.1",
+    ),
+    "sweep a family": typed(
+        "sweep recipe.yaml --sparsity 0.5 --out new --set pruning.export_at=[0.2]", "sweep: the recipe has pruning.exp"
+    ),
+    "run verification without a set's trials": typed(
+        "run recipe.yaml --out new --set task=speaker-verification --set data.trials.dev=voices/trials "
+        "--set data.eval.test=voices/manifest.tsv",
+        "data.trials.test is missing: give the trials over voices/manifest.tsv",
+    ),
     "export over a model": typed("export run --out model", "model: is not empty"),
     "export into a file": Case(file_named_new, "export run --out new", "new: is a file"),
     "export a snapshot that there is not": typed(

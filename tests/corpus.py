@@ -91,18 +91,23 @@ def write_world(folder: Path) -> dict[str, Any]:
     )
 
 
+def write_voice(path: Path, speaker: str, samples: int, seed: int) -> None:
+    """Write a clip of a noisy voice, which is two tones of the speaker's own."""
+    tones = np.random.default_rng(sum(map(ord, speaker)) * 7919).uniform(0.1, 1.5, 2)
+    wave = 0.2 * np.sin(np.outer(tones, np.arange(samples))).sum(axis=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave + 0.9 * noise(samples, seed), SAMPLE_RATE_HZ)
+
+
 def write_speakers(folder: Path, speakers: Sequence[str], clips: int, seed: int = 0) -> Path:
     """Write clips of noisy voices, each speaker's with two tones of its own, and return their manifest."""
     rng = np.random.default_rng(seed)
     utterances = []
     for place, speaker in enumerate(speakers):
-        tones = np.random.default_rng(sum(map(ord, speaker)) * 7919).uniform(0.1, 1.5, 2)
         for clip in range(clips):
             samples = int(rng.integers(1500, 4000))
-            wave = 0.2 * np.sin(np.outer(tones, np.arange(samples))).sum(axis=0)
             path = folder / f"{speaker}-{clip:02d}.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, wave + 0.9 * noise(samples, seed * 1000 + 100 * place + clip), SAMPLE_RATE_HZ)
+            write_voice(path, speaker, samples, seed * 1000 + 100 * place + clip)
             utterances.append(
                 Utterance(path.stem, path, Label.BONAFIDE, speaker=speaker, seconds=samples / SAMPLE_RATE_HZ)
             )
@@ -130,6 +135,40 @@ def write_speaker_world(folder: Path) -> dict[str, Any]:
             "data.trials": {"dev": str(write_trials(folder / "dev.trials", dev))},
             "objective": {"kind": "aam", "scale": 16, "margin": 0.1},
             "backbone.source": str(write_wavlm(folder / "wavlm", hidden_dropout=0.1, attention_dropout=0.1)),
+        },
+    )
+
+
+def write_voxceleb(root: Path, clips: int = 5) -> Path:
+    """Write voices as VoxCeleb 1 and 2 were released, converted, with the lists O and H over the same recordings."""
+    parts = {"vox2/dev/wav": range(20, 26), "vox2/test/wav": range(50, 54), "vox1/test/wav": range(10270, 10275)}
+    for part, speakers in parts.items():
+        for speaker in (f"id{number:05d}" for number in speakers):
+            for clip in range(clips):
+                samples = 1500 + 400 * clip
+                write_voice(root / part / speaker / "video" / f"{clip:05d}.wav", speaker, samples, 10 * clip)
+    names = [path.relative_to(root / part).as_posix() for path in files_below(root / part)]
+    pairs = [f"{int(a[:7] == b[:7])} {a} {b}\n" for a, b in combinations(names, 2)]
+    (root / "veri_test2.txt").write_text("".join(pairs))
+    (root / "list_test_hard2.txt").write_text("".join(pairs[::2]))
+    return root
+
+
+def describe_voxceleb(folder: Path, encoder: Path) -> dict[str, Any]:
+    """Return the recipe of a whole job on the corpus in FOLDER/corpus."""
+    manifests = folder / "manifests"
+    names = ("vox1-H", "vox1-O")
+    return settings(
+        MINUTE,
+        {
+            "task": "speaker-verification",
+            "corpus": {"name": "voxceleb", "root": str(folder / "corpus")},
+            "data.train": str(manifests / "train.tsv"),
+            "data.dev": str(manifests / "dev.tsv"),
+            "data.eval": {name: str(manifests / "vox1.tsv") for name in names},
+            "data.trials": {name: str(manifests / f"{name}.trials") for name in ("dev", *names)},
+            "objective": {"kind": "aam", "scale": 16, "margin": 0.1},
+            "backbone.source": str(encoder),
         },
     )
 

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 
 from corpus import MINUTE, SAMPLE_RATE_HZ, configure, noise, settings, write_wavlm
-from hybrid_pruning import SpeechModel, pipeline
+from hybrid_pruning import SpeechModel
 from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.pipeline import run_recipe
+from hybrid_pruning.pipeline import job, run_recipe
 
 PARTS = {
     "T": ("flac_T", "ASVspoof5.train.tsv"),
@@ -146,11 +146,11 @@ def test_a_job_goes_on_where_it_was_cut_off(tmp_path: Path, wavlm: Path, monkeyp
     def fail(*arguments: object, **options: object) -> None:
         raise InputError("no room")
 
-    monkeypatch.setattr(pipeline, "export_run", fail)
+    monkeypatch.setattr(job, "export_run", fail)
     with pytest.raises(InputError, match="no room"):
         run_recipe(config, tmp_path / "out")
     monkeypatch.undo()
-    monkeypatch.setattr(pipeline, "train", fail)  # is not called again
+    monkeypatch.setattr(job, "train", fail)  # is not called again
     assert run_recipe(config, tmp_path / "out").exists()
 
 

@@ -9,7 +9,7 @@ from hybrid_pruning.report import figures
 from hybrid_pruning.report.figures import Line
 from hybrid_pruning.report.inline import COLOURS, to_inline_svg
 from hybrid_pruning.report.picture import draw_survivors
-from hybrid_pruning.report.published import Ours, draw_sizes, read_published
+from hybrid_pruning.report.published import Ours, draw_sizes, is_of_set, read_published
 from hybrid_pruning.survivors import Survivors
 
 BUDGET = Budget(1, 1, 1, 1)
@@ -140,6 +140,16 @@ def test_published_rows_are_complete_and_say_where_they_are_from() -> None:
     sizes = {row.sparsity: row.params_m for row in sweep}
     stated = {row.sparsity: row.params_m for row in rows if "table 1" in row.source}
     assert all(sizes[sparsity] == pytest.approx(size, abs=0.25) for sparsity, size in stated.items())
+
+
+def test_published_rows_of_every_corpus() -> None:
+    table = {name: read_published(name) for name in ("voxceleb", "cnceleb", "spoofceleb")}
+    assert all(row.source and 0 < row.eer < 0.1 for rows in table.values() for row in rows)
+    paper = {(row.set, row.params_m): row.eer for row in table["voxceleb"] if "table 2" in row.source}
+    assert len(paper) == 12, "four sizes on three lists"
+    assert (paper["vox1-O", 95.6], paper["vox1-H", 19.9]) == pytest.approx((0.007, 0.0191))
+    assert {row.set for rows in (table["cnceleb"], table["spoofceleb"]) for row in rows} == {"eval"}
+    assert [is_of_set(table["voxceleb"][0], name) for name in ("vox1-O", "vox1-o cleaned", "vox1-H")] == [1, 1, 0]
 
 
 def test_our_runs_stand_out_among_the_published() -> None:

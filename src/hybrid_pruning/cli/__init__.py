@@ -20,6 +20,6 @@ from hybrid_pruning.cli.app import app, main, order_verbs
 __all__ = ["app", "main"]
 
 order_verbs(
-    *("quickstart", "run", "prepare", "audit", "train", "export", "score", "cohort", "evaluate", "calibrate"),
+    *("quickstart", "run", "sweep", "prepare", "audit", "train", "export", "score", "cohort", "evaluate", "calibrate"),
     *("fuse", "detect", "verify", "convert", "report", "card", "inspect", "benchmark", "doctor"),
 )

@@ -1,4 +1,4 @@
-"""Verbs that make a model: quickstart, run, train, export."""
+"""Verbs that make models: quickstart, run, sweep, train, export."""
 
 from pathlib import Path
 from typing import Annotated
@@ -45,15 +45,60 @@ def run(
     is skipped; a training that was cut off goes on where it was. A finished
     training is never done over: another recipe needs another --out.
 
+    For speaker verification a set of `data.eval` needs its list in `data.trials`.
+    The model is given its cohort of training speakers (AS-norm with the closest
+    300, or all where they are fewer), a manifest under several names is embedded
+    once, and scale and offset are fitted on the dev trials. Quality measures are
+    not weighed, so that EER and minDCF are those of cosine and AS-norm: for that
+    see `calibrate`, with the job's scores/dev.uncalibrated.tsv.
+
     Example: hybrid-pruning run recipes/asvspoof5/hp50.yaml --out jobs/hp50 --set corpus.root=/data/ASVspoof5
     """
+    from hybrid_pruning import processes
     from hybrid_pruning.config import load_config
     from hybrid_pruning.memory import keep_freed_memory
     from hybrid_pruning.pipeline import run_recipe
 
     keep_freed_memory()
     report = run_recipe(load_config(recipe, set_ or []), out)
-    typer.echo(f"{report}: finished; the model to ship is {out / 'model'}")
+    if processes.is_main():
+        typer.echo(f"{report}: finished; the model to ship is {out / 'model'}")
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe as `run` takes it, see recipes/")],
+    sparsity: Annotated[str, typer.Option(help="fractions removed, 0 for the dense model: 0,0.5,0.7")],
+    out: Annotated[Path, typer.Option(help="folder of the jobs; called again, it goes on there")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")
+    ] = None,
+) -> None:
+    """Run a recipe's whole job at several sparsities: one table and one plot of errors over size.
+
+    Each value is a training of its own, in OUT/dense, OUT/hp50 and so on, as
+    `run` does it; what is finished and current is skipped, and the manifests are
+    prepared once. In a recipe with stages the value counts where a stage prunes;
+    at 0 no stage does.
+
+    Then OUT has sweep.md and sweep.tsv (sizes, EER and minDCF with 95%
+    intervals), sweep.svg and sweep.png (EER and minDCF over parameters and
+    multiply-accumulates, the paper's own points in grey behind ours where it has
+    the evaluation set), and sweep.html, the report of all runs.
+
+    With little data:
+    hybrid-pruning sweep recipes/voxceleb/base.yaml --sparsity 0,0.5,0.7 --out sweeps/tenth --set data.fraction=0.1
+    """
+    from hybrid_pruning import processes
+    from hybrid_pruning.config import load_config
+    from hybrid_pruning.memory import keep_freed_memory
+    from hybrid_pruning.sweep import parse_sparsities, run_sweep
+
+    values = parse_sparsities(sparsity)
+    keep_freed_memory()
+    table = run_sweep(load_config(recipe, set_ or []), values, out)
+    if processes.is_main():
+        typer.echo(f"{table}: finished; the plot is {table.with_suffix('.png')}, the page {table.with_suffix('.html')}")
 
 
 @app.command()

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import TRACK1, Request, evaluate
+from hybrid_pruning.evaluation import Request, Task, evaluate
 from hybrid_pruning.family import member_name
 from hybrid_pruning.plain import number, section
 from hybrid_pruning.report.remaining import Remaining
-from hybrid_pruning.report.results import DEV, FOLDER
+from hybrid_pruning.report.results import DEV, FOLDER, task_of
 from hybrid_pruning.report.run import Run
 from hybrid_pruning.report.tables import UNKNOWN, Cell, Row, count
 
@@ -41,11 +41,12 @@ def describe_families(runs: Sequence[Run], remaining: Sequence[Remaining | str])
 
 def _describe(index: int, run: Run, left: Remaining | str) -> Family:
     figures = {str(snapshot.get("name")): snapshot for snapshot in run.log.snapshots}
-    rates = {name: _rates(snapshot, run.folder / FOLDER / name) for name, snapshot in figures.items()}
+    task = task_of(run)
+    rates = {name: _rates(snapshot, run.folder / FOLDER / name, task) for name, snapshot in figures.items()}
     if run.is_finished:
         last = member_name(number(section(run.config, "pruning").get("target_sparsity")))
         figures[last] = section(run.log.validations[-1], "dev")
-        rates[last] = _rates(figures[last], run.folder / FOLDER)
+        rates[last] = _rates(figures[last], run.folder / FOLDER, task)
     sets = list(dict.fromkeys(name for found in rates.values() for name in found))
     dense = 0 if isinstance(left, str) else left.survivors.budget.dense_params
     rows = [Row(name, [*_size(figures[name], dense), *_cells(rates[name], sets)]) for name in figures]
@@ -61,12 +62,12 @@ def _size(figures: Mapping[str, Any], dense: int) -> list[Cell]:
     ]
 
 
-def _rates(figures: Mapping[str, Any], folder: Path) -> dict[str, float]:
+def _rates(figures: Mapping[str, Any], folder: Path, task: Task) -> dict[str, float]:
     """Return EERs by evaluation set: of the training's own look at the dev set, and of scores in a folder."""
     found = {DEV: number(figures.get("eer"))}
     for path in sorted(folder.glob("*.tsv")):
         try:
-            found[path.stem] = evaluate(TRACK1, path, path, Request(rounds=0)).metrics["eer"]
+            found[path.stem] = evaluate(task, path, path, Request(rounds=0)).metrics["eer"]
         except InputError:  # said of the run's own scores elsewhere on the page
             continue
     return found

@@ -19,7 +19,7 @@ from hybrid_pruning.report.family import describe_families
 from hybrid_pruning.report.figures import colour_of, draw_histograms
 from hybrid_pruning.report.inline import to_inline_svg
 from hybrid_pruning.report.picture import draw_survivors
-from hybrid_pruning.report.published import Published, draw_sizes, is_known, read_published
+from hybrid_pruning.report.published import Published, draw_sizes, is_known, is_of_set, read_published
 from hybrid_pruning.report.remaining import Remaining, find_remaining
 from hybrid_pruning.report.results import ResultSet, find_scored, judge, pair_up
 from hybrid_pruning.report.run import Run, read_runs
@@ -206,21 +206,29 @@ def _compare_published(
     runs: Sequence[Run],
     remaining: Sequence[Remaining | str],
     sets: Sequence[ResultSet],
-) -> dict[str, Any] | None:
-    """Return the published systems beside our runs on the same evaluation set, or None where none are wanted."""
-    if not others:
-        return None
-    results = next((found for found in sets if "eval" in found.name.lower()), None)
-    ours = tables.find_ours(runs, remaining, results) if results else []
-    figure = draw_sizes(list(others), [run for run, _, _ in ours])
+) -> list[dict[str, Any]]:
+    """Return the published systems beside our runs, evaluation set by evaluation set; none where none are wanted."""
+    found = []
+    for place, name in enumerate(dict.fromkeys(other.set for other in others)):
+        chosen = [other for other in others if other.set == name]
+        results = next((results for results in sets if is_of_set(chosen[0], results.name)), None)
+        ours = tables.find_ours(runs, remaining, results) if results else []
+        found.append(_compare_set(place, chosen, ours, results.name if results and ours else ""))
+    return found
+
+
+def _compare_set(place: int, others: Sequence[Published], ours: Sequence[tables.Measured], name: str) -> dict[str, Any]:
+    """Return the published systems of one evaluation set, and ours on what the runs call by a name."""
+    figure = draw_sizes(others, [run for run, _, _ in ours])
     return {
-        "set": results.name if results and ours else "",
+        "set": name,
+        "theirs": others[0].set,
         "rows": tables.list_published(others, ours),
         "sweep": tables.compare_sweeps(others),
         "sources": tables.list_sources(others),
         "card": Card(
             "Smaller systems make more errors" if not ours else "Our runs among published systems: EER over size",
-            to_inline_svg(figure, "published", "EER over parameters"),
+            to_inline_svg(figure, f"published-{place}", f"EER over parameters, {others[0].set}"),
             "Both axes are logarithmic. Stars: measured here. Systems of unknown size are in the table alone.",
         ),
     }

@@ -1,6 +1,7 @@
 """Systems that others have published, to stand beside ours: a table of figures, each with where it is from."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DENSE_PARAMS_M, HEAD_PARAMS_M = 94.38, 1.25
-"""WavLM Base and MHFA in millions, from which the size of a row follows that states its sparsity alone."""
+"""WavLM Base (or Base+) and MHFA in millions, from which the size of a row follows that states its sparsity alone."""
+PAPER = "Peng et al., ICASSP 2026"
+"""How the sources of the paper's own rows begin."""
 MARKERS = {"dense": "s", "Hybrid Pruning": "o", "DPHuBERT": "^", "post-hoc pruning": "v", "single system": "P"}
 ABSENT = "-"
 
@@ -23,6 +26,7 @@ class Published:
     """A published system.
 
     Args:
+        set: the evaluation set of its corpus.
         system: its name.
         family: what kind of system it is, or what it was pruned by.
         sparsity: fraction removed; None where it does not apply.
@@ -34,6 +38,7 @@ class Published:
         source: where the figures are from.
     """
 
+    set: str
     system: str
     family: str
     sparsity: float | None
@@ -84,7 +89,12 @@ def is_known(corpus: str) -> bool:
         return False
 
 
-def draw_sizes(published: list[Published], ours: list[Ours]) -> "Figure":
+def is_of_set(system: Published, name: str) -> bool:
+    """Whether a published system was measured on what a run calls by a name: `eval`, or `vox1-O`, is part of it."""
+    return system.set.lower() in name.lower()
+
+
+def draw_sizes(published: Sequence[Published], ours: Sequence[Ours]) -> "Figure":
     """Draw the EER over the size: published systems pale, joined where one method was pruned ever further; ours bold.
 
     Args:
@@ -132,6 +142,7 @@ def _parse(row: dict[str, str]) -> Published:
     derived = stated is None and sparsity is not None
     params = DENSE_PARAMS_M * (1 - sparsity) + HEAD_PARAMS_M if derived and sparsity is not None else stated
     return Published(
+        set=row["set"],
         system=row["system"],
         family=row["family"],
         sparsity=sparsity,

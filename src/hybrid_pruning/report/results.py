@@ -1,7 +1,7 @@
 """What the runs' scores are worth: every evaluation set with all runs beside each other, intervals and differences."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hybrid_pruning.bootstrap import Difference
@@ -24,6 +24,7 @@ class Scored:
         keys: what is true of its trials, the first that fits; the score file itself where it has the labels.
         asked: whether the user named it; then a fault is the user's to mend, otherwise the page says it.
         task: what is evaluated.
+        speakers: manifest that tells who speaks in verification trials, where it is known and there.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Scored:
     keys: tuple[Path, ...]
     asked: bool = False
     task: Task = TRACK1
+    speakers: Path | None = None
 
 
 @dataclass(slots=True)
@@ -65,15 +67,22 @@ def find_scored(runs: Sequence[Run]) -> list[Scored]:
             data = section(run.config, "data")
             known = data.get("dev") if task is TRACK1 else section(data, "trials").get("dev")
             keys = (Path(known), path) if isinstance(known, str) and Path(known).is_file() else (path,)
-            found.append(Scored(DEV, index, path, keys, task=task))
+            found.append(Scored(DEV, index, path, keys, task=task, speakers=_manifest(run, DEV)))
         for path in sorted((run.folder / FOLDER).glob("*.tsv")):
-            found.append(Scored(path.stem, index, path, (path,), task=task))
+            found.append(Scored(path.stem, index, path, (path,), task=task, speakers=_manifest(run, path.stem)))
     return found
 
 
 def task_of(run: Run) -> Task:
     """Return what a run's scores are evaluated as."""
     return SV if run.task == "speaker-verification" else TRACK1
+
+
+def _manifest(run: Run, name: str) -> Path | None:
+    """Return the manifest of a set of verification trials, where it is there."""
+    data = section(run.config, "data")
+    known = data.get(DEV) if name == DEV else section(data, "eval").get(name)
+    return Path(known) if task_of(run) is SV and isinstance(known, str) and Path(known).is_file() else None
 
 
 def pair_up(runs: Sequence[Run], scores: Sequence[str], keys: Sequence[Path]) -> list[Scored]:
@@ -152,10 +161,11 @@ def _judge(
 
 
 def _evaluate(entry: Scored, request: Request) -> Evaluation:
-    """Evaluate by the first keys that fit."""
-    for keys in entry.keys[:-1]:
+    """Evaluate by the first keys that fit, and by the manifest's speakers where it fits."""
+    told = [replace(request, speakers=entry.speakers)] if entry.speakers and request.rounds else []
+    for asked, keys in [(asked, keys) for asked in (*told, request) for keys in entry.keys][:-1]:
         try:
-            return evaluate(entry.task, entry.scores, keys, request)
+            return evaluate(entry.task, entry.scores, keys, asked)
         except InputError:  # a manifest that has changed since: the score file's own labels are left
             continue
     return evaluate(entry.task, entry.scores, entry.keys[-1], request)

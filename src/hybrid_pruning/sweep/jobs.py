@@ -1,0 +1,70 @@
+"""The jobs of a sweep, one after another, and what they come to."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hybrid_pruning import processes
+from hybrid_pruning.card.results import FOLDER as EVALUATION
+from hybrid_pruning.config import Config
+from hybrid_pruning.files import atomic_write
+from hybrid_pruning.pipeline import DEV, run_recipe
+from hybrid_pruning.plots import save_figure
+from hybrid_pruning.report import write_report
+from hybrid_pruning.report.published import PAPER, Published, is_known, read_published
+from hybrid_pruning.stages import Stage, bring_up_to_date
+from hybrid_pruning.sweep.figure import draw_sweep
+from hybrid_pruning.sweep.table import Swept, print_table, read_swept, write_markdown, write_tsv
+from hybrid_pruning.sweep.values import name_job, set_sparsity
+from hybrid_pruning.terminal import console
+
+NAME = "sweep"
+
+
+def run_sweep(config: Config, values: Sequence[float], out: str | Path) -> Path:
+    """Run a recipe's whole job at each sparsity, and write the table, the plot and the report of all.
+
+    Args:
+        config: the recipe.
+        values: fractions removed, rising; 0 is the dense model.
+        out: folder of the jobs; called again, the sweep goes on there, and finished jobs are skipped.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: the recipe does not go with a value, or as `run_recipe`; jobs before that stay done.
+    """
+    processes.start()
+    out = Path(out)
+    recipes = {name_job(value): set_sparsity(config, value) for value in values}
+    for name, recipe in recipes.items():
+        if processes.is_main():
+            console.rule(f"[bold]{name}", align="left")
+        run_recipe(recipe, out / name, out)
+    table = out / f"{NAME}.md"
+    sets = (DEV, *config.data.eval)
+    swept = [read_swept(out / name, value, sets) for name, value in zip(recipes, values, strict=True)]
+    if processes.is_main():
+        _write(swept, _known(config), table)
+    figures = tuple(out / job / EVALUATION / f"{name}.json" for job in recipes for name in sets)
+    page, runs = table.with_suffix(".html"), [out / name / "run" for name in recipes]
+    bring_up_to_date([Stage(f"{NAME} report", lambda: write_report(runs, page), (page,), {}, figures)], out)
+    return table
+
+
+def _known(config: Config) -> list[Published]:
+    """Return the paper's own rows on the recipe's corpus."""
+    corpus = config.corpus
+    if corpus is None or not is_known(corpus.name):
+        return []
+    return [row for row in read_published(corpus.name) if row.source.startswith(PAPER)]
+
+
+def _write(swept: Sequence[Swept], published: Sequence[Published], table: Path) -> None:
+    print_table(swept)
+    write_tsv(swept, table.with_suffix(".tsv"))
+    with atomic_write(table) as handle:
+        handle.write(write_markdown(swept, published))
+    figure = draw_sweep(swept, published)
+    for ending in (".svg", ".png"):
+        save_figure(figure, table.with_suffix(ending))
