@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import FAMILIES, make_config
 from corpus import write_wavlm
-from hybrid_pruning import SpeechModel
+from hybrid_pruning import SpeechModel, load_backbone
 from hybrid_pruning.backbone import skeleton
 from hybrid_pruning.benchmark import __main__ as own
 from hybrid_pruning.benchmark import comparison, memory, timing, training
@@ -23,7 +24,7 @@ from hybrid_pruning.benchmark.timing import Ratio
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.model import Classes
-from hybrid_pruning.pruning import Constraint
+from hybrid_pruning.pruning import Constraint, attach, shrink
 from hybrid_pruning.survivors import count_survivors
 
 HEAD, CLASSES = HeadConfig(heads=2, compression=4, embedding=8), Classes(("spoof", "bonafide"), (1, 1))
@@ -137,6 +138,26 @@ def test_the_dense_model_can_be_named(artifact: Path, tmp_path: Path, monkeypatc
     folder = write_wavlm(tmp_path / "dense")
     found = compare_models([str(artifact)], str(folder), "torch", (0.2,), (1,), 1, 1)
     assert found.measured[0].contestant.path == str(folder)
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "hubert", "wavlm", "whisper"])
+def test_a_folder_is_loaded_pruned_exported_and_measured(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "peak_elsewhere", lambda *_: 1)
+    torch.manual_seed(0)
+    FAMILIES[family][1](make_config(family, "only" if family == "whisper" else "base")).save_pretrained(
+        tmp_path / "dense"
+    )
+    backbone = load_backbone(tmp_path / "dense")
+    gates = attach(backbone)
+    for gate in gates.values():
+        torch.nn.init.normal_(gate.log_alpha)
+    small = shrink(backbone, gates, gates.kept(0.3))
+    SpeechModel.build(small, HEAD, CLASSES).save_pretrained(tmp_path / "small")
+    found = compare_models([str(tmp_path / "small")], None, "torch,onnx", (0.5,), (1,), 1, 1)
+    assert [row.contestant.engine for row in found.measured] == ["transformers", "torch", "onnx"]
+    assert all(latency.median > 0 for row in found.measured for latency in row.latencies.values())
 
 
 def test_engines_are_checked() -> None:

@@ -51,8 +51,13 @@ def models(scale: Scale) -> Iterator[list[str]]:
     torch.manual_seed(0)
     dense = skeleton(dict(scale.config), False).eval()
     with TemporaryDirectory() as folder:
-        cut = {f"{target:.0%} of the MACs removed": shrunk(dense, target, constraint="macs")[0] for target in TARGETS}
+        cuts = [*((target, 1) for target in TARGETS), (TARGETS[-1], scale.align)]
+        cut = {_name(*choice): shrunk(dense, choice[0], constraint="macs", align=choice[1])[0] for choice in cuts}
         yield [_write(backbone, scale, Path(folder) / name) for name, backbone in {"dense": dense, **cut}.items()]
+
+
+def _name(target: float, align: int) -> str:
+    return f"{target:.0%} of the MACs removed" + (f", widths of {align}" if align > 1 else "")
 
 
 def _write(backbone: Backbone, scale: Scale, folder: Path) -> str:

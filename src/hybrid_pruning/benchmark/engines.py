@@ -18,7 +18,6 @@ Run = Callable[[FloatArray], object]
 
 TRANSFORMERS = "transformers"
 """A dense model as its users run it: all hidden states in float32, no head."""
-WHISPER_FRAMES = 3000
 
 
 def run_torch(path: str) -> Run:
@@ -54,10 +53,9 @@ def run_transformers(path: str) -> Run:
 
     model = AutoModel.from_pretrained(path).eval()
     if model.config.model_type == "whisper":
-        encoder, bins = model.get_encoder(), model.config.num_mel_bins
-        return torch.inference_mode()(
-            lambda wave: encoder(torch.zeros(len(wave), bins, WHISPER_FRAMES), output_hidden_states=True)
-        )
+        encoder = model.get_encoder()
+        size = model.config.num_mel_bins, 2 * model.config.max_source_positions  # of 10 ms
+        return torch.inference_mode()(lambda wave: encoder(torch.zeros(len(wave), *size), output_hidden_states=True))
     return torch.inference_mode()(lambda wave: model(torch.from_numpy(wave), output_hidden_states=True))
 
 

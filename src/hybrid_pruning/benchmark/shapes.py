@@ -24,6 +24,7 @@ class Scale:
         steps: training steps timed of each kind.
         seconds: lengths of the utterances that latency is measured on.
         repeats: rounds of them.
+        align: what the widths of one of the models are multiples of.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Scale:
     steps: int = 8
     seconds: tuple[float, ...] = (1.0, 4.0, 10.0)
     repeats: int = 12
+    align: int = 16
 
 
 BASE = Scale("WavLM Base", {"model_type": "wavlm"})
@@ -55,6 +57,7 @@ TINY = Scale(
     steps=3,
     seconds=(0.5,),
     repeats=3,
+    align=4,
 )
 
 

@@ -8,6 +8,13 @@ import typer
 from hybrid_pruning.cli.app import app
 from hybrid_pruning.errors import InputError
 
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")
+]
+Share = Annotated[
+    float | None, typer.Option(help="train on this share of the data, drawn by the seed: data.fraction, 0 to 1")
+]
+
 
 @app.command()
 def quickstart(
@@ -35,9 +42,8 @@ def quickstart(
 def run(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe with `corpus` and `data.eval`, see recipes/")],
     out: Annotated[Path, typer.Option(help="folder of the job; called again, the job goes on there")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")
-    ] = None,
+    set_: Overrides = None,
+    fraction: Share = None,
 ) -> None:
     """From a raw corpus to its table and report: prepare, train, export, score, calibrate, evaluate, report.
 
@@ -60,7 +66,7 @@ def run(
     from hybrid_pruning.pipeline import run_recipe
 
     keep_freed_memory()
-    report = run_recipe(load_config(recipe, set_ or []), out)
+    report = run_recipe(load_config(recipe, _changes(set_, fraction)), out)
     if processes.is_main():
         typer.echo(f"{report}: finished; the model to ship is {out / 'model'}")
 
@@ -70,9 +76,8 @@ def sweep(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe as `run` takes it, see recipes/")],
     sparsity: Annotated[str, typer.Option(help="fractions removed, 0 for the dense model: 0,0.5,0.7")],
     out: Annotated[Path, typer.Option(help="folder of the jobs; called again, it goes on there")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")
-    ] = None,
+    set_: Overrides = None,
+    fraction: Share = None,
 ) -> None:
     """Run a recipe's whole job at several sparsities: one table and one plot of errors over size.
 
@@ -87,7 +92,7 @@ def sweep(
     the evaluation set), and sweep.html, the report of all runs.
 
     With little data:
-    hybrid-pruning sweep recipes/voxceleb/base.yaml --sparsity 0,0.5,0.7 --out sweeps/tenth --set data.fraction=0.1
+    hybrid-pruning sweep recipes/voxceleb/base.yaml --sparsity 0,0.5,0.7 --out sweeps/tenth --fraction 0.1
     """
     from hybrid_pruning import processes
     from hybrid_pruning.config import load_config
@@ -96,7 +101,7 @@ def sweep(
 
     values = parse_sparsities(sparsity)
     keep_freed_memory()
-    table = run_sweep(load_config(recipe, set_ or []), values, out)
+    table = run_sweep(load_config(recipe, _changes(set_, fraction)), values, out)
     if processes.is_main():
         typer.echo(f"{table}: finished; the plot is {table.with_suffix('.png')}, the page {table.with_suffix('.html')}")
 
@@ -105,9 +110,8 @@ def sweep(
 def train(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe, see recipes/ and examples/")],
     out: Annotated[Path, typer.Option(help="new folder for configuration, log and checkpoints")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")
-    ] = None,
+    set_: Overrides = None,
+    fraction: Share = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue from the run's last checkpoint")] = False,
 ) -> None:
     """Fine-tune and prune a model at the same time, as a recipe says.
@@ -121,7 +125,7 @@ def train(
 
     processes.start()
     keep_freed_memory()
-    run_training(load_config(recipe, set_ or []), out, resume)
+    run_training(load_config(recipe, _changes(set_, fraction)), out, resume)
     if processes.is_main():
         typer.echo(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
 
@@ -168,6 +172,11 @@ def export(
     models = export_family(run, out, average) if family else {out: export_run(run, out, average, at)}
     for folder, model in models.items():
         typer.echo(f"{folder}: {tell_size(model)}; next: hybrid-pruning score {folder} MANIFEST.tsv ...")
+
+
+def _changes(overrides: list[str] | None, fraction: float | None) -> list[str]:
+    """Return what overrules a recipe, as `--set` has it."""
+    return [*(overrides or []), *([] if fraction is None else [f"data.fraction={fraction}"])]
 
 
 def _export_onnx(run: Path, out: Path, average: int, at: float | None, int8: bool) -> None:
