@@ -155,9 +155,12 @@ def test_a_folder_is_loaded_pruned_exported_and_measured(
         torch.nn.init.normal_(gate.log_alpha)
     small = shrink(backbone, gates, gates.kept(0.3))
     SpeechModel.build(small, HEAD, CLASSES).save_pretrained(tmp_path / "small")
-    found = compare_models([str(tmp_path / "small")], None, "torch,onnx", (0.5,), (1,), 1, 1)
+    found = compare_models([str(tmp_path / "small")], None, "torch,onnx", (0.3,), (1,), 1, 1)
     assert [row.contestant.engine for row in found.measured] == ["transformers", "torch", "onnx"]
     assert all(latency.median > 0 for row in found.measured for latency in row.latencies.values())
+    if family == "whisper":
+        with pytest.raises(InputError, match=r"model.onnx: takes 0.3\d s at most; give shorter --seconds"):
+            compare_models([str(tmp_path / "small")], None, "onnx", (0.5,), (1,), 1, 1)
 
 
 def test_engines_are_checked() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hybrid_pruning.artifact import is_artifact, locate, versions
+from hybrid_pruning.artifact import locate, versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.backbone import load_config
 from hybrid_pruning.benchmark import timing
@@ -179,7 +179,7 @@ def contestants(models: Sequence[str], against: str | None, engines: Sequence[st
     """Yield the reference and then each model by each engine; what has to be written for that is removed at the end."""
     with TemporaryDirectory() as folder:
         found = [one for place, model in enumerate(models) for one in _enter(model, engines, Path(folder) / str(place))]
-        yield [_reference(found, against, Path(folder) / "dense"), *found]
+        yield [_reference(models, against, Path(folder) / "dense"), *found]
 
 
 def _enter(name: str, engines: Sequence[str], folder: Path) -> Iterator[Contestant]:
@@ -202,12 +202,12 @@ def _enter(name: str, engines: Sequence[str], folder: Path) -> Iterator[Contesta
         yield Contestant(name, engine, source, int(budget.params), int(budget.macs))
 
 
-def _reference(found: Sequence[Contestant], against: str | None, folder: Path) -> Contestant:
+def _reference(models: Sequence[str], against: str | None, folder: Path) -> Contestant:
     """Return the dense model in transformers; random weights take as long as trained ones."""
     from transformers import AutoModel
 
     if against is None:
-        artifact = next((one.path for one in found if is_artifact(one.path)), None)
+        artifact = next((name for name in models if not name.endswith(".onnx")), None)
         if artifact is None:
             raise InputError("benchmark: .onnx files alone do not tell the dense model; name one with --against")
         config = SpeechModel.from_pretrained(artifact).backbone.config

@@ -43,7 +43,13 @@ def run_onnx(path: str) -> Run:
     from hybrid_pruning.onnx_model import OnnxModel
 
     model = OnnxModel.from_file(path)
-    return model.embed_arrays
+
+    def run(wave: FloatArray) -> object:
+        if model.longest_samples is not None and wave.shape[1] > model.longest_samples:
+            raise InputError(f"{path}: takes {model.longest_samples / 16_000:.2f} s at most; give shorter --seconds")
+        return model.embed_arrays(wave)
+
+    return run
 
 
 def run_transformers(path: str) -> Run:
