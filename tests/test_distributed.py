@@ -15,7 +15,6 @@ import torch
 from conftest import STYLES
 from corpus import configure, settings, write_corpus, write_wavlm, write_world
 from hybrid_pruning import processes, validation
-from hybrid_pruning.batches import Batch
 from hybrid_pruning.config import save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import export_run
@@ -172,8 +171,8 @@ def explode(*arguments: str) -> None:
     """Let one process alone meet a loss that is not finite."""
     forward = Objective.forward
 
-    def diverge(self: Objective, batch: Batch, target_sparsity: float) -> Losses:
-        losses = forward(self, batch, target_sparsity)
+    def diverge(self: Objective, *arguments: Any) -> Losses:
+        losses = forward(self, *arguments)
         return Losses({name: loss * (float("inf") if processes.rank() else 1.0) for name, loss in losses.parts.items()})
 
     Objective.forward = diverge  # type: ignore[method-assign]

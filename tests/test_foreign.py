@@ -134,7 +134,7 @@ def test_the_published_repositorys_id(complete: bool, tmp_path: Path, monkeypatc
                 fetched.append(pattern)
         return str(cache)
 
-    monkeypatch.setattr("hybrid_pruning.artifact.snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert_as_expected(hp.SpeechModel.from_pretrained(HUB_ID), "wavlm_base_style")
     assert ("models/avg_model.pt" in fetched) is not complete
 
