@@ -10,6 +10,7 @@ from conftest import MakeBackbone, spread
 from corpus import configure, write_corpus, write_world
 from hybrid_pruning import validation
 from hybrid_pruning.config import Config, HeadConfig
+from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import shrink_model
 from hybrid_pruning.manifest import Label, Utterance, read_manifest
 from hybrid_pruning.metrics import eer
@@ -17,7 +18,8 @@ from hybrid_pruning.model import Classes, SpeechModel
 from hybrid_pruning.objective import Objective
 from hybrid_pruning.pruning import Lagrangian, attach
 from hybrid_pruning.scoring import score_utterances
-from hybrid_pruning.validation import validate, write_scores
+from hybrid_pruning.validation import read_dev_trials, validate, write_scores
+from voices import write_speakers, write_voxceleb_trials
 
 
 @pytest.fixture
@@ -117,3 +119,14 @@ def test_a_file_that_cannot_be_scored_leaves_the_gates_free(objective: Objective
         validate(objective, devset, 0.3, config)
     assert objective.gates is not None
     assert all(gate.pinned is None for gate in objective.gates.values())
+
+
+def test_trials_name_utterances_with_a_suffix_or_without(tmp_path: Path):
+    manifest = write_speakers(tmp_path, 2, 2)
+    devset = read_manifest(manifest)
+    plain, suffixed = (write_voxceleb_trials(tmp_path / f"t{suffix}", 2, 2, suffix) for suffix in ("", ".wav"))
+    embeddings = np.random.default_rng(0).normal(size=(len(devset), 3))
+    found = [read_dev_trials(path, devset, manifest).cosines(embeddings) for path in (plain, suffixed)]
+    np.testing.assert_array_equal(*found)
+    with pytest.raises(InputError, match=r"t.wav: 'id00000/00.wav' is no utt_id of .*manifest.tsv"):
+        read_dev_trials(suffixed, devset[1:], manifest)

@@ -17,6 +17,7 @@ from hybrid_pruning.manifest import Label, Utterance
 from hybrid_pruning.metrics import act_dcf, cllr, eer, min_dcf
 from hybrid_pruning.metrics.measures import Names, Sample
 from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.names import Register
 from hybrid_pruning.objective import Objective
 from hybrid_pruning.pruning import Gates
 from hybrid_pruning.pruning.gate import open_probability
@@ -90,13 +91,15 @@ def read_dev_trials(path: Path, devset: Sequence[Utterance], manifest: Path) -> 
         InputError: the list cannot be used, or names an utterance that the dev set does not have.
     """
     keys = read_keys(path, SV, SV.trial)
-    places = {utterance.utt_id: place for place, utterance in enumerate(devset)}
+    register = Register(utterance.utt_id for utterance in devset)
     enrol, test = (keys.columns[name] for name in SV.trial)
-    missing = next((name for names in (enrol, test) for name in names.tolist() if name not in places), None)
-    if missing is not None:
-        raise InputError(
-            f"{path}: '{missing}' is no utt_id of {manifest}; do data.trials.dev and data.dev belong together?"
-        )
+    places: dict[str, int] = {}
+    for name in (*enrol.tolist(), *test.tolist()):
+        if (place := register.find(name)) is None:
+            raise InputError(
+                f"{path}: '{name}' is no utt_id of {manifest}; do data.trials.dev and data.dev belong together?"
+            )
+        places[name] = place
     return DevTrials(enrol, test, keys.classes, places)
 
 
