@@ -13,8 +13,9 @@ import torch
 from transformers import AutoConfig
 
 from hybrid_pruning.backbone import skeleton
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.model import Classes, SpeechModel
+from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.onnx_export import export_onnx
 from hybrid_pruning.onnx_model import OnnxModel
 

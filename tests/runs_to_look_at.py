@@ -12,8 +12,9 @@ from conftest import STYLES, TINY
 from corpus import MINUTE, configure
 from hybrid_pruning import pruning
 from hybrid_pruning.backbone import skeleton
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig, save_config
-from hybrid_pruning.model import Classes, SpeechModel
+from hybrid_pruning.model import SpeechModel
 
 EPOCHS, STEPS = 4, 10
 """Of the recipe, and in each epoch."""

@@ -21,9 +21,9 @@ from hybrid_pruning.benchmark.sections import describe
 from hybrid_pruning.benchmark.shapes import TINY, shrunk
 from hybrid_pruning.benchmark.tables import Section, print_section
 from hybrid_pruning.benchmark.timing import Ratio
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.model import Classes
 from hybrid_pruning.pruning import Constraint, attach, shrink
 from hybrid_pruning.survivors import count_survivors
 

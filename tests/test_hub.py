@@ -55,7 +55,7 @@ def test_a_pushed_model_comes_back(here: Hub, detector: hp.SpeechModel) -> None:
 
 def test_pushed_again_it_is_replaced(here: Hub, detector: hp.SpeechModel) -> None:
     detector.push_to_hub("me/small")
-    detector.classes = hp.model.Classes(("spoof", "bonafide"), (1, 1))
+    detector.classes = hp.classifier.Classes(("spoof", "bonafide"), (1, 1))
     detector.push_to_hub("me/small", card="# mine\n")
     assert json.loads(here.files["me/small"]["config.json"])["training_counts"] == [1, 1]
     assert here.files["me/small"]["README.md"] == b"# mine\n"

@@ -7,8 +7,8 @@ import torch
 from conftest import TINY, close, make_config, shuffle
 from hybrid_pruning import SpeechModel, inspection, pruning
 from hybrid_pruning.backbone import Backbone, skeleton
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.model import Classes
 from hybrid_pruning.survivors import count_survivors
 
 HEAD = HeadConfig(heads=2, compression=4, embedding=8)

@@ -13,10 +13,11 @@ import torch
 
 from corpus import files_below, write_corpus, write_wavlm
 from hybrid_pruning.backbone import load_transformers
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.cli import main
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.evaluation import TRACK1, evaluate
-from hybrid_pruning.model import Classes, SpeechModel
+from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.scoring import score_file
 
 

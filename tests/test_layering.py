@@ -15,7 +15,7 @@ LINE = """
 errors files terminal plain memory processes stages
 config metrics bootstrap plots manifest names corpora evaluation calibration cohort
 ffmpeg containers libsndfile audio audit durations augment batches subset sampling
-pruning backbone survivors head artifact foreign hub card model conversion margins objective
+pruning backbone survivors head artifact foreign hub card classifier description model conversion margins objective
 onnx_model embedder windows jobs partial inference scoring detection verification
 validation trainset checkpoint run_folder board runlog skipped optimizers pace family overlap checks trainer
 export training onnx_export inspection benchmark report quickstart pipeline sweep cli

@@ -15,10 +15,11 @@ from conftest import MakeBackbone, close, shuffle
 from corpus import files_below, write_wavlm
 from hybrid_pruning.artifact import CONFIG, WEIGHTS, is_artifact
 from hybrid_pruning.backbone import Backbone, load_transformers
+from hybrid_pruning.classifier import Classes, log_likelihood_ratio
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import shrink_model
-from hybrid_pruning.model import Classes, SpeechModel, log_likelihood_ratio
+from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import Objective
 from hybrid_pruning.pruning import Gates, shape_of
 

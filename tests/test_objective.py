@@ -6,8 +6,9 @@ from torch.nn import functional as F
 
 from conftest import MakeBackbone
 from hybrid_pruning.batches import Batch
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.model import Classes, SpeechModel
+from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import Objective
 from hybrid_pruning.pruning import Constraint, Lagrangian, attach
 

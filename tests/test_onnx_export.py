@@ -9,9 +9,10 @@ import torch
 from conftest import LENGTHS, MakeBackbone, close, shuffle
 from hybrid_pruning.backbone import load_transformers
 from hybrid_pruning.calibration import Calibration, Fit
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.manifest import read_manifest
-from hybrid_pruning.model import Classes, SpeechModel
+from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.onnx_export import export_onnx
 from hybrid_pruning.onnx_model import EMBEDDING, LLR, WAVE, OnnxModel
 from hybrid_pruning.onnx_model import LENGTHS as SIZES

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from corpus import configure, write_world
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import TrainingConfig
-from hybrid_pruning.model import Classes, SpeechModel, load_backbone
+from hybrid_pruning.model import SpeechModel, load_backbone
 from hybrid_pruning.objective import Objective, build_objective
 from hybrid_pruning.optimizers import Optimizers, learning_rate_factor
 

@@ -15,12 +15,13 @@ from conftest import STYLES
 from corpus import configure, files_below, settings, write_corpus, write_wavlm, write_world
 from hybrid_pruning.batches import Batch
 from hybrid_pruning.checkpoint import list_checkpoints, read_checkpoint
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import load_config, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import export_run
 from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
 from hybrid_pruning.metrics import eer
-from hybrid_pruning.model import Classes, SpeechModel, load_backbone
+from hybrid_pruning.model import SpeechModel, load_backbone
 from hybrid_pruning.objective import build_objective
 from hybrid_pruning.optimizers import learning_rate_factor
 from hybrid_pruning.pruning import PlanError, shape_of

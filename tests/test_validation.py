@@ -9,12 +9,13 @@ import torch
 from conftest import MakeBackbone, spread
 from corpus import configure, write_corpus, write_world
 from hybrid_pruning import validation
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import Config, HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import shrink_model
 from hybrid_pruning.manifest import Label, Utterance, read_manifest
 from hybrid_pruning.metrics import eer
-from hybrid_pruning.model import Classes, SpeechModel
+from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import Objective
 from hybrid_pruning.pruning import Lagrangian, attach
 from hybrid_pruning.scoring import score_utterances

@@ -13,9 +13,10 @@ from transformers import AutoConfig, AutoModel
 from hybrid_pruning import foreign
 from hybrid_pruning.backbone import Backbone, skeleton
 from hybrid_pruning.backbone.wav2vec2 import FAMILIES
+from hybrid_pruning.description import save_backbone
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import cannot_write, require_new_folder
-from hybrid_pruning.model import SpeechModel, load_backbone, save_backbone
+from hybrid_pruning.model import SpeechModel, load_backbone
 from hybrid_pruning.pruning import plan_for, shape_of, widen
 
 EXTRAS = ("channel_scale", "waveform_eps")

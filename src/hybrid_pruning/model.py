@@ -3,101 +3,32 @@
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from hybrid_pruning import artifact, foreign, hub
-from hybrid_pruning.backbone import Backbone, load_transformers, skeleton
+from hybrid_pruning.backbone import Backbone, load_transformers
 from hybrid_pruning.calibration import Calibration
+from hybrid_pruning.classifier import Classes, Classifier, log_likelihood_ratio
 from hybrid_pruning.cohort import Cohort
 from hybrid_pruning.config import HeadConfig, TaskName
+from hybrid_pruning.description import (
+    BACKBONE,
+    BACKBONE_ALONE,
+    build_backbone,
+    describe_backbone,
+    fitting,
+    understanding,
+)
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.head import Head, build_head
-from hybrid_pruning.manifest import Label
-from hybrid_pruning.pruning import narrow, plan_for, shape_of
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
-
-BACKBONE = "backbone."
-"""What the names of an encoder's weights begin with."""
-BACKBONE_ALONE = "none"
-"""The task of an artifact that has no head."""
-
-MOST_UNITS = 1 << 20
-"""In one slot, by far: what a damaged description claims is not written out in memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Classes:
-    """The classes of the training data.
-
-    Args:
-        labels: their names, in the order of the logits.
-        counts: utterances of each in the training data; their shares are the priors that scores are freed from.
-    """
-
-    labels: tuple[str, ...]
-    counts: tuple[int, ...]
-
-    def check(self) -> None:
-        """Raise ValueError where there is not bona fide speech and something else, and a count for each."""
-        if len(set(self.labels)) < 2 or Label.BONAFIDE not in self.labels:
-            raise ValueError(
-                f"the labels are {', '.join(map(str, self.labels))}: expected '{Label.BONAFIDE}' and others"
-            )
-        if len(self.counts) != len(self.labels) or min(self.counts) <= 0:
-            raise ValueError(f"training counts {self.counts}: expected one above 0 for each label")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for the artifact."""
-        return {"labels": list(self.labels), "training_counts": list(self.counts)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read them back.
-
-        Raises:
-            ValueError, KeyError, TypeError: they are not what `to_json` gives, or make no sense.
-        """
-        classes = cls(tuple(values["labels"]), tuple(values["training_counts"]))
-        classes.check()
-        return classes
-
-    def log_priors(self) -> torch.Tensor:
-        """Return the [classes] logarithms of the training priors."""
-        counts = torch.tensor(self.counts, dtype=torch.float64)
-        return (counts / counts.sum()).log().float()
-
-
-class Affine(nn.Module):
-    """[B, E] times a scale plus a shift: what a batch norm is once it is trained."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return [B, E]."""
-        return x * self.weight + self.bias
-
-
-class Classifier(nn.Sequential):
-    """Embedding [B, E] -> logits [B, classes].
-
-    A layer norm stands where the recipe has a batch norm: it gives the same on any number of processes. A model that
-    was trained with the recipe keeps its batch norm as a scale and a shift.
-    """
-
-    def __init__(self, embedding: int, classes: int, norm: Literal["layer", "affine"] = "layer") -> None:
-        first = nn.LayerNorm(embedding) if norm == "layer" else Affine(embedding)
-        super().__init__(first, nn.ReLU(), nn.Linear(embedding, classes))
 
 
 class SpeechModel(nn.Module):
@@ -309,12 +240,12 @@ class SpeechModel(nn.Module):
             raise InputError(
                 f"{folder}: is an encoder alone, without head; train on it: --set backbone.source={folder}"
             )
-        with _understanding(folder):
+        with understanding(folder):
             model = cls.from_architecture(config, config.get("provenance", {}))
         model.calibration = read_calibration(config, folder)
         if config.get("cohort") is not None:
             model.cohort = Cohort.read(folder, config["cohort"], model.head.embedding_width)
-        with _fitting(folder):
+        with fitting(folder):
             model.load_state_dict(artifact.read_weights(folder), strict=True)
         model.backbone.pack()
         return model.eval()
@@ -369,94 +300,14 @@ def load_backbone(name_or_path: str | Path, random: bool = False) -> Backbone:
     return load_transformers(name_or_path, random).eval()
 
 
-def save_backbone(backbone: Backbone, folder: str | Path, provenance: Mapping[str, Any]) -> None:
-    """Write an encoder alone as an artifact, which `load_backbone` and `backbone.source` in a recipe take.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
-    about = {"task": BACKBONE_ALONE, "backbone": describe_backbone(backbone), "provenance": dict(provenance)}
-    weights = {f"{BACKBONE}{name}": tensor for name, tensor in backbone.state_dict().items()}
-    artifact.write_artifact(Path(folder), about, weights)
-
-
-def describe_backbone(backbone: Backbone) -> dict[str, Any]:
-    """Return all that is needed to build a backbone again, as plain values."""
-    shape = shape_of(backbone)
-    return {
-        "config": backbone.config.to_diff_dict(),
-        "normalize": backbone.normalize,
-        "units": None if shape is None else list(shape.units),
-        "kept": None if shape is None else {name: _to_ranges(kept) for name, kept in shape.kept.items()},
-    }
-
-
-def build_backbone(about: Mapping[str, Any]) -> Backbone:
-    """Return a backbone of the given description with fresh weights: the dense skeleton, cut to its shape."""
-    backbone = skeleton(about["config"], bool(about["normalize"]))
-    if about["kept"] is not None:
-        kept = {name: _from_ranges(ranges) for name, ranges in about["kept"].items()}
-        narrow(backbone, plan_for(backbone).only(about["units"]), kept)
-    return backbone
-
-
 def _read_backbone(folder: Path) -> Backbone:
     """Read the backbone of an artifact, with or without a head."""
     config = artifact.read_config(folder)
     if config.get("task") != BACKBONE_ALONE:
         return SpeechModel.from_pretrained(folder).backbone
-    with _understanding(folder):
+    with understanding(folder):
         backbone = build_backbone(config["backbone"])
     weights = {name.removeprefix(BACKBONE): tensor for name, tensor in artifact.read_weights(folder).items()}
-    with _fitting(folder):
+    with fitting(folder):
         backbone.load_state_dict(weights, strict=True)
     return backbone.eval()
-
-
-@contextmanager
-def _understanding(folder: Path) -> Iterator[None]:
-    """Turn what building a model of a nonsensical description raises into the user's error."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StrictDataclassError) as error:
-        problem = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({problem})") from error
-
-
-@contextmanager
-def _fitting(folder: Path) -> Iterator[None]:
-    """Turn what loading another model's weights raises into the user's error, and let one from reading pass."""
-    try:
-        yield
-    except RuntimeError as error:
-        problem = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder}: config.json and model.safetensors do not belong together: {problem}") from error
-
-
-def log_likelihood_ratio(logits: torch.Tensor, classes: Classes) -> torch.Tensor:
-    """Return log p(x | bona fide) - log p(x | spoof) from logits [B, classes] -> [B]."""
-    free = logits - classes.log_priors().to(logits)
-    bonafide, spoof = (
-        [place for place, label in enumerate(classes.labels) if (label == Label.BONAFIDE) == wanted]
-        for wanted in (True, False)
-    )
-    return free[:, bonafide].logsumexp(1) - free[:, spoof].logsumexp(1)
-
-
-def _to_ranges(kept: tuple[int, ...]) -> str:
-    """(0, 1, 2, 5) -> '0-2,5', which a person can read in config.json."""
-    runs: list[list[int]] = []
-    for unit in kept:
-        if runs and unit == runs[-1][1] + 1:
-            runs[-1][1] = unit
-        else:
-            runs.append([unit, unit])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
-def _from_ranges(text: str) -> tuple[int, ...]:
-    runs = [run.partition("-") for run in text.split(",") if run]
-    ranges = [range(int(first), int(last or first) + 1) for first, _, last in runs]
-    if any(len(units) > MOST_UNITS for units in ranges):
-        raise ValueError(f"kept units {text[:40]}: no slot has more than {MOST_UNITS}")
-    return tuple(unit for units in ranges for unit in units)

@@ -12,13 +12,14 @@ from hybrid_pruning import processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.checkpoint import trained_epochs
 from hybrid_pruning.checks import check_before
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import Config, expand_stages, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import read_trained, shrink_model
 from hybrid_pruning.files import remove_leftovers, require_new_folder
 from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.margins import carry_over
-from hybrid_pruning.model import Classes, SpeechModel, load_backbone
+from hybrid_pruning.model import SpeechModel, load_backbone
 from hybrid_pruning.objective import build_objective
 from hybrid_pruning.run_folder import CONFIG, check_run, write_run
 from hybrid_pruning.terminal import console

@@ -19,8 +19,9 @@ from hybrid_pruning.benchmark.sections import describe, describe_machine
 from hybrid_pruning.benchmark.shapes import BASE, TINY, Scale, shrunk
 from hybrid_pruning.benchmark.tables import print_section
 from hybrid_pruning.benchmark.training import MODES, measure_training, peak_bytes
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.model import Classes, SpeechModel
+from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.terminal import console
 from hybrid_pruning.trainset import LABELS
 

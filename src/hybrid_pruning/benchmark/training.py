@@ -12,9 +12,10 @@ from hybrid_pruning.benchmark.memory import high_water_bytes, peak_elsewhere
 from hybrid_pruning.benchmark.shapes import Scale
 from hybrid_pruning.benchmark.tables import Section
 from hybrid_pruning.benchmark.timing import Ratio, Task, interleaved, ratio
+from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import check_config
 from hybrid_pruning.memory import keep_freed_memory
-from hybrid_pruning.model import Classes, SpeechModel
+from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import Objective, build_objective
 from hybrid_pruning.optimizers import Optimizers
 from hybrid_pruning.trainset import LABELS
