@@ -30,16 +30,23 @@ HEAT = ("magenta", "blue", "cyan", "green", "yellow")
 """From nearly all gone to all kept, as viridis has it."""
 
 PACKAGE = "hybrid-pruning"
-EXTRA = "pip install 'hybrid-pruning[quickstart]'"
+EXTRA = "pip install 'hybrid-pruning[{}]'"
 DEBIAN = "part of Debian and Ubuntu; elsewhere quickstart --bonafide DIR"
 MODULES = {
-    "pyworld": ("pyworld-prebuilt", "quickstart: the WORLD vocoder, which makes spoofs"),
-    "G722": ("g722", "quickstart: decodes Asterisk's recordings"),
+    "pyworld": ("pyworld-prebuilt", "quickstart", "quickstart: the WORLD vocoder, which makes spoofs"),
+    "G722": ("g722", "quickstart", "quickstart: decodes Asterisk's recordings"),
+    "onnxruntime": ("onnxruntime", "onnx", "detect, score and verify with an .onnx file; benchmark"),
+    "onnxscript": ("onnxscript", "onnx", "export --onnx; benchmark"),
+    "tensorboard": ("tensorboard", "tensorboard", "train: curves beside the log"),
+    "imageio_ffmpeg": ("imageio-ffmpeg", "codecs", "an ffmpeg: m4a and the like, codecs in augmentation"),
 }
+"""Module -> its package, the extra that brings it, and what needs it."""
 TOOLS = {
-    "apt-get": "quickstart: fetches recordings from Debian's packages",
-    "dpkg-deb": "quickstart: unpacks them",
+    "ffmpeg": ("m4a and the like, codecs in augmentation", "apt install ffmpeg; brew install ffmpeg"),
+    "apt-get": ("quickstart: fetches recordings from Debian's packages", DEBIAN),
+    "dpkg-deb": ("quickstart: unpacks them", DEBIAN),
 }
+"""Program -> what needs it, and how to get it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +120,11 @@ def find_devices() -> dict[str, str]:
 
 def find_parts() -> list[Part]:
     """Return the optional parts, present or absent."""
-    modules = [Part(name, _import(name, package), purpose, EXTRA) for name, (package, purpose) in MODULES.items()]
-    return [*modules, *(Part(name, shutil.which(name), purpose, DEBIAN) for name, purpose in TOOLS.items())]
+    modules = [
+        Part(name, _import(name, package), purpose, EXTRA.format(extra))
+        for name, (package, extra, purpose) in MODULES.items()
+    ]
+    return [*modules, *(Part(name, shutil.which(name), *about) for name, about in TOOLS.items())]
 
 
 def find_problems() -> list[str]:
