@@ -33,7 +33,7 @@ class Scale:
     batch: int = 4
     crop_seconds: float = 3.0
     steps: int = 8
-    seconds: tuple[float, ...] = (1.0, 4.0, 10.0)
+    seconds: tuple[float, ...] = (4.0,)
     repeats: int = 12
     align: int = 16
 

@@ -17,6 +17,8 @@ from hybrid_pruning.artifact import versions
 Name = TypeVar("Name")
 Task = Callable[[], object]
 THREADS = "OMP_NUM_THREADS"
+SETTLING = 0.05
+"""Seconds before each task: until then the threads of the last one may spin, which alone it would not have met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ def load() -> str:
 
 
 def _seconds(task: Task, clock: Callable[[], float]) -> float:
+    time.sleep(SETTLING)
     start = clock()
     task()
     if torch.cuda.is_available():
