@@ -90,6 +90,8 @@ COMMANDS: dict[str, Case] = {
     "export a family of one": typed("export run --out new --family", "run: has no family; give pruning.export_at"),
     "export one and all": typed("export run --out new --family --at 0.4", "--family writes all members, --at one"),
     "export a model": typed("export model --out new", "model: is an exported model already; .*--onnx"),
+    "benchmark of too little": typed("benchmark model --seconds 0.01", "--seconds takes numbers from 0.1 on"),
+    "benchmark of nobody": typed("benchmark model --batch 0", "--batch takes numbers from 1 on"),
     "score into a folder": typed(f"{SCORE} model", "model: is a folder"),
     "score below a file": typed(f"{SCORE} recipe.yaml/new.tsv", r"recipe.yaml/new.tsv\S*: cannot be written"),
     "score where nobody can write": Case(

@@ -88,21 +88,37 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing, no artifact of ours, or written by a newer version.
     """
-    path = folder / CONFIG
+    another = "describes no hybrid-pruning artifact; export a run to get one"
+    return read_description(folder / CONFIG, FORMAT, FORMAT_VERSION, f"is {folder} an exported model?", another)
+
+
+def read_description(path: Path, kind: str, version: int, missing: str, another: str) -> dict[str, Any]:
+    """Read a JSON file in which this program describes a model.
+
+    Args:
+        path: the file.
+        kind: its `format`.
+        version: its `format_version`.
+        missing: what to do where it cannot be read.
+        another: what to say where it is another kind of file.
+
+    Raises:
+        InputError: it is missing, no such description, or written by a newer version.
+    """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); is {folder} an exported model?") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {missing}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not valid JSON ({error}); export the model again") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise InputError(f"{path}: describes no hybrid-pruning artifact; export a run to get one")
-    if config.get("format_version") != FORMAT_VERSION:
+    if not isinstance(found, dict) or found.get("format") != kind:
+        raise InputError(f"{path}: {another}")
+    if found.get("format_version") != version:
         raise InputError(
-            f"{path}: format version {config.get('format_version')}, this program reads {FORMAT_VERSION}; "
+            f"{path}: format version {found.get('format_version')}, this program reads {version}; "
             "install the version that wrote it"
         )
-    return config
+    return found
 
 
 def read_weights(folder: Path) -> "dict[str, torch.Tensor]":

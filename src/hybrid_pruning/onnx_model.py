@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from hybrid_pruning.artifact import read_description
 from hybrid_pruning.cohort import Cohort
 from hybrid_pruning.errors import InputError
 
@@ -61,7 +62,7 @@ class OnnxModel:
         metadata = session.get_modelmeta().custom_metadata_map
         if DIGEST not in metadata:
             raise InputError(f"{path}: is another program's ONNX file; write one with `export RUN --out NEW --onnx`")
-        description = read_description(path.with_suffix(".json"))
+        description = read_beside(path.with_suffix(".json"))
         if digest_of(description) != metadata[DIGEST]:
             raise InputError(
                 f"{path.with_suffix('.json')}: describes another model than {path.name}; copy the two together"
@@ -181,27 +182,15 @@ def find_onnx(name_or_path: str | Path) -> Path | None:
     return path / FILE if (path / FILE).is_file() and not (path / "config.json").exists() else None
 
 
-def read_description(path: Path) -> dict[str, Any]:
+def read_beside(path: Path) -> dict[str, Any]:
     """Read and check the JSON beside an .onnx file.
 
     Raises:
         InputError: it is missing, no description of ours, or written by a newer version.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); it belongs beside the .onnx file, copy the two together"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid JSON ({error}); export the model again") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise InputError(f"{path}: describes no .onnx file of ours; write one with `export RUN --out NEW --onnx`")
-    if found.get("format_version") != FORMAT_VERSION:
-        raise InputError(
-            f"{path}: format version {found.get('format_version')}, this program reads {FORMAT_VERSION}; "
-            "install the version that wrote it"
-        )
+    missing = "it belongs beside the .onnx file, copy the two together"
+    another = "describes no .onnx file of ours; write one with `export RUN --out NEW --onnx`"
+    found = read_description(path, FORMAT, FORMAT_VERSION, missing, another)
     wrong = [key for key, kind in KEYS.items() if not isinstance(found.get(key), kind)]
     if wrong:
         raise InputError(f"{path}: cannot be understood ('{wrong[0]}'); export the model again")

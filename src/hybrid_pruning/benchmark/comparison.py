@@ -24,6 +24,8 @@ from hybrid_pruning.survivors import count_survivors, count_units
 from hybrid_pruning.terminal import progress_bar
 
 SECONDS, BATCHES, REPEATS = (1.0, 4.0, 10.0), (1, 8), 10
+SHORTEST = 0.1
+"""Seconds that every encoder takes."""
 MEMORY = "hybrid_pruning.benchmark.memory"
 
 
@@ -241,7 +243,9 @@ def _latencies(times: Times, one: Contestant, reference: Contestant) -> dict[Cas
 
 
 def _check(cases: Sequence[Case], repeats: int, threads: int) -> None:
-    if not cases or min(min(case.seconds, case.batch) for case in cases) <= 0:
-        raise InputError("benchmark: --seconds and --batch take numbers above 0, separated by commas")
+    if not cases or min(case.batch for case in cases) < 1:
+        raise InputError("benchmark: --batch takes numbers from 1 on, separated by commas")
+    if not min(case.seconds for case in cases) >= SHORTEST:
+        raise InputError(f"benchmark: --seconds takes numbers from {SHORTEST:g} on, separated by commas")
     if repeats < 1 or threads < 1:
         raise InputError(f"benchmark: {repeats} rounds on {threads} threads: at least 1 of each is needed")
