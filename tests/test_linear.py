@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import MakeBackbone
 from hybrid_pruning.backbone.linear import Linear, take_over
@@ -121,3 +122,14 @@ def test_a_packed_backbone_can_be_pruned(make_backbone: MakeBackbone):
         masked = backbone(wave).frames
         small = shrink(backbone, gates)(wave).frames
     assert (masked - small).abs().max() <= 1e-5 * masked.abs().max()
+
+
+def test_packed_products_are_counted(make_backbone: MakeBackbone):
+    backbone, wave = make_backbone(), torch.randn(2, 4000)
+    counts = []
+    for on in (False, True):
+        backbone.pack(on)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            backbone(wave)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0

@@ -5,12 +5,15 @@ lays the weights out once for the processor at hand and applies the activation w
 `dev/LOG.md` has what that gains.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+from torch.utils.flop_counter import register_flop_formula
 from transformers.activations import GELUActivation
 
 AFTER: dict[bool, tuple[str, list[float], str]] = {False: ("none", [], ""), True: ("gelu", [], "none")}
@@ -86,3 +89,12 @@ def _can_pack(layer: Linear, x: torch.Tensor) -> bool:
         return False
     plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in (x, layer.weight))
     return plain and torch.backends.mkldnn.is_available()
+
+
+def _count(x: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+    """Return the floating-point operations of a product by oneDNN, which torch's FlopCounterMode does not know."""
+    return 2 * math.prod(out_shape) * x[-1]
+
+
+if torch.backends.mkldnn.is_available():
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_count)
