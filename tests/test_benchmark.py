@@ -24,6 +24,7 @@ from hybrid_pruning.benchmark.timing import Ratio
 from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.onnx_export import export_onnx
 from hybrid_pruning.pruning import Constraint, attach, shrink
 from hybrid_pruning.survivors import count_survivors
 
@@ -136,8 +137,13 @@ def test_models_stand_beside_the_dense_one(artifact: Path, monkeypatch: pytest.M
 def test_the_dense_model_can_be_named(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "peak_elsewhere", lambda *_: 1)
     folder = write_wavlm(tmp_path / "dense")
-    found = compare_models([str(artifact)], str(folder), "torch", (0.2,), (1,), 1, 1)
+    file = export_onnx(SpeechModel.from_pretrained(artifact), tmp_path / "int8", int8=True)
+    found = compare_models([str(artifact), str(file), str(file.parent)], str(folder), "torch", (0.2,), (1,), 1, 1)
     assert found.measured[0].contestant.path == str(folder)
+    engines = [row.contestant.engine for row in found.measured]
+    assert engines == ["transformers", "torch", "onnx-int8", "onnx-int8"]
+    with pytest.raises(InputError, match=r"gone\.onnx: no such file"):
+        compare_models([str(artifact), str(tmp_path / "gone.onnx")], str(folder), "torch", (0.2,), (1,), 1, 1)
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "hubert", "wavlm", "whisper"])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoFeatureExtractor, AutoModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 import hybrid_pruning as hp
 from conftest import ON_WAVEFORMS, MakeBackbone, close, relative_error, shuffle
@@ -159,9 +160,29 @@ def test_a_pruned_encoder_has_to_be_padded(make_backbone: MakeBackbone):
 
 
 @pytest.mark.parametrize(("family", "style"), [("whisper", "only")])
-def test_whisper_is_refused(backbone: Backbone):
-    with pytest.raises(InputError, match="is a 'whisper' encoder"):
-        build_transformers(backbone, "model")
+@pytest.mark.parametrize("shape", ["dense", "cut"])
+@torch.no_grad()
+def test_whispers_encoder_by_transformers(make_backbone: MakeBackbone, shape: str, tmp_path: Path):
+    backbone = make_backbone(max_source_positions=50)
+    if shape == "cut":
+        gates = hp.pruning.attach(backbone)
+        shuffle(gates, seed=4)
+        close(gates, "head.0", "interm.1", share=0.5)
+        backbone = hp.pruning.shrink(backbone, gates).eval()
+    save_backbone(backbone, tmp_path / "encoder", {})
+    write_transformers(tmp_path / "encoder", tmp_path / "plain", zero_pad=shape == "cut")
+    plain, info = WhisperEncoder.from_pretrained(tmp_path / "plain", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    features = AutoFeatureExtractor.from_pretrained(tmp_path / "plain")
+    assert features.n_samples == 2 * backbone.config.max_source_positions * features.hop_length, "all the model takes"
+    wave = torch.randn(1, features.n_samples, generator=torch.Generator().manual_seed(1))
+    spectrum = features(wave[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_features
+    states = plain.eval()(spectrum, output_hidden_states=True)
+    frames = backbone(wave).frames
+    assert relative_error(frames[:-1], torch.stack(states.hidden_states[:-1])) < 1e-5
+    assert relative_error(plain.layer_norm(frames[-1]), states.last_hidden_state) < 1e-5
+    assert relative_error(frames, hp.load_backbone(tmp_path / "plain")(wave).frames) < 1e-5
 
 
 def test_scaled_channels_are_refused(tmp_path: Path):

@@ -98,7 +98,9 @@ def test_what_is_beside_an_utterance_changes_no_bit_of_a_repetition(model: Speec
     assert forth == back, "a job's scores depend on nothing but the job"
 
 
-def test_batches_longer_than_planned_are_cut_up(model: SpeechModel, work: Work, monkeypatch: pytest.MonkeyPatch):
+def test_batches_of_more_audio_than_a_cpu_gains_by_are_cut_up(
+    model: SpeechModel, work: Work, monkeypatch: pytest.MonkeyPatch
+):
     whole = Work(work.paths[:4], np.full(4, 1000.0), 4, 6000)  # as a manifest with wrong durations would have it
     expected = scores_of(score_jobs(model, whole, [(0, [0, 1, 2, 3])], 0))
     sizes: list[int] = []
@@ -109,7 +111,7 @@ def test_batches_longer_than_planned_are_cut_up(model: SpeechModel, work: Work, 
         return embed(wave, lengths)
 
     monkeypatch.setattr(model, "embed", watch)
-    monkeypatch.setattr(jobs_module, "BATCH_SECONDS", 2 * 5100 / SAMPLE_RATE_HZ)
+    monkeypatch.setattr(jobs_module, "CPU_SECONDS", 2 * 5100 / SAMPLE_RATE_HZ)
     assert scores_of(score_jobs(model, whole, [(0, [0, 1, 2, 3])], 0)) == pytest.approx(expected, abs=1e-4)
     assert sizes == [2 * 5100] * 2
 

@@ -1,18 +1,19 @@
 """Models of other programs -> our artifact; an artifact's encoder -> a plain transformers folder."""
 
-import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from hybrid_pruning import foreign
 from hybrid_pruning.backbone import Backbone, skeleton
-from hybrid_pruning.backbone.wav2vec2 import FAMILIES
+from hybrid_pruning.backbone.logmel import HOP, SAMPLE_RATE_HZ
+from hybrid_pruning.backbone.whisper import FAMILIES as WHISPER
 from hybrid_pruning.description import save_backbone
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import cannot_write, require_new_folder
@@ -77,14 +78,7 @@ def write_transformers(source: str | Path, out: str | Path, zero_pad: bool = Fal
     model = build_transformers(backbone, str(source), zero_pad)
     with _new_folder(out) as folder:
         model.save_pretrained(folder)
-        preprocessor = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": backbone.normalize}
-        preprocessor |= {
-            "sampling_rate": 16_000,
-            "feature_size": 1,
-            "padding_value": 0.0,
-            "return_attention_mask": True,
-        }
-        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=1), encoding="utf-8")
+        _preprocessor(backbone).save_pretrained(folder)
 
 
 def build_transformers(backbone: Backbone, source: str, zero_pad: bool = False) -> Any:
@@ -107,17 +101,15 @@ def build_transformers(backbone: Backbone, source: str, zero_pad: bool = False) 
         dense.load_state_dict(unscaled, strict=True)
     else:
         widen(backbone, dense)
-    model = AutoModel.from_config(config, dtype=torch.float32)
-    model.load_state_dict({_renamed(name): tensor for name, tensor in dense.state_dict().items()}, strict=True)
+    whisper = config.model_type in WHISPER
+    model: Any = (WhisperEncoder._from_config if whisper else AutoModel.from_config)(config, dtype=torch.float32)
+    names = {"encoder.": ""} if whisper else POSITION_BIAS
+    model.load_state_dict({_renamed(name, names): value for name, value in dense.state_dict().items()}, strict=True)
     return model.eval()
 
 
 def _check_plain(backbone: Backbone, source: str, zero_pad: bool) -> None:
     """Refuse what transformers has no place for."""
-    if (family := backbone.config.model_type) not in FAMILIES:
-        raise InputError(
-            f"{source}: is a '{family}' encoder; transformers loads only those of {', '.join(FAMILIES)} alone"
-        )
     scale = getattr(backbone, "channel_scale", None)
     if scale is not None and bool((scale != 1).any()):
         raise InputError(
@@ -135,8 +127,18 @@ def _check_plain(backbone: Backbone, source: str, zero_pad: bool) -> None:
         )
 
 
-def _renamed(name: str) -> str:
-    for ours, theirs in POSITION_BIAS.items():
+def _preprocessor(backbone: Backbone) -> Any:
+    """Return what transformers prepares waveforms for the encoder with."""
+    if backbone.config.model_type in WHISPER:
+        seconds = 2 * HOP * backbone.config.max_source_positions // SAMPLE_RATE_HZ
+        return WhisperFeatureExtractor(
+            backbone.config.num_mel_bins, chunk_length=seconds, do_normalize=backbone.normalize
+        )
+    return Wav2Vec2FeatureExtractor(do_normalize=backbone.normalize, return_attention_mask=True)
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    for ours, theirs in names.items():
         name = name.replace(ours, theirs)
     return name
 

@@ -27,6 +27,8 @@ Job = tuple[int, Sequence[int]]
 
 BATCH_SECONDS = 120.0
 """Audio in a batch at most, padding included; only a single longer window may exceed it."""
+CPU_SECONDS = 10.0
+"""And in what a CPU computes at once: more gains it no speed and costs memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,7 @@ def _embed_job(
     failed: dict[int, str] = {}
     while (loaded := _wait_for(batches, throughput)) is not None:
         failed |= loaded.failed
-        for batch in _split(loaded.batch):
+        for batch in _split(loaded.batch, CPU_SECONDS if model.device_type == "cpu" else BATCH_SECONDS):
             for index, embedding in zip(batch.index, _embed(model, batch, throughput), strict=True):
                 sums[index] = sums[index] + embedding if index in sums else embedding
                 windows[index] += 1
@@ -232,11 +234,11 @@ def _wait_for(batches: Iterator[Loaded], throughput: Throughput) -> Loaded | Non
     return loaded
 
 
-def _split(batch: WindowBatch | None) -> list[WindowBatch]:
-    """Cut up a batch that came out longer than it was planned, as where a manifest's durations are wrong."""
+def _split(batch: WindowBatch | None, seconds: float) -> list[WindowBatch]:
+    """Cut up a batch that holds more audio: it was planned for a GPU, or a manifest's durations are wrong."""
     if batch is None:
         return []
-    return batch.split(-(-batch.wave.size // round(BATCH_SECONDS * SAMPLE_RATE_HZ)))
+    return batch.split(-(-batch.wave.size // round(seconds * SAMPLE_RATE_HZ)))
 
 
 def _embed(model: Embedder, batch: WindowBatch, throughput: Throughput) -> Vectors:

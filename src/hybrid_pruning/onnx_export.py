@@ -8,7 +8,6 @@ import base64
 import copy
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, require_new_folder
 from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.onnx_int8 import to_integers
 from hybrid_pruning.onnx_model import (
     CLASSIFIER,
     DIGEST,
@@ -41,7 +41,7 @@ from hybrid_pruning.onnx_model import (
 from hybrid_pruning.partial import fingerprint_model
 from hybrid_pruning.windows import WINDOW_SECONDS
 
-OPSET = 18
+OPSET = 20
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 LARGEST = (1 << 31) - (1 << 24)
 """Bytes of weights: protobuf ends at 2 GB, graph included."""
@@ -70,8 +70,9 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
     Args:
         model: any; it is left as it was.
         out: the folder, new or empty, or the model's own: it then goes to the hub with it.
-        int8: store the weights of all matrix products as 8-bit integers, one scale for each output; their inputs are
-            rounded to 8 bits while it runs. Convolutions, norms and the classifier stay as they are.
+        int8: compute linear layers and convolutions with 8-bit integers (`onnx_int8.py`). Attention, norms, the
+            convolution on the waveform and the classifier stay as they are. An utterance's result then depends a little
+            on the batch it is in.
 
     Returns:
         The .onnx file.
@@ -87,12 +88,10 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
     if size > LARGEST:
         raise InputError(f"{out}: the model's weights are {size / 1e9:.1f} GB, an .onnx file holds 2; prune more")
     description = describe(model, int8)
-    proto = trace(model)
+    proto = trace(model, int8)
     metadata = {DIGEST: digest_of(description)}
     if model.classes is not None:
         metadata[CLASSIFIER] = base64.b64encode(_cut_out(proto, EMBEDDING, LLR)).decode("ascii")
-    if int8:
-        proto = quantize(proto)
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
     if model.cohort is not None:
@@ -130,9 +129,12 @@ def describe(model: SpeechModel, int8: bool = False) -> dict[str, Any]:
     return plain
 
 
-def trace(model: SpeechModel) -> Any:
+def trace(model: SpeechModel, int8: bool = False) -> Any:
     """Return the model's graph as an onnx.ModelProto."""
-    graph = _Graph(_plain(model)).eval()
+    plain = _plain(model)
+    if int8:
+        to_integers(plain)
+    graph = _Graph(plain).eval()
     longest = _longest(model)
     samples = Dim("samples", min=model.minimum_samples, **({} if longest is None else {"max": longest}))
     batch = Dim("batch", min=1)
@@ -157,18 +159,6 @@ def trace(model: SpeechModel) -> Any:
         del node.metadata_props[:]
     del proto.graph.value_info[:]
     return proto
-
-
-def quantize(proto: Any) -> Any:
-    """Return a graph whose matrix products with weights are done in 8-bit integers."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        onnx.save(proto, source)
-        quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
-        return onnx.load(target)
 
 
 def _plain(model: SpeechModel) -> SpeechModel:

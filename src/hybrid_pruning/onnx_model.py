@@ -28,6 +28,9 @@ FILE = "model.onnx"
 DIGEST, CLASSIFIER = "hybrid_pruning_digest", "hybrid_pruning_classifier"
 """Metadata of the .onnx file: the digest of its description, and base64 of the graph embedding [B, E] -> llr [B]."""
 WAVE, LENGTHS, EMBEDDING, LLR = "wave", "lengths", "embedding", "llr"
+PROVIDERS = ["CPUExecutionProvider"]
+SLOWER = ["SkipLayerNormFusion"]
+"""What ONNX Runtime would do to a graph to make it faster and does not: that norm takes three times as long."""
 KEYS = {"task": str, "minimum_samples": int, "embedding_width": int, "sample_rate_hz": int, "provenance": dict}
 """What a description must have, and of which type."""
 
@@ -219,7 +222,7 @@ def _open_session(model: Path | bytes, path: Path) -> Any:
     failures = (state.InvalidProtobuf, state.Fail, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
     try:
         source = model if isinstance(model, bytes) else str(model)
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, PROVIDERS, disabled_optimizers=SLOWER)
     except failures as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: cannot be loaded ({reason}); is it whole? Export the model again") from error

@@ -20,6 +20,7 @@ from hybrid_pruning.benchmark.memory import peak_elsewhere
 from hybrid_pruning.benchmark.timing import Ratio, interleaved, quartiles, ratio
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.onnx_model import OnnxModel, find_onnx
 from hybrid_pruning.survivors import count_survivors, count_units
 from hybrid_pruning.terminal import progress_bar
 
@@ -179,20 +180,24 @@ def compare_models(
 @contextmanager
 def contestants(models: Sequence[str], against: str | None, engines: Sequence[str]) -> Iterator[list[Contestant]]:
     """Yield the reference and then each model by each engine; what has to be written for that is removed at the end."""
+    places = {name: find_onnx(name) or locate(name) for name in models}  # a wrong name is told at once
     with TemporaryDirectory() as folder:
-        found = [one for place, model in enumerate(models) for one in _enter(model, engines, Path(folder) / str(place))]
-        yield [_reference(models, against, Path(folder) / "dense"), *found]
+        reference = _reference([*places.values()], against, Path(folder) / "dense")
+        found = [
+            one
+            for number, (name, place) in enumerate(places.items())
+            for one in _enter(name, place, engines, Path(folder) / str(number))
+        ]
+        yield [reference, *found]
 
 
-def _enter(name: str, engines: Sequence[str], folder: Path) -> Iterator[Contestant]:
+def _enter(name: str, place: Path, engines: Sequence[str], folder: Path) -> Iterator[Contestant]:
     """Yield a model by each engine, exporting it where the engine wants it so."""
-    if name.endswith(".onnx"):
-        from hybrid_pruning.onnx_model import OnnxModel
-
-        int8 = OnnxModel.from_file(name).description.get("weights") == "int8"
-        yield Contestant(name, "onnx-int8" if int8 else "onnx", name, None, None)
+    path = str(place)
+    if place.suffix == ".onnx":
+        int8 = OnnxModel.from_file(place).description.get("weights") == "int8"
+        yield Contestant(name, "onnx-int8" if int8 else "onnx", path, None, None)
         return
-    path = str(locate(name))
     model = SpeechModel.from_pretrained(path)
     budget = count_survivors(model.backbone).budget
     for engine in engines:
@@ -204,12 +209,12 @@ def _enter(name: str, engines: Sequence[str], folder: Path) -> Iterator[Contesta
         yield Contestant(name, engine, source, int(budget.params), int(budget.macs))
 
 
-def _reference(models: Sequence[str], against: str | None, folder: Path) -> Contestant:
+def _reference(models: Sequence[Path], against: str | None, folder: Path) -> Contestant:
     """Return the dense model in transformers; random weights take as long as trained ones."""
     from transformers import AutoModel
 
     if against is None:
-        artifact = next((name for name in models if not name.endswith(".onnx")), None)
+        artifact = next((place for place in models if place.suffix != ".onnx"), None)
         if artifact is None:
             raise InputError("benchmark: .onnx files alone do not tell the dense model; name one with --against")
         config = SpeechModel.from_pretrained(artifact).backbone.config

@@ -131,7 +131,7 @@ class GatedRelativeAttention(nn.Module):
         )
         bias = self._gate(hidden_states) * self._of_kept_heads(position_bias, 0)
         if attention_mask is not None:
-            bias = bias.masked_fill(~attention_mask, float("-inf"))
+            bias = bias + bias.new_zeros(()).masked_fill(~attention_mask, float("-inf"))  # T choices, not T x T
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout)
         return self.out_proj(y.transpose(1, 2).flatten(2)), None, position_bias

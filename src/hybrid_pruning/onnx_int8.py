@@ -1,0 +1,133 @@
+"""Layers that ONNX Runtime computes with 8-bit integers.
+
+Weights are rounded once, to 7 bits and a sign, by one scale for each output: products of full 8 bits overflow on
+processors without VNNI instructions, silently. What comes into a layer is rounded to 8 bits while it runs, by one scale
+for the whole batch. A convolution is the product of the frames that it sees, gathered after they have become bytes:
+several times faster than ONNX Runtime's own integer convolution (dev/LOG.md).
+
+What is here can only be traced by `torch.onnx.export`, which writes the operators down; torch itself has none of them.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+LARGEST = 63
+"""The largest rounded weight: two products of it with a byte fit into 16 bits, where older processors add them up."""
+NARROWEST = 16
+"""Inputs and outputs below which a layer stays as it is: rounding would cost more than it saves."""
+
+
+def to_integers(model: nn.Module) -> None:
+    """Put integer layers in the place of linear layers and convolutions of one dimension.
+
+    Narrow ones stay as they are, and with them the convolutions on the waveform itself and the classifier.
+    """
+    for parent, name, layer in list(_replaceable(model)):
+        if isinstance(layer, nn.Linear):
+            setattr(parent, name, IntegerLinear(layer))
+        elif isinstance(layer, nn.Conv1d):
+            setattr(parent, name, IntegerConv1d(layer))
+
+
+class IntegerLinear(nn.Module):
+    """A linear layer in integers, with the GELU that follows where the layer has it.
+
+    Args:
+        layer: what it is made from.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.gelu = bool(getattr(layer, "gelu", False))
+        self.product = _Product(layer.weight.T, layer.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [..., out] of [..., in]."""
+        y = self.product(*_bytes_of(x))
+        return F.gelu(y) if self.gelu else y
+
+
+class IntegerConv1d(nn.Module):
+    """A convolution in integers.
+
+    Args:
+        layer: what it is made from; zeros pad it, and nothing dilates it.
+    """
+
+    def __init__(self, layer: nn.Conv1d) -> None:
+        super().__init__()
+        (self.kernel,), (self.stride,) = layer.kernel_size, layer.stride
+        self.padding = int(layer.padding[0])
+        weights = layer.weight.unflatten(0, (layer.groups, -1)).permute(0, 3, 2, 1).flatten(1, 2)
+        biases = [None] * layer.groups if layer.bias is None else layer.bias.chunk(layer.groups)
+        self.products = nn.ModuleList(_Product(weight, bias) for weight, bias in zip(weights, biases, strict=True))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [B, out, T] of [B, in, S]."""
+        x, scale, zero = _bytes_of(F.pad(x.transpose(1, 2), (0, 0, self.padding, self.padding)))
+        groups = x.chunk(len(self.products), dim=2)
+        found = [
+            product(self._frames(group), scale, zero) for product, group in zip(self.products, groups, strict=True)
+        ]
+        return torch.cat(found, dim=2).transpose(1, 2)
+
+    def _frames(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, S, C] -> [B, T, kernel x C], what each output sees."""
+        count = (x.shape[1] - self.kernel) // self.stride + 1
+        places = torch.arange(count).unsqueeze(1) * self.stride + torch.arange(self.kernel)
+        return x.index_select(1, places.flatten()).view(x.shape[0], count, self.kernel * x.shape[2])
+
+
+class _Product(nn.Module):
+    """Bytes times rounded weights.
+
+    Args:
+        weight: [in, out] float32.
+        bias: [out], or None.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.weight: torch.Tensor
+        self.scale: torch.Tensor
+        self.zero: torch.Tensor
+        self.bias: torch.Tensor | None
+        scale = weight.abs().amax(0).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST
+        self.register_buffer("weight", (weight / scale).round().to(torch.int8))
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero", torch.zeros_like(scale, dtype=torch.int8))
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+        """Return float32 [..., out] of bytes [..., in], which stand for (x - zero) * scale."""
+        inputs = [x, self.weight, scale, self.scale, zero, self.zero, *([] if self.bias is None else [self.bias])]
+        shape = (*x.shape[:-1], self.weight.shape[1])
+        return torch.onnx.ops.symbolic(
+            "com.microsoft::MatMulIntegerToFloat", inputs, dtype=torch.float32, shape=shape, version=1
+        )
+
+
+def _bytes_of(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return a tensor rounded to bytes, and what they stand for: their scale and the byte that is zero."""
+    types = torch.uint8, torch.float32, torch.uint8
+    q, scale, zero = torch.onnx.ops.symbolic_multi_out(
+        "::DynamicQuantizeLinear", [x], dtypes=types, shapes=(x.shape, (), ()), version=11
+    )
+    return q, scale, zero
+
+
+def _replaceable(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """Yield the layers that gain by it, with their names and where they are."""
+    for parent in model.modules():
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.Linear):
+                narrowest = min(layer.in_features, layer.out_features)
+            elif isinstance(layer, nn.Conv1d):
+                narrowest = min(layer.in_channels, layer.out_channels) // layer.groups
+            else:
+                continue
+            if narrowest >= NARROWEST:
+                yield parent, name, layer
