@@ -5,6 +5,7 @@ twice with one thread and tells the processor time of the second pass and its pe
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import soundfile
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.embedder import load_embedder
+from hybrid_pruning.memory import keep_freed_memory
 from hybrid_pruning.scoring import score_paths
 
 
@@ -38,25 +40,21 @@ def main() -> None:
                 file = Path(folder) / "noise.flac"
                 noise = np.random.default_rng(0).standard_normal(round(seconds * SAMPLE_RATE_HZ)) * 0.1
                 soundfile.write(file, noise, SAMPLE_RATE_HZ)
-                found = subprocess.run(
-                    [sys.executable, __file__, model, "--one", str(file)], capture_output=True, text=True, check=True
-                )
+                command = [sys.executable, __file__, model, "--one", str(file)]
+                one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+                found = subprocess.run(command, capture_output=True, text=True, check=True, env=one_thread)
             milliseconds, peak = map(float, found.stdout.split())
             print(f"| {seconds:g} | {milliseconds / seconds:.0f} | {peak:.0f} |", flush=True)
 
 
 def measure(model: str, file: Path) -> None:
     """Print milliseconds of processor time and megabytes at most."""
-    from hybrid_pruning.benchmark.timing import threads
-    from hybrid_pruning.memory import keep_freed_memory
-
     keep_freed_memory()
-    with threads(1):
-        embedder = load_embedder(model, "cpu")
-        score_paths(embedder, [file], workers=0)
-        started = time.process_time()
-        score_paths(embedder, [file], workers=0)
-        spent = time.process_time() - started
+    embedder = load_embedder(model, "cpu")
+    score_paths(embedder, [file], workers=0)
+    started = time.process_time()
+    score_paths(embedder, [file], workers=0)
+    spent = time.process_time() - started
     print(1000 * spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
 
 

@@ -1,9 +1,9 @@
 """Layers that ONNX Runtime computes with 8-bit integers.
 
-Weights are rounded once, to 7 bits and a sign, by one scale for each output: products of full 8 bits overflow on
-processors without VNNI instructions, silently. What comes into a layer is rounded to 8 bits while it runs, by one scale
-for the whole batch. A convolution is the product of the frames that it sees, gathered after they have become bytes:
-several times faster than ONNX Runtime's own integer convolution (dev/LOG.md).
+Weights are rounded once, by one scale for each output, which leaves processors without VNNI instructions room: they add
+two products up in 16 bits, and overflow silently. What comes into a layer is rounded to 8 bits while it runs, by one
+scale for the whole batch. A convolution is the product of the frames that it sees, gathered after they have become
+bytes: several times faster than ONNX Runtime's own integer convolution (dev/LOG.md).
 
 What is here can only be traced by `torch.onnx.export`, which writes the operators down; torch itself has none of them.
 """
@@ -14,16 +14,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-LARGEST = 63
-"""The largest rounded weight: two products of it with a byte fit into 16 bits, where older processors add them up."""
+LARGEST = 127
+"""The largest rounded weight, and the largest sum of two neighbours: 255 times one more still fits into 16 bits."""
+FEATURES = ("feature_extractor", "conv1", "conv2")
+"""Convolutions that make features of the signal stay as they are: in 8 bits they alone moved a detector's scores by a
+third of their spread, where all else moved them by a hundredth (dev/LOG.md)."""
 NARROWEST = 16
 """Inputs and outputs below which a layer stays as it is: rounding would cost more than it saves."""
 
 
 def to_integers(model: nn.Module) -> None:
-    """Put integer layers in the place of linear layers and convolutions of one dimension.
+    """Put integer layers in the place of linear layers and of the positional convolution.
 
-    Narrow ones stay as they are, and with them the convolutions on the waveform itself and the classifier.
+    Narrow ones stay as they are, and with them the classifier.
     """
     for parent, name, layer in list(_replaceable(model)):
         if isinstance(layer, nn.Linear):
@@ -69,13 +72,11 @@ class IntegerConv1d(nn.Module):
         """Return [B, out, T] of [B, in, S]."""
         x, scale, zero = _bytes_of(F.pad(x.transpose(1, 2), (0, 0, self.padding, self.padding)))
         groups = x.chunk(len(self.products), dim=2)
-        found = [
-            product(self._frames(group), scale, zero) for product, group in zip(self.products, groups, strict=True)
-        ]
+        found = [product(self._seen(group), scale, zero) for product, group in zip(self.products, groups, strict=True)]
         return torch.cat(found, dim=2).transpose(1, 2)
 
-    def _frames(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, S, C] -> [B, T, kernel x C], what each output sees."""
+    def _seen(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, S, C] -> [B, T, kernel x C], the frames that each output sees."""
         count = (x.shape[1] - self.kernel) // self.stride + 1
         places = torch.arange(count).unsqueeze(1) * self.stride + torch.arange(self.kernel)
         return x.index_select(1, places.flatten()).view(x.shape[0], count, self.kernel * x.shape[2])
@@ -95,7 +96,7 @@ class _Product(nn.Module):
         self.scale: torch.Tensor
         self.zero: torch.Tensor
         self.bias: torch.Tensor | None
-        scale = weight.abs().amax(0).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST
+        scale = _largest_of_neighbours(weight).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST
         self.register_buffer("weight", (weight / scale).round().to(torch.int8))
         self.register_buffer("scale", scale)
         self.register_buffer("zero", torch.zeros_like(scale, dtype=torch.int8))
@@ -110,6 +111,12 @@ class _Product(nn.Module):
         )
 
 
+def _largest_of_neighbours(weight: torch.Tensor) -> torch.Tensor:
+    """Return, for each output of [in, out], the largest weight or sum of two neighbours of the same sign."""
+    signs = torch.stack([weight, -weight]).clamp_min(0.0)
+    return (signs + F.pad(signs[:, 1:], (0, 0, 0, 1))).amax((0, 1))
+
+
 def _bytes_of(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return a tensor rounded to bytes, and what they stand for: their scale and the byte that is zero."""
     types = torch.uint8, torch.float32, torch.uint8
@@ -121,8 +128,10 @@ def _bytes_of(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 
 def _replaceable(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
     """Yield the layers that gain by it, with their names and where they are."""
-    for parent in model.modules():
+    for path, parent in model.named_modules():
         for name, layer in parent.named_children():
+            if {*path.split("."), name} & {*FEATURES}:
+                continue
             if isinstance(layer, nn.Linear):
                 narrowest = min(layer.in_features, layer.out_features)
             elif isinstance(layer, nn.Conv1d):
