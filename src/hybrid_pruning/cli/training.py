@@ -142,7 +142,7 @@ def export(
         bool, typer.Option("--family", help="all snapshots and the last model, below --out as hp30, hp50, ...")
     ] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="write model.onnx and model.json instead")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="with --onnx: weights of matrix products in 8 bits")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="with --onnx: linear layers in 8 bits")] = False,
 ) -> None:
     """Cut the model down for real and write it: config.json and model.safetensors.
 
