@@ -18,7 +18,7 @@ ffmpeg containers libsndfile audio audit durations augment batches subset sampli
 pruning backbone survivors head artifact foreign hub card classifier description model conversion margins objective
 onnx_model embedder windows jobs partial inference scoring detection verification
 validation trainset checkpoint run_folder board runlog skipped optimizers pace family overlap checks trainer
-export training onnx_export inspection benchmark report quickstart pipeline sweep cli
+export training onnx_int8 onnx_export inspection benchmark report quickstart pipeline sweep cli
 """
 ORDER = LINE.split()
 MAY_IMPORT_THE_ROOT = {"cli", "quickstart"}
