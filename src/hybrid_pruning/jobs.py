@@ -28,7 +28,7 @@ Job = tuple[int, Sequence[int]]
 BATCH_SECONDS = 120.0
 """Audio in a batch at most, padding included; only a single longer window may exceed it."""
 CPU_SECONDS = 10.0
-"""And in what a CPU computes at once: more gains it no speed and costs memory."""
+"""And in what a CPU computes at once, again but for a longer window: more gains it no speed and costs memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,9 +70,9 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
     Args:
         model: any; it is left as it was.
         out: the folder, new or empty, or the model's own: it then goes to the hub with it.
-        int8: compute linear layers and convolutions with 8-bit integers (`onnx_int8.py`). Attention, norms, the
-            convolution on the waveform and the classifier stay as they are. An utterance's result then depends a little
-            on the batch it is in.
+        int8: compute linear layers and the positional convolution with 8-bit integers (`onnx_int8.py`). Attention,
+            norms, the convolutions that make features and the classifier stay as they are. An utterance's result then
+            depends a little on the batch it is in.
 
     Returns:
         The .onnx file.
