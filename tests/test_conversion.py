@@ -170,7 +170,8 @@ def test_whispers_encoder_by_transformers(make_backbone: MakeBackbone, shape: st
         close(gates, "head.0", "interm.1", share=0.5)
         backbone = hp.pruning.shrink(backbone, gates).eval()
     save_backbone(backbone, tmp_path / "encoder", {})
-    write_transformers(tmp_path / "encoder", tmp_path / "plain", zero_pad=shape == "cut")
+    loader = write_transformers(tmp_path / "encoder", tmp_path / "plain", zero_pad=shape == "cut")
+    assert loader == "WhisperEncoder"
     plain, info = WhisperEncoder.from_pretrained(tmp_path / "plain", output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]

@@ -62,13 +62,16 @@ def convert_foreign(source: str | Path, out: str | Path, as_trained: bool = Fals
     return {**provenance["converted"], "parameters": sum(p.numel() for p in backbone.parameters())}
 
 
-def write_transformers(source: str | Path, out: str | Path, zero_pad: bool = False) -> None:
+def write_transformers(source: str | Path, out: str | Path, zero_pad: bool = False) -> str:
     """Write a model's encoder as a folder that transformers loads by itself.
 
     Args:
         source: an artifact, ours or of another program, or its id on the hub.
         out: the folder, new or empty.
         zero_pad: fill what was cut out with zeros: the same function at the dense size and speed.
+
+    Returns:
+        The name of the class of transformers that loads it: AutoModel, for Whisper WhisperEncoder.
 
     Raises:
         InputError: transformers cannot hold the encoder, or the folder is taken.
@@ -79,6 +82,7 @@ def write_transformers(source: str | Path, out: str | Path, zero_pad: bool = Fal
     with _new_folder(out) as folder:
         model.save_pretrained(folder)
         _preprocessor(backbone).save_pretrained(folder)
+    return WhisperEncoder.__name__ if backbone.config.model_type in WHISPER else AutoModel.__name__
 
 
 def build_transformers(backbone: Backbone, source: str, zero_pad: bool = False) -> Any:

@@ -46,8 +46,8 @@ def convert(
     if to is Form.TRANSFORMERS:
         from hybrid_pruning.conversion import write_transformers
 
-        write_transformers(source, out, zero_pad)
-        typer.echo(f"{out}: AutoModel.from_pretrained takes it; head and classifier stay in {source}")
+        loader = write_transformers(source, out, zero_pad)
+        typer.echo(f"{out}: transformers' {loader}.from_pretrained takes it; head and classifier stay in {source}")
         return
     if zero_pad:
         raise typer.BadParameter("belongs to --to transformers", param_hint="--zero-pad")
