@@ -133,7 +133,8 @@ def trace(model: SpeechModel, int8: bool = False) -> Any:
     """Return the model's graph as an onnx.ModelProto."""
     plain = _plain(model)
     if int8:
-        to_integers(plain)
+        for part in (plain.backbone, plain.head):
+            to_integers(part)
     graph = _Graph(plain).eval()
     longest = _longest(model)
     samples = Dim("samples", min=model.minimum_samples, **({} if longest is None else {"max": longest}))

@@ -17,17 +17,14 @@ from torch.nn import functional as F
 LARGEST = 127
 """The largest rounded weight, and the largest sum of two neighbours: 255 times one more still fits into 16 bits."""
 FEATURES = ("feature_extractor", "conv1", "conv2")
-"""Convolutions that make features of the signal stay as they are: in 8 bits they alone moved a detector's scores by a
-third of their spread, where all else moved them by a hundredth (dev/LOG.md)."""
+"""Convolutions that make features of the signal stay as they are: in 8 bits too they moved a detector's scores by a fifth
+of their spread, where all else moved them by a hundredth (dev/LOG.md)."""
 NARROWEST = 16
 """Inputs and outputs below which a layer stays as it is: rounding would cost more than it saves."""
 
 
 def to_integers(model: nn.Module) -> None:
-    """Put integer layers in the place of linear layers and of the positional convolution.
-
-    Narrow ones stay as they are, and with them the classifier.
-    """
+    """Put integer layers in the place of linear layers and of the positional convolution; narrow ones stay."""
     for parent, name, layer in list(_replaceable(model)):
         if isinstance(layer, nn.Linear):
             setattr(parent, name, IntegerLinear(layer))
