@@ -17,8 +17,8 @@ from torch.nn import functional as F
 LARGEST = 127
 """The largest rounded weight, and the largest sum of two neighbours: 255 times one more still fits into 16 bits."""
 FEATURES = ("feature_extractor", "conv1", "conv2")
-"""Convolutions that make features of the signal stay as they are: in 8 bits they moved a detector's scores by a fifth of
-their spread, where all else moved them by a hundredth (dev/LOG.md)."""
+"""Convolutions that make features of the signal stay as they are: in 8 bits they moved a detector's scores by a fifth
+of their spread, where all else moved them by a hundredth (dev/LOG.md)."""
 NARROWEST = 16
 """Inputs and outputs below which a layer stays as it is: rounding would cost more than it saves."""
 
