@@ -147,35 +147,49 @@ def test_the_verifiers_rates_are_those_at_the_threshold_of_its_eer(
 
 
 def slow_t_eer(bonafide: np.ndarray, spoof: np.ndarray, *asv: np.ndarray) -> float:
-    """Every pair of thresholds, ties stepped through class by class."""
-    cm = metrics.det_curve(bonafide, spoof)
-    ranked = sorted((score, kind) for kind, scores in enumerate(asv) for score in scores)
+    """Every pair of thresholds at rho = 0.5, ties stepped through class by class; nan where no distance is defined.
+
+    Pairs are often equally close, so the first has to win among equal floating-point numbers: acceptance by the
+    countermeasure is a quotient, acceptance by the verifier 1 less one, as in ASVspoof 5's package.
+    """
+
+    def rejections(*classes: np.ndarray) -> np.ndarray:
+        pooled, kinds = np.concatenate(classes), np.repeat(np.arange(len(classes)), [len(one) for one in classes])
+        sorted_kinds = kinds[np.argsort(pooled, kind="stable")]
+        return np.array([[0, *np.cumsum(sorted_kinds == kind)] for kind in range(len(classes))])
+
+    rejected, passed = rejections(bonafide, spoof)
+    cm_miss, cm_passed = rejected / len(bonafide), (len(spoof) - passed) / len(spoof)
     best, value = math.inf, math.nan
-    for rejected in range(len(ranked) + 1):
-        low = [sum(kind == wanted for _, kind in ranked[:rejected]) / len(asv[wanted]) for wanted in range(3)]
-        miss, nontarget, passed = low[0], 1 - low[1], 1 - low[2]
-        if miss >= passed - 1e-12:
+    for target, nontarget, attack in rejections(*asv).T:
+        miss, alarm, attacked = target / len(asv[0]), 1 - nontarget / len(asv[1]), 1 - attack / len(asv[2])
+        if miss >= 0.5 * alarm + 0.5 * attacked:
             continue
-        gaps = [
-            abs(cm_miss + (1 - cm_miss) * miss - alarm * passed)
-            for cm_miss, alarm in zip(cm.miss, cm.false_alarm, strict=True)
-        ]
-        pair = next(index for index, gap in enumerate(gaps) if gap <= min(gaps) + 1e-12)
-        if cm.miss[pair] == 1:
-            continue
-        distance = abs(nontarget / passed - cm.false_alarm[pair] / (1 - cm.miss[pair]))
-        if distance < best - 1e-12:
-            best, value = distance, passed * cm.false_alarm[pair]
+        tandem_miss = cm_miss + (1 - cm_miss) * miss
+        tandem_alarm = 0.5 * (1 - cm_miss) * alarm + 0.5 * cm_passed * attacked
+        pair = np.argmin(np.abs(tandem_miss - tandem_alarm))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = np.abs(np.divide(alarm, attacked) - cm_passed[pair] / (1 - cm_miss[pair]))
+        if distance < best:
+            best, value = distance, attacked * cm_passed[pair]
     return value
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(40))
 def test_t_eer_equals_the_search_over_every_pair_of_thresholds(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    digits = 1 if seed % 2 else 6
-    shapes = ((2, 41), (0, 37), (3, 29), (0, 31), (2, 37))
-    classes = [np.round(rng.normal(mean, 1.2, size), digits) for mean, size in shapes]
-    assert metrics.t_eer(*classes) == pytest.approx(slow_t_eer(*classes), rel=1e-9)
+    digits = (0, 1, 6, 6)[seed % 4]
+    quality, most = rng.uniform(0, 3), 300 if seed % 2 else 12
+    sizes = rng.integers(50 if seed % 2 else 1, most + 1, 5)
+    means = (quality, 0, rng.uniform(0, 4), 0, rng.uniform(0, 3))
+    classes = [np.round(rng.normal(mean, 1.2, size), digits) for mean, size in zip(means, sizes, strict=True)]
+    assert metrics.t_eer(*classes) == pytest.approx(slow_t_eer(*classes), abs=1e-9)
+
+
+def test_t_eer_pairs_thresholds_at_equal_numbers_of_nontargets_and_spoofs() -> None:
+    """Worked by hand: 1/3, where rho = 0 gives 2/3 and rho = 1 a half; then no pair with a defined distance."""
+    assert metrics.t_eer([1, 1, 3], [1, 1], [0, 2, 3], [1, -1], [3, 0, 0]) == pytest.approx(1 / 3)
+    assert metrics.t_eer([0], [1], [-1], [1], [1]) == 1
 
 
 def test_t_eer_is_zero_for_two_perfect_systems_and_high_for_an_inverted_countermeasure() -> None:

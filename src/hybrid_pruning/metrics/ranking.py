@@ -91,14 +91,21 @@ class Steps:
 
     def rates_at(self, points: IntArray) -> FloatArray:
         """Return the rates [classes, M] at any points [M]."""
-        run = np.searchsorted(self.points[:-1], points, side="right") - 1
-        return self.rates_within(run, points - self.points[run])
+        return self.rates(self.counts_at(points))
 
     def rates_within(self, run: IntArray, steps: IntArray) -> FloatArray:
         """Return the rates [classes, M] some steps [M] into the runs [M]."""
+        return self.rates(self._counts_within(run, steps))
+
+    def counts_at(self, points: IntArray) -> IntArray:
+        """Return the trials [classes, M] rejected at any points [M]."""
+        run = np.searchsorted(self.points[:-1], points, side="right") - 1
+        return self._counts_within(run, points - self.points[run])
+
+    def _counts_within(self, run: IntArray, steps: IntArray) -> IntArray:
         counts = self.rejected[:, run]
         counts[self.owner[run], np.arange(run.size)] += steps
-        return self.rates(counts)
+        return counts
 
 
 def checked(scores: npt.ArrayLike, name: str) -> FloatArray:

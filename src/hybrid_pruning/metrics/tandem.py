@@ -64,11 +64,14 @@ def t_eer(
     asv_nontarget: npt.ArrayLike,
     asv_spoof: npt.ArrayLike,
 ) -> float:
-    """Return the concurrent tandem equal error rate, a fraction: all three error rates agree, whatever the spoof prior.
+    """Return the concurrent tandem equal error rate, a fraction: miss, nontarget and spoof false alarm rate agree.
 
-    Every verifier threshold that misses less than it lets spoofs pass is paired with the countermeasure threshold
-    that brings the tandem's miss and spoof false alarm rates closest; of these pairs the one where nontargets pass
-    most nearly as often as spoofs is taken, and its spoof false alarm rate returned.
+    Every verifier threshold that misses less than it falsely accepts is paired with the first countermeasure threshold
+    that brings the tandem's miss and false alarm rates closest, where nontargets and spoofs are equally frequent
+    (rho = 0.5). The first of these pairs where nontargets pass most nearly as often as spoofs is taken, and its spoof
+    false alarm rate returned. The choice of rho matters for finite sets alone; it and all rounding are those of
+    ASVspoof 5's package, since many pairs are equally close in small sets. Where no pair has a defined distance, the
+    package fails; here the first threshold's rate is returned.
 
     Args:
         cm_bonafide: [P] countermeasure scores of bona fide speech, targets and nontargets together.
@@ -81,7 +84,7 @@ def t_eer(
         ValueError: a class is empty or a score is not finite.
 
     Source: Kinnunen et al., "t-EER: parameter-free tandem evaluation of countermeasures and biometric comparators",
-    TPAMI 2023, the tandem's rates and the concurrent t-EER.
+    TPAMI 2023, the tandem's rates and the concurrent t-EER; ASVspoof 5 evaluation package, rho.
     """
     cm = rank_detection(cm_bonafide, cm_spoof).count()
     return t_eer_of(cm, rank_sasv(asv_target, asv_nontarget, asv_spoof).count())
@@ -172,21 +175,32 @@ def t_eer_of(cm: Steps, asv: Steps) -> float:
 
 
 def _last_usable(asv: Steps) -> int:
-    """Return the last point where fewer targets are missed than spoofs pass; point 0 always is one."""
-    low, high = np.zeros(1, dtype=np.int64), asv.points[-1:]
-    useless = _first(low, high, lambda point: np.subtract(*asv.rates_at(point)[[0, 2]]) >= 0)
-    return int(useless[0]) - 1
+    """Return the last point where fewer targets are missed than nontargets and spoofs accepted; point 0 always is."""
+
+    def is_useless(points: IntArray) -> npt.NDArray[np.bool_]:
+        miss, nontarget_passed, spoof_passed = _verifier_rates(asv, points)
+        useless: npt.NDArray[np.bool_] = miss >= (nontarget_passed + spoof_passed) / 2
+        return useless
+
+    return int(_first(np.zeros(1, dtype=np.int64), asv.points[-1:], is_useless)[0]) - 1
+
+
+def _verifier_rates(asv: Steps, points: IntArray) -> FloatArray:
+    """Return the rates [3, M] at points [M]; acceptance as 1 less rejection, rounded as in the package."""
+    rejected: FloatArray = asv.counts_at(points) / asv.rejected[:, -1:]
+    rejected[1:] = 1 - rejected[1:]
+    return rejected
 
 
 def _tandem_rates(cm: Steps, asv: Steps, points: IntArray) -> FloatArray:
     """Return at the verifier's points [M] the rates [4, M] of nontargets and spoofs passing it, and of bona fide
     speech missed and spoofs passing at the countermeasure point where the tandem's two rates are closest.
     """
-    asv_miss, nontarget_passed, spoof_passed = asv.rates_at(points)
+    asv_miss, nontarget_passed, spoof_passed = _verifier_rates(asv, points)
 
     def difference(rates: FloatArray) -> FloatArray:
         miss, passed = rates
-        return miss + (1 - miss) * asv_miss - passed * spoof_passed
+        return miss + (1 - miss) * asv_miss - ((1 - miss) * nontarget_passed + passed * spoof_passed) / 2
 
     start = np.zeros(points.size, dtype=np.int64)
     runs = start + cm.owner.size
@@ -210,18 +224,20 @@ def _first(low: IntArray, high: IntArray, holds: Callable[[IntArray], npt.NDArra
 def _distances(rates: FloatArray) -> FloatArray:
     """Return how far nontargets and spoofs are from passing the tandem equally often, [..., M]."""
     nontarget_passed, spoof_passed, cm_miss, cm_passed = rates
-    distance = np.abs(nontarget_passed / spoof_passed - _ratio(cm_passed, 1 - cm_miss))
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(_ratio(nontarget_passed, spoof_passed) - _ratio(cm_passed, 1 - cm_miss))
     return np.where(np.isnan(distance), np.inf, distance)
 
 
 def _smallest_distances(rates: FloatArray) -> FloatArray:
     """Return what the distances between neighbouring points [..., M] cannot fall below, [..., M-1]."""
     nontarget_passed, spoof_passed, cm_miss, cm_passed = rates
-    ratio_low = nontarget_passed[..., 1:] / spoof_passed[..., :-1]
-    ratio_high = nontarget_passed[..., :-1] / spoof_passed[..., 1:]
+    ratio_low = _ratio(nontarget_passed[..., 1:], spoof_passed[..., :-1])
+    ratio_high = _ratio(nontarget_passed[..., :-1], spoof_passed[..., 1:])
     wanted_low = _ratio(cm_passed[..., :-1], 1 - cm_miss[..., 1:])
     wanted_high = _ratio(cm_passed[..., 1:], 1 - cm_miss[..., :-1])
-    gap = np.fmax(ratio_low - wanted_high, wanted_low - ratio_high)  # where one is not defined, the other bounds
+    with np.errstate(invalid="ignore"):
+        gap = np.fmax(ratio_low - wanted_high, wanted_low - ratio_high)  # where one is not defined, the other bounds
     return np.where(np.isnan(gap), 0.0, gap - 1e-12)
 
 
