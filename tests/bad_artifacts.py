@@ -300,12 +300,14 @@ ARTIFACTS: dict[str, Case] = {
     "8 bits without ONNX": Case(unharmed, f"{EXPORT} --int8", "--int8 goes with --onnx"),
     "no run for ONNX": Case(unharmed, "export dev --out new --onnx", "dev: is no training run"),
     "a folder that is taken for ONNX": Case(unharmed, "export model --out run --onnx", "run: is not empty"),
-    "an encoder that would run a command": Case(encoder_bomb, TRAIN, "wavlm: the weights cannot be loaded"),
+    "an encoder that would run a command": Case(encoder_bomb, TRAIN, "pytorch_model.bin: the weights cannot be loaded"),
     "an encoder with half its weights": Case(
-        partial(cut, "wavlm/model.safetensors"), TRAIN, "wavlm: the weights cannot"
+        partial(cut, "wavlm/model.safetensors"), TRAIN, "wavlm/model.safetensors: the weights cannot"
     ),
     "an encoder without its description": Case(partial(removed, "wavlm/config.json"), TRAIN, "wavlm: no transformers"),
-    "an encoder with a broken description": Case(partial(cut, "wavlm/config.json"), TRAIN, "wavlm: no transformers"),
+    "an encoder with a broken description": Case(
+        partial(cut, "wavlm/config.json"), TRAIN, "wavlm/config.json: .*no transformers model there"
+    ),
     "a foreign file that would run a command": Case(foreign_bomb, CONVERT, "pytorch_model.bin: .*never run"),
     "a foreign file that would run a command, trained on": Case(
         foreign_bomb, f"{TRAIN} --set backbone.source=foreign", "pytorch_model.bin: .*never run"

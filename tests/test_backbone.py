@@ -17,7 +17,7 @@ from conftest import (
     shuffle,
 )
 from hybrid_pruning import pruning
-from hybrid_pruning.backbone import Backbone, Hidden
+from hybrid_pruning.backbone import Backbone, Hidden, wrap
 from hybrid_pruning.backbone.wav2vec2 import group_norm
 
 Record = Callable[[str, float], float]
@@ -129,6 +129,27 @@ def test_padded_is_alone(
         assert padded.grad[row, length:].abs().sum() == 0
         others = [other for other in range(len(LENGTHS)) if other != row]
         assert padded.grad[others].abs().sum() == 0
+
+
+@pytest.mark.parametrize(("family", "style"), [("hubert", "base"), ("hubert", "large")], ids="-".join)
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+def test_padded_is_alone_behind_a_batch_norm(
+    training: bool, make_model: MakeModel, wave: torch.Tensor, lengths: torch.Tensor, record: Record
+) -> None:
+    """HuBERT's in front of the positional convolution, with statistics and affine part as trained ones have."""
+    model = make_model(conv_pos_batch_norm=True)
+    norm = model.encoder.pos_conv_embed.batch_norm
+    norm.running_mean.normal_(0, 0.3), norm.running_var.uniform_(0.5, 2), norm.bias.data.normal_(0, 0.3)
+    expected = states_of_transformers(model, wave, None)
+    backbone = wrap(model).train(training)
+    with torch.no_grad():
+        assert record("= transformers", relative_error(expected, backbone(wave).frames)) <= 1e-5
+        hidden = backbone(wave, lengths)
+        for row, length in enumerate(LENGTHS):
+            alone = backbone(wave[row : row + 1, :length]).frames
+            error = relative_error(alone, hidden.frames[:, row : row + 1, : alone.shape[2]])
+            assert record("padded = alone", error) <= 1e-5
+    assert norm.num_batches_tracked == 0
 
 
 def test_padded_is_alone_with_gates(

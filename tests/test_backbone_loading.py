@@ -2,16 +2,20 @@
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel
+from transformers import AutoFeatureExtractor, BertConfig, BertModel
 
 from conftest import ON_WAVEFORMS, WHISPER, MakeModel, make_config
 from hybrid_pruning.backbone import Backbone, load_config, load_transformers, skeleton, wrap
+from hybrid_pruning.backbone.loading import EXTRACTOR, PROCESSOR
+from hybrid_pruning.description import build_backbone, describe_backbone
 from hybrid_pruning.errors import InputError
 
 ON_WAVEFORMS_ONLY = pytest.mark.parametrize(("family", "style"), ON_WAVEFORMS, ids="-".join)
@@ -22,6 +26,7 @@ ANY_FAMILY = pytest.mark.parametrize(("family", "style"), [("wavlm", "base"), ("
 @pytest.fixture
 def folder(make_model: MakeModel, tmp_path: Path) -> Path:
     make_model().save_pretrained(tmp_path)
+    (tmp_path / EXTRACTOR).write_text('{"do_normalize": false}')
     return tmp_path
 
 
@@ -48,11 +53,83 @@ def test_load_random_takes_the_architecture_alone(folder: Path, backbone: Backbo
     assert fresh.normalize
 
 
-@pytest.mark.parametrize("do_normalize", [True, False, None])
-def test_load_honours_the_preprocessor(do_normalize: bool | None, folder: Path) -> None:
-    if do_normalize is not None:
-        (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": do_normalize}))
-    assert load_transformers(folder).normalize is bool(do_normalize)
+NESTED = {"feature_extractor": {"do_normalize": True}, "processor_class": "Wav2Vec2Processor"}
+FORMS: dict[str, tuple[dict[str, Any], str, str]] = {  # files -> whether to normalise, group and layer; what says so
+    "v4, on": ({EXTRACTOR: {"do_normalize": True}}, "yy", EXTRACTOR),
+    "v4, off": ({EXTRACTOR: {"do_normalize": False}}, "nn", EXTRACTOR),
+    "v4, silent": ({EXTRACTOR: {"sampling_rate": 16_000}}, "yy", f"{EXTRACTOR}: transformers' default"),
+    "v4, null": ({EXTRACTOR: {"do_normalize": None}}, "nn", EXTRACTOR),
+    "v5, on": ({PROCESSOR: NESTED}, "yy", PROCESSOR),
+    "v5, off": ({PROCESSOR: {"audio_processor": {"do_normalize": False}}}, "nn", PROCESSOR),
+    "v5, silent": ({PROCESSOR: {"feature_extractor": {}}}, "yy", f"{PROCESSOR}: transformers' default"),
+    "v5 goes first": ({PROCESSOR: NESTED, EXTRACTOR: {"do_normalize": False}}, "yy", PROCESSOR),
+    "v4 beside v5's empty one": ({PROCESSOR: {"processor_class": "x"}, EXTRACTOR: {}}, "yy", f"{EXTRACTOR}: trans.*"),
+    "neither": ({}, "ny", "assumed: feat_extract_norm (group|layer)"),
+    "neither, but a tokenizer's": ({PROCESSOR: {"processor_class": "x"}}, "ny", "assumed: feat_extract_norm .*"),
+}
+
+
+@pytest.mark.parametrize(("family", "style"), [("hubert", "base"), ("wav2vec2", "large")], ids="-".join)
+@pytest.mark.parametrize("form", FORMS)
+def test_load_normalises_as_transformers_does(
+    form: str, folder: Path, style: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files, expected, origin = FORMS[form]
+    (folder / EXTRACTOR).unlink()
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    if "assumed" not in origin:
+        (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | {"x": 1}))
+        theirs = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False).do_normalize
+        assert ("y" if theirs else "n") == expected[0] == expected[1]
+    found = load_transformers(folder)
+    assert found.normalize is (expected[style == "large"] == "y")
+    assert re.fullmatch(origin, found.origin["normalize"])
+    said = capsys.readouterr().out
+    assert said.count("\n") == ("assumed" in origin)
+    assert ("feat_extract_norm is" in said) == ("assumed" in origin)
+
+
+@pytest.mark.parametrize(("family", "style"), [WHISPER])
+def test_whisper_normalises_where_it_is_told_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own extractor has normalisation off, and no file says otherwise than `on`."""
+    for content, expected in ((None, False), ({}, False), ({"do_normalize": True}, True)):
+        (folder / EXTRACTOR).unlink(missing_ok=True)
+        if content is not None:
+            (folder / PROCESSOR).write_text(json.dumps({"feature_extractor": content}))
+        assert load_transformers(folder).normalize is expected
+    assert capsys.readouterr().out == ""
+
+
+@ANY_ON_WAVEFORMS
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sampling_rate": 8000},
+        {"feature_size": 80},
+        {"feature_extractor_type": "SeamlessM4TFeatureExtractor"},
+        {"do_normalize": "false"},
+        {"do_normalize": 1.0},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+@pytest.mark.parametrize("nested", [True, False])
+def test_load_refuses_other_preprocessing(settings: dict[str, Any], nested: bool, folder: Path) -> None:
+    content = {"feature_extractor": settings} if nested else settings
+    (folder / (PROCESSOR if nested else EXTRACTOR)).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"has {next(iter(settings))} .*(supported is|expected)"):
+        load_transformers(folder)
+
+
+def test_normalisation_goes_into_the_artifact_and_back(folder: Path, tmp_path: Path) -> None:
+    (folder / EXTRACTOR).write_text('{"do_normalize": true}')
+    backbone = load_transformers(folder)
+    about = json.loads(json.dumps(describe_backbone(backbone)))
+    assert (about["normalize"], about["origin"]) == (True, {"normalize": EXTRACTOR})
+    again = build_backbone(about)
+    assert (again.normalize, again.origin) == (True, backbone.origin)
+    del about["origin"]  # of an older version
+    assert build_backbone(about).normalize
 
 
 @ANY_FAMILY

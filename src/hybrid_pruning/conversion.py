@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 from hybrid_pruning import foreign
-from hybrid_pruning.backbone import Backbone, skeleton
+from hybrid_pruning.backbone import Backbone, build, read_config, skeleton
 from hybrid_pruning.backbone.logmel import HOP, SAMPLE_RATE_HZ
-from hybrid_pruning.backbone.whisper import FAMILIES as WHISPER
 from hybrid_pruning.description import save_backbone
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import cannot_write, require_new_folder
@@ -82,7 +80,7 @@ def write_transformers(source: str | Path, out: str | Path, zero_pad: bool = Fal
     with _new_folder(out) as folder:
         model.save_pretrained(folder)
         _preprocessor(backbone).save_pretrained(folder)
-    return WhisperEncoder.__name__ if backbone.config.model_type in WHISPER else AutoModel.__name__
+    return "WhisperEncoder" if backbone.config.model_type == "whisper" else "AutoModel"
 
 
 def build_transformers(backbone: Backbone, source: str, zero_pad: bool = False) -> Any:
@@ -98,16 +96,15 @@ def build_transformers(backbone: Backbone, source: str, zero_pad: bool = False) 
     """
     _check_plain(backbone, source, zero_pad)
     plain = {name: value for name, value in backbone.config.to_diff_dict().items() if name not in EXTRAS}
-    config = AutoConfig.for_model(**plain)
+    config = read_config(plain, source)
     dense = skeleton(config, backbone.normalize)
     unscaled = {name: tensor for name, tensor in backbone.state_dict().items() if name != "channel_scale"}
     if shape_of(backbone) is None:
         dense.load_state_dict(unscaled, strict=True)
     else:
         widen(backbone, dense)
-    whisper = config.model_type in WHISPER
-    model: Any = (WhisperEncoder._from_config if whisper else AutoModel.from_config)(config, dtype=torch.float32)
-    names = {"encoder.": ""} if whisper else POSITION_BIAS
+    model = build(config)
+    names = {"encoder.": ""} if config.model_type == "whisper" else POSITION_BIAS
     model.load_state_dict({_renamed(name, names): value for name, value in dense.state_dict().items()}, strict=True)
     return model.eval()
 
@@ -133,7 +130,7 @@ def _check_plain(backbone: Backbone, source: str, zero_pad: bool) -> None:
 
 def _preprocessor(backbone: Backbone) -> Any:
     """Return what transformers prepares waveforms for the encoder with."""
-    if backbone.config.model_type in WHISPER:
+    if backbone.config.model_type == "whisper":
         seconds = 2 * HOP * backbone.config.max_source_positions // SAMPLE_RATE_HZ
         return WhisperFeatureExtractor(
             backbone.config.num_mel_bins, chunk_length=seconds, do_normalize=backbone.normalize

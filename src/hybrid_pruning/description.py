@@ -38,6 +38,7 @@ def describe_backbone(backbone: Backbone) -> dict[str, Any]:
     return {
         "config": backbone.config.to_diff_dict(),
         "normalize": backbone.normalize,
+        "origin": backbone.origin,
         "units": None if shape is None else list(shape.units),
         "kept": None if shape is None else {name: _to_ranges(kept) for name, kept in shape.kept.items()},
     }
@@ -46,6 +47,7 @@ def describe_backbone(backbone: Backbone) -> dict[str, Any]:
 def build_backbone(about: Mapping[str, Any]) -> Backbone:
     """Return a backbone of the given description with fresh weights: the dense skeleton, cut to its shape."""
     backbone = skeleton(about["config"], bool(about["normalize"]))
+    backbone.origin = dict(about.get("origin", {}))
     if about["kept"] is not None:
         kept = {name: _from_ranges(ranges) for name, ranges in about["kept"].items()}
         narrow(backbone, plan_for(backbone).only(about["units"]), kept)
@@ -57,6 +59,8 @@ def understanding(folder: Path) -> Iterator[None]:
     """Turn what building a model of a nonsensical description raises into the user's error."""
     try:
         yield
+    except InputError as error:
+        raise InputError(f"{folder / artifact.CONFIG}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StrictDataclassError) as error:
         problem = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({problem})") from error

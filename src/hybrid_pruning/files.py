@@ -15,6 +15,7 @@ TEMPORARY = ".tmp"
 REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 """What a disk answers that takes no more; other errors inside a block are not the file's."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+REVISION = re.compile(r"\w[\w./+-]{0,200}")
 ELSEWHERE = re.compile(r"(?:^|[/\\])\.{0,2}(?:[/\\]|$)|^[A-Za-z]:")
 
 
@@ -85,6 +86,29 @@ def _refusal(error: BaseException | None) -> OSError | None:
     while error is not None and not (isinstance(error, OSError) and error.errno in REFUSALS):
         error = error.__cause__ or error.__context__
     return error
+
+
+def split_revision(name: str | Path, revision: str | None = None) -> tuple[str, str | None]:
+    """Return a hub id and its revision (branch, tag or commit), which may stand behind an @: `user/name@v1.0`.
+
+    Args:
+        name: the id, or what lies on this disk and has no revision.
+        revision: one that is given apart.
+
+    Raises:
+        InputError: a revision of something on this disk, two of them, or one that cannot be.
+    """
+    text = str(name)
+    if "@" in text and not Path(text).exists():
+        text, _, behind = text.rpartition("@")
+        if revision not in (None, behind):
+            raise InputError(f"{name}: names revision '{behind}', and revision '{revision}' is given beside it")
+        revision = behind
+    elif revision is not None and Path(text).exists():
+        raise InputError(f"{name}: lies on this disk and has no revision '{revision}'; give the id of a repository")
+    if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
+        raise InputError(f"{name}: revision '{revision}': expected a branch, a tag or a commit, as in user/name@v1.0")
+    return text, revision
 
 
 def find_danger(name: str) -> str | None:

@@ -4,6 +4,17 @@ Wraps transformers' wav2vec 2.0 (XLS-R), HuBERT, WavLM and Whisper's encoder; th
 """
 
 from .base import Backbone, Hidden
-from .loading import FAMILIES, load_config, load_transformers, skeleton, wrap
+from .configs import FAMILIES, build, read_config
+from .loading import load_config, load_transformers, skeleton, wrap
 
-__all__ = ["FAMILIES", "Backbone", "Hidden", "load_config", "load_transformers", "skeleton", "wrap"]
+__all__ = [
+    "FAMILIES",
+    "Backbone",
+    "Hidden",
+    "build",
+    "load_config",
+    "load_transformers",
+    "read_config",
+    "skeleton",
+    "wrap",
+]

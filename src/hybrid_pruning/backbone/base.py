@@ -35,6 +35,8 @@ class Backbone(nn.Module):
         normalize: whether to bring each waveform to zero mean and unit variance first, as the checkpoint was trained.
 
     Attributes:
+        origin: where it was read: `normalize`, the file that says whether to normalise, or what was assumed; of a hub's
+            also `hub_id` and `commit`.
         encoder: transformers' encoder, whose layers are run one by one.
         pre_norm: whether the layers' norms stand in front of their sub-layers.
         gradient_checkpointing: whether layers are computed again in the backward pass, to save memory.
@@ -49,6 +51,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.config: Any = config
         self.normalize = normalize
+        self.origin: dict[str, str] = {}
         self.gradient_checkpointing = self.frozen = False
         self.extractor_gradient = 1.0
 

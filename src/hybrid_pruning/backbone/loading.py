@@ -1,78 +1,83 @@
 """A hub id, a transformers folder or a config -> a backbone, with every weight accounted for."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from huggingface_hub.utils import logging as hub_logging
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import extract_commit_hash
 
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import split_revision
+from hybrid_pruning.terminal import console
 
-from . import wav2vec2, whisper
 from .base import Backbone
+from .configs import FAMILIES, build, read_config
 from .logmel import HOP, SAMPLE_RATE_HZ, WINDOW
 from .wav2vec2 import Wav2Vec2Backbone
 from .weights import find_file, first_line, read_encoder
 from .whisper import WhisperBackbone
 
-FAMILIES = (*wav2vec2.FAMILIES, *whisper.FAMILIES)
-WHISPER_PREFIXES = ("model.encoder.", "encoder.")
 WHISPER_REST = ("model.decoder.", "decoder.", "proj_out.", "projector.", "classifier.", "layer_weights")
 """What transformers' Whisper models hold beside the encoder, which is left out knowingly."""
+PROCESSOR, EXTRACTOR = "processor_config.json", "preprocessor_config.json"
+NESTED = ("feature_extractor", "audio_processor")
 
 
 def load_transformers(name_or_path: str | Path, random: bool = False) -> Backbone:
     """Load an encoder from a hub id or a local transformers folder.
 
     Args:
-        name_or_path: e.g. ``microsoft/wavlm-base`` or a folder with config.json and its weights.
+        name_or_path: e.g. ``microsoft/wavlm-base``, that ``@`` a revision, or a folder with config.json and its
+            weights.
         random: take the architecture alone, with fresh weights.
+
+    Returns:
+        The encoder; its `origin` says where the normalisation of waveforms was read, and the hub's commit.
 
     Raises:
         InputError: it cannot be found or read, is of another family, or lacks weights.
     """
-    config = load_config(name_or_path)
-    preprocessor = _read_preprocessor(name_or_path)
-    normalize = bool(preprocessor.get("do_normalize", False))
-    if config.model_type in whisper.FAMILIES:
-        _check_spectrogram(name_or_path, config, preprocessor)
+    file = _find_config(name_or_path)
+    config = read_config(_read_json(file), str(name_or_path))
+    name, _ = split_revision(name_or_path)
+    origin = {}
+    commit = None if Path(name).is_dir() else extract_commit_hash(str(file), None)
+    if commit is not None:  # all files are of one state of the repository
+        origin = {"hub_id": name, "commit": commit}
+        name = f"{name}@{commit}"
+    normalize, origin["normalize"] = _read_normalize(name, str(name_or_path), config)
     if random:
-        return skeleton(config, normalize)
-    load = _load_whisper if config.model_type in whisper.FAMILIES else _load_wav2vec2
-    return wrap(load(name_or_path, config), normalize)
+        backbone = wrap(build(config), normalize)
+    else:
+        with torch.device("meta"):  # no time and no memory for weights that are about to be replaced
+            model = build(config)
+        model.load_state_dict(_weights(name, config, model.state_dict()), strict=True, assign=True)
+        backbone = wrap(model, normalize)
+    backbone.origin = origin
+    return backbone
 
 
 def load_config(name_or_path: str | Path) -> Any:
     """Read an encoder's transformers config.
 
     Raises:
-        InputError: there is none, or it is of a family without a plan.
+        InputError: there is none, it is of a family without a plan, or it makes no sense.
     """
-    try:
-        config = AutoConfig.from_pretrained(name_or_path)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{name_or_path}: no transformers model there ({first_line(error)}); "
-            "give a hub id or a folder with config.json and weights"
-        ) from error
-    if config.model_type not in FAMILIES:
-        raise InputError(f"{name_or_path}: model type '{config.model_type}'; supported are {', '.join(FAMILIES)}")
-    return config
+    return read_config(_read_json(_find_config(name_or_path)), str(name_or_path))
 
 
 def skeleton(config: Any, normalize: bool) -> Backbone:
-    """Build a dense backbone with fresh float32 weights from a transformers config or its dictionary."""
-    if isinstance(config, dict):
-        config = AutoConfig.for_model(**config)
-    if config.model_type in whisper.FAMILIES:
-        return wrap(_whisper_encoder(config), normalize)
-    return wrap(AutoModel.from_config(config, attn_implementation=_attention(config), dtype=_dtype(config)), normalize)
+    """Build a dense backbone with fresh float32 weights from a transformers config or its dictionary.
+
+    Raises:
+        InputError: the config makes no sense.
+    """
+    plain = config if isinstance(config, Mapping) else config.to_dict()
+    return wrap(build(read_config(plain, "the encoder")), normalize)
 
 
 def wrap(model: Any, normalize: bool = False) -> Backbone:
@@ -86,81 +91,85 @@ def wrap(model: Any, normalize: bool = False) -> Backbone:
         InputError: a model type of another family.
     """
     family = model.config.model_type
-    if family in wav2vec2.FAMILIES:
-        return Wav2Vec2Backbone(model, normalize)
-    if family in whisper.FAMILIES:
-        return WhisperBackbone(model, normalize)
-    raise InputError(f"model type '{family}' is not supported; known are {', '.join(FAMILIES)}")
+    if family not in FAMILIES:
+        raise InputError(f"model type '{family}' is not supported; known are {', '.join(FAMILIES)}")
+    return (WhisperBackbone if family == "whisper" else Wav2Vec2Backbone)(model, normalize)
 
 
-def _load_wav2vec2(name_or_path: str | Path, config: Any) -> Any:
+def _weights(name: str, config: Any, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Read an encoder's weights; what a model of another task holds beside it is left out."""
+    if config.model_type == "whisper":
+        return read_encoder(name, expected, ("model.encoder.", "encoder."), WHISPER_REST)
+    return read_encoder(name, expected, (f"{config.model_type}.",), None, optional=("masked_spec_embed",))
+
+
+def _find_config(name_or_path: str | Path) -> Path:
     try:
-        model, info = AutoModel.from_pretrained(
-            name_or_path,
-            attn_implementation=_attention(config),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, in one line
-            dtype=torch.float32,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        raise InputError(f"{name_or_path}: the weights cannot be loaded ({first_line(error)})") from error
-    missing = sorted(set(info["missing_keys"]) - {"masked_spec_embed"})
-    if missing or info.get("mismatched_keys"):
+        file = find_file(name_or_path, "config.json")
+        if file is None:
+            raise OSError("it holds no config.json")
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
-            f"{name_or_path}: {len(missing)} weights are missing from the checkpoint or of the wrong size, first "
-            f"'{(missing or sorted(map(str, info['mismatched_keys'])))[0]}'; they would be random"
-        )
-    return model
+            f"{name_or_path}: no transformers model there ({first_line(error)}); "
+            "give a hub id or a folder with config.json and weights"
+        ) from error
+    return file
 
 
-def _load_whisper(name_or_path: str | Path, config: Any) -> Any:
-    """Load the encoder alone; transformers' own loading would leave it random without a word."""
-    with torch.device("meta"):  # no time for weights that are about to be replaced
-        encoder = _whisper_encoder(config)
-    shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
-    weights = read_encoder(name_or_path, shapes, WHISPER_PREFIXES, WHISPER_REST)
-    encoder.load_state_dict(weights, strict=True, assign=True)
-    return encoder
-
-
-def _whisper_encoder(config: Any) -> Any:
-    return WhisperEncoder._from_config(config, attn_implementation=_attention(config), dtype=_dtype(config))
-
-
-def _attention(config: Any) -> str:
-    return "eager" if config.model_type == "wavlm" else "sdpa"  # WavLM's is replaced by ours
-
-
-def _dtype(config: Any) -> torch.dtype | None:
-    """float32 also where the checkpoint was stored in half of it; None, torch's own, where nothing is said."""
-    return None if config.dtype is None else torch.float32
-
-
-def _read_preprocessor(name_or_path: str | Path) -> dict[str, Any]:
-    """Return the checkpoint's preprocessor_config.json, empty where there is none."""
-    file = find_file(name_or_path, "preprocessor_config.json", optional=True)
-    if file is None:
-        return {}
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: is not a preprocessor's JSON ({first_line(error)})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: is not JSON, no transformers model there ({first_line(error)})") from error
     if not isinstance(found, dict):
-        raise InputError(f"{file}: is not a preprocessor's JSON (expected keys and values)")
+        raise InputError(f"{file}: expected keys and values, no transformers model there")
     return found
 
 
-def _check_spectrogram(name_or_path: str | Path, config: Any, preprocessor: dict[str, Any]) -> None:
-    """Refuse a Whisper that was trained on another spectrogram than ours."""
-    ours = {"sampling_rate": SAMPLE_RATE_HZ, "n_fft": WINDOW, "hop_length": HOP, "feature_size": config.num_mel_bins}
-    for key, value in ours.items():
-        if preprocessor.get(key, value) != value:
-            raise InputError(
-                f"{name_or_path}: preprocessor_config.json has {key} {preprocessor[key]}, supported is {value} "
-                "(for feature_size, config.json's num_mel_bins)"
+def _read_normalize(name: str, shown: str, config: Any) -> tuple[bool, str]:
+    """Return whether waveforms are normalised, and what says so, after checks of all else a feature extractor does."""
+    settings, file = _read_extractor(name)
+    ours: dict[str, Any] = {"sampling_rate": SAMPLE_RATE_HZ, "feature_size": 1}
+    kind = "Wav2Vec2FeatureExtractor"
+    if whisper := config.model_type == "whisper":
+        ours |= {"n_fft": WINDOW, "hop_length": HOP, "feature_size": config.num_mel_bins, "dither": 0.0}
+        kind = "WhisperFeatureExtractor"
+    if settings is None:
+        layer = getattr(config, "feat_extract_norm", None) == "layer"
+        if not whisper:
+            console.print(
+                f"{shown}: no {EXTRACTOR} there says whether waveforms are normalised; assumed that they are "
+                f"{'' if layer else 'not '}(feat_extract_norm is {config.feat_extract_norm})",
+                markup=False,
+                soft_wrap=True,
             )
+        return layer, f"assumed: {'Whisper' if whisper else f'feat_extract_norm {config.feat_extract_norm}'}"
+    for key, value in {**ours, "feature_extractor_type": kind}.items():
+        if settings.get(key, value) != value:
+            hint = " (config.json's num_mel_bins)" if whisper and key == "feature_size" else ""
+            raise InputError(f"{shown}: {file} has {key} {settings[key]!r:.60}, supported is {value}{hint}")
+    normalize = settings.get("do_normalize", not whisper)
+    if normalize not in (True, False, None) or isinstance(normalize, float):
+        raise InputError(f"{shown}: {file} has do_normalize {normalize!r:.60}, expected true or false")
+    return bool(normalize), file if "do_normalize" in settings else f"{file}: transformers' default"
+
+
+def _read_extractor(name: str) -> tuple[dict[str, Any] | None, str]:
+    """Return the settings of transformers' feature extractor and their file, as transformers 5 looks for them."""
+    for file in (PROCESSOR, EXTRACTOR):
+        path = find_file(name, file, optional=True)
+        settings: Any = None if path is None else _read_json(path)
+        if settings is not None and file == PROCESSOR:
+            settings = next((settings[key] for key in NESTED if settings.get(key) is not None), None)
+        if settings is not None:
+            if not isinstance(settings, dict):
+                raise InputError(f"{path}: the feature extractor's settings are no keys and values")
+            return settings, file
+    return None, ""
 
 
 hub_logging.set_verbosity_error()  # an unreachable hub is one line of ours, not one for every retry
 transformers_logging.disable_progress_bar()
-transformers_logging.set_verbosity_error()  # its report of unused keys fills the screen; missing ones are an error here
+transformers_logging.set_verbosity_error()

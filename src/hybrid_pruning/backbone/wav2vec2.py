@@ -4,13 +4,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from hybrid_pruning.pruning.narrow import GatedRelativeAttention, RelativePositionBias
 
 from .base import Backbone, Hidden, mask_of
 from .linear import take_over
-
-FAMILIES = ("wav2vec2", "hubert", "wavlm")
 
 
 class Wav2Vec2Backbone(Backbone):
@@ -53,7 +52,7 @@ class Wav2Vec2Backbone(Backbone):
         mask = None if lengths is None else mask_of(lengths, x.shape[1])
         if mask is not None:
             x = x.masked_fill(~mask.unsqueeze(-1), 0.0)  # the positional convolution looks across the end
-        x = x + self.encoder.pos_conv_embed(x)
+        x = x + self._positions(x, mask)
         if not self.pre_norm:
             x = self.encoder.layer_norm(x)
         x = self.encoder.dropout(x)
@@ -61,6 +60,24 @@ class Wav2Vec2Backbone(Backbone):
         if hasattr(self.encoder, "position_bias"):
             context["position_bias"] = self.encoder.position_bias(x.shape[1])
         return Hidden(self._run_layers(x, **context), lengths)
+
+    def _positions(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return the positional convolution of x [B, T, D], which is 0 outside the mask [B, T].
+
+        HuBERT's batch norm in front of it makes something of that 0, which goes again; it keeps the statistics that it
+        was trained with, in training too, so that no utterance depends on others.
+        """
+        embed = self.encoder.pos_conv_embed
+        norm = getattr(embed, "batch_norm", None)
+        if norm is None:
+            y: torch.Tensor = embed(x)
+            return y
+        statistics = (norm.running_mean, norm.running_var)
+        x = F.batch_norm(x.transpose(1, 2), *statistics, norm.weight, norm.bias, eps=norm.eps)
+        if mask is not None:
+            x = x.masked_fill(~mask.unsqueeze(1), 0.0)
+        y = embed.activation(embed.padding(embed.conv(x)))
+        return y.transpose(1, 2)
 
     def _convolve(self, x: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         for layer, kernel, stride in zip(

@@ -10,10 +10,14 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils.hub import cached_file
 
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import split_revision
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 INDEX = ".index.json"
 """Appended to either name where the weights are spread over several files."""
+OLD_NAMES = {".conv.weight_g": ".conv.parametrizations.weight.original0"}
+OLD_NAMES |= {".conv.weight_v": ".conv.parametrizations.weight.original1"}
+"""Of weight normalisation, before torch 2."""
 DAMAGED = (
     *(OSError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, LookupError),
     *(SafetensorError, UnpicklingError),
@@ -22,47 +26,62 @@ DAMAGED = (
 
 
 def read_encoder(
-    name_or_path: str | Path, shapes: Mapping[str, torch.Size], prefixes: Sequence[str], rest: Sequence[str]
+    name_or_path: str | Path,
+    expected: Mapping[str, torch.Tensor],
+    prefixes: Sequence[str],
+    rest: Sequence[str] | None,
+    optional: Sequence[str] = (),
 ) -> dict[str, torch.Tensor]:
     """Read exactly the weights of an encoder, in float32.
 
     Args:
         name_or_path: a hub id or a folder.
-        shapes: every weight the encoder has.
+        expected: every weight the encoder has, by its size and type.
         prefixes: what may stand in front of an encoder's weight; nothing may, too.
-        rest: what the names of weights begin with that belong to other parts of the checkpoint and are left out.
+        rest: what the names of weights begin with that belong to other parts of the checkpoint and are left out; None
+            where every name that is not expected is.
+        optional: weights that no hidden state depends on, zeros where they are missing.
 
     Raises:
         InputError: no weights, a damaged file, or a weight that is missing, unexpected, there twice, of another size
-            or no floating-point number; the message names it.
+            or type; the message names it.
     """
     found: dict[str, torch.Tensor] = {}
     names: dict[str, str] = {}
     for file in _weight_files(name_or_path):
-        for name, tensor in _read_tensors(file, lambda name: not name.startswith(tuple(rest))).items():
+        for name, tensor in _read_tensors(file, lambda name: not name.startswith(tuple(rest or ("\0",)))).items():
             prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
             bare = name.removeprefix(prefix)
+            for old, new in OLD_NAMES.items():
+                bare = bare.replace(old, new)
+            if rest is None and bare not in expected:
+                continue
             if bare in names:
                 raise InputError(f"{file}: '{names[bare]}' and '{name}' are the same weight; which one counts?")
             found[bare], names[bare] = tensor, name
-    _check(name_or_path, found, names, shapes)
-    return {name: found[name].to(torch.float32) for name in shapes}
+    for name in optional:
+        if name in expected and name not in found:
+            found[name] = torch.zeros(expected[name].shape)
+    _check(name_or_path, found, names, expected, prefixes[-1])
+    return {name: found[name].to(tensor.dtype) for name, tensor in expected.items()}
 
 
 def find_file(name_or_path: str | Path, file: str, optional: bool = False) -> Path | None:
     """Return the local path of a repository's file, downloaded where need be; None where it has no such file.
 
     Args:
-        name_or_path: a hub id or a folder.
+        name_or_path: a hub id, with @ and a revision or without, or a folder.
         file: its name there.
         optional: also None where the hub cannot be asked.
 
     Raises:
         OSError: the hub cannot be asked.
     """
+    name, revision = split_revision(name_or_path)
     found = cached_file(
-        str(name_or_path),
+        name,
         file,
+        revision=revision,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=not optional,
     )
@@ -121,25 +140,29 @@ def _read_tensors(file: Path, wanted: Callable[[str], bool]) -> dict[str, torch.
 
 
 def _check(
-    source: str | Path, found: Mapping[str, object], names: Mapping[str, str], shapes: Mapping[str, torch.Size]
+    source: str | Path,
+    found: Mapping[str, object],
+    names: Mapping[str, str],
+    expected: Mapping[str, torch.Tensor],
+    prefix: str,
 ) -> None:
-    prefix = next((name.removesuffix(bare) for bare, name in names.items() if bare in shapes), "encoder.")
-    if missing := [name for name in shapes if name not in found]:
+    prefix = next((name.removesuffix(bare) for bare, name in names.items() if bare in expected), prefix)
+    if missing := [name for name in expected if name not in found]:
         raise InputError(
             f"{source}: {len(missing)} weights are missing from the checkpoint, first '{prefix}{missing[0]}'; "
             "they would be random"
         )
-    if unexpected := [names[bare] for bare in found if bare not in shapes]:
+    if unexpected := [names[bare] for bare in names if bare not in expected]:
         raise InputError(
             f"{source}: {len(unexpected)} weights are not of the model that config.json describes, "
             f"first '{unexpected[0]}'; do they belong together?"
         )
-    for bare, shape in shapes.items():
-        tensor = found[bare]
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            raise InputError(f"{source}: '{names[bare]}' is no tensor of floating-point numbers; quantised weights?")
-        if tensor.shape != shape:
+    for bare, name in names.items():
+        tensor, asked = found[bare], expected[bare]
+        if not isinstance(tensor, torch.Tensor) or tensor.is_floating_point() != asked.is_floating_point():
+            raise InputError(f"{source}: '{name}' is no tensor of floating-point numbers; quantised weights?")
+        if tensor.shape != asked.shape:
             raise InputError(
-                f"{source}: '{names[bare]}' is of the wrong size: {list(tensor.shape)}, "
-                f"config.json asks for {list(shape)}"
+                f"{source}: '{name}' is of the wrong size: {list(tensor.shape)}, "
+                f"config.json asks for {list(asked.shape)}"
             )

@@ -14,8 +14,6 @@ from .base import Backbone, Hidden, mask_of
 from .linear import take_over
 from .logmel import EDGE, LogMel
 
-FAMILIES = ("whisper",)
-
 
 class WhisperBackbone(Backbone):
     """Whisper's encoder at the utterance's own length, where transformers' insists on 30 s.

@@ -13,7 +13,7 @@ import numpy as np
 
 from hybrid_pruning.artifact import locate, versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.backbone import load_config
+from hybrid_pruning.backbone import build, load_config
 from hybrid_pruning.benchmark import timing
 from hybrid_pruning.benchmark.engines import ENGINES, TRANSFORMERS, choose_engines, size_on_disk
 from hybrid_pruning.benchmark.memory import peak_elsewhere
@@ -211,14 +211,11 @@ def _enter(name: str, place: Path, engines: Sequence[str], folder: Path) -> Iter
 
 def _reference(models: Sequence[Path], against: str | None, folder: Path) -> Contestant:
     """Return the dense model in transformers; random weights take as long as trained ones."""
-    from transformers import AutoModel
-
     if against is None:
         artifact = next((place for place in models if place.suffix != ".onnx"), None)
         if artifact is None:
             raise InputError("benchmark: .onnx files alone do not tell the dense model; name one with --against")
-        config = SpeechModel.from_pretrained(artifact).backbone.config
-        AutoModel.from_config(config).save_pretrained(folder)
+        build(SpeechModel.from_pretrained(artifact).backbone.config).save_pretrained(folder)
     path = str(folder if against is None else against)
     config = load_config(path)
     budget = count_units(config.to_dict(), False, {}).budget

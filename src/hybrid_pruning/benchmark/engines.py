@@ -57,7 +57,7 @@ def run_transformers(path: str) -> Run:
     import torch
     from transformers import AutoModel
 
-    model = AutoModel.from_pretrained(path).eval()
+    model = AutoModel.from_pretrained(path, trust_remote_code=False).eval()
     if model.config.model_type == "whisper":
         encoder = model.get_encoder()
         size = model.config.num_mel_bins, 2 * model.config.max_source_positions  # of 10 ms

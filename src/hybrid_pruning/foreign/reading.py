@@ -9,16 +9,13 @@ from typing import Any
 import torch
 
 from hybrid_pruning.artifact import find_not_finite
-from hybrid_pruning.backbone.weights import DAMAGED, first_line
+from hybrid_pruning.backbone.weights import DAMAGED, OLD_NAMES, first_line
 from hybrid_pruning.errors import InputError
 
 UPSTREAM = "frontend.upstream."
 """What the recipe puts in front of the encoder's names."""
 LOG_ALPHA = ".log_alpha"
 EXPECTED = "expected the {'state_dict', 'config'} of WeDefense, DPHuBERT or DiariZen, or a recipe's whole model"
-OLD_NAMES = {".conv.weight_g": ".conv.parametrizations.weight.original0"}
-OLD_NAMES |= {".conv.weight_v": ".conv.parametrizations.weight.original1"}
-"""Of weight normalisation, before torch 2."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,200 @@
+"""An encoder's config -> transformers' own, made of checked values alone: what a file says is never obeyed unseen."""
+
+import reprlib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from huggingface_hub.errors import StrictDataclassError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from transformers import (
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+    WhisperConfig,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from hybrid_pruning.errors import InputError
+
+MOST_PARAMETERS = 4_000_000_000
+"""Twice the largest published encoder (XLS-R 2B): 16 GB in float32."""
+LONGEST_FRAME = 48_000
+"""Samples that the convolutions may look at for one frame."""
+WORKS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+HARMLESS: Mapping[str, tuple[object, ...]] = {
+    "quantization_config": (None,),
+    **dict.fromkeys(("_attn_implementation", "attn_implementation", "_attn_implementation_internal"), WORKS),
+    **dict.fromkeys(("dtype", "torch_dtype"), (None, "auto", "float32", "float16", "bfloat16", "float64")),
+}
+"""Keys that make transformers load other code or weights -> values that are ignored; any other is refused."""
+
+Size = Annotated[int, Field(strict=True, ge=1, le=16_384)]
+Width = Annotated[int, Field(strict=True, ge=1, le=65_536)]
+Layers = Annotated[int, Field(ge=1, le=256)]
+Sizes = Annotated[tuple[Size, ...], Field(strict=False, min_length=1, max_length=16)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Epsilon = Annotated[float, Field(gt=0, le=1)]
+Activation = Annotated[
+    str,
+    Field(
+        pattern="^(gelu(_10|_accurate|_fast|_new|_python|_pytorch_tanh)?|quick_gelu|relu[26]?|leaky_relu|silu|swish|mish"
+        "|tanh|sigmoid|hardswish|linear)$"
+    ),
+]
+"""Those of transformers that have no weights."""
+
+
+class _Checked(BaseModel):
+    """The keys that make a difference to an encoder; all others are left out, and so are the defaults."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class _Wav2Vec2(_Checked):
+    hidden_size: Size = 768
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Size = 12
+    intermediate_size: Width = 3072
+    hidden_act: Activation = "gelu"
+    feat_extract_activation: Activation = "gelu"
+    hidden_dropout: Fraction = 0.0
+    activation_dropout: Fraction = 0.0
+    attention_dropout: Fraction = 0.0
+    feat_proj_dropout: Fraction = 0.0
+    layerdrop: Fraction = 0.0
+    initializer_range: Fraction = 0.0
+    layer_norm_eps: Epsilon = 1e-5
+    feat_extract_norm: Literal["group", "layer"] = "group"
+    conv_dim: Sizes = ()
+    conv_stride: Sizes = ()
+    conv_kernel: Sizes = ()
+    conv_bias: bool = False
+    num_conv_pos_embeddings: Size = 128
+    num_conv_pos_embedding_groups: Size = 16
+    do_stable_layer_norm: bool = False
+    mask_time_prob: Fraction = 0.0
+    mask_feature_prob: Fraction = 0.0
+    channel_scale: bool = False
+    waveform_eps: Epsilon = 1e-5
+
+
+class _WithAdapters(_Wav2Vec2):
+    adapter_attn_dim: Size | None = None
+
+
+class _Hubert(_WithAdapters):
+    feat_proj_layer_norm: bool = True
+    conv_pos_batch_norm: bool = False
+
+
+class _WavLM(_Wav2Vec2):
+    num_buckets: Annotated[int, Field(ge=4, le=65_536)] = 320
+    max_bucket_distance: Annotated[int, Field(ge=2, le=1 << 20)] = 800
+
+
+class _Whisper(_Checked):
+    d_model: Size = 384
+    encoder_layers: Layers = 4
+    encoder_attention_heads: Size = 6
+    encoder_ffn_dim: Width = 1536
+    num_mel_bins: Annotated[int, Field(ge=1, le=1024)] = 80
+    max_source_positions: Annotated[int, Field(ge=1, le=65_536)] = 1500
+    activation_function: Activation = "gelu"
+    dropout: Fraction = 0.0
+    activation_dropout: Fraction = 0.0
+    attention_dropout: Fraction = 0.0
+    encoder_layerdrop: Fraction = 0.0
+    init_std: Fraction = 0.0
+    channel_scale: bool = False
+    waveform_eps: Epsilon = 1e-5
+
+
+MODELS: Mapping[str, tuple[type[_Checked], Any, Any]] = {
+    "wav2vec2": (_WithAdapters, Wav2Vec2Config, Wav2Vec2Model),
+    "hubert": (_Hubert, HubertConfig, HubertModel),
+    "wavlm": (_WavLM, WavLMConfig, WavLMModel),
+    "whisper": (_Whisper, WhisperConfig, WhisperEncoder),
+}
+"""Model type -> the values that are taken over, and transformers' config and model."""
+FAMILIES = tuple(MODELS)
+
+
+def read_config(plain: Mapping[str, Any], source: str) -> Any:
+    """Return transformers' config of an encoder.
+
+    Args:
+        plain: what a config.json says.
+        source: where, for errors.
+
+    Raises:
+        InputError: another model type, or a value that is missing, of the wrong kind, out of bounds, or does not go
+            with another; nothing has been allocated by then.
+    """
+    family = plain.get("model_type")
+    if family is None:
+        raise InputError(f"{source}: no transformers model there (config.json names no model_type)")
+    if not isinstance(family, str) or family not in MODELS:
+        raise InputError(f"{source}: model type {_shown(family)}; supported are {', '.join(FAMILIES)}")
+    for key, values in HARMLESS.items():
+        if plain.get(key) not in values:
+            raise InputError(
+                f"{source}: {key} {_shown(plain[key])} in its config is not supported; give the plain float32 model"
+            )
+    checked, make, _ = MODELS[family]
+    try:
+        config = make(**checked.model_validate(dict(plain)).model_dump(exclude_unset=True))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise InputError(f"{source}: {key} {_shown(first['input'])} in its config: {said}") from error
+    except (ValueError, StrictDataclassError) as error:  # transformers' own checks
+        raise InputError(f"{source}: the config makes no sense ({' '.join(str(error).split())[:300]})") from error
+    for fault in _faults(config):
+        raise InputError(f"{source}: {fault} in its config")
+    return config
+
+
+def build(config: Any, **options: Any) -> Any:
+    """Return transformers' model of a config from `read_config`, with fresh float32 weights."""
+    attention = "eager" if config.model_type == "wavlm" else "sdpa"  # WavLM's is replaced by ours
+    return MODELS[config.model_type][2]._from_config(config, attn_implementation=attention, **options)
+
+
+def _faults(config: Any) -> Iterator[str]:
+    """Yield the values that do not go together."""
+    width, heads, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
+    if width % heads:
+        yield f"hidden_size {width} is no multiple of num_attention_heads {heads}"
+    if config.model_type == "whisper":
+        if width % 2:
+            yield f"d_model {width} is odd"
+        neurons = config.encoder_ffn_dim
+        parameters = 3 * width * (config.num_mel_bins + width) + config.max_source_positions * width
+    else:
+        neurons, groups = config.intermediate_size, config.num_conv_pos_embedding_groups
+        if width % groups:
+            yield f"hidden_size {width} is no multiple of num_conv_pos_embedding_groups {groups}"
+        samples = 1
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+            samples = (samples - 1) * stride + kernel
+        if samples > LONGEST_FRAME:
+            yield f"conv_kernel and conv_stride make a frame of {samples} samples, more than {LONGEST_FRAME}"
+        if config.model_type == "wavlm" and config.max_bucket_distance <= config.num_buckets // 4:
+            yield f"max_bucket_distance {config.max_bucket_distance} is too small for {config.num_buckets} num_buckets"
+        convs = zip((1, *config.conv_dim), config.conv_dim, config.conv_kernel, strict=False)
+        parameters = sum(before * after * kernel for before, after, kernel in convs)
+        parameters += width * config.conv_dim[-1] + width * width // groups * config.num_conv_pos_embeddings
+        parameters += 2 * layers * width * (getattr(config, "adapter_attn_dim", None) or 0)
+    parameters += layers * width * (4 * width + 2 * neurons)
+    if parameters > MOST_PARAMETERS:
+        yield f"the sizes make {parameters / 1e9:.1f} billion parameters, more than {MOST_PARAMETERS / 1e9:.0f}"
+
+
+def _shown(value: object) -> str:
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
+    return short.repr(value)
