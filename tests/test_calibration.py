@@ -55,25 +55,51 @@ def make_fit(scale: float, offset: float, digest: str = "") -> Fit:
 
 @pytest.mark.parametrize("prior", [0.5, 0.05, 0.9])
 @pytest.mark.parametrize("systems", [1, 3])
-def test_weights_minimise_the_prior_weighted_cross_entropy(prior: float, systems: int):
-    columns, positive = zip(*(gaussians(300, 0.7, seed) for seed in range(systems)), strict=True)
-    positive = positive[0]
-    scores = np.stack([np.where(positive, 1, -1) * np.abs(column) ** 0.5 + column for column in columns])
-    targets = {True: (positive.sum() + 1) / (positive.sum() + 2), False: 1 / ((~positive).sum() + 2)}
+@pytest.mark.parametrize("separate", [False, True])
+def test_weights_minimise_the_prior_weighted_cross_entropy(prior: float, systems: int, separate: bool):
+    """By the definition, and of separate classes with Jeffreys' prior, whatever the scores' scale and offset."""
+    rng = np.random.default_rng(systems)
+    positive = rng.random(300) < 0.3
+    scores = np.where(positive, 0.5, -0.5) + rng.normal(size=(systems, 300))
+    if separate:
+        scores[0] = np.where(positive, 0.1, -0.1) + np.where(positive, 1, -1) * np.abs(scores[0])
+    share = np.where(positive, prior / positive.sum(), (1 - prior) / (~positive).sum())
 
     def loss(parameters: np.ndarray) -> float:
         logits = parameters[:-1] @ scores + parameters[-1] + np.log(prior / (1 - prior))
-        total = 0.0
-        for label, weight in ((True, prior), (False, 1 - prior)):
-            chance = -np.logaddexp(0, -logits[positive == label]), -np.logaddexp(0, logits[positive == label])
-            total -= weight * np.mean(targets[label] * chance[0] + (1 - targets[label]) * chance[1])
-        return total
+        chance = 1 / (1 + np.exp(-logits))
+        value = -np.sum(share * np.log(np.where(positive, chance, 1 - chance)))
+        if separate:
+            inputs = np.vstack([scores, np.ones(300)])
+            information = (inputs * (share * chance * (1 - chance))) @ inputs.T
+            value -= 0.5 * np.log(np.linalg.det(information)) * np.sum(share**2)
+        return value
 
     weights, offset = fit_weights(scores, positive, prior)
     found = np.array([*weights, offset])
-    best = minimize(loss, found * 0.5, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-14, "maxiter": 9999})
-    assert found == pytest.approx(best.x, rel=1e-5, abs=1e-5)
-    assert loss(found) <= best.fun + 1e-12
+    best = minimize(loss, found * 0.9, method="BFGS", options={"gtol": 1e-7})
+    assert found == pytest.approx(best.x, rel=1e-4, abs=1e-4)
+    assert loss(found) <= best.fun + 1e-9
+    moved, shifted = fit_weights(7 * scores - 3, positive, prior)
+    assert np.array([*moved]) * 7 == pytest.approx(found[:-1], rel=1e-5, abs=1e-5)
+    assert shifted - 3 * sum(moved) == pytest.approx(offset, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("trials", "d_prime", "share"),
+    [(200, 1, 0.5), (200, 2, 0.2), (2000, 2, 0.1), (2000, 4, 0.5), (20_000, 4, 0.1), (20_000, 6, 0.5)],
+)
+def test_calibration_recovers_the_true_llr_without_bias(trials: int, d_prime: float, share: float):
+    """The LLR of two Gaussians at a distance d' is d' times the score; no shrinking towards 0, nor a shift."""
+    fits = []
+    seeds = 20 if trials < 20_000 else 6
+    for seed in range(seeds):
+        scores, positive = gaussians(trials, d_prime / 2, seed, share)
+        (scale,), offset = fit_weights(scores[None], positive)
+        fits.append((scale / d_prime, offset))
+    (scale, offset), (scale_error, offset_error) = np.mean(fits, axis=0), np.std(fits, axis=0) / seeds**0.5
+    assert scale == pytest.approx(1, abs=3 * scale_error + 4 / (trials * share) + 0.01)
+    assert offset == pytest.approx(0, abs=3 * offset_error + 0.02)
 
 
 @pytest.mark.parametrize("prior", [0.5, 0.05])
@@ -96,14 +122,23 @@ def test_calibrated_scores_cost_hardly_more_than_the_least():
     assert metrics.eer(*classes) == metrics.eer(scores[positive], scores[~positive])
 
 
-def test_classes_without_overlap_claim_no_more_than_their_number_shows():
+def test_classes_without_overlap_get_a_finite_scale_and_a_warning(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     scores = np.concatenate([np.arange(1.0, 11), -np.arange(1.0, 11)])
     positive = scores > 0
     (scale,), offset = fit_weights(scores[None], positive)
-    assert 0 < scale < 5
-    assert abs(offset) < 1e-6
-    many = np.tile(scores, 1000)
-    assert fit_weights(many[None], many > 0)[0][0] > 2 * scale
+    assert (scale, offset) == (pytest.approx(0.770, abs=1e-3), pytest.approx(0, abs=1e-6))
+    assert fit_weights(scores[None], positive)[0] == (scale,), "the same again"
+    wider = scores + np.where(positive, 5, -5)
+    assert fit_weights(wider[None], positive)[0][0] < scale, "a wider gap says less of the scale"
+    touching = np.where(np.abs(scores) == 1, 0, scores)  # a tie between the classes bounds the scale no more
+    assert fit_weights(touching[None], positive)[0][0] < 10
+    assert fit_weights(np.array([[0.0, 1.0]]), np.array([False, True]))[0][0] < 10
+    fit_calibration(as_trials(scores, positive), TRACK1, write_scores(tmp_path / "s.tsv", scores), "k.tsv")
+    fit_fusion({"a": as_trials(scores, positive), "b": as_trials(wider, positive)}, "track1", "k.tsv")
+    assert [line.split(";")[0] for line in capsys.readouterr().out.splitlines()] == [
+        f"warning: {name}: no error in 20 trials, so the scale cannot be estimated and is kept low"
+        for name in (tmp_path / "s.tsv", "k.tsv")
+    ]
 
 
 def test_systems_that_score_alike_share_their_weight():
@@ -247,6 +282,10 @@ def test_bad_scores_are_refused(tmp_path: Path):
         fit_calibration(as_trials(-scores, positive), TRACK1, path, "k.tsv")
     with pytest.raises(InputError, match="all scores of system 1 are 3"):
         fit_calibration(as_trials(np.full(200, 3.0), positive), TRACK1, path, "k.tsv")
+    with pytest.raises(InputError, match=r"all scores of system 1 are 0.1"):  # whose deviation is not 0 but 1e-17
+        fit_calibration(as_trials(np.full(200, 0.1), positive), TRACK1, path, "k.tsv")
+    with pytest.raises(InputError, match=r"scores from -1e\+308 to 1e\+308 cannot be calibrated"):
+        fit_calibration(as_trials(np.where(positive, 1e308, -1e308), positive), TRACK1, path, "k.tsv")
     for prior in (0.0, 1.0, -2.0, float("nan")):
         with pytest.raises(InputError, match="expected one between 0 and 1"):
             fit_calibration(as_trials(scores, positive), TRACK1, path, "k.tsv", prior)

@@ -5,7 +5,8 @@ et al., "The IDLAB VoxSRC-20 Submission", 2021).
 
 Source: Brümmer & du Preez, "Application-independent evaluation of speaker detection", 2006, prior-weighted logistic
 regression; Brümmer et al., "Fusion of heterogeneous speaker recognition systems", 2007, the same over several systems;
-Platt, "Probabilistic outputs for support vector machines", 1999, the targets.
+Firth, "Bias reduction of maximum likelihood estimates", 1993, and Heinze & Schemper, "A solution to the problem of
+separation in logistic regression", 2002, Jeffreys' prior where classes are separate.
 """
 
 import hashlib
@@ -18,17 +19,20 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.tasks import SV, TRACK1, Task
 from hybrid_pruning.evaluation.trials import Trials, join_systems
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import FloatArray
+from hybrid_pruning.terminal import console
 
 PRIOR = 0.5
 """Of the positive class: every threshold matters alike, as in the Cllr."""
-STEPS = 200
 CLOSE = 1e-10
+"""Slope of the cross-entropy at which it counts as smallest."""
 RIDGE = 1e-9
 """On weights of scores of unit variance: two systems that score alike share their weight."""
 FORMAT = "hybrid-pruning fusion"
@@ -246,6 +250,7 @@ def fit_calibration(
             f"{scores_path}: lower scores speak for {task.kinds[0]} (scale {scale:.3g}); calibration never turns the "
             "order of scores around: are they inverted, or do the keys belong to another set?"
         )
+    _warn_if_separate(trials.scores[task.scores], positive, str(scores_path))
     digest = hashlib.sha256(Path(scores_path).read_bytes()).hexdigest()
     names = Path(scores_path).name, Path(keys_path).name
     sizes = int(positive.sum()), int((~positive).sum())
@@ -299,6 +304,7 @@ def fit_fusion(systems: Mapping[str, Trials], task_name: str, keys_path: str | P
     positive = next(iter(systems.values())).classes == task.kinds[0]
     scores = np.stack([trials.scores[task.scores] for trials in systems.values()])
     weights, offset = fit_weights(scores, positive, prior)
+    _warn_if_separate(weights @ scores, positive, str(keys_path))
     sizes = int(positive.sum()), int((~positive).sum())
     return Fusion(task_name, tuple(systems), weights, offset, prior, Path(keys_path).name, *sizes)
 
@@ -328,9 +334,10 @@ def fit_weights(
 ) -> tuple[tuple[float, ...], float]:
     """Return the weights [S] and the offset that make the scores a log-likelihood ratio, by logistic regression.
 
-    Each class counts as its prior, whatever its number of trials. The targets are Platt's, (N + 1) / (N + 2) and
-    1 / (N + 2) for N trials of a class, instead of 1 and 0: a fit to classes without overlap then claims no more than
-    so many trials can show, and one to many trials is not changed.
+    Each class counts as its prior, whatever its number of trials. Where the weighted scores separate the classes
+    without error, the cross-entropy has no minimum: every larger scale is better. Jeffreys' prior then stands beside
+    it, in proportion to the effective number of trials (Kish's, of the weights of the trials): the scale is finite,
+    and falls with the width of the gap rather than growing without limit. It is no estimate of the true scale.
 
     Args:
         scores: [S, N] of S systems.
@@ -338,41 +345,61 @@ def fit_weights(
         prior: of the positive class, inside (0, 1).
 
     Raises:
-        InputError: the prior is impossible, or all scores of a system are the same.
+        InputError: the prior is impossible, all scores of a system are the same, or they are too large or too close.
     """
     if not 0 < prior < 1:
         raise InputError(f"prior {prior}, expected one between 0 and 1, both excluded")
-    mean, deviation = scores.mean(axis=1), scores.std(axis=1)
-    if (deviation == 0).any():
-        raise InputError(f"all scores of system {int(np.argmin(deviation)) + 1} are {mean[np.argmin(deviation)]:g}")
-    inputs = np.vstack([(scores - mean[:, None]) / deviation[:, None], np.ones(positive.size)])
-    count = np.where(positive, positive.sum(), (~positive).sum())
-    share = np.where(positive, prior, 1 - prior) / count
-    target = np.where(positive, count + 1, 1) / (count + 2)
-    solution = _minimise(inputs, share, target, math.log(prior / (1 - prior)))
+    lowest, highest = scores.min(axis=1), scores.max(axis=1)
+    if (lowest == highest).any():
+        flat = int(np.argmax(lowest == highest))
+        raise InputError(f"all scores of system {flat + 1} are {lowest[flat]:g}")
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        mean, deviation = scores.mean(axis=1), scores.std(axis=1)
+        inputs = np.vstack([(scores - mean[:, None]) / deviation[:, None], np.ones(positive.size)])
+    if not np.isfinite(inputs).all():
+        raise InputError(f"scores from {lowest.min():g} to {highest.max():g} cannot be calibrated; are they scores?")
+    share = np.where(positive, prior / positive.sum(), (1 - prior) / (~positive).sum())
+    log_odds = math.log(prior / (1 - prior))
+    solution = _minimise(inputs, share, positive, log_odds, jeffreys=0.0)
+    if are_separate(solution @ inputs, positive):
+        solution = _minimise(inputs, share, positive, log_odds, jeffreys=float(share @ share))
     weights = solution[:-1] / deviation
     return tuple(weights.tolist()), float(solution[-1] - weights @ mean)
 
 
-def _minimise(inputs: FloatArray, share: FloatArray, target: FloatArray, log_odds: float) -> FloatArray:
-    """Return the weights with the smallest cross-entropy, by Newton's method with halved steps; it is convex."""
-    ridge = RIDGE * np.diag([1.0] * (len(inputs) - 1) + [0.0])
+def are_separate(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> bool:
+    """Return whether no negative trial scores above a positive one."""
+    return bool(scores[positive].min() >= scores[~positive].max())
 
-    def loss(weights: FloatArray) -> float:
+
+def _warn_if_separate(scores: FloatArray, positive: npt.NDArray[np.bool_], where: str) -> None:
+    if are_separate(scores, positive):
+        console.print(
+            f"warning: {where}: no error in {positive.size:,} trials, so the scale cannot be estimated and is kept "
+            "low; log-likelihood ratios need more or harder trials",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _minimise(
+    inputs: FloatArray, share: FloatArray, positive: npt.NDArray[np.bool_], log_odds: float, jeffreys: float
+) -> FloatArray:
+    """Return the weights of the smallest cross-entropy, less `jeffreys` times half the log determinant of its Hessian."""
+    side = np.where(positive, -1.0, 1.0)
+
+    def loss(weights: FloatArray) -> tuple[float, FloatArray]:
         logits = weights @ inputs + log_odds
-        entropy = target * np.logaddexp(0, -logits) + (1 - target) * np.logaddexp(0, logits)
-        return float(share @ entropy + weights @ ridge @ weights / 2)
+        chance = expit(logits)
+        value = share @ np.logaddexp(0, side * logits) + RIDGE * weights[:-1] @ weights[:-1] / 2
+        slope = inputs @ (share * (chance - positive)) + RIDGE * np.append(weights[:-1], 0.0)
+        if jeffreys:
+            spread = share * chance * (1 - chance)
+            information = (inputs * spread) @ inputs.T + RIDGE * np.eye(len(inputs))
+            leverage = spread * (inputs * np.linalg.solve(information, inputs)).sum(axis=0)
+            value -= jeffreys * np.linalg.slogdet(information)[1] / 2
+            slope -= jeffreys * inputs @ (leverage * (1 - 2 * chance)) / 2
+        return float(value), slope
 
-    weights = np.zeros(len(inputs))
-    for _ in range(STEPS):
-        chance = np.exp(-np.logaddexp(0, -(weights @ inputs + log_odds)))
-        slope = inputs @ (share * (chance - target)) + ridge @ weights
-        bend = (inputs * (share * chance * (1 - chance))) @ inputs.T + ridge
-        step = np.linalg.lstsq(bend, slope, rcond=None)[0]
-        if slope @ step < CLOSE:  # what is left to gain; one more step squares it
-            return weights - step
-        value = loss(weights)
-        while loss(weights - step) > value:
-            step /= 2
-        weights = weights - step
-    return weights
+    solution: FloatArray = minimize(loss, np.zeros(len(inputs)), jac=True, method="BFGS", options={"gtol": CLOSE}).x
+    return solution

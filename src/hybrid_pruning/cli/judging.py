@@ -87,6 +87,10 @@ def calibrate(
 ) -> None:
     """Make a model's scores log-likelihood ratios: a scale and an offset, kept in the model.
 
+    Both are by logistic regression, each class weighted as its prior. Scores that
+    tell the classes apart without error have no best scale: it is then kept low
+    (Jeffreys' prior), with a warning.
+
     Their order never changes. A model that is calibrated already is calibrated
     further: SCORES hold its calibrated scores. Scores that a calibration in the
     model was fitted on are known again, and fitted anew from there.
