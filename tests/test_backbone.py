@@ -15,6 +15,7 @@ from conftest import (
     MakeModel,
     relative_error,
     shuffle,
+    spread,
 )
 from hybrid_pruning import pruning
 from hybrid_pruning.backbone import Backbone, Hidden, wrap
@@ -307,6 +308,29 @@ def test_the_gradient_into_the_first_convolutions_is_multiplied(make_backbone: M
         expected = 0.25 * whole[name] if name.startswith(convolutions) else whole[name]
         torch.testing.assert_close(gradient, expected, msg=name)
     assert any(name.startswith(convolutions) for name in whole)
+
+
+def test_the_multiplier_reaches_every_gate_on_the_convolutions(make_backbone: MakeBackbone, wave: torch.Tensor):
+    """The last convolution's too, whose consumer lies behind the extractor; that of the size stays as it is."""
+    backbone = make_backbone()
+    gates = pruning.attach(backbone.train())
+    spread(gates)
+
+    def gradients(factor: float) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        backbone.extractor_gradient = factor
+        gates.sample()
+        gates.draws -= 1  # the same noise again
+        (size,) = torch.autograd.grad(gates.budget().sparsity, [gates["conv.0"].log_alpha])
+        loss = sum(backbone(part).frames.square().sum() for part in (wave, wave[:, :2500]))  # two forwards of a sample
+        found = torch.autograd.grad(loss, [gate.log_alpha for gate in gates.values()])
+        return dict(zip(gates, found, strict=True)), size
+
+    (whole, size), (less, same) = gradients(1.0), gradients(0.25)
+    assert torch.equal(size, same)
+    for name, gradient in less.items():
+        assert gradient.any() or not name.startswith("conv."), name
+        expected = whole[name] * (0.25 if name.startswith("conv.") else 1.0)
+        torch.testing.assert_close(gradient, expected, msg=name)
 
 
 def test_a_frozen_backbone_has_no_gradient_and_no_dropout(make_backbone: MakeBackbone, wave: torch.Tensor):

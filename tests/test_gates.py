@@ -256,3 +256,30 @@ def test_gates_of_many_units_stay_open_when_spread(backbone: Backbone) -> None:
     spread(gates)
     assert gates.kept() == gates.plan.all_units()
     assert all(soft_value(gate.log_alpha).min().item() < 0.99 for gate in gates.values())
+
+
+@ANY_FAMILY
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_gated_model_is_copied_at_any_time(make_backbone: Callable[..., Backbone], wave: torch.Tensor, sampled: bool):
+    """For an average of weights or the best model so far: equal outputs, gates of its own, noise that goes on alike."""
+    backbone = make_backbone()
+    gates = pruning.attach(backbone)
+    spread(gates)
+    if sampled:
+        gates.sample()
+        backbone.train()(wave).frames.sum().backward()
+    twin, own = copy.deepcopy((backbone, gates))
+    average = torch.optim.swa_utils.AveragedModel(backbone)
+    for mode in (False, True) if sampled else (False,):
+        expected = backbone.train(mode)(wave).frames
+        torch.testing.assert_close(twin.train(mode)(wave).frames, expected, rtol=0, atol=0)
+        torch.testing.assert_close(average.train(mode)(wave).frames, expected, rtol=0, atol=0)
+    for one, its in ((backbone, gates), (twin, own)):
+        one.zero_grad()
+        its.zero_grad()
+        its.sample()
+        one.train()(wave).frames.sum().backward()
+    for name, gate in gates.items():
+        assert torch.equal(own[name].log_alpha.grad, gate.log_alpha.grad), "the copy's masks read the copy's gates"
+    close(own, "*", share=0.5)
+    assert own.kept() != gates.kept()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hybrid_pruning.pruning import Growth, scheduled_target
 
-SCHEDULES = ("linear", "cosine", "exponential", "sigmoid")
+SCHEDULES = ("linear", "cosine", "exponential", "expm1", "sigmoid")
 fractions = st.floats(0, 1)
 
 
@@ -40,7 +40,8 @@ def test_no_jumps(schedule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "early", "middle"), [("linear", 0.25, 0.5), ("cosine", 0.1464, 0.5), ("exponential", 0.0169, 0.0759)]
+    ("schedule", "early", "middle"),
+    [("linear", 0.25, 0.5), ("cosine", 0.1464, 0.5), ("exponential", 0.0625, 0.25), ("expm1", 0.0169, 0.0759)],
 )
 def test_shapes(schedule: str, early: float, middle: float) -> None:
     assert scheduled_target(schedule, 0.25, 0, 1) == pytest.approx(early, abs=1e-4)

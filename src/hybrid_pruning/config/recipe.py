@@ -132,7 +132,9 @@ class PruningConfig(Section):
     target_sparsity: Fraction = Field(0.5, description="fraction of the backbone removed at the end")
     initial_reg_lr: Positive = Field(5e-2, description="learning rate of gates and multipliers")
     sparsity_warmup_epochs: float = Field(5, ge=0, description="epochs over which the target grows")
-    sparsity_schedule: Literal["linear", "cosine", "exponential", "sigmoid"] = "cosine"
+    sparsity_schedule: Literal["linear", "cosine", "exponential", "expm1", "sigmoid"] = Field(
+        "cosine", description="shape of its growth; exponential is progress squared, as in the public code"
+    )
     min_sparsity: Fraction = Field(0.0, description="target at the first step")
     units: tuple[Unit, ...] = Field(get_args(Unit), description="what may be cut")
     constraint: Literal["params", "macs"] = Field("params", description="what the target counts")

@@ -129,7 +129,7 @@ def _conv_consumer(model: Any, index: int, last: bool) -> Iterator[Cut]:
         yield Cut("channel_scale", 0, Role.DROP)
     if hasattr(model.feature_projection, "layer_norm"):
         yield from _cuts("feature_projection.layer_norm", model.feature_projection.layer_norm, 0, Role.DROP)
-    yield Cut("feature_projection.projection.weight", 1, Role.SCALE)
+    yield Cut("feature_projection.projection.weight", 1, Role.SCALE, multiplied=True)
 
 
 def _conv_lengths(config: Any, samples: int) -> list[int]:

@@ -47,10 +47,11 @@ class Product(torch.autograd.Function):
 class Mask(nn.Module):
     """Multiplies one weight by the gates of every cut that scales or silences it."""
 
-    def __init__(self, gates: list[tuple[Gate, Cut]], order: tuple[str, ...]) -> None:
+    def __init__(self, gates: list[tuple[Gate, Cut]], order: tuple[str, ...], model: nn.Module) -> None:
         super().__init__()
         self.order = order  # of the module's parameters before masks, by which optimisers resume
         self.gates = gates  # in a list, so that gates are no part of the masked model and its state dict
+        self.model = (model,)  # nor a part of itself
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the masked weight, same shape."""
@@ -62,6 +63,10 @@ class Mask(nn.Module):
         value = gate.value(self.training)
         if cut.role is Role.HARD:
             value = (value != 0).to(value.dtype)
+        multiplier = getattr(self.model[0], "extractor_gradient", 1.0) if cut.multiplied else 1.0
+        if multiplier != 1.0 and value.requires_grad:
+            value = value.view_as(value)  # the gate's own value may go elsewhere, and is read again
+            value.register_hook(lambda gradient: gradient * multiplier)
         return along(value, cut, dims)
 
 
@@ -110,7 +115,7 @@ def attach(
     for name in filter(masks.__getitem__, masks):
         module, attribute = owner(model, name)
         order = orders.setdefault(module, tuple(module._parameters))
-        mask = Mask(masks[name], order).train(module.training)
+        mask = Mask(masks[name], order, model).train(module.training)
         # unsafe skips torch's trial run, which would need a sample
         parametrize.register_parametrization(module, attribute, mask, unsafe=True)
     return gates

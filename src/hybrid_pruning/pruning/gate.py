@@ -5,6 +5,7 @@ Source: Louizos et al., "Learning Sparse Neural Networks through L0 Regularizati
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -64,6 +65,10 @@ class Gate(nn.Module):
         self.log_alpha = nn.Parameter(torch.full((slot.size,), math.log(1 - drop_rate) - math.log(drop_rate)))
         self.sampled: torch.Tensor | None = None
         self.pinned: tuple[int, ...] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy gets: the sample as values, since torch copies no tensor that has a history."""
+        return {**self.__dict__, "sampled": None if self.sampled is None else self.sampled.detach()}
 
     def value(self, training: bool) -> torch.Tensor:
         """Return the [units] values the weights are multiplied by: sampled in training, deterministic otherwise.

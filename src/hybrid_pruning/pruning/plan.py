@@ -52,12 +52,15 @@ class Cut:
         dim: the dimension the slot's units lie along, or None where the whole tensor lives while any unit lives.
         role: what the gate does to it before shrinking.
         block: rows or columns per unit (a head has head_dim of them).
+        multiplied: whether the gradient that the gate gets here is multiplied by the model's `extractor_gradient`, as
+            a consumer's behind the extractor has to be.
     """
 
     tensor: str
     dim: int | None
     role: Role
     block: int = 1
+    multiplied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,21 @@
-"""The target sparsity over the steps of a training: it grows in one of four shapes, and may rest on its way."""
+"""The target sparsity over the steps of a training: it grows in one of five shapes, and may rest on its way."""
 
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal
 
-Schedule = Literal["linear", "cosine", "exponential", "sigmoid"]
+Schedule = Literal["linear", "cosine", "exponential", "expm1", "sigmoid"]
 
-STEEPNESS = {"exponential": 5.0, "sigmoid": 10.0}
+STEEPNESS = {"expm1": 5.0, "sigmoid": 10.0}
 
 
 def scheduled_target(schedule: Schedule, progress: float, start: float, end: float) -> float:
     """Return the target sparsity at a point of the warm-up: monotone, exactly `start` at 0 and `end` from 1 on.
 
     Args:
-        schedule: the shape; linear, cosine, exponential (slow, then fast) or sigmoid (slow at both ends).
+        schedule: the shape; linear, cosine, exponential (progress squared, as in the published code), expm1 (slower
+            at first than that) or sigmoid (slow at both ends).
         progress: the share of the warm-up that has passed.
         start: the sparsity before the warm-up, in [0, 1].
         end: the sparsity after it, in [0, 1].
@@ -92,7 +93,9 @@ def _shape(schedule: Schedule, progress: float) -> float:
     if schedule == "cosine":
         return (1 - math.cos(math.pi * progress)) / 2
     if schedule == "exponential":
-        return math.expm1(STEEPNESS["exponential"] * progress) / math.expm1(STEEPNESS["exponential"])
+        return progress * progress
+    if schedule == "expm1":
+        return math.expm1(STEEPNESS["expm1"] * progress) / math.expm1(STEEPNESS["expm1"])
     if schedule == "sigmoid":
         # tanh is the logistic function rescaled to pass through 0 and 1 without the jumps of a truncated one
         half = STEEPNESS["sigmoid"] / 4

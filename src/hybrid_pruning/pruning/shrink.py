@@ -33,8 +33,7 @@ def shrink(model: Model, gates: "Gates", kept: Kept | None = None) -> Model:
         PlanError: `kept` does not fit the plan.
     """
     kept = gates.kept() if kept is None else kept
-    shared = {id(gate): gate for gate in gates.values()}  # copied models must not copy gates and their graphs
-    small = copy.deepcopy(model, shared)
+    small = copy.deepcopy(model)
     detach(small)
     small.zero_grad()  # copied with the parameters
     narrow(small, gates.plan, kept, gates.soft_values())
