@@ -96,8 +96,8 @@ def test_a_class_of_which_nothing_can_be_read_stops(utterances: list[Utterance])
         ruin(utterances[index])
     with pytest.raises(InputError, match=r"[13]\.wav: cannot be decoded"):
         list(load_batches(crops(utterances), [[(0, 1)]], 0))
-    alone = Crops(utterances[1:2], [0], CROP, 0)[0, 0]
-    assert isinstance(alone, InputError), "nothing can stand in for the only one"
+    with pytest.raises(InputError, match=r"1\.wav: cannot be decoded"):  # nothing can stand in for the only one
+        list(load_batches(Crops(utterances[1:2], [0], CROP, 0), [[(0, 0)]], 1))
 
 
 def test_a_few_attempts_are_made(utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch):
@@ -108,7 +108,8 @@ def test_a_few_attempts_are_made(utterances: list[Utterance], monkeypatch: pytes
         raise InputError(f"{path}: no")
 
     monkeypatch.setattr("hybrid_pruning.batches.AudioFile", fail)
-    assert isinstance(crops(utterances)[0, 0], InputError)
+    with pytest.raises(InputError, match="no"):
+        crops(utterances)[0, 0]
     assert len(tried) == ATTEMPTS
     assert {path.name for path in tried} == {"0.wav", "2.wav", "4.wav"}, "not the same again and again"
 
@@ -117,24 +118,20 @@ def test_another_duration_than_the_manifests_is_a_fault(utterances: list[Utteran
     utterances[3] = replace(utterances[3], seconds=0.25)  # as it is
     utterances[4] = replace(utterances[4], seconds=4000 / SAMPLE_RATE_HZ + 0.2)
     fine, wrong = (crops(utterances)[0, index] for index in (3, 4))
-    assert isinstance(fine, Example)
-    assert isinstance(wrong, Example)
+    assert not fine.skipped
     assert "4.wav: lasts 0.156 s, its manifest says 0.450" in wrong.skipped[0]
 
 
 def test_padding_is_counted(utterances: list[Utterance]):
     cropped = collate([crops(utterances)[0, index] for index in (0, 1, 3)])
-    assert isinstance(cropped, Batch)
     assert cropped.padding == pytest.approx(700 / 3000)
     uneven = collate([Example(torch.ones(400), 0, 0, repeated=100), Example(torch.ones(4000), 0, 1)])
-    assert isinstance(uneven, Batch)
     assert uneven.padding == pytest.approx((3600 + 100) / 8000)
     assert collate([crops(utterances)[0, 3]]).padding == 0
 
 
 def test_unequal_lengths_are_padded_with_zeros():
     batch = collate([Example(torch.ones(2), 1, 7), Example(torch.ones(4), 0, 3)])
-    assert isinstance(batch, Batch)
     assert batch.wave.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
     assert batch.lengths is not None
     assert (batch.lengths.tolist(), batch.target.tolist(), batch.index.tolist()) == ([2, 4], [1, 0], [7, 3])

@@ -4,17 +4,14 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch.utils.data import DataLoader, Dataset
 
 from hybrid_pruning.audio import check_seconds, read_audio
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.manifest import Utterance, read_manifest
 from hybrid_pruning.terminal import printable, progress_bar
+from hybrid_pruning.workers import work_in_processes
 
-FILES_AT_A_TIME = 16
 COLUMNS = ("utt_id", "path", "fault")
 
 
@@ -31,25 +28,6 @@ class Fault:
     message: str
 
 
-class Messages(Dataset[str]):
-    """What is wrong with each utterance's file, "" where nothing is; found by decoding all of it."""
-
-    def __init__(self, utterances: Sequence[Utterance]) -> None:
-        self.utterances = utterances
-
-    def __len__(self) -> int:
-        return len(self.utterances)
-
-    def __getitem__(self, index: int) -> str:
-        """Decode a file and compare its length with its header and with the manifest's seconds."""
-        utterance = self.utterances[index]
-        try:
-            check_seconds(utterance.path, len(read_audio(utterance.path)), utterance.seconds)
-        except InputError as error:
-            return printable(str(error))
-        return ""
-
-
 def audit(utterances: Sequence[Utterance], workers: int = 2) -> list[Fault]:
     """Decode every file once and return the faulty ones, in the manifest's order.
 
@@ -57,16 +35,22 @@ def audit(utterances: Sequence[Utterance], workers: int = 2) -> list[Fault]:
         utterances: the manifest.
         workers: processes that decode; 0 decodes in this one.
     """
-    loader: DataLoader[Any] = DataLoader(
-        Messages(utterances), batch_size=FILES_AT_A_TIME, num_workers=workers, collate_fn=list
-    )
     messages: list[str] = []
     with progress_bar() as bar:
         task = bar.add_task("decoding", total=len(utterances))
-        for some in loader:
-            messages += some
-            bar.update(task, advance=len(some))
+        for message in work_in_processes(_message, utterances, workers):
+            messages.append(message)
+            bar.update(task, advance=1)
     return [Fault(utterance, message) for utterance, message in zip(utterances, messages, strict=True) if message]
+
+
+def _message(utterance: Utterance) -> str:
+    """Decode a file, compare its length with its header and the manifest's seconds, and return the fault, or ""."""
+    try:
+        check_seconds(utterance.path, len(read_audio(utterance.path)), utterance.seconds)
+    except InputError as error:
+        return printable(str(error))
+    return ""
 
 
 def audit_manifest(manifest: str | Path, out: str | Path | None = None, workers: int = 2) -> list[Fault]:

@@ -7,11 +7,11 @@ changes what the model sees.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from hybrid_pruning.audio import AudioFile, check_seconds
 from hybrid_pruning.augment import Augmentation
@@ -19,6 +19,7 @@ from hybrid_pruning.augment.playback import change_speed
 from hybrid_pruning.augment.transform import fit
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import UNKNOWN, Utterance
+from hybrid_pruning.workers import work_in_processes
 
 ATTEMPTS = 5
 """Files tried for one example before the last one's error stops the training."""
@@ -91,7 +92,7 @@ def by_recording(utterances: Sequence[Utterance]) -> list[list[int]]:
     return list(groups.values())
 
 
-class Crops(Dataset[Any]):
+class Crops:
     """Training examples of one length, addressed by (epoch, index); what shares a recording shares the place.
 
     An address may have a third number, the turn: how often the epoch has had that utterance before. Every turn is a
@@ -126,8 +127,12 @@ class Crops(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def __getitem__(self, address: tuple[int, ...]) -> Example | InputError:
-        """Return the example, or the error to raise where the caller can show it."""
+    def __getitem__(self, address: tuple[int, ...]) -> Example:
+        """Return the example.
+
+        Raises:
+            InputError: neither its file nor those that may stand in for it can be used, or it cannot be augmented.
+        """
         epoch, index, turn = (*address, 0)[:3]
         faults: list[InputError] = []
         for chosen in self._candidates(epoch, index):
@@ -136,13 +141,10 @@ class Crops(Dataset[Any]):
             except InputError as error:
                 faults.append(error)
                 continue
-            try:
-                wave = self._augmented(epoch, chosen, turn, wave)
-            except InputError as error:  # no fault of the utterance's
-                return error
+            wave = self._augmented(epoch, chosen, turn, wave)
             skipped = tuple(str(fault) for fault in faults)
             return Example(torch.from_numpy(wave), self.targets[chosen], chosen, repeated, skipped)
-        return faults[-1]
+        raise faults[-1]
 
     def _candidates(self, epoch: int, index: int) -> Iterator[int]:
         """Yield the utterance itself and then, one by one, those that may stand in for it."""
@@ -185,34 +187,29 @@ def _by_class(targets: Sequence[int]) -> dict[int, np.ndarray[Any, np.dtype[np.i
     return dict(zip(found.tolist(), np.split(order, starts[1:]), strict=True))
 
 
-def load_batches(dataset: Dataset[Any], batches: Sequence[Sequence[Any]], workers: int) -> Iterator[Batch]:
+def load_batches(crops: Crops, batches: Sequence[Sequence[tuple[int, ...]]], workers: int) -> Iterator[Batch]:
     """Yield the batches whose addresses are given, in that order, decoding in worker processes.
 
     Raises:
-        InputError: a file of the batch cannot be used.
+        InputError: a file of the batch cannot be used, or a worker has died.
     """
-    loader = DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate)  # type: ignore[arg-type]
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
-        yield batch
+    yield from work_in_processes(partial(_load, crops), batches, workers)
 
 
-def collate(examples: Sequence[Example | InputError]) -> Batch | InputError:
-    """Pad examples side by side; the first error among them stands for all."""
-    good = []
-    for example in examples:
-        if isinstance(example, InputError):
-            return example
-        good.append(example)
-    lengths = torch.tensor([len(example.wave) for example in good])
-    padded = torch.nn.utils.rnn.pad_sequence([example.wave for example in good], batch_first=True)
-    own = int(lengths.sum()) - sum(example.repeated for example in good)
+def _load(crops: Crops, addresses: Sequence[tuple[int, ...]]) -> Batch:
+    return collate([crops[address] for address in addresses])
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Pad examples side by side."""
+    lengths = torch.tensor([len(example.wave) for example in examples])
+    padded = torch.nn.utils.rnn.pad_sequence([example.wave for example in examples], batch_first=True)
+    own = int(lengths.sum()) - sum(example.repeated for example in examples)
     return Batch(
         wave=padded,
         lengths=None if bool((lengths == lengths[0]).all()) else lengths,
-        target=torch.tensor([example.target for example in good]),
-        index=torch.tensor([example.index for example in good]),
+        target=torch.tensor([example.target for example in examples]),
+        index=torch.tensor([example.index for example in examples]),
         padding=1 - own / padded.numel(),
-        skipped=tuple(message for example in good for message in example.skipped),
+        skipped=tuple(message for example in examples for message in example.skipped),
     )

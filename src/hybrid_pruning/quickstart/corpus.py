@@ -3,20 +3,17 @@
 import hashlib
 import importlib.util
 import json
-import multiprocessing
 import os
 import random
 import re
 import shutil
-import signal
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +36,7 @@ from hybrid_pruning.quickstart.recordings import (
     usable,
 )
 from hybrid_pruning.terminal import console, progress_bar
+from hybrid_pruning.workers import work_in_processes
 
 SEEN = ("world", "griffin-lim")
 UNSEEN = "linear-prediction"
@@ -137,12 +135,15 @@ def _key(recordings: Sequence[Recording], seed: int) -> str:
 def _make(recordings: Sequence[Recording], folder: Path, seed: int, workers: int) -> None:
     _require_packages(recordings)
     voices = _voices(usable(recordings), folder / "clips", seed)
-    with _crew(workers if len(recordings) > FEW else 1) as spread:
-        for complaint in chain(*_watch(spread(_cut, voices), len(voices), "cutting clips")):
+    workers = workers if len(recordings) > FEW and workers > 1 else 0
+    with _one_thread_each():
+        for complaint in chain(
+            *_watch(work_in_processes(_cut, voices, workers, "spawn"), len(voices), "cutting clips")
+        ):
             console.print(f"skipped {complaint}", markup=False)
         splits = {name: _choose(members, name, folder, seed) for name, members in _split(voices, seed).items()}
         clips = [clip for chosen in splits.values() for clip in chosen]
-        _watch(spread(_synthesise, clips), len(clips), "synthesising fakes")
+        _watch(work_in_processes(_synthesise, clips, workers, "spawn"), len(clips), "synthesising fakes")
     _write_manifests(splits, folder)
     shutil.rmtree(folder / "clips")
 
@@ -157,22 +158,6 @@ def _require_packages(recordings: Sequence[Recording]) -> None:
 def _watch(results: Iterable[Result], total: int, title: str) -> list[Result]:
     with progress_bar() as progress:
         return list(progress.track(results, total=total, description=title))
-
-
-@contextmanager
-def _crew(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """Yield `map`, or one that works in processes."""
-    if workers == 1:
-        yield map
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process that runs torch's threads is unsafe
-    ignore = (signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
-    with _one_thread_each(), ProcessPoolExecutor(workers, context, signal.signal, ignore) as pool:
-        try:
-            yield pool.map
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 @contextmanager

@@ -1,0 +1,128 @@
+"""Worker processes: results in order, whole; one that dies in any way ends the work with a line; no /dev/shm."""
+
+import ctypes
+import errno
+import faulthandler
+import multiprocessing
+import operator
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from corpus import configure, write_world
+from hybrid_pruning.config import save_config
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.workers import work_in_processes
+
+LARGE = 3_000_000
+
+
+def square(item: int) -> int:
+    return item * item
+
+
+def pack(item: int) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
+    return torch.full((LARGE,), float(item)), {"a": np.arange(item), "two": np.ones((3, 2), np.float32).T}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3, 20])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_results_come_in_order(workers: int, count: int):
+    assert list(work_in_processes(square, range(count), workers)) == [square(item) for item in range(count)]
+
+
+def test_workers_need_not_be_forked():
+    assert list(work_in_processes(operator.neg, range(3), 1, "spawn")) == [0, -1, -2]
+
+
+def test_tensors_and_arrays_arrive_whole_and_may_be_written_to():
+    for item, (tensor, arrays) in enumerate(work_in_processes(pack, range(4), 2, "fork")):
+        assert torch.equal(tensor, pack(item)[0])
+        assert arrays["a"].tolist() == list(range(item))
+        assert arrays["two"].shape == (2, 3)
+        tensor.add_(1)
+        arrays["two"] += 1
+
+
+def test_work_that_nobody_waits_for_any_more_ends():
+    results = work_in_processes(pack, range(100), 2)
+    next(results)
+    assert len(multiprocessing.active_children()) == 2
+    results.close()
+    assert not multiprocessing.active_children()
+
+
+ENDINGS: dict[str, tuple[Callable[[], object], str]] = {
+    "killed": (lambda: os.kill(os.getpid(), signal.SIGKILL), r"was killed by signal 9 \(Killed\)"),
+    "terminated": (lambda: os.kill(os.getpid(), signal.SIGTERM), r"was killed by signal 15 \(Terminated\)"),
+    "a fault of a library": (lambda: ctypes.string_at(0), r"was killed by signal 11 \(Segmentation fault\)"),
+    "aborted": (os.abort, r"was killed by signal 6 \(Aborted\)"),
+    "left": (lambda: os._exit(3), "ended with exit code 3"),
+    "left in good order": (lambda: sys.exit(0), "ended with exit code 0"),
+    "out of memory": (lambda: np.empty(2**62, np.uint8), "ran out of memory"),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_worker_that_dies_ends_the_work_with_a_line(ending: str):
+    how, expected = ENDINGS[ending]
+
+    faulthandler.disable()  # pytest's, whose traceback nobody needs
+
+    def die(item: int) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
+        if item == 3:
+            how()
+        return pack(item)
+
+    results = work_in_processes(die, range(8), 2)
+    assert [len(next(results)[0]) for _ in range(3)] == [LARGE] * 3
+    with pytest.raises(InputError, match=rf"^a worker process {expected}; .* goes on with --resume$"):
+        next(results)
+
+
+def test_an_error_of_the_action_is_told():
+    def fail(item: int) -> int:
+        raise BrokenPipeError("its own") if item else InputError("wave.wav: cannot be decoded")
+
+    with pytest.raises(InputError, match=r"^wave.wav: cannot be decoded$"):
+        list(work_in_processes(fail, range(2), 2))
+    with pytest.raises(RuntimeError, match="BrokenPipeError: its own") as caught:
+        list(work_in_processes(fail, [1], 1))
+    assert "in fail" in caught.value.__notes__[0]
+
+
+def test_workers_that_cannot_be_started_are_a_line(monkeypatch: pytest.MonkeyPatch):
+    def refuse() -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(InputError, match=r"9 worker processes cannot be started .*temporarily unavailable"):
+        list(work_in_processes(square, range(9), 9, "fork"))
+
+
+def test_a_training_needs_no_shared_memory(tmp_path: Path):
+    """Docker gives 64 MB, here not a byte is left."""
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    save_config(configure(write_world(tmp_path), data__workers=2, training__epochs=1), tmp_path / "recipe.yaml")
+    script = f'{mount}; dd if=/dev/zero of=/dev/shm/full bs=4k 2>/dev/null; exec "$@"'
+    command = [sys.executable, "-m", "hybrid_pruning.cli", "train", "recipe.yaml", "--out", "run"]
+    found = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *command],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "finished" in found.stdout
