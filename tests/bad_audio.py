@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+import sounds
 from corpus import SAMPLE_RATE_HZ, noise
 from hybrid_pruning.manifest import read_manifest
 from world import Case
@@ -48,13 +48,6 @@ def encode(kind: str, subtype: str) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, noise(SAMPLE_RATE_HZ // 2), SAMPLE_RATE_HZ, format=kind, subtype=subtype)
     return buffer.getvalue()
-
-
-def encode_by_ffmpeg(world: Path, kind: str, codec: str) -> bytes:
-    soundfile.write(world / "source.wav", noise(SAMPLE_RATE_HZ // 2), SAMPLE_RATE_HZ)
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", "source.wav", "-c:a", codec, "-f", kind, "encoded"]
-    subprocess.run(command, cwd=world, check=True)
-    return (world / "encoded").read_bytes()
 
 
 def clip(world: Path) -> Path:
@@ -96,7 +89,7 @@ def written(change: Change, kind: str, subtype: str, world: Path) -> None:
 
 
 def written_by_ffmpeg(change: Change, kind: str, codec: str, world: Path) -> None:
-    clip(world).write_bytes(change(encode_by_ffmpeg(world, kind, codec)))
+    clip(world).write_bytes(change(sounds.encode(noise(SAMPLE_RATE_HZ // 2), kind, codec)))
 
 
 def content(data: bytes, world: Path) -> None:
@@ -158,7 +151,7 @@ def spiked(value: float) -> np.ndarray:
     return wave
 
 
-UNREADABLE = r"bonafide-02.wav: (cannot be decoded|is cut short|holds no audio)"
+UNREADABLE = r"bonafide-02.wav: (cannot be decoded|is cut short|is damaged|holds no audio)"
 AUDIO: dict[str, Case] = {
     **{f"{name}, half": Case(partial(written, half, *form), SCORE, UNREADABLE) for name, form in FORMATS.items()},
     **{
@@ -175,20 +168,18 @@ AUDIO: dict[str, Case] = {
     },
     **{
         f"{name}, a hole in the middle": Case(partial(written, garbled, *FORMATS[name]), SCORE, UNREADABLE)
-        for name in ("flac", "vorbis", "opus")
+        for name in ("flac", "vorbis", "opus", "mp3")
     },
     **{
-        f"{name}, half": Case(partial(written_by_ffmpeg, half, *form), SCORE, UNREADABLE, needs="ffmpeg")
+        f"{name}, half": Case(partial(written_by_ffmpeg, half, *form), SCORE, UNREADABLE)
         for name, form in FFMPEG.items()
     },
     **{
-        f"{name}, a hole in the middle": Case(
-            partial(written_by_ffmpeg, garbled, *form), SCORE, UNREADABLE, needs="ffmpeg"
-        )
+        f"{name}, a hole in the middle": Case(partial(written_by_ffmpeg, garbled, *form), SCORE, UNREADABLE)
         for name, form in FFMPEG.items()
     },
     "flac, a turned bit": Case(partial(written, turned, *FORMATS["flac"]), SCORE, UNREADABLE),
-    "tta, a turned bit": Case(partial(written_by_ffmpeg, turned, *FFMPEG["tta"]), SCORE, UNREADABLE, needs="ffmpeg"),
+    "tta, a turned bit": Case(partial(written_by_ffmpeg, turned, *FFMPEG["tta"]), SCORE, UNREADABLE),
     "no such file": Case(gone, SCORE, ": no such file; check"),
     "an empty file": Case(partial(content, b""), SCORE, ": is empty, 0 bytes"),
     "a folder": Case(folder, SCORE, ": is a folder"),

@@ -1,9 +1,11 @@
 """Sounds to augment, and what is measured on them."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -50,6 +52,24 @@ def write_sounds(folder: Path, waves: Sequence[Wave], rate: int = SAMPLE_RATE_HZ
     for index, wave in enumerate(waves):
         soundfile.write(folder / f"{index:02d}.wav", wave, rate, subtype="FLOAT")
     return folder
+
+
+def encode(
+    wave: Wave, container: str, codec: str, rate: int = SAMPLE_RATE_HZ, file: Any = None, **options: str
+) -> bytes:
+    """Return a wave [S] or [S, 2] as FFmpeg writes it, of 64 kbit/s where the codec has a choice."""
+    file, layout = file or io.BytesIO(), "mono" if wave.ndim == 1 else "stereo"
+    with av.logging.Capture(local=True), av.open(file, "w", format=container, options=options) as out:
+        stream = out.add_stream(codec, rate=rate, layout=layout, bit_rate=64_000, options={"strict": "-2"})
+        if codec == "libopencore_amrnb":
+            stream.bit_rate = 12_200
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(np.atleast_2d(wave.astype(np.float32).T)), "fltp", layout
+        )
+        frame.sample_rate, frame.pts = rate, 0
+        for piece in (*av.AudioResampler(stream.format, layout, rate).resample(frame), None):
+            out.mux(stream.encode(piece))
+    return file.getvalue() if isinstance(file, io.BytesIO) else b""
 
 
 def power_db(wave: Wave) -> float:

@@ -1,13 +1,8 @@
 """Files of any kind become the same waveform, whole or in part."""
 
 import contextlib
-import shutil
 import struct
-import subprocess
-import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,32 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corpus import SAMPLE_RATE_HZ, noise
-from hybrid_pruning.audio import AudioFile, audio_samples, check_seconds, ffmpeg, libsndfile, read_audio
+from hybrid_pruning.audio import AudioFile, audio_samples, check_seconds, libsndfile, read_audio
 from hybrid_pruning.errors import InputError
-
-needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 
 
 def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray[Any, Any]:
     wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
     return np.repeat(wave[:, None], channels, axis=1)
-
-
-def encode(source: Path, path: Path, *options: str) -> Path:
-    """Encode a file as ffmpeg does."""
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-i", str(source), *options, str(path.absolute())]
-    subprocess.run(command, check=True)
-    return path
-
-
-@pytest.fixture(scope="module")
-def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three seconds of a wandering tone in noise, as a WAV."""
-    path = tmp_path_factory.mktemp("speech") / "speech.wav"
-    time = np.arange(3 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
-    wave = 0.3 * np.sin(2 * np.pi * (200 + 100 * time) * time) + noise(len(time), seed=1) / 2
-    soundfile.write(path, wave, SAMPLE_RATE_HZ)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -106,6 +82,32 @@ def test_channels_are_averaged(tmp_path: Path):
     np.testing.assert_allclose(read_audio(tmp_path / "a.wav"), stereo.mean(1), atol=1e-7)
 
 
+def stereo(seconds: float = 6) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Return channels, and what they are to be mixed to."""
+    mono, other = tone(seconds, SAMPLE_RATE_HZ)[:, 0] + noise(round(seconds * SAMPLE_RATE_HZ)), noise(96_000, seed=9)
+    late = np.where(np.arange(96_000) < 50_000, 1, -1)  # the plug is pulled half out
+    return {
+        "in phase": (np.stack([mono, 0.5 * mono], 1), 0.75 * mono),
+        "one silent": (np.stack([0 * mono, mono], 1), mono / 2),
+        "unrelated": (np.stack([other, noise(96_000)], 1), (other + noise(96_000)) / 2),
+        "inverted": (np.stack([mono, -mono], 1), mono),
+        "inverted and softer": (np.stack([-0.8 * mono, mono], 1), mono),
+        "inverted on an offset": (np.stack([mono + 0.2, 0.2 - mono], 1), mono + 0.2),
+        "inverted from somewhere on": (np.stack([mono, 0.9 * late * mono], 1), mono),
+        "six, in pairs": (np.stack([mono, -mono, mono, -mono, mono / 2, -mono / 2], 1), mono),
+    }
+
+
+@pytest.mark.parametrize("kind", stereo())
+def test_channels_do_not_cancel_out_and_a_part_is_still_the_slice(tmp_path: Path, kind: str):
+    channels, expected = stereo()[kind]
+    soundfile.write(tmp_path / "a.wav", channels / 2, SAMPLE_RATE_HZ, subtype="FLOAT")
+    whole = read_audio(tmp_path / "a.wav")
+    np.testing.assert_allclose(whole, expected / 2, atol=1e-6)
+    for start in (0, 30_000, 70_000):  # before and behind where it inverts
+        np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", start, 5000), whole[start:][:5000])
+
+
 @pytest.mark.parametrize("name", ["silence", "constant", "clipped", "ten milliseconds", "one sample"])
 def test_what_is_unusual_is_no_fault(tmp_path: Path, name: str):
     waves = {
@@ -126,8 +128,8 @@ PARTS = {  # format, subtype -> largest difference between a part and the slice 
     ("WAV", "MS_ADPCM"): 0.0,
     ("FLAC", "PCM_16"): 0.0,
     ("OGG", "VORBIS"): 0.0,
-    ("OGG", "OPUS"): 5e-3,
-    ("MP3", "MPEG_LAYER_III"): 5e-7,
+    ("OGG", "OPUS"): 0.0,
+    ("MP3", "MPEG_LAYER_III"): 0.0,
 }
 RATES = {
     "OPUS": (8_000, 12_000, 16_000, 24_000, 48_000),
@@ -188,14 +190,6 @@ def test_a_part_of_two_hours_is_decoded_alone(tmp_path: Path, rate: int, monkeyp
     assert sum(decoded) < 3 * rate
 
 
-def test_parts_of_an_mp3_are_decoded_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    wave = 0.3 * np.sin(0.05 * np.arange(96_000)) + noise(96_000) / 2
-    soundfile.write(tmp_path / "a.mp3", wave, SAMPLE_RATE_HZ)
-    for start in range(0, 90_000, 3000):
-        read_audio(tmp_path / "a.mp3", start, 2000)
-    assert capfd.readouterr() == ("", "")
-
-
 def test_a_flac_cut_between_two_frames_is_cut(tmp_path: Path):
     soundfile.write(tmp_path / "a.flac", noise(30_000), SAMPLE_RATE_HZ)
     data = (tmp_path / "a.flac").read_bytes()
@@ -214,80 +208,8 @@ def test_an_ogg_that_lost_a_page_is_damaged(tmp_path: Path):
     data = (tmp_path / "a.ogg").read_bytes()
     pages = [place for place in range(len(data)) if data[place : place + 4] == b"OggS"]
     (tmp_path / "a.ogg").write_bytes(data[: pages[3]] + data[pages[4] :])
-    with pytest.raises(InputError, match=r"a.ogg: is cut short or damaged: its header promises 96000 samples"):
+    with pytest.raises(InputError, match=r"a.ogg: is damaged: an Ogg page is missing"):
         read_audio(tmp_path / "a.ogg")
-
-
-@needs_ffmpeg
-@pytest.mark.parametrize(
-    ("name", "options", "tolerance"),
-    [
-        ("a.m4a", ("-b:a", "64k"), 0.1),
-        ("alac.m4a", ("-c:a", "alac"), 1e-4),
-        ("a.aac", ("-b:a", "64k"), None),  # padded in front, and says nowhere by how much
-        ("a.webm", ("-c:a", "libopus", "-b:a", "64k"), None),
-        ("a.wma", ("-c:a", "wmav2"), None),
-        ("stereo.m4a", ("-c:a", "alac", "-ac", "2", "-ar", "44100"), None),
-        ("-i.m4a", ("-c:a", "alac"), 1e-4),
-        ("http:x.m4a", ("-c:a", "alac", "-f", "ipod"), 1e-4),
-        ("%d 'a\" $(b).m4a", ("-c:a", "alac", "-f", "ipod"), 1e-4),
-    ],
-)
-def test_the_rest_goes_through_ffmpeg(
-    speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: tuple[str, ...], tolerance: float
-):
-    monkeypatch.chdir(tmp_path)
-    path = Path(name)
-    shutil.move(encode(speech, tmp_path / f"encoded{path.suffix}", *options), path)
-    found, expected = read_audio(path), read_audio(speech)
-    assert abs(len(found) - len(expected)) < 0.2 * SAMPLE_RATE_HZ
-    if tolerance is not None:
-        assert np.abs(found[: len(expected)] - expected)[2000:-2000].max() < tolerance
-    with AudioFile(path) as audio:
-        assert audio.samples == len(found)
-        np.testing.assert_array_equal(audio.read(20_000, 5000), found[20_000:25_000])
-    np.testing.assert_array_equal(read_audio(path, 20_000, 5000), found[20_000:25_000])
-
-
-@needs_ffmpeg
-def test_what_is_too_long_to_keep_is_decoded_again(speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hybrid_pruning.audio.reading.REMEMBERED", SAMPLE_RATE_HZ)
-    path = encode(speech, tmp_path / "a.m4a")
-    whole = read_audio(path)
-    with AudioFile(path) as audio:
-        assert audio.samples == len(whole)
-        np.testing.assert_array_equal(audio.read(20_000, 5000), whole[20_000:25_000])
-        np.testing.assert_array_equal(audio.read(1000, 500), whole[1000:1500])
-
-
-@needs_ffmpeg
-def test_amr_telephone_speech(tmp_path: Path):
-    frames = np.random.default_rng(0).integers(0, 256, (100, 31), dtype=np.uint8)  # of 20 ms at 12.2 kbit/s
-    body = b"".join(b"\x3c" + frame.tobytes() for frame in frames)
-    (tmp_path / "a.amr").write_bytes(b"#!AMR\n" + body)
-    assert len(read_audio(tmp_path / "a.amr")) == 2 * SAMPLE_RATE_HZ
-
-
-@needs_ffmpeg
-@pytest.mark.parametrize(
-    "text",
-    ["ffconcat version 1.0\nfile speech.wav\n", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nspeech.wav\n"],
-    ids=["concat", "m3u"],
-)
-def test_a_playlist_that_calls_itself_audio_opens_nothing(speech: Path, text: str):
-    path = speech.with_name("playlist.m4a")
-    path.write_text(text)
-    with pytest.raises(InputError, match=r"playlist.m4a: cannot be decoded .it is text, .*; check"):
-        read_audio(path)
-    with pytest.raises(InputError, match=r"playlist.m4a: cannot be decoded .*whitelist"):
-        ffmpeg.Stream(path)
-
-
-def test_without_ffmpeg_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ffmpeg, "find_programs", lambda: ())
-    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(64))
-    with pytest.raises(InputError, match=r"a.m4a: cannot be decoded .*m4a, aac and amr, needs .*apt install ffmpeg"):
-        read_audio(tmp_path / "a.m4a")
 
 
 @pytest.mark.parametrize("rate", [SAMPLE_RATE_HZ, 44_100])
@@ -303,19 +225,6 @@ def test_a_wav_from_a_pipe_does_not_know_its_length_and_is_whole(tmp_path: Path,
     assert audio_samples(tmp_path / "a.wav") == len(whole)
 
 
-@needs_ffmpeg
-@pytest.mark.parametrize("kind", ["wav", "-rf64 always -f wav", "flac", "ogg", "opus", "mp3", "au", "aiff", "w64"])
-def test_what_ffmpeg_writes_to_a_pipe_is_whole(speech: Path, tmp_path: Path, kind: str):
-    options = kind.split() if " " in kind else ["-f", kind]
-    command = ["ffmpeg", "-nostdin", "-v", "quiet", "-i", str(speech), *options, "pipe:1"]
-    (tmp_path / "a").write_bytes(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    whole = read_audio(tmp_path / "a")
-    assert abs(len(whole) - 3 * SAMPLE_RATE_HZ) < 0.1 * SAMPLE_RATE_HZ
-    with AudioFile(tmp_path / "a") as audio:
-        assert abs(audio.samples - len(whole)) < 0.1 * SAMPLE_RATE_HZ
-        np.testing.assert_allclose(audio.read(30_000, 500), whole[30_000:30_500], atol=5e-3)
-
-
 @pytest.mark.parametrize(
     ("seconds", "fine"), [(3.0, True), (float("nan"), True), (3.19, True), (2.81, True), (3.21, False), (1.5, False)]
 )
@@ -323,17 +232,3 @@ def test_seconds_are_compared_with_what_is_there(seconds: float, fine: bool):
     with contextlib.nullcontext() if fine else pytest.raises(InputError, match=r"a.wav: lasts 3.000 s, .* says"):
         check_seconds("a.wav", 3 * SAMPLE_RATE_HZ, seconds)
     check_seconds("a.wav", 3600 * SAMPLE_RATE_HZ, 3630)  # 1% of an hour
-
-
-def test_the_package_comes_after_the_path(monkeypatch: pytest.MonkeyPatch):
-    def no_program() -> str:
-        raise RuntimeError("no ffmpeg exe could be found")
-
-    package = ModuleType("imageio_ffmpeg")
-    package.__spec__ = ModuleSpec("imageio_ffmpeg", None)
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", package)
-    monkeypatch.setattr(shutil, "which", {"ffmpeg": "/usr/bin/ffmpeg"}.get)
-    monkeypatch.setattr(package, "get_ffmpeg_exe", lambda: "/package/ffmpeg", raising=False)
-    assert ffmpeg.find_programs.__wrapped__() == ("/usr/bin/ffmpeg", "/package/ffmpeg")
-    monkeypatch.setattr(package, "get_ffmpeg_exe", no_program)
-    assert ffmpeg.find_programs.__wrapped__() == ("/usr/bin/ffmpeg",)

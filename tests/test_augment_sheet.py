@@ -6,17 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hybrid_pruning.augment import cost, ffmpeg
+from hybrid_pruning.augment import cost
 from hybrid_pruning.augment.__main__ import main
-from hybrid_pruning.augment.codec import _measure_delays
 from hybrid_pruning.augment.sheet import MELS, draw_sheet, mel_spectrogram
 from sounds import tone, vowel, write_sounds
 
 
 @pytest.fixture
-def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    _measure_delays.cache_clear()
-    monkeypatch.setattr(ffmpeg, "find_programs", lambda: ())
+def clip(tmp_path: Path) -> Path:
     return write_sounds(tmp_path / "clips", [vowel(seed=seed) for seed in range(5)]) / "00.wav"
 
 
@@ -41,17 +38,16 @@ def test_a_panel_for_every_wave(tmp_path: Path):
 def test_the_command_draws_every_kind(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     main([str(clip), "--out", str(tmp_path / "sheet.png")])
     with Image.open(tmp_path / "sheet.png") as drawn:
-        assert drawn.size == (1360, 1000)
+        assert drawn.size == (1360, 1190)
     said = capsys.readouterr().out
-    assert said.count("left out: augment.codec.codecs: '") == 6
-    assert "'speex' needs ffmpeg" in said
+    assert said.count("left out: augment.codec.codecs: '") in {0, 3}, "PyAV's wheels lack three encoders"
 
 
 def test_the_command_prints_costs(clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(cost, "ROUNDS", 1)
     main([str(clip), "--cost"])
     rows = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("left out")]
-    assert len(rows) == 17
+    assert len(rows) == 20
     assert all(float(row.split()[0]) >= 0 for row in rows)
     assert any(row.endswith("RawBoost 2: impulses") for row in rows)
 

@@ -38,11 +38,9 @@ MODULES = {
     "onnxruntime": ("onnxruntime", "onnx", "detect, score and verify with an .onnx file; benchmark"),
     "onnxscript": ("onnxscript", "onnx", "export --onnx; benchmark"),
     "tensorboard": ("tensorboard", "tensorboard", "train: curves beside the log"),
-    "imageio_ffmpeg": ("imageio-ffmpeg", "codecs", "an ffmpeg: m4a and the like, codecs in augmentation"),
 }
 """Module -> its package, the extra that brings it, and what needs it."""
 TOOLS = {
-    "ffmpeg": ("m4a and the like, codecs in augmentation", "apt install ffmpeg; brew install ffmpeg"),
     "apt-get": ("quickstart: fetches recordings from Debian's packages", DEBIAN),
     "dpkg-deb": ("quickstart: unpacks them", DEBIAN),
 }

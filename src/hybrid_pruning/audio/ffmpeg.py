@@ -1,136 +1,305 @@
-"""What libsndfile cannot read (m4a, aac, amr, wma, webm, ...), through the program ffmpeg where it is installed."""
+"""Everything but PCM and FLAC (mp3, ogg, opus, m4a, webm, amr, wma, sph, ...), decoded by FFmpeg's libraries (PyAV)."""
 
-import contextlib
-import functools
-import importlib
-import importlib.util
+import logging
+import mmap
 import re
-import shutil
 import struct
-import subprocess
-import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
+import av
 import numpy as np
+from av.logging import Capture, set_level, set_skip_repeated
 
+from hybrid_pruning.audio.libsndfile import View
 from hybrid_pruning.errors import InputError
 
-WHERE = "on Debian and Ubuntu: apt install ffmpeg; on macOS: brew install ffmpeg; anywhere: pip install imageio-ffmpeg"
-BLOCK = 1 << 16
-CONTAINERS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,g722,g726,gsm,ilbc,loas,matroska,mov,mp3,mpc,"
-    "mpc8,mpeg,mpegts,nistsphere,ogg,oma,qcp,rm,shn,tak,tta,voc,w64,wav,wv,xwma"
+FORMATS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,"
+    "nistsphere,ogg,oma,qcp,shn,tak,tta,voc,w64,wav,wv,xwma"
 )
-"""Containers of audio alone: a playlist that calls itself audio could name any other file or address."""
+"""What a file may be: no playlist among them, which could name any other file or address."""
+BLOCK = 1 << 18
+"""Samples given out at a time, all channels together."""
+ANNOUNCED = ("ape", "flac", "mp3", "nistsphere", "tak", "tta", "wv")
+"""Formats whose header says how much audio there is."""
+FRAME = 1152
+"""Samples by which encoders differ in what an MP3's header announces."""
+ESTIMATED, HARMLESS = "Estimating duration", "backstep"
+"""FFmpeg's words for a header that announces nothing, and for an MP3 that begins in the middle of a stream."""
+TAG = re.compile(rb"ID3[\2-\4].[\0\x10\x20\x40\x80]([\0-\x7f]{4})|APETAGEX....(....)", re.DOTALL)
+BITRATES = {  # of MPEG audio in kbit/s, by version (1, or 2 and 2.5) and layer
+    (1, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (1, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+ADVICE = "fetch it anew or remove it from the manifest"
 
+Samples = np.ndarray[Any, np.dtype[np.float32]]
 
-@functools.cache
-def find_programs() -> tuple[str, ...]:
-    """Return every ffmpeg at hand: the one on the PATH first, then that of the package imageio-ffmpeg."""
-    found = [shutil.which("ffmpeg")]
-    if importlib.util.find_spec("imageio_ffmpeg") is not None:
-        with contextlib.suppress(RuntimeError):  # the package is there, its program is not
-            found.append(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
-    return tuple(program for program in found if program)
+set_level(av.logging.WARNING)
+set_skip_repeated(False)
+logging.getLogger("libav").addHandler(logging.NullHandler())
+logging.getLogger("libav").propagate = False
 
 
 class Stream:
-    """The samples of a file's first audio stream at its own rate.
+    """The samples of a file's first audio stream.
 
     Args:
-        path: the file.
+        path: the file, for messages.
+        file: the same, open, without a buffer.
 
     Attributes:
-        rate: in Hz.
+        rate: in Hz, at the beginning.
+        channels: at the beginning.
         frames: None: only decoding tells.
-        seekable: False: what ffmpeg decodes from a place on is not always what it decodes there on the way.
+        seekable: False: decoding from a place on is not always what decoding gives there on the way.
 
     Raises:
-        InputError: ffmpeg cannot read it.
+        InputError: FFmpeg cannot read it, or it is cut short.
     """
 
     frames: int | None = None
     seekable = False
+    _container: Any
+    _stream: Any
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
-        self._start()
-
-    def _start(self) -> None:
-        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  a pipe nobody reads could fill up
-        self._program = subprocess.Popen(_command(self.path), stdout=subprocess.PIPE, stderr=self._complaints)
+        self._stream = None
         self._decoding = False
-        try:
-            self.rate, self._channels = self._read_header()
-        except BaseException:
-            self.close()
-            raise
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            pieces, fault = _without_tags(data), None
+            self._parts = [View(file, pieces)]
+            if pieces and data[pieces[0][0] :][:4] == b"OggS":
+                links, fault = _follow_pages(data, pieces[0][0])
+                self._parts = [View(file, [link]) for link in links]
+            self._start(self._parts[0])
+            fault = fault or _find_fault(data, self._container.format.name)
+            if fault:
+                self.close()
+                raise InputError(f"{path}: {fault}; {ADVICE}")
 
-    def blocks(self, first: int = 0, last: int | None = None) -> Iterator[Any]:
-        """Yield [N, channels] float32 from the beginning to the end; `first` and `last` are for those that can seek.
+    def blocks(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, Samples]]:
+        """Yield rate and [N, channels] from the beginning to the end; chained streams may change both on the way.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: the file is damaged, or ends before it should.
         """
         if first or last is not None:
-            raise ValueError("ffmpeg's streams are read from the beginning")
+            raise ValueError("this is decoded from its beginning")
         if self._decoding:
             self.close()
-            self._start()
+            self._start(self._parts[0])
         self._decoding = True
-        while data := self._output.read(BLOCK * self._channels * 4):
-            yield np.frombuffer(data, np.float32, len(data) // 4).reshape(-1, self._channels)
-        self._program.wait()
-        self._require_silence()
+        blocks = self._blocks()
+        while True:
+            with self._strict():  # not while somebody else works: FFmpeg's messages go by thread
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
 
     def close(self) -> None:
-        """End the program, whether or not it has come to its end."""
-        self._output.close()
-        self._program.kill()
-        self._program.wait()
-        self._complaints.close()
+        """Let go of the decoder; the file stays open."""
+        self._container.close()
 
-    @property
-    def _output(self) -> IO[bytes]:
-        assert self._program.stdout is not None
-        return self._program.stdout
+    def _start(self, part: View) -> None:
+        self._decoding, self._estimated = False, False
+        part.seek(0)
+        with self._strict() as logs:
+            self._container = av.open(
+                part,  # without a name, which would be believed
+                options={"format_whitelist": FORMATS, "protocol_whitelist": "none"},
+                metadata_errors="ignore",
+            )
+            if not self._container.streams.audio:
+                self._container.close()
+                raise InputError(f"{self.path}: holds no audio; remove it from the manifest")
+            self._stream = self._container.streams.audio[0]
+            context = self._stream.codec_context
+            if context is None or not context.sample_rate:
+                self._container.close()
+                raise InputError(
+                    f"{self.path}: cannot be decoded (damaged, or in a codec that av does not have); {ADVICE}"
+                )
+            context.thread_type = "NONE"
+            context.options = {"err_detect": "crccheck+explode"}
+            if part is self._parts[0]:
+                self.rate, self.channels = context.sample_rate, context.channels
+            self._estimated = any(ESTIMATED in message for _, _, message in logs)
 
-    def _read_header(self) -> tuple[int, int]:
-        """Read ffmpeg's WAV up to its first sample and return (rate, channels)."""
-        rate = channels = 0
-        self._output.read(12)
-        while len(header := self._output.read(8)) == 8:
-            name, length = struct.unpack("<4sI", header)
-            if name == b"data":
-                return rate, channels
-            content = self._output.read(length + length % 2)
-            if name == b"fmt ":
-                _, channels, rate = struct.unpack("<HHI", content[:8])
-        self._program.wait()
-        self._require_silence()
-        raise InputError(f"{self.path}: holds no audio that ffmpeg could find; remove it from the manifest")
+    def _blocks(self) -> Iterator[tuple[int, Samples]]:
+        kept: list[Samples] = []
+        kind, size = (0, 0), 0
+        for rate, samples in self._decode():
+            if kept and (kind != (rate, samples.shape[1]) or size >= BLOCK):
+                yield kind[0], np.concatenate(kept)
+                kept, size = [], 0
+            kind, size = (rate, samples.shape[1]), size + samples.size
+            kept.append(samples)
+        if kept:
+            yield kind[0], np.concatenate(kept)
 
-    def _require_silence(self) -> None:
-        """Take whatever ffmpeg reports as an error for one: it goes on with less audio than there was."""
-        self._complaints.seek(0)
-        lines = self._complaints.read().decode(errors="replace").splitlines()
-        reasons = [_reason(line) for line in lines if line.strip() and "Last message repeated" not in line]
-        if self._program.returncode or reasons:
-            reason = reasons[0] if reasons else f"exit code {self._program.returncode}"
-            raise InputError(f"{self.path}: cannot be decoded (ffmpeg: {reason}); fetch it anew or remove it")
+    def _decode(self) -> Iterator[tuple[int, Samples]]:
+        """Yield rate and [N, channels] frame by frame, link by link."""
+        for part in self._parts:
+            if part is not self._parts[0]:
+                self.close()
+                self._start(part)
+                self._decoding = True
+            yield from self._decode_part()
+
+    def _decode_part(self) -> Iterator[tuple[int, Samples]]:
+        name = self._container.format.name
+        packets, seconds, head, size = 0, 0.0, b"", 0
+        for packet in self._container.demux(self._stream):
+            packets += bool(packet.size)
+            if packet.is_corrupt and name != "wav":  # a WAV's own header is believed, or says nothing
+                raise self._cut("its last packet is incomplete")
+            if name == "mp3" and packet.size > 3 and _mpeg_bytes(start := bytes(packet)[:4]):
+                head, size = start, packet.size
+            for frame in packet.decode():
+                assert isinstance(frame, av.AudioFrame)
+                seconds += frame.samples / frame.sample_rate
+                yield frame.sample_rate, _samples(frame)
+        if size < _mpeg_bytes(head):
+            raise self._cut("its last frame is incomplete")
+        if name.startswith(("mov", "avi")) and packets < self._stream.frames:
+            raise self._cut(f"its header promises {self._stream.frames} packets, {packets} are there")
+        promised = float((self._stream.duration or 0) * (self._stream.time_base or 0))
+        tolerance = (FRAME if name == "mp3" else 1) / self._stream.codec_context.sample_rate
+        if name in ANNOUNCED and not self._estimated and seconds < promised - tolerance:
+            raise self._cut(f"its header promises {promised:.3f} s, {seconds:.3f} could be decoded")
+
+    def _cut(self, reason: str) -> InputError:
+        return InputError(f"{self.path}: is cut short or damaged: {reason}; {ADVICE}")
+
+    @contextmanager
+    def _strict(self) -> Iterator[list[tuple[int, str, str]]]:
+        """Take whatever FFmpeg reports as an error for one: it goes on with less audio than there was."""
+        reasons: list[str] = []
+        try:
+            with Capture(local=True) as logs:
+                yield logs
+        except InputError:
+            raise
+        except (av.FFmpegError, OSError, ValueError) as error:
+            reasons.append(str(getattr(error, "strerror", None) or error))
+        mine = {self._container.format.name, self._stream.codec_context.name} if self._stream else None
+        found = [
+            f"{name}: {message.strip()}"
+            for level, name, message in logs
+            if level <= av.logging.ERROR and (mine is None or name in mine) and HARMLESS not in message
+        ]
+        if found or reasons:
+            raise InputError(f"{self.path}: cannot be decoded ({[*found, *reasons][0]}); {ADVICE}")
 
 
-def _reason(line: str) -> str:
-    """A line of ffmpeg's without the file's name and without addresses in memory."""
-    return re.sub(r"\[(\S+) @ 0x[0-9a-f]+\]", r"\1:", re.sub(r"^file:.*: ", "", line.strip()))
+def _samples(frame: av.AudioFrame) -> Samples:
+    """[N, channels] float32 of a frame."""
+    values: Any = frame.to_ndarray()
+    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - 128) / 128
+    if values.dtype.kind == "i":
+        return values.astype(np.float32) / np.float32(2.0 ** (8 * values.itemsize - 1))
+    return values.astype(np.float32)
 
 
-def _command(path: Path) -> list[str]:
-    """Decode the first audio stream into a WAV of 32-bit floats on standard output; the first error ends it."""
-    reading = ["-threads", "1", "-xerror", "-err_detect", "crccheck+explode"]
-    safety = ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS]
-    source = ["-i", f"file:{path.absolute()}", "-map", "0:a:0", "-map_metadata", "-1"]
-    output = ["-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
-    return [find_programs()[0], "-nostdin", "-v", "error", *reading, *safety, *source, *output]
+def _without_tags(data: mmap.mmap) -> list[tuple[int, int]]:
+    """Return the pieces of MPEG audio between its ID3v2 and APE tags, which joined files have in their middle."""
+    if not (data[:3] == b"ID3" or (data[0] == 0xFF and data[1:2] >= b"\xe0")):
+        return [(0, len(data))]
+    pieces, place = [], 0
+    for found in TAG.finditer(data):
+        if found.start() < place:  # within the tag before
+            continue
+        if found[1]:
+            size = sum(byte << shift for byte, shift in zip(found[1], (21, 14, 7, 0), strict=True))
+            end = found.start() + 10 + size + (10 if found[0][5] & 0x10 else 0)
+        else:
+            end = found.start() + 32 + int.from_bytes(found[2], "little")
+        if found.start() == place or data[end : end + 1] in (b"\xff", b"", b"I", b"A", b"T"):  # audio, a tag, the end
+            pieces.append((place, found.start()))
+            place = end
+    return [(start, end) for start, end in [*pieces, (place, len(data))] if start < end]
+
+
+def _mpeg_bytes(head: bytes) -> int:
+    """Return the bytes of the frame of MPEG audio that begins like this; 0 where none does, or one of free format."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return 0
+    version, layer, place, rate = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3), head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or layer not in {2, 3} or not 0 < place < 15 or rate == 3:
+        return 0
+    kbits = BITRATES[1 if version == 3 else 2, layer][place - 1]
+    hertz = (44100, 48000, 32000)[rate] // (4, 1, 2, 1)[version]
+    return (144 if version == 3 or layer == 2 else 72) * kbits * 1000 // hertz + (head[2] >> 1 & 1)
+
+
+def _find_fault(data: mmap.mmap, name: str) -> str | None:
+    """Say what is missing in a file, as far as its format tells and FFmpeg does not."""
+    if name.startswith("mov"):
+        return _mov_fault(data)
+    if name == "asf":  # file size and flags stand in its file properties
+        place = data.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), 0, 1 << 20)
+        if 0 <= place <= len(data) - 92 and not data[place + 88] & 1:
+            return _missing(int.from_bytes(data[place + 40 : place + 48], "little"), len(data))
+    return None
+
+
+def _missing(promised: int, there: int) -> str | None:
+    return f"is cut short: {promised} bytes are promised, {there} are there" if there < promised else None
+
+
+def _follow_pages(data: mmap.mmap, place: int) -> tuple[list[tuple[int, int]], str | None]:
+    """Return the links of a chained Ogg (RFC 3533), and what is wrong: pages must be whole, and none missing."""
+    starts, ended, goes_on, begins = [place], True, False, True
+    last: dict[int, tuple[int, int]] = {}
+    fault = None
+    while place < len(data) and fault is None:
+        if data[place : place + 4] != b"OggS"[: len(data) - place]:
+            following = data.find(b"OggS", place)
+            if not ended:
+                fault = f"is damaged: no Ogg page at byte {place}"
+            if following < 0:
+                break
+            place = following
+        head = data[place : place + 27]
+        sizes = data[place + 27 : place + 27 + head[26]] if len(head) == 27 else b""
+        end = place + 27 + len(sizes) + sum(sizes)
+        if len(head) < 27 or len(sizes) < head[26] or end > len(data):
+            fault = "is cut short: its last Ogg page is incomplete"
+            break
+        flags, granule, serial, number = struct.unpack_from("<BqII", head, 5)
+        if flags & 2 and not begins:
+            starts.append(place)
+            last.clear()
+        before, expected = last.get(serial, (0, 0))
+        if before and number != expected:  # behind its headers, a recorded broadcast begins anywhere
+            fault = f"is damaged: an Ogg page is missing before byte {place}"
+        last[serial] = granule, number + 1
+        begins, ended, goes_on, place = bool(flags & 2), bool(flags & 4), sizes[-1:] == b"\xff", end
+    if goes_on and not ended:
+        fault = fault or "is cut short: its last Ogg packet is incomplete"
+    return list(pairwise([*starts, len(data)])), fault
+
+
+def _mov_fault(data: mmap.mmap) -> str | None:
+    """Follow the outermost boxes (ISO/IEC 14496-12): each must be whole."""
+    place = 0
+    while place + 16 <= len(data):
+        size, name, long = struct.unpack_from(">I4sQ", data, place)
+        if not size or not name.isalnum():  # up to the end, or what is no box
+            return None
+        size = long if size == 1 else size
+        if fault := _missing(place + size, len(data)):
+            return fault
+        place += max(size, 8)
+    return None

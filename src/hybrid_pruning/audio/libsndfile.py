@@ -1,33 +1,32 @@
-"""What libsndfile reads: wav, flac, ogg (vorbis, opus), mp3, aiff, au, caf, sphere, w64 and their kin."""
+"""PCM and its kin (wav, aiff, au, caf, w64) and FLAC through libsndfile, which decodes them from any place on."""
 
 import os
-import threading
+import re
+import struct
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 
-from hybrid_pruning.audio.containers import WithLength, find_fault, is_mpeg
 from hybrid_pruning.errors import InputError
 
 BLOCK = 1 << 18
 """Samples decoded at a time, all channels together: what a header claims is never allocated unseen."""
 NOT_KNOWN = 1 << 62
 """From here on a number of frames is libsndfile's way to say that the header has none."""
-UNSIZED = ("WAV", "WAVEX", "RF64")
-"""Formats whose header says 0 where the program that wrote it to a pipe could not go back to fill the length in."""
-PREROLL_SECONDS = 0.5
-"""What an MP3's decoder needs before a place to give there what it gives on the way."""
-LAST_PAGE_SECONDS = 10
-"""More than the last page of an Ogg holds: libsndfile goes to a wrong place in there."""
-LENIENCE = 0.01
-"""How far an MP3's length may be from the estimate where it does not announce it."""
-
+MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"caff", b".snd", b"dns.", b"fLaC")
+PLACEHOLDERS = (  # and 0, which promises nothing: written by programs that cannot go back to fill the length in
+    (0x7F000000, 0x7F000040),
+    (0x7FFFF000, 0x7FFFF040),
+    (0x7FFFFFC0, 0x80000040),
+    (0xFFFFFF00, 0xFFFFFFFF),
+)
+LOGGED = re.compile(r"^(?:riff|data| *Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+"""What libsndfile notes of a Wave64, CAF or AU that is not as long as its header promises."""
+MOST_CHUNKS = 1000
 ADVICE = "fetch it anew or remove it from the manifest"
-_stderr = threading.Lock()
 
 
 class NotRecognized(Exception):  # noqa: N818  no error yet: another decoder may know the file
@@ -43,6 +42,7 @@ class Stream:
 
     Attributes:
         rate: in Hz.
+        channels: how many.
         frames: samples of each channel; None where the header has no number.
         seekable: whether decoding may begin anywhere.
 
@@ -53,46 +53,64 @@ class Stream:
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
-        fault = find_fault(file, os.fstat(file.fileno()).st_size)
-        if fault:
-            raise InputError(f"{path}: {fault}; fetch it anew or remove it from the manifest")
         file.seek(0)
-        self._is_mp3 = is_mpeg(file.read(16))
+        head = file.read(12)
+        if not head.startswith(MAGIC):
+            raise NotRecognized("of no known format")
+        chunk = _find_samples(file, head)
         file.seek(0)
         try:
-            with self._quiet():
-                self._sound = _SoundFile(file.fileno(), closefd=False)
-            if not self._sound.frames and self._sound.format in UNSIZED:
-                self._sound.close()
-                self._sound = _SoundFile(WithLength(file))
+            self._sound = _SoundFile(file.fileno(), closefd=False)
         except soundfile.LibsndfileError as error:
-            raise NotRecognized(_reason(error)) from error
-        self._is_mp3 = "MPEG" in self._sound.subtype  # in a WAV, too
+            raise NotRecognized(str(error.error_string).removeprefix("Error : ").rstrip(".")) from error
+        lengths = [(int(said), int(there)) for said, there in LOGGED.findall(self._sound.extra_info)]
+        for promised, there in [chunk[1:]] if chunk else lengths:
+            if there < promised and not any(first <= promised <= last for first, last in PLACEHOLDERS):
+                self._sound.close()
+                raise InputError(
+                    f"{path}: is cut short: its header promises {promised} bytes of audio, {max(there, 0)} are there; "
+                    f"{ADVICE}"
+                )
+        kind = self._sound.subtype
+        unsized = chunk is not None and chunk[2] > 0 and not self._sound.frames
+        if "MPEG" in kind or (unsized and "ADPCM" in kind):
+            self._sound.close()
+            raise NotRecognized("of no known format")
+        if chunk and unsized:  # as what it is, from there to the end
+            rest, (rate, channels) = [(chunk[0], chunk[0] + chunk[2])], (self._sound.samplerate, self._sound.channels)
+            endian = "BIG" if head[:4] in (b"RIFX", b"FORM") else "LITTLE"
+            self._sound.close()
+            self._sound = _SoundFile(View(file, rest), "r", rate, channels, kind, endian, "RAW")
         self._place = 0
         self.rate: int = self._sound.samplerate
+        self.channels: int = self._sound.channels
         self.frames: int | None = self._sound.frames if self._sound.frames < NOT_KNOWN else None
         self.seekable = self._sound.can_seek and self.frames is not None
 
-    def blocks(self, first: int, last: int | None) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
-        """Yield [N, channels] from sample `first` up to `last`, None for the end.
+    def blocks(
+        self, first: int = 0, last: int | None = None
+    ) -> Iterator[tuple[int, np.ndarray[Any, np.dtype[np.float32]]]]:
+        """Yield rate and [N, channels] from sample `first` up to `last`, None for the end.
 
         Raises:
             InputError: the file is damaged, or ends before its header says.
         """
-        size = BLOCK // self._sound.channels + 1
+        size = BLOCK // self.channels + 1
         end = NOT_KNOWN if self.frames is None else min(last or self.frames, self.frames)
         try:
-            self._go_before(first)
+            if first != self._place:
+                self._sound.seek(first)
+                self._place = first
             while self._place < end:
-                with self._quiet():
-                    block = self._sound.read(min(size, end - self._place), dtype="float32", always_2d=True)
+                block = self._sound.read(min(size, end - self._place), dtype="float32", always_2d=True)
                 if not len(block):
                     break
                 self._place += len(block)
-                yield block[max(0, len(block) - (self._place - first)) :]
+                yield self.rate, block
         except soundfile.LibsndfileError as error:
-            raise InputError(f"{self.path}: cannot be decoded ({_reason(error)}); {ADVICE}") from error
-        if self.frames is not None and self._place < end * (1 - LENIENCE if self._is_mp3 else 1):
+            reason = str(error.error_string).removeprefix("Error : ").rstrip(".")
+            raise InputError(f"{self.path}: cannot be decoded ({reason}); {ADVICE}") from error
+        if self.frames is not None and self._place < end:
             raise InputError(
                 f"{self.path}: is cut short or damaged: its header promises {self.frames} samples, {self._place} could "
                 f"be decoded; {ADVICE}"
@@ -100,23 +118,41 @@ class Stream:
 
     def close(self) -> None:
         """Let go of the decoder; the file stays open."""
-        with self._quiet():
-            self._sound.close()
+        self._sound.close()
 
-    def _go_before(self, first: int) -> None:
-        """Go to where decoding must begin to be right at sample `first`."""
-        start = first
-        if self._is_mp3:
-            start = max(0, first - round(PREROLL_SECONDS * self.rate))
-        elif self._sound.format == "OGG":
-            start = min(first, max(0, (self.frames or 0) - LAST_PAGE_SECONDS * self.rate))
-        if start != self._place:
-            with self._quiet():
-                self._sound.seek(start)
-            self._place = start
 
-    def _quiet(self) -> AbstractContextManager[None]:
-        return _without_stderr() if self._is_mp3 else nullcontext()
+class View:
+    """Pieces of a file as if there were nothing between them, without a name.
+
+    Args:
+        file: the file, open.
+        pieces: first byte of each, and the one behind its last.
+    """
+
+    def __init__(self, file: BinaryIO, pieces: list[tuple[int, int]]) -> None:
+        self._file, self._pieces, self._place = file, pieces, 0
+        self._size = sum(end - start for start, end in pieces)
+
+    def read(self, size: int) -> bytes:
+        """Read on, perhaps less than asked for; nothing at the end."""
+        passed, place = 0, self._place
+        for start, end in self._pieces:
+            if place < passed + end - start:
+                self._file.seek(start + place - passed)
+                data = self._file.read(min(size, passed + end - start - place))
+                self._place += len(data)
+                return data
+            passed += end - start
+        return b""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go somewhere."""
+        self._place = offset + (0, self._place, self._size)[whence]
+        return self._place
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._place
 
 
 class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types before 0.14
@@ -130,19 +166,26 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no
         return bool(super().seekable())
 
 
-@contextmanager
-def _without_stderr() -> Iterator[None]:
-    """Keep libmpg123 from printing: it reports what is normal after a seek, and what we report in one line."""
-    with _stderr:
-        saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(nowhere)
+def _find_samples(file: BinaryIO, head: bytes) -> tuple[int, int, int] | None:
+    """Return where the samples of a WAV, RF64 or AIFF begin, the bytes that it promises, and those that are there.
 
-
-def _reason(error: Any) -> str:
-    return str(error.error_string).removeprefix("Error : ").rstrip(".")
+    A chunk of length 0 with another one behind it holds nothing; with anything else behind it, its length is not known.
+    """
+    if head[:4] not in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"):
+        return None
+    size, start, long = os.fstat(file.fileno()).st_size, 12, 0
+    layout = ">4sI" if head[:4] in (b"RIFX", b"FORM") else "<4sI"
+    for _ in range(MOST_CHUNKS):
+        file.seek(start)
+        header = file.read(16)
+        if len(header) < 8:
+            return None
+        name, length = struct.unpack(layout, header[:8])
+        if name == b"ds64":
+            file.seek(start + 16)
+            long = int.from_bytes(file.read(8), "little")
+        elif name in (b"data", b"SSND"):
+            empty = not length and header[8:12].strip().isalnum()
+            return start + 8, long or length if length == 0xFFFFFFFF else length, 0 if empty else size - start - 8
+        start += 8 + length + length % 2
+    return None

@@ -1,6 +1,13 @@
-"""One audio file, whole or in part, as a mono waveform at 16 kHz."""
+"""One audio file, whole or in part, as a mono waveform at 16 kHz.
+
+Channels are averaged, unless that cancels sound out, as where one of two has the opposite sign. A second cancels where
+the mean has 3 dB less power than the mean of unrelated channels would have. Where such seconds hold more than a
+twentieth of a file's power, the channel with the most power is taken alone. This is decided from the whole file, once,
+whichever part of it is read; a constant offset is no sound.
+"""
 
 import math
+import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,6 +22,8 @@ from hybrid_pruning.errors import InputError
 
 SAMPLE_RATE_HZ = 16_000
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 4_000, 400_000
+CANCELLED_SHARE, CANCELLED_POWER = 0.05, 0.5
+"""The power in seconds that cancel, of a file's, and the power of their means, of unrelated channels' mean."""
 CONTEXT = 512
 """Samples at 16 kHz decoded on either side of a part that is resampled: the filter reaches no further."""
 REMEMBERED = 600 * SAMPLE_RATE_HZ
@@ -34,11 +43,11 @@ Source = libsndfile.Stream | ffmpeg.Stream
 def read_audio(path: str | Path, start: int = 0, samples: int | None = None) -> Wave:
     """Decode a file, or a part of it, to mono at 16 kHz.
 
-    A part is the slice of the whole: exactly where nothing is resampled, within 1e-6 otherwise, and within 5e-3 in
-    Opus at low rates, whose decoder remembers more than it is given. What needs ffmpeg is decoded from its beginning.
+    A part is the slice of the whole: exactly, but within 1e-6 where PCM or FLAC is resampled. All else is decoded from
+    its beginning.
 
     Args:
-        path: any file that libsndfile reads, or else ffmpeg.
+        path: any file that libsndfile or FFmpeg reads.
         start: where to begin, in samples at 16 kHz.
         samples: how many to return at most; None for all.
 
@@ -85,7 +94,7 @@ class AudioFile:
     """One open audio file; a context manager.
 
     Args:
-        path: any file that libsndfile reads, or else ffmpeg.
+        path: any file that libsndfile or FFmpeg reads.
 
     Raises:
         InputError: the file is missing, no audio, or shorter than its header promises.
@@ -100,6 +109,7 @@ class AudioFile:
         self._file = _open(self.path)
         try:
             self._source = _choose_source(self.path, self._file)
+            self._channel = _choose_channel(self._source, self._file)
         except BaseException:
             self._file.close()
             raise
@@ -111,7 +121,7 @@ class AudioFile:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file, and of the program that decodes it."""
+        """Let go of the file."""
         self._source.close()
         self._file.close()
 
@@ -153,7 +163,7 @@ class AudioFile:
             last = min(frames, -(-(start + samples + context) * rate // SAMPLE_RATE_HZ))
         if first >= last:
             return np.zeros(0, np.float32)
-        mono = _joined(map(_mixed, self._source.blocks(first, last)))
+        mono = _joined(self._mixed(block) for _, block in self._source.blocks(first, last))
         if rate != SAMPLE_RATE_HZ:
             mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
         return mono[start - periods * period :][:samples]
@@ -177,13 +187,18 @@ class AudioFile:
 
     def _decoded(self) -> Iterator[Wave]:
         """Yield the whole file at 16 kHz, block by block."""
-        if self._source.rate == SAMPLE_RATE_HZ:
-            yield from map(_mixed, self._source.blocks(0, None))
-            return
-        resampler = soxr.ResampleStream(self._source.rate, SAMPLE_RATE_HZ, 1)
-        for block in self._source.blocks(0, None):
-            yield resampler.resample_chunk(_mixed(block))
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        rate, resampler = SAMPLE_RATE_HZ, None
+        for found, block in self._source.blocks():
+            if found != rate:  # at the beginning, and in chained streams
+                if resampler is not None:
+                    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+                rate, resampler = found, None
+                if rate != SAMPLE_RATE_HZ:
+                    resampler = soxr.ResampleStream(rate, SAMPLE_RATE_HZ, 1)
+            mono = self._mixed(block)
+            yield mono if resampler is None else resampler.resample_chunk(mono)
+        if resampler is not None:
+            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
     def _measure(self) -> int:
         """Decode to the end, remember what is not too long, and return the length."""
@@ -198,6 +213,13 @@ class AudioFile:
         if length <= REMEMBERED:
             self._remembered = _joined(kept)
         return length
+
+    def _mixed(self, block: Wave) -> Wave:
+        """[N, channels] -> [N]."""
+        if self._channel is not None or block.shape[1] == 1:
+            return block[:, min(self._channel or 0, block.shape[1] - 1)]
+        with np.errstate(all="ignore"):  # what is not finite is reported in one line
+            return block.mean(axis=1)
 
     def _checked(self, wave: Wave) -> Wave:
         if not len(wave):
@@ -240,14 +262,39 @@ def _choose_source(path: Path, file: BinaryIO) -> Source:
 def _libsndfile_or_ffmpeg(path: Path, file: BinaryIO) -> Source:
     try:
         return libsndfile.Stream(path, file)
-    except libsndfile.NotRecognized as error:
-        file.seek(0)
-        text = _text(file.read(512))
-        if ffmpeg.find_programs() and not text:
-            return ffmpeg.Stream(path)
-        reason = f"it is text, '{text}'" if text else str(error)
-        install = f"; what libsndfile does not read, such as m4a, aac and amr, needs the program ffmpeg: {ffmpeg.WHERE}"
-        raise InputError(f"{path}: cannot be decoded ({reason}); {ADVICE}{'' if text else install}") from error
+    except libsndfile.NotRecognized:
+        try:
+            return ffmpeg.Stream(path, file)
+        except InputError as error:
+            file.seek(0)
+            text = _text(file.read(512))
+            raise InputError(f"{path}: cannot be decoded (it is text, '{text}'); {ADVICE}") if text else error from None
+
+
+_channels: dict[tuple[int, ...], int | None] = {}
+"""The one channel that is taken of a file, None for their mean, by what tells one file from another."""
+
+
+def _choose_channel(source: Source, file: BinaryIO) -> int | None:
+    """Return the channel to take alone, None to average all: decoded from end to end, once in a process."""
+    if source.channels == 1:
+        return None
+    status = os.fstat(file.fileno())
+    key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if key not in _channels:
+        power, cancelled = np.zeros(source.channels), 0.0
+        with np.errstate(all="ignore"):
+            for rate, block in source.blocks():
+                if block.shape[1] != source.channels:
+                    continue
+                for piece in (block[start : start + rate] for start in range(0, len(block), rate)):
+                    each, mean = piece.var(axis=0, dtype=np.float64), piece.mean(axis=1).var(dtype=np.float64)
+                    power += len(piece) * each
+                    if mean < CANCELLED_POWER * each.mean() / source.channels:
+                        cancelled += len(piece) * float(each.sum())
+        strongest = int(power.argmax())
+        _channels[key] = strongest if cancelled > CANCELLED_SHARE * power.sum() else None
+    return _channels[key]
 
 
 def _text(head: bytes) -> str:
@@ -257,14 +304,6 @@ def _text(head: bytes) -> str:
     except UnicodeDecodeError:
         return ""
     return words[:40] if words.isprintable() else ""
-
-
-def _mixed(block: Wave) -> Wave:
-    """[N, channels] -> [N]."""
-    if block.shape[1] == 1:
-        return block[:, 0]
-    with np.errstate(all="ignore"):  # what is not finite is reported in one line
-        return block.mean(axis=1)
 
 
 def _joined(blocks: Iterable[Wave]) -> Wave:

@@ -1,4 +1,4 @@
-"""Codecs: encode and decode in memory, through libsndfile or ffmpeg, with the codec's delay taken out.
+"""Codecs: encode and decode in memory, by libsndfile or FFmpeg (PyAV), with the codec's delay taken out.
 
 ASVspoof 5 has codecs in its evaluation set only (Wang et al., "ASVspoof 5: Evaluation of Spoofing, Deepfake, and
 Adversarial Attack Detection Using Crowdsourced Speech", arXiv 2601.03944): Opus, AMR and Speex at 16 and at 8 kHz, MP3
@@ -10,21 +10,26 @@ not simulated.
 import functools
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import av
 import numpy as np
 import soundfile
 import soxr
+from av.container import InputContainer
+from av.logging import Capture
 from scipy.signal import fftconvolve, lfilter
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.augment import ffmpeg
 from hybrid_pruning.augment.transform import Wave, fit, limit
 from hybrid_pruning.errors import InputError
 
 NARROW_HZ = 8_000
+DEMUXERS = {"adts": "aac"}  # the containers that FFmpeg reads by another name
 TAIL = SAMPLE_RATE_HZ // 4  # silence behind the wave, so that a delayed codec keeps its end; no delay here is longer
 KEY = "augment.codec.codecs"
+INSTALL = "build av upon the system's FFmpeg, which may have it: pip install --force-reinstall --no-binary av av"
 
 
 @dataclass(frozen=True)
@@ -60,24 +65,46 @@ class Sndfile:
 
 @dataclass(frozen=True)
 class Ffmpeg:
-    """A codec of ffmpeg's at one setting.
+    """A codec of FFmpeg's at one setting.
 
     Args:
-        encoder, container: ffmpeg's names.
-        options: ffmpeg's options for the encoder.
+        encoder, container: FFmpeg's names.
+        bit_rate: in bit/s, where the codec has more than one.
+        options: FFmpeg's options for the encoder.
     """
 
     encoder: str
     container: str
-    options: tuple[str, ...] = ()
+    bit_rate: int | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def require(self, name: str) -> None:
-        """Raise InputError where no ffmpeg has the encoder."""
-        ffmpeg.require_encoder(self.encoder, f"{KEY}: '{name}'")
+        """Raise InputError where FFmpeg's libraries lack the encoder."""
+        try:
+            av.Codec(self.encoder, "w")
+        except ValueError as error:
+            raise InputError(
+                f"{KEY}: '{name}' needs the encoder {self.encoder}, which the FFmpeg within av lacks; leave it out, or "
+                f"{INSTALL}"
+            ) from error
 
     def __call__(self, wave: Wave, rate_hz: int) -> Wave:
         """Return what is left of the wave after encoding, with the codec's delay."""
-        return ffmpeg.recode(wave, rate_hz, self.encoder, self.container, self.options)
+        coded = io.BytesIO()
+        with Capture(local=True), av.open(coded, "w", format=self.container) as out:
+            stream: Any = out.add_stream(self.encoder, rate=rate_hz, layout="mono", options=dict(self.options))
+            if self.bit_rate:
+                stream.bit_rate = self.bit_rate
+            frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+            frame.sample_rate = rate_hz
+            for piece in (*av.AudioResampler(stream.format, "mono", rate_hz).resample(frame), None):
+                out.mux(stream.encode(piece))
+        coded.seek(0)
+        back = av.AudioResampler("fltp", "mono", rate_hz)
+        with Capture(local=True), av.open(coded, format=DEMUXERS.get(self.container, self.container)) as given:
+            assert isinstance(given, InputContainer)
+            frames = [piece for frame in given.decode(audio=0) for piece in back.resample(frame)]
+        return np.concatenate([frame.to_ndarray()[0] for frame in frames])
 
 
 Coder = Sndfile | Ffmpeg
@@ -94,19 +121,19 @@ def _mp3(*kbps: int) -> tuple[Coder, ...]:
 
 
 def _speex(*qualities: int) -> tuple[Coder, ...]:
-    return tuple(Ffmpeg("libspeex", "ogg", ("-cbr_quality", str(quality))) for quality in qualities)
+    return tuple(Ffmpeg("libspeex", "ogg", options={"cbr_quality": str(quality)}) for quality in qualities)
 
 
 def _amr(encoder: str, *bits_per_second: int) -> tuple[Coder, ...]:
-    return tuple(Ffmpeg(encoder, "amr", ("-b:a", str(rate))) for rate in bits_per_second)
+    return tuple(Ffmpeg(encoder, "amr", rate) for rate in bits_per_second)
 
 
 def _aac(*kbps: int) -> tuple[Coder, ...]:
-    """M4A is AAC in a container that cannot be piped; ADTS is another container of the same."""
-    return tuple(Ffmpeg("aac", "adts", ("-b:a", f"{rate}k")) for rate in kbps)
+    """M4A is AAC in a container; ADTS is a smaller one."""
+    return tuple(Ffmpeg("aac", "adts", 1000 * rate) for rate in kbps)
 
 
-CODECS: Mapping[str, tuple[int, tuple[Coder, ...]]] = {
+CODECS: dict[str, tuple[int, tuple[Coder, ...]]] = {
     "opus": (SAMPLE_RATE_HZ, _opus(8, 12, 16, 24, 32)),
     "opus-nb": (NARROW_HZ, _opus(6, 8, 12, 16, 20)),
     "mp3": (SAMPLE_RATE_HZ, _mp3(16, 24, 32, 48, 64)),

@@ -17,8 +17,7 @@ ROUNDS = 9
 def measure_costs(wave: Wave, transforms: Mapping[str, Transform], folder: Path) -> dict[str, float]:
     """Return the median processor time of each transform on a wave [S], by title, over that of decoding it from flac.
 
-    Kinds take turns, round after round, so that whatever else the machine does meets all of them; the time of ffmpeg's
-    processes counts.
+    Kinds take turns, round after round, so that whatever else the machine does meets all of them.
 
     Args:
         wave: what is augmented.

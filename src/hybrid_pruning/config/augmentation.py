@@ -78,7 +78,7 @@ class CodecConfig(KindConfig):
     codecs: tuple[CodecName, ...] = Field(
         ("opus", "opus-nb", "mp3", "mulaw", "alaw", "narrowband"),
         min_length=1,
-        description="what is drawn from; speex, speex-nb, amr-nb, amr-wb, m4a and g722 need ffmpeg",
+        description="what is drawn from; speex, speex-nb and amr-wb need PyAV built upon an FFmpeg that has them",
     )
 
 
