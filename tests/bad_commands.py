@@ -143,7 +143,7 @@ COMMANDS: dict[str, Case] = {
         "prepare speaker-folder --root . --out new --dev-share 0.01", "a share of 0.01 for dev is 0 of"
     ),
     "audit no manifest": typed("audit nowhere.tsv", "nowhere.tsv: cannot be read"),
-    "audit audio": typed("audit dev/bonafide-00.flac", "bonafide-00.flac: is no table of UTF-8 text|00.flac:1: column"),
+    "audit audio": typed("audit dev/bonafide-00.flac", "bonafide-00.flac: is not UTF-8 text|00.flac:1: "),
     "a name that commands the terminal": Case(
         odd_name, "inspect model\x1b[2J", r"model\\x1b\[2J/config.json: cannot be"
     ),

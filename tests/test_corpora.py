@@ -178,7 +178,7 @@ BAD_LINES = {  # a protocol, its last line, and what is said of it
     "spoofceleb": (
         "metadata/evaluation.csv",
         (
-            ("a00/id1/y.flac,id1", "2 columns, expected 3 as in the header, separated by ','"),
+            ("a00/id1/y.flac,id1", "2 columns, expected 3 as in the header, separated by commas"),
             ("a00/id1/x.flac,id1,a00", "already stands in line 2"),
             ("a24/id1/x.flac,id1,a24", "label 'a24', expected a00, a01, ... a23"),
             ("../development/a00/id1/x.flac,id1,a00", "is no name of a file below"),
@@ -277,7 +277,7 @@ def test_a_protocol_that_is_no_text_or_lacks_its_header(put: Put, tmp_path: Path
     if protocol.endswith(".csv"):
         put({protocol: "name,label\n"})
         with pytest.raises(
-            InputError, match=r"csv:1: column 'file' is missing; the header needs file, .*separated by ','"
+            InputError, match=r"csv:1: column 'file' is missing; the header needs file, .*separated by commas"
         ):
             prepare(corpus, root, tmp_path / "out")
     assert not files_below(tmp_path / "out")
@@ -382,7 +382,7 @@ def test_what_cannot_be_asked_for(tmp_path: Path):
 
 def test_a_value_with_no_place_in_a_table_is_refused(put: Put, tmp_path: Path):
     root = put({"meta.csv": 'file,speaker,label\n0.wav,"Alec\tGuinness",spoof\n', "0.wav": ""})
-    with pytest.raises(InputError, match="column 'speaker' holds control characters"):
+    with pytest.raises(InputError, match="column 'speaker' of '0' holds control characters"):
         prepare("in-the-wild", root, tmp_path / "out")
     assert not files_below(tmp_path / "out")
 

@@ -227,9 +227,13 @@ TRACK1_FAULTS = {
         KEYS.replace("d\tspoof", "d\tfake"),
         r"k.tsv:5: label 'fake', expected bonafide or spoof",
     ),
-    "no score column": (SCORES.replace("cm-score", "score"), KEYS, r"s.tsv:1: column 'cm-score' is missing"),
+    "no score column": (SCORES.replace("cm-score", "other"), KEYS, r"s.tsv:1: column 'cm-score' is missing"),
     "no label column": (SCORES, KEYS.replace("cm-label", "label"), r"k.tsv:1: column 'cm-label' is missing"),
-    "scores without header": ("a\t1\n", KEYS, r"s.tsv:1: column 'filename' is missing"),
+    "scores without header": (
+        "a\tb\n",
+        KEYS,
+        r"s.tsv:1: 'a\tb' is in none of the forms of a score file; expected a header",
+    ),
     "ragged score": (SCORES + "e\n", KEYS, r"s.tsv:6: 1 columns, expected 2"),
     "a long and a short score": (SCORES + "e\t1\t2\nf\n", KEYS, r"s.tsv:6: 3 columns, expected 2: filename cm-score"),
     "one class only": (SCORES, KEYS.replace("spoof", "bonafide"), r"k.tsv: no spoof among 4 trials; every class"),
@@ -306,7 +310,7 @@ def test_a_faulty_trial_file_is_one_clear_line(put: Put, fault: str) -> None:
 def test_unreadable_files_are_refused(put: Put, tmp_path: Path) -> None:
     scores, keys, absent = put("s.tsv", SCORES), put("k.tsv", KEYS), tmp_path / "absent"
     binary = tmp_path / "binary"
-    binary.write_bytes(b"\xff\xfe\x00\x80\n")
+    binary.write_bytes(b"\xff\x00\x80\n")
     refused(r"absent: cannot be read \(No such file or directory\); check the path", evaluate_track1, absent, keys)
     refused(r"absent: cannot be read \(No such file or directory\); check the path", evaluate_track1, scores, absent)
     refused(rf"{re.escape(str(tmp_path))}: cannot be read \(Is a directory\)", evaluate_track1, scores, tmp_path)

@@ -78,7 +78,7 @@ def test_mistakes_are_named_by_line(tmp_path: Path, text: str, expected: str):
 
 def test_what_is_no_text_or_not_there(tmp_path: Path):
     (tmp_path / "audio.tsv").write_bytes(b"utt_id\tpath\tlabel\n\xff\xfe\x00")
-    for name, expected in (("audio.tsv", "no table of UTF-8 text"), ("missing.tsv", "cannot be read"), (".", "cannot")):
+    for name, expected in (("audio.tsv", "not UTF-8 text"), ("missing.tsv", "cannot be read"), (".", "cannot")):
         with pytest.raises(InputError, match=expected):
             read_manifest(tmp_path / name)
 
@@ -133,7 +133,7 @@ def test_ids_may_have_folders_and_paths_may_lie_anywhere(tmp_path: Path):
     "utt_id", ["../a", "a/../../b", "/a", "a//b", "a/", ".", "..", "C:a", "..\\a", "a\x1bb", "a\u2028b"]
 )
 def test_unsafe_ids_are_neither_read_nor_written(tmp_path: Path, utt_id: str):
-    with pytest.raises(InputError, match=r"manifest.tsv:2: .*utt_id"):
+    with pytest.raises(InputError, match=r"manifest.tsv:2: (utt_id|holds control characters)"):
         read_manifest(write(tmp_path, f"{HEADER}{utt_id}\ta.wav\tspoof\n"))
     with pytest.raises(InputError, match=r"new.tsv: .*utt_id"):
         write_manifest(tmp_path / "new.tsv", [Utterance(utt_id, tmp_path / "a.wav", Label.SPOOF)])
@@ -142,7 +142,7 @@ def test_unsafe_ids_are_neither_read_nor_written(tmp_path: Path, utt_id: str):
 
 def test_names_that_would_break_the_table_are_not_written(tmp_path: Path):
     for name in ("a\tb", "a\nb", "a\x1b[2J", "\udcff"):
-        with pytest.raises(InputError, match=r"m.tsv: column 'path' holds control characters"):
+        with pytest.raises(InputError, match=r"m.tsv: column 'path' of 'a' holds control characters"):
             write_manifest(tmp_path / "m.tsv", [Utterance("a", tmp_path / name, Label.SPOOF)])
     assert not (tmp_path / "m.tsv").exists()
 

@@ -1,14 +1,13 @@
 """A manifest's audio, decoded once from end to end: which files are faulty, before a training or scoring meets them."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hybrid_pruning.audio import check_seconds, read_audio
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
 from hybrid_pruning.manifest import Utterance, read_manifest
+from hybrid_pruning.tables import open_table
 from hybrid_pruning.terminal import printable, progress_bar
 from hybrid_pruning.workers import work_in_processes
 
@@ -65,11 +64,10 @@ def audit_manifest(manifest: str | Path, out: str | Path | None = None, workers:
         InputError: the manifest cannot be used, or the table not written.
     """
     utterances = read_manifest(manifest)
-    with atomic_write(out or faults_beside(manifest)) as handle:  # opened first: a bad place costs no waiting
+    with open_table(out or faults_beside(manifest), COLUMNS) as write:  # opened first: a bad place costs no waiting
         faults = audit(utterances, workers)
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
-        writer.writerow(COLUMNS)
-        writer.writerows((fault.utterance.utt_id, fault.utterance.path, fault.message) for fault in faults)
+        for fault in faults:
+            write((fault.utterance.utt_id, fault.utterance.path, fault.message))
     return faults
 
 

@@ -23,10 +23,12 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.evaluation.keys import JOINT
 from hybrid_pruning.evaluation.tasks import SV, TRACK1, Task
 from hybrid_pruning.evaluation.trials import Trials, join_systems
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import FloatArray
+from hybrid_pruning.tables import write_table
 from hybrid_pruning.terminal import console
 
 PRIOR = 0.5
@@ -323,9 +325,8 @@ def fuse_files(scores: Sequence[str | Path], fusion: Fusion, out: str | Path) ->
     task = TASKS[fusion.task]
     systems = join_systems(scores, task)
     fused = fusion.apply([trials.scores[task.scores] for trials in systems])
-    with atomic_write(out) as handle:
-        handle.write("\t".join((*task.trial, task.scores)) + "\n")
-        handle.writelines(f"{name}\t{score!r}\n" for name, score in zip(systems[0].names, fused.tolist(), strict=True))
+    rows = zip(systems[0].names, fused.tolist(), strict=True)
+    write_table(out, (*task.trial, task.scores), ((*name.split(JOINT), score) for name, score in rows))
     return len(fused)
 
 

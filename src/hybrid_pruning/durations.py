@@ -1,6 +1,5 @@
 """How long recordings are: read from their headers in parallel, remembered beside the manifests, written into them."""
 
-import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +8,8 @@ from pathlib import Path
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, audio_samples
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
-from hybrid_pruning.manifest import REQUIRED, TAB, read_rows
+from hybrid_pruning.manifest import REQUIRED
+from hybrid_pruning.tables import TAB, read_rows, write_table
 from hybrid_pruning.terminal import progress_bar
 
 CACHE = ".durations.tsv"
@@ -119,11 +119,7 @@ def _write_cache(path: Path, cache: Mapping[str, str]) -> None:
 
 def _rewrite(manifest: Path, durations: Mapping[str, float]) -> None:
     """Write the manifest anew with the durations, without the rows that have none."""
-    with atomic_write(manifest) as handle:
-        writer = csv.writer(handle, delimiter=TAB, lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
-        measured = (row for _, row in read_rows(manifest, REQUIRED) if row["path"] in durations)
-        for index, row in enumerate(measured):
-            row["seconds"] = f"{durations[row['path']]:.3f}"
-            if index == 0:
-                writer.writerow(row)
-            writer.writerow(row.values())
+    measured = [row for _, row in read_rows(manifest, REQUIRED) if row["path"] in durations]
+    for row in measured:
+        row["seconds"] = f"{durations[row['path']]:.3f}"
+    write_table(manifest, list(measured[0]), (row.values() for row in measured))

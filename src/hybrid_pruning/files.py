@@ -1,5 +1,6 @@
-"""Writing files so that nobody ever sees half of one, and names that are safe to make files of."""
+"""Text read as UTF-8, files written so that nobody ever sees half of one, names that are safe to make files of."""
 
+import codecs
 import errno
 import os
 import re
@@ -17,6 +18,24 @@ REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 REVISION = re.compile(r"\w[\w./+-]{0,200}")
 ELSEWHERE = re.compile(r"(?:^|[/\\])\.{0,2}(?:[/\\]|$)|^[A-Za-z]:")
+
+
+def read_text(path: str | Path) -> str:
+    """Return UTF-8 text without a byte order mark, its lines ended by newlines alone.
+
+    Raises:
+        InputError: it is missing, a folder, may not be read, or is something else.
+    """
+    content = b""
+    try:
+        content = Path(path).read_bytes()
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        found = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "not UTF-8"
+        raise InputError(f"{path}: is {found} text; save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
 
 
 @contextmanager

@@ -4,7 +4,6 @@ Under torchrun every process does its share of the batches. The batches are the 
 after an interruption, and so is what comes out.
 """
 
-import csv
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,12 +17,12 @@ from hybrid_pruning.artifact import versions
 from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.embedder import FloatArray as Vectors
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
 from hybrid_pruning.jobs import Job, JobResult, Throughput, Work, embed_jobs, require_finite, score_jobs
 from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.partial import SCALARS, VECTORS, Partial, Storage, fingerprint_manifest, fingerprint_model
 from hybrid_pruning.processes import FloatArray
-from hybrid_pruning.terminal import console
+from hybrid_pruning.tables import write_table
+from hybrid_pruning.terminal import console, printable
 from hybrid_pruning.windows import WINDOW_SECONDS, measure_lengths, window_samples
 
 Jobs = Callable[[Embedder, Work, Sequence[Job], int, Throughput | None], Generator[JobResult[Any]]]
@@ -209,11 +208,9 @@ def _list_failures(out: Path, utterances: Sequence[Utterance], failed: Mapping[i
     if not failed:
         failures_of(out).unlink(missing_ok=True)
         return
-    with atomic_write(failures_of(out)) as handle:
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
-        writer.writerow(("utt_id", "path", "reason"))
-        chosen = ((utterances[index], failed[index]) for index in sorted(failed))
-        writer.writerows((utterance.utt_id, utterance.path, " ".join(why.split())) for utterance, why in chosen)
+    chosen = ((utterances[index], failed[index]) for index in sorted(failed))
+    rows = ((utterance.utt_id, utterance.path, printable(" ".join(why.split()))) for utterance, why in chosen)
+    write_table(failures_of(out), ("utt_id", "path", "reason"), rows)
 
 
 def _refuse(out: Path, failed: Mapping[int, str], files: int, quantity: Quantity) -> NoReturn:

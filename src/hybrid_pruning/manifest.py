@@ -1,20 +1,19 @@
 """Utterance records and their TSV files: what every stage after `prepare` reads."""
 
-import csv
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, find_danger, has_control_characters
+from hybrid_pruning.files import find_danger
+from hybrid_pruning.tables import open_table, read_rows
 
 REQUIRED = ("utt_id", "path", "label")
 UNKNOWN = "-"
-TAB = "\t"
 
 
 class Label(StrEnum):
@@ -104,71 +103,21 @@ def open_manifest(path: str | Path) -> Iterator[Callable[[Utterance], None]]:
     Raises:
         InputError: as `write_manifest`.
     """
-    here, folder = (
-        str(Path.cwd()),
-        f"{Path(path).parent.absolute()}/",
-    )  # as text: pathlib takes seconds for a large corpus
-    with atomic_write(path) as handle:
-        writer = csv.writer(handle, delimiter=TAB, lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
-        writer.writerow(COLUMNS)
+    here, folder = str(Path.cwd()), f"{Path(path).parent.absolute()}/"  # as text: pathlib takes seconds for a corpus
+    with open_table(path, COLUMNS) as write_row:
 
         def write(utterance: Utterance) -> None:
-            cells = _cells(utterance, here, folder)
-            _require_plain(COLUMNS, cells, utterance.utt_id, str(path))
-            writer.writerow(cells)
+            _require_safe(utterance.utt_id, str(path))
+            write_row(_cells(utterance, here, folder))
 
         yield write
-
-
-def read_rows(path: Path, required: tuple[str, ...], delimiter: str = TAB) -> Iterable[tuple[int, dict[str, str]]]:
-    """Yield (line number, row) of a table whose header holds the required columns.
-
-    Args:
-        path: a TSV file, or with the delimiter "," a CSV file.
-        required: the columns that must be there.
-        delimiter: what separates the cells; between tabs nothing is quoted.
-
-    Raises:
-        InputError: the file is missing, not UTF-8 text, lacks a column or has it twice, or has a row of another length.
-    """
-    try:
-        handle = path.open(encoding="utf-8-sig", newline="")  # Windows' editors begin UTF-8 with a mark
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
-    separated = f"separated by {'tabs' if delimiter == TAB else repr(delimiter)}"
-    with handle:
-        quoting = csv.QUOTE_NONE if delimiter == TAB else csv.QUOTE_MINIMAL
-        reader = csv.reader(handle, delimiter=delimiter, quoting=quoting)  # type: ignore[arg-type]
-        try:
-            header = next(reader, [])
-            missing = [column for column in required if column not in header]
-            if missing:
-                raise InputError(
-                    f"{path}:1: column '{missing[0]}' is missing; the header needs "
-                    f"{', '.join(required)}, {separated}, and has: {', '.join(header) or 'nothing'}"
-                )
-            twice = [column for column in required if header.count(column) > 1]
-            if twice:
-                raise InputError(f"{path}:1: column '{twice[0]}' stands twice in the header; leave one")
-            for cells in reader:
-                if not any(cells):
-                    continue
-                if len(cells) != len(header):
-                    raise InputError(
-                        f"{path}:{reader.line_num}: {len(cells)} columns, expected {len(header)} "
-                        f"as in the header, {separated}"
-                    )
-                yield reader.line_num, dict(zip(header, cells, strict=True))
-        except (UnicodeDecodeError, csv.Error, OSError) as error:
-            raise InputError(f"{path}: is no table of UTF-8 text ({error}); save it as UTF-8, with tabs") from error
 
 
 def _parse(row: dict[str, str], path: Path, line: int) -> Utterance:
     for column in REQUIRED:
         if not row[column]:
             raise InputError(f"{path}:{line}: column '{column}' is empty")
-    _require_plain(row.keys(), row.values(), row["utt_id"], f"{path}:{line}")
+    _require_safe(row["utt_id"], f"{path}:{line}")
     if row["label"] not in list(Label):
         raise InputError(f"{path}:{line}: label '{row['label']}', expected {' or '.join(Label)}")
     known = {name: row[name] for name in TEXT_COLUMNS if row.get(name)}
@@ -181,11 +130,8 @@ def _parse(row: dict[str, str], path: Path, line: int) -> Utterance:
     )
 
 
-def _require_plain(columns: Iterable[str], cells: Collection[str], utt_id: str, where: str) -> None:
-    """Refuse what would break the table it is written to or the terminal it is shown on, or leave a folder."""
-    if has_control_characters("".join(cells)):
-        column, cell = next(pair for pair in zip(columns, cells, strict=True) if has_control_characters(pair[1]))
-        raise InputError(f"{where}: column '{column}' holds control characters: {cell!r}; rename it")
+def _require_safe(utt_id: str, where: str) -> None:
+    """Refuse a name that would leave the folder of a file named after it."""
     danger = find_danger(utt_id)
     if danger is not None:
         raise InputError(f"{where}: utt_id '{utt_id}' {danger}; ids may become names of files, choose plain ones")

@@ -1,29 +1,36 @@
 """Names of recordings in lists -> recordings of a manifest, whether or not either has the suffix of an audio file."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 """Of audio files."""
 
 
 class Register:
-    """Where each recording stands.
+    """Where each recording, or trial of recordings, stands.
 
     Args:
         ids: their names, each once.
+        stem: removes the suffixes from a name.
     """
 
-    def __init__(self, ids: Iterable[str]) -> None:
+    def __init__(self, ids: Iterable[str], stem: Callable[[str], str] | None = None) -> None:
         self._places = {name: place for place, name in enumerate(ids)}
-        self._stems: dict[str, int | None] = {}
-        for name, place in self._places.items():
-            stem = without_suffix(name)
-            self._stems[stem] = None if stem in self._stems else place  # two that differ in the suffix need it
+        self._stem = stem or without_suffix
 
     def find(self, name: str) -> int | None:
         """Return the place of a recording, None where it is unknown; a full match goes before one of the stems."""
         place = self._places.get(name)
-        return self._stems.get(without_suffix(name)) if place is None else place
+        return self._stems.get(self._stem(name)) if place is None else place
+
+    @cached_property
+    def _stems(self) -> dict[str, int | None]:
+        stems: dict[str, int | None] = {}
+        for name, place in self._places.items():
+            stem = self._stem(name)
+            stems[stem] = None if stem in stems else place  # two that differ in the suffix need it
+        return stems
 
 
 def without_suffix(name: str) -> str:

@@ -9,7 +9,6 @@ Under torchrun every process scores its share of the batches. The batches are th
 after an interruption, and so are the scores.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -19,11 +18,11 @@ import numpy as np
 from hybrid_pruning import processes
 from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
 from hybrid_pruning.inference import SCORE, Options, infer, share
 from hybrid_pruning.jobs import Throughput, Work, embed_jobs, require_finite, score_jobs
 from hybrid_pruning.manifest import Utterance, read_manifest
 from hybrid_pruning.processes import FloatArray
+from hybrid_pruning.tables import write_table
 from hybrid_pruning.windows import WINDOW_SECONDS, measure_lengths, window_samples
 
 
@@ -149,11 +148,10 @@ def _plan(paths: Sequence[str | Path], batch_size: int, window_seconds: float, s
 
 
 def _write_scores(out: Path, utterances: Sequence[Utterance], scores: FloatArray) -> None:
-    with atomic_write(out) as handle:
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
-        writer.writerow(("filename", "cm-score"))
-        rows = zip(utterances, scores.tolist(), strict=True)
-        writer.writerows((utterance.utt_id, repr(score)) for utterance, score in rows if np.isfinite(score))
+    rows = zip(utterances, scores.tolist(), strict=True)
+    write_table(
+        out, ("filename", "cm-score"), ((utterance.utt_id, score) for utterance, score in rows if np.isfinite(score))
+    )
 
 
 def _raise_first(failed: Mapping[int, str]) -> None:

@@ -1,6 +1,5 @@
 """How good a model in training is: the dev set, or trials over it, scored by the model that would be exported now."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import SV, read_keys
-from hybrid_pruning.files import atomic_write
 from hybrid_pruning.manifest import Label, Utterance
 from hybrid_pruning.metrics import act_dcf, cllr, eer, min_dcf
 from hybrid_pruning.metrics.measures import Names, Sample
@@ -22,6 +20,7 @@ from hybrid_pruning.objective import Objective
 from hybrid_pruning.pruning import Gates
 from hybrid_pruning.pruning.gate import open_probability
 from hybrid_pruning.scoring import embed_paths, score_utterances
+from hybrid_pruning.tables import write_table
 from hybrid_pruning.verification.cosine import score_cosines
 
 SCORES = "dev_scores.tsv"
@@ -184,7 +183,4 @@ def write_scores(path: Path, devset: Sequence[Utterance], scores: FloatArray, tr
     }
     if trials is not None:
         columns = {"enrol": trials.enrol, "test": trials.test, SV.scores: values, "label": trials.classes}
-    with atomic_write(path) as handle:
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+    write_table(path, list(columns), zip(*columns.values(), strict=True))

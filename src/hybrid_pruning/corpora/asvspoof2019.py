@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hybrid_pruning.corpora.preparation import DEV, EVAL, TRAIN, Corpus, Protocol
-from hybrid_pruning.corpora.protocol import Entry, read_columns
+from hybrid_pruning.corpora.protocol import Entry
+from hybrid_pruning.tables import read_columns
 
 COLUMNS = ("speaker", "filename", "unused", "attack", "label")
 """SPEAKER_ID AUDIO_FILE_NAME - SYSTEM_ID KEY, e.g. `LA_0079 LA_T_1138215 - - bonafide`."""

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hybrid_pruning.corpora.preparation import EVAL, WHOLE, Corpus, Counts, Protocol
-from hybrid_pruning.corpora.protocol import Entry, read_columns
+from hybrid_pruning.corpora.protocol import Entry
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.tables import read_columns
 
 LA_COLUMNS = ("speaker", "filename", "codec", "transmission", "attack", "label", "trim", "phase")
 DF_COLUMNS = (

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hybrid_pruning.corpora.asvspoof5_trials import prepare_trials
 from hybrid_pruning.corpora.preparation import DEV, EVAL, TRAIN, Corpus, Options, Prepared, Protocol
-from hybrid_pruning.corpora.protocol import Entry, read_columns
+from hybrid_pruning.corpora.protocol import Entry
+from hybrid_pruning.tables import read_columns
 
 RELEASED = (
     *("speaker", "filename", "gender", "codec", "codec_quality", "codec_seed"),

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hybrid_pruning.corpora.preparation import DEV, EVAL, Options, Prepared, find_file
-from hybrid_pruning.corpora.protocol import read_columns
 from hybrid_pruning.corpora.trials import Copying, copy_trials
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
-from hybrid_pruning.manifest import read_rows
+from hybrid_pruning.tables import open_table, read_columns, read_rows
 
 TRIAL = ("spk", "filename", "gender", "attack", "label")
 """TARGET_SPEAKER_ID FLAC_FILE_NAME TARGET_GENDER ATTACK_LABEL ASV_KEY, e.g. `D_0062 D_0000000001 F A11 spoof`."""
@@ -47,10 +45,10 @@ def prepare_trials(root: Path, out: Path, part: str, prepared: Prepared, options
         for spk, filename, label in read_trials(path)
     )
     unknown = f"an utterance that is not in the manifest of {part} or a target speaker without enrolment"
-    copying = Copying(path, KEYS, unknown, "are these files of one release?", (COUNTS[part],))
+    copying = Copying(path, unknown, "are these files of one release?", (COUNTS[part],))
     prepared.trials[part] = out / f"{part}.track_2.trials.tsv"
-    with atomic_write(prepared.trials[part]) as handle:
-        copy_trials(copying, trials, handle, prepared, options)
+    with open_table(prepared.trials[part], KEYS) as write:
+        copy_trials(copying, trials, write, prepared, options)
 
 
 def read_trials(path: Path) -> Iterator[tuple[str, str, str]]:

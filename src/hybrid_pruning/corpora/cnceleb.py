@@ -16,11 +16,11 @@ from itertools import chain
 from pathlib import Path
 
 from hybrid_pruning.corpora.preparation import TRAIN, Options, Preparation, Prepared, find_folders, wrong_root
-from hybrid_pruning.corpora.protocol import read_columns
 from hybrid_pruning.corpora.recordings import list_recordings
 from hybrid_pruning.corpora.speakers import Speech, add_speech, add_split, find_speakers, find_speech
 from hybrid_pruning.corpora.trials import COLUMNS, LABELS, Copying, Trial, copy_trials
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.tables import read_columns
 
 EVAL = "eval"
 FIRST = ("CN-Celeb_flac", "CN-Celeb", "cn-celeb_v2/CN-Celeb_flac", ".")
@@ -159,9 +159,9 @@ def _add_eval(preparation: Preparation, folder: Path) -> None:
     _note_genres(preparation, EVAL, Counter(genre_of(name) for name, _ in names if name.startswith("test/")))
     found = {name for name, _ in names}
     advice = "unpack the audio there, or leave these out with --allow-missing"
-    copying = Copying(lists / "trials.lst", KEYS, "an utterance that is not there", advice, (TRIALS,))
+    copying = Copying(lists / "trials.lst", "an utterance that is not there", advice, (TRIALS,))
     trials = ((trial, trial[0] in found and trial[1] in found) for trial in read_trials(copying.path, enrolments))
-    copy_trials(copying, trials, preparation.open_trials(EVAL), preparation.prepared, preparation.options)
+    copy_trials(copying, trials, preparation.open_trials(EVAL, KEYS), preparation.prepared, preparation.options)
     if len(enrolments) != ENROLMENTS:
         preparation.prepared.warnings.append(
             f"{lists / 'enroll.lst'}: expected {ENROLMENTS} enrolments, as released, found {len(enrolments):,}"

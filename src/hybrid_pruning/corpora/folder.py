@@ -12,7 +12,8 @@ from hybrid_pruning.corpora.preparation import DEV, LABELS, TRAIN, Options, Prep
 from hybrid_pruning.corpora.protocol import Audio, Entry
 from hybrid_pruning.corpora.recordings import list_recordings
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import TAB, TEXT_COLUMNS, UNKNOWN, read_rows
+from hybrid_pruning.manifest import TEXT_COLUMNS, UNKNOWN
+from hybrid_pruning.tables import TAB, read_rows
 
 ALL = "all"
 REQUIRED = ("path", "label")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hybrid_pruning.corpora.preparation import EVAL, Corpus, Protocol
 from hybrid_pruning.corpora.protocol import Entry
-from hybrid_pruning.manifest import Label, read_rows
+from hybrid_pruning.manifest import Label
+from hybrid_pruning.tables import read_rows
 
 COLUMNS = ("file", "speaker", "label")
 """E.g. `0.wav,Alec Guinness,spoof`."""

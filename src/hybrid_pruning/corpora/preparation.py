@@ -1,15 +1,14 @@
 """A corpus below its root -> its manifests, all of them or none; what is missing or not as released is told."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from hybrid_pruning.corpora.protocol import Audio, Entry
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
 from hybrid_pruning.manifest import UNKNOWN, Label, Utterance, open_manifest
+from hybrid_pruning.tables import open_table
 
 TRAIN, DEV, EVAL = "train", "dev", "eval"
 WHOLE = "the whole file"
@@ -174,10 +173,10 @@ class Preparation(ExitStack):
         self._written.setdefault(part, [0, 0])[utterance.label is Label.SPOOF] += 1
         self._writer(part)(utterance)
 
-    def open_trials(self, name: str) -> IO[str]:
-        """Open NAME.trials, which appears together with the manifests."""
+    def open_trials(self, name: str, columns: Sequence[str]) -> Callable[[Collection[object]], None]:
+        """Return a function that adds a row to NAME.trials, which appears together with the manifests."""
         self.prepared.trials[name] = self.out / f"{name}.trials"
-        return self.enter_context(atomic_write(self.prepared.trials[name]))
+        return self.enter_context(open_table(self.prepared.trials[name], columns))
 
     def count(self) -> None:
         """Tell how many utterances each part has by now."""

@@ -1,13 +1,12 @@
 """Protocol files: their columns, the audio they name, and every fault as one line that says where it is."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from hybrid_pruning.errors import InputError
 
-Columns = tuple[str, ...]
 NOT_A_NAME = {"", ".", ".."}
 
 
@@ -86,30 +85,3 @@ def list_folder(folder: str | Path) -> list[str]:
         return []
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
-
-
-def read_columns(path: Path, *layouts: Columns) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, cells by name) of a file whose columns are separated by white space.
-
-    Args:
-        path: the file; empty lines are passed over.
-        layouts: the columns it may have, told apart by their number.
-
-    Raises:
-        InputError: the file cannot be read, or a line has another number of columns.
-    """
-    by_width = {len(layout): layout for layout in layouts}
-    try:
-        with path.open(encoding="utf-8") as handle:
-            for line, text in enumerate(handle, start=1):
-                cells = text.split()
-                names = by_width.get(len(cells))
-                if names is not None:
-                    yield line, dict(zip(names, cells, strict=True))
-                elif cells:
-                    expected = " or ".join(f"{len(layout)} ({' '.join(layout)})" for layout in layouts)
-                    raise InputError(f"{path}:{line}: {len(cells)} columns, expected {expected}")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text; is this the protocol?") from error

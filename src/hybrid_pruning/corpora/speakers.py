@@ -14,7 +14,7 @@ from typing import NamedTuple
 from hybrid_pruning.corpora.preparation import DEV, FIRST, TRAIN, Options, Preparation, Prepared, wrong_root
 from hybrid_pruning.corpora.protocol import list_folder
 from hybrid_pruning.corpora.recordings import SUFFIXES, list_recordings
-from hybrid_pruning.corpora.trials import LIMIT, NONTARGET, TARGET, draw_trials, write_trials
+from hybrid_pruning.corpora.trials import COLUMNS, LIMIT, NONTARGET, TARGET, draw_trials
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import UNKNOWN, Label, Utterance
 
@@ -167,7 +167,9 @@ def add_dev(
         raise InputError(
             f"{root}: {DEV} has no two recordings of one speaker, or of two; trials need both, give more speakers"
         )
-    write_trials(preparation.open_trials(DEV), trials)
+    write = preparation.open_trials(DEV, COLUMNS)
+    for trial in trials:
+        write(trial)
     preparation.prepared.notes.append(
         f"{DEV}.trials: {kinds.count(TARGET):,} target and {kinds.count(NONTARGET):,} nontarget trials, drawn with "
         f"seed {seed} among the pairs of its utterances, {LIMIT:,} of either kind at most"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hybrid_pruning.corpora.preparation import DEV, EVAL, TRAIN, Corpus, Protocol
 from hybrid_pruning.corpora.protocol import Entry
-from hybrid_pruning.manifest import Label, read_rows
+from hybrid_pruning.manifest import Label
+from hybrid_pruning.tables import read_rows
 
 COLUMNS = ("file", "speaker", "attack")
 """E.g. `a00/id10318/YYsxcZ5saac-00002-006.flac,id10318,a00`; a00 is bona fide."""

@@ -2,10 +2,10 @@
 
 import random
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from hybrid_pruning.corpora.preparation import FIRST, Options, Prepared
 from hybrid_pruning.errors import InputError
@@ -25,28 +25,30 @@ class Copying(NamedTuple):
 
     Args:
         path: the list.
-        columns: header of what is written.
         unknown: what a trial names that is not known, for people.
         advice: what to do then.
         official: how many trials the releases of the list have; others are a warning, none here asks for nothing.
     """
 
     path: Path
-    columns: Sequence[str]
     unknown: str
     advice: str
     official: Sequence[int] = ()
 
 
 def copy_trials(
-    copying: Copying, trials: Iterable[tuple[Trial, bool]], out: IO[str], prepared: Prepared, options: Options
+    copying: Copying,
+    trials: Iterable[tuple[Trial, bool]],
+    write: Callable[[Trial], None],
+    prepared: Prepared,
+    options: Options,
 ) -> None:
     """Write the trials of a list that are known.
 
     Args:
         copying: where they come from.
         trials: cells of each, and whether what it names is there.
-        out: where they go.
+        write: takes those that are known.
         prepared: what was written before; warnings are added to it.
         options: with `allow_missing`, trials that name what is not there are left out.
 
@@ -54,11 +56,10 @@ def copy_trials(
         InputError: one names what is not there, or the list is empty.
     """
     listed, unknown, first = 0, 0, list[str]()
-    out.write("\t".join(copying.columns) + "\n")
     for cells, known in trials:
         listed += 1
         if known:
-            out.write("\t".join(cells) + "\n")
+            write(cells)
             continue
         unknown += 1
         if len(first) < FIRST:
@@ -102,8 +103,3 @@ def _draw_pairs(partners: Sequence[range], limit: int, rng: random.Random) -> It
     for place in sorted(rng.sample(range(total), min(limit, total))):
         index = bisect_right(ends, place)
         yield index, partners[index][place - ends[index]]  # counted from its end
-
-
-def write_trials(out: IO[str], trials: Iterable[Trial]) -> None:
-    """Write a key file with a header."""
-    out.writelines("\t".join(cells) + "\n" for cells in (COLUMNS, *trials))

@@ -27,7 +27,7 @@ from hybrid_pruning.corpora.preparation import (
 from hybrid_pruning.corpora.speakers import Speech, add_dev, add_speech, add_split, find_speakers, find_speech
 from hybrid_pruning.corpora.voxceleb_trials import SPEAKER, TABLES, add_list, find_lists, read_list
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import read_rows
+from hybrid_pruning.tables import read_rows
 
 VOX1, VOX2, TEST = "vox1", "vox2", "test"
 TEST_SPEAKERS = frozenset(f"id{number}" for number in range(10_270, 10_310))

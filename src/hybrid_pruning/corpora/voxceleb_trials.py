@@ -8,9 +8,9 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 from hybrid_pruning.corpora.preparation import Preparation, find_file
-from hybrid_pruning.corpora.protocol import read_columns
 from hybrid_pruning.corpora.trials import COLUMNS, LABELS, Copying, Trial, copy_trials
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.tables import read_columns
 
 SPEAKER = re.compile(r"id([01])\d{4}", re.ASCII)
 """VoxCeleb1's begin with 1, VoxCeleb2's with 0."""
@@ -66,9 +66,9 @@ def add_list(preparation: Preparation, letter: str, path: Path, found: Container
     """
     name = f"vox1-{letter}"
     unknown, advice = "an utterance that is not there", "unpack VoxCeleb1, or leave these out with --allow-missing"
-    copying = Copying(path, COLUMNS, unknown, advice, LISTS[letter][1])
+    copying = Copying(path, unknown, advice, LISTS[letter][1])
     trials = ((trial, trial[0] in found and trial[1] in found) for trial in read_list(path))
-    copy_trials(copying, trials, preparation.open_trials(name), preparation.prepared, preparation.options)
+    copy_trials(copying, trials, preparation.open_trials(name, COLUMNS), preparation.prepared, preparation.options)
 
 
 def _names(letter: str) -> Iterator[str]:

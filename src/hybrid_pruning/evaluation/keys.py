@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation.columns import Fault, Text, raise_first, read_text, require_columns, take_columns
 from hybrid_pruning.evaluation.tasks import Form, Task
 from hybrid_pruning.metrics.measures import Names
+from hybrid_pruning.names import without_suffix
+from hybrid_pruning.tables import SEPARATORS, Fault, Text, raise_first, read_lines, require_columns, split, take_columns
 
 CM_LABEL = {"bonafide": "bonafide", "target": "bonafide", "nontarget": "bonafide", "spoof": "spoof"}
 ALWAYS = ("speaker", "phase")
@@ -51,18 +52,16 @@ def read_keys(path: str | Path, task: Task, columns: Sequence[str] = (), only: M
             or a class has no trial.
     """
     path, only = Path(path), only or {}
-    text = read_text(path)
-    form, header = recognise(text, task)
+    text = read_lines(path)
+    form, header, separator = recognise(text, task)
     rows = text if form.columns else text.below()
     kept = [*columns, *only, *(name for name in ALWAYS if name in header)]
     require_known(path, header, kept)
     wanted = dict.fromkeys([*form.trial, form.label, *(name for name in ("cm-label",) if name in header), *kept])
-    cells = take_columns(rows, header, tuple(wanted), None if form.columns else form.separator)
+    cells = take_columns(rows, header, tuple(wanted), separator)
     classes = form.classes or task.classes
     kinds = [classes.get(label, "") for label in cells[form.label]]
-    names = number_names(
-        [name.removesuffix(form.suffix) for name in join_names([cells[part] for part in form.trial])], task
-    )
+    names = number_names(join_names([cells[part] for part in form.trial]), task)
     raise_first(rows, [*_label_faults(cells, form.label, kinds, classes), *find_repeated(names, kinds, task)])
     chosen = _choose(path, cells, len(names), only)
     keys = Keys(path, names, np.array(kinds, dtype=np.str_), {name: np.array(cells[name]) for name in kept}, chosen)
@@ -111,13 +110,19 @@ def plain_name(name: str) -> str:
     return name.partition(AGAIN)[0].replace(JOINT, " ")
 
 
+def stem_trial(name: str) -> str:
+    """Return a trial's name without the suffixes of audio files."""
+    plain, again, number = name.partition(AGAIN)
+    return JOINT.join(map(without_suffix, plain.split(JOINT))) + again + number
+
+
 def join_names(columns: Sequence[list[str]]) -> list[str]:
     """Return the names of trials from the columns that name them."""
     return columns[0] if len(columns) == 1 else [JOINT.join(cells) for cells in zip(*columns, strict=True)]
 
 
-def recognise(text: Text, task: Task, labelled: bool = True) -> tuple[Form, Sequence[str]]:
-    """Return the form of a key file, and its column names.
+def recognise(text: Text, task: Task, labelled: bool = True) -> tuple[Form, Sequence[str], str | None]:
+    """Return the form of a key file, its column names, and what separates them.
 
     Args:
         text: its lines.
@@ -128,32 +133,40 @@ def recognise(text: Text, task: Task, labelled: bool = True) -> tuple[Form, Sequ
         InputError: it has none of the forms.
     """
     first = text.lines[0] if text.lines else ""
+    lines = [(separator, split(first, separator)) for separator in SEPARATORS]
+    headers = [
+        (form, [cell.strip() for cell in cells], separator) for separator, cells in lines for form in task.headers
+    ]
 
-    def known(form: Form) -> int:
-        return len({*form.trial, form.label} & set(first.split(form.separator)))
+    def known(candidate: tuple[Form, list[str], str | None]) -> int:
+        form, cells, separator = candidate
+        needed = {*form.trial, *([form.label] if labelled else [])}
+        return len(needed & set(cells)) if separator or needed <= set(cells) else 0  # ids may be called anything
 
-    form = max(task.headers, key=known)
-    if known(form):
-        header = first.split(form.separator)
-        needed = (*form.trial, form.label) if labelled else form.trial
-        require_columns(text, header, needed, "tabs" if form.separator == "\t" else "commas")
-        return form, header
-    cells = first.split()
-    fitting = [layout for layout in task.layouts if len(layout.columns) == len(cells)]
+    form, header, separator = best = max(headers, key=known)
+    if known(best):
+        require_columns(text, header, (*form.trial, form.label) if labelled else form.trial, separator)
+        return best
+    fitting = [
+        (layout, cells, separator)
+        for separator, cells in lines
+        for layout in task.layouts
+        if len(layout.columns) == len(cells)
+    ]
     if not fitting:
-        headers = " or ".join(", ".join((*header.trial, header.label)) for header in task.headers)
+        forms = " or ".join(", ".join((*header.trial, header.label)) for header in task.headers)
         widths = ", ".join(f"{len(layout.columns)} ({' '.join(layout.columns)})" for layout in task.layouts)
         raise InputError(
-            f"{text.path}:1: {len(cells)} columns, expected a header with {headers}, "
-            f"or columns separated by spaces: {widths}"
+            f"{text.path}:1: {len(first.split())} columns, expected a header with {forms}, or columns separated by "
+            f"tabs, commas or spaces: {widths}"
         )
-    layout = next((fit for fit in fitting if _labels(fit, cells) in task.classes), fitting[0])
-    return layout, layout.columns
+    layout, _, separator = next((fit for fit in fitting if _label(*fit[:2]) in task.classes), fitting[0])
+    return layout, layout.columns, separator
 
 
-def _labels(layout: Form, cells: Sequence[str]) -> str:
+def _label(layout: Form, cells: Sequence[str]) -> str:
     """Return what stands in the place of the label."""
-    return cells[layout.columns.index(layout.label)] if layout.label in layout.columns else ""
+    return cells[layout.columns.index(layout.label)] if layout.label else ""
 
 
 def _choose(path: Path, cells: Mapping[str, list[str]], count: int, only: Mapping[str, str]) -> npt.NDArray[np.bool_]:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation.columns import read_text, take_columns
 from hybrid_pruning.evaluation.keys import recognise
 from hybrid_pruning.evaluation.tasks import SV, TRACK2, Form
+from hybrid_pruning.tables import read_lines, take_columns
 
 LISTS = replace(
     SV,
@@ -42,10 +42,10 @@ def read_pairs(path: str | Path) -> Pairs:
     Raises:
         InputError: it cannot be read, has none of the forms, or no trials.
     """
-    text = read_text(Path(path))
-    form, header = recognise(text, LISTS, labelled=False)
+    text = read_lines(Path(path))
+    form, header, separator = recognise(text, LISTS, labelled=False)
     rows = text if form.columns else text.below()
-    cells = take_columns(rows, header, form.trial, None if form.columns else form.separator)
+    cells = take_columns(rows, header, form.trial, separator)
     enrol, test = (cells[name] for name in form.trial)
     if not enrol:
         raise InputError(f"{path}: no trials")

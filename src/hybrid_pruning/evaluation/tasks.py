@@ -12,22 +12,18 @@ SPOOFING_COLUMNS = ("attack", "attack_tag", "vocoder", "task", "team", "replay_d
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One form of key file.
+    """One form of key or score file.
 
     Args:
         trial: the columns that name a trial.
-        label: the column that says what it is.
-        columns: all column names where the file has no header; columns are then separated by white space.
-        separator: what separates the columns of a file with a header.
-        suffix: what the files' names end in there and not in score files.
+        label: the column that says what it is, where there is one.
+        columns: all column names where the file has no header.
         classes: the class each label stands for, where the task's own do not hold.
     """
 
     trial: tuple[str, ...]
     label: str
     columns: tuple[str, ...] = ()
-    separator: str = "\t"
-    suffix: str = ""
     classes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -40,6 +36,7 @@ class Task:
         classes: the class each label stands for.
         headers: forms of key files with a header.
         layouts: forms without one, told apart by their number of columns.
+        score_layouts: forms of score files without a header, told apart likewise.
         scores: the score column that every system has.
         measures: the metrics.
         tandem: further score columns, of a countermeasure and a verifier in tandem.
@@ -48,12 +45,14 @@ class Task:
         main: the metrics to show by group.
         sides: how many speakers a trial's name tells.
         repeats: whether a trial may stand several times, as often in the keys as in the scores.
+        aliases: other names of a score file's columns -> ours.
     """
 
     trial: tuple[str, ...]
     classes: Mapping[str, str]
     headers: tuple[Form, ...]
     layouts: tuple[Form, ...]
+    score_layouts: tuple[Form, ...]
     scores: str
     measures: Measures
     main: tuple[str, ...]
@@ -62,6 +61,7 @@ class Task:
     beside: tuple[str, ...] = ()
     sides: int = 0
     repeats: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -79,17 +79,16 @@ TRACK1 = Task(
     headers=(
         Form(("filename",), "cm-label"),
         Form(("utt_id",), "label"),
-        Form(("file",), "label", separator=",", suffix=".wav", classes={"bona-fide": "bonafide", "spoof": "spoof"}),
+        Form(("file",), "label", classes={"bona-fide": "bonafide", "spoof": "spoof"}),
         Form(
             ("file",),
             "attack",
-            separator=",",
-            suffix=".flac",
             classes={"a00": "bonafide"} | {f"a{number:02d}": "spoof" for number in range(1, 24)},
         ),
     ),
     layouts=_layouts(
         ("filename",),
+        "filename label",  # Kaldi's utt2lab
         "speaker filename gender codec codec_q codec_seed attack_tag attack label tmp",  # ASVspoof 5, released
         "speaker filename gender attack_tag attack label",  # ASVspoof 5, in the challenge
         "speaker filename environment attack label",  # ASVspoof 2019
@@ -98,9 +97,15 @@ TRACK1 = Task(
         "speaker filename room microphone distance attacker_room attacker_microphone replay_device attacker_distance "
         "label trim phase",  # 2021 PA
     ),
+    score_layouts=(
+        Form(("filename",), "", ("filename", "cm-score")),
+        Form(("filename",), "label", ("filename", "attack", "label", "cm-score")),  # AASIST, ASVspoof 2019
+    ),
     scores="cm-score",
     measures=measures.TRACK1,
     main=("eer", "min_dcf"),
+    aliases=dict.fromkeys(("utt_id", "utt", "utterance", "id", "file"), "filename")
+    | dict.fromkeys(("score", "cm_score"), "cm-score"),
 )
 TRACK2 = Task(
     trial=("spk", "filename"),
@@ -110,6 +115,10 @@ TRACK2 = Task(
         ("spk", "filename"),
         "spk filename gender attack label",  # ASVspoof 5
         "spk filename attack label",  # ASVspoof 2019, ASV protocols
+    ),
+    score_layouts=(
+        Form(("spk", "filename"), "", ("spk", "filename", "sasv-score")),
+        Form(("spk", "filename"), "", ("spk", "filename", "cm-score", "asv-score", "sasv-score")),
     ),
     scores="sasv-score",
     measures=measures.TRACK2_SINGLE,
@@ -123,9 +132,14 @@ SV = Task(
     classes={"1": "target", "target": "target", "0": "nontarget", "nontarget": "nontarget"},
     headers=(Form(("enrol", "test"), "label"),),
     layouts=_layouts(("enrol", "test"), "enrol test label", "label enrol test", "enrol test gender attack label"),
+    score_layouts=(
+        Form(("enrol", "test"), "", ("enrol", "test", "score")),  # Kaldi, SpeechBrain
+        Form(("enrol", "test"), "label", ("enrol", "test", "score", "label")),  # WeSpeaker
+    ),
     scores="score",
     measures=measures.SV,
     main=("eer", "min_dcf_0.01", "min_dcf_0.05"),
     sides=2,
     repeats=True,
+    aliases={"enroll": "enrol", "enrollment": "enrol"},
 )

@@ -7,12 +7,22 @@ from pathlib import Path
 import numpy as np
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation.columns import Fault, Text, raise_first, read_text, require_columns, take_columns
-from hybrid_pruning.evaluation.keys import AGAIN, Keys, find_repeated, join_names, number_names, plain_name, read_keys
+from hybrid_pruning.evaluation.keys import (
+    AGAIN,
+    Keys,
+    find_repeated,
+    join_names,
+    number_names,
+    plain_name,
+    read_keys,
+    stem_trial,
+)
 from hybrid_pruning.evaluation.tasks import Task
 from hybrid_pruning.manifest import UNKNOWN
 from hybrid_pruning.metrics import FloatArray, IntArray
 from hybrid_pruning.metrics.measures import Names
+from hybrid_pruning.names import Register
+from hybrid_pruning.tables import SEPARATORS, Fault, Text, raise_first, read_lines, require_columns, split, take_columns
 
 SAME = "do both files belong to the same set?"
 
@@ -48,7 +58,7 @@ def read_trials(
     """Read a score file and its keys, and join them; each trial must stand in both.
 
     Args:
-        scores_path: TSV with the columns that name a trial, and its scores.
+        scores_path: in any of the task's forms.
         keys_path: in any of the task's forms.
         task: what is evaluated.
         columns: further columns of the keys to keep.
@@ -107,12 +117,11 @@ def read_scores(path: Path, task: Task) -> tuple[Text, list[Fault], list[str], d
     Raises:
         InputError: it cannot be read, or lacks a column.
     """
-    text = read_text(path)
-    header = text.lines[0].split("\t") if text.lines else []
-    rows = text.below()
-    columns = _score_columns(header, rows, task)
-    require_columns(text, header, task.trial + columns)
-    cells = take_columns(rows, header, task.trial + columns, "\t")
+    text = read_lines(path)
+    rows, header, separator = _recognise(text, task)
+    columns = _score_columns(header, rows, task, separator)
+    require_columns(text, header, task.trial + columns, separator)
+    cells = take_columns(rows, header, task.trial + columns, separator)
     names = number_names(join_names([cells[name] for name in task.trial]), task)
     faults: list[Fault] = []
     scores = {}
@@ -126,18 +135,46 @@ def read_scores(path: Path, task: Task) -> tuple[Text, list[Fault], list[str], d
     return rows, faults, names, scores
 
 
+def _recognise(text: Text, task: Task) -> tuple[Text, Sequence[str], str | None]:
+    """Return a score file's rows, the names of its columns, and what separates them.
+
+    Raises:
+        InputError: it has none of the task's forms.
+    """
+    first = text.lines[0] if text.lines else ""
+    lines = [(separator, split(first, separator)) for separator in SEPARATORS]
+    for separator, cells in lines:
+        names = [cell.strip() for cell in cells]
+        header = [name if task.aliases.get(name, name) in names else task.aliases[name] for name in names]
+        known = (set(task.trial) <= set(header)) + (task.scores in header)
+        if known == 2 or (known and separator):  # white space: ids may be called anything
+            return text.below(), header, separator
+    for separator, cells in lines:
+        for form in task.score_layouts:
+            row = dict(zip(form.columns, cells, strict=False))
+            fits = len(cells) == len(form.columns) and row.get(form.label, task.kinds[0]) in task.classes
+            if fits and not np.isnan(_to_number(row[task.scores])):
+                return text, form.columns, separator
+    forms = "; ".join(" ".join(form.columns) for form in task.score_layouts)
+    raise InputError(
+        f"{text.path}:1: '{first[:80]}' is in none of the forms of a score file; expected a header with "
+        f"{', '.join((*task.trial, task.scores))}, or without a header {forms}, separated by tabs, commas or spaces"
+    )
+
+
 def _match(names: Sequence[str], keys: Keys) -> tuple[IntArray, list[Fault]]:
     """Return [keys] the row of each key's score, -1 where it has none, and the scores that belong to no key."""
     if names == keys.names:  # the usual case, and quicker than looking up every name
         return np.arange(len(names)), []
-    place = dict(zip(keys.names, range(len(keys.names)), strict=True))
-    index = np.array([place.get(name, -1) for name in names], dtype=np.int64)
+    register = Register(keys.names, stem_trial)
+    places = [register.find(name) for name in names]
+    index = np.array([-1 if place is None else place for place in places], dtype=np.int64)
     row = np.full(len(keys.names) + 1, -1)
     given = np.arange(len(names))
     row[index[::-1]] = given[::-1]  # the first score of a trial counts; the last place is for those without a key
     faults = []
     for stranger in np.flatnonzero((row[index] != given) | (index < 0)).tolist():
-        twice = names[stranger].partition(AGAIN)[0] in place
+        twice = register.find(names[stranger].partition(AGAIN)[0]) is not None
         fault = "is scored twice; remove one of the lines" if twice else f"has no {keys.what} in {keys.path}; {SAME}"
         faults.append((stranger, f"'{plain_name(names[stranger])}' {fault}"))
     return row[:-1], faults
@@ -158,9 +195,9 @@ def _to_number(cell: str) -> float:
         return float("nan")
 
 
-def _score_columns(header: Sequence[str], rows: Text, task: Task) -> tuple[str, ...]:
+def _score_columns(header: Sequence[str], rows: Text, task: Task, separator: str | None) -> tuple[str, ...]:
     """Return the score columns to read: a single system has no cm-score and asv-score, or only dashes there."""
-    first = dict(zip(header, rows.lines[0].split("\t"), strict=False)) if rows.lines else {}
+    first = dict(zip(header, split(rows.lines[0], separator), strict=False)) if rows.lines else {}
     beside = tuple(column for column in task.beside if column in header)
     if {first.get(column, UNKNOWN) for column in task.tandem} <= {UNKNOWN}:
         return (task.scores, *beside)

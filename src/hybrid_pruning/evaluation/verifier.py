@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation.columns import Text, raise_first, read_text, take_columns
 from hybrid_pruning.evaluation.keys import require_known
 from hybrid_pruning.metrics import AsvRates, asv_rates, t_dcf
+from hybrid_pruning.tables import Text, raise_first, read_lines, take_columns
 
 KINDS = ("target", "nontarget", "spoof")
 SCORES_2019 = ("source", "kind", "score")
@@ -27,7 +27,7 @@ def read_verifier_2019(path: str | Path) -> AsvRates:
     Raises:
         InputError: it cannot be read, has other columns, or lacks a kind of trial.
     """
-    text = read_text(Path(path))
+    text = read_lines(Path(path))
     cells = take_columns(text, SCORES_2019, ("kind", "score"), None)
     return _rates(text, cells["kind"], cells["score"])
 
@@ -43,7 +43,7 @@ def read_verifier_2021(scores: str | Path, keys: str | Path, only: Mapping[str, 
     Raises:
         InputError: one cannot be read, has other columns, a trial has no score, or a kind of trial is missing.
     """
-    table, told = read_text(Path(scores)), read_text(Path(keys))
+    table, told = read_lines(Path(scores)), read_lines(Path(keys))
     scored = take_columns(table, SCORES_2021, SCORES_2021, None)
     known = take_columns(told, KEYS_2021, KEYS_2021, None)
     place = {trial: row for row, trial in enumerate(zip(scored["spk"], scored["filename"], strict=True))}

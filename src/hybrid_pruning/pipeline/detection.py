@@ -1,6 +1,5 @@
 """Anti-spoofing in a job: every utterance has a score, and speakers with their spoofs are resampled."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.pipeline.judge import DEV, ROUNDS
 from hybrid_pruning.scoring import score_file
 from hybrid_pruning.stages import Stage
+from hybrid_pruning.tables import read_rows
 
 GROUPS = ("attack", "codec", "codec_quality", "gender", "source")
 """Columns an evaluation is broken down by, where they have more than one value."""
@@ -53,8 +53,7 @@ class DetectionJudge:
 
     def join(self, name: str, scores: Path) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
         """Return scores with labels, speakers and groups."""
-        with scores.open(encoding="utf-8", newline="") as handle:
-            found = {row["filename"]: row["cm-score"] for row in csv.DictReader(handle, delimiter="\t")}
+        found = {row["filename"]: row["cm-score"] for _, row in read_rows(scores, ("filename", "cm-score"))}
         columns = ("filename", "cm-score", "cm-label", "speaker", *GROUPS)
         utterances = read_manifest(self._manifest(name))
         return columns, [

@@ -1,6 +1,5 @@
 """The stages of a recipe, from raw corpus to report, and where their results lie."""
 
-import csv
 import json
 import shutil
 from functools import partial
@@ -25,6 +24,7 @@ from hybrid_pruning.pipeline.verification import VerificationJudge
 from hybrid_pruning.report import write_report
 from hybrid_pruning.run_folder import CONFIG, last_stage
 from hybrid_pruning.stages import Stage, bring_up_to_date, was_made_from
+from hybrid_pruning.tables import write_table
 from hybrid_pruning.terminal import console
 from hybrid_pruning.training import train
 
@@ -192,11 +192,7 @@ class Job:
 
     def _write_judged(self, out: Path, name: str, scores: Path) -> None:
         """Write scores with their keys in one file, for the report and for whoever looks into single scores."""
-        columns, rows = self.judge.join(name, scores)
-        with atomic_write(out) as handle:
-            writer = csv.writer(handle, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
-            writer.writerow(columns)
-            writer.writerows(rows)
+        write_table(out, *self.judge.join(name, scores))
 
     def _report(self) -> None:
         write_report([self.run], self.report)

@@ -1,6 +1,5 @@
 """Systems that others have published, to stand beside ours: a table of figures, each with where it is from."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybrid_pruning import plots
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.tables import read_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,8 +73,8 @@ def read_published(corpus: str) -> list[Published]:
     Raises:
         InputError: none are known.
     """
-    with (resources.files("hybrid_pruning.report") / "published.tsv").open(encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle, delimiter="\t"))
+    with resources.as_file(resources.files("hybrid_pruning.report") / "published.tsv") as path:
+        rows = [row for _, row in read_rows(path, ())]
     known = sorted({row["corpus"] for row in rows})
     if corpus not in known:
         raise InputError(f"report: no published systems of '{corpus}' are known; there are those of {', '.join(known)}")

@@ -1,6 +1,5 @@
 """What the jobs of a sweep came to: sizes and figures, as a table for people and as one for programs."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from hybrid_pruning.card.results import FOLDER as EVALUATION
 from hybrid_pruning.card.results import Result, read_results
 from hybrid_pruning.evaluation import SV, TRACK1
 from hybrid_pruning.evaluation.printing import TITLES
-from hybrid_pruning.files import atomic_write
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.report.published import Published, is_of_set
 from hybrid_pruning.report.tables import METRICS, count
 from hybrid_pruning.survivors import SECONDS, count_parameters, count_survivors
+from hybrid_pruning.tables import open_table
 from hybrid_pruning.terminal import console as terminal
 
 HEADINGS = ("set", "model", "cut %", "size", "MACs")
@@ -101,15 +100,13 @@ def write_tsv(swept: Sequence[Swept], path: Path) -> None:
         InputError: the file cannot be written.
     """
     metrics = swept[0].metrics
-    with atomic_write(path) as handle:
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
-        ends = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
-        writer.writerow(("set", "model", "target_sparsity", "sparsity", "params", "macs", *ends))
+    ends = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
+    with open_table(path, ("set", "model", "target_sparsity", "sparsity", "params", "macs", *ends)) as write:
         for name in swept[0].results:
             for job in swept:
                 result = job.results[name]
                 values = [v for metric in metrics for v in (result.metrics[metric], *result.intervals[metric])]
-                writer.writerow((name, job.name, job.target, job.removed, job.params, job.macs, *values))
+                write((name, job.name, job.target, job.removed, job.params, job.macs, *values))
 
 
 def _lay_out(swept: Sequence[Swept], form: str) -> tuple[list[str], list[list[str]]]:

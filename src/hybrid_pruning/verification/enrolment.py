@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation.columns import Text, read_text
-from hybrid_pruning.manifest import REQUIRED, Utterance, read_manifest, read_rows
+from hybrid_pruning.manifest import REQUIRED, Utterance, read_manifest
+from hybrid_pruning.tables import Text, read_lines, read_rows
 
 COLUMNS = ("speaker", "utt_id")
 
@@ -38,7 +38,7 @@ def read_enrolment(path: str | Path) -> Enrolment:
             nobody is enrolled.
     """
     path = Path(path)
-    text = read_text(path)
+    text = read_lines(path)
     header = text.lines[0].split("\t") if text.lines else []
     if set(COLUMNS) <= set(header):
         is_manifest = set(REQUIRED) <= set(header)

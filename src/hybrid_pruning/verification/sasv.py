@@ -14,7 +14,6 @@ Source: Wang et al., "Revisiting and Improving Scoring Fusion for Spoofing-aware
 Compositional Data Analysis", 2024, the non-linear fusion.
 """
 
-import csv
 from collections import Counter
 from pathlib import Path
 
@@ -23,10 +22,10 @@ import numpy as np
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import SV, TRACK1, TRACK2, join_systems
 from hybrid_pruning.evaluation.keys import JOINT
-from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.metrics.costs import ASVSPOOF5_SASV, SasvCost
 from hybrid_pruning.names import Register
+from hybrid_pruning.tables import write_table
 
 COLUMNS = (*TRACK2.trial, *TRACK2.tandem, TRACK2.scores)
 
@@ -73,9 +72,6 @@ def fuse_tandem_files(verifier: str | Path, countermeasure: str | Path, out: str
             "tested with the countermeasure"
         )
     asv, cm = trials.scores[SV.scores], scored.scores[TRACK1.scores][[places[test] for _, test in pairs]]
-    with atomic_write(out) as handle:
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
-        writer.writerow(COLUMNS)
-        rows = zip(pairs, *(map(repr, column.tolist()) for column in (cm, asv, fuse_tandem(asv, cm))), strict=True)
-        writer.writerows((*pair, *cells) for pair, *cells in rows)
+    rows = zip(pairs, *(column.tolist() for column in (cm, asv, fuse_tandem(asv, cm))), strict=True)
+    write_table(out, COLUMNS, ((*pair, *cells) for pair, *cells in rows))
     return len(pairs)

@@ -1,6 +1,5 @@
 """A model for speaker verification + a manifest + a list of trials -> a score file, in the list's order."""
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ from hybrid_pruning.cohort import TOP_N, Cohort, require_speakers
 from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Pairs, read_pairs
-from hybrid_pruning.files import atomic_write
 from hybrid_pruning.inference import Options
 from hybrid_pruning.jobs import Throughput
 from hybrid_pruning.manifest import read_manifest
 from hybrid_pruning.metrics import FloatArray
+from hybrid_pruning.tables import write_table
 from hybrid_pruning.verification.backend import Backend
 from hybrid_pruning.verification.embeddings import Embeddings
 from hybrid_pruning.verification.enrolment import read_enrolment
@@ -150,11 +149,8 @@ def write_trials(out: Path, trials: Pairs, scores: FloatArray, qualities: Mappin
         InputError: the file cannot be written.
     """
     columns = [scores, *qualities.values()]
-    with atomic_write(out) as handle:
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
-        writer.writerow((*COLUMNS, *qualities))
-        cells = (map(repr, column.tolist()) for column in columns)
-        writer.writerows(zip(trials.enrol, trials.test, *cells, strict=True))
+    cells = (column.tolist() for column in columns)
+    write_table(out, (*COLUMNS, *qualities), zip(trials.enrol, trials.test, *cells, strict=True))
 
 
 def _drop_missing(plan: TrialPlan, embeddings: Embeddings) -> Pairs:
