@@ -1,6 +1,7 @@
 """The import order of ARCHITECTURE.md: a module imports only from modules earlier in the line."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,15 @@ def test_manners(path: Path):
     assert path.stem not in FORBIDDEN_NAMES
     assert not any(module.endswith(".*") for module in imported(path)), "star import"
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "a file says its purpose in its first line"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name(path) != "terminal.py"], ids=name)
+def test_text_meets_the_terminal_at_one_door(path: Path):
+    """Only `terminal` prints: elsewhere a name from a file could be markup, or a code that the terminal obeys."""
+    assert "rich" not in {module.partition(".")[0] for module in imported(path)}
+    called = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+    printing = re.compile(r"print|input|typer\.(echo|secho|prompt|confirm)|(\w+\.)*(stdout|stderr)\.write|console\.\w+")
+    assert not [call for call in called if printing.fullmatch(call)], "use hybrid_pruning.terminal"
 
 
 def test_the_public_names_are_there():

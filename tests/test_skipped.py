@@ -38,7 +38,7 @@ def test_the_first_ten_are_reported():
     found = skipped(2000)
     found.add(messages(12))
     assert found.record() == {"skipped": {"files": 12, "first": messages(10)}}
-    title, *lines, rest = found.explain().splitlines()
+    title, *lines, rest = found.explain()
     assert title == "12 of 2000 training files could not be read and were replaced by others:"
     assert [line.strip() for line in lines] == messages(10)
     assert rest.strip() == "and 2 more"

@@ -29,7 +29,7 @@ from hybrid_pruning.evaluation.trials import Trials, join_systems
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.tables import write_table
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say
 
 PRIOR = 0.5
 """Of the positive class: every threshold matters alike, as in the Cllr."""
@@ -375,11 +375,9 @@ def are_separate(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> bool:
 
 def _warn_if_separate(scores: FloatArray, positive: npt.NDArray[np.bool_], where: str) -> None:
     if are_separate(scores, positive):
-        console.print(
+        say(
             f"warning: {where}: no error in {positive.size:,} trials, so the scale cannot be estimated and is kept "
             "low; log-likelihood ratios need more or harder trials",
-            markup=False,
-            soft_wrap=True,
         )
 
 

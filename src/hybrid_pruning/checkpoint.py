@@ -16,7 +16,7 @@ import torch
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, remove_leftovers
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say
 
 FOLDER, SNAPSHOTS = "checkpoints", "snapshots"
 EPOCH, STEP = "epoch", "step"
@@ -83,7 +83,7 @@ def find_latest(run: Path) -> Path | None:
     for path in damaged:
         path.rename(path.with_suffix(".damaged"))
         line = f"{path}: is damaged and set aside; going on from {whole[-1][-1].name}"
-        console.print(line, markup=False, soft_wrap=True)
+        say(line)
     return whole[-1][-1] if whole else None
 
 

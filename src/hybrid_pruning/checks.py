@@ -19,7 +19,7 @@ from hybrid_pruning.metrics import FloatArray, eer
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.overlap import check_overlap, shown
 from hybrid_pruning.pruning.gate import open_probability
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say
 
 LEAST_MOVE = 0.01
 """Of the weights' root mean square: an optimiser that can move them by less in the whole training moves nothing."""
@@ -78,7 +78,7 @@ def check_after(
 def print_warnings(lines: Sequence[str]) -> None:
     """Print warnings, each on a line of its own."""
     for line in lines:
-        console.print(f"warning: {line}", style="yellow", markup=False, soft_wrap=True)
+        say(f"warning: {line}", style="yellow")
 
 
 def check_objective(config: Config) -> list[str]:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
-
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.jobs import JobResult, Work, score_jobs
 from hybrid_pruning.manifest import Label
 from hybrid_pruning.names import SUFFIXES
+from hybrid_pruning.terminal import Span
 from hybrid_pruning.windows import WINDOW_SECONDS, cut, measure_lengths, window_samples
 
 FEW_BATCHES = 2
@@ -135,22 +134,18 @@ def as_record(found: Detection, threshold: float, calibrated: bool) -> dict[str,
     }
 
 
-def as_row(found: Detection, threshold: float) -> str:
-    """Return a detection as a pipe gets it: verdict, LLR, seconds, windows and path, separated by tabs."""
-    cells = (found.verdict(threshold), f"{found.llr:.4f}", f"{found.seconds:.3f}", found.windows, printed(found.path))
-    return "\t".join(map(str, cells))
+def as_row(found: Detection, threshold: float) -> tuple[object, ...]:
+    """Return the cells of a detection as a pipe gets it: verdict, LLR, seconds, windows and path."""
+    return found.verdict(threshold), f"{found.llr:.4f}", f"{found.seconds:.3f}", found.windows, found.path
 
 
-def as_text(found: Detection, threshold: float, unicode: bool = True) -> Text:
+def as_text(found: Detection, threshold: float, unicode: bool = True) -> list[Span]:
     """Return a detection as a person reads it: verdict, LLR, a bar that leans to its side of the threshold, file."""
     word, colour = WORDS[found.verdict(threshold)]
-    line = Text(f"{word:9}", style=f"bold {colour}")
-    line.append(f"  LLR {found.llr:+7.2f}  ", style="default not bold")
     left, middle, right = draw_bar(found.llr - threshold, unicode)
-    for part, style in ((left, "red"), (middle, "default not bold"), (right, "green")):
-        line.append(part, style=style)
-    line.append(f"  {printed(found.path)}  ", style="default not bold")
-    return line.append(_length(found), style="dim not bold")
+    bar = (left, "bold red"), middle, (right, "bold green")
+    verdict, llr = (f"{word:9}", f"bold {colour}"), f"  LLR {found.llr:+7.2f}  "
+    return [verdict, llr, *bar, f"  {found.path}  ", (_length(found), "dim")]
 
 
 def draw_bar(distance: float, unicode: bool) -> tuple[str, str, str]:
@@ -171,9 +166,3 @@ def _length(found: Detection) -> str:
     hours, minutes = divmod(minutes, 60)
     length = f"{found.seconds:.1f} s" if found.seconds < 60 else f"{hours:d}:{minutes:02d}:{seconds:02d}"
     return length if found.windows == 1 else f"{length} in {found.windows} windows"
-
-
-def printed(path: Path) -> str:
-    """Return a file's name in characters that any terminal takes and that end no line."""
-    name = str(path).encode("utf-8", "replace").decode("utf-8")
-    return "".join(character if character.isprintable() else "?" for character in name)

@@ -21,7 +21,7 @@ from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import MARGIN, Objective, build_objective
 from hybrid_pruning.pruning import shrink
 from hybrid_pruning.run_folder import CONFIG, last_stage, read_run
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say
 
 TOLERANCE = 0.005
 """How far an export may be from its target without a word."""
@@ -153,7 +153,7 @@ def _report_size(objective: Objective, target_sparsity: float) -> None:
     exact = float(gates.accounting.exact_kept(kept).removed(objective.constraint))
     if abs(exact - target_sparsity) > TOLERANCE:
         units = ", ".join(dict.fromkeys(slot.unit for slot in gates.plan.slots))
-        console.print(
+        say(
             f"warning: {exact:.1%} of the {objective.constraint} are removed, the target was {target_sparsity:.1%}: "
             f"{units} alone come no closer; prune neurons or channels too"
         )

@@ -22,7 +22,7 @@ from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.partial import SCALARS, VECTORS, Partial, Storage, fingerprint_manifest, fingerprint_model
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.tables import write_table
-from hybrid_pruning.terminal import console, printable
+from hybrid_pruning.terminal import printable, say
 from hybrid_pruning.windows import WINDOW_SECONDS, measure_lengths, window_samples
 
 Jobs = Callable[[Embedder, Work, Sequence[Job], int, Throughput | None], Generator[JobResult[Any]]]
@@ -157,10 +157,8 @@ def _plan_rest(work: Work, partial: Partial, failed: Mapping[int, str]) -> _Rest
     jobs, done = work.jobs(), {result.job for result in earlier}
     todo: list[Job] = [(number, job) for number, job in enumerate(jobs) if number not in done]
     if earlier and processes.is_main():
-        console.print(
+        say(
             f"{partial.folder}: going on after {len(jobs) - len(todo)} of {len(jobs)} batches",
-            soft_wrap=True,
-            markup=False,
         )
     settled = {*values, *failed, *(index for _, job in todo for index in job)}
     again = [index for index in range(len(work.paths)) if index not in settled]

@@ -11,15 +11,13 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from rich.table import Table
-from rich.text import Text
 
 from hybrid_pruning.backbone import FAMILIES
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.plain import section
 from hybrid_pruning.pruning import Budget, shape_of
 from hybrid_pruning.survivors import SECONDS, Survivors, count_parameters, count_survivors
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import Cell, Span, say, say_table, takes_blocks
 
 CONV_COLUMNS = {"conv": "channels"}
 LAYER_COLUMNS = {"head": "heads", "attlayer": "attention", "interm": "FFN neurons", "ffnlayer": "FFN"}
@@ -69,11 +67,11 @@ def print_inspection(model: SpeechModel) -> None:
     left = count_survivors(model.backbone)
     convs, layers = len(_slots(left, "conv")), len(_slots(left, "head"))
     head_params = count_parameters(model.head) + count_parameters(model.classifier)
-    console.print(_heat_map("conv", CONV_COLUMNS, convs, left), "")
-    console.print(_heat_map("layer", LAYER_COLUMNS, layers, left), "")
-    console.print(_size_table(left.budget, head_params), "")
+    _print_heat_map("conv", CONV_COLUMNS, convs, left)
+    _print_heat_map("layer", LAYER_COLUMNS, layers, left)
+    _print_sizes(left.budget, head_params)
     for name, text in {"state": _state(model), "labels": _labels(model), "origin": _origin(model.provenance)}.items():
-        console.print(f"{name:<8}{text}", markup=False, soft_wrap=True)
+        say(f"{name:<8}{text}")
 
 
 def tell_size(model: SpeechModel) -> str:
@@ -88,11 +86,13 @@ def tell_size(model: SpeechModel) -> str:
 
 def print_doctor() -> None:
     """Print versions, devices, optional parts, and what is known to break."""
-    console.print(_plain_table("versions", find_versions()), "")
-    console.print(_plain_table("devices", find_devices()), "")
-    console.print(_parts_table(find_parts()))
+    for title, found in (("versions", find_versions()), ("devices", find_devices())):
+        rows = [(name, (value, "yellow" if value.startswith("missing") else "")) for name, value in found.items()]
+        say_table(("", ""), rows, 2, title, box="none")
+        say()
+    _print_parts(find_parts())
     for warning in find_problems():
-        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+        say(f"warning: {warning}", style="yellow")
 
 
 def find_versions() -> dict[str, str]:
@@ -146,56 +146,52 @@ def _slots(left: Survivors, unit: str) -> list[str]:
     return [name for name in left.sizes if name.partition(".")[0] == unit]
 
 
-def _heat_map(title: str, columns: Mapping[str, str], rows: int, left: Survivors) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 3, 0, 0))
-    table.add_column(title, justify="right")
-    for header in columns.values():
-        table.add_column(header)
-    for index in range(rows):
-        table.add_row(str(index), *(_cell(unit, index, left) for unit in columns))
-    return table
+def _print_heat_map(title: str, columns: Mapping[str, str], rows: int, left: Survivors) -> None:
+    digits = len(str(rows - 1))
+    cells = ((f"{index:{digits}d}", *(_cell(unit, index, left) for unit in columns)) for index in range(rows))
+    say_table((title, *columns.values()), cells, 1 + len(columns), box="none")
+    say()
 
 
-def _cell(unit: str, index: int, left: Survivors) -> Text:
+def _cell(unit: str, index: int, left: Survivors) -> Cell:
     """One slot: kept/size and a bar; open or closed for a whole sub-layer; `-` for units of a closed one."""
     name = f"{unit}.{index}"
     if unit in DECIDED_BY.values():
         inner = next(kind for kind, layer in DECIDED_BY.items() if layer == unit)
         return _layer_cell(bool(left.kept[name]), bool(left.kept[f"{inner}.{index}"]))
     if unit in DECIDED_BY and not left.kept[f"{DECIDED_BY[unit]}.{index}"]:
-        return Text("-", style="dim")
+        return "-", "dim"
     kept, size = left.kept[name], left.sizes[name]
     digits = len(str(max(left.sizes[slot] for slot in _slots(left, unit))))
     count = f"{kept:>{digits}}/{size:<{digits}} "
-    return Text.assemble(count, _bar(kept / size))
+    return [count, *_bar(kept / size)]
 
 
-def _layer_cell(is_open: bool, has_units: bool) -> Text:
+def _layer_cell(is_open: bool, has_units: bool) -> Cell:
     if is_open:
-        return Text("open", style=HEAT[-1]) if has_units else Text("bias only", style="dim")
-    return Text("closed", style="dim")
+        return ("open", HEAT[-1]) if has_units else ("bias only", "dim")
+    return "closed", "dim"
 
 
-def _bar(share: float) -> Text:
+def _bar(share: float) -> tuple[Span, Span]:
     """A bar that is full only where all is kept and empty only where nothing is."""
-    full, empty = ("#", ".") if console.options.ascii_only else ("█", "░")
+    full, empty = ("█", "░") if takes_blocks() else ("#", ".")
     filled = round(share * BAR_WIDTH)
     filled = min(max(filled, 1), BAR_WIDTH - 1) if 0 < share < 1 else filled
     heat = HEAT[min(int(share * len(HEAT)), len(HEAT) - 1)]
-    return Text.assemble((full * filled, heat), (empty * (BAR_WIDTH - filled), "dim"))
+    return (full * filled, heat), (empty * (BAR_WIDTH - filled), "dim")
 
 
-def _size_table(budget: Budget, head_params: int) -> Table:
-    table = Table(box=None, header_style="bold", padding=(0, 3, 0, 0))
-    for name in ("", "now", "dense", "removed"):
-        table.add_column(name, justify="right" if name else "left")
+def _print_sizes(budget: Budget, head_params: int) -> None:
+    rows: list[tuple[str, ...]] = []
     for name, now, dense, removed in (
         ("backbone parameters", budget.params, budget.dense_params, budget.sparsity),
         (f"backbone MACs, {SECONDS:g} s", budget.macs, budget.dense_macs, budget.macs_sparsity),
     ):
-        table.add_row(name, _short(int(now), dense), _short(dense, dense), f"{float(removed):.1%}")
-    table.add_row("head parameters", _short(head_params, head_params))
-    return table
+        rows.append((name, _short(int(now), dense), _short(dense, dense), f"{float(removed):.1%}"))
+    rows.append(("head parameters", _short(head_params, head_params)))
+    say_table(("", "now", "dense", "removed"), rows, box="none")
+    say()
 
 
 def _short(count: int, scale: int) -> str:
@@ -238,19 +234,12 @@ def _origin(provenance: Mapping[str, Any]) -> str:
     return f"{weights}{backbone.get('source', 'an unnamed backbone')}; {target}; seed {recipe.get('seed')}{mean}"
 
 
-def _plain_table(title: str, rows: Mapping[str, str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
-    for name, value in rows.items():
-        table.add_row(Text(name), Text(value, style="yellow" if value.startswith("missing") else ""))
-    return table
-
-
-def _parts_table(parts: list[Part]) -> Table:
-    table = Table(title="optional parts", title_justify="left", title_style="bold", show_header=False, box=None)
+def _print_parts(parts: list[Part]) -> None:
+    rows = []
     for part in parts:
-        found = Text(part.found, style="green") if part.found else Text("absent", style="yellow")
-        table.add_row(Text(part.name), found, Text(part.purpose if part.found else f"{part.purpose}: {part.remedy}"))
-    return table
+        found = (part.found, "green") if part.found else ("absent", "yellow")
+        rows.append((part.name, found, part.purpose if part.found else f"{part.purpose}: {part.remedy}"))
+    say_table(("", "", ""), rows, 3, "optional parts", box="none")
 
 
 def _import(module: str, package: str) -> str | None:

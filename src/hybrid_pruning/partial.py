@@ -23,7 +23,7 @@ from hybrid_pruning.files import atomic_write, cannot_write, remove_leftovers
 from hybrid_pruning.jobs import JobResult
 from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.processes import FloatArray
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say
 
 SETTINGS, LENGTHS, RESULTS = "settings.json", "lengths.npy", "results-*.jsonl"
 
@@ -134,7 +134,7 @@ class Partial:
             return
         if old is not None:
             other = ", ".join(name.replace("_", " ") for name in self.settings if old.get(name) != self.settings[name])
-            console.print(f"{self.folder}: is of another {other}; starting anew", soft_wrap=True, markup=False)
+            say(f"{self.folder}: is of another {other}; starting anew")
         self._clear()
         with atomic_write(self.folder / SETTINGS) as handle:
             json.dump(self.settings, handle, indent=1)

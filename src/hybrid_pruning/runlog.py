@@ -8,7 +8,7 @@ from typing import Any
 
 from hybrid_pruning.board import Board
 from hybrid_pruning.files import atomic_write, cannot_write
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say
 
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 GROUPS = ("loss", "learning_rate", "gradient_norm", "sparsity", "removed", "multipliers", "dev")
@@ -79,7 +79,7 @@ def _open_board(folder: Path, purge_step: int) -> Board | None:
         return Board(folder, purge_step)
     except ImportError:
         line = f"log: {LOG} alone; for TensorBoard beside it: pip install 'hybrid-pruning[tensorboard]'"
-        console.print(line, markup=False, soft_wrap=True)
+        say(line)
         return None
     except OSError as error:
         raise cannot_write(folder, error) from error

@@ -56,8 +56,8 @@ class Skipped:
         """Return what the log says of them."""
         return {"skipped": {"files": len(self), "first": self.messages()[:SHOWN]}}
 
-    def explain(self) -> str:
-        """Return what to tell the user: how many there were, and the first of them."""
+    def explain(self) -> list[str]:
+        """Return lines for the user: how many there were, and the first of them."""
         title = f"{len(self)} of {self.total} training files could not be read and were replaced by others"
-        rest = [] if len(self) <= SHOWN else [f"and {len(self) - SHOWN} more"]
-        return "\n  ".join([f"{title}:", *self.messages()[:SHOWN], *rest])
+        rest = [] if len(self) <= SHOWN else [f"  and {len(self) - SHOWN} more"]
+        return [f"{title}:", *(f"  {message}" for message in self.messages()[:SHOWN]), *rest]

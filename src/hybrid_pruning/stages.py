@@ -10,7 +10,7 @@ from typing import Any
 from hybrid_pruning import processes
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say
 
 FOLDER = "stages"
 
@@ -65,7 +65,7 @@ def bring_up_to_date(stages: Sequence[Stage], out: Path) -> None:
         current = _read(record) == fingerprint and all(path.exists() for path in stage.outputs)
         processes.wait()  # nobody changes what another has not looked at yet
         if processes.is_main():
-            console.print(f"{stage.name}: {'up to date' if current else 'working'}", style="dim" if current else "bold")
+            say(f"{stage.name}: {'up to date' if current else 'working'}", style="dim" if current else "bold")
         if current:
             continue
         if stage.shared or processes.is_main():

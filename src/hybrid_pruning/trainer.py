@@ -30,7 +30,7 @@ from hybrid_pruning.optimizers import Optimizers, annealed, learning_rate_factor
 from hybrid_pruning.pace import Pace
 from hybrid_pruning.runlog import RunLog
 from hybrid_pruning.skipped import Skipped
-from hybrid_pruning.terminal import console, progress_bar
+from hybrid_pruning.terminal import progress_bar, say
 from hybrid_pruning.trainset import TrainSet
 from hybrid_pruning.validation import SCORES, DevTrials, Validation, validate, write_scores
 
@@ -128,7 +128,8 @@ class Trainer:
                 self._save()
         if self.skipped:
             self._log(self.skipped.record())
-            console.print(self.skipped.explain(), soft_wrap=True, markup=False)
+            for line in self.skipped.explain():
+                say(line)
         processes.wait()  # nobody leaves before all is written
 
     def close(self) -> None:
@@ -315,7 +316,7 @@ def _tell(what: str, figures: dict[str, float]) -> None:
     line = f"{what}: dev EER {figures['eer']:.2%}"
     if "sparsity" in figures:
         line += f", {figures['sparsity']:.1%} of the parameters and {figures['macs_sparsity']:.1%} of the MACs removed"
-    console.print(line, markup=False, soft_wrap=True)
+    say(line)
 
 
 def _state(record: dict[str, Any]) -> str:

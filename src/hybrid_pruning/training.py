@@ -22,7 +22,7 @@ from hybrid_pruning.margins import carry_over
 from hybrid_pruning.model import SpeechModel, load_backbone
 from hybrid_pruning.objective import build_objective
 from hybrid_pruning.run_folder import CONFIG, check_run, write_run
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say
 from hybrid_pruning.trainer import Trainer
 from hybrid_pruning.trainset import LABELS, class_names, read_set, read_trainset
 from hybrid_pruning.validation import DevTrials, read_dev_trials
@@ -104,7 +104,7 @@ def _train_stage(name: str, config: Config, run: Path, before: Path | None, anno
     done = processes.from_main(lambda: trained_epochs(run))
     if processes.is_main():
         state = "finished before" if done == config.training.epochs else f"{config.training.epochs} epochs"
-        console.print(f"stage {name}: {state}", style="bold")
+        say(f"stage {name}: {state}", style="bold")
     if done == config.training.epochs:
         return
     there = processes.from_main(lambda: _tidy(run))
@@ -149,7 +149,7 @@ def _train_one(
     objective = build_objective(config, model, 0 if model.classes else len(data.classes))
     if start is not None and objective.margin is not None:
         known = carry_over(objective.margin, start.weights, start.classes, data.classes)
-        console.print(f"{known} of {len(data.classes)} speakers have their class weights from the stage before")
+        say(f"{known} of {len(data.classes)} speakers have their class weights from the stage before")
     trainer = Trainer(config, objective, data.train, data.dev, run, data.trials)
     try:
         if not (resume and trainer.resume()):

@@ -14,7 +14,7 @@ from hybrid_pruning.augment.demonstration import demonstrate
 from hybrid_pruning.augment.sheet import draw_sheet
 from hybrid_pruning.augment.transform import limit
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say
 
 SECONDS = 3.0
 SEED = 4  # with notches that are easy to see
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _run(options)
     except InputError as error:
-        console.print(str(error), markup=False, soft_wrap=True)
+        say(str(error))
         sys.exit(2)
 
 
@@ -35,10 +35,10 @@ def _run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         transforms, missing = demonstrate(options.clip, Path(folder))
         for reason in missing:
-            console.print(f"left out: {reason}", markup=False, soft_wrap=True)
+            say(f"left out: {reason}")
         if options.cost:
             for title, ratio in measure_costs(wave, transforms, Path(folder)).items():
-                console.print(f"{ratio:7.1f}  {title}", markup=False)
+                say(f"{ratio:7.1f}  {title}")
         else:
             changed = {title: limit(each(wave, np.random.default_rng(SEED))) for title, each in transforms.items()}
             draw_sheet({"the clip": wave, **changed}, options.out)

@@ -16,7 +16,7 @@ from hybrid_pruning.augment.reverberation import Reverberation
 from hybrid_pruning.augment.transform import Transform, Wave, limit
 from hybrid_pruning.config import AugmentConfig
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def build_augmentation(config: AugmentConfig) -> Augmentation | None:
     kinds = [Kind(name, section.probability, BUILDERS[name](section)) for name, section in asked.items()]
     augmentation = Augmentation(kinds, config.probability, config.choose)
     if processes.is_main():
-        console.print(f"augmenting {augmentation}", soft_wrap=True)
+        say(f"augmenting {augmentation}")
     return augmentation
 
 

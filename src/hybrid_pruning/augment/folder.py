@@ -11,7 +11,7 @@ from hybrid_pruning import processes
 from hybrid_pruning.audio import audio_samples, read_audio
 from hybrid_pruning.augment.transform import Wave
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.terminal import console, progress_bar
+from hybrid_pruning.terminal import progress_bar, say
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".sph")
 
@@ -67,7 +67,7 @@ def list_folder(folder: Path, key: str) -> AudioFolder:
     if len(lengths) < len(found) and processes.is_main():
         first = next(name for name in found if name not in lengths)
         left_out = f"{len(found) - len(lengths)} of {len(found)} files left out, no audio"
-        console.print(f"{key}: {left_out}, e.g. {first}", markup=False, soft_wrap=True)
+        say(f"{key}: {left_out}, e.g. {first}")
     return AudioFolder(folder, tuple(lengths), np.array(list(lengths.values()), dtype=np.int64))
 
 

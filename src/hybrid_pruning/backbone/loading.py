@@ -12,7 +12,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import split_revision
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say
 
 from .base import Backbone
 from .configs import FAMILIES, build, read_config
@@ -139,11 +139,9 @@ def _read_normalize(name: str, shown: str, config: Any) -> tuple[bool, str]:
     if settings is None:
         layer = getattr(config, "feat_extract_norm", None) == "layer"
         if not whisper:
-            console.print(
+            say(
                 f"{shown}: no {EXTRACTOR} there says whether waveforms are normalised; assumed that they are "
                 f"{'' if layer else 'not '}(feat_extract_norm is {config.feat_extract_norm})",
-                markup=False,
-                soft_wrap=True,
             )
         return layer, f"assumed: {'Whisper' if whisper else f'feat_extract_norm {config.feat_extract_norm}'}"
     for key, value in {**ours, "feature_extractor_type": kind}.items():

@@ -4,7 +4,6 @@ Usage: python -m hybrid_pruning.benchmark [--quick] [--threads N] [--markdown]
 """
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from hybrid_pruning.benchmark.training import MODES, measure_training, peak_byte
 from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say
 from hybrid_pruning.trainset import LABELS
 
 TARGETS = (0.5, 0.7)
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scale = TINY if options.quick else BASE
     with timing.threads(options.threads):
         if options.peak_memory:
-            sys.stdout.write(f"{peak_bytes(scale, options.peak_memory == 'gated')}\n")
+            say(str(peak_bytes(scale, options.peak_memory == "gated")))
             return
         flags = ["--threads", str(options.threads), *(["--quick"] if options.quick else [])]
         print_section(measure_training(scale, flags), options.markdown)
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = compare_models([*folders], None, options.engines, scale.seconds, (1,), scale.repeats, options.threads)
     for section in describe(found):
         print_section(section, options.markdown)
-    console.print(f"{scale.name}, random weights; {describe_machine(found)}", markup=False, soft_wrap=True)
+    say(f"{scale.name}, random weights; {describe_machine(found)}")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 
 from hybrid_pruning.benchmark.engines import ENGINES
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.terminal import say
 
 KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 """glibc then keeps no large block that was freed."""
@@ -44,7 +45,7 @@ def main(engine: str, path: str, batch: str, samples: str) -> None:
     """Load a model, compute once, and print the peak in bytes."""
     wave = np.random.default_rng(0).normal(size=(int(batch), int(samples))).astype(np.float32)
     ENGINES[engine](path)(wave)
-    sys.stdout.write(f"{high_water_bytes()}\n")
+    say(str(high_water_bytes()))
 
 
 if __name__ == "__main__":

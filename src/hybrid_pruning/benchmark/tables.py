@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.table import Table
-
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say, say_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +19,9 @@ class Section:
 def print_section(section: Section, markdown: bool) -> None:
     """Print a table."""
     if markdown:
-        lines = [section.header, ("---",) * len(section.header), *section.rows]
-        rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        console.print(f"### {section.title}\n\n{rows}\n\n{section.note}\n", markup=False, soft_wrap=True)
+        rows = [section.header, ("---",) * len(section.header), *section.rows]
+        table = [f"| {' | '.join(cells)} |" for cells in rows]
+        for line in (f"### {section.title}", "", *table, "", section.note, ""):
+            say(line)
         return
-    table = Table(title=section.title, title_justify="left", caption=section.note, caption_justify="left")
-    for index, name in enumerate(section.header):
-        table.add_column(name, justify="right" if index else "left")
-    for row in section.rows:
-        table.add_row(*row)
-    console.print(table)
+    say_table(section.header, section.rows, title=section.title, note=section.note)

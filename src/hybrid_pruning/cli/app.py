@@ -6,7 +6,7 @@ import sys
 import typer
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.terminal import printable
+from hybrid_pruning.terminal import printable, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,7 +72,7 @@ def _tell(line: str, code: int) -> int:
 
         first, code = processes.fail(code)
     if first:
-        typer.echo(line, err=True)
+        say(line, error=True)
     return code
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hybrid_pruning.cli.app import app
+from hybrid_pruning.terminal import say
 
 
 class Form(StrEnum):
@@ -47,13 +48,13 @@ def convert(
         from hybrid_pruning.conversion import write_transformers
 
         loader = write_transformers(source, out, zero_pad)
-        typer.echo(f"{out}: transformers' {loader}.from_pretrained takes it; head and classifier stay in {source}")
+        say(f"{out}: transformers' {loader}.from_pretrained takes it; head and classifier stay in {source}")
         return
     if zero_pad:
         raise typer.BadParameter("belongs to --to transformers", param_hint="--zero-pad")
     from hybrid_pruning.conversion import convert_foreign
 
     found = convert_foreign(source, out, as_trained)
-    typer.echo(f"{out}: {found['form']} of {found['parameters'] / 1e6:.2f}M encoder parameters, from {found['file']}")
+    say(f"{out}: {found['form']} of {found['parameters'] / 1e6:.2f}M encoder parameters, from {found['file']}")
     for line in found["assumed"]:
-        typer.echo(f"assumed: {line}")
+        say(f"assumed: {line}")

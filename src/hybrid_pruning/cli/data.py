@@ -10,6 +10,7 @@ from hybrid_pruning.cli.app import app
 from hybrid_pruning.corpora import CONTENTS, PREPARE, SPLIT, Prepared
 from hybrid_pruning.corpora import prepare as prepare_corpus
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.terminal import say, warn
 
 HELP = "\n\n".join(
     [
@@ -50,20 +51,20 @@ def prepare(
 
     prepared = prepare_corpus(corpus, root, out, allow_missing=allow_missing, dev_share=dev_share, seed=seed)
     for part, manifest in prepared.manifests.items():
-        typer.echo(f"{part}: {manifest} ({_contents(prepared, part)})")
+        say(f"{part}: {manifest} ({_contents(prepared, part)})")
     for part, trials in prepared.trials.items():
         enrolment = f", enrolment in {prepared.enrolments[part]}" if part in prepared.enrolments else ""
-        typer.echo(f"{part}, {'track 2' if enrolment else 'trials'}: {trials}{enrolment}")
+        say(f"{part}, {'track 2' if enrolment else 'trials'}: {trials}{enrolment}")
     for note in prepared.notes:
-        typer.echo(note)
+        say(note)
     for warning in prepared.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        warn(warning)
     for manifest in (*prepared.manifests.values(), *prepared.enrolments.values()) if durations else ():
         for warning in add_durations(manifest, workers, drop_unreadable=allow_missing):
-            typer.echo(f"warning: {warning}", err=True)
+            warn(warning)
     if check:
         audit_manifests([*prepared.manifests.values(), *prepared.enrolments.values()], workers)
-    typer.echo(f"next: hybrid-pruning {_next_verb(prepared)}")
+    say(f"next: hybrid-pruning {_next_verb(prepared)}")
 
 
 @app.command()
@@ -85,9 +86,9 @@ def audit_manifests(manifests: Sequence[Path], workers: int) -> None:
     faulty, shown = [], SHOWN
     for manifest in manifests:
         faults = audit_manifest(manifest, workers=workers)
-        typer.echo(f"{manifest}: {len(faults)} faulty files" if faults else f"{manifest}: every file is sound")
+        say(f"{manifest}: {len(faults)} faulty files" if faults else f"{manifest}: every file is sound")
         for fault in faults[:shown]:
-            typer.echo(f"  {fault.message}", err=True)
+            say(f"  {fault.message}", error=True)
         shown -= len(faults[:shown])
         if faults:
             faulty.append(f"{len(faults)} in {faults_beside(manifest)}")

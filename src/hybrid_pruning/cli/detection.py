@@ -5,13 +5,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hybrid_pruning.cli.app import app
 from hybrid_pruning.cli.scoring import Device, Window, Workers
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.terminal import printable, say, say_row, takes_blocks
 
 
 @app.command()
@@ -45,7 +46,7 @@ def detect(
     from hybrid_pruning.embedder import load_embedder
     from hybrid_pruning.manifest import Label
     from hybrid_pruning.memory import keep_freed_memory
-    from hybrid_pruning.terminal import console
+    from hybrid_pruning.terminal import console, say
 
     keep_freed_memory()
     detector = load_embedder(model, device)
@@ -64,14 +65,14 @@ def detect(
                 continue
             counts[one.verdict(threshold)] += 1
             if as_json:
-                _show(json.dumps(detection.as_record(one, threshold, calibrated)))
+                say(json.dumps(detection.as_record(one, threshold, calibrated)))
             elif console.is_terminal:
-                _show(detection.as_text(one, threshold, console.encoding.startswith("utf")))
+                say(*detection.as_text(one, threshold, takes_blocks()))
             else:
-                _show(detection.as_row(one, threshold))
+                say_row(detection.as_row(one, threshold))
     if console.is_terminal and not as_json and sum(counts.values()) > 1:
         unread = f", {problems} could not be read" if problems else ""
-        _show(f"{counts[Label.BONAFIDE]} bona fide, {counts[Label.SPOOF]} spoofed{unread}; threshold {threshold:g}")
+        say(f"{counts[Label.BONAFIDE]} bona fide, {counts[Label.SPOOF]} spoofed{unread}; threshold {threshold:g}")
     raise typer.Exit(2 if problems else 3 if fail_on_spoof and counts[Label.SPOOF] else 0)
 
 
@@ -98,22 +99,6 @@ def _expand(names: Sequence[str]) -> Iterator[str]:
             yield name
 
 
-def _show(line: Any) -> None:
-    """Print a result; on a terminal above the progress bar."""
-    from hybrid_pruning.terminal import console
-
-    if console.is_terminal:
-        console.print(line, soft_wrap=True, markup=False)
-    else:
-        typer.echo(line)
-
-
 def _tell(message: str) -> None:
-    """Print what is wrong on standard error; where that is the terminal that a progress bar is on, above the bar."""
-    from hybrid_pruning.terminal import console, printable
-
-    line = f"hybrid-pruning: {printable(message)}"
-    if console.is_terminal and sys.stderr.isatty():
-        console.print(line, soft_wrap=True, markup=False)
-    else:
-        typer.echo(line, err=True)
+    """Print what is wrong on standard error."""
+    say(f"hybrid-pruning: {printable(message)}", error=True)

@@ -8,6 +8,7 @@ import typer
 
 from hybrid_pruning.cli.app import app
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.terminal import say, warn
 
 if TYPE_CHECKING:
     from hybrid_pruning.evaluation import Evaluation
@@ -68,7 +69,7 @@ def evaluate(
     _write(found, json_, det)
     evaluation.print_evaluation(found)
     for warning in evaluation.find_warnings(found.metrics):
-        typer.echo(f"warning: {warning}", err=True)
+        warn(warning)
 
 
 @app.command()
@@ -127,14 +128,10 @@ def calibrate(
     artifact.write_variant(folder, {**config, "calibration": whole.to_json()}, target)
     evaluation.print_scores(rows)
     for name, weight in fit.qualities.items():
-        typer.echo(f"weight {weight:.6g}  {name}")
-    typer.echo(
-        f"scale {fit.scale:.6g}, offset {fit.offset:.6g} at a prior of {prior:g}; {scores} are the scores fitted on"
-    )
+        say(f"weight {weight:.6g}  {name}")
+    say(f"scale {fit.scale:.6g}, offset {fit.offset:.6g} at a prior of {prior:g}; {scores} are the scores fitted on")
     more = " --trials TRIALS" if verifies else ""
-    typer.echo(
-        f"{target}: calibrated ({_count_fits(len(whole.fits))}); next: hybrid-pruning score {target} MANIFEST{more}"
-    )
+    say(f"{target}: calibrated ({_count_fits(len(whole.fits))}); next: hybrid-pruning score {target} MANIFEST{more}")
 
 
 @app.command()
@@ -175,7 +172,7 @@ def fuse(
         fusion = calibration.Fusion.read(apply)
         fused = calibration.fuse_files(scores, fusion, out)
         _print_weights(scores, fusion.weights, fusion.offset)
-        typer.echo(f"{out}: {fused:,} fused scores")
+        say(f"{out}: {fused:,} fused scores")
         return
     assert keys is not None
     task = evaluation.SV if sv else evaluation.TRACK1
@@ -190,9 +187,7 @@ def fuse(
         {(str(keys), name): evaluation.measure_scores(task, trials, column) for name, column in columns.items()}
     )
     _print_weights(scores, fusion.weights, fusion.offset)
-    typer.echo(
-        f"{out}: fitted on these very trials, at a prior of {prior:g}; next: hybrid-pruning fuse ... --apply {out}"
-    )
+    say(f"{out}: fitted on these very trials, at a prior of {prior:g}; next: hybrid-pruning fuse ... --apply {out}")
 
 
 def _fuse_tandem(scores: list[Path], out: Path, fitted: bool) -> None:
@@ -202,7 +197,7 @@ def _fuse_tandem(scores: list[Path], out: Path, fitted: bool) -> None:
     if fitted or len(scores) != 2:
         raise InputError("fuse: --sasv takes two files, ASV.tsv CM.tsv, and neither --keys, --apply nor --sv")
     count = fuse_tandem_files(scores[0], scores[1], out)
-    typer.echo(f"{out}: {count:,} trials; next: hybrid-pruning evaluate {out} TRIALS --track2")
+    say(f"{out}: {count:,} trials; next: hybrid-pruning evaluate {out} TRIALS --track2")
 
 
 def _count_rounds(bootstrap: int | None) -> int:
@@ -252,12 +247,10 @@ def _write(found: "Evaluation", json_: Path | None, det: Path | None) -> None:
 
 def _print_weights(scores: list[Path], weights: tuple[float, ...], offset: float) -> None:
     for path, weight in zip(scores, weights, strict=True):
-        typer.echo(f"weight {weight:.6g}  {path}")
-    typer.echo(f"offset {offset:.6g}")
+        say(f"weight {weight:.6g}  {path}")
+    say(f"offset {offset:.6g}")
     if min(weights) < 0:
-        typer.echo(
-            "warning: a weight below 0 turns that system's scores around; is it inverted, or of no use?", err=True
-        )
+        warn("a weight below 0 turns that system's scores around; is it inverted, or of no use?")
 
 
 def _count_fits(count: int) -> str:

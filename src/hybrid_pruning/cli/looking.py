@@ -8,6 +8,7 @@ import typer
 
 from hybrid_pruning.cli.app import app
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.terminal import say
 
 
 @app.command()
@@ -37,7 +38,7 @@ def report(
     from hybrid_pruning.report import write_report
 
     write_report(runs, out, scores or [], keys or [], published, bootstrap)
-    typer.echo(f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}; open it in a browser")
+    say(f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}; open it in a browser")
 
 
 @app.command()
@@ -58,7 +59,7 @@ def inspect(
         save_figure(draw_survivors(count_survivors(found.backbone)), out)
     print_inspection(found)
     if out is not None:
-        typer.echo(f"picture {out}")
+        say(f"picture {out}")
 
 
 @app.command()
@@ -97,7 +98,7 @@ def benchmark(
     found = compare_models(models, against, engines, lengths, sizes, rounds, threads)
     for section in describe(found):
         print_section(section, markdown)
-    typer.echo(describe_machine(found))
+    say(describe_machine(found))
     if json_ is not None:
         with atomic_write(json_) as handle:
             json.dump(found.as_json(), handle, indent=1)

@@ -7,6 +7,7 @@ import typer
 
 from hybrid_pruning.cli.app import app
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.terminal import say, warn
 
 
 @app.command()
@@ -63,13 +64,13 @@ def card(
     if more or push is None or not target.is_file():
         title = name or push or (folder.resolve().name if folder == Path(model) else model)
         write_card(render_card(found, Request(title, results, license_, dataset or ())), target, force)
-        typer.echo(f"{target}: written" + ("" if push else f"; next: hybrid-pruning card {model} --push USER/NAME"))
+        say(f"{target}: written" + ("" if push else f"; next: hybrid-pruning card {model} --push USER/NAME"))
     if push is not None:
         _warn_of_another_name(target, push)
-        typer.echo(hub.upload(folder, push, target, private, message or hub.MESSAGE))
+        say(hub.upload(folder, push, target, private, message or hub.MESSAGE))
 
 
 def _warn_of_another_name(card: Path, repo_id: str) -> None:
     """Say so where the lines that readers will copy from a card name another model."""
     if repo_id.encode() not in card.read_bytes():
-        typer.echo(f"warning: {card} does not name {repo_id}: what readers copy from it may not work", err=True)
+        warn(f"{card} does not name {repo_id}: what readers copy from it may not work")

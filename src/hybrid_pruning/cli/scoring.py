@@ -9,6 +9,7 @@ import typer
 
 from hybrid_pruning.cli.app import app
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.terminal import say, warn
 
 if TYPE_CHECKING:
     from hybrid_pruning.embedder import Embedder
@@ -123,8 +124,8 @@ def score(
     together = throughput.of_all_processes()
     if processes.is_main():
         _warn(loaded, manifest)
-        typer.echo(f"{together}")
-        typer.echo(lines)
+        say(str(together))
+        say(lines)
 
 
 @app.command()
@@ -169,9 +170,9 @@ def cohort(
         return
     loaded.save_pretrained(target)
     if dropped:
-        typer.echo("warning: the model's calibration is dropped: it was of scores without this cohort", err=True)
+        warn("the model's calibration is dropped: it was of scores without this cohort")
     count = len(loaded.cohort.speakers)
-    typer.echo(
+    say(
         f"{target}: cohort of {count:,} speakers, the closest {top_n} count; next: hybrid-pruning score {target} "
         "MANIFEST --trials TRIALS --qualities --out SCORES, then calibrate"
     )
@@ -228,11 +229,11 @@ def _tell_left_out(out: Path, left_out: int, count: int, what: str) -> None:
     from hybrid_pruning.inference import failures_of
 
     if left_out and processes.is_main():
-        typer.echo(f"warning: {left_out} of {count} {what} are left out, see {failures_of(out)}", err=True)
+        warn(f"{left_out} of {count} {what} are left out, see {failures_of(out)}")
 
 
 def _warn(model: "Embedder", manifest: Path) -> None:
     from hybrid_pruning.overlap import check_scored
 
     for warning in check_scored(model.provenance, manifest):
-        typer.echo(f"warning: {warning}", err=True)
+        warn(warning)

@@ -7,6 +7,7 @@ import typer
 
 from hybrid_pruning.cli.app import app
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.terminal import say
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")
@@ -68,7 +69,7 @@ def run(
     keep_freed_memory()
     report = run_recipe(load_config(recipe, _changes(set_, fraction)), out)
     if processes.is_main():
-        typer.echo(f"{report}: finished; the model to ship is {out / 'model'}")
+        say(f"{report}: finished; the model to ship is {out / 'model'}")
 
 
 @app.command()
@@ -103,7 +104,7 @@ def sweep(
     keep_freed_memory()
     table = run_sweep(load_config(recipe, _changes(set_, fraction)), values, out)
     if processes.is_main():
-        typer.echo(f"{table}: finished; the plot is {table.with_suffix('.png')}, the page {table.with_suffix('.html')}")
+        say(f"{table}: finished; the plot is {table.with_suffix('.png')}, the page {table.with_suffix('.html')}")
 
 
 @app.command()
@@ -127,7 +128,7 @@ def train(
     keep_freed_memory()
     run_training(load_config(recipe, _changes(set_, fraction)), out, resume)
     if processes.is_main():
-        typer.echo(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
+        say(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
 
 
 @app.command()
@@ -171,7 +172,7 @@ def export(
         raise InputError(f"{run}: is an exported model already; give a training run, or --onnx to convert it")
     models = export_family(run, out, average) if family else {out: export_run(run, out, average, at)}
     for folder, model in models.items():
-        typer.echo(f"{folder}: {tell_size(model)}; next: hybrid-pruning score {folder} MANIFEST.tsv ...")
+        say(f"{folder}: {tell_size(model)}; next: hybrid-pruning score {folder} MANIFEST.tsv ...")
 
 
 def _changes(overrides: list[str] | None, fraction: float | None) -> list[str]:
@@ -190,4 +191,4 @@ def _export_onnx(run: Path, out: Path, average: int, at: float | None, int8: boo
         require_new_folder(out)
     model = SpeechModel.from_pretrained(run) if is_artifact(run) else build_export(run, average, at)
     file = export_onnx(model, out, int8)
-    typer.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB; next: hybrid-pruning score {file} MANIFEST.tsv ...")
+    say(f"{file}: {file.stat().st_size / 1e6:.1f} MB; next: hybrid-pruning score {file} MANIFEST.tsv ...")

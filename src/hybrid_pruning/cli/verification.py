@@ -8,6 +8,7 @@ import typer
 
 from hybrid_pruning.cli.app import app
 from hybrid_pruning.cli.scoring import Device, Window, Workers
+from hybrid_pruning.terminal import console, say, say_row, takes_blocks
 
 
 @app.command()
@@ -47,7 +48,6 @@ def verify(
     from hybrid_pruning.embedder import load_embedder
     from hybrid_pruning.errors import InputError
     from hybrid_pruning.memory import keep_freed_memory
-    from hybrid_pruning.terminal import console
     from hybrid_pruning.verification import comparison
 
     keep_freed_memory()
@@ -58,15 +58,11 @@ def verify(
         raise InputError(f"{model}: is not calibrated, and without --threshold there is no verdict to fail on")
     found = comparison.compare(loaded, test, enrol, workers, window_seconds)
     if as_json:
-        typer.echo(json.dumps(comparison.as_record(found, threshold)))
+        say(json.dumps(comparison.as_record(found, threshold)))
     elif console.is_terminal:
-        console.print(
-            comparison.as_text(found, threshold, console.encoding.startswith("utf")), soft_wrap=True, markup=False
-        )
+        say(*comparison.as_text(found, threshold, takes_blocks()))
     else:
-        typer.echo(comparison.as_row(found, threshold))
+        say_row(comparison.as_row(found, threshold))
     if threshold is None and not as_json:
-        typer.echo(
-            f"hybrid-pruning: {model} is not calibrated: no verdict without --threshold (see calibrate)", err=True
-        )
+        say(f"hybrid-pruning: {model} is not calibrated: no verdict without --threshold (see calibrate)", error=True)
     raise typer.Exit(3 if fail_on_different and found.verdict(threshold) == "different" else 0)

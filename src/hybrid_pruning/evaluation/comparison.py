@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping
 
-from rich.console import Console
-from rich.table import Table
-
 from hybrid_pruning.evaluation.printing import TITLES, show_value
 from hybrid_pruning.evaluation.tasks import Task
 from hybrid_pruning.evaluation.trials import Trials
 from hybrid_pruning.metrics import VERIFICATION, FloatArray
 from hybrid_pruning.metrics.costs import ASVSPOOF5
 from hybrid_pruning.metrics.measures import Column, Measures, Sample, detection
-from hybrid_pruning.terminal import console as terminal
+from hybrid_pruning.terminal import say_table
 
 
 def calibration_measures(task: Task) -> Measures:
@@ -27,11 +24,8 @@ def measure_scores(task: Task, trials: Trials, scores: FloatArray) -> dict[str, 
     return Sample({task.scores: scores}, trials.classes).measure(calibration_measures(task))
 
 
-def print_scores(rows: Mapping[tuple[str, str], Mapping[str, float]], console: Console = terminal) -> None:
+def print_scores(rows: Mapping[tuple[str, str], Mapping[str, float]]) -> None:
     """Print metrics of several score columns: (what was scored, by what) -> metrics."""
-    table = Table("trials", "scores")
-    for name in next(iter(rows.values())):
-        table.add_column(TITLES[name], justify="right")
-    for labels, metrics in rows.items():
-        table.add_row(*labels, *(show_value(name, value) for name, value in metrics.items()))
-    console.print(table)
+    headings = ("trials", "scores", *(TITLES[name] for name in next(iter(rows.values()))))
+    shown = ((*labels, *(show_value(*metric) for metric in metrics.items())) for labels, metrics in rows.items())
+    say_table(headings, shown, left=2)

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from hybrid_pruning.evaluation.groups import state_rule
 from hybrid_pruning.evaluation.result import Evaluation
-from hybrid_pruning.terminal import console as terminal
+from hybrid_pruning.terminal import Cell, say, say_table
 
 TITLES = {
     "eer": "EER %",
@@ -29,25 +27,22 @@ TITLES = {
 }
 
 
-def print_evaluation(evaluation: Evaluation, console: Console = terminal) -> None:
+def print_evaluation(evaluation: Evaluation) -> None:
     """Print an evaluation: metrics, comparison, and groups."""
-    _print_metrics(evaluation, console)
+    _print_metrics(evaluation)
     phases = np.unique(evaluation.trials.columns.get("phase", np.empty(0, dtype=np.str_)))
     if phases.size > 1:
-        console.print(f"phases {', '.join(phases)} together; challenges report one: --only phase=eval")
+        say(f"phases {', '.join(phases)} together; challenges report one: --only phase=eval")
     if evaluation.other is not None:
-        _print_comparison(evaluation, console)
+        _print_comparison(evaluation)
     for columns in evaluation.groups:
-        _print_groups(evaluation, columns, console)
+        _print_groups(evaluation, columns)
 
 
-def print_table(result: Mapping[str, float], title: str = "", console: Console = terminal) -> None:
+def print_table(result: Mapping[str, float], title: str = "") -> None:
     """Print metrics alone."""
-    table = Table("metric", title=title or None)
-    table.add_column("value", justify="right")
-    for name, value in result.items():
-        table.add_row(TITLES.get(name, name), show_value(name, value))
-    console.print(table)
+    rows = [(TITLES.get(name, name), show_value(name, value)) for name, value in result.items()]
+    say_table(("metric", "value"), rows, title=title)
 
 
 def find_warnings(result: Mapping[str, float]) -> list[str]:
@@ -69,27 +64,24 @@ def find_warnings(result: Mapping[str, float]) -> list[str]:
     return found
 
 
-def _print_metrics(evaluation: Evaluation, console: Console) -> None:
+def _print_metrics(evaluation: Evaluation) -> None:
     if not evaluation.intervals:
-        print_table(evaluation.metrics, console=console)
+        print_table(evaluation.metrics)
         return
-    table = Table("metric")
-    for heading in ("value", "95% interval"):
-        table.add_column(heading, justify="right")
+    rows = []
     for name, value in evaluation.metrics.items():
         ends = evaluation.intervals.get(name)
         shown = "" if ends is None else f"{show_value(name, ends.low)} to {show_value(name, ends.high)}"
-        table.add_row(TITLES.get(name, name), show_value(name, value), shown)
-    console.print(table)
+        rows.append((TITLES.get(name, name), show_value(name, value), shown))
+    say_table(("metric", "value", "95% interval"), rows)
     request = evaluation.request
-    console.print(f"intervals: {request.rounds:,} resamples of {evaluation.resampled}; seed {request.seed}")
+    say(f"intervals: {request.rounds:,} resamples of {evaluation.resampled}; seed {request.seed}")
 
 
-def _print_comparison(evaluation: Evaluation, console: Console) -> None:
-    table = Table("metric", title=f"against {evaluation.request.against}")
+def _print_comparison(evaluation: Evaluation) -> None:
     differences = evaluation.differences
-    for heading in ("this", "other", "difference", *(("95% interval", "better in") if differences else ())):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ["metric", "this", "other", "difference", *(("95% interval", "better in") if differences else ())]
+    rows = []
     for name, other in evaluation.other_metrics.items():
         value = evaluation.metrics[name]
         cells = [show_value(name, value), show_value(name, other), show_value(name, value - other, "+")]
@@ -97,32 +89,32 @@ def _print_comparison(evaluation: Evaluation, console: Console) -> None:
             found = differences[name]
             ends = f"{show_value(name, found.low, '+')} to {show_value(name, found.high, '+')}"
             cells += [ends, f"{found.better:.1%}"]
-        table.add_row(TITLES.get(name, name), *cells)
-    console.print(table)
+        rows.append((TITLES.get(name, name), *cells))
+    say_table(headings, rows, title=f"against {evaluation.request.against}")
     if differences:
-        console.print("better in: share of the resamples, the same for both, in which this system's metric is smaller")
+        say("better in: share of the resamples, the same for both, in which this system's metric is smaller")
 
 
-def _print_groups(evaluation: Evaluation, columns: tuple[str, ...], console: Console) -> None:
+def _print_groups(evaluation: Evaluation, columns: tuple[str, ...]) -> None:
     groups = evaluation.groups[columns]
     names = [name for name in evaluation.task.main if name in evaluation.metrics]
-    table = Table(*columns, title=f"by {' and '.join(columns)}, worst (*) first")
-    for heading in (*evaluation.task.kinds, *(TITLES[name] for name in names)):
-        table.add_column(heading, justify="right")
+    headings = (*columns, *evaluation.task.kinds, *(TITLES[name] for name in names))
+    rows = []
     worst = {name: max((group.metrics[name] for group in groups if group.metrics), default=None) for name in names}
     for group in groups:
         counts = (f"{count:,}" for count in group.counts.values())
         figures = (_mark(name, group.metrics.get(name), worst[name]) for name in names)
-        table.add_row(*group.values, *counts, *figures)
-    console.print(table)
-    console.print(f"by {' and '.join(columns)}: {state_rule(columns, evaluation.task)}")
+        rows.append((*group.values, *counts, *figures))
+    say_table(headings, rows, len(columns), f"by {' and '.join(columns)}, worst (*) first")
+    say(f"by {' and '.join(columns)}: {state_rule(columns, evaluation.task)}")
 
 
-def _mark(name: str, value: float | None, worst: float | None) -> str:
+def _mark(name: str, value: float | None, worst: float | None) -> Cell:
     """Return a group's figure, the worst of all bold and starred; a dash where a class has no trial."""
     if value is None:
         return "-"
-    return f"[bold]* {show_value(name, value)}[/bold]" if value == worst else show_value(name, value)
+    shown = show_value(name, value)
+    return (f"* {shown}", "bold") if value == worst else shown
 
 
 def show_value(name: str, value: float, sign: str = "") -> str:

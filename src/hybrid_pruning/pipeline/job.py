@@ -25,7 +25,7 @@ from hybrid_pruning.report import write_report
 from hybrid_pruning.run_folder import CONFIG, last_stage
 from hybrid_pruning.stages import Stage, bring_up_to_date, was_made_from
 from hybrid_pruning.tables import write_table
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say, say_rule
 from hybrid_pruning.training import train
 
 
@@ -158,7 +158,7 @@ class Job:
         for manifest in prepared.manifests.values():
             warnings += add_durations(manifest, drop_unreadable=corpus.allow_missing)
         for warning in warnings:
-            console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+            say(f"warning: {warning}")
         for path in self._inputs():
             if not path.exists():
                 written = ", ".join(map(str, (*prepared.manifests.values(), *prepared.trials.values())))
@@ -184,7 +184,7 @@ class Job:
 
     def _evaluate(self, name: str, scores: Path, table: Path) -> None:
         evaluation = self.judge.evaluate(name, scores)
-        console.rule(name, align="left")
+        say_rule(name)
         print_evaluation(evaluation)
         self._write_judged(self.judged / f"{name}.tsv", name, scores)
         with atomic_write(table) as handle:

@@ -35,7 +35,7 @@ from hybrid_pruning.quickstart.recordings import (
     trim,
     usable,
 )
-from hybrid_pruning.terminal import console, progress_bar
+from hybrid_pruning.terminal import progress_bar, say
 from hybrid_pruning.workers import work_in_processes
 
 SEEN = ("world", "griffin-lim")
@@ -140,7 +140,7 @@ def _make(recordings: Sequence[Recording], folder: Path, seed: int, workers: int
         for complaint in chain(
             *_watch(work_in_processes(_cut, voices, workers, "spawn"), len(voices), "cutting clips")
         ):
-            console.print(f"skipped {complaint}", markup=False)
+            say(f"skipped {complaint}")
         splits = {name: _choose(members, name, folder, seed) for name, members in _split(voices, seed).items()}
         clips = [clip for chosen in splits.values() for clip in chosen]
         _watch(work_in_processes(_synthesise, clips, workers, "spawn"), len(clips), "synthesising fakes")

@@ -9,8 +9,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from hybrid_pruning.benchmark.latency import latency_ratio
 from hybrid_pruning.benchmark.timing import Ratio
 from hybrid_pruning.config import Config, load_config
@@ -23,7 +21,7 @@ from hybrid_pruning.quickstart.corpus import QuickstartCorpus, build
 from hybrid_pruning.report import write_report
 from hybrid_pruning.scoring import score_file
 from hybrid_pruning.survivors import count_survivors
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say, say_rule, say_table
 from hybrid_pruning.training import train
 
 RESULTS, REPORT = "quickstart.json", "report.html"
@@ -109,15 +107,13 @@ PRETRAINED = ("training.lr=5.0e-4", "training.final_lr=5.0e-5", "training.backbo
 
 def _describe(corpus: QuickstartCorpus, backbone: str | None) -> None:
     for name, counts in corpus.counts.items():
-        console.print(f"{name:<12} {counts['bonafide']:>5} bona fide {counts['spoof']:>5} spoofed clips")
+        say(f"{name:<12} {counts['bonafide']:>5} bona fide {counts['spoof']:>5} spoofed clips")
     if backbone is None:
-        console.print(
-            "The encoder is small and starts from scratch: this shows the method at work, not its best figures."
-        )
+        say("The encoder is small and starts from scratch: this shows the method at work, not its best figures.")
 
 
 def _build_system(name: str, config: Config, out: Path, corpus: QuickstartCorpus) -> System:
-    console.rule(f"{name}: train, export, score", align="left")
+    say_rule(f"{name}: train, export, score")
     run, model = out / name, out / "models" / name
     train(config, run)
     small = export_run(run, model)
@@ -154,19 +150,18 @@ def _figures(systems: Mapping[str, System]) -> dict[str, Any]:
 
 
 def _print_results(figures: Mapping[str, Any], out: Path) -> None:
-    table = Table(title="The same training, twice", title_justify="left")
-    table.add_column("")
-    for system in SYSTEMS:
-        table.add_column(system, justify="right")
     dense, pruned = figures["dense"], figures["pruned"]
-    table.add_row("backbone parameters", *(f"{system['params'] / 1e3:.0f}k" for system in (dense, pruned)))
-    table.add_row("backbone MACs for 4 s", *(f"{system['macs'] / 1e6:.0f}M" for system in (dense, pruned)))
-    table.add_row("latency, of the dense", "1.00", str(Ratio(**figures["latency_ratio"])))
+    rows = [
+        ("backbone parameters", *(f"{system['params'] / 1e3:.0f}k" for system in (dense, pruned))),
+        ("backbone MACs for 4 s", *(f"{system['macs'] / 1e6:.0f}M" for system in (dense, pruned))),
+        ("latency, of the dense", "1.00", str(Ratio(**figures["latency_ratio"]))),
+    ]
     for title in EVALUATIONS:
-        table.add_row(f"EER %, {title}", *(f"{100 * system[title]['eer']:.2f}" for system in (dense, pruned)))
-        table.add_row(f"minDCF, {title}", *(f"{system[title]['min_dcf']:.3f}" for system in (dense, pruned)))
-    console.print(table)
-    console.print(_NEXT.format(out=out, report=out / REPORT), markup=False, soft_wrap=True)
+        rows.append((f"EER %, {title}", *(f"{100 * system[title]['eer']:.2f}" for system in (dense, pruned))))
+        rows.append((f"minDCF, {title}", *(f"{system[title]['min_dcf']:.3f}" for system in (dense, pruned))))
+    say_table(("", *SYSTEMS), rows, title="The same training, twice")
+    for line in _NEXT.splitlines():
+        say(line.format(out=out, report=out / REPORT))
 
 
 _NEXT = """Both runs on one page, with curves, intervals and what survived; open it in a browser:

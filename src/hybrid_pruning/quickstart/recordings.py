@@ -17,7 +17,7 @@ import soxr
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import remove_links_out_of
-from hybrid_pruning.terminal import console, progress_bar
+from hybrid_pruning.terminal import progress_bar, say
 
 SAMPLE_RATE = 16_000
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".g722")
@@ -113,7 +113,7 @@ def _speakers_by_folder(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) >= FEWEST_SPEAKERS:
             return names
     if len(set(innermost)) > 1:
-        console.print("fewer than three folders of recordings: each file counts as a speaker of its own")
+        say("fewer than three folders of recordings: each file counts as a speaker of its own")
     return [" ".join(path.as_posix().split()) for path in relative]
 
 
@@ -181,7 +181,7 @@ def _unpack(name: str, cache: Path, stale: str | None) -> None:
     try:
         failure = _try_apt(cache, "download", name, folder=staging)
         if failure is not None and "Unable to locate package" in failure and stale is None:
-            console.print(f"this system has no package {name}: going on without it")
+            say(f"this system has no package {name}: going on without it")
             return
         if failure is not None:
             raise InputError(f"apt-get failed: {stale or failure}; is this machine online? Or {ELSEWHERE}")
@@ -229,9 +229,9 @@ def usable(recordings: Iterable[Recording]) -> list[Recording]:
         elif reason in dropped:
             dropped[reason] += 1
         else:
-            console.print(f"skipped {reason}", markup=False)
+            say(f"skipped {reason}")
     if any(dropped.values()):
-        console.print("left out: " + ", ".join(f"{count} {name}" for name, count in dropped.items() if count))
+        say("left out: " + ", ".join(f"{count} {name}" for name, count in dropped.items() if count))
     return kept
 
 

@@ -15,7 +15,7 @@ from hybrid_pruning.stages import Stage, bring_up_to_date
 from hybrid_pruning.sweep.figure import draw_sweep
 from hybrid_pruning.sweep.table import Swept, print_table, read_swept, write_markdown, write_tsv
 from hybrid_pruning.sweep.values import name_job, set_sparsity
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import say_rule
 
 NAME = "sweep"
 
@@ -39,7 +39,7 @@ def run_sweep(config: Config, values: Sequence[float], out: str | Path) -> Path:
     recipes = {name_job(value): set_sparsity(config, value) for value in values}
     for name, recipe in recipes.items():
         if processes.is_main():
-            console.rule(f"[bold]{name}", align="left")
+            say_rule(name)
         run_recipe(recipe, out / name, out)
     table = out / f"{NAME}.md"
     sets = (DEV, *config.data.eval)

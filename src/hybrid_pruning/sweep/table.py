@@ -4,10 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
 from hybrid_pruning.card.results import FOLDER as EVALUATION
 from hybrid_pruning.card.results import Result, read_results
 from hybrid_pruning.evaluation import SV, TRACK1
@@ -17,7 +13,7 @@ from hybrid_pruning.report.published import Published, is_of_set
 from hybrid_pruning.report.tables import METRICS, count
 from hybrid_pruning.survivors import SECONDS, count_parameters, count_survivors
 from hybrid_pruning.tables import open_table
-from hybrid_pruning.terminal import console as terminal
+from hybrid_pruning.terminal import say, say_table
 
 HEADINGS = ("set", "model", "cut %", "size", "MACs")
 
@@ -65,16 +61,14 @@ def read_swept(job: Path, target: float, sets: Sequence[str]) -> Swept:
     return Swept(job.name, target, float(budget.sparsity), params, int(budget.macs), results, metrics)
 
 
-def print_table(swept: Sequence[Swept], console: Console = terminal) -> None:
+def print_table(swept: Sequence[Swept]) -> None:
     """Print the table, intervals below their figures."""
-    headings, rows = _lay_out(swept, "{}\n{}")
-    table = Table(*headings[:2], box=SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
-    for heading in headings[2:]:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    console.print(_explain(swept), markup=False)
+    headings, rows = _lay_out(swept, "{}")
+    _, below = _lay_out(swept, "{1}")
+    size = len(HEADINGS)
+    pairs = (line for row, ends in zip(rows, below, strict=True) for line in (row, [""] * size + ends[size:]))
+    say_table(headings, pairs, 2, box="rule")
+    say(_explain(swept))
 
 
 def write_markdown(swept: Sequence[Swept], published: Sequence[Published] = ()) -> str:

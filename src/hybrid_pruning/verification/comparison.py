@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.text import Text
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.detection import draw_bar, printed
+from hybrid_pruning.detection import draw_bar
 from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.scoring import embed_paths
+from hybrid_pruning.terminal import Span
 from hybrid_pruning.verification.backend import Backend
 from hybrid_pruning.verification.cosine import Voices
 from hybrid_pruning.verification.embeddings import Embeddings
@@ -97,23 +97,17 @@ def as_record(found: Comparison, threshold: float | None) -> dict[str, Any]:
     }
 
 
-def as_row(found: Comparison, threshold: float | None) -> str:
-    """Return a comparison as a pipe gets it: verdict or -, score, kind, and the recordings, separated by tabs."""
-    cells = (found.verdict(threshold) or "-", f"{found.score:.4f}", found.kind, *map(printed, _paths(found)))
-    return "\t".join(cells)
+def as_row(found: Comparison, threshold: float | None) -> tuple[object, ...]:
+    """Return the cells of a comparison as a pipe gets it: verdict or -, score, kind, and the recordings."""
+    return found.verdict(threshold) or "-", f"{found.score:.4f}", found.kind, found.test, *found.enrol
 
 
-def as_text(found: Comparison, threshold: float | None, unicode: bool = True) -> Text:
+def as_text(found: Comparison, threshold: float | None, unicode: bool = True) -> list[Span]:
     """Return a comparison as a person reads it: verdict, score, a bar where the score is an LLR, the recordings."""
     verdict = found.verdict(threshold)
-    line = Text(f"{verdict or 'no verdict':10}", style=f"bold {COLOURS[verdict]}" if verdict else "bold")
-    line.append(f"  {found.kind} {found.score:+7.2f}  ", style="default not bold")
+    line: list[Span] = [(f"{verdict or 'no verdict':10}", f"bold {COLOURS[verdict]}" if verdict else "bold")]
+    line.append(f"  {found.kind} {found.score:+7.2f}  ")
     if threshold is not None and found.kind == "LLR":
-        for part, style in zip(draw_bar(found.score - threshold, unicode), ("red", "default", "green"), strict=True):
-            line.append(part, style=f"{style} not bold")
-    test, *enrol = map(printed, _paths(found))
-    return line.append(f"  {test} ({found.seconds[0]:.1f} s) against {', '.join(enrol)} ({found.seconds[1]:.1f} s)")
-
-
-def _paths(found: Comparison) -> tuple[Path, ...]:
-    return (found.test, *found.enrol)
+        line += zip(draw_bar(found.score - threshold, unicode), ("red", "", "green"), strict=True)
+    enrol = ", ".join(map(str, found.enrol))
+    return [*line, f"  {found.test} ({found.seconds[0]:.1f} s) against {enrol} ({found.seconds[1]:.1f} s)"]

@@ -1,0 +1,103 @@
+"""The door to the terminal: whatever a name is, it is shown, is never obeyed, and breaks no table."""
+
+import contextlib
+import io
+import random
+
+import pytest
+from rich.cells import cell_len
+from rich.progress import TextColumn
+
+from hybrid_pruning import terminal
+
+HOSTILE = ("[/x]", "[unknown]", "[bold]b[/bold]", ":x:", "[link=http://x]y[/link]", "\\[x]", "{0}", "名前", "e\u0301")
+COMMANDS = ("\x1b]0;owned\x07", "\x9b31m", "a\nb", "a\r", "\x08", "\u202eabc", "\u2066x", "\udcff", "\U000e0041")
+OBEYED = {chr(code) for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+class Screen(contextlib.ExitStack):
+    """Standard output and error of an encoding."""
+
+    def __init__(self, encoding: str):
+        super().__init__()
+        self.encoding, self._stream = encoding, io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        self.enter_context(contextlib.redirect_stdout(self._stream))
+        self.enter_context(contextlib.redirect_stderr(self._stream))
+
+    def lines(self) -> list[str]:
+        self._stream.seek(0)
+        return self._stream.read().split("\n")[:-1]
+
+    def written(self, name: str) -> str:
+        return terminal.visible(name).encode(self.encoding, "backslashreplace").decode(self.encoding)
+
+
+def names(count: int, seed: int = 0) -> list[str]:
+    draw = random.Random(seed)
+    some = [
+        chr(draw.choice((draw.randrange(0x300), draw.randrange(0x3000), draw.randrange(0x11000)))) for _ in range(200)
+    ]
+    return [*HOSTILE, *COMMANDS, *("".join(draw.choices([*HOSTILE, *COMMANDS, *some], k=6)) for _ in range(count))]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_a_line_is_a_line_and_holds_its_text(encoding: str):
+    found = names(100)
+    with Screen(encoding) as screen:
+        for name in found:
+            terminal.say(name, ("and ", "bold"), name, style="yellow")
+            terminal.warn(name)
+            terminal.say_row([name, 1.5])
+            terminal.say_rule(name)
+    lines = screen.lines()
+    assert len(lines) == 4 * len(found)
+    assert not OBEYED & set("".join(lines).replace("\t", ""))
+    for name, (said, warned, row, ruled) in zip(found, zip(*[iter(lines)] * 4, strict=False), strict=True):
+        text = screen.written(name)
+        assert (said, warned, row) == (f"{text}and {text}", f"warning: {text}", f"{text}\t1.5")
+        assert ruled.startswith(text[:20])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_a_table_lines_up_and_loses_nothing(encoding: str):
+    found = names(100, seed=1)
+    rows = [(name, [("x", "red"), name], (name, "bold")) for name in found]
+    with Screen(encoding) as screen:
+        terminal.say_table(("name", "[b]", "n"), rows, left=2, title="a [/title]", note="a [/note]")
+    lines = screen.lines()
+    assert "a [/title]" in lines[0]
+    assert "a [/note]" in lines[-1]
+    table = lines[1:-1]
+    assert len({cell_len(line) for line in table}) == 1, "a row is a line, and all are as wide"
+    assert not OBEYED & set("".join(lines))
+    for name, line in zip(found, table[3:-1], strict=True):
+        assert (
+            line.count(terminal.visible(name).encode(screen.encoding, "backslashreplace").decode(screen.encoding)) >= 3
+        )
+
+
+def test_a_terminal_folds_what_a_pipe_does_not(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    name = "".join(map(str, range(100)))
+    terminal.say_table(("name",), [(name,)])
+    assert f" {name} " in capsys.readouterr().out
+    monkeypatch.setattr(terminal.console, "_force_terminal", True)
+    monkeypatch.setattr(terminal.console, "_width", 40)
+    terminal.say_table(("name",), [(name,)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(cell_len, lines)) == 40
+    assert "".join(line.strip("│ ") for line in lines[3:-1]) == name
+
+
+def test_a_progress_bar_takes_descriptions_as_text():
+    bar = terminal.progress_bar("{task.fields[state]}")
+    bar.add_task("listing [/x] :x: {0}\x1b]0;owned\x07", total=1, state="[unknown]")
+    shown = [str(column.render(bar.tasks[0])) for column in bar.columns if isinstance(column, TextColumn)]
+    assert shown == ["listing [/x] :x: {0}\\x1b]0;owned\\x07", "[unknown]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("a\n  b\r\nc", "a b c"), ("a  b\xa0c", "a  b\xa0c"), ("\x1b[2Jx", "\\x1b[2Jx"), ("می\u200cروم", "می\u200cروم")],
+)
+def test_a_message_is_one_line(text: str, line: str):
+    assert terminal.printable(text) == line
