@@ -4,10 +4,11 @@ Figures are made of `matplotlib.figure.Figure` alone: no global state, no window
 imported when the first figure is drawn.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from scipy.special import ndtri
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import ASVSPOOF5, Curve, DetectionCost, FloatArray, IntArray, det_curve
+from hybrid_pruning.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +38,8 @@ CELLS = 800
 MOST_BINS = 60
 FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 RESOLUTION_DPI = 216
+LONGEST = 60
+"""Letters of a name in a figure; the page has it whole."""
 
 Box = tuple[float, float, float, float]
 """Left, top, width and height."""
@@ -75,7 +79,7 @@ def draw_det(
         for index, (name, curve) in zip(places or range(len(curves)), curves.items(), strict=True):
             look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
             points = _visible(curve, low, high)
-            label = f"{name} (no errors)" if _separates(curve) else name
+            label = label_of(f"{name} (no errors)" if _separates(curve) else name)
             axes.plot(deviate(curve.false_alarm[points]), deviate(curve.miss[points]), label=label, **look)
             for marker, point in (("o", eer_point(curve)), ("D", cost_point(curve, cost))):
                 rates = curve.false_alarm[point : point + 1], curve.miss[point : point + 1]
@@ -128,9 +132,39 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"{path}: a figure is written as {', '.join(FORMATS)}; choose one of these endings")
+    with atomic_write(path, "wb") as handle:
+        write_figure(figure, handle, kind)
+
+
+def write_figure(figure: "Figure", handle: IO[Any], kind: str, **options: Any) -> None:
+    """Write a figure into an open file; names in it are short and without control characters.
+
+    Args:
+        figure: the figure.
+        handle: the file.
+        kind: `png`, `svg` or `pdf`.
+        options: of matplotlib's `savefig`.
+    """
+    from matplotlib.text import Text
+
     dates: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with styled(), atomic_write(path, "wb") as handle:
-        figure.savefig(handle, format=kind, dpi=RESOLUTION_DPI, metadata=dates.get(kind, {}))
+    with styled(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of scripts that DejaVu lacks: boxes
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text)
+            text.set_text(visible(shorten(text.get_text())))
+        figure.savefig(handle, format=kind, dpi=RESOLUTION_DPI, metadata=dates.get(kind, {}), **options)
+
+
+def shorten(name: str) -> str:
+    """Return a name of at most LONGEST letters, the middle of a longer one left out."""
+    half = LONGEST // 2
+    return name if len(name) <= LONGEST else f"{name[:half]}…{name[-half:]}"
+
+
+def label_of(name: str) -> str:
+    """Return a name as a curve's label: matplotlib's legends leave out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:

@@ -1,11 +1,13 @@
 """Text from outside -> text of a Markdown page that is read as it was meant, whatever it holds."""
 
 import json
+import re
 import shlex
 
 from hybrid_pruning.terminal import printable
 
-SPECIAL = frozenset("\\`*_{}[]<>#|~!&$")
+SPECIAL = re.compile(r"(^\d+(?=[.)](?!\S)))|[\\`*_{}\[\]<>#|~!&$@]|^[-+=](?!\w)|:(?=//)|(?<=www)\.", re.IGNORECASE)
+"""Markup of Markdown as the hub renders it: lists, links without brackets and formulas too."""
 
 
 class Markdown(str):
@@ -18,7 +20,7 @@ def escape(value: object) -> str:
     """Return a value as one line of plain text; Markdown is left alone."""
     if isinstance(value, Markdown):
         return value
-    return "".join(f"\\{character}" if character in SPECIAL else character for character in printable(str(value)))
+    return SPECIAL.sub(lambda found: f"{found[0]}\\" if found[1] else f"\\{found[0]}", printable(str(value)))
 
 
 def python(value: object) -> Markdown:

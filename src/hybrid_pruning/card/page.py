@@ -128,12 +128,12 @@ def _front_matter(model: Described, request: Request, base: Base) -> str:
         tags.append("pruned")
     metrics = [metric for metric in TITLES if any(metric in result.metrics for result in request.results)]
     about = ModelCardData(
-        license=request.licence,
+        license=request.licence and printable(request.licence),
         library_name="hybrid-pruning",
         pipeline_tag=PIPELINES[model.task],
         tags=tags,
         base_model=base.name if base.is_on_hub and not base.random else None,
-        datasets=list(request.datasets) or None,
+        datasets=list(map(printable, request.datasets)) or None,
         metrics=metrics or None,
         model_name=printable(request.name).rpartition("/")[2] if metrics else None,
         eval_results=[one for result in request.results for one in _entries(result, PIPELINES[model.task])] or None,

@@ -2,10 +2,13 @@
 
 import io
 import re
-from html import escape
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from markupsafe import Markup
 
 from hybrid_pruning import plots
+from hybrid_pruning.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,11 +22,10 @@ COLOURS = {colour: f"var(--run-{index})" for index, colour in enumerate(plots.CO
     plots.SPOOF: "var(--spoof)",
 }
 """What matplotlib is told, and what the page says instead: its style sheet has one value for light, one for dark."""
-NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def to_inline_svg(figure: "Figure", name: str, label: str) -> str:
-    """Return a figure as an `<svg>` element.
+def to_inline_svg(figure: "Figure", name: str, label: str) -> Markup:
+    """Return a figure as an `<svg>` element: the only markup that goes into a page as it is.
 
     Args:
         figure: what to show.
@@ -31,26 +33,37 @@ def to_inline_svg(figure: "Figure", name: str, label: str) -> str:
         label: what is seen, for those who cannot.
     """
     stream = io.StringIO()
-    with plots.styled():
-        figure.savefig(stream, format="svg", transparent=True, metadata=NO_METADATA)
-    svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = svg.replace("xlink:href", "href")
+    plots.write_figure(figure, stream, "svg", transparent=True)
+    text = stream.getvalue()
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    root = ElementTree.fromstring(text)
+    svg = ElementTree.Element("svg", {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": visible(label)})
+    svg.extend(part for part in root if _plain(part.tag) in ("g", "defs") and part.find("{*}style") is None)
+    for element in svg.iter():
+        element.tag, element.tail = _plain(element.tag), None
+        if element.tag != "text":
+            element.text = None
+        attributes = {_plain(key): value for key, value in element.items()}
+        if attributes.get("id") not in used:
+            attributes.pop("id", None)
+        element.attrib.clear()
+        element.attrib.update({key: _restyle(key, value, name) for key, value in attributes.items()})
+    return Markup(ElementTree.tostring(svg, encoding="unicode"))
+
+
+def _plain(name: str) -> str:
+    """Return a name without its namespace."""
+    return name.rpartition("}")[2]
+
+
+def _restyle(key: str, value: str, name: str) -> str:
+    """Return an attribute's value with the page's colours, ids that begin with a name, and short coordinates."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key in ("d", "x", "y"):  # cut to hundredths of a point
+        return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(value.split()))
+    if key == "style":
+        value = re.sub(r" ?font-family: [^;]+;", "", value)
     for colour, variable in COLOURS.items():
-        svg = svg.replace(colour, variable)
-    svg = re.sub(r" font-family: [^;\"]+;| transform=\"rotate\(-0 [^\"]+\"", "", svg)
-    svg = re.sub(r' (?:d|x|y)="[^"]+"', _round, svg)
-    svg = re.sub(r"\s+", " ", svg).replace("> <", "><")
-    view = re.search(r'viewBox="([^"]+)"', svg)
-    assert view is not None
-    opening = f'<svg viewBox="{view[1]}" role="img" aria-label="{escape(label)}">'
-    return opening + svg[svg.index(">") + 1 :].strip()
-
-
-def _round(attribute: re.Match[str]) -> str:
-    """Cut coordinates to hundredths of a point."""
-    return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
+        value = value.replace(colour, variable)
+    return value.replace("#", f"#{name}-") if key == "href" else value.replace("url(#", f"url(#{name}-")

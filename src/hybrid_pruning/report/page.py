@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from hybrid_pruning.bootstrap import FEWEST_ROUNDS, ROUNDS
 from hybrid_pruning.errors import InputError
@@ -24,6 +25,7 @@ from hybrid_pruning.report.remaining import Remaining, find_remaining
 from hybrid_pruning.report.results import ResultSet, find_scored, judge, pair_up
 from hybrid_pruning.report.run import Run, read_runs
 from hybrid_pruning.report.training import Card, Section, describe_training
+from hybrid_pruning.terminal import visible
 
 __all__ = ["ROUNDS", "write_report"]
 
@@ -90,10 +92,18 @@ def _render(page: Mapping[str, Any]) -> str:
         loader=PackageLoader("hybrid_pruning.report", "."),
         undefined=StrictUndefined,
         autoescape=True,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE).render(page)
+
+
+def _shown(value: object) -> object:
+    """Return text of a page without control characters other than line breaks; markup, and what is no text, stays."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\n".join(map(visible, value.splitlines()))
 
 
 def _corpus(runs: Sequence[Run]) -> str | None:

@@ -109,7 +109,14 @@ def draw_sizes(published: Sequence[Published], ours: Sequence[Ours]) -> "Figure"
             _mark(axes, [row for row in published if row.family == family and row.params_m], family, marker)
         for run in ours:
             colour = plots.COLOURS[run.system % len(plots.COLOURS)]
-            axes.plot(run.params_m, 100 * run.eer, "*", color=colour, markersize=13, label=f"{run.name}, measured here")
+            axes.plot(
+                run.params_m,
+                100 * run.eer,
+                "*",
+                color=colour,
+                markersize=13,
+                label=plots.label_of(f"{run.name}, measured here"),
+            )
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_minor_formatter(NullFormatter())
         axes.set_xscale("log")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
 from hybrid_pruning.plain import number, section
 from hybrid_pruning.report.figures import DASHED, DOTTED, Line, colour_of, draw_curves, draw_gates, draw_panels, short
@@ -49,7 +50,7 @@ class Card:
     """
 
     title: str
-    svg: str
+    svg: Markup
     caption: str = ""
     runs: tuple[int, ...] = ()
     classes: bool = False
@@ -111,21 +112,21 @@ def _sparsity(runs: Sequence[Run]) -> Iterator[Card]:
 
 
 def _task_loss(runs: Sequence[Run]) -> Iterator[Card]:
-    yield from _loss(runs, "task", "The task loss at the end")
+    yield from _loss(runs, "task", "The task loss at the end", "loss-task")
 
 
 def _other_losses(runs: Sequence[Run]) -> Iterator[Card]:
-    for name in _names(runs, "loss"):
+    for place, name in enumerate(_names(runs, "loss")):
         if name != "task":
-            yield from _loss(runs, name, f"The {name} loss at the end")
+            yield from _loss(runs, name, f"The {name} loss at the end", f"loss-{place}")
 
 
-def _loss(runs: Sequence[Run], name: str, title: str) -> Iterator[Card]:
+def _loss(runs: Sequence[Run], name: str, title: str, place: str) -> Iterator[Card]:
     lines, shown, same = _lines(runs, lambda run: run.series("loss", name), noisy=True)
     if lines:
         yield Card(
             f"{title}: {_ends(runs, shown, lambda run: run.series('loss', name))}",
-            _svg(draw_curves(lines, f"{name} loss"), f"loss-{name}", f"{name} loss over steps"),
+            _svg(draw_curves(lines, f"{name} loss"), place, f"{name} loss over steps"),
             f"Faint: as logged. Bold: running mean.{same}",
             shown,
         )
@@ -303,5 +304,5 @@ def _percent(values: Sequence[float]) -> list[float]:
     return [100 * value for value in values]
 
 
-def _svg(figure: "Figure", name: str, label: str) -> str:
+def _svg(figure: "Figure", name: str, label: str) -> Markup:
     return to_inline_svg(figure, name, label)

@@ -70,7 +70,7 @@ def _draw_ours(axes: "Axes", swept: Sequence[Swept], name: str, metric: str, siz
         "linestyle": plots.DASHES[place % len(plots.DASHES)],
         "marker": MARKERS[place % len(MARKERS)],
     }
-    axes.errorbar(x, y, ends, label=name, capsize=2.5, elinewidth=0.9, zorder=3, **look)
+    axes.errorbar(x, y, ends, label=plots.label_of(name), capsize=2.5, elinewidth=0.9, zorder=3, **look)
 
 
 def _draw_paper(axes: "Axes", rows: Sequence[Published], metric: str, size: str, place: int) -> None:
@@ -96,7 +96,8 @@ def _name_lines(figure: "Figure", grid: Any, names: Sequence[str]) -> None:
     for axes in grid.flat:
         handles, labels = axes.get_legend_handles_labels()
         found |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in found}
-    order = sorted(found, key=lambda label: label not in names)
+    ours = [plots.label_of(name) for name in names]
+    order = sorted(found, key=lambda label: label not in ours)
     figure.legend([found[label] for label in order], order, loc="outside upper left", ncols=3)
 
 

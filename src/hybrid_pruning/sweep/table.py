@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybrid_pruning.card.markdown import escape
 from hybrid_pruning.card.results import FOLDER as EVALUATION
 from hybrid_pruning.card.results import Result, read_results
 from hybrid_pruning.evaluation import SV, TRACK1
@@ -74,7 +75,7 @@ def print_table(swept: Sequence[Swept]) -> None:
 def write_markdown(swept: Sequence[Swept], published: Sequence[Published] = ()) -> str:
     """Return the table in Markdown, and below it the paper's figures on the same sets."""
     headings, rows = _lay_out(swept, "{} ({})")
-    text = f"{_markdown(headings, rows)}\n{_explain(swept)}\n"
+    text = f"{_markdown(headings, rows)}\n{escape(_explain(swept))}\n"
     theirs = [
         (name, row.system, *(_given(value, form) for value, form in _figures(row)))
         for name in swept[0].results
@@ -133,7 +134,7 @@ def _explain(swept: Sequence[Swept]) -> str:
 
 
 def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
+    lines = [headings, ["---"] * len(headings), *(map(escape, row) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
