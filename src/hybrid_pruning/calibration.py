@@ -384,7 +384,7 @@ def _warn_if_separate(scores: FloatArray, positive: npt.NDArray[np.bool_], where
 def _minimise(
     inputs: FloatArray, share: FloatArray, positive: npt.NDArray[np.bool_], log_odds: float, jeffreys: float
 ) -> FloatArray:
-    """Return the weights of the smallest cross-entropy, less `jeffreys` times half the log determinant of its Hessian."""
+    """Return the weights of least cross-entropy, less `jeffreys` times half the log determinant of its Hessian."""
     side = np.where(positive, -1.0, 1.0)
 
     def loss(weights: FloatArray) -> tuple[float, FloatArray]:
