@@ -162,3 +162,54 @@ def test_too_few_speakers_for_a_split(tmp_path: Path, number: int, share: float,
     with pytest.raises(InputError, match=f"mine: {part} would have no bonafide utterance at a share of {share}"):
         prepare("folder", root, tmp_path / "out", dev_share=share)
     assert not files_below(tmp_path / "out")
+
+
+def kaldi(root: Path, **files: str) -> Path:
+    """Write a data directory: two files of audio, one named by its whole path, and lists of them."""
+    touch(root, "a b.wav", "c.flac")
+    lists = {"wav.scp": f"u1 a b.wav\r\nu2\t{root}/c.flac\r\n", "utt2spk": "u1 s1\nu2 s2\n", "spk2gender": "s1 f\n"}
+    for name, text in (lists | {"utt2lab": "\ufeffu1 bonafide\nu2 spoof\n"} | files).items():
+        (root / name.replace("__", ".")).write_bytes(text.encode())
+    return root
+
+
+def test_a_data_directory_of_kaldi(tmp_path: Path):
+    root = kaldi(tmp_path / "mine")
+    for given in (root, root / "wav.scp"):
+        prepared = prepare("folder", given, tmp_path / "out")
+        assert [(u.utt_id, u.label, u.speaker, u.gender, u.path) for u in read(prepared.manifests["all"])] == [
+            ("u1", "bonafide", "s1", "f", root / "a b.wav"),
+            ("u2", "spoof", "s2", "-", root / "c.flac"),
+        ]
+        assert not prepared.warnings
+    for name in ("utt2spk", "utt2lab", "spk2gender"):
+        (root / name).unlink()
+    prepared = prepare("folder", root, tmp_path / "out")
+    assert prepared.counts == {"all": (2, 0)}
+    assert prepared.warnings == [f"{root}: has no utt2lab, so that everything is taken as bona fide"]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"wav__scp": "u1 a b.wav\nu2 touch ran; cat c.flac |\n"}, "wav.scp:2: 'u2' is a command, which is never run"),
+        ({"wav__scp": "u1 | touch ran\n"}, "wav.scp:1: 'u1' is a command"),
+        ({"wav__scp": "u1 x.ark:12\n"}, "wav.scp:1: 'x.ark:12' is a place in an archive"),
+        ({"wav__scp": "u1\n"}, "wav.scp:1: 1 column, expected UTTERANCE FILE"),
+        ({"wav__scp": "u1 a b.wav\nu1 c.flac\n"}, "wav.scp:2: 'u1' already stands in line 1"),
+        ({"wav__scp": "u1 c.flac\nu2 c.flac\n"}, "wav.scp:2: 'c.flac' already stands in line 1"),
+        ({"wav__scp": "u1 a b.wav\nu2 d.wav\n"}, "wav.scp: 1 of 2 audio files are missing in .*mine, first d.wav"),
+        ({"wav__scp": "../u1 a b.wav\n", "utt2spk": "../u1 s\n", "utt2lab": "../u1 spoof\n"}, "utt_id '../u1' leads"),
+        ({"utt2spk": "u1 s1\n"}, "wav.scp:2: 'u2' is not in utt2spk"),
+        ({"utt2spk": "u1 s1\nu2 s2 x\n"}, "utt2spk:2: 3 columns, expected 2"),
+        ({"utt2spk": "u1 s1\nu2 s2\nu1 s3\n"}, "utt2spk:3: 'u1' already stands there with 's1'"),
+        ({"utt2lab": "u1 bonafide\nu2 fake\n"}, "utt2lab: label 'fake' of 'u2', expected bonafide or spoof"),
+        ({"segments": "u1 rec 0 1\n"}, "segments: cuts recordings into utterances"),
+    ],
+)
+def test_lists_of_kaldi_that_are_not_used(tmp_path: Path, monkeypatch, files: dict[str, str], expected: str):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=expected):
+        prepare("folder", kaldi(tmp_path / "mine", **files), tmp_path / "out")
+    assert not files_below(tmp_path / "out")
+    assert not (tmp_path / "ran").exists()

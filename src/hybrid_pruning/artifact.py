@@ -49,7 +49,7 @@ def write_variant(source: Path, config: Mapping[str, Any], out: Path) -> None:
 def is_artifact(folder: str | Path) -> bool:
     """Whether a folder holds one of our artifacts rather than, say, a transformers model."""
     try:
-        return bool(json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")).get("format") == FORMAT)
+        return bool(json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8-sig")).get("format") == FORMAT)
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -106,7 +106,7 @@ def read_description(path: Path, kind: str, version: int, missing: str, another:
         InputError: it is missing, no such description, or written by a newer version.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {missing}") from error
     except (ValueError, RecursionError) as error:

@@ -213,7 +213,7 @@ class Fusion:
             InputError: the file cannot be read, or is no fusion.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
             if values.pop("format") != FORMAT:
                 raise ValueError(f"format is not '{FORMAT}'")
             fusion = cls(**values)

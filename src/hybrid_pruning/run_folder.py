@@ -23,7 +23,7 @@ def read_run(run: str | Path) -> tuple[Config, SpeechModel]:
     """
     run = Path(run)
     try:
-        model = SpeechModel.from_architecture(json.loads((run / ARCHITECTURE).read_text(encoding="utf-8")))
+        model = SpeechModel.from_architecture(json.loads((run / ARCHITECTURE).read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{run}: is no training run ({ARCHITECTURE} is missing or damaged)") from error
     return load_config(run / CONFIG), model

@@ -120,7 +120,7 @@ def _find_config(name_or_path: str | Path) -> Path:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: is not JSON, no transformers model there ({first_line(error)})") from error
     if not isinstance(found, dict):

@@ -113,7 +113,7 @@ def _find(name_or_path: str | Path, file: str) -> Path | None:
 
 def _shards(index: Path) -> list[str]:
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return sorted(set(json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{index}: the weights cannot be loaded (is no index of shards: {first_line(error)})"

@@ -94,7 +94,7 @@ def find_results(run: str | Path, provenance: Mapping[str, Any]) -> list[Result]
 
 def _read(name: str, path: Path) -> Result:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (ValueError, RecursionError) as error:

@@ -45,6 +45,11 @@ def evaluate(
 
     Intervals (--bootstrap) resample whole speakers where the keys tell them, or
     --speakers does. With --against, both systems are measured on the same resamples.
+
+    Score files have the header `filename cm-score`, `enrol test score` or `spk
+    filename sasv-score`, or none and the columns `ID SCORE`, AASIST's `ID ATTACK
+    LABEL SCORE`, or WeSpeaker's `ENROL TEST SCORE LABEL`; tabs, commas or spaces
+    between them; ids with or without .wav, .flac and the like.
     """
     from hybrid_pruning import evaluation
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from hybrid_pruning.config.checking import check_order, check_whole
 from hybrid_pruning.config.recipe import Config
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, has_control_characters
+from hybrid_pruning.files import atomic_write, has_control_characters, read_text
 
 MOST_VALUES = 10_000
 """A recipe of more values than that is a mistake, or meant to exhaust the memory."""
@@ -87,9 +87,7 @@ def save_config(config: Config, path: str | Path) -> None:
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
-        tree = _parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path of the recipe") from error
+        tree = _parse(read_text(path))
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):

@@ -1,4 +1,4 @@
-"""Any collection of recordings: folders named bonafide and spoof, or a table of paths and labels -> manifests.
+"""Any collection of recordings: folders named bonafide and spoof, a table of paths and labels, or Kaldi's lists.
 
 There are no parts: everything goes to one manifest, or with a share for validation to `train` and `dev`, which then
 have no speaker in common as far as speakers are known.
@@ -8,8 +8,9 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from hybrid_pruning.corpora.kaldi import KEYS, LIST, read_directory
 from hybrid_pruning.corpora.preparation import DEV, LABELS, TRAIN, Options, Preparation, Prepared, wrong_root
-from hybrid_pruning.corpora.protocol import Audio, Entry
+from hybrid_pruning.corpora.protocol import Audio, Entry, Files
 from hybrid_pruning.corpora.recordings import list_recordings
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import TEXT_COLUMNS, UNKNOWN
@@ -21,7 +22,8 @@ SHARED = ("speaker", "recording")
 CONTENTS = (
     "folders named bonafide and spoof, at any depth, with the recordings below them as SPEAKER/.../FILE or FILE; or "
     "the root is itself a CSV or TSV table with the columns path (below the table's folder), label (bonafide or spoof) "
-    f"and, where known, utt_id, {', '.join(TEXT_COLUMNS)}"
+    f"and, where known, utt_id, {', '.join(TEXT_COLUMNS)}; or a data directory of Kaldi: wav.scp with files (commands "
+    "are not run, segments not cut) and, where they are there, utt2spk, utt2lab (bonafide or spoof) and spk2gender"
 )
 
 
@@ -29,7 +31,7 @@ def prepare(root: Path, out: Path, options: Options) -> Prepared:
     """Write all.tsv, or train.tsv and dev.tsv where `options.dev_share` is not 0.
 
     Args:
-        root: a folder, or a table whose name ends in .csv or .tsv.
+        root: a folder, also a data directory of Kaldi, or a table whose name ends in .csv or .tsv.
         out: where the manifests go.
         options: how.
 
@@ -38,13 +40,18 @@ def prepare(root: Path, out: Path, options: Options) -> Prepared:
             for the split.
     """
     folder = root.parent if root.is_file() else root
-    entries = list(read_table(root) if root.is_file() else find_recordings(root))
+    kaldi = (folder / LIST).is_file() and (root.is_dir() or root.name == LIST)
+    audio = Files(folder / LIST, [folder, Path.cwd()]) if kaldi else Audio(root, [folder])
+    read = (lambda _: read_directory(folder, ALL)) if kaldi else read_table if root.is_file() else find_recordings
+    entries = list(read(root))
     if not entries:
         raise wrong_root(root, CONTENTS)
     if options.dev_share:
         entries = split(entries, options.dev_share, options.seed, root)
     with Preparation(out, options) as preparation:
-        preparation.add(root, entries, Audio(root, [folder]), source=folder.absolute().name or UNKNOWN)
+        preparation.add(folder / LIST if kaldi else root, entries, audio, source=folder.absolute().name or UNKNOWN)
+        if kaldi and not (folder / KEYS).exists():
+            preparation.prepared.warnings.append(f"{folder}: has no {KEYS}, so that everything is taken as bona fide")
         if options.dev_share and all(entry.cells.get("speaker", UNKNOWN) == UNKNOWN for entry in entries):
             preparation.prepared.warnings.append(
                 f"{root}: no speaker is known, so that train and dev may have speakers in common"

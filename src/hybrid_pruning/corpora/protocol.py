@@ -73,6 +73,21 @@ class Audio:
             )
 
 
+class Files(Audio):
+    """Audio files that a list names anywhere, by absolute paths or by paths below one of the folders."""
+
+    def claim(self, file: str, line: int) -> str | None:
+        """Return the path of a file, or None where it is missing; as `Audio.claim`."""
+        lines = self._lines.setdefault("", {})
+        self._require_first(file, lines.get(file, 0), line)
+        lines[file] = line
+        paths = [os.path.join(folder, file) for folder in self.folders]  # noqa: PTH118
+        found = next(filter(os.path.isfile, paths), None)
+        if found is None:
+            self.missing[file] = line
+        return found
+
+
 def list_folder(folder: str | Path) -> list[str]:
     """Return the names in a folder; none where there is no such folder.
 

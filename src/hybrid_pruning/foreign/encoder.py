@@ -105,7 +105,7 @@ def read_descriptions(file: Path) -> list[Mapping[str, Any]]:
 
 def _read_description(path: Path) -> Mapping[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read ({first_line(error)}); fetch it again") from error

@@ -173,7 +173,7 @@ def _read_run(folder: Path, name: str) -> Run:
 
 def _read_text(path: Path, missing: list[str]) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         missing.append(f"{path.name} is not there ({error.strerror}).")
         return ""
