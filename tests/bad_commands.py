@@ -91,7 +91,18 @@ COMMANDS: dict[str, Case] = {
     "export one and all": typed("export run --out new --family --at 0.4", "--family writes all members, --at one"),
     "export a model": typed("export model --out new", "model: is an exported model already; .*--onnx"),
     "benchmark of too little": typed("benchmark model --seconds 0.01", "--seconds takes numbers from 0.1 on"),
-    "benchmark of nobody": typed("benchmark model --batch 0", "--batch takes numbers from 1 on"),
+    "more workers than threads": typed(f"{SCORE} new.tsv --workers 1000000", "--workers.*256"),
+    "a batch of a billion": typed(f"{SCORE} new.tsv --batch-size 1000000000", "--batch-size.*4096"),
+    "a window without end": typed(f"{SCORE} new.tsv --window-seconds inf", "--window-seconds.*3600"),
+    "a window that is no number": typed(f"{SCORE} new.tsv --window-seconds nan", "--window-seconds.*3600"),
+    "a threshold without end": typed("detect dev --model model --threshold=-inf", "--threshold.*-inf is not a finite"),
+    "resamples without end": typed(
+        "evaluate scores.tsv dev/manifest.tsv --track1 --bootstrap 1000000000", "1000000000 rounds.*at most 100,000"
+    ),
+    "resamples of a report": typed("report run --out new.html --bootstrap 1000000000", "at most 100,000"),
+    "a seed below 0": typed("prepare folder --root dev --out new --seed -1", "--seed.*0"),
+    "a length that is none": typed("benchmark model --seconds nan", "--seconds nan: expected numbers above 0"),
+    "benchmark of nobody": typed("benchmark model --batch 0", "--batch 0: expected numbers above 0"),
     "score into a folder": typed(f"{SCORE} model", "model: is a folder"),
     "score below a file": typed(f"{SCORE} recipe.yaml/new.tsv", r"recipe.yaml/new.tsv\S*: cannot be written"),
     "score where nobody can write": Case(

@@ -182,7 +182,7 @@ def test_a_fault_of_ours_is_told_apart(cli: Cli, world: Path, monkeypatch: pytes
     monkeypatch.setattr("hybrid_pruning.export.export_run", fail)
     found = cli("export", "run", "--out", "new")
     assert found.code == 1
-    assert re.fullmatch(r"hybrid-pruning: a fault of ours: RuntimeError: two lines [^\n]+\n", found.err)
+    assert re.fullmatch(r"hybrid-pruning: internal error: RuntimeError: two lines [^\n]+\n", found.err)
     monkeypatch.setenv("HYBRID_PRUNING_DEBUG", "1")
     with pytest.raises(RuntimeError):
         cli("export", "run", "--out", "new")

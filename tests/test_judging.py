@@ -210,7 +210,7 @@ def nothing(world: Path) -> None:
 
 EVALUATE = "evaluate a.tsv keys.txt --track1 --json new.json --det new.png"
 MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
-    "no rounds": (nothing, f"{EVALUATE} --bootstrap 0", "--bootstrap 0, expected a number of resamples"),
+    "no rounds": (nothing, f"{EVALUATE} --bootstrap 0", "bootstrap: 0 rounds, expected at least 40"),
     "few rounds": (nothing, f"{EVALUATE} --bootstrap 10", "bootstrap: 10 rounds, expected at least 40"),
     "unknown column": (nothing, f"{EVALUATE} --by sex", r"keys.txt: no column 'sex'; the keys have speaker, filename"),
     "half a choice": (nothing, f"{EVALUATE} --only gender", "--only gender, expected COLUMN=VALUE"),

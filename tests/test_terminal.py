@@ -2,13 +2,19 @@
 
 import contextlib
 import io
+import logging
 import random
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 from rich.progress import TextColumn
 
 from hybrid_pruning import terminal
+from world import Cli
 
 HOSTILE = ("[/x]", "[unknown]", "[bold]b[/bold]", ":x:", "[link=http://x]y[/link]", "\\[x]", "{0}", "名前", "e\u0301")
 COMMANDS = ("\x1b]0;owned\x07", "\x9b31m", "a\nb", "a\r", "\x08", "\u202eabc", "\u2066x", "\udcff", "\U000e0041")
@@ -93,6 +99,45 @@ def test_a_progress_bar_takes_descriptions_as_text():
     bar.add_task("listing [/x] :x: {0}\x1b]0;owned\x07", total=1, state="[unknown]")
     shown = [str(column.render(bar.tasks[0])) for column in bar.columns if isinstance(column, TextColumn)]
     assert shown == ["listing [/x] :x: {0}\\x1b]0;owned\\x07", "[unknown]"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    ("command", "code", "line"),
+    [
+        ("doctors > /dev/full", 2, "No such command 'doctors'"),
+        ("--help > /dev/full", 2, "standard output: cannot be written (No space left on device)"),
+        ("--help >&-", 2, "standard output is closed"),
+        ("doctors 2> /dev/full", 2, ""),
+        ("doctors 2>&-", 2, ""),
+        ("--help <&- | (exit 0)", 141, ""),
+        ("--help > /dev/null", 0, ""),
+    ],
+)
+def test_a_stream_that_takes_no_more_is_one_line(command: str, code: int, line: str):
+    script = f"{sys.executable} -m hybrid_pruning.cli {command}; exit ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (code, "")
+    assert ran.stderr.count("\n") == bool(line)
+    assert line in ran.stderr
+
+
+def test_ctrl_c_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hybrid_pruning.inspection.print_doctor", stop)
+    assert cli("doctor") == (130, "", "hybrid-pruning: interrupted\n")
+
+
+def test_libraries_speak_in_visible_text(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    factory = logging.getLogRecordFactory()
+    terminal.open_streams()
+    logging.getLogger("transformers").error("%s\nowned", "\x1b]0;")
+    logging.setLogRecordFactory(factory)
+    assert caplog.records[-1].getMessage() == "\\x1b]0;\nowned"
+    assert "\x1b" not in warnings.formatwarning("\x1b]0;owned", UserWarning, "f", 1, "")
 
 
 @pytest.mark.parametrize(

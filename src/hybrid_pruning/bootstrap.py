@@ -25,6 +25,8 @@ from hybrid_pruning.terminal import progress_bar
 PERCENTILES = (2.5, 97.5)
 FEWEST_ROUNDS = 40
 """With fewer, less than one round lies outside either end of the interval."""
+MOST_ROUNDS = 100_000
+"""Ends of intervals then differ by less than a hundredth of the interval from one seed to another."""
 ROUNDS = 1000
 MOST_THREADS = 8
 """Each holds some arrays as long as the trials are many."""
@@ -149,7 +151,7 @@ def intervals(
         seed: of the draws; the same seed draws the same, whatever the scores and the number of processors.
 
     Raises:
-        InputError: too few rounds.
+        InputError: too few rounds, or too many.
         ValueError: a class is empty or a score is not finite.
     """
     values = resample([scores], measures, classes, resampling, rounds, seed)[0]
@@ -170,7 +172,7 @@ def differences(
     Args: as in `intervals`; `against` holds the other system's scores of the same trials in the same order.
 
     Raises:
-        InputError: too few rounds.
+        InputError: too few rounds, or too many.
         ValueError: a class is empty or a score is not finite.
     """
     ours, theirs = resample([scores, against], measures, classes, resampling, rounds, seed)
@@ -188,20 +190,29 @@ def to_difference(values: FloatArray, others: FloatArray) -> Difference:
     return Difference(low, high, float(np.mean(values < others)))
 
 
+def check_rounds(rounds: int) -> None:
+    """Require a number of rounds that intervals can be made of.
+
+    Raises:
+        InputError: too few or too many.
+    """
+    if not FEWEST_ROUNDS <= rounds <= MOST_ROUNDS:
+        raise InputError(
+            f"bootstrap: {rounds} rounds, expected at least {FEWEST_ROUNDS}, so that one lies outside either end of a "
+            f"95% interval, and at most {MOST_ROUNDS:,}; {ROUNDS} are usual"
+        )
+
+
 def resample(
     systems: Sequence[Scores], measures: Measures, classes: Names, resampling: Resampling, rounds: int, seed: int = 0
 ) -> FloatArray:
     """Return every metric of every system in every round, [systems, rounds, metrics]; all systems see the same draws.
 
     Raises:
-        InputError: too few rounds.
+        InputError: too few rounds, or too many.
         ValueError: a class is empty or a score is not finite.
     """
-    if rounds < FEWEST_ROUNDS:
-        raise InputError(
-            f"bootstrap: {rounds} rounds, expected at least {FEWEST_ROUNDS}, so that one lies outside either end of a "
-            f"95% interval; {ROUNDS} are usual"
-        )
+    check_rounds(rounds)
     samples = [Sample(scores, classes, resampling.unit) for scores in systems]
     for sample in samples:
         sample.measure(measures)  # ranks the trials before the threads share them

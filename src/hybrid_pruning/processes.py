@@ -30,7 +30,10 @@ def start() -> None:
         InputError: the environment tells of other processes, but not where they are.
     """
     global _store
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    size = os.environ.get("WORLD_SIZE", "").strip() or "1"
+    if not size.isdecimal() or not int(size):
+        raise InputError(f"WORLD_SIZE={size}: expected how many processes there are; unset it, or start with torchrun")
+    if int(size) == 1:
         return
     import torch
     from torch import distributed
@@ -44,9 +47,7 @@ def start() -> None:
         try:
             _store, here, size = next(rendezvous("env://"))
         except ValueError as error:
-            raise InputError(
-                f"WORLD_SIZE={os.environ['WORLD_SIZE']} without what goes with it ({error}); start with torchrun"
-            ) from error
+            raise InputError(f"WORLD_SIZE={size} without what goes with it ({error}); start with torchrun") from error
         backend = "nccl" if device else "gloo"
         distributed.init_process_group(backend, store=_store, rank=here, world_size=size, device_id=device)
     console.quiet = not is_main()

@@ -33,7 +33,7 @@ def count_survivors(backbone: Backbone) -> Survivors:
     """Count a backbone, dense or cut, beside the dense skeleton of its config.
 
     Raises:
-        RuntimeError: the count is not what the weights hold; a fault of ours.
+        RuntimeError: the count is not what the weights hold; an internal error.
     """
     shape = shape_of(backbone)
     kept = {} if shape is None else {name: len(units) for name, units in shape.kept.items()}

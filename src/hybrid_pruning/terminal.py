@@ -1,7 +1,13 @@
 """The door to the terminal: text, rows, tables and progress bars, in which no foreign text is markup or a command."""
 
+import io
+import logging
+import os
 import re
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
 from unicodedata import category
 
 from rich.box import HEAVY_HEAD, SIMPLE_HEAD
@@ -10,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
+
+from hybrid_pruning.errors import InputError
 
 Span = str | tuple[str, str]
 """A text, or a text and its style."""
@@ -21,17 +29,55 @@ JOINERS = "\u200c\u200d"
 """Format characters that words of some scripts are written with."""
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """End as a program that SIGPIPE ends: its reader, such as `head`, has all it wants."""
+console = Console(highlight=False)
+_errors = Console(highlight=False, stderr=True)
+_format_warning = warnings.formatwarning
+
+
+def open_streams() -> None:
+    """Make the standard streams, and the warnings and log records of libraries, safe for text of any kind.
+
+    Raises:
+        InputError: standard output is closed; later, when something is printed: its disk is full, or the like.
+    """
+    for descriptor in range(3):
         try:
-            super().on_broken_pipe()
-        except SystemExit:
-            raise SystemExit(128 + 13) from None
+            os.fstat(descriptor)
+        except OSError:  # closed: the next file to be opened would take its place, and what is printed
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin = sys.stdin or io.StringIO()
+    sys.stderr = _safe(sys.stderr or io.StringIO(), "standard error")
+    if sys.stdout is None:
+        raise InputError("standard output is closed; send it to a file, or to /dev/null")
+    sys.stdout = _safe(sys.stdout, "standard output")
+    logging.setLogRecordFactory(_Record)
+    warnings.formatwarning = lambda *args, **more: _visible_lines(_format_warning(*args, **more))
 
 
-console = _Console(highlight=False)
-_errors = _Console(highlight=False, stderr=True)
+def _safe(stream: TextIO, name: str) -> TextIO:
+    """Return a stream of the system's that takes characters its encoding lacks and says what is wrong with its disk."""
+    if stream not in (sys.__stdout__, sys.__stderr__):
+        return stream
+    raw = _Output(stream.fileno(), "w", closefd=False)
+    raw.name = name
+    buffered = io.BufferedWriter(raw)
+    return io.TextIOWrapper(buffered, stream.encoding, "backslashreplace", line_buffering=stream.line_buffering)
+
+
+class _Output(io.FileIO):
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # nothing more is tried, at the exit neither
+            raise InputError(f"{self.name}: cannot be written ({error.strerror})") from error
+
+
+class _Record(logging.LogRecord):
+    def getMessage(self) -> str:  # noqa: N802  logging's own name
+        return _visible_lines(super().getMessage())
 
 
 def visible(text: object) -> str:
@@ -44,6 +90,10 @@ def visible(text: object) -> str:
         return text
     shown = (c.isprintable() or category(c) == "Zs" or c in JOINERS for c in text)
     return "".join(c if plain else c.encode("unicode_escape").decode() for c, plain in zip(text, shown, strict=True))
+
+
+def _visible_lines(text: str) -> str:
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def printable(text: str) -> str:

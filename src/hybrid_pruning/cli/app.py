@@ -1,12 +1,18 @@
 """The program itself: one line and exit code 2 for a user's mistake, whatever verb and process it happened in."""
 
+import math
 import os
 import sys
+from contextlib import suppress
 
 import typer
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.terminal import printable, say
+from hybrid_pruning.terminal import console, open_streams, printable, say
+
+INTERRUPTED = 130
+LARGEST_SEED = 2**63 - 1
+MOST_WORKERS = 256
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,7 +26,7 @@ app = typer.Typer(
     With a corpus:  [bold]train[/bold] a recipe -> [bold]export[/bold] the small model -> [bold]score[/bold] a manifest
     -> [bold]evaluate[/bold] the scores.
 
-    Exit codes: 0 done, 2 something in your input (one line says what), 1 a fault of ours.""",
+    Exit codes: 0 done, 2 something in your input (one line says what), 1 internal error.""",
 )
 
 
@@ -33,16 +39,31 @@ def order_verbs(*names: str) -> None:
     app.registered_commands.sort(key=place)
 
 
+def finite(value: float | None) -> float | None:
+    """Refuse a number that is none, or infinite, whatever the bounds of its option."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
 def main() -> None:
     """Run the command line; expected errors are one line on standard error."""
     try:
+        open_streams()
         status = app(standalone_mode=False)  # None, or 130 after Ctrl-C
+        sys.stdout.flush()
         if _several():
             from hybrid_pruning import processes
 
             processes.stop()
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except SystemExit:  # of rich and typer, where a reader such as `head` has all it wants: as SIGPIPE ends programs
+        status = 128 + 13
     except Exception as error:
         status = _explain(error)
+    if status == INTERRUPTED and not console.quiet:
+        say("hybrid-pruning: interrupted", error=True)
     sys.exit(status)
 
 
@@ -53,15 +74,20 @@ def _explain(error: Exception) -> int:
         return 2
     # typer brings a click of its own, or takes the installed one: known by what its errors can do
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    if isinstance(error, InputError) or name == "PlanError" or hasattr(error, "format_message"):
+    if isinstance(error, _expected()) or hasattr(error, "format_message"):
         return _tell(f"hybrid-pruning: {printable(message)}", 2)
     if os.environ.get("HYBRID_PRUNING_DEBUG"):
         raise error
     return _tell(
-        f"hybrid-pruning: a fault of ours: {name}: {printable(message)[:500]} "
-        "(set HYBRID_PRUNING_DEBUG=1 to see where)",
+        f"hybrid-pruning: internal error: {name}: {printable(message)[:500]} (set HYBRID_PRUNING_DEBUG=1 to see where)",
         1,
     )
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """Return the types of errors that a user's input can cause; the core's only where it is loaded, with torch."""
+    core = sys.modules.get("hybrid_pruning.pruning.plan")
+    return (InputError, *([core.PlanError] if core else []))
 
 
 def _tell(line: str, code: int) -> int:
@@ -72,10 +98,12 @@ def _tell(line: str, code: int) -> int:
 
         first, code = processes.fail(code)
     if first:
-        say(line, error=True)
+        with suppress(OSError, InputError):  # standard error itself is full
+            say(line, error=True)
     return code
 
 
 def _several() -> bool:
     """Whether torchrun started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    size = os.environ.get("WORLD_SIZE", "").strip()
+    return size.isdecimal() and int(size) > 1

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hybrid_pruning.cli.app import app
+from hybrid_pruning.cli.app import LARGEST_SEED, MOST_WORKERS, app, finite
 from hybrid_pruning.corpora import CONTENTS, PREPARE, SPLIT, Prepared
 from hybrid_pruning.corpora import prepare as prepare_corpus
 from hybrid_pruning.errors import InputError
@@ -40,11 +40,16 @@ def prepare(
         bool, typer.Option(help="read how long every file is; a second time only what changed")
     ] = True,
     check: Annotated[bool, typer.Option("--check", help="also decode every file, as `audit` does")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="files that are read at the same time")] = 4,
+    workers: Annotated[int, typer.Option(min=1, max=MOST_WORKERS, help="files that are read at the same time")] = 4,
     dev_share: Annotated[
-        float, typer.Option(help=f"{', '.join(SPLIT)}: fraction set aside as dev, split by speaker where known")
+        float,
+        typer.Option(
+            callback=finite, help=f"{', '.join(SPLIT)}: fraction set aside as dev, split by speaker where known"
+        ),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="of that split, and of the trials drawn for dev")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="of that split, and of the trials drawn for dev")
+    ] = 0,
 ) -> None:
     """Turn a corpus's own protocol files into manifests, one per part."""
     from hybrid_pruning.durations import add_durations
@@ -70,7 +75,7 @@ def prepare(
 @app.command()
 def audit(
     manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="TSV with utt_id, path and label")],
-    workers: Annotated[int, typer.Option(min=0, help="processes that decode audio")] = 2,
+    workers: Annotated[int, typer.Option(min=0, max=MOST_WORKERS, help="processes that decode audio")] = 2,
 ) -> None:
     """Decode every file of manifests once and list the faulty ones in MANIFEST.faults.tsv beside each.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hybrid_pruning.cli.app import app
+from hybrid_pruning.cli.app import app, finite
 from hybrid_pruning.cli.scoring import Device, Window, Workers
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.terminal import printable, say, say_row, takes_blocks
@@ -19,7 +19,7 @@ from hybrid_pruning.terminal import printable, say, say_row, takes_blocks
 def detect(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="audio, folders, or - for a list on stdin")],
     model: Annotated[str, typer.Option(envvar="HYBRID_PRUNING_MODEL", help="a folder, a hub id or an .onnx file")],
-    threshold: Annotated[float, typer.Option(help="LLR from which a file counts as bona fide")] = 0.0,
+    threshold: Annotated[float, typer.Option(callback=finite, help="LLR from which a file counts as bona fide")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
     fail_on_spoof: Annotated[bool, typer.Option("--fail-on-spoof", help="exit with 3 where a file is spoofed")] = False,
     workers: Workers = 2,

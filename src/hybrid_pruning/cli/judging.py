@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hybrid_pruning.cli.app import app
+from hybrid_pruning.cli.app import LARGEST_SEED, app, finite
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.terminal import say, warn
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from hybrid_pruning.metrics.measures import Measure
 
 Keys = Annotated[Path, typer.Argument(help="key file, manifest, or the corpus's own protocol or trial list")]
-Prior = Annotated[float, typer.Option(help="of bona fide speech, or of the same speaker; 0.5 as in the Cllr")]
+Prior = Annotated[
+    float, typer.Option(callback=finite, help="of bona fide speech, or of the same speaker; 0.5 as in the Cllr")
+]
 Pair = tuple[Path, Path]
 
 
@@ -28,7 +30,7 @@ def evaluate(
     sv: Annotated[bool, typer.Option("--sv", help="speaker verification: EER, minDCF at 0.01 and 0.05")] = False,
     json_: Annotated[Path | None, typer.Option("--json", help="also write the figures here, as fractions")] = None,
     bootstrap: Annotated[int | None, typer.Option(help="resamples for 95% intervals, such as 1000")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of the resamples")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the resamples")] = 0,
     against: Annotated[Path | None, typer.Option(help="another system's score file, to compare with")] = None,
     by: Annotated[
         list[str] | None, typer.Option(help="key column for a table, or two: codec,attack; repeatable")
@@ -206,8 +208,10 @@ def _fuse_tandem(scores: list[Path], out: Path, fitted: bool) -> None:
 
 
 def _count_rounds(bootstrap: int | None) -> int:
-    if bootstrap is not None and bootstrap < 1:
-        raise InputError(f"evaluate: --bootstrap {bootstrap}, expected a number of resamples such as 1000")
+    from hybrid_pruning.bootstrap import check_rounds
+
+    if bootstrap is not None:
+        check_rounds(bootstrap)
     return bootstrap or 0
 
 

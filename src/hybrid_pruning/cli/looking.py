@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
-from hybrid_pruning.cli.app import app
+from hybrid_pruning.cli.app import MOST_WORKERS, app
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.terminal import say
+
+LARGEST = 3600
+"""Seconds of an utterance, and utterances at a time."""
 
 
 @app.command()
@@ -74,8 +77,8 @@ def benchmark(
     ] = "",
     seconds: Annotated[str, typer.Option(help="lengths of utterances, separated by commas")] = "1,4,10",
     batch: Annotated[str, typer.Option(help="how many at a time, separated by commas")] = "1,8",
-    rounds: Annotated[int, typer.Option(help="times that each is measured")] = 10,
-    threads: Annotated[int, typer.Option(help="that each computes with")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="times that each is measured")] = 10,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_WORKERS, help="that each computes with")] = 2,
     json_: Annotated[Path | None, typer.Option("--json", help="also write the figures here")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="tables as Markdown, for a README")] = False,
 ) -> None:
@@ -106,9 +109,12 @@ def benchmark(
 
 def _numbers(option: str, text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise InputError(f"{option} {text}: expected numbers separated by commas") from error
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number <= LARGEST for number in numbers):
+        raise InputError(f"{option} {text}: expected numbers above 0, up to {LARGEST}, separated by commas")
+    return numbers
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hybrid_pruning.cli.app import app
+from hybrid_pruning.cli.app import MOST_WORKERS, app
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.terminal import say, warn
 
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from hybrid_pruning.inference import Options
     from hybrid_pruning.jobs import Throughput
 
+MOST_SPEAKERS = 1_000_000
+
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes cuda where there is one, else cpu")]
-Window = Annotated[float, typer.Option(min=1.0, help="longer audio is scored in windows up to this")]
-Workers = Annotated[int, typer.Option(min=0, help="threads that decode audio")]
-BatchSize = Annotated[int, typer.Option(min=1, help="windows per batch at most, fewer where they are long")]
+Window = Annotated[float, typer.Option(min=1.0, max=3600.0, help="longer audio is scored in windows up to this")]
+Workers = Annotated[int, typer.Option(min=0, max=MOST_WORKERS, help="threads that decode audio")]
+BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="windows per batch at most, fewer where they are long")]
 Cache = Annotated[
     Path | None, typer.Option("--embeddings", help="keep embeddings in this file, and take those that are in it")
 ]
-TopN = Annotated[int, typer.Option(min=2, help="closest speakers of the cohort that AS-norm takes")]
+TopN = Annotated[int, typer.Option(min=2, max=MOST_SPEAKERS, help="closest speakers of the cohort that AS-norm takes")]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ def score(
     cohort: Annotated[
         Path | None, typer.Option(help="training manifest to centre with and normalise against, for this once")
     ] = None,
-    top_n: Annotated[int | None, typer.Option(min=2, help="with --cohort: closest speakers taken; 300")] = None,
+    top_n: Annotated[
+        int | None, typer.Option(min=2, max=MOST_SPEAKERS, help="with --cohort: closest speakers taken; 300")
+    ] = None,
     no_norm: Annotated[bool, typer.Option("--no-norm", help="centre with the cohort's mean, but no AS-norm")] = False,
     qualities: Annotated[
         bool, typer.Option("--qualities", help="add columns of quality measures, for calibrate to weigh")

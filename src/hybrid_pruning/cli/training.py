@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hybrid_pruning.cli.app import app
+from hybrid_pruning.cli.app import app, finite
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.terminal import say
 
@@ -13,7 +13,8 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")
 ]
 Share = Annotated[
-    float | None, typer.Option(help="train on this share of the data, drawn by the seed: data.fraction, 0 to 1")
+    float | None,
+    typer.Option(callback=finite, help="train on this share of the data, drawn by the seed: data.fraction, 0 to 1"),
 ]
 
 
@@ -135,9 +136,10 @@ def train(
 def export(
     run: Annotated[Path, typer.Argument(help="folder of a training run; with --onnx also of an exported model")],
     out: Annotated[Path, typer.Option(help="new folder for the model")],
-    average: Annotated[int, typer.Option(min=1, help="checkpoints to average, counted from the last")] = 2,
+    average: Annotated[int, typer.Option(min=1, max=1000, help="checkpoints to average, counted from the last")] = 2,
     at: Annotated[
-        float | None, typer.Option(metavar="SPARSITY", help="the snapshot of that sparsity, of pruning.export_at")
+        float | None,
+        typer.Option(callback=finite, metavar="SPARSITY", help="the snapshot of that sparsity, of pruning.export_at"),
     ] = None,
     family: Annotated[
         bool, typer.Option("--family", help="all snapshots and the last model, below --out as hp30, hp50, ...")

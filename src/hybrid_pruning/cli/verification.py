@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hybrid_pruning.cli.app import app
+from hybrid_pruning.cli.app import app, finite
 from hybrid_pruning.cli.scoring import Device, Window, Workers
 from hybrid_pruning.terminal import console, say, say_row, takes_blocks
 
@@ -17,7 +17,8 @@ def verify(
     enrol: Annotated[list[Path], typer.Argument(help="one recording or more of the speaker it may be of")],
     model: Annotated[str, typer.Option(envvar="HYBRID_PRUNING_MODEL", help="exported model: a folder or a hub id")],
     threshold: Annotated[
-        float | None, typer.Option(help="score from which it is the same speaker; 0 where the model is calibrated")
+        float | None,
+        typer.Option(callback=finite, help="score from which it is the same speaker; 0 where the model is calibrated"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
     fail_on_different: Annotated[

@@ -8,8 +8,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hybrid_pruning.bootstrap import FEWEST_ROUNDS, ROUNDS
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.bootstrap import ROUNDS, check_rounds
 from hybrid_pruning.evaluation import TRACK1, Evaluation
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION
@@ -54,8 +53,8 @@ def write_report(
         InputError: a folder that is no run, score and key files that do not fit, an unknown corpus, too few rounds, or
             a place that cannot be written to.
     """
-    if 0 < rounds < FEWEST_ROUNDS:
-        raise InputError(f"report: {rounds} rounds of resampling; give 0 for no intervals, or at least {FEWEST_ROUNDS}")
+    if rounds:
+        check_rounds(rounds)
     runs = read_runs(folders)
     corpus = published or _corpus(runs)
     others = read_published(corpus) if corpus else []
