@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from foreign_files import write_encoder, write_whole
-from hybrid_pruning.onnx_model import DIGEST, digest_of
+from hybrid_pruning.artifact import digest_of
+from hybrid_pruning.files import DIGESTS
+from hybrid_pruning.onnx_model import DIGEST
 from world import Case
 
 EXPORT, RESUME = "export run --out new", "train run/config.yaml --out run --resume"
@@ -56,14 +58,16 @@ def link(name: str, target: str, world: Path) -> None:
 
 
 def described(change: Callable[[dict[str, Any]], Any], world: Path, name: str = CONFIG) -> None:
-    """Change what a JSON file says."""
+    """Change what a JSON file says, as of a version that kept no digests."""
     about = json.loads((world / name).read_text())
+    about.pop(DIGESTS, None)
     change(about)
     (world / name).write_text(json.dumps(about))
 
 
 def weighted(change: Callable[[dict[str, torch.Tensor]], Any], world: Path) -> None:
     """Change the model's tensors."""
+    described(dict, world)
     tensors = load_file(world / WEIGHTS)
     change(tensors)
     save_file(tensors, world / WEIGHTS)

@@ -201,7 +201,7 @@ def spoil_a_score(world: Path) -> None:
 
 def spoil_calibration(world: Path) -> None:
     config = json.loads((world / "model" / "config.json").read_text())
-    (world / "model" / "config.json").write_text(json.dumps(config | {"calibration": {"scale": 2}}))
+    (world / "model" / "config.json").write_text(json.dumps(config | {"calibration": {"scale": 2}, "sha256": None}))
 
 
 def nothing(world: Path) -> None:

@@ -19,6 +19,7 @@ from hybrid_pruning.classifier import Classes, log_likelihood_ratio
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import shrink_model
+from hybrid_pruning.files import DIGESTS
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import Objective
 from hybrid_pruning.pruning import Gates, shape_of
@@ -134,6 +135,7 @@ def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
 
     def damage(folder: Path) -> None:
         config = json.loads((folder / CONFIG).read_text())
+        del config[DIGESTS]
         change(config)
         (folder / CONFIG).write_text(json.dumps(config))
 
@@ -154,12 +156,13 @@ def without_one_weight(folder: Path) -> None:
     weights = load_file(folder / WEIGHTS)
     del weights["head.out.weight"]
     save_file(weights, folder / WEIGHTS)
+    edit(dict)(folder)
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "weights cut short": (truncate, f"{WEIGHTS}: cannot be read"),
-    "weights empty": (overwrite(WEIGHTS, ""), f"{WEIGHTS}: cannot be read"),
-    "weights garbage": (overwrite(WEIGHTS, "no tensors" * 9), f"{WEIGHTS}: cannot be read"),
+    "weights cut short": (truncate, f"{WEIGHTS}: is damaged"),
+    "weights empty": (overwrite(WEIGHTS, ""), f"{WEIGHTS}: is damaged"),
+    "weights garbage": (overwrite(WEIGHTS, "no tensors" * 9), f"{WEIGHTS}: is damaged"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"{WEIGHTS}: cannot be read"),
     "one weight missing": (without_one_weight, "do not belong together: .*head.out.weight"),
     "no config": (lambda folder: (folder / CONFIG).unlink(), f"{CONFIG}: cannot be read .*exported model"),

@@ -16,6 +16,7 @@ from hybrid_pruning.manifest import read_manifest
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.onnx_export import export_onnx
 from hybrid_pruning.scoring import embed_paths, score_utterances
+from wave_variants import ALONE, EQUAL, LENGTHS, REFUSED, TENSOR
 from world import Cli
 
 WITHOUT_TORCH = """
@@ -55,6 +56,18 @@ def test_scores_are_those_of_the_artifact(folder: Path, model: SpeechModel, wind
     found, expected = (score_utterances(one, utterances, 3, workers, window_seconds) for one in (converted, model))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert np.ptp(found) > 1e-2, "scores that are all the same would show nothing"
+
+
+def test_waves_are_taken_and_refused_as_torch_takes_and_refuses_them(folder: Path):
+    converted = OnnxModel.from_file(folder / "onnx" / "model.onnx")
+    expected = converted.embed_arrays(TENSOR.numpy(), LENGTHS.numpy())
+    for name, (wave, lengths) in EQUAL.items():
+        assert (converted.embed_arrays(wave, lengths) == expected).all(), name
+    for name, (wave, lengths) in ALONE.items():
+        np.testing.assert_allclose(converted.embed_arrays(wave, lengths), expected[:1], rtol=1e-3, err_msg=name)
+    for name, (wave, lengths, message) in REFUSED.items():
+        with pytest.raises(InputError, match=message):
+            raise AssertionError(f"{name}: {converted.embed_arrays(wave, lengths)}")
 
 
 def test_embeddings_are_those_of_the_artifact(folder: Path, model: SpeechModel):

@@ -3,16 +3,17 @@
 A model for speaker verification may have a cohort beside them, see `cohort.py`.
 """
 
+import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybrid_pruning import cohort
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import DIGESTS, atomic_write, check_digest, digest_file
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 FORMAT = "hybrid-pruning"
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+UNSEALED = (DIGESTS, "provenance", "versions")
+"""What config.json's digest of itself leaves out: nothing is computed from it."""
 
 
 def write_artifact(folder: Path, config: Mapping[str, Any], state: "Mapping[str, torch.Tensor]") -> None:
@@ -30,9 +33,8 @@ def write_artifact(folder: Path, config: Mapping[str, Any], state: "Mapping[str,
     with atomic_write(folder / WEIGHTS, "wb") as handle:
         handle.write(save(weights))
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "versions": versions()}
-    with atomic_write(folder / CONFIG) as handle:
-        json.dump({**header, **config}, handle, indent=1)
-        handle.write("\n")
+    files = (WEIGHTS, *([cohort.FILE] if "cohort" in config else []))
+    _write_config(folder, {**header, **config, DIGESTS: {name: digest_file(folder / name) for name in files}})
 
 
 def write_variant(source: Path, config: Mapping[str, Any], out: Path) -> None:
@@ -41,9 +43,21 @@ def write_variant(source: Path, config: Mapping[str, Any], out: Path) -> None:
         for name in (WEIGHTS, *([cohort.FILE] if "cohort" in config else [])):
             with atomic_write(out / name, "wb") as handle:
                 handle.write((source / name).read_bytes())
-    with atomic_write(out / CONFIG) as handle:
-        json.dump(config, handle, indent=1)
+    _write_config(out, config)
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write a description with, among the digests that it has of its files, one of itself."""
+    digests = {**config.get(DIGESTS, {}), CONFIG: digest_of(config, UNSEALED)}
+    with atomic_write(folder / CONFIG) as handle:
+        json.dump({**config, DIGESTS: digests}, handle, indent=1)
         handle.write("\n")
+
+
+def digest_of(description: Mapping[str, Any], without: Collection[str] = (DIGESTS,)) -> str:
+    """Return the SHA-256 of a description but for some of its keys, however its JSON is laid out."""
+    plain = {key: value for key, value in description.items() if key not in without}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def is_artifact(folder: str | Path) -> bool:
@@ -86,10 +100,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read and check an artifact's config.json.
 
     Raises:
-        InputError: it is missing, no artifact of ours, or written by a newer version.
+        InputError: it is missing, no artifact of ours, damaged, or written by a newer version.
     """
     another = "describes no hybrid-pruning artifact; export a run to get one"
-    return read_description(folder / CONFIG, FORMAT, FORMAT_VERSION, f"is {folder} an exported model?", another)
+    found = read_description(folder / CONFIG, FORMAT, FORMAT_VERSION, f"is {folder} an exported model?", another)
+    digests = found.get(DIGESTS)
+    if isinstance(digests, Mapping) and digests.get(CONFIG, sealed := digest_of(found, UNSEALED)) != sealed:
+        raise InputError(f"{folder / CONFIG}: is damaged, or edited by hand; fetch or export the model anew")
+    return found
 
 
 def read_description(path: Path, kind: str, version: int, missing: str, another: str) -> dict[str, Any]:
@@ -121,8 +139,8 @@ def read_description(path: Path, kind: str, version: int, missing: str, another:
     return found
 
 
-def read_weights(folder: Path) -> "dict[str, torch.Tensor]":
-    """Read an artifact's weights.
+def read_weights(folder: Path, config: Mapping[str, Any]) -> "dict[str, torch.Tensor]":
+    """Read an artifact's weights, given its description.
 
     Raises:
         InputError: the file is missing or damaged, or holds values that are not finite.
@@ -131,6 +149,7 @@ def read_weights(folder: Path) -> "dict[str, torch.Tensor]":
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS
+    check_digest(path, config)
     try:
         weights: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import atomic_write, check_digest
 
 Vectors = npt.NDArray[np.float32]
 FILE = "cohort.safetensors"
@@ -52,18 +52,19 @@ class Cohort:
             handle.write(save({"mean": self.mean, "speakers": self.speakers}, {"about": json.dumps(self.to_json())}))
 
     @classmethod
-    def read(cls, folder: Path, about: Any, width: int) -> Self:
+    def read(cls, folder: Path, description: Mapping[str, Any], width: int) -> Self:
         """Read it back.
 
         Args:
             folder: the artifact.
-            about: what its description says of it, as `to_json` gave it.
+            description: the artifact's, in which `cohort` is as `to_json` gave it.
             width: of the model's embeddings.
 
         Raises:
             InputError: its file is missing or damaged, or is not what the description says.
         """
-        path = folder / FILE
+        path, about = folder / FILE, description["cohort"]
+        check_digest(path, description)
         try:
             vectors: Mapping[str, Any] = load_file(path)
         except (OSError, SafetensorError) as error:

@@ -2,10 +2,11 @@
 
 import codecs
 import errno
+import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +14,8 @@ from typing import IO, Any
 from hybrid_pruning.errors import InputError
 
 TEMPORARY = ".tmp"
+DIGESTS = "sha256"
+"""Where a description has the digests of the files that belong to it, by their names."""
 REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 """What a disk answers that takes no more; other errors inside a block are not the file's."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -70,6 +73,31 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         if refusal is None:
             raise
         raise cannot_write(path, refusal) from error
+
+
+def digest_file(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def check_digest(path: Path, described: Mapping[str, Any]) -> None:
+    """Require that a file is the one whose SHA-256 a description has under `DIGESTS`; older ones have none.
+
+    Raises:
+        InputError: it is another, or cannot be read.
+    """
+    digests = described.get(DIGESTS)
+    expected = digests.get(path.name) if isinstance(digests, Mapping) else None
+    if expected is not None and digest_file(path) != expected:
+        raise InputError(f"{path}: is damaged, or not the file that was written here; fetch or export the model anew")
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:

@@ -67,34 +67,37 @@ class SpeechModel(nn.Module):
         """What it was trained for."""
         return "speaker-verification" if self.classes is None else "anti-spoofing"
 
-    def forward(self, wave: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, wave: Any, lengths: Any = None) -> torch.Tensor:
         """Return the logits [B, classes] of wave [B, S] with lengths [B]; for speaker verification the embeddings."""
         return self.classifier(self.embed(wave, lengths))
 
-    def embed(self, wave: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+    def embed(self, wave: Any, lengths: Any = None) -> torch.Tensor:
         """Return the embedding of each utterance.
 
         Args:
-            wave: [B, S] float32 at 16 kHz.
+            wave: [B, S] at 16 kHz, or [S] for a batch of one, as `Backbone` takes it: floats, or 16 or 32-bit integers.
             lengths: [B] samples of each utterance, or None where all have S.
 
         Returns:
             [B, E].
+
+        Raises:
+            InputError: it is given anything else.
         """
         return self.head(self.backbone(wave, lengths))
 
-    def score(self, wave: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+    def score(self, wave: Any, lengths: Any = None) -> torch.Tensor:
         """Return the log-likelihood ratio of bona fide against spoofed speech; higher is more bona fide.
 
         Args:
-            wave: [B, S] float32 at 16 kHz.
+            wave: [B, S] at 16 kHz, or [S] for a batch of one, as `Backbone` takes it: floats, or 16 or 32-bit integers.
             lengths: [B] samples of each utterance, or None where all have S.
 
         Returns:
             [B], the difference of the logits freed from the training priors, calibrated where the model is.
 
         Raises:
-            InputError: the model is one for speaker verification.
+            InputError: the model is one for speaker verification, or it is given anything else.
         """
         return self.classify(self.embed(wave, lengths))
 
@@ -152,8 +155,7 @@ class SpeechModel(nn.Module):
     @torch.inference_mode()
     def embed_arrays(self, wave: FloatArray, lengths: IntArray | None = None) -> FloatArray:
         """Return the embeddings [B, E] of wave [B, S] at 16 kHz with lengths [B], or None where all have S."""
-        sizes = None if lengths is None else torch.tensor(lengths, device=self.device)
-        return self.embed(torch.tensor(wave, device=self.device), sizes).float().cpu().numpy()
+        return self.embed(wave, lengths).float().cpu().numpy()
 
     @torch.inference_mode()
     def classify_arrays(self, embeddings: FloatArray) -> FloatArray:
@@ -244,9 +246,9 @@ class SpeechModel(nn.Module):
             model = cls.from_architecture(config, config.get("provenance", {}))
         model.calibration = read_calibration(config, folder)
         if config.get("cohort") is not None:
-            model.cohort = Cohort.read(folder, config["cohort"], model.head.embedding_width)
+            model.cohort = Cohort.read(folder, config, model.head.embedding_width)
         with fitting(folder):
-            model.load_state_dict(artifact.read_weights(folder), strict=True)
+            model.load_state_dict(artifact.read_weights(folder, config), strict=True)
         model.backbone.pack()
         return model.eval()
 
@@ -307,7 +309,7 @@ def _read_backbone(folder: Path) -> Backbone:
         return SpeechModel.from_pretrained(folder).backbone
     with understanding(folder):
         backbone = build_backbone(config["backbone"])
-    weights = {name.removeprefix(BACKBONE): tensor for name, tensor in artifact.read_weights(folder).items()}
+    weights = {name.removeprefix(BACKBONE): tensor for name, tensor in artifact.read_weights(folder, config).items()}
     with fitting(folder):
         backbone.load_state_dict(weights, strict=True)
     return backbone.eval()

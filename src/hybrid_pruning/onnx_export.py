@@ -20,10 +20,11 @@ from torch import nn
 from torch.export import Dim
 from torch.nn.utils import parametrize
 
-from hybrid_pruning.artifact import is_artifact, versions
+from hybrid_pruning import cohort
+from hybrid_pruning.artifact import digest_of, is_artifact, versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, require_new_folder
+from hybrid_pruning.files import DIGESTS, atomic_write, digest_file, require_new_folder
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.onnx_int8 import to_integers
 from hybrid_pruning.onnx_model import (
@@ -36,7 +37,6 @@ from hybrid_pruning.onnx_model import (
     LENGTHS,
     LLR,
     WAVE,
-    digest_of,
 )
 from hybrid_pruning.partial import fingerprint_model
 from hybrid_pruning.windows import WINDOW_SECONDS
@@ -98,6 +98,8 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
         model.cohort.write(out)
     with atomic_write(out / FILE, "wb") as handle:
         handle.write(proto.SerializeToString())
+    files = (FILE, *([] if model.cohort is None else [cohort.FILE]))
+    description[DIGESTS] = {name: digest_file(out / name) for name in files}
     with atomic_write((out / FILE).with_suffix(".json")) as handle:
         json.dump(description, handle, indent=1)
         handle.write("\n")

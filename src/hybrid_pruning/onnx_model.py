@@ -2,13 +2,11 @@
 
 Two files lie side by side: NAME.onnx, which holds the graph, all weights and the classifier once more as a graph of its
 own (the window rule of `windows.py` classifies the mean of several windows' embeddings), and NAME.json, which describes
-it. A digest of the description stands in the .onnx file, so that no other's is taken for it. A verifier's cohort is a
+it. Each has a digest of the other, so that no other's is taken for it and damage is noticed. A verifier's cohort is a
 third file beside them, as in an artifact.
 """
 
 import base64
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,9 +16,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from hybrid_pruning.artifact import read_description
+from hybrid_pruning.artifact import digest_of, read_description
 from hybrid_pruning.cohort import Cohort
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import check_digest
+from hybrid_pruning.waves import NOT_FINITE, as_batch, as_numpy
 
 FORMAT, FORMAT_VERSION = "hybrid-pruning onnx", 1
 FILE = "model.onnx"
@@ -61,14 +61,17 @@ class OnnxModel:
                 is not installed.
         """
         path = Path(path)
+        beside = path.with_suffix(".json")
+        if beside.is_file():  # before a damaged graph gets into ONNX Runtime
+            check_digest(path, read_beside(beside))
         session = _open_session(path, path)
         metadata = session.get_modelmeta().custom_metadata_map
         if DIGEST not in metadata:
             raise InputError(f"{path}: is another program's ONNX file; write one with `export RUN --out NEW --onnx`")
-        description = read_beside(path.with_suffix(".json"))
+        description = read_beside(beside)
         if digest_of(description) != metadata[DIGEST]:
             raise InputError(
-                f"{path.with_suffix('.json')}: describes another model than {path.name}; copy the two together"
+                f"{beside}: describes another model than {path.name}, or is damaged; copy the two together anew"
             )
         classifier = metadata.get(CLASSIFIER)
         return cls(path, description, session, classifier and _open_session(base64.b64decode(classifier), path))
@@ -98,8 +101,9 @@ class OnnxModel:
         Raises:
             InputError: its file is not beside the .onnx file, or is damaged.
         """
-        about = self.description.get("cohort")
-        return None if about is None else Cohort.read(self.path.parent, about, self.embedding_width)
+        if self.description.get("cohort") is None:
+            return None
+        return Cohort.read(self.path.parent, self.description, self.embedding_width)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -135,15 +139,23 @@ class OnnxModel:
         """Return the embeddings of a batch.
 
         Args:
-            wave: [B, S] float32 at 16 kHz; what stands beyond an utterance's length is ignored.
+            wave: as `SpeechModel.embed` takes it; what stands beyond an utterance's length is ignored.
             lengths: [B] samples of each utterance, `minimum_samples` at least, or None where all have S.
 
         Returns:
             [B, E].
+
+        Raises:
+            InputError: it is given anything else, or more samples than the model takes.
         """
-        if lengths is None:
-            lengths = np.full(len(wave), wave.shape[1])
-        feeds = {WAVE: np.asarray(wave, np.float32), LENGTHS: np.asarray(lengths, np.int64)}
+        checked = as_batch(wave, lengths, self.minimum_samples)
+        wave, (count, size) = as_numpy(checked[0]), checked[0].shape
+        sizes = np.full(count, size) if checked[1] is None else as_numpy(checked[1])
+        if self.longest_samples is not None and size > self.longest_samples:
+            raise InputError(f"wave: {size} samples; expected at most {self.longest_samples}: cut it into windows")
+        if not np.isfinite(wave[np.arange(size) < sizes[:, None]]).all():
+            raise InputError(NOT_FINITE)
+        feeds = {WAVE: wave.astype(np.float32, copy=False), LENGTHS: sizes.astype(np.int64)}
         found: FloatArray = self.session.run([EMBEDDING], feeds)[0]
         return found
 
@@ -198,12 +210,6 @@ def read_beside(path: Path) -> dict[str, Any]:
     if wrong:
         raise InputError(f"{path}: cannot be understood ('{wrong[0]}'); export the model again")
     return found
-
-
-def digest_of(description: Mapping[str, Any]) -> str:
-    """Return a digest of a description, however its JSON is laid out."""
-    text = json.dumps(description, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _open_session(model: Path | bytes, path: Path) -> Any:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_pruning import processes
-from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import atomic_write, digest_file
 from hybrid_pruning.terminal import say
 
 FOLDER = "stages"
@@ -43,7 +42,7 @@ class Stage:
         Raises:
             InputError: an input cannot be read.
         """
-        parts = [json.dumps(dict(self.settings), sort_keys=True), *map(_digest, self.inputs)]
+        parts = [json.dumps(dict(self.settings), sort_keys=True), *map(digest_file, self.inputs)]
         parts += [stage.fingerprint() for stage in self.needs]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -80,14 +79,6 @@ def was_made_from(stage: Stage, out: Path) -> bool | None:
     """Whether a stage's last result was made from what it would be made from now; None where it was never finished."""
     found = _read(out / FOLDER / f"{stage.name.replace(' ', '-')}.json")
     return None if found is None else found == stage.fingerprint()
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
 def _read(record: Path) -> str | None:

@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.waves import NOT_FINITE, as_batch
 
 from .linear import Linear
 
@@ -80,28 +84,46 @@ class Backbone(nn.Module):
         """The shortest waveform that gives one frame, in samples at 16 kHz."""
         raise NotImplementedError
 
-    def forward(self, wave: torch.Tensor, lengths: torch.Tensor | None = None) -> Hidden:
+    def forward(self, wave: Any, lengths: Any = None) -> Hidden:
         """Encode a batch.
 
         Args:
-            wave: [B, S] float32 at 16 kHz; whatever stands beyond an utterance's length is ignored.
+            wave: [B, S] at 16 kHz, or [S] for a batch of one, of floats or 16 or 32-bit integers, a tensor where the
+                model is or an array; whatever stands beyond an utterance's length is ignored.
             lengths: [B] samples of each utterance, or None where all have S.
 
         Raises:
-            ValueError: an utterance too short for one frame.
+            InputError: anything else, or an utterance too short for one frame. Values are not looked at in training
+                where that would wait for a GPU.
         """
-        if not torch.compiler.is_compiling():  # which cannot look into lengths
-            shortest = wave.shape[-1] if lengths is None else min(wave.shape[-1], int(lengths.min()))
-            if shortest < self.minimum_samples:
-                raise ValueError(f"a wave of {shortest} samples; one frame needs {self.minimum_samples}: pad it")
+        compiling, dtype = torch.compiler.is_compiling(), self._weight.dtype
+        if not compiling:  # which cannot look into lengths
+            wave, lengths = self._check(wave, lengths)
         if lengths is not None:  # times 0 would not do: padding may hold inf or nan, and gradients flow through it
             wave = wave.masked_fill(~mask_of(lengths, wave.shape[-1]), 0.0)
+        if not (compiling or self.training or self.frozen or wave.isfinite().all()):
+            raise InputError(NOT_FINITE)
         if self.normalize:
             wave = normalized(wave, lengths, getattr(self.config, "waveform_eps", NORMALIZE_EPS))
+        wave = wave.to(dtype)
         if self.frozen:
             with torch.no_grad():
                 return self._encode(wave, lengths)
         return self._encode(wave, lengths)
+
+    @property
+    def _weight(self) -> torch.Tensor:
+        return next(self.parameters())
+
+    def _check(self, wave: Any, lengths: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what was given as tensors where the model is, in single precision or better."""
+        device, precise = self._weight.device, torch.promote_types(self._weight.dtype, torch.float32)
+        waits = (self.training or self.frozen) and getattr(lengths, "is_cuda", False)
+        wave, lengths = as_batch(wave, lengths, self.minimum_samples, values=not waits)
+        if isinstance(wave, torch.Tensor) and wave.device != device:
+            raise InputError(f"wave: is on {wave.device}, the model on {device}; move one of the two")
+        sizes = None if lengths is None else _as_tensor(lengths).to(device)
+        return _as_tensor(wave).to(device, precise), sizes
 
     def train(self, mode: bool = True) -> Self:
         """Go into training or evaluation mode; a frozen backbone stays in evaluation mode."""
@@ -135,6 +157,10 @@ class Backbone(nn.Module):
         for name, parameter in self.named_parameters():
             if name.startswith(prefixes):
                 parameter.requires_grad_(False)
+
+
+def _as_tensor(array: Any) -> torch.Tensor:
+    return array if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array, order="C"))
 
 
 def mask_of(lengths: torch.Tensor, size: int) -> torch.Tensor:

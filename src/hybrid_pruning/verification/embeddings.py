@@ -1,9 +1,10 @@
 """The embeddings of named recordings, in memory and in a file."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -11,7 +12,7 @@ from safetensors.numpy import save
 
 from hybrid_pruning.cohort import Vectors
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import DIGESTS, atomic_write
 from hybrid_pruning.metrics import FloatArray, IntArray
 
 FORMAT = "hybrid-pruning embeddings"
@@ -57,9 +58,11 @@ class Embeddings:
             InputError: the file cannot be written.
         """
         told = {"format": FORMAT, "model": self.model, "ids": self.ids, "paths": self.paths}
-        about = {"about": json.dumps(told)}  # one entry: safetensors writes several in any order
+        vectors = np.ascontiguousarray(self.vectors)
+        sealed = {**told, DIGESTS: _digest(told, vectors, self.seconds)}
+        about = {"about": json.dumps(sealed)}  # one entry: safetensors writes several in any order
         with atomic_write(path, "wb") as handle:
-            handle.write(save({"vectors": np.ascontiguousarray(self.vectors), "seconds": self.seconds}, about))
+            handle.write(save({"vectors": vectors, "seconds": self.seconds}, about))
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -80,6 +83,8 @@ class Embeddings:
                 raise ValueError("its parts do not belong together")
             if not np.isfinite(vectors).all():
                 raise ValueError("not finite")
+            if about.pop(DIGESTS, None) not in (None, _digest(about, vectors, seconds)):
+                raise ValueError("damaged")
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error}); check the path") from error
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -88,3 +93,10 @@ class Embeddings:
             ) from error
         model = about.get("model", "")
         return cls(ids, vectors.astype(np.float32, copy=False), seconds.astype(np.float64), model, paths)
+
+
+def _digest(told: Any, *arrays: Vectors | FloatArray) -> str:
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
