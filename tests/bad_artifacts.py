@@ -245,13 +245,13 @@ ARTIFACTS: dict[str, Case] = {
         INSPECT,
         "interm.99|cannot",
     ),
-    "half the weights": Case(partial(cut, WEIGHTS), SCORE, "model.safetensors: cannot be read"),
-    "empty weights": Case(partial(written, WEIGHTS, ""), SCORE, "model.safetensors: cannot be read"),
+    "half the weights": Case(partial(cut, WEIGHTS), SCORE, "model.safetensors: is damaged"),
+    "empty weights": Case(partial(written, WEIGHTS, ""), SCORE, "model.safetensors: is damaged"),
     "a folder for weights": Case(partial(folder, WEIGHTS), SCORE, "model.safetensors: cannot be read"),
-    "half the weights, for a card": Case(partial(cut, WEIGHTS), "card model", "model.safetensors: cannot be read"),
+    "half the weights, for a card": Case(partial(cut, WEIGHTS), "card model", "model.safetensors: is damaged"),
     "a newer format, for a card": Case(edit(format_version=99), "card model", JSON + "format version 99"),
     "weights with a header without end": Case(
-        partial(written, WEIGHTS, b"\xff" * 8 + b"{}"), SCORE, "model.safetensors: cannot be read"
+        partial(written, WEIGHTS, b"\xff" * 8 + b"{}"), SCORE, "model.safetensors: is damaged"
     ),
     "a weight missing": Case(partial(weighted, dict.popitem), SCORE, "config.json and model.safetensors do not belong"),
     "a weight too many": Case(
@@ -289,7 +289,7 @@ ARTIFACTS: dict[str, Case] = {
     "an .onnx file with another's description": Case(
         partial(onnx_damaged, partial(described, lambda about: about.update(labels=["x"]), name="small.json")),
         SCORE_ONNX,
-        "small.json: describes another model than small.onnx; copy the two together",
+        "small.json: describes another model than small.onnx, or is damaged; copy",
     ),
     "an .onnx file with a description that lacks a key": Case(
         partial(onnx_damaged, partial(described, lambda about: about.pop("task"), name="small.json")),

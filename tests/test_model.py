@@ -135,7 +135,7 @@ def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
 
     def damage(folder: Path) -> None:
         config = json.loads((folder / CONFIG).read_text())
-        del config[DIGESTS]
+        config.pop(DIGESTS, None)
         change(config)
         (folder / CONFIG).write_text(json.dumps(config))
 
