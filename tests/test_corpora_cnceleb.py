@@ -61,7 +61,7 @@ def test_the_official_layout(tmp_path: Path):
         "utterances of train by genre: drama 1, play 12, speech 1, vlog 1",
         "utterances of eval by genre: live_broadcast 1, singing 1",
     ]
-    for words in ("800 speakers of CN-Celeb1", "1,996 speakers of CN-Celeb2", "3,484,292 trials", "196 enrolments"):
+    for words in ("797 speakers of CN-Celeb1", "1,996 speakers of CN-Celeb2", "3,484,292 trials", "196 enrolments"):
         assert [line for line in prepared.warnings if f"expected {words}" in line]
 
 
@@ -95,7 +95,7 @@ def test_one_of_the_two_will_do(tmp_path: Path, part: str):
         (
             f"{FIRST}/dev/dev.lst",
             "id00000\nid00999\n",
-            "dev.lst:2: speaker 'id00999' has no folder in .*--allow-missing",
+            "dev.lst:2: speaker 'id00999' has no audio in .*--allow-missing",
         ),
     ],
 )
@@ -123,6 +123,19 @@ def test_what_is_missing_may_be_left_out(tmp_path: Path):
     prepared = prepare("cnceleb", root, tmp_path / "out", allow_missing=True)
     assert len(prepared.trials["eval"].read_text().splitlines()) == 2
     assert len(prepared.speakers["train"]) == 6
+
+
+def test_the_released_training_speakers_are_taken_without_a_word(tmp_path: Path):
+    """797 of the 800 that are listed have audio: two have no folder, one's is empty."""
+    root = release(tmp_path / "root", dev="".join(f"id{number:05d}\n" for number in range(800)))
+    touch(root, *(f"{FIRST}/data/id{number:05d}/speech-01-001.flac" for number in range(797)))
+    (root / FIRST / "data" / "id00797").mkdir()
+    prepared = prepare("cnceleb", root, tmp_path / "out")
+    assert len(prepared.speakers["train"]) == 797 + 4
+    assert not [line for line in prepared.warnings if "of CN-Celeb1" in line]
+    (root / FIRST / "data" / "id00003" / "speech-01-001.flac").unlink()
+    with pytest.raises(InputError, match=r"dev.lst:4: speaker 'id00003' has no audio in .*4 of 800 have none"):
+        prepare("cnceleb", root, tmp_path / "again")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ GENRE = re.compile(r"(?:.*[/-])?([a-z_]+)(?:-\d+)+", re.ASCII | re.IGNORECASE)
 ENROLMENT, TRIAL = ("enrol", "file"), ("enrol", "test", "label")
 """E.g. `id00800-enroll enroll/id00800-enroll.wav`, and `id00800-enroll test/id00999-singing-02-006.wav 0`."""
 KEYS = (*COLUMNS, "genre")
-SPEAKERS = {"CN-Celeb1": 800, "CN-Celeb2": 1_996}
+SPEAKERS = {"CN-Celeb1": 797, "CN-Celeb2": 1_996}
+"""With audio, as released: dev.lst names 800, of whom three have none."""
 TRIALS, ENROLMENTS = 3_484_292, 196
 CONTENTS = (
     "CN-Celeb_flac with data, dev/dev.lst, eval/enroll, eval/test, eval/lists/enroll.lst and eval/lists/trials.lst, "
@@ -68,19 +69,20 @@ def prepare(root: Path, out: Path, options: Options) -> Prepared:
 
 
 def read_speakers(path: Path, data: Path, options: Options) -> list[str]:
-    """Return the training speakers of CN-Celeb1: the first word of each line.
+    """Return the training speakers of CN-Celeb1 that have audio: the first word of each line.
 
     Raises:
-        InputError: the list cannot be read, or names a speaker without a folder.
+        InputError: the list cannot be read, or more of its speakers have no audio than in the release.
     """
     listed = {row["speaker"]: line for line, row in read_columns(path, ("speaker",))}
-    missing = sorted(listed.keys() - set(find_speakers(data)))
-    if missing and not options.allow_missing:
+    heard = [name for name in find_speakers(data) if name in listed and any(list_recordings(data / name))]
+    missing = sorted(listed.keys() - set(heard))
+    if missing and len(heard) != SPEAKERS["CN-Celeb1"] and not options.allow_missing:
         raise InputError(
-            f"{path}:{listed[missing[0]]}: speaker '{missing[0]}' has no folder in {data} ({len(missing):,} of "
-            f"{len(listed):,} have none); unpack the audio there, or leave these out with --allow-missing"
+            f"{path}:{listed[missing[0]]}: speaker '{missing[0]}' has no audio in {data} ({len(missing):,} of "
+            f"{len(listed):,} have none); unpack it there, or leave these out with --allow-missing"
         )
-    return sorted(listed.keys() - set(missing))
+    return heard
 
 
 def read_enrolments(path: Path) -> dict[str, str]:
