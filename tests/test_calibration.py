@@ -135,7 +135,7 @@ def test_classes_without_overlap_get_a_finite_scale_and_a_warning(capsys: pytest
     assert fit_weights(np.array([[0.0, 1.0]]), np.array([False, True]))[0][0] < 10
     fit_calibration(as_trials(scores, positive), TRACK1, write_scores(tmp_path / "s.tsv", scores), "k.tsv")
     fit_fusion({"a": as_trials(scores, positive), "b": as_trials(wider, positive)}, "track1", "k.tsv")
-    assert [line.split(";")[0] for line in capsys.readouterr().out.splitlines()] == [
+    assert [line.split(";")[0] for line in capsys.readouterr().err.splitlines()] == [
         f"warning: {name}: no error in 20 trials, so the scale cannot be estimated and is kept low"
         for name in (tmp_path / "s.tsv", "k.tsv")
     ]

@@ -14,6 +14,7 @@ from hybrid_pruning import SpeechModel
 from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.pipeline import job, run_recipe
+from hybrid_pruning.sweep.table import read_swept, write_markdown
 
 PARTS = {
     "T": ("flac_T", "ASVspoof5.train.tsv"),
@@ -160,6 +161,30 @@ def test_a_set_that_the_corpus_does_not_have(tmp_path: Path, wavlm: Path):
     with pytest.raises(InputError, match=r"wild\.tsv: preparing asvspoof5 does not write it; it wrote .*eval\.tsv"):
         run_recipe(config, tmp_path / "out")
     assert not (tmp_path / "out" / "run").exists()
+
+
+@pytest.mark.parametrize("scores", ["inverted", "all the same"])
+def test_a_model_that_cannot_be_calibrated_is_scored_and_marked(
+    done: Path, wavlm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: str
+):
+    """The dev scores are turned around behind the job's back: `run` goes on, and says it in both places."""
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    config, out = describe(done, wavlm), tmp_path / "out"
+    table = out / "scores" / "dev.uncalibrated.tsv"
+    header, *rows = table.read_text().splitlines()
+    labels = {line.split()[1]: line.split()[8] for line in (done / "corpus" / PARTS["D"][1]).read_text().splitlines()}
+    names = [row.split("\t")[0] for row in rows]
+    values = [(labels[name] == "spoof") * (scores == "inverted") + 0.1 for name in names]
+    table.write_text("\n".join([header, *(f"{name}\t{value}" for name, value in zip(names, values, strict=True))]))
+    (out / "stages" / "calibrate.json").unlink()
+    run_recipe(config, out)
+    why = "lower scores speak for bonafide" if scores == "inverted" else "all scores of system 1 are 0.1"
+    assert f"warning: the model is left uncalibrated: {why}" in capsys.readouterr().err.replace(f"{table}: ", "")
+    assert SpeechModel.from_pretrained(out / "model").calibration is None
+    assert "not calibrated" in (out / "report.html").read_text()
+    swept = read_swept(out, 0.3, ["dev", "eval"])
+    assert "| dev | out * |" in write_markdown([swept])
+    assert "*: not calibrated" in write_markdown([swept])
 
 
 def test_a_family_is_exported_scored_and_reported(

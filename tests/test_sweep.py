@@ -13,7 +13,7 @@ from hybrid_pruning.card.results import Result
 from hybrid_pruning.config import Config, expand_stages
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.report.published import read_published
-from hybrid_pruning.sweep import parse_sparsities
+from hybrid_pruning.sweep import jobs, parse_sparsities
 from hybrid_pruning.sweep.figure import draw_sweep
 from hybrid_pruning.sweep.table import Swept, write_markdown
 from hybrid_pruning.sweep.values import name_job, set_sparsity
@@ -116,6 +116,29 @@ def test_a_sweep_of_detectors(tmp_path: Path, wavlm: Path, cli: Cli):
     assert found.code == 0, found.err
     assert [row["set"] for row in read_rows(tmp_path / "out" / "sweep.tsv")] == ["dev", "eval"]
     assert "| eval | DPHuBERT | 50 | 48.4 | 25.8 | 11.73 | 0.321 |" in (tmp_path / "out" / "sweep.md").read_text()
+
+
+def test_a_job_that_fails_leaves_the_others_in_the_table(
+    tmp_path: Path, wavlm: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+):
+    """A score that is not a number, of one model alone."""
+    write_asvspoof5(tmp_path / "corpus")
+    plain = describe(tmp_path, wavlm, training__epochs=1).model_dump(mode="json")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain))
+    run = jobs.run_recipe
+
+    def fail_dense(config: Config, out: Path, prepared: Path) -> Path:
+        if out.name == "dense":
+            raise InputError("u1.flac: score nan")
+        return run(config, out, prepared)
+
+    monkeypatch.setattr(jobs, "run_recipe", fail_dense)
+    found = cli("sweep", f"{tmp_path}/recipe.yaml", "--sparsity", "0,0.4", "--out", f"{tmp_path}/out")
+    assert (found.code, "is without dense: u1.flac: score nan; call again" in found.err) == (2, True), found.err
+    assert {row["model"] for row in read_rows(tmp_path / "out" / "sweep.tsv")} == {"hp40"}
+    monkeypatch.setattr(jobs, "run_recipe", run)
+    assert cli("sweep", f"{tmp_path}/recipe.yaml", "--sparsity", "0,0.4", "--out", f"{tmp_path}/out").code == 0
+    assert {row["model"] for row in read_rows(tmp_path / "out" / "sweep.tsv")} == {"dense", "hp40"}
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -29,7 +29,7 @@ from hybrid_pruning.evaluation.trials import Trials, join_systems
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.tables import write_table
-from hybrid_pruning.terminal import say
+from hybrid_pruning.terminal import warn
 
 PRIOR = 0.5
 """Of the positive class: every threshold matters alike, as in the Cllr."""
@@ -48,6 +48,10 @@ CONSTANT = 1e-9
 """A quality that deviates less than this from its mean, relative to it, is the same in all trials and is left out."""
 
 Scores = TypeVar("Scores", bound=Any)
+
+
+class UncalibratableError(InputError):
+    """Scores that no calibration makes log-likelihood ratios: inverted, or all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,13 +246,13 @@ def fit_calibration(
         prior: of the positive class, inside (0, 1).
 
     Raises:
-        InputError: all scores are the same, or lower scores speak for the positive class.
+        UncalibratableError: all scores are the same, or lower scores speak for the positive class.
     """
     positive = trials.classes == task.kinds[0]
     beside = {name: trials.scores[name] for name in task.beside if _varies(trials.scores.get(name))}
     (scale, *weights), offset = fit_weights(np.stack([trials.scores[task.scores], *beside.values()]), positive, prior)
     if scale <= 0:
-        raise InputError(
+        raise UncalibratableError(
             f"{scores_path}: lower scores speak for {task.kinds[0]} (scale {scale:.3g}); calibration never turns the "
             "order of scores around: are they inverted, or do the keys belong to another set?"
         )
@@ -353,12 +357,14 @@ def fit_weights(
     lowest, highest = scores.min(axis=1), scores.max(axis=1)
     if (lowest == highest).any():
         flat = int(np.argmax(lowest == highest))
-        raise InputError(f"all scores of system {flat + 1} are {lowest[flat]:g}")
+        raise UncalibratableError(f"all scores of system {flat + 1} are {lowest[flat]:g}")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         mean, deviation = scores.mean(axis=1), scores.std(axis=1)
         inputs = np.vstack([(scores - mean[:, None]) / deviation[:, None], np.ones(positive.size)])
     if not np.isfinite(inputs).all():
-        raise InputError(f"scores from {lowest.min():g} to {highest.max():g} cannot be calibrated; are they scores?")
+        raise UncalibratableError(
+            f"scores from {lowest.min():g} to {highest.max():g} cannot be calibrated; are they scores?"
+        )
     share = np.where(positive, prior / positive.sum(), (1 - prior) / (~positive).sum())
     log_odds = math.log(prior / (1 - prior))
     solution = _minimise(inputs, share, positive, log_odds, jeffreys=0.0)
@@ -375,9 +381,9 @@ def are_separate(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> bool:
 
 def _warn_if_separate(scores: FloatArray, positive: npt.NDArray[np.bool_], where: str) -> None:
     if are_separate(scores, positive):
-        say(
-            f"warning: {where}: no error in {positive.size:,} trials, so the scale cannot be estimated and is kept "
-            "low; log-likelihood ratios need more or harder trials",
+        warn(
+            f"{where}: no error in {positive.size:,} trials, so the scale cannot be estimated and is kept low; "
+            "log-likelihood ratios need more or harder trials"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hybrid_pruning import corpora, processes
 from hybrid_pruning.artifact import is_artifact
-from hybrid_pruning.calibration import Calibration
+from hybrid_pruning.calibration import Calibration, UncalibratableError
 from hybrid_pruning.checkpoint import FOLDER as CHECKPOINTS
 from hybrid_pruning.config import Config, expand_stages
 from hybrid_pruning.durations import add_durations
@@ -22,10 +22,11 @@ from hybrid_pruning.pipeline.detection import DetectionJudge
 from hybrid_pruning.pipeline.judge import DEV, ROUNDS, Judge
 from hybrid_pruning.pipeline.verification import VerificationJudge
 from hybrid_pruning.report import write_report
+from hybrid_pruning.report.results import UNCALIBRATED
 from hybrid_pruning.run_folder import CONFIG, last_stage
 from hybrid_pruning.stages import Stage, bring_up_to_date, was_made_from
 from hybrid_pruning.tables import write_table
-from hybrid_pruning.terminal import say, say_rule
+from hybrid_pruning.terminal import say, say_rule, warn
 from hybrid_pruning.training import train
 
 
@@ -35,7 +36,8 @@ def run_recipe(config: Config, out: str | Path, prepared: str | Path | None = No
     Below `out`: run/ (the training and, in evaluation/ below it or its last stage, the scores with their keys),
     exported/ (the model as cut), model/ (the same, calibrated on the dev set), family/ (the run's snapshots as cut),
     scores/, evaluation/, report.html, and stages/ (what each of them was made from). For speaker verification also
-    embeddings/, and the models have their cohorts. Under torchrun all processes train and score; the main one does the
+    embeddings/, and the models have their cohorts. A model whose dev scores are inverted or all the same is left
+    uncalibrated, and the report says so. Under torchrun all processes train and score; the main one does the
     rest.
 
     Args:
@@ -179,7 +181,14 @@ class Job:
     def _calibrate(self, scores: Path) -> None:
         _clear(self.model)
         model = SpeechModel.from_pretrained(self.exported)
-        model.calibration = Calibration().then(self.judge.fit(scores))
+        note = self.judged / UNCALIBRATED
+        try:
+            model.calibration = Calibration().then(self.judge.fit(scores))
+            note.unlink(missing_ok=True)
+        except UncalibratableError as error:
+            warn(f"the model is left uncalibrated: {error}")
+            with atomic_write(note) as handle:
+                handle.write(f"{error}\n")
         model.save_pretrained(self.model)
 
     def _evaluate(self, name: str, scores: Path, table: Path) -> None:

@@ -4,10 +4,11 @@ A model is given its cohort first: mean and speaker means of the training data i
 count in AS-norm, or all where there are fewer. The recordings of every manifest that lists of trials are about are
 then embedded, once for all lists over one manifest. A score is the cosine less the mean, AS-norm, and the calibration.
 
-Calibration is a scale and an offset alone, so that EER and minDCF are those of cosine and AS-norm, as the paper has
-them. The trials' quality measures stand in the uncalibrated dev scores for `calibrate`, which may weigh them.
+Calibration is a scale and an offset alone, so that EER and minDCF are those of cosine and AS-norm, which the paper
+reports. The trials' quality measures stand in the uncalibrated dev scores for `calibrate`, which may weigh them.
 
-Source: Peng et al., "Hybrid Pruning", ICASSP 2026: the mean is subtracted, AS-norm takes the 300 closest speakers.
+Source: Peng et al., "Hybrid Pruning", ICASSP 2026: the mean is subtracted, AS-norm takes the 300 closest speakers. The
+public code embeds random 3 s crops of the cohort and averages them raw; here whole recordings of unit length.
 """
 
 from collections.abc import Mapping, Sequence

@@ -11,6 +11,8 @@ from hybrid_pruning.plain import section
 from hybrid_pruning.report.run import Run
 
 DEV, DEV_SCORES, FOLDER = "dev", "dev_scores.tsv", "evaluation"
+UNCALIBRATED = "uncalibrated.txt"
+"""Beside the score files: why the model that made them could not be calibrated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,9 @@ def judge(scored: Sequence[Scored], runs: Sequence[Run], rounds: int) -> list[Re
     latest = {(entry.name, entry.run): entry for entry in scored}
     for entry in sorted(latest.values(), key=lambda entry: (entry.name != DEV, entry.run)):
         results = sets.setdefault(entry.name, ResultSet(entry.name))
+        if (why := entry.scores.parent / UNCALIBRATED).is_file():
+            reason = why.read_text(encoding="utf-8", errors="replace").strip()
+            results.notes.append(f"{runs[entry.run].name}: scores of a model that is not calibrated: {reason}")
         try:
             _judge(results, entry, runs, latest, rounds)
         except InputError as error:

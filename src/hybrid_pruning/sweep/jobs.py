@@ -6,6 +6,7 @@ from pathlib import Path
 from hybrid_pruning import processes
 from hybrid_pruning.card.results import FOLDER as EVALUATION
 from hybrid_pruning.config import Config
+from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.pipeline import DEV, run_recipe
 from hybrid_pruning.plots import save_figure
@@ -15,7 +16,7 @@ from hybrid_pruning.stages import Stage, bring_up_to_date
 from hybrid_pruning.sweep.figure import draw_sweep
 from hybrid_pruning.sweep.table import Swept, print_table, read_swept, write_markdown, write_tsv
 from hybrid_pruning.sweep.values import name_job, set_sparsity
-from hybrid_pruning.terminal import say_rule
+from hybrid_pruning.terminal import say, say_rule
 
 NAME = "sweep"
 
@@ -32,23 +33,37 @@ def run_sweep(config: Config, values: Sequence[float], out: str | Path) -> Path:
         The table.
 
     Raises:
-        InputError: the recipe does not go with a value, or as `run_recipe`; jobs before that stay done.
+        InputError: the recipe does not go with a value, or a job failed as `run_recipe` does; on a single process the
+            others are done and in the table before it is raised.
     """
     processes.start()
     out = Path(out)
     recipes = {name_job(value): set_sparsity(config, value) for value in values}
+    failed: dict[str, InputError] = {}
     for name, recipe in recipes.items():
         if processes.is_main():
             say_rule(name)
-        run_recipe(recipe, out / name, out)
+        try:
+            run_recipe(recipe, out / name, out)
+        except InputError as error:
+            if processes.count() > 1 or len(failed) == len(recipes) - 1:
+                raise
+            failed[name] = error
+            say(f"error: {name}: {error}", error=True)
     table = out / f"{NAME}.md"
     sets = (DEV, *config.data.eval)
-    swept = [read_swept(out / name, value, sets) for name, value in zip(recipes, values, strict=True)]
+    swept = [
+        read_swept(out / name, value, sets) for name, value in zip(recipes, values, strict=True) if name not in failed
+    ]
     if processes.is_main():
         _write(swept, _known(config), table)
-    figures = tuple(out / job / EVALUATION / f"{name}.json" for job in recipes for name in sets)
-    page, runs = table.with_suffix(".html"), [out / name / "run" for name in recipes]
+    figures = tuple(out / job / EVALUATION / f"{name}.json" for job in recipes if job not in failed for name in sets)
+    page, runs = table.with_suffix(".html"), [out / name / "run" for name in recipes if name not in failed]
     bring_up_to_date([Stage(f"{NAME} report", lambda: write_report(runs, page), (page,), {}, figures)], out)
+    if failed:
+        reason = next(iter(failed.values()))
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise InputError(f"{table}: is without {', '.join(failed)}: {reason}{more}; call again to go on there")
     return table
 
 

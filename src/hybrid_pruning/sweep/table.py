@@ -16,6 +16,7 @@ from hybrid_pruning.survivors import SECONDS, count_parameters, count_survivors
 from hybrid_pruning.tables import open_table
 from hybrid_pruning.terminal import say, say_table
 
+UNCALIBRATED = "*: not calibrated, since lower dev scores speak for the positive class or all are the same."
 HEADINGS = ("set", "model", "cut %", "size", "MACs")
 
 
@@ -31,6 +32,7 @@ class Swept:
         macs: multiply-accumulates of the encoder, for `SECONDS` of audio.
         results: figures of each evaluation set, by its name.
         metrics: the names of those to show.
+        calibrated: whether its scores are; not where those of the dev set were inverted or all the same.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Swept:
     macs: int
     results: dict[str, Result]
     metrics: tuple[str, ...]
+    calibrated: bool = True
 
 
 def read_swept(job: Path, target: float, sets: Sequence[str]) -> Swept:
@@ -59,7 +62,16 @@ def read_swept(job: Path, target: float, sets: Sequence[str]) -> Swept:
     files = [f"{name}={job / EVALUATION / name}.json" for name in sets]
     results = {result.name: result for result in read_results(files)}
     metrics = SV.main if model.task == "speaker-verification" else TRACK1.main
-    return Swept(job.name, target, float(budget.sparsity), params, int(budget.macs), results, metrics)
+    return Swept(
+        job.name,
+        target,
+        float(budget.sparsity),
+        params,
+        int(budget.macs),
+        results,
+        metrics,
+        model.calibration is not None,
+    )
 
 
 def print_table(swept: Sequence[Swept]) -> None:
@@ -96,19 +108,32 @@ def write_tsv(swept: Sequence[Swept], path: Path) -> None:
     """
     metrics = swept[0].metrics
     ends = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
-    with open_table(path, ("set", "model", "target_sparsity", "sparsity", "params", "macs", *ends)) as write:
+    with open_table(
+        path, ("set", "model", "target_sparsity", "sparsity", "params", "macs", *ends, "calibrated")
+    ) as write:
         for name in swept[0].results:
             for job in swept:
                 result = job.results[name]
                 values = [v for metric in metrics for v in (result.metrics[metric], *result.intervals[metric])]
-                write((name, job.name, job.target, job.removed, job.params, job.macs, *values))
+                write(
+                    (
+                        name,
+                        job.name,
+                        job.target,
+                        job.removed,
+                        job.params,
+                        job.macs,
+                        *values,
+                        str(job.calibrated).lower(),
+                    )
+                )
 
 
 def _lay_out(swept: Sequence[Swept], form: str) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows, those of one evaluation set together; the form is of a figure and its interval."""
     metrics = swept[0].metrics
     rows = [
-        [name, job.name, f"{100 * job.removed:.1f}", count(job.params), count(job.macs)]
+        [name, _mark(job), f"{100 * job.removed:.1f}", count(job.params), count(job.macs)]
         + [form.format(*_show(job.results[name], metric)) for metric in metrics]
         for name in swept[0].results
         for job in swept
@@ -130,7 +155,12 @@ def _explain(swept: Sequence[Swept]) -> str:
     return (
         f"Cut: of the encoder's parameters. Size: parameters of encoder and head. MACs: the encoder's, {SECONDS:g} s. "
         f"Below or behind each figure its 95% interval, by resampling {told}."
+        + ("" if all(job.calibrated for job in swept) else f" {UNCALIBRATED}")
     )
+
+
+def _mark(job: Swept) -> str:
+    return job.name if job.calibrated else f"{job.name} *"
 
 
 def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
