@@ -66,6 +66,7 @@ def test_det_curve_holds_the_rates_of_each_threshold(positive: np.ndarray, negat
 def test_act_dcf_misses_below_the_bayes_threshold_and_accepts_at_it() -> None:
     bayes = metrics.ASVSPOOF5.threshold
     assert bayes == pytest.approx(-math.log(1.9), rel=1e-12)
+    assert metrics.act_dcf([1.0, -1.0], [2.0, -2.0, -3.0]) == pytest.approx((0.95 / 2 + 0.05 * 10 / 3) / 0.5)
     assert metrics.act_dcf([bayes], [np.nextafter(bayes, -9)]) == 0
     assert metrics.act_dcf([np.nextafter(bayes, -9)], [-9.0]) == pytest.approx(1.9)
     assert metrics.act_dcf([0.0], [bayes]) == pytest.approx(1)
@@ -73,6 +74,8 @@ def test_act_dcf_misses_below_the_bayes_threshold_and_accepts_at_it() -> None:
 
 def test_cllr_is_one_bit_for_scores_that_say_nothing_and_stays_finite() -> None:
     assert metrics.cllr(np.zeros(3), np.zeros(5)) == pytest.approx(1)
+    bits = math.log2(1 + math.exp(-2)), math.log2(1 + math.exp(1)), math.log2(1 + math.exp(-3))
+    assert metrics.cllr([2.0, -1.0], [-3.0]) == pytest.approx(((bits[0] + bits[1]) / 2 + bits[2]) / 2, rel=1e-12)
     assert metrics.cllr([1e4], [-1e4]) == 0
     assert metrics.cllr([-1e4], [1e4]) == pytest.approx(1e4 / math.log(2))
 
@@ -118,6 +121,8 @@ def test_a_dcf_is_the_smallest_cost_over_all_thresholds(
 @settings(max_examples=100, deadline=None)
 @given(TIED, TIED)
 def test_t_dcf_is_the_smallest_cost_over_all_thresholds(bonafide: np.ndarray, spoof: np.ndarray) -> None:
+    organisers = metrics.AsvRates(0.01880141010575793, 0.01881016557566423, 0.4607082907604729)
+    assert organisers == metrics.ASVSPOOF5_ASV
     asv = metrics.AsvRates(miss=0.02, nontarget_false_alarm=0.03, spoof_false_alarm=0.5)
     own = 0.9405 * 0.02 + 0.0095 * 10 * 0.03
     weights = 0.9405 - own, 0.05 * 10 * 0.5
