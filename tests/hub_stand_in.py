@@ -98,11 +98,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _ = self._start()
-        if found := re.fullmatch(r"/api/models/(.+?)/revision/main", path):
+        if found := re.fullmatch(r"/api/models/(.+?)/revision/[\w.]+", path):
             return self._about(found[1])
         if found := re.fullmatch(r"/api/models/(.+?)/tree/\w+", path):
             return self._tree(found[1])
-        if (found := re.fullmatch(r"/(.+?)/resolve/\w+/(.+)", path)) and found[1] in self.hub.files:
+        if (found := re.fullmatch(r"/(.+?)/resolve/[\w.]+/(.+)", path)) and found[1] in self.hub.files:
             return self._file(found[1], found[2])
         return self._missing()
 
@@ -167,9 +167,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(entries)
 
     def _file(self, repo: str, path: str) -> None:
+        if path not in self.hub.files[repo]:
+            return self._answer({"error": "no such file"}, 404, {"X-Error-Code": "EntryNotFound"})
         content = self.hub.files[repo][path]
         headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": self.hub.head(repo)}
-        self._send(200, content, headers)
+        return self._send(200, content, headers)
 
     def _missing(self) -> None:
         self._answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ import hybrid_pruning as hp
 from corpus import tiny_detector
 from hub_stand_in import TOKEN, Hub, serve
 from hybrid_pruning import InputError, hub
+from hybrid_pruning.description import describe_backbone
 from world import Cli
 
 LEGACY = "ignore:Use 'content=:DeprecationWarning"
@@ -51,6 +54,42 @@ def test_a_pushed_model_comes_back(here: Hub, detector: hp.SpeechModel) -> None:
     again = hp.SpeechModel.from_pretrained("me/small")
     wave = torch.randn(2, 4000)
     assert torch.equal(again.score(wave), detector.score(wave))
+
+
+def test_a_revision_is_asked_for_and_its_commit_kept(here: Hub, detector: hp.SpeechModel, tmp_path: Path) -> None:
+    detector.push_to_hub("me/small")
+    hp.SpeechModel.from_pretrained("me/small", revision="v1.0")
+    hp.SpeechModel.from_pretrained("me/small@v1.0")
+    assert sum("/api/models/me/small/revision/v1.0" in request for request in here.seen) == 2
+    files = (path for path in (tmp_path / "wavlm").iterdir() if path.is_file())
+    here.files["me/encoder"] = {path.name: path.read_bytes() for path in files}
+    commit = here.head("me/encoder")
+    for backbone in (hp.load_backbone("me/encoder", revision="v2"), hp.load_backbone("me/encoder@v2")):
+        assert backbone.origin == {"hub_id": "me/encoder", "commit": commit, "normalize": ANY}
+        assert describe_backbone(backbone)["origin"]["commit"] == commit
+    asked = [request for request in here.seen if "/me/encoder/resolve/" in request]
+    assert {re.search("resolve/([^/]+)/", request)[1] for request in asked} == {"v2", commit}
+    for name, revision, expected in (
+        ("me/encoder@v2", "v1", "names revision 'v2', and revision 'v1'"),
+        (tmp_path, "v1", "lies on this disk and has no revision 'v1'"),
+        ("me/encoder@../../x", None, "expected a branch, a tag or a commit"),
+        ("me/encoder@", None, "expected a branch, a tag or a commit"),
+    ):
+        with pytest.raises(InputError, match=expected):
+            hp.load_backbone(name, revision=revision)
+
+
+def test_without_network_the_cache_is_enough(
+    here: Hub, detector: hp.SpeechModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """As AutoModel leaves it: without what says how waveforms are prepared."""
+    files = ("config.json", "model.safetensors")
+    here.files["me/encoder"] = {name: (tmp_path / "wavlm" / name).read_bytes() for name in files}
+    first = hp.load_backbone("me/encoder")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    again = hp.load_backbone("me/encoder")
+    assert again.origin == first.origin
+    assert capsys.readouterr().out.count("assumed of feat_extract_norm") == 2
 
 
 def test_pushed_again_it_is_replaced(here: Hub, detector: hp.SpeechModel) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybrid_pruning import cohort
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import DIGESTS, atomic_write, check_digest, digest_file
+from hybrid_pruning.files import DIGESTS, atomic_write, check_digest, digest_file, split_revision
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def locate(name_or_path: str | Path, also: Sequence[str] = ()) -> Path:
     """Return the local folder of an artifact, downloading it where a hub id is given.
 
     Args:
-        name_or_path: the folder, or the id.
+        name_or_path: the folder, or the id, with @ and a revision or without.
         also: further files of the repository to download.
 
     Raises:
@@ -87,9 +87,10 @@ def locate(name_or_path: str | Path, also: Sequence[str] = ()) -> Path:
         return folder
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give the folder of an exported model (score and detect take .onnx)")
+    name, revision = split_revision(name_or_path)
     try:
         patterns = [CONFIG, WEIGHTS, cohort.FILE, *also]
-        return Path(snapshot_download(str(name_or_path), allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (NetworkError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"{name_or_path}: neither a folder here nor a model that could be fetched from the hub"

@@ -135,27 +135,34 @@ def _refusal(error: BaseException | None) -> OSError | None:
     return error
 
 
-def split_revision(name: str | Path, revision: str | None = None) -> tuple[str, str | None]:
-    """Return a hub id and its revision (branch, tag or commit), which may stand behind an @: `user/name@v1.0`.
-
-    Args:
-        name: the id, or what lies on this disk and has no revision.
-        revision: one that is given apart.
+def split_revision(name: str | Path) -> tuple[str, str | None]:
+    """Return a hub id and the revision (branch, tag or commit) behind its @, as in `user/name@v1.0`.
 
     Raises:
-        InputError: a revision of something on this disk, two of them, or one that cannot be.
+        InputError: the revision cannot be one.
     """
-    text = str(name)
-    if "@" in text and not Path(text).exists():
-        text, _, behind = text.rpartition("@")
-        if revision not in (None, behind):
-            raise InputError(f"{name}: names revision '{behind}', and revision '{revision}' is given beside it")
-        revision = behind
-    elif revision is not None and Path(text).exists():
-        raise InputError(f"{name}: lies on this disk and has no revision '{revision}'; give the id of a repository")
-    if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
+    text, at, revision = str(name).rpartition("@")
+    if not at or Path(name).exists():
+        return str(name), None
+    if not REVISION.fullmatch(revision) or ".." in revision:
         raise InputError(f"{name}: revision '{revision}': expected a branch, a tag or a commit, as in user/name@v1.0")
     return text, revision
+
+
+def at_revision(name: str | Path, revision: str | None) -> str | Path:
+    """Return a hub id with a revision that was given apart from it behind its @, or what it was without one.
+
+    Raises:
+        InputError: it lies on this disk, or has another revision.
+    """
+    if revision is None:
+        return name
+    if Path(name).exists():
+        raise InputError(f"{name}: lies on this disk and has no revision '{revision}'; give the id of a repository")
+    text, there = split_revision(name)
+    if there not in (None, revision):
+        raise InputError(f"{name}: names revision '{there}', and revision '{revision}' is given beside it")
+    return f"{text}@{revision}"
 
 
 def find_danger(name: str) -> str | None:

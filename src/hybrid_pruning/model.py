@@ -25,6 +25,7 @@ from hybrid_pruning.description import (
     understanding,
 )
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import at_revision
 from hybrid_pruning.head import Head, build_head
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
@@ -225,16 +226,17 @@ class SpeechModel(nn.Module):
             return hub.upload(folder, repo_id, None, private, message, token)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path) -> Self:
+    def from_pretrained(cls, name_or_path: str | Path, revision: str | None = None) -> Self:
         """Read an artifact, or a model of the public recipe, from a folder or the hub, in evaluation mode.
 
         Args:
             name_or_path: folder or hub id; of the recipe's models also the file.
+            revision: a branch, tag or commit of a hub id, which may also stand behind it: ``me/detector@v1``.
 
         Raises:
             InputError: it is missing, damaged, of a newer version, or its weights are not those it describes.
         """
-        folder = foreign.locate_model(name_or_path)
+        folder = foreign.locate_model(at_revision(name_or_path, revision))
         if (file := foreign.find_model(folder) or foreign.find_backbone(folder)) is not None:
             return cls.from_recipe(foreign.read_model(file))
         config = artifact.read_config(folder)
@@ -281,13 +283,14 @@ def read_calibration(config: Mapping[str, Any], folder: Path) -> Calibration | N
     return Calibration.from_json(config["calibration"], str(folder / artifact.CONFIG))
 
 
-def load_backbone(name_or_path: str | Path, random: bool = False) -> Backbone:
+def load_backbone(name_or_path: str | Path, random: bool = False, revision: str | None = None) -> Backbone:
     """Load an SSL encoder, whatever form it comes in.
 
     Args:
         name_or_path: a hub id (``microsoft/wavlm-base``), a local transformers folder, one of our artifacts, or a file
             of WeDefense, DPHuBERT or DiariZen (.bin, .pt, .pth), or its folder.
         random: take the architecture alone, with fresh weights.
+        revision: a branch, tag or commit of a hub id, which may also stand behind it: ``microsoft/wavlm-base@main``.
 
     Returns:
         The encoder in evaluation mode; ``backbone(wave, lengths)`` gives all hidden states.
@@ -295,6 +298,7 @@ def load_backbone(name_or_path: str | Path, random: bool = False) -> Backbone:
     Raises:
         InputError: it cannot be found or read, is of an unsupported family, or lacks weights.
     """
+    name_or_path = at_revision(name_or_path, revision)
     if artifact.is_artifact(name_or_path):
         return _read_backbone(Path(name_or_path))
     if (file := foreign.find_backbone(Path(name_or_path))) is not None:

@@ -184,7 +184,8 @@ def read_data(config: Config) -> Data:
 
 def _build_model(config: Config, data: Data, start: Start | None) -> SpeechModel:
     torch.manual_seed(config.seed)  # fresh weights
-    backbone = load_backbone(config.backbone.source, config.backbone.random) if start is None else start.model.backbone
+    source = config.backbone
+    backbone = load_backbone(source.source, source.random, source.revision) if start is None else start.model.backbone
     shortest = backbone.minimum_samples / SAMPLE_RATE_HZ
     if not shortest <= config.data.crop_seconds <= LONGEST_CROP_SECONDS:
         raise InputError(

@@ -16,6 +16,7 @@ from hybrid_pruning.terminal import say
 
 from .base import Backbone
 from .configs import FAMILIES, build, read_config
+from .formats import describe_file, describe_folder
 from .logmel import HOP, SAMPLE_RATE_HZ, WINDOW
 from .wav2vec2 import Wav2Vec2Backbone
 from .weights import find_file, first_line, read_encoder
@@ -24,6 +25,8 @@ from .whisper import WhisperBackbone
 WHISPER_REST = ("model.decoder.", "decoder.", "proj_out.", "projector.", "classifier.", "layer_weights")
 """What transformers' Whisper models hold beside the encoder, which is left out knowingly."""
 PROCESSOR, EXTRACTOR = "processor_config.json", "preprocessor_config.json"
+ASSUMED = "assumed of feat_extract_norm"
+"""What the origin of a normalisation begins with that no file speaks of."""
 NESTED = ("feature_extractor", "audio_processor")
 
 
@@ -58,6 +61,9 @@ def load_transformers(name_or_path: str | Path, random: bool = False) -> Backbon
         model.load_state_dict(_weights(name, config, model.state_dict()), strict=True, assign=True)
         backbone = wrap(model, normalize)
     backbone.origin = origin
+    if (said := origin["normalize"]).startswith(ASSUMED):
+        line = f"{name_or_path}: no {EXTRACTOR} there says whether waveforms are normalised; assumed that they are "
+        say(f"{line}{'' if normalize else 'not '}({said})")
     return backbone
 
 
@@ -104,10 +110,13 @@ def _weights(name: str, config: Any, expected: Mapping[str, torch.Tensor]) -> di
 
 
 def _find_config(name_or_path: str | Path) -> Path:
+    if Path(name_or_path).is_file():
+        said = describe_file(Path(name_or_path)) or "is a file, and none that is known; give a folder or a hub id"
+        raise InputError(f"{name_or_path}: {said}")
     try:
         file = find_file(name_or_path, "config.json")
         if file is None:
-            raise OSError("it holds no config.json")
+            raise OSError(describe_folder(Path(name_or_path)) or "it holds no config.json")
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -138,12 +147,7 @@ def _read_normalize(name: str, shown: str, config: Any) -> tuple[bool, str]:
         kind = "WhisperFeatureExtractor"
     if settings is None:
         layer = getattr(config, "feat_extract_norm", None) == "layer"
-        if not whisper:
-            say(
-                f"{shown}: no {EXTRACTOR} there says whether waveforms are normalised; assumed that they are "
-                f"{'' if layer else 'not '}(feat_extract_norm is {config.feat_extract_norm})",
-            )
-        return layer, f"assumed: {'Whisper' if whisper else f'feat_extract_norm {config.feat_extract_norm}'}"
+        return layer, "Whisper's own" if whisper else f"{ASSUMED} {config.feat_extract_norm}"
     for key, value in {**ours, "feature_extractor_type": kind}.items():
         if settings.get(key, value) != value:
             hint = " (config.json's num_mel_bins)" if whisper and key == "feature_size" else ""

@@ -1,9 +1,11 @@
 """The weights of a transformers folder or hub repository, read strictly: whatever is amiss is named."""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,6 +13,8 @@ from transformers.utils.hub import cached_file
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import split_revision
+
+from .formats import describe_file, describe_folder
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 INDEX = ".index.json"
@@ -78,14 +82,25 @@ def find_file(name_or_path: str | Path, file: str, optional: bool = False) -> Pa
         OSError: the hub cannot be asked.
     """
     name, revision = split_revision(name_or_path)
-    found = cached_file(
-        name,
-        file,
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=not optional,
-    )
+    options = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": not optional}
+    try:
+        found = cached_file(name, file, revision=revision, **options)
+    except OSError:
+        if not optional:
+            raise
+        return None
     return None if found is None else Path(found)
+
+
+def read_pickle(file: Path) -> Any:
+    """Read tensors and plain values; nothing in the file is executed.
+
+    Raises:
+        Exception: one of `DAMAGED`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what torch takes a damaged file for
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def first_line(error: BaseException) -> str:
@@ -100,7 +115,8 @@ def _weight_files(name_or_path: str | Path) -> list[Path]:
         if (index := _find(name_or_path, name + INDEX)) is not None:
             return [_shard(name_or_path, index, shard) for shard in _shards(index)]
     raise InputError(
-        f"{name_or_path}: the weights cannot be loaded (none there); expected {' or '.join(FILES)}, whole or in shards"
+        f"{name_or_path}: the weights cannot be loaded ({describe_folder(Path(name_or_path)) or 'none there'}); "
+        f"expected {' or '.join(FILES)}, whole or in shards"
     )
 
 
@@ -133,10 +149,12 @@ def _read_tensors(file: Path, wanted: Callable[[str], bool]) -> dict[str, torch.
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as tensors:
                 return {name: tensors.get_tensor(name) for name in tensors.keys() if wanted(name)}  # noqa: SIM118
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = read_pickle(file)
         return {name: tensor for name, tensor in state.items() if wanted(name)}
     except DAMAGED as error:
-        raise InputError(f"{file}: the weights cannot be loaded ({first_line(error)})") from error
+        raise InputError(
+            f"{file}: the weights cannot be loaded ({describe_file(file) or first_line(error)})"
+        ) from error
 
 
 def _check(

@@ -14,6 +14,7 @@ RESERVED = ("checkpoints", "evaluation", "tensorboard")
 CARRIED: Mapping[str, Callable[[Config], Any]] = {
     "head": lambda config: config.head,
     "backbone.source": lambda config: config.backbone.source,
+    "backbone.revision": lambda config: config.backbone.revision,
     "backbone.random": lambda config: config.backbone.random,
 }
 """What the network of a later stage has from the first."""

@@ -58,6 +58,7 @@ class BackboneConfig(Section):
     source: str = Field(
         description="hub id, transformers folder, one of our artifacts, or a WeDefense, DPHuBERT or DiariZen file"
     )
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id; source@revision does too")
     random: bool = Field(False, description="take the architecture alone, with fresh weights")
     gradient_checkpointing: bool = Field(False, description="recompute layers in the backward pass to save memory")
     frozen: bool = Field(False, description="train the rest alone: the encoder has no gradient, update or dropout")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from hybrid_pruning import artifact
 from hybrid_pruning.artifact import CONFIG
+from hybrid_pruning.backbone.formats import describe_file
+from hybrid_pruning.errors import InputError
 
 SUFFIXES = (".bin", ".pt", ".pth")
 PRUNED, GATED, BACKBONE = "whole_pytorch_model.bin", "avg_model.pt", "pytorch_model.bin"
@@ -26,6 +28,8 @@ def locate_model(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_dir() or (path.is_file() and path.suffix in SUFFIXES):
         return path
+    if path.is_file() and path.suffix != ".onnx" and (said := describe_file(path)):
+        raise InputError(f"{path}: {said}")
     folder = artifact.locate(name_or_path, FIRST)
     if (folder / CONFIG).exists() or find_model(folder) is not None:
         return folder

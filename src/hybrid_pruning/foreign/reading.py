@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from hybrid_pruning.artifact import find_not_finite
-from hybrid_pruning.backbone.weights import DAMAGED, OLD_NAMES, first_line
+from hybrid_pruning.backbone.formats import describe_file
+from hybrid_pruning.backbone.weights import DAMAGED, OLD_NAMES, first_line, read_pickle
 from hybrid_pruning.errors import InputError
 
 UPSTREAM = "frontend.upstream."
@@ -54,24 +55,28 @@ def read_checkpoint(file: Path) -> Checkpoint:
         content, config = content["state_dict"], content["config"]
         if not isinstance(config, Mapping):
             raise InputError(f"{file}: its 'config' is no mapping of names to values; {EXPECTED}")
+    elif isinstance(content, Mapping) and not any(_is_ours(str(name)) for name in content):
+        names = ", ".join(map(str, list(content)[:3])) or "nothing"
+        said = describe_file(file) or f"holds {names:.80}: not a file that can be converted; {EXPECTED}"
+        raise InputError(f"{file}: {said}")
     state = _tensors(file, content)
-    if config is None and not any(name.startswith(UPSTREAM) for name in state):
-        names = ", ".join(list(state)[:3]) or "nothing"
-        raise InputError(f"{file}: holds {names}: not a file that can be converted; {EXPECTED}")
     return _sorted(file, state, config)
 
 
 def _load(file: Path) -> Any:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise InputError(
-            f"{file}: is damaged, or holds more than tensors and plain values, which is never run; {EXPECTED}"
-        ) from error
+        return read_pickle(file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({first_line(error)})") from error
     except DAMAGED as error:
-        raise InputError(f"{file}: is damaged or cut short ({first_line(error)}); fetch it again") from error
+        said = f"is damaged or cut short ({first_line(error)}); fetch it again"
+        if isinstance(error, UnpicklingError):
+            said = f"is damaged, or holds more than tensors and plain values, which is never run; {EXPECTED}"
+        raise InputError(f"{file}: {describe_file(file) or said}") from error
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(UPSTREAM) and not name.startswith(f"{UPSTREAM}upstream.")  # ESPnet's
 
 
 def _tensors(file: Path, content: Any) -> dict[str, torch.Tensor]:
