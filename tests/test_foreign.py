@@ -125,7 +125,8 @@ def test_the_published_repositorys_id(complete: bool, tmp_path: Path, monkeypatc
     if not complete:
         (remote / "pruned_model" / "whole_pytorch_model.bin").unlink()
 
-    def download(name: str, allow_patterns: list[str]) -> str:
+    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        assert revision is None
         assert name == HUB_ID
         for pattern in allow_patterns:
             if (remote / pattern).is_file():

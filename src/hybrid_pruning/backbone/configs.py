@@ -41,10 +41,10 @@ Activation = Annotated[
     str,
     Field(
         pattern="^(gelu(_10|_accurate|_fast|_new|_python|_pytorch_tanh)?|quick_gelu|relu[26]?|leaky_relu|silu|swish|mish"
-        "|tanh|sigmoid|hardswish|linear)$"
+        "|tanh|hardswish|linear)$"
     ),
 ]
-"""Those of transformers that have no weights."""
+"""Those of transformers that have no weights and leave 0 as it is: closed channels are zeros behind them too."""
 
 
 class _Checked(BaseModel):
