@@ -261,7 +261,7 @@ ENCODER_DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "text": (lambda file: file.write_text("no weights"), "damaged"),
     "a list": (lambda file: torch.save([1, 2], file), "holds a list"),
     "of another program": (lambda file: torch.save({"conv.weight": torch.zeros(3)}, file), "conv.weight: not a file"),
-    "no tensors": (lambda file: torch.save({"epoch": 3}, file), "'epoch' is a int, no tensor"),
+    "no tensors": (lambda file: torch.save({"epoch": 3}, file), "holds epoch: not a file that can be converted"),
     "a config that is none": (rewritten(lambda c: c.update(config=3)), "'config' is no mapping"),
     "a weight missing": (weighted(FFN, None), f"'{FFN}' is missing, which {LAYER_KEY}"),
     "a weight too many": (weighted("encoder.more", torch.zeros(1)), "'encoder.more' is not of the encoder"),
