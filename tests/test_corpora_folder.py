@@ -98,6 +98,7 @@ def test_a_table(tmp_path: Path, suffix: str, tab: str):
         ("utt_id,path,label\na,1.wav,spoof\nb,1.wav,spoof\n", "list.csv:3: '1.wav' already stands in line 2"),
         ("path,label\n../1.wav,spoof\n", "list.csv:2: '../1.wav' is no name of a file below"),
         ("path,label\n/tmp/1.wav,spoof\n", "list.csv:2: '/tmp/1.wav' is no name of a file below"),
+        ("path,label\n.,spoof\n", "list.csv:2: '.' is no name of a file below"),
         ("path,label\n,spoof\n", "list.csv:2: '' is no name of a file below"),
         ("path,label\n9.wav,spoof\n", "list.csv: 1 of 1 audio files are missing"),
     ],

@@ -70,7 +70,8 @@ def read_table(path: Path) -> Iterator[Entry]:
         if row["label"] not in LABELS:
             raise InputError(f"{path}:{line}: label '{row['label']}', expected {' or '.join(LABELS)}")
         cells = {name: text for name, text in row.items() if text}
-        name = cells.setdefault("utt_id", PurePosixPath(row["path"] or UNKNOWN).with_suffix("").as_posix())
+        file = PurePosixPath(row["path"] or UNKNOWN)
+        name = cells.setdefault("utt_id", (file.parent / file.stem).as_posix())
         if first_line.setdefault(name, line) != line:
             raise InputError(f"{path}:{line}: utt_id '{name}' already stands in line {first_line[name]}")
         yield Entry(line, ALL, row["path"], cells)
