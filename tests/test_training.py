@@ -2,6 +2,8 @@
 
 import random
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,14 @@ from hybrid_pruning.config import expand_stages, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import SV, evaluate
 from hybrid_pruning.export import export_run, read_trained
-from hybrid_pruning.manifest import read_manifest
+from hybrid_pruning.manifest import TAB, Label, Utterance, read_manifest
 from hybrid_pruning.margins import MarginSoftmax
 from hybrid_pruning.model import SpeechModel, load_backbone
 from hybrid_pruning.pruning import shape_of
 from hybrid_pruning.report import write_report
 from hybrid_pruning.run_folder import read_run
 from hybrid_pruning.scoring import embed_paths
-from hybrid_pruning.training import train
+from hybrid_pruning.training import Data, train
 from runs import assert_same_run, final_state, kill_at_random, read_log, read_steps, run_command, start
 
 Recipe = dict[str, Any]
@@ -281,8 +283,84 @@ def test_other_speakers_are_not_resumed(recipe: Recipe, tmp_path: Path):
     run = train(configure(world, **DENSE), tmp_path / "run")
     manifest = Path(world["data"]["train"])
     manifest.write_text(manifest.read_text().replace("\ts5\t", "\tx5\t"))
+    with pytest.raises(
+        InputError, match=r"train/manifest.tsv: data.train has changed since \S*run was begun \(as many"
+    ):
+        train(configure(world, **DENSE), run, resume=True)
+    (run / "data.json").unlink()  # as in a run of an older version
     with pytest.raises(InputError, match="was trained on other speakers"):
         train(configure(world, **DENSE), run, resume=True)
+
+
+def swap(text: str, one: str, other: str) -> str:
+    return text.replace(one, "\0").replace(other, one).replace("\0", other)
+
+
+def rows(text: str, order: Callable[[list[str]], list[str]]) -> str:
+    head, *lines = text.splitlines(True)
+    return head + "".join(order(lines))
+
+
+CHANGES: dict[str, tuple[str, Callable[[str], str], str]] = {
+    "labels swapped": ("train", lambda text: text.replace("\tbonafide\t", "\tspoof\t", 3), "data.train .*as many rows"),
+    "another speaker": ("train", lambda text: text.replace("\ts5\t", "\ts4\t", 1), "data.train .*as many rows"),
+    "paths swapped": ("train", lambda text: swap(text, "s0-00.wav", "s1-00.wav"), "data.train .*as many rows"),
+    "a row lost": ("train", lambda text: rows(text, lambda lines: lines[:-1]), r"data.train .*36 rows then, 35 now"),
+    "another order": ("train", lambda text: rows(text, lambda lines: lines[::-1]), "data.train .*as many rows"),
+    "doubled": (
+        "train",
+        lambda text: rows(text, lambda lines: lines + ["x" + line for line in lines]),
+        "36 rows then, 72 now",
+    ),
+    "another dev set": ("dev", lambda text: rows(text, lambda lines: lines[::-1]), "dev/manifest.tsv: data.dev"),
+    "other trials": ("trials", lambda text: swap(text, "0 d0-00 d1-00", "1 d0-00 d1-00"), "data.trials.dev .*as many"),
+    "durations": ("train", lambda text: rows(text, lambda lines: [f"{x.rpartition(TAB)[0]}\t-\n" for x in lines]), ""),
+}
+
+
+def test_other_data_are_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """What decides the training counts; columns that decide nothing may change, also between two stages."""
+    world = write_speaker_world(tmp_path)
+    (tmp_path / "noise").mkdir()
+    shutil.copy(tmp_path / "train" / "s0-00.wav", tmp_path / "noise" / "a.wav")
+    stages = {"one": {}, "two": {"pruning": {"use_pruning_loss": False}}}
+    augment = {"noise": {"folder": str(tmp_path / "noise"), "snr_db": [10, 20]}}
+    config = configure({**world, "augment": augment}, stages=stages, training__epochs=1)
+    run = train(config, tmp_path / "run")
+    shutil.rmtree(run / "two")
+    files = {name: tmp_path / name / "manifest.tsv" for name in ("train", "dev")}
+    files["trials"] = Path(world["data"]["trials"]["dev"])
+    for name, change, expected in CHANGES.values():
+        before = files[name].read_text()
+        assert change(before) != before
+        files[name].write_text(change(before))
+        if expected:
+            with pytest.raises(InputError, match=expected):
+                train(config, run, resume=True)
+            assert not (run / "two").exists()
+        else:
+            train(config, run, resume=True)
+            assert "checked" not in capsys.readouterr().out
+        files[name].write_text(before)
+    (tmp_path / "noise" / "a.wav").rename(tmp_path / "noise" / "b.wav")
+    with pytest.raises(InputError, match=r"noise: augment.noise.folder has changed"):
+        train(config, run, resume=True)
+    (tmp_path / "noise" / "b.wav").rename(tmp_path / "noise" / "a.wav")
+    (run / "two" / "data.json").unlink()
+    train(config, run, resume=True)
+    assert "two: has no data.json" in " ".join(capsys.readouterr().out.split())
+    (run / "two" / "data.json").write_text("[" * 10**5)
+    with pytest.raises(InputError, match=r"two/data.json: is damaged; remove it"):
+        train(config, run, resume=True)
+
+
+def test_a_digest_of_a_large_manifest_is_cheap(tmp_path: Path):
+    utterance = Utterance("LA_0001/x", tmp_path / "audio" / "LA_0001.flac", Label.SPOOF, "LA_0079")
+    data = Data([utterance] * 180_000, [utterance], None, ())
+    config = configure(write_speaker_world(tmp_path))
+    before = time.process_time()
+    assert data.digests(config)["data.train"].rows == 180_000
+    assert time.process_time() - before < 5
 
 
 def test_a_report_shows_every_stage_with_verifications_figures(staged: Path, tmp_path: Path):

@@ -1,6 +1,8 @@
 """What a run's folder says of itself: its recipe and its architecture; a new run, or one to go on with."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,26 @@ from hybrid_pruning.config import Config, expand_stages, load_config, save_confi
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, remove_leftovers
 from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.terminal import say
 
-CONFIG, ARCHITECTURE = "config.yaml", "architecture.json"
+CONFIG, ARCHITECTURE, DATA = "config.yaml", "architecture.json", "data.json"
 MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval", "trials"}, "stages": True}
 """What a resumed run's recipe may say otherwise; of trials and stages see `decisive`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The content of a manifest, of a list, or of a folder of recordings, as far as it decides a training.
+
+    Args:
+        path: where it lies.
+        rows: how many utterances, trials or files it has.
+        sha256: of the rows, in their order.
+    """
+
+    path: Path
+    rows: int
+    sha256: str
 
 
 def read_run(run: str | Path) -> tuple[Config, SpeechModel]:
@@ -29,11 +47,45 @@ def read_run(run: str | Path) -> tuple[Config, SpeechModel]:
     return load_config(run / CONFIG), model
 
 
-def write_run(run: Path, config: Config, architecture: dict[str, Any]) -> None:
-    """Write a run's recipe and architecture."""
+def write_run(run: Path, config: Config, architecture: dict[str, Any], data: Mapping[str, Digest]) -> None:
+    """Write a run's recipe, its architecture, and the digests of its data by their keys in the recipe."""
     save_config(config, run / CONFIG)
-    with atomic_write(run / ARCHITECTURE) as handle:
-        json.dump(architecture, handle, indent=1)
+    digests = {key: {"rows": digest.rows, "sha256": digest.sha256} for key, digest in data.items()}
+    for name, content in ((ARCHITECTURE, architecture), (DATA, digests)):
+        with atomic_write(run / name) as handle:
+            json.dump(content, handle, indent=1)
+
+
+def check_data(run: Path, data: Mapping[str, Digest]) -> None:
+    """Refuse to go on from a run's checkpoints with other data; say where a run of an older version cannot tell.
+
+    Args:
+        run: the run's folder.
+        data: the digests of what is there now.
+
+    Raises:
+        InputError: a file has changed, or the run's record of them cannot be read.
+    """
+    if not any((run / FOLDER).glob("*.pt")):  # it begins again
+        return
+    if not (run / DATA).exists():
+        line = f"{run}: has no {DATA}, as runs of older versions; that the data are the same cannot be checked"
+        say(line)
+        return
+    try:
+        known = json.loads((run / DATA).read_text(encoding="utf-8"))
+        then = {key: (int(known[key]["rows"]), str(known[key]["sha256"])) for key in data}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{run / DATA}: is damaged; remove it to resume without checking the data") from error
+    for key, now in data.items():
+        if then[key] != (now.rows, now.sha256):
+            counts = (
+                f"{then[key][0]} rows then, {now.rows} now" if then[key][0] != now.rows else "as many rows, but others"
+            )
+            raise InputError(
+                f"{now.path}: {key} has changed since {run} was begun ({counts}); bring back what it was, or start a "
+                "new run"
+            )
 
 
 def check_run(run: Path, config: Config) -> None:

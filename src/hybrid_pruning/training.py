@@ -1,7 +1,8 @@
 """`train`: a recipe -> a run, or the runs of its stages, each of which goes on from the network of the one before."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.margins import carry_over
 from hybrid_pruning.model import SpeechModel, load_backbone
 from hybrid_pruning.objective import build_objective
-from hybrid_pruning.run_folder import CONFIG, check_run, write_run
+from hybrid_pruning.run_folder import CONFIG, Digest, check_data, check_run, write_run
 from hybrid_pruning.terminal import say
 from hybrid_pruning.trainer import Trainer
 from hybrid_pruning.trainset import LABELS, class_names, read_set, read_trainset
@@ -61,6 +62,37 @@ class Data:
     trials: DevTrials | None
     classes: tuple[str, ...]
 
+    def digests(self, config: Config) -> dict[str, Digest]:
+        """Return what decides the training in each file and folder, by its key in the recipe.
+
+        Of an utterance that is its id, audio path, label, speaker and recording; of a trial its two sides and its
+        class; of a folder to augment with the names of its files; and the order. The other columns decide nothing.
+        """
+        found = {}
+        for key, path, utterances in (
+            ("data.train", config.data.train, self.train),
+            ("data.dev", config.data.dev, self.dev),
+        ):
+            folder = f"{path.parent}/"  # a corpus may move together with its manifests
+            columns = (
+                (u.utt_id, str(u.path).removeprefix(folder), u.label, u.speaker, u.recording) for u in utterances
+            )
+            found[key] = _digest(path, map("\t".join, columns))
+        if self.trials is not None:
+            rows = zip(self.trials.enrol, self.trials.test, self.trials.classes, strict=True)
+            found["data.trials.dev"] = _digest(config.data.trials["dev"], map("\t".join, rows))
+        for kind, section in config.augment:
+            if folder := getattr(section, "folder", None):
+                names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+                found[f"augment.{kind}.folder"] = _digest(folder, names)
+        return found
+
+
+def _digest(path: Path, rows: Iterable[str]) -> Digest:
+    lines = list(rows)
+    content = "\n".join(lines).encode(errors="surrogateescape")
+    return Digest(path, len(lines), hashlib.sha256(content).hexdigest())
+
 
 def train(config: Config, run: str | Path, resume: bool = False) -> Path:
     """Fine-tune a backbone with a head and, where the recipe says so, prune it at the same time.
@@ -85,8 +117,8 @@ def train(config: Config, run: str | Path, resume: bool = False) -> Path:
         _train_one(config, run, resume)
         return run
     processes.from_main(lambda: check_run(run, config) if resume else require_new_folder(run))
-    for stage in stages.values():  # what is wrong with the last stage's data is said before the first is trained
-        processes.from_main(partial(_check_data, stage))
+    for name, stage in stages.items():  # what is wrong with the last stage's data is said before the first is trained
+        processes.from_main(partial(_check_data, stage, run / name))
     before: Path | None = None
     for name, stage in stages.items():
         _train_stage(name, stage, run / name, before, lambda: save_config(config, run / CONFIG))
@@ -94,9 +126,9 @@ def train(config: Config, run: str | Path, resume: bool = False) -> Path:
     return run
 
 
-def _check_data(config: Config) -> None:
-    """Raise InputError where a training cannot use its data."""
-    read_data(config)
+def _check_data(config: Config, run: Path) -> None:
+    """Raise InputError where a training cannot use its data, or cannot go on with them."""
+    check_data(run, read_data(config).digests(config))
 
 
 def _train_stage(name: str, config: Config, run: Path, before: Path | None, announce: Callable[[], object]) -> None:
@@ -144,6 +176,8 @@ def _train_one(
     """
     processes.from_main(lambda: check_run(run, config) if resume else require_new_folder(run))
     data = processes.from_main(lambda: read_data(config))
+    digests = processes.from_main(lambda: data.digests(config))
+    processes.from_main(lambda: check_data(run, digests))
     model = _build_model(config, data, start)
     architecture = model.architecture()
     objective = build_objective(config, model, 0 if model.classes else len(data.classes))
@@ -154,7 +188,7 @@ def _train_one(
     try:
         if not (resume and trainer.resume()):
             processes.from_main(announce)
-            processes.from_main(lambda: write_run(run, config, architecture))
+            processes.from_main(lambda: write_run(run, config, architecture, digests))
             trainer.start_log(
                 processes.from_main(lambda: check_before(config, model, trainer.total_steps, data.train, data.dev))
             )
