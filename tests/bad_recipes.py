@@ -159,7 +159,15 @@ RECIPES: dict[str, Case] = {
     ),
     "crops of nothing": Case(given("data.crop_seconds", 1e-9), TRAIN, "data.crop_seconds"),
     "crops too short for a frame": Case(given("data.crop_seconds", 0.001), TRAIN, "data.crop_seconds"),
-    "crops of a year": Case(given("data.crop_seconds", 3e7), TRAIN, "data.crop_seconds 3e.07: expected"),
+    "crops of a year": Case(given("data.crop_seconds", 3e7), TRAIN, at("data.crop_seconds: .*equal to 600, found 3")),
+    "MACs of a century": Case(given("pruning.macs_seconds", 1e9), TRAIN, at("pruning.macs_seconds: .*equal to 3600")),
+    "an embedding of gigabytes": Case(given("head.embedding", 10**9), TRAIN, at("head.embedding: .*equal to 16384")),
+    "a head of gigabytes": Case(
+        given("head", {"heads": 1024, "compression": 8192, "embedding": 256}), TRAIN, at("head: .* 2147483648 weights")
+    ),
+    "a batch of a week": Case(
+        given("training", {"batch_size": 60000}), TRAIN + " --set data.crop_seconds=10", at("600000 seconds a batch")
+    ),
     "a batch of nothing": Case(given("training.batch_size", 0), TRAIN, at("training.batch_size: .*0")),
     "more heads than there is width": Case(given("head.heads", -1), TRAIN, at("head.heads: .*-1")),
     "a seed beyond 32 bits": Case(given("seed", 2**40), TRAIN, at("seed: .*1099511627776")),

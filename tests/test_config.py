@@ -1,11 +1,18 @@
 """Recipes: what may be written, what wins over what, and one clear line for every mistake."""
 
+import copy
+import math
+import re
+from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from hybrid_pruning.config import Config, load_config, save_config
+from hybrid_pruning.config import Config, check_config, load_config, save_config
 from hybrid_pruning.errors import InputError
 
 MINIMAL = "data: {train: train.tsv, dev: dev.tsv}\nbackbone: {source: microsoft/wavlm-base}\n"
@@ -171,3 +178,36 @@ def test_bases_in_a_circle(tmp_path: Path, bases: dict[str, str]):
         write(tmp_path, f"base: {base}.yaml\n", f"{name}.yaml")
     with pytest.raises(InputError, match="leads back to itself"):
         load_config(tmp_path / "a.yaml")
+
+
+ABSURD = (1e9, -1e9, 1e300, 10**30, math.inf, -math.inf, math.nan, [1e9, 1e9], [-1e9, 0])
+KINDS = {
+    **{kind: {} for kind in ("speed", "rawboost", "codec", "volume")},
+    **{kind: {"folder": "x"} for kind in ("noise", "music", "babble", "reverberation")},
+}
+
+
+def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the keys that hold numbers, or several."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        elif isinstance(value, int | float | list) and not isinstance(value, bool):
+            yield (*path, key)
+
+
+def test_every_number_has_bounds():
+    """Beyond which it would fill the memory, overflow, or never end."""
+    tree = {"data": {"train": "t", "dev": "d"}, "backbone": {"source": "x"}, "corpus": {"name": "a", "root": "b"}}
+    whole = check_config({**tree, "augment": KINDS}, "recipe").model_dump(mode="json")
+    paths = list(leaves(whole))
+    assert len(paths) > 60
+    for path in paths:
+        for value in ABSURD:
+            changed = copy.deepcopy(whole)
+            reduce(getitem, path[:-1], changed)[path[-1]] = value
+            if (path, value) == (("seed",), 1e9):
+                continue
+            with pytest.raises(InputError) as caught:
+                check_config(changed, "recipe")
+            assert re.fullmatch(rf"recipe: {'.'.join(path)}\b.*", str(caught.value)), (path, value)

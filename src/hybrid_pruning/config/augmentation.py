@@ -1,11 +1,11 @@
 """The sections of a recipe that say how training examples are made harder."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from hybrid_pruning.config.section import Counts, Fraction, Positive, PositiveRange, Range, Section
+from hybrid_pruning.config.section import Band, Counts, Fraction, Range, Section, Speed, Widths
 
 CodecName = Literal[
     "opus", "opus-nb", "mp3", "mulaw", "alaw", "narrowband", "speex", "speex-nb", "amr-nb", "amr-wb", "m4a", "g722"
@@ -21,8 +21,11 @@ class KindConfig(Section):
 class SpeedConfig(KindConfig):
     """Faster and higher, or slower and lower, as sox's `speed`: another speaker's voice, for all one can tell."""
 
-    factors: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field(
-        (0.9, 1.1), min_length=1, description="one is drawn; above 1 is faster and higher (Kaldi's three-way speeds)"
+    factors: tuple[Speed, ...] = Field(
+        (0.9, 1.1),
+        min_length=1,
+        max_length=1000,
+        description="one is drawn; above 1 is faster and higher (Kaldi's three-way speeds)",
     )
 
 
@@ -60,15 +63,15 @@ class RawBoostConfig(KindConfig):
     algorithm: Literal[1, 2, 3, 4, 5, 6, 7, 8] = Field(
         5, description="1 LnL, 2 ISD, 3 SSI; in series 4 1+2+3, 5 1+2, 6 1+3, 7 2+3; 8 1 and 2 side by side"
     )
-    notches: int = Field(5, ge=1, description="notch filters of LnL and SSI")
-    centre_hz: Range = Field((20.0, 8000.0), description="range of a notch's centre")
-    width_hz: PositiveRange = Field((100.0, 1000.0), description="range of a notch's width")
+    notches: int = Field(5, ge=1, le=100, description="notch filters of LnL and SSI")
+    centre_hz: Band = Field((20.0, 8000.0), description="range of a notch's centre")
+    width_hz: Widths = Field((100.0, 1000.0), description="range of a notch's width")
     taps: Counts = Field((10, 100), description="range of a notch's length; more make it steeper")
     gain_db: Range = Field((0.0, 0.0), description="LnL: range of the linear part's gain")
     nonlinear_loss_db: Range = Field((5.0, 20.0), description="LnL: by how much the powers of the wave are weaker")
-    order: int = Field(5, ge=1, description="LnL: highest power of the wave; 1 is linear")
+    order: int = Field(5, ge=1, le=100, description="LnL: highest power of the wave; 1 is linear")
     impulses: Fraction = Field(0.1, description="ISD: the largest fraction of samples that are hit")
-    impulse_gain: Positive = Field(2.0, description="ISD: how strong a hit is, over the sample it hits")
+    impulse_gain: float = Field(2.0, gt=0, le=1000, description="ISD: how strong a hit is, over the sample it hits")
     snr_db: Range = Field((10.0, 40.0), description="SSI: range of the signal-to-noise ratio")
 
 

@@ -9,6 +9,8 @@ from hybrid_pruning.errors import InputError
 
 COSINES = ("am", "aam", "sphereface2")
 """Kinds of objective that have class weights as directions."""
+MOST_SECONDS, MOST_WEIGHTS = 100_000, 2**30
+"""Of audio in a batch, and of a head's largest layer: some gigabytes."""
 RESERVED = ("checkpoints", "evaluation", "tensorboard")
 """Folders that a run has of its own."""
 CARRIED: Mapping[str, Callable[[Config], Any]] = {
@@ -55,6 +57,15 @@ def _faults(config: Config) -> Iterator[str]:
     training, pruning = config.training, config.pruning
     if training.batch_size % training.accumulate:
         yield f"training.batch_size {training.batch_size} is no multiple of training.accumulate {training.accumulate}"
+    seconds = training.batch_size * config.data.crop_seconds
+    if seconds > MOST_SECONDS:
+        yield (
+            f"training.batch_size {training.batch_size} x data.crop_seconds {config.data.crop_seconds:g} is "
+            f"{seconds:g} seconds a batch; expected at most {MOST_SECONDS}"
+        )
+    head = config.head
+    if (weights := head.heads * head.compression * head.embedding) > MOST_WEIGHTS:
+        yield f"head: heads x compression x embedding are {weights} weights; expected at most {MOST_WEIGHTS}"
     yield from _pruning_faults(pruning)
     if config.backbone.frozen and pruning.use_pruning_loss:
         yield "backbone.frozen and pruning.use_pruning_loss are both on; pruning trains the backbone, turn one off"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from hybrid_pruning.config.augmentation import AugmentConfig
-from hybrid_pruning.config.section import Fraction, Positive, PositiveFraction, Section, Speeds
+from hybrid_pruning.config.section import Epochs, Fraction, PositiveFraction, Rate, Section, Speeds
 
 Unit = Literal["conv", "head", "attlayer", "interm", "ffnlayer"]
 TaskName = Literal["anti-spoofing", "speaker-verification"]
@@ -45,8 +45,10 @@ class DataConfig(Section):
     speed_speakers: Speeds = Field(
         (), description="speeds, e.g. [0.9, 1.1], at which every training speaker is another one (verification)"
     )
-    crop_seconds: Positive = Field(3.0, description="length of a training example; shorter utterances are repeated")
-    workers: int = Field(2, ge=0, description="processes that decode audio")
+    crop_seconds: float = Field(
+        3.0, gt=0, le=600, description="length of a training example; shorter utterances are repeated"
+    )
+    workers: int = Field(2, ge=0, le=1000, description="processes that decode audio")
     skip_limit: Fraction = Field(
         0.01, description="fraction of the training files that may be unreadable and are replaced; one always may"
     )
@@ -63,7 +65,10 @@ class BackboneConfig(Section):
     gradient_checkpointing: bool = Field(False, description="recompute layers in the backward pass to save memory")
     frozen: bool = Field(False, description="train the rest alone: the encoder has no gradient, update or dropout")
     extractor_gradient: float = Field(
-        1.0, ge=0, description="what the gradient into the first convolutions, and into gates on them, is multiplied by"
+        1.0,
+        ge=0,
+        le=1000,
+        description="what the gradient into the first convolutions, and into gates on them, is multiplied by",
     )
 
 
@@ -71,9 +76,9 @@ class HeadConfig(Section):
     """What turns hidden states into an embedding."""
 
     kind: Literal["mhfa", "statistics"] = Field("mhfa", description="multi-head factorised attention, or mean and std")
-    heads: int = Field(32, ge=1, description="MHFA's attention heads")
-    compression: int = Field(128, ge=1, description="MHFA's width of keys and values")
-    embedding: int = Field(256, ge=1, description="width of the embedding")
+    heads: int = Field(32, ge=1, le=1024, description="MHFA's attention heads")
+    compression: int = Field(128, ge=1, le=8192, description="MHFA's width of keys and values")
+    embedding: int = Field(256, ge=1, le=16384, description="width of the embedding")
     feature_mean: bool = Field(False, description="take each frame's mean over its features off, as the recipe does")
     classifier_norm: Literal["layer", "affine"] = Field(
         "layer", description="in front of the classifier: layer norm, or a learnt scale and shift alone"
@@ -83,9 +88,13 @@ class HeadConfig(Section):
 class SphereFace2Config(Section):
     """What SphereFace2 has beside the scale and the margin."""
 
-    balance: Annotated[float, Field(gt=0, lt=1)] = Field(0.7, description="lambda, the weight of the own class")
-    t: float = Field(3.0, ge=1, description="how much of the cosine's range counts as far apart")
-    bias: float | None = Field(None, description="at the start; by default where own and other classes pull equally")
+    balance: Annotated[float, Field(ge=1e-6, le=1 - 1e-6)] = Field(
+        0.7, description="lambda, the weight of the own class"
+    )
+    t: float = Field(3.0, ge=1, le=1000, description="how much of the cosine's range counts as far apart")
+    bias: float | None = Field(
+        None, ge=-1e6, le=1e6, description="at the start; by default where own and other classes pull equally"
+    )
 
 
 class ObjectiveConfig(Section):
@@ -94,33 +103,43 @@ class ObjectiveConfig(Section):
     kind: Literal["softmax", "am", "aam", "sphereface2"] = Field(
         "softmax", description="of speaker verification: over a linear layer, or with a margin on cosines"
     )
-    scale: Positive = Field(32.0, description="what cosines are multiplied by")
+    scale: float = Field(32.0, ge=1e-3, le=1e4, description="what cosines are multiplied by")
     margin: Fraction = Field(0.2, description="in cosine (am), radians (aam), or halves of SphereFace2's range")
-    margin_warmup_epochs: float = Field(0, ge=0, description="epochs over which all margins grow from 0, step by step")
-    inter_top_k: int = Field(0, ge=0, description="am, aam: how many of the closest other classes are penalised")
+    margin_warmup_epochs: Epochs = Field(0, description="epochs over which all margins grow from 0, step by step")
+    inter_top_k: int = Field(
+        0, ge=0, le=10**6, description="am, aam: how many of the closest other classes are penalised"
+    )
     inter_margin: Fraction = Field(0.06, description="by how much, in the unit of the margin")
-    sub_centres: int = Field(1, ge=1, description="directions of each class, of which the closest counts")
+    sub_centres: int = Field(1, ge=1, le=100, description="directions of each class, of which the closest counts")
     sphereface2: SphereFace2Config = SphereFace2Config()
 
 
 class TrainingConfig(Section):
     """The optimisation of the network; the pruning parameters have their own under `pruning`."""
 
-    epochs: int = Field(5, ge=1)
-    batch_size: int = Field(16, ge=1, description="utterances per optimiser step and process, all micro-steps together")
-    accumulate: int = Field(1, ge=1, description="micro-steps per optimiser step; batch_size must be a multiple of it")
+    epochs: int = Field(5, ge=1, le=9999)
+    batch_size: int = Field(
+        16, ge=1, le=65536, description="utterances per optimiser step and process, all micro-steps together"
+    )
+    accumulate: int = Field(
+        1, ge=1, le=65536, description="micro-steps per optimiser step; batch_size must be a multiple of it"
+    )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="of the network; sgd is Nesterov's with momentum")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd alone; 0 is plain sgd")
-    lr: Positive = Field(5e-4, description="peak learning rate of the head")
-    final_lr: Positive = Field(5e-5, description="learning rate the exponential decay ends at")
-    lr_warmup_epochs: float = Field(2, ge=0, description="epochs over which the learning rate rises from zero")
-    backbone_lr_ratio: float = Field(0.05, ge=0, description="the backbone's learning rate over the head's")
-    weight_decay: float = Field(0.01, ge=0, description="for head and backbone, not for norms and biases")
-    clip_norm: Positive = Field(3.0, description="largest gradient norm of the network; pruning is not clipped")
+    lr: Rate = Field(5e-4, description="peak learning rate of the head")
+    final_lr: Rate = Field(5e-5, description="learning rate the exponential decay ends at")
+    lr_warmup_epochs: Epochs = Field(2, description="epochs over which the learning rate rises from zero")
+    backbone_lr_ratio: float = Field(0.05, ge=0, le=1000, description="the backbone's learning rate over the head's")
+    weight_decay: float = Field(0.01, ge=0, le=1000, description="for head and backbone, not for norms and biases")
+    clip_norm: float = Field(
+        3.0, gt=0, le=1e6, description="largest gradient norm of the network; pruning is not clipped"
+    )
     mixed_precision: Literal["no", "bf16"] = Field("no", description="of the network; gates stay in float32")
-    checkpoint_steps: int = Field(1000, ge=1, description="steps between two checkpoints within an epoch")
-    keep_checkpoints: int = Field(3, ge=1, description="checkpoints that stay: so many epochs', so many within epochs")
-    log_every: int = Field(10, ge=1, description="steps between two lines of log.jsonl")
+    checkpoint_steps: int = Field(1000, ge=1, le=10**7, description="steps between two checkpoints within an epoch")
+    keep_checkpoints: int = Field(
+        3, ge=1, le=9999, description="checkpoints that stay: so many epochs', so many within epochs"
+    )
+    log_every: int = Field(10, ge=1, le=10**7, description="steps between two lines of log.jsonl")
 
 
 class PruningConfig(Section):
@@ -131,21 +150,23 @@ class PruningConfig(Section):
 
     use_pruning_loss: bool = Field(False, description="off trains the dense model with the same code")
     target_sparsity: Fraction = Field(0.5, description="fraction of the backbone removed at the end")
-    initial_reg_lr: Positive = Field(5e-2, description="learning rate of gates and multipliers")
-    sparsity_warmup_epochs: float = Field(5, ge=0, description="epochs over which the target grows")
+    initial_reg_lr: Rate = Field(5e-2, description="learning rate of gates and multipliers")
+    sparsity_warmup_epochs: Epochs = Field(5, description="epochs over which the target grows")
     sparsity_schedule: Literal["linear", "cosine", "exponential", "expm1", "sigmoid"] = Field(
         "cosine", description="shape of its growth; exponential is progress squared, as in the public code"
     )
     min_sparsity: Fraction = Field(0.0, description="target at the first step")
     units: tuple[Unit, ...] = Field(get_args(Unit), description="what may be cut")
     constraint: Literal["params", "macs"] = Field("params", description="what the target counts")
-    macs_seconds: Positive = Field(4.0, description="length of the utterance that MACs are counted for")
-    align: int = Field(1, ge=1, description="widths that are kept are multiples of it, or as they were")
+    macs_seconds: float = Field(4.0, gt=0, le=3600, description="length of the utterance that MACs are counted for")
+    align: int = Field(1, ge=1, le=1024, description="widths that are kept are multiples of it, or as they were")
     export_at: tuple[Fraction, ...] = Field(
-        (), description="sparsities at which the run leaves a snapshot to export, rising, up to the target"
+        (),
+        max_length=100,
+        description="sparsities at which the run leaves a snapshot to export, rising, up to the target",
     )
-    export_hold_epochs: float = Field(
-        0.0, ge=0, description="epochs the target rests at each of them, the learning rate falling to final_lr"
+    export_hold_epochs: Epochs = Field(
+        0.0, description="epochs the target rests at each of them, the learning rate falling to final_lr"
     )
     drop_rate: Annotated[float, Field(gt=0, lt=1)] | dict[Unit, Annotated[float, Field(gt=0, lt=1)]] = Field(
         0.01, description="how likely fresh gates are shut; one number, or one per unit"

@@ -7,7 +7,11 @@ from pydantic_core import PydanticCustomError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Epochs = Annotated[float, Field(ge=0, le=9999)]
+Rate = Annotated[float, Field(ge=1e-38, le=1000)]
+"""A learning rate; smaller ones are 0 in float32."""
+Decibels = Annotated[float, Field(ge=-200, le=200)]
+Hertz = Annotated[float, Field(ge=0, le=8000)]
 
 
 class Section(BaseModel):
@@ -28,7 +32,11 @@ def _other_speeds(speeds: tuple[float, ...]) -> tuple[float, ...]:
     return speeds
 
 
-Speeds = Annotated[tuple[Annotated[float, Field(ge=0.5, le=2)], ...], AfterValidator(_other_speeds)]
-Range = Annotated[tuple[float, float], AfterValidator(_rising)]
-PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
-Counts = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], AfterValidator(_rising)]
+Speed = Annotated[float, Field(ge=0.5, le=2)]
+Speeds = Annotated[tuple[Speed, ...], Field(max_length=20), AfterValidator(_other_speeds)]
+Range = Annotated[tuple[Decibels, Decibels], AfterValidator(_rising)]
+Band = Annotated[tuple[Hertz, Hertz], AfterValidator(_rising)]
+Width = Annotated[float, Field(gt=0, le=8000)]
+Widths = Annotated[tuple[Width, Width], AfterValidator(_rising)]
+Count = Annotated[int, Field(ge=1, le=1000)]
+Counts = Annotated[tuple[Count, Count], AfterValidator(_rising)]
