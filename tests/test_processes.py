@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 from hybrid_pruning import processes
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.terminal import console
-from runs import finish, ranks
+from runs import finish, ranks, run_command
+from world import Cli
 
 
 def exchange(folder: str) -> None:
@@ -83,5 +86,72 @@ def test_before_they_have_met_all_fail_alike(rank: str, speaks: bool, monkeypatc
 def test_half_an_environment_is_the_users_mistake(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(InputError, match=r"WORLD_SIZE=2 without what goes with it .*RANK.*; start with torchrun"):
+    with pytest.raises(InputError, match=r"^RANK=: expected .*start with torchrun"):
         processes.start()
+
+
+@pytest.mark.parametrize(
+    ("size", "rank", "local", "expected"),
+    [
+        *[(size, "0", "0", f"^WORLD_SIZE={size}: expected a whole number") for size in ("two", "-1", "0", "2.0", "²")],
+        ("2", "", "0", "^RANK=: expected a whole number"),
+        ("2", "one", "0", "^RANK=one: expected"),
+        ("2", "0", None, "^LOCAL_RANK=: expected"),
+        ("2", "2", "0", "^RANK=2 and LOCAL_RANK=0 with WORLD_SIZE=2"),
+        ("2", "0", "99", "^RANK=0 and LOCAL_RANK=99 with WORLD_SIZE=2"),
+        ("2", "0", "0", "^WORLD_SIZE=2 without what goes with it .*MASTER_PORT"),
+    ],
+)
+def test_an_absurd_environment_is_the_users_mistake(
+    size: str, rank: str, local: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    for name, value in (("WORLD_SIZE", size), ("RANK", rank), ("LOCAL_RANK", local)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=expected):
+        processes.start()
+
+
+def test_an_absurd_environment_is_a_line_and_only_for_verbs_with_processes(monkeypatch: pytest.MonkeyPatch, cli: Cli):
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    code, _, error = cli("train", "recipe.yaml", "--out", "run")
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith("hybrid-pruning: WORLD_SIZE=two: expected a whole number")
+    assert cli("doctor", "--help").code == 0
+
+
+def wait_for_ever(*_: str) -> None:
+    """Join, and hang in a place where no error comes from."""
+    processes.start()
+    print("here", flush=True)
+    time.sleep(120)
+
+
+@pytest.mark.parametrize("terminated", [False, True])
+def test_a_lost_process_is_named(tmp_path: Path, terminated: bool):
+    """By whoever waits for it, and where torchrun ends the rest because of it, from within anything."""
+    first, second = ranks(wait_for_ever if terminated else finish_alone, [], tmp_path)
+    outputs = [tmp_path / f"rank{rank}.txt" for rank in range(2)]
+    while not all(path.exists() and "here" in path.read_text() for path in outputs):
+        time.sleep(0.05)
+    second.kill()
+    second.join()
+    if terminated:
+        first.terminate()
+    (code,) = finish(first, seconds=60)
+    printed = outputs[0].read_text()
+    assert "rank 1 of 2 was killed, or died without a word; " in printed
+    assert len(re.findall("^hybrid-pruning: ", printed, re.MULTILINE)) == 1
+    assert code == (143 if terminated else 2)
+
+
+def finish_alone(*_: str) -> None:
+    """Come to the end of a job that the other one never comes to."""
+    if os.environ["RANK"] == "1":
+        wait_for_ever()
+    processes.start()
+    print("here", flush=True)
+    run_command("--help")

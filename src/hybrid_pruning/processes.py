@@ -2,15 +2,19 @@
 
 import itertools
 import os
+import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.terminal import console
+from hybrid_pruning.terminal import console, say
 
 Item = TypeVar("Item")
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -19,6 +23,8 @@ _store: Any = None
 """What the processes have in common as long as torchrun lives, whichever of them fails."""
 _waits = itertools.count()
 FAILURE = "hybrid_pruning/failure"
+PLACE = "hybrid_pruning/process/{}"
+_speaking = threading.Lock()
 
 
 def start() -> None:
@@ -30,11 +36,11 @@ def start() -> None:
         InputError: the environment tells of other processes, but not where they are.
     """
     global _store
-    size = os.environ.get("WORLD_SIZE", "").strip() or "1"
-    if not size.isdecimal() or not int(size):
-        raise InputError(f"WORLD_SIZE={size}: expected how many processes there are; unset it, or start with torchrun")
-    if int(size) == 1:
+    if (size := _number("WORLD_SIZE", "1")) == 1:
         return
+    here, local = _number("RANK"), _number("LOCAL_RANK")
+    if not max(here, local) < size:
+        raise InputError(f"RANK={here} and LOCAL_RANK={local} with WORLD_SIZE={size}; start with torchrun")
     import torch
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
@@ -42,14 +48,20 @@ def start() -> None:
     if not distributed.is_initialized():
         device = None
         if torch.cuda.is_available():
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            if local >= torch.cuda.device_count():
+                raise InputError(
+                    f"LOCAL_RANK={local}: there are {torch.cuda.device_count()} GPUs; start fewer processes"
+                )
+            device = torch.device("cuda", local)
             torch.cuda.set_device(device)
         try:
             _store, here, size = next(rendezvous("env://"))
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # no address, no port, or nobody there
             raise InputError(f"WORLD_SIZE={size} without what goes with it ({error}); start with torchrun") from error
         backend = "nccl" if device else "gloo"
         distributed.init_process_group(backend, store=_store, rank=here, world_size=size, device_id=device)
+        _store.set(PLACE.format(here), f"{os.getpid()} {socket.gethostname()}")
+        _watch()
     console.quiet = not is_main()
 
 
@@ -88,8 +100,12 @@ def wait() -> None:
     if _store is not None:
         place = f"hybrid_pruning/wait/{next(_waits)}"
         _store.add(place, 1)
-        while _store.add(place, 0) < count() and not _store.check([FAILURE]):
+        for turn in itertools.count(1):
+            if _store.add(place, 0) >= count() or _store.check([FAILURE]):
+                break
             time.sleep(0.05)
+            if turn % 20 == 0 and lost():
+                raise RuntimeError("a process that the others wait for is gone")
     distributed.barrier()
 
 
@@ -117,12 +133,89 @@ def fail(code: int) -> tuple[bool, int]:
         Whether it was the first, and the first one's exit code, which the job ends with.
     """
     if _store is None:  # before they have met, all fail alike
-        return os.environ.get("RANK", "0") == "0", code
+        return os.environ.get("RANK", "0") in ("0", ""), code
+    _speaking.acquire(timeout=10)  # never given back: the thread that has it says why, and ends the process
     try:
         first, _, found = _store.compare_set(FAILURE, "", f"{rank()}:{code}").decode().partition(":")
     except RuntimeError:  # whoever kept the store is gone, and nobody can tell who was first
         return True, code
     return int(first) == rank(), int(found)
+
+
+def lost() -> list[int]:
+    """Return which processes on this machine are gone without having said why."""
+    found: list[int] = []
+    try:
+        if _store is None or _store.check([FAILURE]):
+            return found
+        for other in range(count()):
+            if other != rank() and _store.check([PLACE.format(other)]):
+                process, _, machine = _store.get(PLACE.format(other)).decode().partition(" ")
+                if machine == socket.gethostname() and not _lives(int(process)):
+                    found.append(other)
+    except RuntimeError:  # whoever kept the store is gone
+        return found
+    return found
+
+
+def tell_lost(ranks: Sequence[int]) -> str:
+    """Return what to tell the user about processes that are gone."""
+    names = ", ".join(map(str, ranks))
+    return (
+        f"rank {names} of {count()} was killed, or died without a word; if memory ran out, make training.batch_size "
+        "smaller; an unfinished training goes on with --resume"
+    )
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        state = (
+            Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+        )
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, or no /proc
+        return True
+    return state not in "ZX"  # dead, and its parent has not noticed yet
+
+
+def _watch() -> None:
+    """Say which process is lost when torchrun ends this one because of it, wherever this one may hang."""
+    try:
+        before = signal.signal(signal.SIGTERM, lambda *_: None)
+    except ValueError:  # not the main thread
+        return
+    if before is not signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, before)
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end, args=(reader, writer), daemon=True).start()
+
+
+def _end(reader: socket.socket, _: socket.socket) -> None:
+    while reader.recv(1) != bytes([signal.SIGTERM]):
+        pass
+    try:
+        _store.set(PLACE.format(rank()), "0 ")  # ends in good order
+        ranks = lost()
+        message = tell_lost(ranks)
+        if ranks and fail(2)[0]:
+            say(f"hybrid-pruning: {message}", error=True)
+    finally:
+        os._exit(128 + signal.SIGTERM)
+
+
+def _number(name: str, default: str = "") -> int:
+    """Return a number of the environment that torchrun writes."""
+    text = os.environ.get(name, "").strip() or default
+    if not (text.isascii() and text.isdecimal()) or (name == "WORLD_SIZE" and not int(text)):
+        raise InputError(
+            f"{name}={text}: expected a whole number, as torchrun writes it; start with torchrun, or unset WORLD_SIZE"
+        )
+    return int(text)
 
 
 def average(values: Sequence[float]) -> list[float]:

@@ -109,7 +109,7 @@ def say(*parts: Span, style: str = "", error: bool = False) -> None:
         style: of all, such as `bold` or `yellow`.
         error: print to standard error.
     """
-    target = _errors if error and not (console.is_terminal and _errors.is_terminal) else console
+    target = _errors if error and (console.quiet or not (console.is_terminal and _errors.is_terminal)) else console
     target.print(_text([*parts], style, target.encoding), soft_wrap=True)
 
 

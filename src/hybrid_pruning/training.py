@@ -80,9 +80,9 @@ class Data:
             rows = zip(self.trials.enrol, self.trials.test, self.trials.classes, strict=True)
             found["data.trials.dev"] = _digest(config.data.trials["dev"], map("\t".join, rows))
         for kind, section in config.augment:
-            if folder := getattr(section, "folder", None):
-                names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-                found[f"augment.{kind}.folder"] = _digest(folder, names)
+            if source := getattr(section, "folder", None):
+                names = sorted(str(path.relative_to(source)) for path in source.rglob("*"))
+                found[f"augment.{kind}.folder"] = _digest(source, names)
         return found
 
 

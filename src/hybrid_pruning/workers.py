@@ -74,6 +74,8 @@ def _dismiss(crew: list[tuple[BaseProcess, socket.socket]]) -> None:
 
 def _work(connection: socket.socket, action: Callable[[Item], object], items: Sequence[Item]) -> None:
     """Send the result of each item, and after an error no more."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # a forked process lacks the threads of the parent's pool

@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+import time
 from contextlib import suppress
 
 import typer
@@ -96,6 +97,10 @@ def _tell(line: str, code: int) -> int:
     if _several():
         from hybrid_pruning import processes
 
+        if code == 1:
+            time.sleep(0.5)  # a process that is killed loses its connections before it is gone
+        if ranks := processes.lost():
+            line, code = f"hybrid-pruning: {processes.tell_lost(ranks)}", 2
         first, code = processes.fail(code)
     if first:
         with suppress(OSError, InputError):  # standard error itself is full
