@@ -27,7 +27,8 @@ def test_the_order_is_that_of_the_names(tmp_path: Path):
     listed = list_folder(first, "key")
     assert listed.names == ("Z.ogg", "a.flac", "b.wav", "b/10.WAV", "b/2.wav") == list_folder(second, "key").names
     assert [len(listed), listed.path(1)] == [5, first / "a.flac"]
-    assert listed.samples.tolist() == [403, 402, 404, 401, 400]
+    assert listed.samples.tolist()[1:] == [402, 404, 401, 400]
+    assert listed.samples[0] in {403, 512}, "FFmpeg gives out a Vorbis block that ends within a file whole"
 
 
 def test_what_is_no_audio_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

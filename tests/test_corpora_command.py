@@ -73,7 +73,7 @@ def test_missing_audio(prepare, root: Path, tmp_path: Path):
     code, _, errors = prepare("in-the-wild", "--root", root, "--out", tmp_path / "out", "--allow-missing")
     assert code == 0
     assert "1 of 3 audio files are missing" in errors
-    assert "1 of 2 audio files are no audio or empty, first" in errors
+    assert "1 of 2 audio files cannot be used, first" in errors
     assert [utterance.utt_id for utterance in read_manifest(tmp_path / "out" / "eval.tsv")] == ["2"]
 
 

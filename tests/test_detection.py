@@ -89,7 +89,7 @@ def test_folders_are_searched_and_files_taken_as_they_are(folder: Path, paths: l
     assert find_audio(folder / "clips" / "notes.txt") == [folder / "clips" / "notes.txt"]
     with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
         find_audio("nowhere")
-    with pytest.raises(InputError, match=r"empty: holds no audio files; looked for \.wav, "):
+    with pytest.raises(InputError, match=r"empty: holds no audio files; looked for names that end in \.wav, "):
         find_audio(folder / "empty")
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
+from hybrid_pruning.corpora.recordings import list_recordings
 from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.jobs import JobResult, Work, score_jobs
 from hybrid_pruning.manifest import Label
-from hybrid_pruning.names import SUFFIXES
 from hybrid_pruning.terminal import Span
 from hybrid_pruning.windows import WINDOW_SECONDS, cut, measure_lengths, window_samples
 
@@ -93,8 +93,12 @@ def detect(
                 yield Detection(path, result.values[index], float(samples[index]) / SAMPLE_RATE_HZ, windows)
 
 
-def find_audio(place: str | Path) -> list[Path]:
+def find_audio(place: str | Path, hidden: list[str] | None = None) -> list[Path]:
     """Return a file as it is, whatever its suffix, or the audio files in a folder and below, ordered by their names.
+
+    Args:
+        place: the file or folder.
+        hidden: is given the paths of the hidden files in a folder, which are left out.
 
     Raises:
         InputError: there is nothing of that name, or no audio in the folder.
@@ -104,9 +108,9 @@ def find_audio(place: str | Path) -> list[Path]:
         if not place.exists():
             raise InputError(f"{place}: no such file or folder")
         return [place]
-    found = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(place / name for name in list_recordings(place, hidden))
     if not found:
-        raise InputError(f"{place}: holds no audio files; looked for {', '.join(SUFFIXES)}")
+        raise InputError(f"{place}: holds no audio files; looked for names that end in .wav, .flac, .mp3, .m4a, ...")
     return found
 
 

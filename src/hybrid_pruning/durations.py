@@ -35,32 +35,41 @@ def add_durations(manifest: str | Path, workers: int = 4, drop_unreadable: bool 
     """
     manifest = Path(manifest)
     paths = [row["path"] for _, row in read_rows(manifest, REQUIRED)]
-    durations = measure_durations(paths, manifest.parent, workers)
+    faults: dict[str, str] = {}
+    durations = measure_durations(paths, manifest.parent, workers, faults)
     unreadable = [path for path in paths if path not in durations]
     message = (
-        f"{manifest}: {len(unreadable):,} of {len(paths):,} audio files are no audio or empty, first "
+        f"{manifest}: {len(unreadable):,} of {len(paths):,} audio files cannot be used, first "
         f"{', '.join(unreadable[:FIRST])}"
     )
+    if unreadable:
+        message += f" ({faults[unreadable[0]].removeprefix(f'{manifest.parent / unreadable[0]}: ').partition(';')[0]})"
     if unreadable and (not drop_unreadable or len(unreadable) == len(paths)):
         raise InputError(f"{message}; replace them, or --allow-missing leaves them out, or --no-durations asks no file")
     _rewrite(manifest, durations)
     return [f"{message}; left out"] if unreadable else []
 
 
-def measure_durations(paths: Sequence[str], folder: Path, workers: int = 4) -> Mapping[str, float]:
+def measure_durations(
+    paths: Sequence[str], folder: Path, workers: int = 4, faults: dict[str, str] | None = None
+) -> Mapping[str, float]:
     """Return path -> seconds of the files whose headers can be read; interrupted, it keeps what it has read.
 
     Args:
         paths: relative to the folder, or absolute.
         folder: where the cache lies.
         workers: files read at the same time.
+        faults: is given why the others cannot be used.
     """
     cache = _read_cache(folder / CACHE)
     durations: dict[str, float] = {}
     changed = False
     try:
         for path, stamp, seconds in _measure_all(paths, folder, cache, workers):
-            if seconds is not None:
+            if isinstance(seconds, str):
+                if faults is not None:
+                    faults[path] = seconds
+            else:
                 durations[path] = seconds
                 changed |= cache.get(path) != (known := f"{stamp}{seconds:.3f}")
                 cache[path] = known
@@ -72,7 +81,7 @@ def measure_durations(paths: Sequence[str], folder: Path, workers: int = 4) -> M
 
 def _measure_all(
     paths: Sequence[str], folder: Path, cache: Mapping[str, str], workers: int
-) -> Iterator[tuple[str, str, float | None]]:
+) -> Iterator[tuple[str, str, float | str]]:
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     with progress_bar() as bar, ThreadPoolExecutor(workers) as pool:
         task = bar.add_task("durations", total=len(paths))
@@ -84,8 +93,8 @@ def _measure_all(
             pool.shutdown(cancel_futures=True)
 
 
-def _measure(folder: Path, path: str, cache: Mapping[str, str]) -> tuple[str, str, float | None]:
-    """Return path, what tells a changed file, and seconds; None where there is no audio to be had."""
+def _measure(folder: Path, path: str, cache: Mapping[str, str]) -> tuple[str, str, float | str]:
+    """Return path, what tells a changed file, and seconds or why there is no audio to be had."""
     file = folder / path
     try:
         status = file.stat()
@@ -93,9 +102,9 @@ def _measure(folder: Path, path: str, cache: Mapping[str, str]) -> tuple[str, st
         known = cache.get(path, "")
         if known.startswith(stamp):
             return path, stamp, float(known[len(stamp) :])
-        return path, stamp, audio_samples(file) / SAMPLE_RATE_HZ or None
-    except (OSError, InputError):
-        return path, "", None
+        return path, stamp, audio_samples(file) / SAMPLE_RATE_HZ or "holds no audio"
+    except (OSError, InputError) as error:
+        return path, "", str(error)
 
 
 def _read_cache(path: Path) -> dict[str, str]:

@@ -3,8 +3,43 @@
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
-"""Of audio files."""
+SUFFIXES = (
+    *(
+        ".wav",
+        ".wave",
+        ".flac",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".snd",
+        ".caf",
+        ".w64",
+        ".rf64",
+        ".sph",
+        ".nist",
+        ".voc",
+    ),
+    *(
+        ".mp3",
+        ".mp2",
+        ".mpga",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".spx",
+        ".m4a",
+        ".m4b",
+        ".aac",
+        ".adts",
+        ".ac3",
+        ".eac3",
+        ".dts",
+    ),
+    *(".amr", ".awb", ".3gp", ".3gpp", ".3g2", ".gsm", ".g722", ".wma", ".asf", ".wv", ".tta", ".ape", ".tak", ".mpc"),
+    *(".shn", ".mka", ".mkv", ".webm", ".mp4", ".m4v", ".mov", ".avi", ".wmv"),
+)
+"""Of audio files, and of films that hold some: what is looked for in folders. What a file is, its content tells."""
 
 
 class Register:

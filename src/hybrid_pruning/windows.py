@@ -24,6 +24,7 @@ from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import progress_bar
 
 WINDOW_SECONDS = 30.0
+MOST_SECONDS = 86_400.0
 DOUBTFUL_SECONDS = 1.0
 """A manifest may round its durations: one that comes this close to the window is read from the file's header."""
 TOLERANCE = SAMPLE_RATE_HZ // 100
@@ -102,7 +103,13 @@ class Loaded:
 
 
 def window_samples(window_seconds: float) -> int:
-    """Return a window's length in samples at 16 kHz."""
+    """Return a window's length in samples at 16 kHz.
+
+    Raises:
+        InputError: it is no finite number above 0.
+    """
+    if not 1 / SAMPLE_RATE_HZ <= window_seconds < MOST_SECONDS:  # nan is neither
+        raise InputError(f"windows of {window_seconds:g} s; expected more than 0 and less than {MOST_SECONDS:g} s")
     return round(window_seconds * SAMPLE_RATE_HZ)
 
 

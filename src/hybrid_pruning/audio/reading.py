@@ -2,8 +2,8 @@
 
 Channels are averaged, unless that cancels sound out, as where one of two has the opposite sign. A second cancels where
 the mean has 3 dB less power than the mean of unrelated channels would have. Where such seconds hold more than a
-twentieth of a file's power, the channel with the most power is taken alone. This is decided from the whole file, once,
-whichever part of it is read; a constant offset is no sound.
+twentieth of a file's power, the channel with the most power is taken alone. This is decided from the whole file, or
+its first hour, once, whichever part of it is read; a constant offset is no sound.
 """
 
 import math
@@ -22,6 +22,7 @@ from hybrid_pruning.errors import InputError
 
 SAMPLE_RATE_HZ = 16_000
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 4_000, 400_000
+DECIDING_SECONDS = 3600
 CANCELLED_SHARE, CANCELLED_POWER = 0.05, 0.5
 """The power in seconds that cancel, of a file's, and the power of their means, of unrelated channels' mean."""
 CONTEXT = 512
@@ -124,6 +125,11 @@ class AudioFile:
         """Let go of the file."""
         self._source.close()
         self._file.close()
+
+    @property
+    def rate(self) -> int:
+        """The file's own sample rate in Hz."""
+        return self._source.rate
 
     @property
     def samples(self) -> int:
@@ -276,7 +282,7 @@ _channels: dict[tuple[int, ...], int | None] = {}
 
 
 def _choose_channel(source: Source, file: BinaryIO) -> int | None:
-    """Return the channel to take alone, None to average all: decoded from end to end, once in a process."""
+    """Return the channel to take alone, None to average all: decided once in a process, from an hour at most."""
     if source.channels == 1:
         return None
     status = os.fstat(file.fileno())
@@ -284,7 +290,11 @@ def _choose_channel(source: Source, file: BinaryIO) -> int | None:
     if key not in _channels:
         power, cancelled = np.zeros(source.channels), 0.0
         with np.errstate(all="ignore"):
+            begun = 0.0
             for rate, block in source.blocks():
+                begun += len(block) / rate
+                if begun > DECIDING_SECONDS:
+                    break
                 if block.shape[1] != source.channels:
                     continue
                 for piece in (block[start : start + rate] for start in range(0, len(block), rate)):

@@ -10,10 +10,9 @@ import numpy.typing as npt
 from hybrid_pruning import processes
 from hybrid_pruning.audio import audio_samples, read_audio
 from hybrid_pruning.augment.transform import Wave
+from hybrid_pruning.corpora.recordings import hidden_line, list_recordings
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.terminal import progress_bar, say
-
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".sph")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +59,13 @@ def list_folder(folder: Path, key: str) -> AudioFolder:
     """
     if not folder.is_dir():
         raise InputError(f"{key}: {folder} is not a folder; name one with recordings in it")
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    hidden: list[str] = []
+    found = sorted(list_recordings(folder, hidden))
     lengths = dict(_readable(folder, found, key))
     if not lengths:
-        raise InputError(f"{key}: {folder} holds no recording that can be read (files named {', '.join(SUFFIXES)})")
+        raise InputError(f"{key}: {folder} holds no recording that can be read")
+    if hidden and processes.is_main():
+        say(f"{key}: {hidden_line(hidden)[0]}")
     if len(lengths) < len(found) and processes.is_main():
         first = next(name for name in found if name not in lengths)
         left_out = f"{len(found) - len(lengths)} of {len(found)} files left out, no audio"

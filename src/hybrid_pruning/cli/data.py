@@ -1,5 +1,6 @@
 """Verbs that make and check manifests: prepare, audit."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -52,21 +53,23 @@ def prepare(
     ] = 0,
 ) -> None:
     """Turn a corpus's own protocol files into manifests, one per part."""
+    from hybrid_pruning.corpora.recordings import hidden_line
     from hybrid_pruning.durations import add_durations
 
     prepared = prepare_corpus(corpus, root, out, allow_missing=allow_missing, dev_share=dev_share, seed=seed)
+    for manifest in (*prepared.manifests.values(), *prepared.enrolments.values()) if durations else ():
+        prepared.warnings.extend(add_durations(manifest, workers, drop_unreadable=allow_missing))
+    if durations and allow_missing:
+        _count_again(prepared)
     for part, manifest in prepared.manifests.items():
         say(f"{part}: {manifest} ({_contents(prepared, part)})")
     for part, trials in prepared.trials.items():
         enrolment = f", enrolment in {prepared.enrolments[part]}" if part in prepared.enrolments else ""
         say(f"{part}, {'track 2' if enrolment else 'trials'}: {trials}{enrolment}")
-    for note in prepared.notes:
+    for note in (*prepared.notes, *hidden_line(prepared.hidden)):
         say(note)
     for warning in prepared.warnings:
         warn(warning)
-    for manifest in (*prepared.manifests.values(), *prepared.enrolments.values()) if durations else ():
-        for warning in add_durations(manifest, workers, drop_unreadable=allow_missing):
-            warn(warning)
     if check:
         audit_manifests([*prepared.manifests.values(), *prepared.enrolments.values()], workers)
     say(f"next: hybrid-pruning {_next_verb(prepared)}")
@@ -99,6 +102,18 @@ def audit_manifests(manifests: Sequence[Path], workers: int) -> None:
             faulty.append(f"{len(faults)} in {faults_beside(manifest)}")
     if faulty:
         raise InputError(f"faulty files: {', '.join(faulty)}; mend them, or remove their rows from the manifest")
+
+
+def _count_again(prepared: Prepared) -> None:
+    """Count what the manifests hold now that files that are no audio are left out."""
+    from hybrid_pruning.manifest import Label, read_manifest
+
+    for part, manifest in prepared.manifests.items():
+        utterances = read_manifest(manifest)
+        spoof = sum(utterance.label is Label.SPOOF for utterance in utterances)
+        prepared.counts[part] = len(utterances) - spoof, spoof
+        if part in prepared.speakers:
+            prepared.speakers[part] = dict(Counter(utterance.speaker for utterance in utterances))
 
 
 def _contents(prepared: Prepared, part: str) -> str:

@@ -34,7 +34,7 @@ def detect(
     as refusing a person, it is ln(c p / (1 - p)): -0.64 at the operating point
     of ASVspoof 5 (p = 0.05, c = 10). Both mean this for a calibrated model.
 
-    Folders are searched for audio, subfolders too. A pipe gets one line a file:
+    Folders are searched for audio, subfolders too; hidden files are left out. A pipe gets one line a file:
     verdict, LLR, seconds, windows, path, separated by tabs. What cannot be read
     is one line on standard error; the others are judged all the same.
     Recordings longer than --window-seconds are cut into windows, as in score.
@@ -43,6 +43,7 @@ def detect(
     at least is spoofed, and --fail-on-spoof was given.
     """
     from hybrid_pruning import detection
+    from hybrid_pruning.corpora.recordings import hidden_line
     from hybrid_pruning.embedder import load_embedder
     from hybrid_pruning.manifest import Label
     from hybrid_pruning.memory import keep_freed_memory
@@ -55,7 +56,10 @@ def detect(
     calibrated = detection.is_calibrated(detector)
     if not calibrated and not as_json:
         _tell(f"{model} is not calibrated: its LLRs rank files, their size and the threshold are rough (see calibrate)")
-    paths, problems = _find(files)
+    hidden: list[str] = []
+    paths, problems = _find(files, hidden)
+    for line in hidden_line(hidden):
+        _tell(line)
     counts = dict.fromkeys(Label, 0)
     with closing(detection.detect(detector, paths, workers, window_seconds)) as found:
         for one in found:
@@ -76,7 +80,7 @@ def detect(
     raise typer.Exit(2 if problems else 3 if fail_on_spoof and counts[Label.SPOOF] else 0)
 
 
-def _find(names: Sequence[str]) -> tuple[list[Path], int]:
+def _find(names: Sequence[str], hidden: list[str]) -> tuple[list[Path], int]:
     """Return the audio files that the arguments stand for, and how many of these stood for none."""
     from hybrid_pruning.detection import find_audio
 
@@ -84,7 +88,7 @@ def _find(names: Sequence[str]) -> tuple[list[Path], int]:
     problems = 0
     for name in _expand(names):
         try:
-            paths += find_audio(name)
+            paths += find_audio(name, hidden)
         except InputError as error:
             _tell(str(error))
             problems += 1

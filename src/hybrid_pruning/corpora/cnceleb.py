@@ -61,7 +61,7 @@ def prepare(root: Path, out: Path, options: Options) -> Prepared:
                 (first / "data", "CN-Celeb1", read_speakers(first / "dev" / "dev.lst", first / "data", options))
             )
         if second is not None:
-            parts.append((second, "CN-Celeb2", find_speakers(second)))
+            parts.append((second, "CN-Celeb2", find_speakers(second, preparation.prepared.hidden)))
         _add_train(preparation, parts, root)
         if first is not None and (first / EVAL).is_dir():
             _add_eval(preparation, first / EVAL)
@@ -131,7 +131,8 @@ def _add_train(preparation: Preparation, parts: list[tuple[Path, str, list[str]]
             genres[genre] += 1
             yield one._replace(source=f"{one.source}/{genre}")
 
-    speech = chain.from_iterable(find_speech(folder, source, speakers) for folder, source, speakers in parts)
+    hidden = preparation.prepared.hidden
+    speech = chain.from_iterable(find_speech(*part, hidden) for part in parts)
     everyone = sorted(speaker for *_, speakers in parts for speaker in speakers)
     add_split(preparation, with_genres(iter(speech)), everyone, root)
     _note_genres(preparation, "train and dev" if preparation.options.dev_share else TRAIN, genres)
@@ -154,7 +155,7 @@ def _add_eval(preparation: Preparation, folder: Path) -> None:
     names = [
         (f"{kind}/{file}".rpartition(".")[0], f"{folder}/{kind}/{file}")
         for kind in ("enroll", "test")
-        for file in list_recordings(folder / kind)
+        for file in list_recordings(folder / kind, preparation.prepared.hidden)
     ]
     speech = (Speech(_speaker(name), name, path, f"CN-Celeb1/{genre_of(name)}") for name, path in names)
     add_speech(preparation, EVAL, speech)

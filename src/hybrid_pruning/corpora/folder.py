@@ -40,15 +40,19 @@ def prepare(root: Path, out: Path, options: Options) -> Prepared:
             for the split.
     """
     folder = root.parent if root.is_file() else root
+    hidden: list[str] = []
     kaldi = (folder / LIST).is_file() and (root.is_dir() or root.name == LIST)
     audio = Files(folder / LIST, [folder, Path.cwd()]) if kaldi else Audio(root, [folder])
-    read = (lambda _: read_directory(folder, ALL)) if kaldi else read_table if root.is_file() else find_recordings
-    entries = list(read(root))
+    if kaldi:
+        entries = list(read_directory(folder, ALL))
+    else:
+        entries = list(read_table(root) if root.is_file() else find_recordings(root, hidden))
     if not entries:
         raise wrong_root(root, CONTENTS)
     if options.dev_share:
         entries = split(entries, options.dev_share, options.seed, root)
     with Preparation(out, options) as preparation:
+        preparation.prepared.hidden.extend(hidden)
         preparation.add(folder / LIST if kaldi else root, entries, audio, source=folder.absolute().name or UNKNOWN)
         if kaldi and not (folder / KEYS).exists():
             preparation.prepared.warnings.append(f"{folder}: has no {KEYS}, so that everything is taken as bona fide")
@@ -77,14 +81,14 @@ def read_table(path: Path) -> Iterator[Entry]:
         yield Entry(line, ALL, row["path"], cells)
 
 
-def find_recordings(root: Path) -> Iterator[Entry]:
-    """Yield the recordings below folders named bonafide and spoof, in the order of their paths.
+def find_recordings(root: Path, hidden: list[str] | None = None) -> Iterator[Entry]:
+    """Yield the recordings below folders named bonafide and spoof, in the order of their paths; none that are hidden.
 
     Raises:
         InputError: a recording lies below both, or two differ in nothing but their ending.
     """
     names: dict[str, str] = {}
-    for path in map(PurePosixPath, list_recordings(root)):
+    for path in map(PurePosixPath, list_recordings(root, hidden)):
         labels = [part for part in path.parts[:-1] if part in LABELS]
         if not labels:
             continue

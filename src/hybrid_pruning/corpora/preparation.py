@@ -47,6 +47,7 @@ class Prepared:
         trials: part, or name of a list -> key file of its trials.
         notes: what else is worth telling, one line each.
         warnings: what is missing or differs from the official release, one line each.
+        hidden: recordings that were left out because their names, or those of their folders, begin with a dot.
     """
 
     manifests: dict[str, Path] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Prepared:
     trials: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
 
 
 Prepare = Callable[[Path, Path, Options], Prepared]

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from hybrid_pruning.corpora.preparation import DEV, FIRST, TRAIN, Options, Preparation, Prepared, wrong_root
 from hybrid_pruning.corpora.protocol import list_folder
-from hybrid_pruning.corpora.recordings import SUFFIXES, list_recordings
+from hybrid_pruning.corpora.recordings import list_recordings
 from hybrid_pruning.corpora.trials import COLUMNS, LIMIT, NONTARGET, TARGET, draw_trials
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import UNKNOWN, Label, Utterance
 
 AAC = (".m4a", ".aac")
-"""What VoxCeleb2 comes as; read through ffmpeg."""
+"""What VoxCeleb2 comes as; decoded from its beginning whatever part is read."""
 LEAST = 2
 """Speakers of a part: with one there is nothing to tell apart."""
 CONTENTS = "a folder for each speaker, named after him or her, with the recordings below it at any depth"
@@ -53,8 +53,9 @@ def prepare(root: Path, out: Path, options: Options) -> Prepared:
         InputError: nothing is found, two files differ in their ending alone, or there are too few speakers.
     """
     with Preparation(out, options) as preparation:
-        speakers = [name for name in find_speakers(root) if any(list_recordings(root / name, (*SUFFIXES, *AAC)))]
-        speech = find_speech(root, root.absolute().name or UNKNOWN, speakers)
+        hidden = preparation.prepared.hidden
+        speakers = [name for name in find_speakers(root, hidden) if any(list_recordings(root / name))]
+        speech = find_speech(root, root.absolute().name or UNKNOWN, speakers, hidden)
         if options.dev_share and speakers:
             add_split(preparation, speech, speakers, root)
         else:
@@ -64,12 +65,18 @@ def prepare(root: Path, out: Path, options: Options) -> Prepared:
     return preparation.prepared
 
 
-def find_speakers(folder: Path) -> list[str]:
-    """Return the names of the speakers' folders, sorted."""
-    return sorted(name for name in list_folder(folder) if (folder / name).is_dir())
+def find_speakers(folder: Path, hidden: list[str] | None = None) -> list[str]:
+    """Return the names of the speakers' folders, sorted; `hidden` is given the recordings of those that are hidden."""
+    names = sorted(name for name in list_folder(folder) if (folder / name).is_dir())
+    secret = [name for name in names if name.startswith(".") or name == "__MACOSX"]
+    if hidden is not None:
+        hidden += [f"{folder / name}/{file}" for name in secret for file in list_recordings(folder / name, hidden)]
+    return [name for name in names if name not in secret]
 
 
-def find_speech(folder: Path, source: str, speakers: Iterable[str]) -> Iterator[Speech]:
+def find_speech(
+    folder: Path, source: str, speakers: Iterable[str], hidden: list[str] | None = None
+) -> Iterator[Speech]:
     """Yield the recordings of speakers, a speaker's side by side; their ids are their paths without endings.
 
     Of an m4a and what it was converted to, side by side, the latter is taken.
@@ -78,13 +85,14 @@ def find_speech(folder: Path, source: str, speakers: Iterable[str]) -> Iterator[
         folder: of the speakers' folders.
         source: what their manifests say under `source`.
         speakers: whose to take.
+        hidden: is given the recordings that are left out.
 
     Raises:
         InputError: two other recordings differ in nothing but their ending.
     """
     for speaker in speakers:
         files: dict[str, str] = {}
-        for file in list_recordings(folder / speaker, (*SUFFIXES, *AAC)):
+        for file in list_recordings(folder / speaker, hidden):
             name = file.rpartition(".")[0]
             if name in files and file.lower().endswith(AAC):
                 continue

@@ -138,8 +138,8 @@ def _divide(part: str, names: Sequence[str]) -> dict[tuple[str, str], list[str]]
     }
 
 
-def _speech(part: Part) -> Iterator[Speech]:
-    return find_speech(part.folder, part.source, part.speakers)
+def _speech(preparation: Preparation, part: Part) -> Iterator[Speech]:
+    return find_speech(part.folder, part.source, part.speakers, preparation.prepared.hidden)
 
 
 def _add_train(preparation: Preparation, parts: Parts, root: Path, genders: Mapping[str, str]) -> str:
@@ -147,13 +147,13 @@ def _add_train(preparation: Preparation, parts: Parts, root: Path, genders: Mapp
     release = next((release for release in (VOX2, VOX1) if (DEV, release) in parts), "")
     if release:
         part = parts[DEV, release]
-        add_split(preparation, _speech(part), part.speakers, root, genders)
+        add_split(preparation, _speech(preparation, part), part.speakers, root, genders)
     return release
 
 
 def _add_dev(preparation: Preparation, parts: Parts, root: Path, genders: Mapping[str, str]) -> None:
     if (TEST, VOX2) in parts and not preparation.options.dev_share:
-        add_dev(preparation, list(_speech(parts[TEST, VOX2])), root, genders)
+        add_dev(preparation, list(_speech(preparation, parts[TEST, VOX2])), root, genders)
 
 
 def _add_vox1(
@@ -170,7 +170,7 @@ def _add_vox1(
                 yield one
 
     kinds = [parts[kind, VOX1] for kind in (DEV, TEST) if (kind, VOX1) in parts]
-    add_speech(preparation, VOX1, chosen(chain.from_iterable(map(_speech, kinds))), genders)
+    add_speech(preparation, VOX1, chosen(chain.from_iterable(_speech(preparation, part) for part in kinds)), genders)
     return found
 
 

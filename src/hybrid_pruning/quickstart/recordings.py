@@ -12,15 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
-import soxr
 
+from hybrid_pruning.audio import AudioFile, read_audio
+from hybrid_pruning.corpora.recordings import hidden_line, list_recordings
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import remove_links_out_of
+from hybrid_pruning.names import SUFFIXES
 from hybrid_pruning.terminal import progress_bar, say
 
 SAMPLE_RATE = 16_000
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".g722")
+LONGEST = 1800 * SAMPLE_RATE
+"""Samples that are read of a recording at most."""
+COMPARED = 1 << 24
+"""Bytes at the beginning of files by which, and by their sizes, duplicates are told."""
 PACKAGES = (
     "klettres-data",
     "ktuberling-data",
@@ -67,21 +71,23 @@ def read(path: Path) -> Wave:
     Raises:
         InputError: the file cannot be decoded.
     """
+    if path.suffix.lower() != ".g722":
+        return read_audio(path, 0, LONGEST)
     try:
-        if path.suffix.lower() == ".g722":
-            return _decode_g722(path)
-        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        return _decode_g722(path)
     except (RuntimeError, OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be decoded ({error}); is it a sound file?") from error
-    if not np.isfinite(wave).all():
-        raise InputError(f"{path}: holds samples that are no numbers; write it anew")
-    return np.asarray(soxr.resample(wave.mean(axis=1), rate, SAMPLE_RATE), dtype=np.float32)
 
 
 def _decode_g722(path: Path) -> Wave:
     codec = importlib.import_module("G722")  # of the extra `quickstart`, as is pyworld
-    samples: npt.NDArray[np.int16] = codec.G722(SAMPLE_RATE, 64_000).decode(path.read_bytes())
+    samples: npt.NDArray[np.int16] = codec.G722(SAMPLE_RATE, 64_000).decode(_first_bytes(path, LONGEST // 2))
     return np.asarray(samples, dtype=np.float32) / np.float32(32768)
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(count)
 
 
 def from_folder(folder: Path) -> list[Recording]:
@@ -96,9 +102,12 @@ def from_folder(folder: Path) -> list[Recording]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; give a folder of recordings of human speech")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    hidden: list[str] = []
+    paths = sorted(folder / name for name in list_recordings(folder, hidden))
+    for line in hidden_line(hidden):
+        say(line)
     if not paths:
-        raise InputError(f"{folder}: holds no recordings; expected files that end in {', '.join(SUFFIXES)}")
+        raise InputError(f"{folder}: holds no recordings; expected files that end in .wav, .flac, .mp3, .m4a, ...")
     names = _speakers_by_folder(paths)
     source = " ".join(folder.absolute().name.split()) or "bonafide"
     return [Recording(path, name, name, source) for path, name in zip(paths, names, strict=True)]
@@ -221,7 +230,8 @@ def usable(recordings: Iterable[Recording]) -> list[Recording]:
     seen: set[bytes] = set()
     dropped = {"duplicates": 0, "empty": 0, "below 16 kHz": 0}
     for recording in recordings:
-        digest = hashlib.sha256(recording.path.read_bytes()).digest()
+        size = recording.path.stat().st_size.to_bytes(8)
+        digest = hashlib.sha256(size + _first_bytes(recording.path, COMPARED)).digest()
         reason = "duplicates" if digest in seen else _objection(recording.path)
         seen.add(digest)
         if reason is None:
@@ -238,13 +248,14 @@ def usable(recordings: Iterable[Recording]) -> list[Recording]:
 def _objection(path: Path) -> str | None:
     if path.suffix.lower() == ".g722":
         return None if path.stat().st_size else "empty"
-    try:
-        info = soundfile.info(path)
-    except (RuntimeError, OSError) as error:
-        return f"{path}: cannot be decoded ({error})"
-    if not info.frames:
+    if not path.stat().st_size:
         return "empty"
-    return "below 16 kHz" if info.samplerate < SAMPLE_RATE else None
+    try:
+        with AudioFile(path) as audio:
+            audio.read(0, 1)
+            return "below 16 kHz" if audio.rate < SAMPLE_RATE else None
+    except InputError as error:
+        return "empty" if "holds no audio" in str(error) else str(error)
 
 
 def trim(wave: Wave) -> Wave:
