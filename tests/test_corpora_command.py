@@ -12,6 +12,7 @@ from hybrid_pruning.cli import app, main
 from hybrid_pruning.corpora import PREPARE
 from hybrid_pruning.durations import CACHE
 from hybrid_pruning.manifest import read_manifest
+from sounds import encode
 
 
 @pytest.fixture
@@ -70,11 +71,36 @@ def test_missing_audio(prepare, root: Path, tmp_path: Path):
     soundfile.write(root / "2.wav", noise(8_000), 16_000)
     with (root / "meta.csv").open("a") as handle:
         handle.write("2.wav,Alec Guinness,spoof\n")
-    code, _, errors = prepare("in-the-wild", "--root", root, "--out", tmp_path / "out", "--allow-missing")
+    code, output, errors = prepare("in-the-wild", "--root", root, "--out", tmp_path / "out", "--allow-missing")
     assert code == 0
+    assert "(0 bona fide, 1 spoofed)" in output, "what is left, not what was there"
     assert "1 of 3 audio files are missing" in errors
     assert "1 of 2 audio files cannot be used, first" in errors
     assert [utterance.utt_id for utterance in read_manifest(tmp_path / "out" / "eval.tsv")] == ["2"]
+
+
+def test_a_folder_with_films_phones_and_macos_files(prepare, tmp_path: Path):
+    root = tmp_path / "set"
+    for name in (
+        "bonafide/a.m4a",
+        "bonafide/._a.m4a",
+        "spoof/b.webm",
+        "spoof/c.wma",
+        "__MACOSX/spoof/._b.webm",
+        "spoof/d.txt",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"\0\5\x16\7" + bytes(500))
+    (root / "bonafide" / "a.m4a").write_bytes(encode(noise(16_000), "ipod", "aac"))
+    (root / "spoof" / "b.webm").write_bytes(encode(noise(16_000), "webm", "libopus", 48_000))
+    code, output, errors = prepare("folder", "--root", root, "--out", tmp_path / "out")
+    assert code == 2
+    assert "1 of 3 audio files cannot be used, first" in errors
+    assert "spoof/c.wma (cannot be decoded" in errors
+    code, output, errors = prepare("folder", "--root", root, "--out", tmp_path / "out", "--allow-missing")
+    assert code == 0, errors
+    assert "(1 bona fide, 1 spoofed)" in output
+    assert "left out 2 hidden files, such as " in output
 
 
 @pytest.mark.parametrize(

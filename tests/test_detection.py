@@ -21,6 +21,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import Label
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.scoring import score_paths
+from sounds import encode
 
 
 class Result(NamedTuple):
@@ -224,3 +225,33 @@ def test_calibration_is_noticed(folder: Path, command: Detect):
     assert record["calibrated"]
     assert record["llr"] == pytest.approx(0.5 * plain[0] + 3.0, abs=1e-4)
     assert command("clips/b.wav", "--model", "calibrated", "--workers", "0").err == ""
+
+
+def test_what_lies_in_a_folder_is_judged_named_or_counted(command: Detect, folder: Path, tmp_path: Path):
+    talks = tmp_path / "talks"
+    (talks / "__MACOSX").mkdir(parents=True)
+    (talks / "two.m4a").write_bytes(encode(noise(SAMPLE_RATE_HZ), "ipod", "aac"))
+    for name in ("three.webm", "four.AMR", "five.aac", "six.mp4", "seven.sph", "eight.3gp", "nine.wma"):
+        (talks / name).write_bytes(b"\x1aE\xdf\xa3" + bytes(500))
+    for name in ("._two.m4a", ".old.wav", "__MACOSX/a.wav"):
+        (talks / name).write_bytes(bytes([0, 5, 22, 7]) + bytes(4000))
+    (talks / "read me.txt").write_text("no audio")
+    found = command(str(talks), "--json", "--workers", "0")
+    assert found.code == 2
+    assert [json.loads(line)["path"] for line in found.out.splitlines()] == [str(talks / "two.m4a")]
+    hidden, *faults = found.err.splitlines()
+    assert hidden == f"hybrid-pruning: left out 3 hidden files, such as {talks}/._two.m4a"
+    assert [line.split(": ")[1].rpartition("/")[2] for line in faults] == [
+        "eight.3gp", "five.aac", "four.AMR", "nine.wma", "seven.sph", "six.mp4", "three.webm"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf"), 1e300])
+def test_windows_have_a_length(model: SpeechModel, command: Detect, paths: list[Path], seconds: float):
+    with pytest.raises(InputError, match=r"^windows of \S+ s; expected more than 0 and less than"):
+        list(detect(model, paths, 0, seconds))
+    with pytest.raises(InputError, match=r"^windows of"):
+        score_paths(model, paths, workers=0, window_seconds=seconds)
+    found = command("clips", "--window-seconds", str(seconds))
+    assert (found.code, found.out) == (2, "")
+    assert "window" in found.err.splitlines()[-1]

@@ -13,7 +13,17 @@ from hybrid_pruning.quickstart import corpus as corpus_module
 from hybrid_pruning.quickstart import recordings as recordings_module
 from hybrid_pruning.quickstart.copysynthesis import ATTACKS, reencode
 from hybrid_pruning.quickstart.corpus import SEEN, UNSEEN, QuickstartCorpus, build
-from hybrid_pruning.quickstart.recordings import SAMPLE_RATE, cut, from_debian, from_folder, join, read, trim, usable
+from hybrid_pruning.quickstart.recordings import (
+    LONGEST,
+    SAMPLE_RATE,
+    cut,
+    from_debian,
+    from_folder,
+    join,
+    read,
+    trim,
+    usable,
+)
 
 Wave = np.ndarray
 
@@ -158,6 +168,27 @@ def test_a_killed_build_is_taken_up_and_ends_the_same(
     for name, table in rows(whole).items():
         for row, again in zip(table, rows(resumed)[name], strict=True):
             assert row.path.read_bytes() == again.path.read_bytes()
+
+
+def test_of_hours_a_part_is_read(tmp_path: Path) -> None:
+    """20 GB of a Wave64 that takes no room on the disk, and a FLAC that promises 2^36 samples."""
+    long = write(tmp_path / "long.w64", speech_like(2, 0))
+    data = bytearray(long.read_bytes())
+    place = data.index(b"data\xf3\xac") + 16
+    data[place : place + 8] = (20 << 30).to_bytes(8, "little")
+    data[16:24] = ((20 << 30) + place - 16).to_bytes(8, "little")
+    long.write_bytes(data)
+    with long.open("r+b") as file:
+        file.truncate((20 << 30) + place - 16)
+    recordings = usable(from_folder(tmp_path))
+    assert [recording.path for recording in recordings] == [long]
+    assert len(read(long)) == LONGEST
+    long.unlink()
+    flac = bytearray(write(tmp_path / "a.flac", speech_like(2, 0)).read_bytes())
+    flac[21], flac[22:26] = flac[21] | 0x0F, b"\xff" * 4
+    (tmp_path / "a.flac").write_bytes(flac)
+    with pytest.raises(InputError, match=r"a.flac: (is cut short|cannot be decoded)"):
+        read(tmp_path / "a.flac")
 
 
 def test_a_corrupt_file_is_skipped_with_its_name(
