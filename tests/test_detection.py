@@ -144,7 +144,7 @@ def test_json_is_one_object_a_line(command: Detect, model: SpeechModel, paths: l
     assert (found.code, found.err) == (0, "")
     records = [json.loads(line) for line in found.out.splitlines()]
     assert [record["path"] for record in records] == ["clips/b.wav", "clips/sub/[red]é.ogg", "clips/sub/deep/c d.flac"]
-    assert set(records[0]) == {"path", "verdict", "llr", "threshold", "calibrated", "seconds", "windows"}
+    assert set(records[0]) == {"path", "verdict", "llr", "threshold", "calibrated", "seconds", "windows", "silent"}
     expected = score_paths(model, paths[1:], workers=0)
     assert [record["llr"] for record in records] == pytest.approx(expected.tolist(), abs=1e-4)
     assert all((r["verdict"] == "bonafide") == (r["llr"] >= -0.5) for r in records)

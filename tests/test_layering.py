@@ -15,7 +15,7 @@ ROOT = Path(hybrid_pruning.__file__).parent
 LINE = """
 errors files tables terminal plain memory processes workers stages
 config metrics bootstrap plots manifest names corpora evaluation calibration cohort
-libsndfile ffmpeg audio audit durations augment batches subset sampling
+libsndfile ffmpeg level audio audit durations augment batches subset sampling
 pruning waves backbone survivors head artifact foreign hub card classifier description model conversion margins
 objective onnx_model embedder windows jobs partial inference scoring detection verification
 validation trainset checkpoint run_folder board runlog skipped optimizers pace family overlap checks trainer

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hybrid_pruning.audio import check_seconds, read_audio
+from hybrid_pruning.audio import NO_SPEECH, check_seconds, may_hold_speech, read_audio
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.manifest import Utterance, read_manifest
 from hybrid_pruning.tables import open_table
@@ -21,10 +21,12 @@ class Fault:
     Args:
         utterance: the manifest's row.
         message: names the file, what was expected and what was found.
+        harmless: whether it can be used all the same: it holds no speech-like energy.
     """
 
     utterance: Utterance
     message: str
+    harmless: bool = False
 
 
 def audit(utterances: Sequence[Utterance], workers: int = 2) -> list[Fault]:
@@ -40,16 +42,18 @@ def audit(utterances: Sequence[Utterance], workers: int = 2) -> list[Fault]:
         for message in work_in_processes(_message, utterances, workers):
             messages.append(message)
             bar.update(task, advance=1)
-    return [Fault(utterance, message) for utterance, message in zip(utterances, messages, strict=True) if message]
+    found = zip(utterances, messages, strict=True)
+    return [Fault(utterance, message, message.endswith(NO_SPEECH)) for utterance, message in found if message]
 
 
 def _message(utterance: Utterance) -> str:
     """Decode a file, compare its length with its header and the manifest's seconds, and return the fault, or ""."""
     try:
-        check_seconds(utterance.path, len(read_audio(utterance.path)), utterance.seconds)
+        wave = read_audio(utterance.path)
+        check_seconds(utterance.path, len(wave), utterance.seconds)
     except InputError as error:
         return printable(str(error))
-    return ""
+    return "" if may_hold_speech(wave) else printable(f"{utterance.path}: {NO_SPEECH}")
 
 
 def audit_manifest(manifest: str | Path, out: str | Path | None = None, workers: int = 2) -> list[Fault]:

@@ -35,12 +35,14 @@ class Detection:
         llr: log-likelihood ratio of bona fide against spoofed speech, natural logarithm.
         seconds: its duration.
         windows: how many it was scored in; 1 for a whole one.
+        silent: whether it holds no speech-like energy, so that its score says nothing.
     """
 
     path: Path
     llr: float
     seconds: float
     windows: int
+    silent: bool = False
 
     def verdict(self, threshold: float = 0.0) -> Label:
         """Return bona fide from the threshold on, spoof below."""
@@ -90,7 +92,9 @@ def detect(
                 yield Unreadable(path, result.failed[index])
             else:
                 windows = len(cut(int(samples[index]), window))
-                yield Detection(path, result.values[index], float(samples[index]) / SAMPLE_RATE_HZ, windows)
+                yield Detection(
+                    path, result.values[index], float(samples[index]) / SAMPLE_RATE_HZ, windows, index in result.silent
+                )
 
 
 def find_audio(place: str | Path, hidden: list[str] | None = None) -> list[Path]:
@@ -135,6 +139,7 @@ def as_record(found: Detection, threshold: float, calibrated: bool) -> dict[str,
         "calibrated": calibrated,
         "seconds": round(found.seconds, 3),
         "windows": found.windows,
+        "silent": found.silent,
     }
 
 

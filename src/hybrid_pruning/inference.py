@@ -14,6 +14,7 @@ import numpy as np
 
 from hybrid_pruning import processes
 from hybrid_pruning.artifact import versions
+from hybrid_pruning.audio import NO_SPEECH
 from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.embedder import FloatArray as Vectors
 from hybrid_pruning.errors import InputError
@@ -22,7 +23,7 @@ from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.partial import SCALARS, VECTORS, Partial, Storage, fingerprint_manifest, fingerprint_model
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.tables import write_table
-from hybrid_pruning.terminal import printable, say
+from hybrid_pruning.terminal import printable, say, warn
 from hybrid_pruning.windows import WINDOW_SECONDS, measure_lengths, window_samples
 
 Jobs = Callable[[Embedder, Work, Sequence[Job], int, Throughput | None], Generator[JobResult[Any]]]
@@ -107,8 +108,10 @@ def infer(
         samples, failed = partial.lengths(lambda: measure_lengths(paths, seconds, window))
         work = Work(paths, samples, options.batch_size, window, seconds)
         todo = _plan_rest(work, partial, failed)
-        found, more = _finish(model, todo, partial, quantity, options.workers, throughput)
+        found, more, silent = _finish(model, todo, partial, quantity, options.workers, throughput)
     failed = failed | todo.failed | more
+    if silent and processes.is_main():
+        warn(f"{paths[min(silent)]}: {NO_SPEECH}; {len(silent):,} of {len(paths):,} files are like this")
     if processes.is_main():
         _list_failures(out, utterances, failed)
         if not failed or options.skip_bad:
@@ -139,12 +142,14 @@ class _Rest:
         jobs: number and utterances of each.
         values: what is known already, by place.
         failed: why files that were tried again cannot be opened, by place.
+        silent: places of those known to hold no speech-like energy.
     """
 
     work: Work
     jobs: list[Job]
     values: dict[int, Any]
     failed: dict[int, str]
+    silent: frozenset[int]
 
 
 def _plan_rest(work: Work, partial: Partial, failed: Mapping[int, str]) -> _Rest:
@@ -166,15 +171,18 @@ def _plan_rest(work: Work, partial: Partial, failed: Mapping[int, str]) -> _Rest
     samples = work.samples.copy()
     samples[again] = found
     todo += [(len(jobs) + index, [index]) for index in again if np.isfinite(samples[index])]
-    return _Rest(replace(work, samples=samples), todo, values, {again[place]: why for place, why in more.items()})
+    silent = frozenset(index for result in earlier for index in result.silent)
+    return _Rest(
+        replace(work, samples=samples), todo, values, {again[place]: why for place, why in more.items()}, silent
+    )
 
 
 def _finish(
     model: Embedder, rest: _Rest, partial: Partial, quantity: Quantity, workers: int, throughput: Throughput | None
-) -> tuple[FloatArray, dict[int, str]]:
-    """Do this process's share of what is left; return what was found of all, and why the others failed."""
+) -> tuple[FloatArray, dict[int, str], set[int]]:
+    """Do this process's share of what is left; return what was found of all, why the others failed, and the silent."""
     shape = (len(rest.work.paths),) if quantity is SCORE else (len(rest.work.paths), model.embedding_width)
-    values, failed = np.full(shape, np.nan), dict[int, str]()
+    values, failed, silent = np.full(shape, np.nan), dict[int, str](), set(rest.silent)
     if processes.is_main() and rest.values:
         values[list(rest.values)] = list(rest.values.values())
     with closing(quantity.jobs(model, rest.work, share(rest.jobs), workers, throughput)) as results:
@@ -183,8 +191,10 @@ def _finish(
             if result.values:
                 values[list(result.values)] = list(result.values.values())
             failed |= result.failed
+            silent |= result.silent
     processes.wait()
-    return processes.join_arrays(values), dict(processes.join_lists(list(failed.items())))
+    failures = dict(processes.join_lists(list(failed.items())))
+    return processes.join_arrays(values), failures, set(processes.join_lists(sorted(silent)))
 
 
 def _settings(model: Embedder, utterances: Sequence[Utterance], quantity: Quantity, options: Options) -> dict[str, Any]:

@@ -73,11 +73,13 @@ class JobResult(Generic[Value]):
         job: its number.
         values: what was found, by place of the utterance: its score, or its embedding [E], the mean over its windows.
         failed: why there is none for an utterance, by its place.
+        silent: utterances that hold no speech-like energy.
     """
 
     job: int
     values: Mapping[int, Value]
     failed: Mapping[int, str]
+    silent: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -128,7 +130,7 @@ def score_jobs(
     """
     with closing(embed_jobs(model, work, jobs, workers, throughput)) as found:
         for job in found:
-            result = JobResult(job.job, _classify(model, job.values), job.failed)
+            result = JobResult(job.job, _classify(model, job.values), job.failed, job.silent)
             require_finite(result.values, work.paths, "score")
             yield result
 
@@ -187,15 +189,17 @@ def _embed_job(
     sums: dict[int, Vectors] = {}
     windows: Counter[int] = Counter()
     failed: dict[int, str] = {}
+    audible: set[int] = set()
     while (loaded := _wait_for(batches, throughput)) is not None:
         failed |= loaded.failed
+        audible |= loaded.audible
         for batch in _split(loaded.batch, CPU_SECONDS if model.device_type == "cpu" else BATCH_SECONDS):
             for index, embedding in zip(batch.index, _embed(model, batch, throughput), strict=True):
                 sums[index] = sums[index] + embedding if index in sums else embedding
                 windows[index] += 1
         advance()
     embeddings = {index: total / np.float32(windows[index]) for index, total in sums.items() if index not in failed}
-    return JobResult(number, embeddings, failed)
+    return JobResult(number, embeddings, failed, frozenset(embeddings.keys() - audible))
 
 
 def plan_jobs(samples: Sequence[float] | FloatArray, batch_size: int, window: int) -> list[list[int]]:

@@ -113,6 +113,8 @@ class Partial:
                 self._handle = _open_for_lines(self.folder / RESULTS.replace("*", str(processes.rank())))
             values = {index: self.storage.encode(value) for index, value in result.values.items()}
             line = {"job": result.job, "values": values, "failed": dict(result.failed)}
+            if result.silent:
+                line["silent"] = sorted(result.silent)
             self._handle.write(json.dumps(line) + "\n")
             self._handle.flush()
         except OSError as error:
@@ -184,7 +186,8 @@ def _parse(line: str, storage: Storage) -> JobResult[Any] | None:
     try:
         found = json.loads(line)
         values = {int(index): storage.decode(value) for index, value in found["values"].items()}
-        return JobResult(int(found["job"]), values, {int(index): str(why) for index, why in found["failed"].items()})
+        failed = {int(index): str(why) for index, why in found["failed"].items()}
+        return JobResult(int(found["job"]), values, failed, frozenset(map(int, found.get("silent", ()))))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

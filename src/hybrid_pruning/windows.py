@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hybrid_pruning import processes
-from hybrid_pruning.audio import SAMPLE_RATE_HZ, AudioFile, Wave, audio_samples, check_seconds
+from hybrid_pruning.audio import SAMPLE_RATE_HZ, AudioFile, Wave, audio_samples, check_seconds, may_hold_speech
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import progress_bar
@@ -96,10 +96,12 @@ class Loaded:
     Args:
         batch: those that could be read; None where none could. Its index names each row's utterance.
         failed: why the others could not, by utterance.
+        audible: utterances of which a window may hold speech.
     """
 
     batch: WindowBatch | None
     failed: Mapping[int, str]
+    audible: frozenset[int] = frozenset()
 
 
 def window_samples(window_seconds: float) -> int:
@@ -253,7 +255,8 @@ def _collate(found: Sequence[tuple[int, Wave | str]]) -> Loaded:
     for row, (_, wave) in zip(padded, good, strict=True):
         row[: len(wave)] = wave
     same = bool((lengths == lengths[0]).all())
-    return Loaded(WindowBatch(padded, None if same else lengths, tuple(index for index, _ in good)), failed)
+    audible = frozenset(index for index, wave in good if may_hold_speech(wave))
+    return Loaded(WindowBatch(padded, None if same else lengths, tuple(index for index, _ in good)), failed, audible)
 
 
 def _read_headers(

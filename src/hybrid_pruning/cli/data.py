@@ -93,7 +93,11 @@ def audit_manifests(manifests: Sequence[Path], workers: int) -> None:
 
     faulty, shown = [], SHOWN
     for manifest in manifests:
-        faults = audit_manifest(manifest, workers=workers)
+        found = audit_manifest(manifest, workers=workers)
+        silent = [fault.message for fault in found if fault.harmless]
+        faults = [fault for fault in found if not fault.harmless]
+        if silent:
+            warn(f"{silent[0]}; {len(silent):,} files of {manifest} are like this, see {faults_beside(manifest)}")
         say(f"{manifest}: {len(faults)} faulty files" if faults else f"{manifest}: every file is sound")
         for fault in faults[:shown]:
             say(f"  {fault.message}", error=True)

@@ -43,6 +43,7 @@ def detect(
     at least is spoofed, and --fail-on-spoof was given.
     """
     from hybrid_pruning import detection
+    from hybrid_pruning.audio import NO_SPEECH
     from hybrid_pruning.corpora.recordings import hidden_line
     from hybrid_pruning.embedder import load_embedder
     from hybrid_pruning.manifest import Label
@@ -68,6 +69,8 @@ def detect(
                 problems += 1
                 continue
             counts[one.verdict(threshold)] += 1
+            if one.silent:
+                _tell(f"warning: {one.path}: {NO_SPEECH}; its score says nothing")
             if as_json:
                 say(json.dumps(detection.as_record(one, threshold, calibrated)))
             elif console.is_terminal:
