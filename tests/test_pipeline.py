@@ -177,7 +177,9 @@ def test_a_model_that_cannot_be_calibrated_is_scored_and_marked(
     names = [row.split("\t")[0] for row in rows]
     values = [(labels[name] == "spoof") * (scores == "inverted") + 0.1 for name in names]
     table.write_text("\n".join([header, *(f"{name}\t{value}" for name, value in zip(names, values, strict=True))]))
-    (out / "stages" / "calibrate.json").unlink()
+    for record in (out / "stages").iterdir():
+        if record.stem not in ("prepare", "train", "export", "score-dev,-uncalibrated"):
+            record.unlink()
     run_recipe(config, out)
     why = "lower scores speak for bonafide" if scores == "inverted" else "all scores of system 1 are 0.1"
     assert f"warning: the model is left uncalibrated: {why}" in capsys.readouterr().err.replace(f"{table}: ", "")
