@@ -1,5 +1,6 @@
 """Backbones against transformers, and padded batches against single utterances."""
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -9,16 +10,19 @@ from transformers import Wav2Vec2FeatureExtractor
 from conftest import (
     LARGE,
     LENGTHS,
+    NO_DROPOUT,
     ON_WAVEFORMS,
+    TINY,
     WHISPER,
     MakeBackbone,
     MakeModel,
     relative_error,
     shuffle,
     spread,
+    with_telling_weights,
 )
 from hybrid_pruning import pruning
-from hybrid_pruning.backbone import Backbone, Hidden, wrap
+from hybrid_pruning.backbone import Backbone, Hidden, build, read_config, wrap
 from hybrid_pruning.backbone.wav2vec2 import group_norm
 
 Record = Callable[[str, float], float]
@@ -151,6 +155,51 @@ def test_padded_is_alone_behind_a_batch_norm(
             error = relative_error(alone, hidden.frames[:, row : row + 1, : alone.shape[2]])
             assert record("padded = alone", error) <= 1e-5
     assert norm.num_batches_tracked == 0
+
+
+def a_variant(chance: random.Random) -> tuple[str, dict[str, object]]:
+    """Return a family and a config of the kind that public checkpoints have, or might."""
+    family, convs = chance.choice(["wav2vec2", "hubert", "wavlm"]), chance.randint(1, 4)
+    some: dict[str, list[object]] = {
+        "feat_extract_norm": ["group", "layer"],
+        **{key: [True, False] for key in ("do_stable_layer_norm", "conv_bias", "apply_spec_augment")},
+        **{key: ["gelu", "relu", "gelu_new", "silu", "tanh"] for key in ("hidden_act", "feat_extract_activation")},
+        "num_conv_pos_embeddings": [1, 2, 15, 16, 128],
+        "mask_time_prob": [0.0, 0.5],
+        "conv_kernel": [[10] + [chance.choice([2, 3, 4]) for _ in range(convs)]],
+        "conv_stride": [[5] + [chance.choice([1, 2, 3]) for _ in range(convs)]],
+        "conv_dim": [[12] * (convs + 1)],
+        "add_adapter" if family != "hubert" else "conv_pos_batch_norm": [True, False],
+        "feat_proj_layer_norm" if family == "hubert" else "layer_norm_eps": [False] if family == "hubert" else [1e-3],
+        "adapter_attn_dim" if family != "wavlm" else "num_buckets": [4, 16],
+    }
+    return family, {key: chance.choice(values) for key, values in some.items()}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_variant_is_exact(seed: int, wave: torch.Tensor, lengths: torch.Tensor) -> None:
+    """In double precision: padded = alone, in training without dropout too; transformers' own; masked = shrunk."""
+    family, changes = a_variant(random.Random(seed))
+    config = read_config({**NO_DROPOUT, **TINY, **changes, "model_type": family}, "x")
+    torch.manual_seed(seed)
+    model = with_telling_weights(build(config)).eval().double()
+    if norm := getattr(model.encoder.pos_conv_embed, "batch_norm", None):
+        norm.running_mean.normal_(0, 0.3), norm.running_var.uniform_(0.5, 2)
+    wave = wave.double()
+    with torch.no_grad():
+        expected = model(wave, output_hidden_states=True).hidden_states[:-1]
+        backbone = wrap(model, normalize=False)
+        assert relative_error(torch.stack(expected), backbone(wave).frames[: len(expected)]) <= 1e-10
+        backbone.normalize = seed % 2 == 0
+        hidden = backbone.train(seed % 3 == 0)(wave, lengths)
+        for row, length in enumerate(LENGTHS):
+            alone = backbone(wave[row : row + 1, :length]).frames
+            assert relative_error(alone, hidden.frames[:, row : row + 1, : alone.shape[2]]) <= 1e-10
+        gates = pruning.attach(backbone.eval()).double()
+        shuffle(gates, seed)
+        small, masked = pruning.shrink(backbone, gates), backbone(wave, lengths)
+        assert relative_error(masked.frames, small(wave, lengths).frames, masked.lengths) <= 1e-10
+        assert sum(p.numel() for p in small.parameters()) == pruning.budget(backbone, gates, gates.kept()).params
 
 
 def test_padded_is_alone_with_gates(

@@ -262,6 +262,11 @@ ENCODER_DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a list": (lambda file: torch.save([1, 2], file), "holds a list"),
     "of another program": (lambda file: torch.save({"conv.weight": torch.zeros(3)}, file), "conv.weight: not a file"),
     "no tensors": (lambda file: torch.save({"epoch": 3}, file), "holds epoch: not a file that can be converted"),
+    "neurons without end": (
+        rewritten(lambda c: c["config"].update(encoder_ff_interm_features=[10**13] * 3)),
+        "10000000000000 heads or neurons in a layer",
+    ),
+    "a width out of bounds": (rewritten(lambda c: c["config"].update(encoder_embed_dim=10**7)), "hidden_size 10000000"),
     "a config that is none": (rewritten(lambda c: c.update(config=3)), "'config' is no mapping"),
     "a weight missing": (weighted(FFN, None), f"'{FFN}' is missing, which {LAYER_KEY}"),
     "a weight too many": (weighted("encoder.more", torch.zeros(1)), "'encoder.more' is not of the encoder"),

@@ -31,6 +31,8 @@ BLAME = {  # part of a tensor's name -> what in the config decides its size
 }
 WAVEFORM_EPS = 1e-5
 """The foreign code normalises waveforms by torch's layer norm."""
+MOST_UNITS = 65_536
+"""In one layer, by far."""
 PER_LAYER = ("encoder_use_attention", "encoder_use_feed_forward", "encoder_ff_interm_features")
 
 
@@ -98,7 +100,7 @@ def _heads(config: Mapping[str, Any]) -> list[tuple[int, ...]]:
         _check_layers("encoder_remaining_heads", config["encoder_remaining_heads"], layers)
         return [tuple(int(head) for head in heads) for heads in config["encoder_remaining_heads"]]
     _check_layers("encoder_num_heads", config["encoder_num_heads"], layers)
-    return [tuple(range(int(count))) for count in config["encoder_num_heads"]]
+    return [_range(count) for count in config["encoder_num_heads"]]
 
 
 def _convolutions(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,9 +118,16 @@ def _kept(config: Mapping[str, Any], heads: Sequence[tuple[int, ...]]) -> dict[s
     for index, units in enumerate(heads):
         kept[f"head.{index}"] = units
         kept[f"attlayer.{index}"] = (0,) if config["encoder_use_attention"][index] else ()
-        kept[f"interm.{index}"] = tuple(range(int(config["encoder_ff_interm_features"][index])))
+        kept[f"interm.{index}"] = _range(config["encoder_ff_interm_features"][index])
         kept[f"ffnlayer.{index}"] = (0,) if config["encoder_use_feed_forward"][index] else ()
     return kept
+
+
+def _range(count: Any) -> tuple[int, ...]:
+    """Return so many units; what a damaged config claims is not written out in memory."""
+    if not 0 <= int(count) <= MOST_UNITS:
+        raise ValueError(f"{count} heads or neurons in a layer, expected 0 to {MOST_UNITS}")
+    return tuple(range(int(count)))
 
 
 def _check_layers(key: str, values: Sequence[Any], layers: int) -> None:
