@@ -224,7 +224,9 @@ ARTIFACTS: dict[str, Case] = {
     "a description nested without end": Case(
         partial(written, CONFIG, "[" * 10**5), INSPECT, JSON + "is not valid JSON"
     ),
-    "a list for a description": Case(partial(written, CONFIG, "[]"), INSPECT, JSON + "describes no hybrid-pruning"),
+    "a list for a description": Case(
+        partial(written, CONFIG, "[]"), INSPECT, JSON + "expected names with values, found list"
+    ),
     "a folder for a description": Case(partial(folder, CONFIG), INSPECT, JSON + "cannot be read"),
     "a newer format": Case(edit(format_version=99), INSPECT, JSON + "format version 99, this program reads 1"),
     "a format version of text": Case(edit(format_version="1; x"), INSPECT, JSON + "format version 1; x"),

@@ -2,14 +2,30 @@
 
 import errno
 import os
+import re
+import signal
+import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, find_danger, remove_leftovers, require_new_folder
+from hybrid_pruning.files import (
+    LOCK,
+    TEMPORARY,
+    UNFINISHED,
+    atomic_write,
+    find_danger,
+    hold,
+    new_folder,
+    remove_leftovers,
+    require_new_folder,
+)
 
 
 @pytest.mark.parametrize(("mode", "old", "new"), [("w", "alt\n", "neu: é\n"), ("wb", b"alt", b"neu\r\n\x00")])
@@ -112,6 +128,77 @@ def test_a_taken_folder_is_refused(tmp_path: Path, taken: str, message: str):
     (tmp_path / "folder" / ".hidden").write_text("")
     with pytest.raises(InputError, match=message):
         require_new_folder(tmp_path / taken)
+
+
+@contextmanager
+def another(code: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has run some code within the folder, and waits; it is killed in the end."""
+    text = f"import sys\nfrom hybrid_pruning.files import *\n{code}\n    print(flush=True)\n    sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", text], cwd=folder, text=True, **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout.readline() == "\n"
+        yield process
+        process.send_signal(signal.SIGKILL)
+
+
+def test_a_folder_is_held_by_one_process_at_a_time_until_it_dies(tmp_path: Path):
+    folder = tmp_path / "job"
+    with another("with hold('job'), hold('job'):", tmp_path) as process:
+        who = f"job: is in use by process {process.pid} on {re.escape(socket.gethostname())} since 20.*: -c; wait"
+        with pytest.raises(InputError, match=who), hold(folder):
+            pytest.fail("two in one folder")
+    assert require_new_folder(folder) == folder, "a lock is no content"
+    with hold(folder), hold(folder):
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+    with hold(tmp_path / "new" / "job"):
+        pass
+    assert list(tmp_path.iterdir()) == [folder]
+    assert not list(folder.iterdir())
+
+
+def test_a_file_that_another_process_is_writing_is_let_alone(tmp_path: Path):
+    def temporary() -> list[str]:
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    with another("with atomic_write('a.txt') as handle:", tmp_path):
+        remove_leftovers(tmp_path)
+        with atomic_write(tmp_path / "a.txt") as handle:
+            handle.write("ours")
+        assert temporary() == [f".a.txt{TEMPORARY}", "a.txt"]
+    assert temporary() == [f".a.txt{TEMPORARY}", "a.txt"], "killed"
+    with atomic_write(tmp_path / "a.txt"):
+        pass
+    assert temporary() == ["a.txt"]
+
+
+def test_a_new_folder_is_filled_whole(tmp_path: Path):
+    out = tmp_path / "new" / "model"
+    with new_folder(out) as folder:
+        (folder / "part").mkdir()
+        for name in ("config.json", "part/config.json", "weights"):
+            (folder / name).write_text(name)
+        assert require_new_folder(out) == out
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == ["config.json", "part/config.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "part", "weights"]
+    with pytest.raises(InputError, match="is not empty"), new_folder(out):
+        pytest.fail("taken")
+
+
+def test_a_folder_that_was_not_filled_counts_as_empty_and_keeps_what_is_not_ours(tmp_path: Path):
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "a" / "b") as folder:
+        (folder / "weights").write_bytes((folder / "missing").read_bytes())
+    assert not list(tmp_path.iterdir())
+    out = tmp_path / "model"
+    (out / UNFINISHED / "part").mkdir(parents=True)  # as a kill leaves it, with the weights moved already
+    (out / UNFINISHED / "part" / "x").write_text("old")
+    (out / "weights").write_text("old")
+    (out / "notes.txt").write_text("somebody's")
+    with pytest.raises(KeyboardInterrupt), new_folder(out):
+        raise KeyboardInterrupt
+    with new_folder(out) as folder:
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+        (folder / "weights").write_text("new")
+    assert {path.name: path.read_text() for path in out.iterdir()} == {"notes.txt": "somebody's", "weights": "new"}
 
 
 @pytest.fixture

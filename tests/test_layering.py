@@ -13,7 +13,7 @@ import hybrid_pruning
 PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 LINE = """
-errors files tables terminal plain memory processes workers stages
+errors files tables terminal plain trees memory processes workers stages
 config metrics bootstrap plots manifest names corpora evaluation calibration cohort
 libsndfile ffmpeg level audio audit durations augment batches subset sampling
 pruning waves backbone survivors head artifact foreign hub card classifier description model conversion margins

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hybrid_pruning import cohort
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import DIGESTS, atomic_write, check_digest, digest_file, split_revision
+from hybrid_pruning.trees import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -60,11 +61,17 @@ def digest_of(description: Mapping[str, Any], without: Collection[str] = (DIGEST
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def forget_cohort(folder: Path) -> None:
+    """Take the cohort, and what was fitted with it, out of an artifact that is about to be given another one."""
+    if is_artifact(folder) and "cohort" in (config := read_config(folder)):
+        write_variant(folder, {name: config[name] for name in config if name not in ("cohort", "calibration")}, folder)
+
+
 def is_artifact(folder: str | Path) -> bool:
     """Whether a folder holds one of our artifacts rather than, say, a transformers model."""
     try:
-        return bool(json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8-sig")).get("format") == FORMAT)
-    except (OSError, ValueError, AttributeError):
+        return bool(read_json(Path(folder) / CONFIG).get("format") == FORMAT)
+    except InputError:
         return False
 
 
@@ -124,13 +131,8 @@ def read_description(path: Path, kind: str, version: int, missing: str, another:
     Raises:
         InputError: it is missing, no such description, or written by a newer version.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {missing}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid JSON ({error}); export the model again") from error
-    if not isinstance(found, dict) or found.get("format") != kind:
+    found = read_json(path, missing, "export the model again")
+    if found.get("format") != kind:
         raise InputError(f"{path}: {another}")
     if found.get("format_version") != version:
         raise InputError(

@@ -30,6 +30,7 @@ from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.tables import write_table
 from hybrid_pruning.terminal import warn
+from hybrid_pruning.trees import read_json
 
 PRIOR = 0.5
 """Of the positive class: every threshold matters alike, as in the Cllr."""
@@ -216,18 +217,17 @@ class Fusion:
         Raises:
             InputError: the file cannot be read, or is no fusion.
         """
+        another = "write one with `fuse SCORES... --keys KEYS --out FILE`"
+        values = read_json(path, damaged=another)
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
             if values.pop("format") != FORMAT:
                 raise ValueError(f"format is not '{FORMAT}'")
             fusion = cls(**values)
             numbers = np.array([*fusion.weights, fusion.offset], dtype=np.float64)
             if fusion.task not in TASKS or not np.isfinite(numbers).all() or len(fusion.systems) + 1 != numbers.size:
                 raise ValueError("its values do not belong together")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"{path}: is no fusion; write one with `fuse SCORES... --keys KEYS --out FILE`") from error
+            raise InputError(f"{path}: is no fusion; {another}") from error
         return replace(fusion, systems=tuple(fusion.systems), weights=tuple(fusion.weights))
 
 

@@ -1,8 +1,6 @@
 """Models of other programs -> our artifact; an artifact's encoder -> a plain transformers folder."""
 
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from hybrid_pruning.backbone import Backbone, build, read_config, skeleton
 from hybrid_pruning.backbone.logmel import HOP, SAMPLE_RATE_HZ
 from hybrid_pruning.description import save_backbone
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import cannot_write, require_new_folder
+from hybrid_pruning.files import new_folder, require_new_folder
 from hybrid_pruning.model import SpeechModel, load_backbone
 from hybrid_pruning.pruning import plan_for, shape_of, widen
 
@@ -50,13 +48,15 @@ def convert_foreign(source: str | Path, out: str | Path, as_trained: bool = Fals
     if checkpoint.rest:
         model = SpeechModel.from_recipe(foreign.build_model(checkpoint, as_trained))
         backbone, provenance = model.backbone, model.provenance
-        model.save_pretrained(out)
+        with new_folder(out) as folder:
+            model.save_pretrained(folder)
     else:
         backbone, provenance = (
             foreign.build_backbone(checkpoint, as_trained),
             foreign.provenance_of(checkpoint, as_trained),
         )
-        save_backbone(backbone, out, provenance)
+        with new_folder(out) as folder:
+            save_backbone(backbone, folder, provenance)
     return {**provenance["converted"], "parameters": sum(p.numel() for p in backbone.parameters())}
 
 
@@ -77,7 +77,7 @@ def write_transformers(source: str | Path, out: str | Path, zero_pad: bool = Fal
     place, out = foreign.locate_model(source), require_new_folder(out)
     backbone = load_backbone(place)
     model = build_transformers(backbone, str(source), zero_pad)
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         model.save_pretrained(folder)
         _preprocessor(backbone).save_pretrained(folder)
     return "WhisperEncoder" if backbone.config.model_type == "whisper" else "AutoModel"
@@ -142,17 +142,3 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
     for ours, theirs in names.items():
         name = name.replace(ours, theirs)
     return name
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Give a temporary folder that takes the place of `out` when the block ends well."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-            folder = Path(temporary) / out.name
-            folder.mkdir()
-            yield folder
-            folder.replace(out)
-    except OSError as error:
-        raise cannot_write(out, error) from error

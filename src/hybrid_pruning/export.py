@@ -16,7 +16,7 @@ from hybrid_pruning.checkpoint import (
 from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.family import early_points, find_member, member_name, members
-from hybrid_pruning.files import require_new_folder
+from hybrid_pruning.files import new_folder, require_new_folder
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import MARGIN, Objective, build_objective
 from hybrid_pruning.pruning import shrink
@@ -56,9 +56,10 @@ def export_run(run: str | Path, out: str | Path, average: int = AVERAGE, at: flo
     Raises:
         InputError: the run is not finished, has no such member, or the folder is taken.
     """
-    out = require_new_folder(out)
+    require_new_folder(out)
     small = build_export(run, average, at)
-    small.save_pretrained(out)
+    with new_folder(out) as folder:
+        small.save_pretrained(folder)
     return small
 
 
@@ -93,8 +94,11 @@ def export_family(run: str | Path, out: str | Path, average: int = AVERAGE) -> d
     if not early_points(config.pruning):
         raise InputError(f"{run}: has no family; give pruning.export_at when training, or export without --family")
     _check_finished(run, config)
-    folders = {point: out / member_name(point) for point in members(config.pruning)}
-    return {folder: export_run(run, folder, average, point) for point, folder in folders.items()}
+    models = {member_name(point): build_export(run, average, point) for point in members(config.pruning)}
+    with new_folder(out) as folder:
+        for name, model in models.items():
+            model.save_pretrained(folder / name)
+    return {out / name: model for name, model in models.items()}
 
 
 def read_trained(run: Path, average: int = AVERAGE, at: float | None = None) -> Trained:

@@ -1,19 +1,35 @@
-"""Text read as UTF-8, files written so that nobody ever sees half of one, names that are safe to make files of."""
+"""Text read as UTF-8, files and folders written so that nobody ever sees half of one, names safe to make files of.
+
+Whoever writes holds a POSIX lock (fcntl.lockf) on what is being written: the system releases it when its owner dies,
+NFS passes it on to other machines, and forked children do not inherit it, as they would that of flock. So what a killed
+process left is told from what another is still at. A disk without locks is used without.
+"""
 
 import codecs
 import errno
 import hashlib
 import os
 import re
+import shlex
+import shutil
+import socket
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from hybrid_pruning.errors import InputError
 
-TEMPORARY = ".tmp"
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+TEMPORARY, LOCK, UNFINISHED = ".hybrid-pruning.tmp", ".hybrid-pruning.lock", ".hybrid-pruning.unfinished"
 DIGESTS = "sha256"
 """Where a description has the digests of the files that belong to it, by their names."""
 REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
@@ -21,6 +37,9 @@ REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 REVISION = re.compile(r"\w[\w./+-]{0,200}")
 ELSEWHERE = re.compile(r"(?:^|[/\\])\.{0,2}(?:[/\\]|$)|^[A-Za-z]:")
+OPENED = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_own: set[Path] = set()
+"""Locks and temporary files of this process, for which the system would grant a second lock."""
 
 
 def read_text(path: str | Path) -> str:
@@ -45,6 +64,8 @@ def read_text(path: str | Path) -> str:
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` that takes its place when the block ends well, and vanishes otherwise.
 
+    One that a killed process left is written over.
+
     Raises:
         InputError: the folder cannot be made or written to, the disk is full, or `path` is a folder itself.
     """
@@ -53,26 +74,194 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; give the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+        descriptor, temporary = _open_temporary(path)
     except OSError as error:
         raise cannot_write(path, error) from error
-    temporary = Path(name)
     try:
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
         with os.fdopen(descriptor, mode, **text) as handle:  # type: ignore[call-overload]
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            if fcntl is not None:
+                temporary.replace(path)  # while it is locked
+        if fcntl is None:
+            temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         refusal = _refusal(error)
         if refusal is None:
             raise
         raise cannot_write(path, refusal) from error
+    finally:
+        _own.discard(temporary)
+
+
+def _open_temporary(path: Path) -> tuple[int, Path]:
+    """Create and lock a file beside `path`, in place of a dead process's; another where somebody is writing that."""
+    temporary = path.absolute().with_name(f".{path.name}{TEMPORARY}")
+    for _ in range(2):
+        with suppress(FileExistsError):
+            descriptor = os.open(temporary, OPENED | os.O_CREAT | os.O_EXCL, 0o600)
+            if _take(descriptor, temporary):
+                _own.add(temporary)
+                return descriptor, temporary
+            os.close(descriptor)
+        _remove_dead(temporary)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+    _take(descriptor, Path(name))
+    _own.add(Path(name))
+    return descriptor, Path(name)
+
+
+def _take(descriptor: int, path: Path) -> bool:
+    """Lock an open file, if nobody else has; False also where it is no longer what `path` names."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except OSError:
+        return False
+
+
+def _remove_dead(temporary: Path) -> None:
+    """Remove a temporary file that no living process is writing."""
+    with suppress(OSError):
+        if temporary in _own or not temporary.is_file():
+            return
+        descriptor = os.open(temporary, OPENED)
+        try:
+            if _take(descriptor, temporary):
+                temporary.unlink()
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def hold(folder: str | Path) -> Iterator[None]:
+    """Keep a folder, which is made where need be, to this process until the block ends; within it, again is fine.
+
+    Raises:
+        InputError: another process holds it, here or on a machine that shares the disk; or it cannot be written to.
+    """
+    folder = Path(folder)
+    path = folder.absolute() / LOCK
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; give a folder")
+    if path in _own:
+        yield
+        return
+    made = _missing(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(path, folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    _own.add(path)
+    try:
+        yield
+    finally:
+        _own.discard(path)
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+        _remove_vacant(made)
+
+
+def _missing(folder: Path) -> list[Path]:
+    """Return the folders, the innermost first, that would have to be made for one to be there."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
+def _remove_vacant(folders: list[Path]) -> None:
+    """Remove folders, the innermost first, as far as nothing is in them."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _lock(path: Path, folder: Path) -> int:
+    """Create and lock a file that says who holds it."""
+    while True:
+        descriptor = os.open(path, OPENED | os.O_CREAT, 0o666)
+        if _take(descriptor, path):
+            break
+        holder = " ".join(os.read(descriptor, 1000).decode("utf-8", "replace").split())
+        os.close(descriptor)
+        if path.exists():
+            raise InputError(
+                f"{folder}: is in use by {holder or 'another process'}; wait for its end, or choose another place"
+            )
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:300]
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    told = f"process {os.getpid()} on {socket.gethostname()} since {since}: {command}\n"
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, told.encode("utf-8", "replace"))
+    return descriptor
+
+
+@contextmanager
+def new_folder(path: str | Path, own: bool = False) -> Iterator[Path]:
+    """Give a folder to fill, whose files move to `path` when the block ends well; config.json comes last.
+
+    It lies within `path`, which may be a mount point. Until all has moved, a `path` that was empty counts as empty.
+
+    Args:
+        path: the folder, new or empty.
+        own: files that are there are this program's, and written over.
+
+    Raises:
+        InputError: it holds something already, is a file, cannot be written to, or another process is filling it.
+    """
+    out = Path(path) if own else require_new_folder(path)
+    inside, made, moved = out / (TEMPORARY if own else UNFINISHED), _missing(out), False
+    try:
+        inside.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    try:
+        with hold(inside):
+            _empty(inside)
+            try:
+                yield inside
+                files = [place for place in inside.rglob("*") if place.is_file() and place != inside / LOCK]
+                files.sort(key=lambda place: (place.name == "config.json", place))
+                targets = [out / place.relative_to(inside) for place in files]
+                if files:
+                    targets[-1].unlink(missing_ok=True)  # what is written over is not taken for whole meanwhile
+                for place, target in zip(files, targets, strict=True):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    place.replace(target)
+                moved = True
+            finally:
+                _empty(inside)
+    except BaseException as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        raise cannot_write(out, refusal) from error
+    finally:
+        if moved:
+            inside.rmdir()
+        elif list(out.iterdir()) == [inside]:  # else it goes on telling that what is there is not whole
+            _remove_vacant([inside, *made])
+
+
+def _empty(folder: Path) -> None:
+    """Remove all that is in a folder but its lock."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def digest_file(path: Path) -> str:
@@ -106,13 +295,19 @@ def cannot_write(path: Path, error: OSError) -> InputError:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half-written in a folder."""
-    for path in folder.glob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+    """Remove the files that killed processes left half-written in a folder of this program's."""
+    for path in folder.glob(".*.tmp"):
+        _remove_dead(path.absolute())
+
+
+def is_vacant(folder: Path) -> bool:
+    """Whether a folder holds nothing, or only what this program had begun to write there when it was killed."""
+    names = {path.name for path in folder.iterdir()}
+    return UNFINISHED in names or all(name.endswith((LOCK, TEMPORARY)) for name in names)
 
 
 def require_new_folder(path: str | Path) -> Path:
-    """Return the folder `path` if it is free to be filled.
+    """Return the folder `path` if it is free to be filled: not there, empty, or left half-filled by a killed process.
 
     Raises:
         InputError: it holds something already, is a file, or cannot be looked into.
@@ -121,7 +316,7 @@ def require_new_folder(path: str | Path) -> Path:
     try:
         if path.is_file():
             raise InputError(f"{path}: is a file; give a folder")
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and not is_vacant(path):
             raise InputError(f"{path}: is not empty; give a new folder, or remove it first")
     except OSError as error:
         raise cannot_write(path, error) from error

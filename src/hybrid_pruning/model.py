@@ -194,6 +194,7 @@ class SpeechModel(nn.Module):
             about["calibration"] = self.calibration.to_json()
         if self.cohort is not None:
             about["cohort"] = self.cohort.to_json()
+            artifact.forget_cohort(Path(folder))
             self.cohort.write(Path(folder))
         artifact.write_artifact(Path(folder), about, self.state_dict())
 

@@ -24,7 +24,7 @@ from hybrid_pruning import cohort
 from hybrid_pruning.artifact import digest_of, is_artifact, versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import DIGESTS, atomic_write, digest_file, require_new_folder
+from hybrid_pruning.files import DIGESTS, atomic_write, digest_file, new_folder, require_new_folder
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.onnx_int8 import to_integers
 from hybrid_pruning.onnx_model import (
@@ -81,7 +81,8 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
         InputError: the packages are not installed, the folder is taken, or the model is larger than such a file can be.
     """
     out = Path(out)
-    if not is_artifact(out) or (out / FILE).exists():
+    own = is_artifact(out) and not (out / FILE).exists()
+    if not own:
         require_new_folder(out)
     _require_packages()
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -94,15 +95,16 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
         metadata[CLASSIFIER] = base64.b64encode(_cut_out(proto, EMBEDDING, LLR)).decode("ascii")
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
-    if model.cohort is not None:
-        model.cohort.write(out)
-    with atomic_write(out / FILE, "wb") as handle:
-        handle.write(proto.SerializeToString())
-    files = (FILE, *([] if model.cohort is None else [cohort.FILE]))
-    description[DIGESTS] = {name: digest_file(out / name) for name in files}
-    with atomic_write((out / FILE).with_suffix(".json")) as handle:
-        json.dump(description, handle, indent=1)
-        handle.write("\n")
+    with new_folder(out, own) as folder:
+        if model.cohort is not None:
+            model.cohort.write(folder)
+        with atomic_write(folder / FILE, "wb") as handle:
+            handle.write(proto.SerializeToString())
+        files = (FILE, *([] if model.cohort is None else [cohort.FILE]))
+        description[DIGESTS] = {name: digest_file(folder / name) for name in files}
+        with atomic_write((folder / FILE).with_suffix(".json")) as handle:
+            json.dump(description, handle, indent=1)
+            handle.write("\n")
     return out / FILE
 
 

@@ -2,14 +2,17 @@
 
 A folder `OUT.partial`, which every process of the job has to see: `settings.json` says what is scored with what,
 `lengths.npy` holds the lengths that the batches were planned from, and each process adds a line of JSON to its own
-`results-RANK.jsonl` for every job it has finished. A line that a kill cut short does not count.
+`results-RANK.jsonl` for every job it has finished. Lengths and lines end with a checksum: what a kill cut short, or a
+disk damaged, does not count. One job at a time holds the folder.
 """
 
 import base64
 import hashlib
+import io
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -19,11 +22,12 @@ import numpy as np
 from hybrid_pruning import processes
 from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, cannot_write, remove_leftovers
+from hybrid_pruning.files import atomic_write, cannot_write, hold, remove_leftovers
 from hybrid_pruning.jobs import JobResult
 from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.processes import FloatArray
 from hybrid_pruning.terminal import say
+from hybrid_pruning.trees import read_json
 
 SETTINGS, LENGTHS, RESULTS = "settings.json", "lengths.npy", "results-*.jsonl"
 
@@ -63,17 +67,23 @@ class Partial:
         storage: how they are written.
 
     Raises:
-        InputError: the output is a folder, or its folder cannot be written to.
+        InputError: the output is a folder, its folder cannot be written to, or another process holds it.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any], storage: Storage = SCALARS) -> None:
         self.folder = out.with_name(f"{out.name}.partial")
         self.settings, self.storage = dict(settings), storage
         self._handle: IO[str] | None = None
+        self._held = ExitStack()
         if processes.is_main():
             if out.is_dir():
                 raise InputError(f"{out}: is a folder; give the name of a file")
-            self._claim()
+            self._held.enter_context(hold(self.folder))
+            try:
+                self._claim()
+            except BaseException:
+                self._held.close()
+                raise
         processes.wait()
 
     def __enter__(self) -> Self:
@@ -82,6 +92,7 @@ class Partial:
     def __exit__(self, *_: object) -> None:
         if self._handle is not None:
             self._handle.close()
+        self._held.close()
 
     def lengths(self, measure: Callable[[], tuple[FloatArray, dict[int, str]]]) -> tuple[FloatArray, dict[int, str]]:
         """Return what the first call measured, so that the batches stay what they were; measure in that first call.
@@ -89,13 +100,15 @@ class Partial:
         Returns:
             [N] samples, nan where a file could not be opened, and why not where it was tried just now.
         """
-        path = self.folder / LENGTHS
-        if processes.from_main(path.exists):
-            return np.load(path, allow_pickle=False), {}
+        known = processes.from_main(self._read_lengths)
+        if known is not None:
+            return known, {}
         lengths, failed = measure()
         if processes.is_main():
-            with atomic_write(path, "wb") as handle:
-                np.save(handle, lengths)
+            content = io.BytesIO()
+            np.save(content, lengths)
+            with atomic_write(self.folder / LENGTHS, "wb") as handle:
+                handle.write(content.getvalue() + _checksum(content.getvalue()))
         return lengths, failed
 
     def results(self) -> list[JobResult[Any]]:
@@ -115,7 +128,8 @@ class Partial:
             line = {"job": result.job, "values": values, "failed": dict(result.failed)}
             if result.silent:
                 line["silent"] = sorted(result.silent)
-            self._handle.write(json.dumps(line) + "\n")
+            text = json.dumps(line)
+            self._handle.write(f"{text}\t{_checksum(text.encode()).decode()}\n")
             self._handle.flush()
         except OSError as error:
             raise cannot_write(self.folder, error) from error
@@ -123,42 +137,60 @@ class Partial:
     def remove(self) -> None:
         """Remove it all: the file is there."""
         self._clear()
+        self._held.close()
         with suppress(OSError):  # somebody keeps a file of his own in it
             self.folder.rmdir()
 
     def _claim(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
         old = self._read_settings()
         if old == self.settings:
             return
         if old is not None:
             other = ", ".join(name.replace("_", " ") for name in self.settings if old.get(name) != self.settings[name])
             say(f"{self.folder}: is of another {other}; starting anew")
+        self._begin()
+
+    def _read_lengths(self) -> FloatArray | None:
+        """Return the lengths that are there; where they are damaged, forget all that was planned from them."""
+        try:
+            content = (self.folder / LENGTHS).read_bytes()
+        except FileNotFoundError:
+            content = b""
+        except OSError as error:
+            raise cannot_write(self.folder / LENGTHS, error) from error
+        if content and _checksum(content[:-8]) == content[-8:]:
+            lengths: FloatArray = np.load(io.BytesIO(content), allow_pickle=False)
+            return lengths
+        if content:
+            say(f"{self.folder}: {LENGTHS} is damaged; starting anew")
+        if content or any(self.folder.glob(RESULTS)):
+            self._begin()
+        return None
+
+    def _begin(self) -> None:
         self._clear()
         with atomic_write(self.folder / SETTINGS) as handle:
             json.dump(self.settings, handle, indent=1)
 
     def _read_results(self) -> list[JobResult[Any]]:
-        lines = (
-            line
-            for path in sorted(self.folder.glob(RESULTS))
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-        )
+        try:
+            lines = b"\n".join(path.read_bytes() for path in sorted(self.folder.glob(RESULTS))).split(b"\n")
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
         return [result for result in (_parse(line, self.storage) for line in lines) if result is not None]
 
     def _read_settings(self) -> dict[str, Any] | None:
         try:
-            found = json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_json(self.folder / SETTINGS)
+        except InputError:
             return None
-        return found if isinstance(found, dict) else {}
 
     def _clear(self) -> None:
-        for path in (self.folder / SETTINGS, self.folder / LENGTHS, *self.folder.glob(RESULTS)):
-            path.unlink(missing_ok=True)
+        try:
+            for path in (self.folder / SETTINGS, self.folder / LENGTHS, *self.folder.glob(RESULTS)):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
         remove_leftovers(self.folder)
 
 
@@ -181,10 +213,17 @@ def fingerprint_manifest(utterances: Iterable[Utterance]) -> str:
     return digest.hexdigest()
 
 
-def _parse(line: str, storage: Storage) -> JobResult[Any] | None:
-    """Return what a line says; None for one that was cut short."""
+def _checksum(content: bytes) -> bytes:
+    return f"{zlib.crc32(content):08x}".encode()
+
+
+def _parse(line: bytes, storage: Storage) -> JobResult[Any] | None:
+    """Return what a line says; None for one that was cut short or damaged."""
+    text, _, checksum = line.rpartition(b"\t")
+    if checksum != _checksum(text):
+        return None
     try:
-        found = json.loads(line)
+        found = json.loads(text)
         values = {int(index): storage.decode(value) for index, value in found["values"].items()}
         failed = {int(index): str(why) for index, why in found["failed"].items()}
         return JobResult(int(found["job"]), values, failed, frozenset(map(int, found.get("silent", ()))))

@@ -8,10 +8,12 @@ from typing import Any
 
 from hybrid_pruning.checkpoint import FOLDER
 from hybrid_pruning.config import Config, expand_stages, load_config, save_config
+from hybrid_pruning.description import understanding
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, remove_leftovers
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.terminal import say
+from hybrid_pruning.trees import read_json
 
 CONFIG, ARCHITECTURE, DATA = "config.yaml", "architecture.json", "data.json"
 MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval", "trials"}, "stages": True}
@@ -41,8 +43,10 @@ def read_run(run: str | Path) -> tuple[Config, SpeechModel]:
     """
     run = Path(run)
     try:
-        model = SpeechModel.from_architecture(json.loads((run / ARCHITECTURE).read_text(encoding="utf-8-sig")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        about = read_json(run / ARCHITECTURE)
+        with understanding(run):
+            model = SpeechModel.from_architecture(about)
+    except InputError as error:
         raise InputError(f"{run}: is no training run ({ARCHITECTURE} is missing or damaged)") from error
     return load_config(run / CONFIG), model
 
@@ -73,9 +77,9 @@ def check_data(run: Path, data: Mapping[str, Digest]) -> None:
         say(line)
         return
     try:
-        known = json.loads((run / DATA).read_text(encoding="utf-8"))
+        known = read_json(run / DATA)
         then = {key: (int(known[key]["rows"]), str(known[key]["sha256"])) for key in data}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{run / DATA}: is damaged; remove it to resume without checking the data") from error
     for key, now in data.items():
         if then[key] != (now.rows, now.sha256):

@@ -68,10 +68,15 @@ class RunLog:
 
     def _forget(self) -> None:
         """Drop what a killed run logged beyond its checkpoint, the line it was cut in included."""
-        kept = self.path.read_text(encoding="utf-8").splitlines(True)[: self.lines] if self.path.exists() else []
+        try:
+            kept = self.path.read_bytes().split(b"\n")[:-1][: self.lines]
+        except FileNotFoundError:
+            kept = []
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
         self.lines = len(kept)
-        with atomic_write(self.path) as handle:
-            handle.writelines(kept)
+        with atomic_write(self.path, "wb") as handle:
+            handle.writelines(line + b"\n" for line in kept)
 
 
 def _open_board(folder: Path, purge_step: int) -> Board | None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_pruning import processes
+from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, digest_file
 from hybrid_pruning.terminal import say
+from hybrid_pruning.trees import read_json
 
 FOLDER = "stages"
 
@@ -84,6 +86,6 @@ def was_made_from(stage: Stage, out: Path) -> bool | None:
 def _read(record: Path) -> str | None:
     """The fingerprint of a stage's last result; a record that is missing or damaged is none."""
     try:
-        return str(json.loads(record.read_text(encoding="utf-8"))["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json(record)["fingerprint"])
+    except (InputError, KeyError):
         return None

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import Config, expand_stages, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.export import read_trained, shrink_model
-from hybrid_pruning.files import remove_leftovers, require_new_folder
+from hybrid_pruning.files import hold, is_vacant, remove_leftovers, require_new_folder
 from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.margins import carry_over
 from hybrid_pruning.model import SpeechModel, load_backbone
@@ -111,17 +112,37 @@ def train(config: Config, run: str | Path, resume: bool = False) -> Path:
     """
     processes.start()
     run, stages = Path(run), expand_stages(config)
-    if not stages:
-        _train_one(config, run, resume)
-        return run
-    processes.from_main(lambda: check_run(run, config) if resume else require_new_folder(run))
+    with ExitStack() as held:
+        if processes.is_main():
+            if resume and not run.exists():
+                check_run(run, config)
+            held.enter_context(hold(run))
+        resume = processes.from_main(lambda: _check_folder(run, config, resume))
+        if stages:
+            _train_stages(config, stages, run)
+        else:
+            _train_one(config, run, resume)
+    return run
+
+
+def _check_folder(run: Path, config: Config, resume: bool) -> bool:
+    """Refuse a folder that the training cannot go to, and return whether it has begun there."""
+    if not resume or (run.is_dir() and is_vacant(run)):  # killed in its first write, it begins again
+        require_new_folder(run)
+        remove_leftovers(run)
+        return False
+    check_run(run, config)
+    return True
+
+
+def _train_stages(config: Config, stages: Mapping[str, Config], run: Path) -> None:
+    """Do the trainings of a recipe with stages, one after another."""
     for name, stage in stages.items():  # what is wrong with the last stage's data is said before the first is trained
         processes.from_main(partial(_check_data, stage, run / name))
     before: Path | None = None
     for name, stage in stages.items():
         _train_stage(name, stage, run / name, before, lambda: save_config(config, run / CONFIG))
         before = run / name
-    return run
 
 
 def _check_data(config: Config, run: Path) -> None:
@@ -137,14 +158,8 @@ def _train_stage(name: str, config: Config, run: Path, before: Path | None, anno
         say(f"stage {name}: {state}", style="bold")
     if done == config.training.epochs:
         return
-    there = processes.from_main(lambda: _tidy(run))
+    there = processes.from_main(lambda: _check_folder(run, config, (run / CONFIG).exists()))
     _train_one(config, run, there, None if before is None else _read_start(before), announce)
-
-
-def _tidy(run: Path) -> bool:
-    """Remove what a killed process left of a run, and return whether it had begun."""
-    remove_leftovers(run)
-    return (run / CONFIG).exists()
 
 
 def _read_start(run: Path) -> Start:
@@ -172,7 +187,6 @@ def _train_one(
         start: the network to begin with; by default the recipe's backbone with a fresh head.
         announce: called by the main process once all is checked, before anything is written.
     """
-    processes.from_main(lambda: check_run(run, config) if resume else require_new_folder(run))
     data = processes.from_main(lambda: read_data(config))
     digests = processes.from_main(lambda: data.digests(config))
     processes.from_main(lambda: check_data(run, digests))

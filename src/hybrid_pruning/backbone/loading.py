@@ -1,6 +1,5 @@
 """A hub id, a transformers folder or a config -> a backbone, with every weight accounted for."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from transformers.utils.hub import extract_commit_hash
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import split_revision
 from hybrid_pruning.terminal import say
+from hybrid_pruning.trees import read_json
 
 from .base import Backbone
 from .configs import FAMILIES, build, read_config
@@ -45,7 +45,7 @@ def load_transformers(name_or_path: str | Path, random: bool = False) -> Backbon
         InputError: it cannot be found or read, is of another family, or lacks weights.
     """
     file = _find_config(name_or_path)
-    config = read_config(_read_json(file), str(name_or_path))
+    config = read_config(read_json(file, damaged="no transformers model there"), str(name_or_path))
     name, _ = split_revision(name_or_path)
     origin = {}
     commit = None if Path(name).is_dir() else extract_commit_hash(str(file), None)
@@ -73,7 +73,7 @@ def load_config(name_or_path: str | Path) -> Any:
     Raises:
         InputError: there is none, it is of a family without a plan, or it makes no sense.
     """
-    return read_config(_read_json(_find_config(name_or_path)), str(name_or_path))
+    return read_config(read_json(_find_config(name_or_path), damaged="no transformers model there"), str(name_or_path))
 
 
 def skeleton(config: Any, normalize: bool) -> Backbone:
@@ -127,16 +127,6 @@ def _find_config(name_or_path: str | Path) -> Path:
     return file
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is not JSON, no transformers model there ({first_line(error)})") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{file}: expected keys and values, no transformers model there")
-    return found
-
-
 def _read_normalize(name: str, shown: str, config: Any) -> tuple[bool, str]:
     """Return whether waveforms are normalised, and what says so, after checks of all else a feature extractor does."""
     settings, file = _read_extractor(name)
@@ -162,7 +152,7 @@ def _read_extractor(name: str) -> tuple[dict[str, Any] | None, str]:
     """Return the settings of transformers' feature extractor and their file, as transformers 5 looks for them."""
     for file in (PROCESSOR, EXTRACTOR):
         path = find_file(name, file, optional=True)
-        settings: Any = None if path is None else _read_json(path)
+        settings: Any = None if path is None else read_json(path, damaged="no transformers model there")
         if settings is not None and file == PROCESSOR:
             settings = next((settings[key] for key in NESTED if settings.get(key) is not None), None)
         if settings is not None:

@@ -1,6 +1,5 @@
 """The weights of a transformers folder or hub repository, read strictly: whatever is amiss is named."""
 
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from transformers.utils.hub import cached_file
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import split_revision
+from hybrid_pruning.trees import read_json
 
 from .formats import describe_file, describe_folder
 
@@ -129,8 +129,8 @@ def _find(name_or_path: str | Path, file: str) -> Path | None:
 
 def _shards(index: Path) -> list[str]:
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return sorted(set(read_json(index)["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{index}: the weights cannot be loaded (is no index of shards: {first_line(error)})"
         ) from error

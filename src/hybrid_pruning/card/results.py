@@ -1,6 +1,5 @@
 """Figures of `evaluate --json` and of `run`, as a card shows them: nothing is computed anew, nothing is made up."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from hybrid_pruning.config import check_config, load_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.printing import TITLES, show_value
 from hybrid_pruning.plain import section
+from hybrid_pruning.trees import read_json
 
 COUNTS = {"n_bonafide": "bona fide", "n_spoof": "spoofed", "n_target": "target", "n_nontarget": "nontarget"}
 FOLDER, RUN, RECIPE = "evaluation", "run", "config.yaml"
@@ -93,13 +93,7 @@ def find_results(run: str | Path, provenance: Mapping[str, Any]) -> list[Result]
 
 
 def _read(name: str, path: Path) -> Result:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid JSON; give what `hybrid-pruning evaluate --json` wrote") from error
-    values = section({"": values}, "")
+    values = read_json(path, damaged="give what `hybrid-pruning evaluate --json` wrote")
     known = {metric: values[metric] for metric in TITLES if _is_number(values.get(metric))}
     metrics = {metric: float(value) for metric, value in known.items() if metric not in COUNTS}
     if not metrics:

@@ -1,6 +1,7 @@
 """Verbs that judge scores and make more of them: evaluate, calibrate, fuse."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,7 +110,7 @@ def calibrate(
     of scores may then change.
     """
     from hybrid_pruning import artifact, calibration, evaluation
-    from hybrid_pruning.files import require_new_folder
+    from hybrid_pruning.files import new_folder, require_new_folder
     from hybrid_pruning.model import read_calibration
 
     if out is None and not Path(model).is_dir():
@@ -132,7 +133,8 @@ def calibrate(
         calibrated = calibration.Calibration((fit,)).apply(given, calibration.find_qualities(trials, fit, name))
         rows[name, "as they are"] = evaluation.measure_scores(task, trials, given)
         rows[name, "calibrated"] = evaluation.measure_scores(task, trials, calibrated)
-    artifact.write_variant(folder, {**config, "calibration": whole.to_json()}, target)
+    with nullcontext(folder) if out is None else new_folder(out) as place:
+        artifact.write_variant(folder, {**config, "calibration": whole.to_json()}, place)
     evaluation.print_scores(rows)
     for name, weight in fit.qualities.items():
         say(f"weight {weight:.6g}  {name}")

@@ -1,6 +1,7 @@
 """Verbs that use a model on lists of recordings: score, cohort."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -155,7 +156,7 @@ def cohort(
     """
     from hybrid_pruning import SpeechModel, processes
     from hybrid_pruning.embedder import choose_device
-    from hybrid_pruning.files import require_new_folder
+    from hybrid_pruning.files import new_folder, require_new_folder
     from hybrid_pruning.inference import Options
     from hybrid_pruning.memory import keep_freed_memory
     from hybrid_pruning.verification.scoring import make_cohort
@@ -172,7 +173,8 @@ def cohort(
     dropped, loaded.calibration = loaded.calibration is not None, None
     if not processes.is_main():
         return
-    loaded.save_pretrained(target)
+    with nullcontext(target) if out is None else new_folder(out) as place:
+        loaded.save_pretrained(place)
     if dropped:
         warn("the model's calibration is dropped: it was of scores without this cohort")
     count = len(loaded.cohort.speakers)

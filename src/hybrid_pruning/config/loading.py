@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from hybrid_pruning.config.checking import check_order, check_whole
 from hybrid_pruning.config.recipe import Config
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, has_control_characters, read_text
+from hybrid_pruning.files import atomic_write, has_control_characters
+from hybrid_pruning.trees import MOST_BYTES, parse_yaml, read_bytes
 
 MOST_VALUES = 10_000
 """A recipe of more values than that is a mistake, or meant to exhaust the memory."""
@@ -86,10 +87,11 @@ def save_config(config: Config, path: str | Path) -> None:
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    content = read_bytes(path, MOST_BYTES[".yaml"], "check the path of the recipe")
     try:
-        tree = _parse(read_text(path))
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+        tree = parse_yaml(content, MOST_VALUES)
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected keys and values, found {type(tree).__name__}")
     base = tree.pop("base", None)
@@ -105,37 +107,6 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merged
 
 
-class _Loader(yaml.SafeLoader):
-    """One that refuses what the next line would silently overwrite."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"key '{twice}' stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _parse(text: str) -> Any:
-    """Read YAML; ValueError where it is something else, or too much."""
-    try:
-        tree = yaml.load(text, _Loader)
-        _count(tree, MOST_VALUES)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply, or within itself") from error
-    return tree
-
-
-def _count(value: Any, left: int) -> int:
-    """Return how many more values a tree may have; a few lines of aliases make trees of any size, and endless ones."""
-    if left <= 0:
-        raise ValueError(f"more than {MOST_VALUES} values; aliases stand in for too much, write it out")
-    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for part in parts:
-        left = _count(part, left - 1)
-    return left
-
-
 def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
@@ -149,8 +120,8 @@ def _parse_override(override: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise InputError(f"--set {override}: expected key=value, e.g. pruning.target_sparsity=0.7")
     try:
-        value = _parse(text)
-    except (yaml.YAMLError, ValueError) as error:
+        value = parse_yaml(text, MOST_VALUES)
+    except ValueError as error:
         raise InputError(f"--set {override}: the value is not valid YAML") from error
     for part in reversed(key.strip().split(".")):
         value = {part: value}

@@ -1,17 +1,16 @@
 """A foreign encoder -> our backbone, with every tensor accounted for; gates that are still there are cut out."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from hybrid_pruning.backbone import Backbone, skeleton
 from hybrid_pruning.backbone.weights import first_line
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.pruning import PlanError, narrow, plan_for
+from hybrid_pruning.trees import MOST_BYTES, parse_yaml, read_bytes, read_json
 
 from .gates import cut_gates, exported_layout
 from .guess import guess_config
@@ -104,10 +103,11 @@ def read_descriptions(file: Path) -> list[Mapping[str, Any]]:
 
 
 def _read_description(path: Path) -> Mapping[str, Any]:
+    if path.suffix == ".json":
+        return read_json(path, "fetch it again", "fetch it again")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        found = parse_yaml(read_bytes(path, MOST_BYTES[".yaml"]))
+    except ValueError as error:
         raise InputError(f"{path}: cannot be read ({first_line(error)}); fetch it again") from error
     if not isinstance(found, Mapping):
         raise InputError(f"{path}: holds no names with values; is it the recipe's?")

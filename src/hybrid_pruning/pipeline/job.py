@@ -1,22 +1,21 @@
 """The stages of a recipe, from raw corpus to report, and where their results lie."""
 
 import json
-import shutil
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hybrid_pruning import corpora, processes
-from hybrid_pruning.artifact import is_artifact
 from hybrid_pruning.calibration import Calibration, UncalibratableError
 from hybrid_pruning.checkpoint import FOLDER as CHECKPOINTS
 from hybrid_pruning.config import Config, expand_stages
 from hybrid_pruning.durations import add_durations
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import print_evaluation
-from hybrid_pruning.export import export_run
+from hybrid_pruning.export import build_export
 from hybrid_pruning.family import early_points, member_name
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import atomic_write, hold, new_folder
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.pipeline.detection import DetectionJudge
 from hybrid_pruning.pipeline.judge import DEV, ROUNDS, Judge
@@ -53,9 +52,10 @@ def run_recipe(config: Config, out: str | Path, prepared: str | Path | None = No
     """
     processes.start()
     job = Job(config, Path(out))
-    first = job.prepare()
-    bring_up_to_date(first, Path(prepared or out))
-    bring_up_to_date(job.stages(first), job.out)
+    with hold(job.out) if processes.is_main() else nullcontext():
+        first = job.prepare()
+        bring_up_to_date(first, Path(prepared or out))
+        bring_up_to_date(job.stages(first), job.out)
     return job.report
 
 
@@ -175,11 +175,11 @@ class Job:
         train(self.config, self.run, resume=(self.run / CONFIG).exists())
 
     def _export_model(self, out: Path, at: float | None) -> None:
-        _clear(out)
-        export_run(self.run, out, at=at)
+        model = build_export(self.run, at=at)
+        with new_folder(out, own=True) as folder:
+            model.save_pretrained(folder)
 
     def _calibrate(self, scores: Path) -> None:
-        _clear(self.model)
         model = SpeechModel.from_pretrained(self.exported)
         note = self.judged / UNCALIBRATED
         try:
@@ -189,7 +189,8 @@ class Job:
             warn(f"the model is left uncalibrated: {error}")
             with atomic_write(note) as handle:
                 handle.write(f"{error}\n")
-        model.save_pretrained(self.model)
+        with new_folder(self.model, own=True) as folder:
+            model.save_pretrained(folder)
 
     def _evaluate(self, name: str, scores: Path, table: Path) -> None:
         evaluation = self.judge.evaluate(name, scores)
@@ -205,9 +206,3 @@ class Job:
 
     def _report(self) -> None:
         write_report([self.run], self.report)
-
-
-def _clear(folder: Path) -> None:
-    """Remove a model that an earlier run of the job wrote, and nothing else."""
-    if is_artifact(folder):
-        shutil.rmtree(folder)

@@ -36,6 +36,7 @@ from hybrid_pruning.quickstart.recordings import (
     usable,
 )
 from hybrid_pruning.terminal import progress_bar, say
+from hybrid_pruning.trees import read_json
 from hybrid_pruning.workers import work_in_processes
 
 SEEN = ("world", "griffin-lim")
@@ -122,7 +123,8 @@ def build(cache: Path, bonafide: Path | None = None, seed: int = 0, workers: int
     folder = cache / f"corpus-{_key(recordings, seed)}"
     if not (folder / "corpus.json").is_file():
         _make(recordings, folder, seed, workers or os.cpu_count() or 1)
-    counts = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+    shutil.rmtree(folder / "clips", ignore_errors=True)
+    counts = read_json(folder / "corpus.json", damaged="remove it")
     train, dev, eval_seen, eval_unseen = (folder / f"{name}.tsv" for name in MANIFESTS)
     return QuickstartCorpus(folder, train, dev, eval_seen, eval_unseen, counts)
 
@@ -145,7 +147,6 @@ def _make(recordings: Sequence[Recording], folder: Path, seed: int, workers: int
         clips = [clip for chosen in splits.values() for clip in chosen]
         _watch(work_in_processes(_synthesise, clips, workers, "spawn"), len(clips), "synthesising fakes")
     _write_manifests(splits, folder)
-    shutil.rmtree(folder / "clips")
 
 
 def _require_packages(recordings: Sequence[Recording]) -> None:

@@ -15,7 +15,7 @@ from hybrid_pruning.config import Config, load_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate_track1
 from hybrid_pruning.export import export_run
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import atomic_write, hold, is_vacant
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.quickstart.corpus import QuickstartCorpus, build
 from hybrid_pruning.report import write_report
@@ -59,6 +59,11 @@ def run_quickstart(
     Raises:
         InputError: recordings, folder or encoder that cannot be used.
     """
+    with hold(out):
+        return _run(out, bonafide, backbone, overrides)
+
+
+def _run(out: Path, bonafide: Path | None, backbone: str | None, overrides: tuple[str, ...]) -> dict[str, Any]:
     _claim(out)
     corpus = build(cache_folder(), bonafide)
     _describe(corpus, backbone)
@@ -81,7 +86,7 @@ def cache_folder() -> Path:
 
 def _claim(out: Path) -> None:
     """Clear what an earlier quickstart left, and nothing else."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "encoder").is_dir()):
+    if out.is_dir() and not is_vacant(out) and not (out / "encoder").is_dir():
         raise InputError(f"{out}: holds something other than a quickstart; give another folder with --out")
     for name in (*SYSTEMS, "models", "scores"):
         shutil.rmtree(out / name, ignore_errors=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from hybrid_pruning.audio import AudioFile, read_audio
 from hybrid_pruning.corpora.recordings import hidden_line, list_recordings
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import remove_links_out_of
+from hybrid_pruning.files import TEMPORARY, hold, remove_links_out_of
 from hybrid_pruning.names import SUFFIXES
 from hybrid_pruning.terminal import progress_bar, say
 
@@ -136,7 +136,8 @@ def from_debian(cache: Path) -> list[Recording]:
     """
     missing = [name for name in PACKAGES if not (cache / name).is_dir()]
     if missing:
-        _fetch(missing, cache)
+        with hold(cache):
+            _fetch(missing, cache)
     recordings: list[Recording] = []
     for name in PACKAGES:
         for path in sorted((cache / name).rglob("*")):
@@ -184,7 +185,7 @@ def _fetch(names: Sequence[str], cache: Path) -> None:
 
 def _unpack(name: str, cache: Path, stale: str | None) -> None:
     """Download and unpack one package; its folder appears only when it is whole. One apt does not know is left out."""
-    staging = cache / f".{name}.{os.getpid()}"
+    staging = cache / f".{name}{TEMPORARY}"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:

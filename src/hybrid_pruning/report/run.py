@@ -1,6 +1,5 @@
 """A run's folder, read for looking at: whatever is there is taken, whatever is missing is said."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from hybrid_pruning.checkpoint import FOLDER as CHECKPOINTS
 from hybrid_pruning.checkpoint import list_checkpoints
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.plain import number, section
 from hybrid_pruning.run_folder import ARCHITECTURE, CONFIG, stage_runs
+from hybrid_pruning.trees import parse_json, parse_yaml
 
 LOG = "log.jsonl"
 OWN = "run"
@@ -163,9 +162,9 @@ def _read_run(folder: Path, name: str) -> Run:
         raise InputError(f"{folder}: {problem}; give a folder that `hybrid-pruning train --out` has made")
     missing: list[str] = []
     text = _read_text(folder / CONFIG, missing)
-    config = _parse(lambda: yaml.safe_load(text), folder / CONFIG, missing) if text else {}
+    config = _parse(lambda: parse_yaml(text), folder / CONFIG, missing) if text else {}
     plain = _read_text(folder / ARCHITECTURE, missing)
-    architecture = _parse(lambda: json.loads(plain), folder / ARCHITECTURE, missing) if plain else {}
+    architecture = _parse(lambda: parse_json(plain), folder / ARCHITECTURE, missing) if plain else {}
     log = _read_log(folder / LOG, missing)
     versions = _read_versions(folder, missing)
     return Run(name, folder, config, text, architecture, log, versions, tuple(missing))
@@ -182,7 +181,7 @@ def _read_text(path: Path, missing: list[str]) -> str:
 def _parse(parse: Any, path: Path, missing: list[str]) -> Mapping[str, Any]:
     try:
         tree = parse()
-    except (ValueError, yaml.YAMLError):
+    except ValueError:
         tree = None
     if isinstance(tree, Mapping):
         return tree
@@ -194,7 +193,7 @@ def _read_log(path: Path, missing: list[str]) -> Log:
     log = Log()
     for line, text in enumerate(_read_text(path, missing).splitlines(), start=1):
         try:
-            record = json.loads(text)
+            record = parse_json(text)
         except ValueError:
             record = None
         if isinstance(record, Mapping):

@@ -1,13 +1,14 @@
 """The jobs of a sweep, one after another, and what they come to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from hybrid_pruning import processes
 from hybrid_pruning.card.results import FOLDER as EVALUATION
 from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import atomic_write, hold
 from hybrid_pruning.pipeline import DEV, run_recipe
 from hybrid_pruning.plots import save_figure
 from hybrid_pruning.report import write_report
@@ -39,6 +40,12 @@ def run_sweep(config: Config, values: Sequence[float], out: str | Path) -> Path:
     processes.start()
     out = Path(out)
     recipes = {name_job(value): set_sparsity(config, value) for value in values}
+    with hold(out) if processes.is_main() else nullcontext():
+        return _run_jobs(config, recipes, values, out)
+
+
+def _run_jobs(config: Config, recipes: Mapping[str, Config], values: Sequence[float], out: Path) -> Path:
+    """Do the jobs and write what they came to; return the table."""
     failed: dict[str, InputError] = {}
     for name, recipe in recipes.items():
         if processes.is_main():

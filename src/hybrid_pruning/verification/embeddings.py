@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,7 @@ from hybrid_pruning.cohort import Vectors
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import DIGESTS, atomic_write
 from hybrid_pruning.metrics import FloatArray, IntArray
+from hybrid_pruning.trees import parse_json
 
 FORMAT = "hybrid-pruning embeddings"
 
@@ -73,7 +75,7 @@ class Embeddings:
         """
         try:
             with safe_open(path, "numpy") as file:
-                about = json.loads((file.metadata() or {}).get("about", "{}"))
+                about = parse_json((file.metadata() or {}).get("about", "{}"), math.inf)
                 if about.get("format") != FORMAT:
                     raise ValueError("another format")
                 vectors, seconds = file.get_tensor("vectors"), file.get_tensor("seconds")
