@@ -20,7 +20,9 @@ from corpus import noise, tiny_detector
 from hybrid_pruning import InputError, pruning
 from hybrid_pruning.calibration import Calibration, Fit
 from hybrid_pruning.card import Request, find_results, is_edited, read_results, render_card, write_card
+from hybrid_pruning.card.markdown import escape
 from hybrid_pruning.cli import app
+from hybrid_pruning.terminal import printable
 from world import Cli
 
 RECIPE = {
@@ -78,6 +80,45 @@ def row(text: str, title: str) -> list[str]:
 
 def blocks(text: str, language: str) -> str:
     return "".join(re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "<img src=x onerror=alert(1)>",
+            "[x](javascript:alert(1))",
+            "![x](http://x)",
+            "a | b",
+            "`x`",
+            "*x* _y_ ~~z~~",
+        ),
+        *(
+            "- item",
+            "+ item",
+            "1. item",
+            "10) item",
+            "# title",
+            "> quote",
+            "===",
+            "---",
+            "&lt;b&gt;",
+            "\\",
+            "$x$",
+            "<!-- -->",
+        ),
+        *("https://x.org", "www.x.org", "a@x.org", "a\n---\nb: c", "\x1b[2J", "<details>", "{{ x }}", "[x]: http://x"),
+    ],
+)
+def test_a_name_is_no_markdown(name: str) -> None:
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(f"- {escape(name)}")
+    kinds = ["bullet_list", "list_item", "paragraph"]
+    around = [*(f"{kind}_open" for kind in kinds), "inline", *(f"{kind}_close" for kind in reversed(kinds))]
+    assert [token.type for token in tokens] == around
+    children = tokens[3].children or []
+    assert {child.type for child in children} <= {"text", "text_special"}
+    assert "".join(child.content for child in children) == printable(name)
+    assert not re.search(r"(?<!\\):(?=//)|www(?!\\)|(?<!\\)@", escape(name)), "the hub makes links of bare addresses"
 
 
 def test_the_front_matter_is_what_the_hub_reads(detector: hp.SpeechModel, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: list[str] = []
         self.ids: list[str] = []
+        self.attributes: set[str] = set()
         self.references: list[tuple[str, str]] = []
         self.words: list[str] = []
         self.feed(text)
@@ -37,6 +38,7 @@ class Page(HTMLParser):
         self.tags.append(tag)
         if tag not in VOID:
             self.open.append(tag)
+        self.attributes |= {name for name, _ in attrs}
         for name, value in attrs:
             if name == "id":
                 self.ids.append(value or "")
@@ -100,6 +102,49 @@ def test_the_page_stands_alone(pristine: Path, tmp_path: Path) -> None:
     assert len(page.ids) == len(set(page.ids))
     assert {where[1:] for _, where in page.references if where.startswith("#")} <= set(page.ids)
     assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(page.ids)
+
+
+HOSTILE = (
+    *('x"><img src=x onerror=alert(1)>', "<script>alert(1)</script>", "</style></svg><b>", "' onload='x", "]]>--><u>"),
+    *("$\\frac{x", "_hidden", "\x1b]0;owned\x07", "\u202eabc", "&amp;{{ 7*7 }}", "javascript:x", "名前", "x" * 300),
+)
+TAGS = re.findall(
+    r"\w+",
+    "a b body clippath code defs details div figcaption figure footer g h1 h2 h3 head header html i li main meta nav ol "
+    "p path pre rect section small span style summary svg table tbody td text th thead title tr ul use",
+)
+ATTRIBUTES = re.findall(
+    r"[\w-]+",
+    "aria-label charset class clip-path colspan content d height href http-equiv id lang name role scope style title "
+    "transform viewbox width x y",
+)
+
+
+def test_names_of_others_are_text_alone(tmp_path: Path) -> None:
+    run = write_run(tmp_path / HOSTILE[3])
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for record in records:
+        for part in ("loss", "multipliers", "gradient_norm", "learning_rate", "gates"):
+            if record.get(part):
+                some = next(iter(record[part].values()))
+                record[part] |= dict.fromkeys(HOSTILE[:2], some)
+        record |= {"warnings": HOSTILE, "skipped": {"files": HOSTILE[0], "first": HOSTILE}}
+        record.get("gates", {})["words"] = [list(HOSTILE)]
+    (run / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    recipe = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(recipe.replace("source: somewhere", f"source: {json.dumps(HOSTILE[0])}"))
+    keys = write_keys(tmp_path / f"{HOSTILE[0]}.tsv")
+    scores = write_scores(tmp_path / "scores.tsv")
+    text = write_report([run], tmp_path / "r.html", [str(scores)], [keys], "asvspoof5", rounds=0).read_text()
+    page = Page(text)
+    assert not set(page.tags).difference(TAGS)
+    assert not page.attributes.difference(ATTRIBUTES)
+    assert [where for _, where in page.references if not where.startswith("#")] == ["https://arxiv.org/abs/2508.16232"]
+    assert not set("\x1b\x07\u202e") & set(text)
+    assert "default-src 'none'" in text
+    assert len(page.ids) == len(set(page.ids))
+    for name in HOSTILE[:3]:
+        assert name in page.text
 
 
 def test_every_section_is_there(pristine: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hybrid_pruning.report.inline import COLOURS, to_inline_svg
 from hybrid_pruning.report.picture import draw_survivors
 from hybrid_pruning.report.published import Ours, draw_sizes, is_of_set, read_published
 from hybrid_pruning.survivors import Survivors
+from hybrid_pruning.terminal import visible
 
 BUDGET = Budget(1, 1, 1, 1)
 
@@ -98,6 +100,31 @@ def test_gates_are_darker_where_there_are_more() -> None:
     shades = sorted((patch.get_alpha(), len(patch.get_path().to_polygons())) for patch in axes.patches)
     assert [boxes for _, boxes in shades] == [20, 1]
     assert shades[-1][0] == 1
+
+
+def test_names_in_a_figure_are_text_alone() -> None:
+    names = (
+        '<script id="x">',
+        "</text></svg>",
+        "$\\frac{x",
+        "\x1b]0;owned\x07",
+        "_hidden",
+        "名前",
+        'a" href="#b',
+        "x" * 300,
+    )
+    with plots.styled():
+        figure, axes = plots.new_figure(plots.WIDTH, plots.WIDTH)
+        for place, name in enumerate(names):
+            axes.text(0, place, name)
+            axes.plot([0], [place], label=plots.label_of(name))
+        figure.legend()
+    root = ElementTree.fromstring(to_inline_svg(figure, "f", names[0]))
+    found = [element.text for element in root.iter("text")]
+    for name in names[:-1]:
+        assert {visible(name), f" {name}"} & set(found), name
+    assert max(len(text or "") for text in found) < 70
+    assert {element.tag for element in root.iter()} <= {"svg", "g", "path", "text", "use", "defs", "clipPath", "rect"}
 
 
 def test_an_inline_figure_belongs_to_its_page() -> None:

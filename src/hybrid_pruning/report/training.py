@@ -297,7 +297,8 @@ def _decided(history: Mapping[str, tuple[list[float], list[Any]]]) -> str:
 def _is_table(rows: Sequence[object]) -> bool:
     """Whether all rows are lists of as many numbers."""
     lengths = {len(row) if isinstance(row, list) else 0 for row in rows}
-    return len(lengths) == 1 and 0 not in lengths
+    numbers = all(isinstance(count, int | float) for row in rows if isinstance(row, list) for count in row)
+    return len(lengths) == 1 and 0 not in lengths and numbers
 
 
 def _percent(values: Sequence[float]) -> list[float]:
