@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
 from hybrid_pruning import bootstrap, metrics
 from hybrid_pruning.errors import InputError
@@ -238,3 +239,21 @@ def test_a_thousand_rounds_of_a_challenge_take_seconds():
     assert time.process_time() - start < 40 * sort
     assert threading.active_count() == threads
     assert found["eer"].low < 0.052 < found["eer"].high + 0.01
+
+
+def test_ctrl_c_ends_the_rounds(monkeypatch: pytest.MonkeyPatch):
+    class Interrupted(Progress):
+        def track(self, *_: object, **__: object):
+            raise KeyboardInterrupt
+
+    drawn = []
+    monkeypatch.setattr(bootstrap, "progress_bar", lambda: Interrupted(disable=True))
+    classes, scores, _ = make_track1(300, 20, 3)
+    resampling = bootstrap.resample_trials(classes)
+    weights = bootstrap.Resampling.weights
+    monkeypatch.setattr(
+        bootstrap.Resampling, "weights", lambda self, *place: drawn.append(place) or weights(self, *place)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        bootstrap.intervals(TRACK1, classes, {"cm-score": scores}, resampling, 20_000)
+    assert len(drawn) < 10_000

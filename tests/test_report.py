@@ -110,8 +110,8 @@ HOSTILE = (
 )
 TAGS = re.findall(
     r"\w+",
-    "a b body clippath code defs details div figcaption figure footer g h1 h2 h3 head header html i li main meta nav ol "
-    "p path pre rect section small span style summary svg table tbody td text th thead title tr ul use",
+    "a b body clippath code defs details div figcaption figure footer g h1 h2 h3 head header html i li main meta nav "
+    "ol p path pre rect section small span style summary svg table tbody td text th thead title tr ul use",
 )
 ATTRIBUTES = re.findall(
     r"[\w-]+",

@@ -223,10 +223,12 @@ def resample(
 
     values = np.empty((rounds, len(samples), len(measures)))
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads, progress_bar() as bar:
-        for index, figures in enumerate(
-            bar.track(threads.map(measure, range(rounds)), rounds, description="bootstrap")
-        ):
-            values[index] = figures
+        try:
+            found = bar.track(threads.map(measure, range(rounds)), rounds, description="bootstrap")
+            for index, figures in enumerate(found):
+                values[index] = figures
+        finally:
+            threads.shutdown(cancel_futures=True)  # after Ctrl-C
     return values.swapaxes(0, 1)
 
 
