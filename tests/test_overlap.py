@@ -8,7 +8,8 @@ import pytest
 
 from corpus import write_corpus
 from hybrid_pruning import overlap
-from hybrid_pruning.manifest import Label, Utterance, read_manifest
+from hybrid_pruning.files import digest_file
+from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
 
 
 def warned(lines: Sequence[str], *words: str) -> None:
@@ -92,6 +93,11 @@ def test_what_is_scored_is_compared_with_what_was_trained_on(tmp_path: Path) -> 
     assert len(found) == 2, found
     assert "1 files are copies" in found[0]
     assert "3 ids" in found[1]
+    beside = eval_tsv.parent / "train.tsv"
+    write_manifest(beside, read_manifest(train_tsv))
+    by_name = {"recipe": {"data": {"train": "train.tsv"}}, overlap.TRAINED_ON: digest_file(beside)}
+    assert overlap.check_scored(by_name, eval_tsv) == found
+    assert overlap.check_scored({**by_name, overlap.TRAINED_ON: digest_file(eval_tsv)}, eval_tsv) == []
     for provenance in ({}, {"recipe": None}, {"recipe": {"data": {"train": str(tmp_path / "gone.tsv")}}}):
         assert overlap.check_scored(provenance, eval_tsv) == []
     train_tsv.write_text("no manifest")

@@ -1,6 +1,7 @@
 """The whole way from a raw corpus in ASVspoof 5's layout to table and report; what is current is not done again."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpus import MINUTE, SAMPLE_RATE_HZ, configure, noise, settings, write_wavlm
+from corpus import MINUTE, SAMPLE_RATE_HZ, configure, files_below, noise, settings, write_wavlm
 from hybrid_pruning import SpeechModel
+from hybrid_pruning.card import find_results
 from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.pipeline import job, run_recipe
@@ -98,6 +100,16 @@ def test_from_raw_corpus_to_table_and_report(done: Path):
     model = SpeechModel.from_pretrained(out / "model")
     assert model.calibration is not None
     assert SpeechModel.from_pretrained(out / "exported").calibration is None
+
+
+def test_only_the_recipe_that_a_run_goes_on_with_names_places(done: Path):
+    places = (str(done.parent).encode(), os.path.expanduser("~").encode())  # noqa: PTH111
+    files = {path.relative_to(done / "out").as_posix(): path.read_bytes() for path in files_below(done / "out")}
+    assert {name for name, content in files.items() if any(place in content for place in places)} == {"run/config.yaml"}
+    recipe = json.loads(files["model/config.json"])["provenance"]["recipe"]
+    assert recipe["data"]["train"] == "train.tsv"
+    assert "wavlm" in recipe["backbone"]["source"]
+    assert [result.name for result in find_results(done / "out", {"recipe": recipe})] == ["dev", "eval"]
 
 
 def test_calibration_was_fitted_on_what_the_model_scored(done: Path):

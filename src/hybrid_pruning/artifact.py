@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hybrid_pruning import cohort
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import DIGESTS, atomic_write, check_digest, digest_file, split_revision
+from hybrid_pruning.plain import portable
 from hybrid_pruning.trees import read_json
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def write_variant(source: Path, config: Mapping[str, Any], out: Path) -> None:
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write a description with, among the digests that it has of its files, one of itself."""
+    """Write a description without places of this machine and, among the digests of its files, with one of itself."""
+    config = {**config, "provenance": portable(config.get("provenance", {}))}
     digests = {**config.get(DIGESTS, {}), CONFIG: digest_of(config, UNSEALED)}
     with atomic_write(folder / CONFIG) as handle:
         json.dump({**config, DIGESTS: digests}, handle, indent=1)

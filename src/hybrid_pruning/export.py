@@ -16,9 +16,10 @@ from hybrid_pruning.checkpoint import (
 from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.family import early_points, find_member, member_name, members
-from hybrid_pruning.files import new_folder, require_new_folder
+from hybrid_pruning.files import digest_file, new_folder, require_new_folder
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.objective import MARGIN, Objective, build_objective
+from hybrid_pruning.overlap import TRAINED_ON
 from hybrid_pruning.pruning import shrink
 from hybrid_pruning.run_folder import CONFIG, last_stage, read_run
 from hybrid_pruning.terminal import say
@@ -78,6 +79,8 @@ def build_export(run: str | Path, average: int = AVERAGE, at: float | None = Non
     small = shrink_model(trained.objective, trained.point)
     _report_size(trained.objective, trained.point)
     small.provenance = {"recipe": trained.config.model_dump(mode="json"), "averaged_checkpoints": trained.averaged}
+    if (manifest := trained.config.data.train).is_file():
+        small.provenance[TRAINED_ON] = digest_file(manifest)
     if trained.point != trained.config.pruning.target_sparsity:
         small.provenance["snapshot_at"] = trained.point
     return small.eval()

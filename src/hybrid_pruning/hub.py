@@ -28,8 +28,8 @@ def upload(
 ) -> str:
     """Publish an artifact: config.json, weights, ONNX files with their descriptions, and the model card.
 
-    All of it is one commit, so that nobody downloads half a model; other files of the folder stay here. The config
-    holds the recipe, with the paths that stand in it.
+    All of it is one commit, so that nobody downloads half a model; other files of the folder stay here, `published`
+    lists them. The config holds the recipe, in which paths are relative or names alone.
 
     Args:
         folder: the artifact's.
@@ -46,9 +46,7 @@ def upload(
         InputError: the id is none, the hub cannot be reached, or it refuses.
     """
     check_repo_id(repo_id)
-    files = {path.name: path for path in _published(Path(folder))}
-    if card is not None:
-        files[CARD] = Path(card)
+    files = published(folder, card)
     api = HfApi(token=token, library_name="hybrid-pruning")
     try:
         repository = api.create_repo(repo_id, private=private, exist_ok=True)
@@ -57,6 +55,16 @@ def upload(
     except (NetworkError, HFValidationError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{repo_id}: {_explain(error)}") from error
     return str(repository)
+
+
+def published(folder: str | Path, card: str | Path | None = None) -> dict[str, Path]:
+    """Return what `upload` publishes, and under which names.
+
+    Raises:
+        InputError: the folder holds no artifact.
+    """
+    files = {path.name: path for path in _published(Path(folder))}
+    return files if card is None else {**files, CARD: Path(card)}
 
 
 def check_repo_id(repo_id: str) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from hybrid_pruning.backbone import FAMILIES
 from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.plain import section
+from hybrid_pruning.plain import portable, section
 from hybrid_pruning.pruning import Budget, shape_of
 from hybrid_pruning.survivors import SECONDS, Survivors, count_parameters, count_survivors
 from hybrid_pruning.terminal import Cell, Span, say, say_table, takes_blocks
@@ -228,10 +228,11 @@ def _origin(provenance: Mapping[str, Any]) -> str:
     if pruning.get("use_pruning_loss"):
         point = provenance.get("snapshot_at", pruning.get("target_sparsity"))
         target = f"target: {point} of the {pruning.get('constraint')} removed"
+    source = portable(backbone.get("source", "an unnamed backbone"))
     weights = "random weights in the shape of " if backbone.get("random") else ""
     averaged = provenance.get("averaged_checkpoints")
     mean = f"; mean of {averaged} checkpoints" if averaged else ""
-    return f"{weights}{backbone.get('source', 'an unnamed backbone')}; {target}; seed {recipe.get('seed')}{mean}"
+    return f"{weights}{source}; {target}; seed {recipe.get('seed')}{mean}"
 
 
 def _print_parts(parts: list[Part]) -> None:

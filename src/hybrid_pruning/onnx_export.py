@@ -39,6 +39,7 @@ from hybrid_pruning.onnx_model import (
     WAVE,
 )
 from hybrid_pruning.partial import fingerprint_model
+from hybrid_pruning.plain import portable
 from hybrid_pruning.windows import WINDOW_SECONDS
 
 OPSET = 20
@@ -126,7 +127,7 @@ def describe(model: SpeechModel, int8: bool = False) -> dict[str, Any]:
         "window": {"seconds": WINDOW_SECONDS, "rule": WINDOW_RULE},
         "weights": "int8" if int8 else "float32",
         "model": fingerprint_model(model),
-        "provenance": model.provenance,
+        "provenance": portable(model.provenance),
         "versions": {**versions(), **_onnx_versions()},
     }
     plain: dict[str, Any] = json.loads(json.dumps(about, default=str))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import digest_file
 from hybrid_pruning.manifest import UNKNOWN, Utterance, read_manifest
 
 MOST_READ = 4000
@@ -14,6 +15,8 @@ MOST_READ = 4000
 TAIL = 4096
 """Bytes at the end of a file by which it is told from others of its size, before all of it is compared."""
 SHOWN = 3
+TRAINED_ON = "trained_on_sha256"
+"""Under which a model's provenance has the digest of the manifest that it was trained on."""
 
 
 def check_scored(provenance: Mapping[str, Any], manifest: str | Path) -> list[str]:
@@ -26,11 +29,14 @@ def check_scored(provenance: Mapping[str, Any], manifest: str | Path) -> list[st
     recipe = provenance.get("recipe")
     data = recipe.get("data") if isinstance(recipe, Mapping) else None
     train = data.get("train") if isinstance(data, Mapping) else None
-    if not isinstance(train, str) or not Path(train).is_file():
+    if not isinstance(train, str):
         return []
+    digest = provenance.get(TRAINED_ON)  # by which it is known beside what is scored, and older models have none
+    places = [Path(train), *([Path(manifest).parent / Path(train).name] if digest else [])]
     try:
-        return check_overlap(read_manifest(train), read_manifest(manifest), str(manifest))
-    except InputError:  # no manifest by now
+        found = next((p for p in places if p.is_file() and digest in (None, digest_file(p))), None)
+        return [] if found is None else check_overlap(read_manifest(found), read_manifest(manifest), str(manifest))
+    except (InputError, OSError):  # no manifest by now
         return []
 
 

@@ -73,7 +73,7 @@ def bring_up_to_date(stages: Sequence[Stage], out: Path) -> None:
             stage.action()
         if processes.is_main():
             with atomic_write(record) as handle:
-                json.dump({"fingerprint": fingerprint, "settings": dict(stage.settings)}, handle, indent=1)
+                json.dump({"fingerprint": fingerprint}, handle, indent=1)
     processes.wait()
 
 

@@ -87,9 +87,19 @@ def find_results(run: str | Path, provenance: Mapping[str, Any]) -> list[Result]
     recipe = job / RUN / RECIPE
     if not section(provenance, "recipe"):
         raise InputError(f"{recipe}: the model does not say which recipe made it; give --evaluation files instead")
-    if load_config(recipe) != check_config(section(provenance, "recipe"), "the model's recipe"):
+    ran = load_config(recipe).model_dump(mode="json")
+    if _names(ran) != _names(check_config(section(provenance, "recipe"), "the model's recipe").model_dump(mode="json")):
         raise InputError(f"{recipe}: is not the recipe that the model was trained with; give its own job")
     return read_results([str(path) for path in files])
+
+
+def _names(tree: Any) -> Any:
+    """Return plain values with the last part of every path: a model keeps no more of some."""
+    if isinstance(tree, dict):
+        return {key: _names(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return list(map(_names, tree))
+    return Path(tree).name if isinstance(tree, str) else tree
 
 
 def _read(name: str, path: Path) -> Result:

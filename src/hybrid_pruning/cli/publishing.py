@@ -41,14 +41,15 @@ def card(
     know: a card that you edited is never written over without --force. A card
     that is there is published as it stands, unless you give more for it.
 
-    --push sends config.json, weights, ONNX files and the card in one commit.
-    config.json holds the recipe, with the paths that stand in it. The token is
-    the one of `hf auth login`, or HF_TOKEN.
+    --push sends config.json, weights, ONNX files and the card in one commit,
+    and lists them before. config.json holds the recipe, its paths relative or
+    names alone. The token is the one of `hf auth login`, or HF_TOKEN.
 
     In two steps:  card MODEL --run JOB --name USER/NAME, then card MODEL --push USER/NAME
     """
     from hybrid_pruning import SpeechModel, artifact, hub
     from hybrid_pruning.card import Request, find_results, read_results, render_card, write_card
+    from hybrid_pruning.plain import portable
 
     if out is None and not Path(model).is_dir():
         raise InputError(f"{model}: is no folder here; say with --out where the card goes")
@@ -67,6 +68,11 @@ def card(
         say(f"{target}: written" + ("" if push else f"; next: hybrid-pruning card {model} --push USER/NAME"))
     if push is not None:
         _warn_of_another_name(target, push)
+        if portable(found.provenance) != found.provenance:
+            warn(f"{folder / artifact.CONFIG} names places of the machine that trained it")
+        files = hub.published(folder, target)
+        sizes = ", ".join(f"{name} ({path.stat().st_size:,} bytes)" for name, path in files.items())
+        say(f"publishing to {push}: {sizes}")
         say(hub.upload(folder, push, target, private, message or hub.MESSAGE))
 
 

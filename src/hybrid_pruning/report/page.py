@@ -12,7 +12,7 @@ from hybrid_pruning.bootstrap import ROUNDS, check_rounds
 from hybrid_pruning.evaluation import TRACK1, Evaluation
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION
-from hybrid_pruning.plain import section
+from hybrid_pruning.plain import section, without_folders
 from hybrid_pruning.plots import COLOURS, Scores, draw_det
 from hybrid_pruning.report import tables
 from hybrid_pruning.report.family import describe_families
@@ -123,7 +123,7 @@ def _collect_warnings(runs: Sequence[Run]) -> list[dict[str, Any]]:
             lines += [str(message) for message in first]
         lines += run.missing
         if lines:
-            found.append({"run": index, "lines": lines})
+            found.append({"run": index, "lines": list(map(without_folders, lines))})
     return found
 
 

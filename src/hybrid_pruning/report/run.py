@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from hybrid_pruning.checkpoint import FOLDER as CHECKPOINTS
 from hybrid_pruning.checkpoint import list_checkpoints
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.plain import number, section
+from hybrid_pruning.plain import number, portable, section, without_folders
 from hybrid_pruning.run_folder import ARCHITECTURE, CONFIG, stage_runs
 from hybrid_pruning.trees import parse_json, parse_yaml
 
@@ -68,7 +69,7 @@ class Run:
         name: what tells it from the others of the report.
         folder: where it lies.
         config: its resolved recipe as plain values; empty where that is missing.
-        config_text: the same as it stands in the file.
+        config_text: the same as text, without places of this machine; as it stands there where it cannot be read.
         architecture: its model as plain values; empty where that is missing.
         log: what it logged.
         versions: of what computed its last checkpoint; empty where there is none.
@@ -163,6 +164,7 @@ def _read_run(folder: Path, name: str) -> Run:
     missing: list[str] = []
     text = _read_text(folder / CONFIG, missing)
     config = _parse(lambda: parse_yaml(text), folder / CONFIG, missing) if text else {}
+    text = yaml.safe_dump(portable(config), sort_keys=False, allow_unicode=True) if config else without_folders(text)
     plain = _read_text(folder / ARCHITECTURE, missing)
     architecture = _parse(lambda: parse_json(plain), folder / ARCHITECTURE, missing) if plain else {}
     log = _read_log(folder / LOG, missing)

@@ -7,7 +7,7 @@ from typing import Any
 
 from hybrid_pruning.bootstrap import Difference
 from hybrid_pruning.evaluation import Evaluation
-from hybrid_pruning.plain import number, section
+from hybrid_pruning.plain import number, portable, section
 from hybrid_pruning.report.published import Ours, Published
 from hybrid_pruning.report.remaining import Remaining
 from hybrid_pruning.report.results import DEV, ResultSet
@@ -319,7 +319,7 @@ def _tell_epochs(run: Run) -> str:
 
 def _tell_encoder(run: Run) -> str:
     backbone = section(run.config, "backbone")
-    source = str(backbone.get("source", UNKNOWN))
+    source = portable(str(backbone.get("source", UNKNOWN)))
     return f"{source}, fresh weights" if backbone.get("random") else source
 
 

@@ -15,6 +15,7 @@ from hybrid_pruning.inference import Options
 from hybrid_pruning.jobs import Throughput
 from hybrid_pruning.manifest import read_manifest
 from hybrid_pruning.metrics import FloatArray
+from hybrid_pruning.plain import portable
 from hybrid_pruning.tables import write_table
 from hybrid_pruning.verification.backend import Backend
 from hybrid_pruning.verification.embeddings import Embeddings
@@ -137,9 +138,11 @@ def make_cohort(
     require_verifier(model)
     utterances = read_manifest(manifest)
     speakers = {utterance.utt_id: utterance.speaker for utterance in utterances}
-    require_speakers(len(set(speakers.values())), top_n, str(manifest))  # hours of embedding would come to nothing
+    require_speakers(
+        len(set(speakers.values())), top_n, portable(str(manifest))
+    )  # hours of embedding would come to nothing
     embeddings = embed_utterances(model, utterances, out, cache, options)
-    return build_cohort(embeddings, [speakers[name] for name in embeddings.ids], top_n, str(manifest))
+    return build_cohort(embeddings, [speakers[name] for name in embeddings.ids], top_n, portable(str(manifest)))
 
 
 def write_trials(out: Path, trials: Pairs, scores: FloatArray, qualities: Mapping[str, FloatArray]) -> None:
