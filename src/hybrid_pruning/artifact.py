@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybrid_pruning import cohort
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import DIGESTS, atomic_write, check_digest, digest_file, split_revision
+from hybrid_pruning.files import DIGESTS, atomic_write, check_digest, digest_file, split_revision, write_json
 from hybrid_pruning.plain import portable
 from hybrid_pruning.trees import read_json
 
@@ -52,9 +52,7 @@ def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write a description without places of this machine and, among the digests of its files, with one of itself."""
     config = {**config, "provenance": portable(config.get("provenance", {}))}
     digests = {**config.get(DIGESTS, {}), CONFIG: digest_of(config, UNSEALED)}
-    with atomic_write(folder / CONFIG) as handle:
-        json.dump({**config, DIGESTS: digests}, handle, indent=1)
-        handle.write("\n")
+    write_json(folder / CONFIG, {**config, DIGESTS: digests})
 
 
 def digest_of(description: Mapping[str, Any], without: Collection[str] = (DIGESTS,)) -> str:

@@ -10,7 +10,6 @@ separation in logistic regression", 2002, Jeffreys' prior where classes are sepa
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +25,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.keys import JOINT
 from hybrid_pruning.evaluation.tasks import SV, TRACK1, Task
 from hybrid_pruning.evaluation.trials import Trials, join_systems
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import write_json
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.tables import write_table
 from hybrid_pruning.terminal import warn
@@ -206,9 +205,7 @@ class Fusion:
 
     def write(self, path: str | Path) -> None:
         """Write it as JSON."""
-        with atomic_write(path) as handle:
-            json.dump({"format": FORMAT, **asdict(self)}, handle, indent=1)
-            handle.write("\n")
+        write_json(path, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def read(cls, path: str | Path) -> Self:

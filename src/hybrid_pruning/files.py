@@ -8,6 +8,7 @@ process left is told from what another is still at. A disk without locks is used
 import codecs
 import errno
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -262,6 +263,20 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.name != LOCK:
             path.unlink()
+
+
+def write_json(path: str | Path, values: Any) -> None:
+    """Write plain values as JSON, whole or not at all.
+
+    Raises:
+        InputError: one is infinite or no number, for which JSON has no word, or the file cannot be written.
+    """
+    try:
+        text = json.dumps(values, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise InputError(f"{path}: is not written, as a figure in it is not finite; are scores too large?") from error
+    with atomic_write(path) as handle:
+        handle.write(f"{text}\n")
 
 
 def digest_file(path: Path) -> str:

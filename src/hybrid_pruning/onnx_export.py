@@ -24,7 +24,7 @@ from hybrid_pruning import cohort
 from hybrid_pruning.artifact import digest_of, is_artifact, versions
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import DIGESTS, atomic_write, digest_file, new_folder, require_new_folder
+from hybrid_pruning.files import DIGESTS, atomic_write, digest_file, new_folder, require_new_folder, write_json
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.onnx_int8 import to_integers
 from hybrid_pruning.onnx_model import (
@@ -103,9 +103,7 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
             handle.write(proto.SerializeToString())
         files = (FILE, *([] if model.cohort is None else [cohort.FILE]))
         description[DIGESTS] = {name: digest_file(folder / name) for name in files}
-        with atomic_write((folder / FILE).with_suffix(".json")) as handle:
-            json.dump(description, handle, indent=1)
-            handle.write("\n")
+        write_json((folder / FILE).with_suffix(".json"), description)
     return out / FILE
 
 

@@ -19,6 +19,15 @@ def number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
+def finite(tree: Any) -> Any:
+    """Return plain values with None for numbers that are infinite or none, for which JSON has no word."""
+    if isinstance(tree, Mapping):
+        return {key: finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
 def portable(tree: Any) -> Any:
     """Return plain values whose absolute paths are relative to the working folder or, outside of it, names alone."""
     if isinstance(tree, Mapping):

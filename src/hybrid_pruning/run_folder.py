@@ -1,6 +1,5 @@
 """What a run's folder says of itself: its recipe and its architecture; a new run, or one to go on with."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from hybrid_pruning.checkpoint import FOLDER
 from hybrid_pruning.config import Config, expand_stages, load_config, save_config
 from hybrid_pruning.description import understanding
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, remove_leftovers
+from hybrid_pruning.files import remove_leftovers, write_json
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.terminal import say
 from hybrid_pruning.trees import read_json
@@ -56,8 +55,7 @@ def write_run(run: Path, config: Config, architecture: dict[str, Any], data: Map
     save_config(config, run / CONFIG)
     digests = {key: {"rows": digest.rows, "sha256": digest.sha256} for key, digest in data.items()}
     for name, content in ((ARCHITECTURE, architecture), (DATA, digests)):
-        with atomic_write(run / name) as handle:
-            json.dump(content, handle, indent=1)
+        write_json(run / name, content)
 
 
 def check_data(run: Path, data: Mapping[str, Digest]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hybrid_pruning.board import Board
 from hybrid_pruning.files import atomic_write, cannot_write
+from hybrid_pruning.plain import finite
 from hybrid_pruning.terminal import say
 
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
@@ -43,7 +44,7 @@ class RunLog:
         size = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps({"step": step, **record}) + "\n")
+                handle.write(json.dumps(finite({"step": step, **record}), allow_nan=False) + "\n")
         except OSError as error:
             if self.path.is_file():
                 os.truncate(self.path, size)

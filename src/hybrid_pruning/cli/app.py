@@ -79,6 +79,8 @@ def _explain(error: Exception) -> int:
         return _tell(f"hybrid-pruning: {printable(message)}", 2)
     if os.environ.get("HYBRID_PRUNING_DEBUG"):
         raise error
+    if isinstance(error, OSError) and error.filename is not None:  # a name too long, a folder without permission
+        return _tell(f"hybrid-pruning: {printable(str(error.filename))}: {error.strerror}; check this path", 2)
     return _tell(
         f"hybrid-pruning: internal error: {name}: {printable(message)[:500]} (set HYBRID_PRUNING_DEBUG=1 to see where)",
         1,

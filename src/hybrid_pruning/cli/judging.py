@@ -1,6 +1,5 @@
 """Verbs that judge scores and make more of them: evaluate, calibrate, fuse."""
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -250,10 +249,7 @@ def _write(found: "Evaluation", json_: Path | None, det: Path | None) -> None:
 
         save_figure(draw_det(curves(found), VERIFICATION[0] if found.task.repeats else ASVSPOOF5), det)
     if json_ is not None:
-        from hybrid_pruning.files import atomic_write
-
-        with atomic_write(json_) as handle:
-            json.dump(found.as_json(), handle, indent=1)
+        write_json(json_, found.as_json())
 
 
 def _print_weights(scores: list[Path], weights: tuple[float, ...], offset: float) -> None:

@@ -1,6 +1,5 @@
 """Verbs that only look: report, inspect, benchmark, doctor."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -94,7 +93,7 @@ def benchmark(
     from hybrid_pruning.benchmark.comparison import compare_models
     from hybrid_pruning.benchmark.sections import describe, describe_machine
     from hybrid_pruning.benchmark.tables import print_section
-    from hybrid_pruning.files import atomic_write
+    from hybrid_pruning.files import write_json
 
     lengths = _numbers("--seconds", seconds)
     sizes = [round(number) for number in _numbers("--batch", batch)]
@@ -103,8 +102,7 @@ def benchmark(
         print_section(section, markdown)
     say(describe_machine(found))
     if json_ is not None:
-        with atomic_write(json_) as handle:
-            json.dump(found.as_json(), handle, indent=1)
+        write_json(json_, found.as_json())
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -15,6 +15,7 @@ from hybrid_pruning.evaluation.tasks import SV, TRACK1, TRACK2, Task
 from hybrid_pruning.evaluation.trials import Trials, join_scores
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.metrics.measures import Measures, Sample
+from hybrid_pruning.plain import portable
 
 Metrics = dict[str, float]
 
@@ -86,7 +87,7 @@ class Evaluation:
         if self.groups:
             found["by"] = {" x ".join(columns): self._rows(columns) for columns in self.groups}
         if self.other is not None:
-            found["against"] = {"scores": str(self.request.against), **self.other_metrics}
+            found["against"] = {"scores": portable(str(self.request.against)), **self.other_metrics}
             if self.differences:
                 found["against"]["differences"] = {
                     name: {"difference": self.metrics[name] - self.other_metrics[name], **asdict(value)}

@@ -19,7 +19,7 @@ from hybrid_pruning.evaluation.keys import (
 )
 from hybrid_pruning.evaluation.tasks import Task
 from hybrid_pruning.manifest import UNKNOWN
-from hybrid_pruning.metrics import FloatArray, IntArray
+from hybrid_pruning.metrics import LARGEST_SCORE, FloatArray, IntArray
 from hybrid_pruning.metrics.measures import Names
 from hybrid_pruning.names import Register
 from hybrid_pruning.tables import SEPARATORS, Fault, Text, raise_first, read_lines, require_columns, split, take_columns
@@ -127,9 +127,12 @@ def read_scores(path: Path, task: Task) -> tuple[Text, list[Fault], list[str], d
     scores = {}
     for column in columns:
         scores[column] = _to_numbers(cells[column])
-        bad = np.flatnonzero(~np.isfinite(scores[column]))
+        bad = np.flatnonzero(~(np.abs(scores[column]) <= LARGEST_SCORE))
         faults += [
-            (row, f"{column} of '{plain_name(names[row])}' is '{cells[column][row]}', expected a finite number")
+            (
+                row,
+                f"{column} of '{plain_name(names[row])}' is '{cells[column][row]}', expected a finite number within +-{LARGEST_SCORE:g}",
+            )
             for row in bad.tolist()
         ]
     return rows, faults, names, scores

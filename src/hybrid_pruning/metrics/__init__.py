@@ -14,13 +14,14 @@ from hybrid_pruning.metrics.costs import (
     SasvCost,
 )
 from hybrid_pruning.metrics.detection import Curve, act_dcf, cllr, det_curve, eer, min_cllr, min_dcf, surprise
-from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Ranking, Steps
+from hybrid_pruning.metrics.ranking import LARGEST_SCORE, FloatArray, IntArray, Ranking, Steps
 from hybrid_pruning.metrics.tandem import a_dcf, asv_rates, t_dcf, t_eer
 
 __all__ = [
     "ASVSPOOF5",
     "ASVSPOOF5_ASV",
     "ASVSPOOF5_SASV",
+    "LARGEST_SCORE",
     "VERIFICATION",
     "AsvRates",
     "Curve",

@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+LARGEST_SCORE = 1e30
+"""What no score lies beyond: sums and squares of such are numbers still."""
 
 
 class Ranking:
@@ -119,7 +121,9 @@ def checked(scores: npt.ArrayLike, name: str) -> FloatArray:
         raise ValueError(f"{name} scores: shape {array.shape}, expected one dimension")
     if not array.size:
         raise ValueError(f"{name} scores: none given, expected at least one of every class")
-    bad = np.flatnonzero(~np.isfinite(array))
+    bad = np.flatnonzero(~(np.abs(array) <= LARGEST_SCORE))
     if bad.size:
-        raise ValueError(f"{name} scores: {bad.size} of {array.size} are NaN or infinite, the first at index {bad[0]}")
+        raise ValueError(
+            f"{name} scores: {bad.size} of {array.size} are NaN or infinite, or beyond +-{LARGEST_SCORE:g}, the first at index {bad[0]}"
+        )
     return array

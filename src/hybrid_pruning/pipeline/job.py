@@ -1,6 +1,5 @@
 """The stages of a recipe, from raw corpus to report, and where their results lie."""
 
-import json
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import print_evaluation
 from hybrid_pruning.export import build_export
 from hybrid_pruning.family import early_points, member_name
-from hybrid_pruning.files import atomic_write, hold, new_folder
+from hybrid_pruning.files import atomic_write, hold, new_folder, write_json
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.pipeline.detection import DetectionJudge
 from hybrid_pruning.pipeline.judge import DEV, ROUNDS, Judge
@@ -197,8 +196,7 @@ class Job:
         say_rule(name)
         print_evaluation(evaluation)
         self._write_judged(self.judged / f"{name}.tsv", name, scores)
-        with atomic_write(table) as handle:
-            json.dump(evaluation.as_json(), handle, indent=1)
+        write_json(table, evaluation.as_json())
 
     def _write_judged(self, out: Path, name: str, scores: Path) -> None:
         """Write scores with their keys in one file, for the report and for whoever looks into single scores."""

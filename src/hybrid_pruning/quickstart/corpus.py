@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
 import os
 import random
 import re
@@ -20,7 +19,7 @@ import numpy.typing as npt
 import soundfile
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import atomic_write, write_json
 from hybrid_pruning.manifest import UNKNOWN, Label, Utterance, write_manifest
 from hybrid_pruning.quickstart.copysynthesis import ATTACKS, reencode
 from hybrid_pruning.quickstart.recordings import (
@@ -291,8 +290,7 @@ def _write_manifests(splits: Mapping[str, Sequence[Clip]], folder: Path) -> None
         rows = [row for clip in splits[name.split("_")[0]] for row in _utterances_of(clip, wanted)]
         write_manifest(folder / f"{name}.tsv", rows)
         counts[name] = {str(label): sum(row.label is label for row in rows) for label in Label}
-    with atomic_write(folder / "corpus.json") as handle:
-        json.dump(counts, handle, indent=2)
+    write_json(folder / "corpus.json", counts)
 
 
 def _utterances_of(clip: Clip, attacks: Sequence[str]) -> Iterator[Utterance]:

@@ -15,7 +15,7 @@ from hybrid_pruning.config import Config, load_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate_track1
 from hybrid_pruning.export import export_run
-from hybrid_pruning.files import atomic_write, hold, is_vacant
+from hybrid_pruning.files import atomic_write, hold, is_vacant, write_json
 from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.quickstart.corpus import QuickstartCorpus, build
 from hybrid_pruning.report import write_report
@@ -72,8 +72,7 @@ def _run(out: Path, bonafide: Path | None, backbone: str | None, overrides: tupl
         configs = {name: load_config(recipe, (*settings, *switch)) for name, switch in SYSTEMS.items()}
     systems = {name: _build_system(name, config, out, corpus) for name, config in configs.items()}
     figures = _figures(systems)
-    with atomic_write(out / RESULTS) as handle:
-        json.dump(figures, handle, indent=1)
+    write_json(out / RESULTS, figures)
     _write_report(out, corpus)
     _print_results(figures, out)
     return figures
@@ -102,8 +101,7 @@ def _sources(out: Path, corpus: QuickstartCorpus, backbone: str | None) -> tuple
         return (*data, f"backbone.source={json.dumps(backbone)}", "backbone.random=false", *PRETRAINED)
     with atomic_write(out / "encoder" / "config.json") as handle:
         handle.write((resources.files("hybrid_pruning.quickstart") / "encoder.json").read_text(encoding="utf-8"))
-    with atomic_write(out / "encoder" / "preprocessor_config.json") as handle:
-        json.dump({"do_normalize": True}, handle)
+    write_json(out / "encoder" / "preprocessor_config.json", {"do_normalize": True})
     return (*data, f"backbone.source={json.dumps(str(out / 'encoder'))}")
 
 
