@@ -249,6 +249,8 @@ def _write(found: "Evaluation", json_: Path | None, det: Path | None) -> None:
 
         save_figure(draw_det(curves(found), VERIFICATION[0] if found.task.repeats else ASVSPOOF5), det)
     if json_ is not None:
+        from hybrid_pruning.files import write_json
+
         write_json(json_, found.as_json())
 
 

@@ -127,12 +127,10 @@ def read_scores(path: Path, task: Task) -> tuple[Text, list[Fault], list[str], d
     scores = {}
     for column in columns:
         scores[column] = _to_numbers(cells[column])
+        expected = f"expected a finite number within +-{LARGEST_SCORE:g}"
         bad = np.flatnonzero(~(np.abs(scores[column]) <= LARGEST_SCORE))
         faults += [
-            (
-                row,
-                f"{column} of '{plain_name(names[row])}' is '{cells[column][row]}', expected a finite number within +-{LARGEST_SCORE:g}",
-            )
+            (row, f"{column} of '{plain_name(names[row])}' is '{cells[column][row]}', {expected}")
             for row in bad.tolist()
         ]
     return rows, faults, names, scores

@@ -124,6 +124,7 @@ def checked(scores: npt.ArrayLike, name: str) -> FloatArray:
     bad = np.flatnonzero(~(np.abs(array) <= LARGEST_SCORE))
     if bad.size:
         raise ValueError(
-            f"{name} scores: {bad.size} of {array.size} are NaN or infinite, or beyond +-{LARGEST_SCORE:g}, the first at index {bad[0]}"
+            f"{name} scores: {bad.size} of {array.size} are NaN or infinite, or beyond +-{LARGEST_SCORE:g}, "
+            f"the first at index {bad[0]}"
         )
     return array
