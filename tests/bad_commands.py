@@ -13,6 +13,9 @@ def nothing(world: Path) -> None:
     """Leave the world as it is: the command line itself is wrong."""
 
 
+LONG = "n" * 300
+
+
 def typed(command: str, expected: str) -> Case:
     return Case(nothing, command, expected)
 
@@ -95,6 +98,11 @@ COMMANDS: dict[str, Case] = {
     "a batch of a billion": typed(f"{SCORE} new.tsv --batch-size 1000000000", "--batch-size.*4096"),
     "a window without end": typed(f"{SCORE} new.tsv --window-seconds inf", "--window-seconds.*3600"),
     "a window that is no number": typed(f"{SCORE} new.tsv --window-seconds nan", "--window-seconds.*3600"),
+    "a model of 300 letters": typed(f"inspect {LONG}", "File name too long; check this path"),
+    "a run of 300 letters": typed(f"card model --run {LONG} --out new", "File name too long; check this path"),
+    "scores of 300 letters": typed(f"{SCORE} {LONG}", "File name too long; check this path"),
+    "recordings of 300 letters": typed(f"audit {LONG}", "cannot be read .File name too long"),
+    "an output below a file": typed("export run --out scores.tsv/new", "cannot be written .Not a directory"),
     "a threshold without end": typed("detect dev --model model --threshold=-inf", "--threshold.*-inf is not a finite"),
     "resamples without end": typed(
         "evaluate scores.tsv dev/manifest.tsv --track1 --bootstrap 1000000000", "1000000000 rounds.*at most 100,000"

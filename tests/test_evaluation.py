@@ -218,6 +218,7 @@ TRACK1_FAULTS = {
     ),
     "NaN": (SCORES.replace("1.5", "nan"), KEYS, r"s.tsv:5: cm-score of 'd' is 'nan', expected a finite number"),
     "infinite": (SCORES.replace("1.5", "-inf"), KEYS, r"s.tsv:5: cm-score of 'd' is '-inf', expected a finite number"),
+    "too large": (SCORES.replace("1.5", "1e308"), KEYS, r"s.tsv:5: cm-score of 'd' is '1e308', .* within \+-1e\+30"),
     "no number": (SCORES.replace("1.5", "high"), KEYS, r"s.tsv:5: cm-score of 'd' is 'high', expected a finite number"),
     "empty score": (SCORES.replace("1.5", ""), KEYS, r"s.tsv:5: cm-score of 'd' is '', expected a finite number"),
     "unknown label": (

@@ -25,6 +25,7 @@ from hybrid_pruning.files import (
     new_folder,
     remove_leftovers,
     require_new_folder,
+    write_json,
 )
 
 
@@ -240,3 +241,10 @@ def test_names_that_lead_elsewhere_are_dangers(name: str):
 def test_names_with_control_characters_are_dangers(name: str):
     assert find_danger(name) == "holds control characters"
     assert not find_danger(f"{name[0]}\N{NO-BREAK SPACE}") or name == "\udcff", "unprintable, but harmless"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [-float("inf")]])
+def test_json_has_no_infinity(tmp_path: Path, value: object):
+    with pytest.raises(InputError, match="a figure in it is not finite"):
+        write_json(tmp_path / "a.json", {"x": value})
+    assert not list(tmp_path.iterdir())
