@@ -130,7 +130,10 @@ def test_in_two_steps_nothing_of_the_card_is_lost(here: Hub, cli: Cli, world: Pa
     assert cli("card", "model", "--evaluation", "table.json", "--name", "me/small", "--license", "mit").code == 0
     written = (world / "model" / "README.md").read_bytes()
     found = cli("card", "model", "--push", "me/small")
-    assert (found.code, found.err, found.out) == (0, "", f"{here.address}/me/small\n")
+    assert (found.code, found.err) == (0, "")
+    told, address = found.out.splitlines()
+    assert re.match(r"publishing to me/small: config.json \([\d,]+ bytes\), model.safetensors \(.*, README.md", told)
+    assert address == f"{here.address}/me/small"
     assert here.files["me/small"]["README.md"] == written
     assert "does not name me/other" in cli("card", "model", "--push", "me/other").err
 

@@ -217,9 +217,9 @@ def test_unusable_scores_are_refused(metric: object) -> None:
     good = np.arange(3.0)
     with pytest.raises(ValueError, match="negative scores: none given, expected at least one of every class"):
         metric(good, [])
-    with pytest.raises(ValueError, match="positive scores: 1 of 3 are NaN or infinite.*, the first at index 1"):
+    with pytest.raises(ValueError, match=r"positive scores: 1 of 3 are NaN or infinite.*, the first at index 1"):
         metric([0.0, math.nan, 1.0], good)
-    with pytest.raises(ValueError, match="negative scores: 2 of 2 are NaN or infinite.*, the first at index 0"):
+    with pytest.raises(ValueError, match=r"negative scores: 2 of 2 are NaN or infinite.*, the first at index 0"):
         metric(good, [math.inf, -math.inf])
     with pytest.raises(ValueError, match=r"positive scores: shape \(3, 1\), expected one dimension"):
         metric(good[:, None], good)

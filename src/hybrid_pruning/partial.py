@@ -22,7 +22,7 @@ import numpy as np
 from hybrid_pruning import processes
 from hybrid_pruning.embedder import Embedder
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, cannot_write, hold, remove_leftovers
+from hybrid_pruning.files import atomic_write, cannot_write, hold, remove_leftovers, write_json
 from hybrid_pruning.jobs import JobResult
 from hybrid_pruning.manifest import Utterance
 from hybrid_pruning.processes import FloatArray
@@ -169,8 +169,7 @@ class Partial:
 
     def _begin(self) -> None:
         self._clear()
-        with atomic_write(self.folder / SETTINGS) as handle:
-            json.dump(self.settings, handle, indent=1)
+        write_json(self.folder / SETTINGS, self.settings)
 
     def _read_results(self) -> list[JobResult[Any]]:
         try:

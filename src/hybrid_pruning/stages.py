@@ -9,7 +9,7 @@ from typing import Any
 
 from hybrid_pruning import processes
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, digest_file
+from hybrid_pruning.files import digest_file, write_json
 from hybrid_pruning.terminal import say
 from hybrid_pruning.trees import read_json
 
@@ -72,8 +72,7 @@ def bring_up_to_date(stages: Sequence[Stage], out: Path) -> None:
         if stage.shared or processes.is_main():
             stage.action()
         if processes.is_main():
-            with atomic_write(record) as handle:
-                json.dump({"fingerprint": fingerprint}, handle, indent=1)
+            write_json(record, {"fingerprint": fingerprint})
     processes.wait()
 
 

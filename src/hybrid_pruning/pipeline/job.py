@@ -19,6 +19,7 @@ from hybrid_pruning.model import SpeechModel
 from hybrid_pruning.pipeline.detection import DetectionJudge
 from hybrid_pruning.pipeline.judge import DEV, ROUNDS, Judge
 from hybrid_pruning.pipeline.verification import VerificationJudge
+from hybrid_pruning.plain import without_folders
 from hybrid_pruning.report import write_report
 from hybrid_pruning.report.results import UNCALIBRATED
 from hybrid_pruning.run_folder import CONFIG, last_stage
@@ -187,7 +188,7 @@ class Job:
         except UncalibratableError as error:
             warn(f"the model is left uncalibrated: {error}")
             with atomic_write(note) as handle:
-                handle.write(f"{error}\n")
+                handle.write(f"{without_folders(str(error))}\n")
         with new_folder(self.model, own=True) as folder:
             model.save_pretrained(folder)
 
