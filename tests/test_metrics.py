@@ -195,6 +195,8 @@ def test_t_eer_pairs_thresholds_at_equal_numbers_of_nontargets_and_spoofs() -> N
     """Worked by hand: 1/3, where rho = 0 gives 2/3 and rho = 1 a half; then no pair with a defined distance."""
     assert metrics.t_eer([1, 1, 3], [1, 1], [0, 2, 3], [1, -1], [3, 0, 0]) == pytest.approx(1 / 3)
     assert metrics.t_eer([0], [1], [-1], [1], [1]) == 1
+    assert metrics.t_eer([0], [3], [2], [0], [3, 0]) == 1, "of two equally close pairs the first"
+    assert metrics.t_eer([-1], [-2], [0], [1], [0]) == 0, "a threshold that misses as much as it accepts is out"
 
 
 def test_t_eer_is_zero_for_two_perfect_systems_and_high_for_an_inverted_countermeasure() -> None:
