@@ -7,6 +7,7 @@ the one it is given: "before" it, which is after the one before it, or with what
 
 import json
 import os
+import random
 import shlex
 import shutil
 import sys
@@ -95,16 +96,8 @@ def again(folder: Path, arguments: str) -> str:
     return f"{arguments} --resume" if begun else arguments
 
 
-def count_writes(folder: Path, arguments: str) -> int:
-    """Call a command that nobody kills; return how many writes it takes."""
-    code = call(folder, arguments)
-    output = (folder / "output.txt").read_text()
-    assert code == 0, f"{arguments}: {output}"
-    return int(output.rpartition("writes: ")[2])
-
-
 def survives(make: Callable[[Path], object], folder: Path, arguments: str, deaths: Deadly) -> int:
-    """Kill a command at each of the points, call it again and compare; return how many times it was killed.
+    """Kill a command at each of its deaths, call it again and compare; return how many times it was killed.
 
     Args:
         make: writes what the command needs into a folder.
@@ -112,29 +105,64 @@ def survives(make: Callable[[Path], object], folder: Path, arguments: str, death
         arguments: the command.
         deaths: number of writes -> those to die at, and whether with what was written last cut to half.
     """
-
-    def renew() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        make(folder)
-
-    renew()
-    total = count_writes(folder, arguments)
-    assert total, f"{arguments}: writes nothing"
-    expected = contents(folder)
+    total, expected = alone(make, folder, arguments)
     for point, half in deaths(total):
-        renew()
+        renew(make, folder)
         place = f"{arguments}: write {point} of {total}{', half' if half else ''}"
         code = call(folder, arguments, point, half)
         assert code == KILLED, f"{place}: ended with {code}\n{(folder / 'output.txt').read_text()}"
-        left = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if is_trace(path))
-        code = call(folder, again(folder, arguments))
-        assert code == 0, f"{place}, leaving {left}: ended with {code}\n{(folder / 'output.txt').read_text()}"
-        found = contents(folder)
-        assert sorted(found) == sorted(expected), place
-        for name, content in expected.items():
-            runs.assert_same(found[name], content, f"{place}: {name}")
+        complete(folder, arguments, expected, place)
     return len(deaths(total))
+
+
+def outlives(make: Callable[[Path], object], folder: Path, arguments: str, chance: random.Random, steps: int) -> int:
+    """Kill a command again and again, each time within so many writes, until it completes; return how often it died.
+
+    For jobs of many writes, which go on where they were.
+    """
+    _, expected = alone(make, folder, arguments)
+    renew(make, folder)
+    deaths: list[str] = []
+    while True:
+        point, half = chance.randint(1, steps), chance.random() < 0.5
+        code = call(folder, again(folder, arguments), point, half)
+        if code != KILLED:
+            break
+        deaths.append(f"{point}{' half' if half else ''}")
+    place = f"{arguments}: killed at writes {', '.join(deaths)}"
+    assert code == 0, f"{place}: ended with {code}\n{(folder / 'output.txt').read_text()}"
+    compare(folder, expected, place)
+    return len(deaths)
+
+
+def renew(make: Callable[[Path], object], folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    make(folder)
+
+
+def alone(make: Callable[[Path], object], folder: Path, arguments: str) -> tuple[int, dict[str, Any]]:
+    """Return how many writes a command takes that nobody kills, and what it leaves."""
+    renew(make, folder)
+    code = call(folder, arguments)
+    output = (folder / "output.txt").read_text()
+    assert code == 0, f"{arguments}: {output}"
+    return int(output.rpartition("writes: ")[2]), contents(folder)
+
+
+def complete(folder: Path, arguments: str, expected: dict[str, Any], place: str) -> None:
+    """Call a command that was killed again, and compare."""
+    left = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if is_trace(path))
+    code = call(folder, again(folder, arguments))
+    assert code == 0, f"{place}, leaving {left}: ended with {code}\n{(folder / 'output.txt').read_text()}"
+    compare(folder, expected, place)
+
+
+def compare(folder: Path, expected: dict[str, Any], place: str) -> None:
+    found = contents(folder)
+    assert sorted(found) == sorted(expected), place
+    for name, content in expected.items():
+        runs.assert_same(found[name], content, f"{place}: {name}")
 
 
 def is_trace(path: Path) -> bool:
