@@ -72,7 +72,13 @@ def verification(folder: Path) -> None:
 
 def family(folder: Path) -> None:
     """Write the same with a snapshot."""
-    job(folder, pruning__export_at=[0.2], pruning__export_hold_epochs=0.0, training__epochs=2)
+    job(
+        folder,
+        pruning__export_at=[0.2],
+        pruning__export_hold_epochs=0.0,
+        pruning__sparsity_warmup_epochs=4,
+        training__epochs=4,
+    )
 
 
 @pytest.mark.parametrize("name", ["export", "cohort in place"])
