@@ -393,7 +393,7 @@ def test_published_systems(runs: Path, report: Report, tmp_path: Path) -> None:
 
 def test_published_systems_come_with_the_recipe(runs: Path, report: Report) -> None:
     path = runs / "hp40" / "config.yaml"
-    path.write_text(path.read_text() + "corpus:\n  name: asvspoof5\n  root: data\n")
+    path.write_text(path.read_text().replace("corpus: null", "corpus: {name: asvspoof5, root: data}"))
     assert "published" in report(runs / "hp40").ids
     path.write_text(path.read_text().replace("asvspoof5", "in_the_wild"))
     assert "published" not in report(runs / "hp40").ids

@@ -42,4 +42,4 @@ def portable(tree: Any) -> Any:
 
 def without_folders(text: str) -> str:
     """Return a text in which of every absolute path the name alone is left."""
-    return re.sub(r"(?<![\w.:/])(?:~|[A-Za-z]:)?(?:[/\\\\][^\s/\\\\:,;'\"]+)*[/\\\\](?=[^\s/\\\\])", "", text)
+    return re.sub(r"(?<![^\s'\"=(])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\:,;'\"]+)*[/\\](?=[^\s/\\])", "", text)
