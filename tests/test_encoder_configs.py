@@ -167,9 +167,9 @@ def test_nothing_in_the_source_lets_transformers_run_code() -> None:
             assert ("weights_only=True" if call.startswith("torch.load") else "trust_remote_code=False") in call, path
         assert "trust_remote_code=True" not in text
         for loader in re.findall(r"(\w+)\.from_pretrained\(", text):
-            assert loader in ("SpeechModel", "AutoModel"), f"{path}: {loader}"
+            assert loader == "SpeechModel", f"{path}: {loader}"
         assert not re.search(r"\b(pickle|dill|joblib|cloudpickle)\.loads?\(|allow_pickle=True|\bpipeline\(['\"]", text)
-    assert calls > 3
+    assert calls >= 2
 
 
 VALUES: list[Callable[[random.Random], Any]] = [
