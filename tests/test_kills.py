@@ -10,11 +10,13 @@ import yaml
 
 from corpus import describe_voxceleb, settings, write_voxceleb, write_wavlm
 from foreign_files import write_whole
+from hybrid_pruning.files import UNFINISHED
 from hybrid_pruning.manifest import read_manifest
 from kills import outlives, survives
+from test_files import another
 from test_pipeline import describe, write_asvspoof5
 from test_pipeline_verification import STAGES
-from world import copy_world
+from world import Cli, copy_world
 
 COMMANDS = {
     "train": "train recipe.yaml --out new",
@@ -84,6 +86,27 @@ def family(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["export", "cohort in place"])
 def test_a_killed_command_completes(name: str, pristine: Path, tmp_path: Path):
     survives(partial(copy, pristine), tmp_path / "here", COMMANDS[name], some)
+
+
+def test_a_second_process_in_a_folder_is_refused(cli: Cli, world: Path):
+    commands = {
+        "new": (
+            "train recipe.yaml --out new",
+            "run recipe.yaml --out new",
+            "sweep recipe.yaml --sparsity 0.5 --out new",
+        ),
+        "run": ("train recipe.yaml --set training.epochs=1 --out run --resume",),
+        "quick": ("quickstart --out quick",),
+        "new.tsv.partial": ("score model dev/manifest.tsv --out new.tsv",),
+        f"model2/{UNFINISHED}": ("export run --out model2",),
+    }
+    with another(f"with {', '.join(f'hold({folder!r})' for folder in commands)}:", world) as process:
+        for folder, typed in commands.items():
+            for words in typed:
+                found = cli(*words.split())
+                who = f"{folder}: is in use by process {process.pid} on "
+                assert (found.code, who in found.err, found.err.count("\n")) == (2, True, 1), (words, found)
+    assert cli(*["export", "run", "--out", "model2"]).code == 0
 
 
 @pytest.mark.soak
