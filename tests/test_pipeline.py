@@ -160,7 +160,7 @@ def test_a_job_goes_on_where_it_was_cut_off(tmp_path: Path, wavlm: Path, monkeyp
     def fail(*arguments: object, **options: object) -> None:
         raise InputError("no room")
 
-    monkeypatch.setattr(job, "export_run", fail)
+    monkeypatch.setattr(job, "build_export", fail)
     with pytest.raises(InputError, match="no room"):
         run_recipe(config, tmp_path / "out")
     monkeypatch.undo()
