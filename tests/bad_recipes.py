@@ -115,7 +115,7 @@ RECIPES: dict[str, Case] = {
     "a sparsity below where it starts": Case(given("pruning.min_sparsity", 0.9), TRAIN, at("pruning.min_sparsity 0.9")),
     "widths of a multiple of 0": Case(given("pruning.align", 0), TRAIN, at("pruning.align: .*1.*0")),
     "widths that nothing fits": Case(
-        nothing, set_("pruning.align=999999 --set pruning.units=[conv]"), "the maximum is 0.0.*smaller multiple"
+        nothing, set_("pruning.align=1000 --set pruning.units=[conv]"), "the maximum is 0.0.*smaller multiple"
     ),
     "a snapshot of nothing": Case(given("pruning.export_at", [0.0, 0.2]), TRAIN, at("pruning.export_at .0.0, 0.2.: e")),
     "a snapshot beyond the target": Case(

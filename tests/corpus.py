@@ -62,6 +62,7 @@ def write_wavlm(folder: Path, **overrides: Any) -> Path:
     torch.manual_seed(0)
     model = WavLMModel(WavLMConfig(**{**TINY, **NO_DROPOUT, **STYLES["base"], **overrides}))
     model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": false}')
     return folder
 
 

@@ -104,7 +104,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "export over a model": (nothing, "export run --out model", "model: is not empty"),
     "score with nothing": (nothing, "score /no/where dev/manifest.tsv --out new", "/no/where: neither a folder"),
     "score with an encoder": (nothing, "score wavlm dev/manifest.tsv --out new", "no hybrid-pruning artifact"),
-    "score with half a model": (cut_weights, f"{SCORE} new.tsv", "model.safetensors: cannot be read"),
+    "score with half a model": (cut_weights, f"{SCORE} new.tsv", "model.safetensors: is damaged"),
     "score a wrong column": (wrong_column, f"{SCORE} new.tsv", "column 'utt_id' is missing"),
     "score into a folder": (nothing, f"{SCORE} model", "model: is a folder"),
     "evaluate other ids": (missing_score, "evaluate scores.tsv dev/manifest.tsv --track1 --json new.json", "spoof-07"),

@@ -235,7 +235,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "fuse twice": (nothing, "fuse a.tsv a.tsv --keys keys.txt --out new.json", "a score file is named twice"),
     "fuse other ids": (spoil_scores, "fuse a.tsv b.tsv --keys keys.txt --out new.json", "'v7' has no key"),
     "fuse with flat": (nothing, "fuse a.tsv flat.tsv --keys keys.txt --out new.json", "all scores of system 2 are 1"),
-    "apply nothing": (nothing, "fuse a.tsv b.tsv --apply keys.txt --out new.tsv", "keys.txt: is no fusion"),
+    "apply nothing": (nothing, "fuse a.tsv b.tsv --apply keys.txt --out new.tsv", "keys.txt: .*write one with `fuse"),
     "fuse into a folder": (nothing, "fuse a.tsv b.tsv --keys keys.txt --out model", "model: is a folder"),
 }
 

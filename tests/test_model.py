@@ -88,8 +88,12 @@ def test_artifact_roundtrip(
     assert found.backbone.normalize
     assert not found.training
     found.save_pretrained(tmp_path / "again")
+    before = tmp_path / "model"
+    if found.backbone.config.model_type == "whisper":  # of a config, what is the decoder's is not kept
+        before = tmp_path / "twice"
+        SpeechModel.from_pretrained(tmp_path / "again").save_pretrained(before)
     for name in (CONFIG, WEIGHTS):
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+        assert (tmp_path / "again" / name).read_bytes() == (before / name).read_bytes()
 
 
 def test_load_backbone_takes_an_artifact(backbone: Backbone, tmp_path: Path, wave: torch.Tensor):
@@ -168,7 +172,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda folder: (folder / CONFIG).unlink(), f"{CONFIG}: cannot be read .*exported model"),
     "config no JSON": (overwrite(CONFIG, '{"format": '), f"{CONFIG}: is not valid JSON"),
     "config of something else": (overwrite(CONFIG, '{"model_type": "wavlm"}'), "no hybrid-pruning artifact"),
-    "config a list": (overwrite(CONFIG, "[]"), "no hybrid-pruning artifact"),
+    "config a list": (overwrite(CONFIG, "[]"), "expected names with values"),
     "newer": (edit(lambda c: c.update(format_version=2)), "format version 2, this program reads 1"),
     "no backbone": (edit(lambda c: c.pop("backbone")), f"{CONFIG}: cannot be understood .*backbone"),
     "backbone a list": (edit(lambda c: c.update(backbone=[])), f"{CONFIG}: cannot be understood"),
@@ -180,7 +184,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "other units": (edit(lambda c: c["backbone"].update(units=["lungs"])), "lungs"),
     "unknown family": (edit(lambda c: c["backbone"]["config"].update(model_type="lungs")), "lungs"),
     "width no number": (edit(lambda c: c["backbone"]["config"].update(hidden_size="wide")), "hidden_size"),
-    "width zero": (edit(lambda c: c["backbone"]["config"].update(num_attention_heads=0)), "cannot be understood"),
+    "width zero": (edit(lambda c: c["backbone"]["config"].update(num_attention_heads=0)), "num_attention_heads 0"),
     "head of another kind": (edit(lambda c: c["head"].update(kind="lungs")), "kind"),
     "another head": (edit(lambda c: c["head"].update(embedding=6)), "do not belong together: .*size mismatch"),
     "other kept units": (
@@ -230,9 +234,12 @@ def test_what_is_no_artifact(tmp_path: Path):
         (lambda folder: (folder / WEIGHTS).unlink(), "the weights cannot be loaded"),
         (overwrite(CONFIG, "{"), "no transformers model there"),
         (overwrite(CONFIG, '{"model_type": "bert"}'), "model type 'bert'; supported are wav2vec2, hubert, wavlm"),
-        (edit(lambda c: c.update(intermediate_size=50)), "wrong size, first '.*feed_forward"),
-        (edit(lambda c: c.update(num_hidden_layers=4)), "missing from the checkpoint .*first 'encoder.layers.3"),
-        (overwrite("preprocessor_config.json", "{"), "is not a preprocessor's JSON"),
+        (
+            edit(lambda c: c.update(intermediate_size=50)),
+            "'.*feed_forward.*wrong size: .48., config.json asks for .50.",
+        ),
+        (edit(lambda c: c.update(num_hidden_layers=4)), "missing from the checkpoint, first 'encoder.layers.3"),
+        (overwrite("preprocessor_config.json", "{"), "preprocessor_config.json: is not valid JSON"),
     ],
 )
 def test_a_damaged_transformers_folder_is_refused(tmp_path: Path, damage: Callable[[Path], Any], expected: str):

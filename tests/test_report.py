@@ -369,7 +369,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(runs: Path, tmp_path: Path) ->
         "no.tsv: cannot be read": {"scores": ["no.tsv"], "keys": [keys]},
         "no.tsv: .*cannot be read": {"scores": [scores], "keys": [Path("no.tsv")]},
         "no published systems of 'wsj' are known": {"published": "wsj"},
-        "39 rounds of resampling": {"rounds": 39},
+        "39 rounds, expected at least 40": {"rounds": 39},
     }
     for expected, options in mistakes.items():
         with pytest.raises(InputError, match=expected) as caught:

@@ -17,13 +17,14 @@ from hybrid_pruning.config import expand_stages, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import SV, evaluate
 from hybrid_pruning.export import export_run, read_trained
-from hybrid_pruning.manifest import TAB, Label, Utterance, read_manifest
+from hybrid_pruning.manifest import Label, Utterance, read_manifest
 from hybrid_pruning.margins import MarginSoftmax
 from hybrid_pruning.model import SpeechModel, load_backbone
 from hybrid_pruning.pruning import shape_of
 from hybrid_pruning.report import write_report
 from hybrid_pruning.run_folder import read_run
 from hybrid_pruning.scoring import embed_paths
+from hybrid_pruning.tables import TAB
 from hybrid_pruning.training import Data, train
 from runs import assert_same_run, final_state, kill_at_random, read_log, read_steps, run_command, start
 

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 Epochs = Annotated[float, Field(ge=0, le=9999)]
-Rate = Annotated[float, Field(ge=1e-38, le=1000)]
+Rate = Annotated[float, Field(gt=0, le=1000)]
 """A learning rate; smaller ones are 0 in float32."""
 Decibels = Annotated[float, Field(ge=-200, le=200)]
 Hertz = Annotated[float, Field(ge=0, le=8000)]
