@@ -232,7 +232,7 @@ TRIALS: dict[str, Case] = {
     "a tandem the other way round": Case(
         scored_once,
         "fuse cm.tsv sv.tsv --sasv --out new.tsv",
-        "cm.tsv:1: .* in none of the forms of a score file; expected a header with enrol",
+        "cm.tsv:1: .* in none of the forms",
     ),
     "a verifier's task unknown": Case(
         partial(described, lambda about: about.update(task="singing"), name="verifier/config.json"),
