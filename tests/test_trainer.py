@@ -245,8 +245,10 @@ def test_bf16_runs_and_leaves_what_is_learnt_in_float32(recipe: Recipe, referenc
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(recipe: Recipe, tmp_path: Path):
+    config = configure(recipe, training__epochs=4, **DENSE)
+    beyond = config.training.model_copy(update={"lr": 1e30, "final_lr": 1e30})  # a recipe's bounds would refuse it
     with pytest.raises(InputError, match=r"task loss is not finite at step .*lower training.lr"):
-        run(recipe, tmp_path / "run", training__lr=1e30, training__final_lr=1e30, training__epochs=4, **DENSE)
+        train(config.model_copy(update={"training": beyond}), tmp_path / "run")
 
 
 def single_class(folder: Path, recipe: Recipe) -> dict[str, Any]:
