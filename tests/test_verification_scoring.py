@@ -193,7 +193,7 @@ def test_a_model_with_a_cohort_and_a_calibration_survives_the_disk(
     model.cohort = model.calibration = None
     read = SpeechModel.from_pretrained(folder)
     assert read.cohort is not None
-    assert (read.cohort.top_n, read.cohort.source, read.cohort.speakers.shape) == (4, str(train), (5, EMBEDDING))
+    assert (read.cohort.top_n, read.cohort.source, read.cohort.speakers.shape) == (4, train.name, (5, EMBEDDING))
     found = score_trials(read, request_, tmp_path / "two.tsv", options=HERE).scores
     np.testing.assert_allclose(found, expected, atol=1e-5)
     read.cohort = None
