@@ -232,7 +232,7 @@ def test_train_export_score_inspect(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert np.isfinite(score_file(model, config.data.dev, tmp_path / "scores.tsv", workers=0)).all()
     print_inspection(model)
     text = capsys.readouterr().out
-    assert re.search(r"conv +channels *\n +0 +\d+/32 [^\n]+\n\n", text), "one convolution"
+    assert re.search(r"conv +channels *\n *0 +\d+/32 [^\n]+\n\n", text), "one convolution"
     assert " 40.0%" in text
     dense = hp.SpeechModel.build(load_transformers(folder), model.head_config, model.classes)
     assert latency_ratio(model, dense, seconds=0.2, repeats=2).median > 0
