@@ -35,7 +35,7 @@ COMMANDS = {
     "report": "report run --out new.html --bootstrap 0",
     "inspect": "inspect model --out new.svg",
     "audit": "audit dev/manifest.tsv --workers 0",
-    "prepare": "prepare folder --root dev --out new",
+    "prepare": "prepare folder --root dev/manifest.tsv --out new",
 }
 
 
