@@ -84,7 +84,7 @@ def test_a_flipped_bit_is_refused_or_harmless(pristine: Path, name: str):
     finally:
         path.write_bytes(whole)
     assert refusals, "no flip was noticed"
-    assert all(path.name in refusal for refusal in refusals)
+    assert all(path.stem in refusal for refusal in refusals)  # of a graph and its description, either may be at fault
 
 
 def test_what_older_versions_wrote_is_still_read(pristine: Path, tmp_path: Path):
