@@ -8,13 +8,13 @@ import tempfile
 
 import numpy as np
 
-from hybrid_pruning import onnx_int8
-from hybrid_pruning.manifest import Utterance, read_manifest
+from hybrid_pruning.data.manifest import Utterance, read_manifest
 from hybrid_pruning.metrics import eer
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.onnx_export import export_onnx
-from hybrid_pruning.onnx_model import OnnxModel
-from hybrid_pruning.scoring import score_utterances
+from hybrid_pruning.models.onnx import int8 as onnx_int8
+from hybrid_pruning.models.onnx.graph import export_onnx
+from hybrid_pruning.models.onnx.runtime import OnnxModel
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring.scores import score_utterances
 
 
 def main(name: str, manifest: str, clips: str = "300") -> None:

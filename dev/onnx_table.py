@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from transformers import AutoConfig
 
-from hybrid_pruning.backbone import skeleton
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.onnx_export import export_onnx
-from hybrid_pruning.onnx_model import OnnxModel
+from hybrid_pruning.models.backbone import skeleton
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.onnx.graph import export_onnx
+from hybrid_pruning.models.onnx.runtime import OnnxModel
+from hybrid_pruning.models.speech_model import SpeechModel
 
 SAMPLES = (64_000, 33_333, 48_000, 16_000)
 LARGE: dict[str, Any] = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}

@@ -16,11 +16,11 @@ import torch._dynamo  # noqa: F401  the first step of an optimiser would import 
 from accelerate import Accelerator
 
 from hybrid_pruning.config import load_config
-from hybrid_pruning.memory import keep_freed_memory
-from hybrid_pruning.objective import Objective
-from hybrid_pruning.optimizers import Optimizers
-from hybrid_pruning.trainer import Trainer, train
-from hybrid_pruning.trainset import TrainSet
+from hybrid_pruning.data.trainset import TrainSet
+from hybrid_pruning.distributed import keep_freed_memory
+from hybrid_pruning.training.objective import Objective
+from hybrid_pruning.training.optimizers import Optimizers
+from hybrid_pruning.training.trainer import Trainer, train
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "forward": [(Objective, "forward")],

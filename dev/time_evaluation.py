@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hybrid_pruning import bootstrap, metrics
-from hybrid_pruning.evaluation import TRACK1, join_scores, read_keys
-from hybrid_pruning.metrics import measures
+from hybrid_pruning import metrics
+from hybrid_pruning.data.keys import read_keys
+from hybrid_pruning.data.protocols import TRACK1
+from hybrid_pruning.data.score_files import join_scores
+from hybrid_pruning.metrics import bootstrap, measures
 
 BONAFIDE, SPOOF, SPEAKERS, ROUNDS = 138_688, 542_086, 737, 100
 MEANS = {"target": (2.0, 2.0, 2.0), "nontarget": (2.0, -2.0, -2.0), "spoof": (-1.0, 1.0, -1.5)}

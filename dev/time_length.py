@@ -17,9 +17,9 @@ import numpy as np
 import soundfile
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.embedder import load_embedder
-from hybrid_pruning.memory import keep_freed_memory
-from hybrid_pruning.scoring import score_paths
+from hybrid_pruning.distributed import keep_freed_memory
+from hybrid_pruning.scoring.embedder import load_embedder
+from hybrid_pruning.scoring.scores import score_paths
 
 
 def main() -> None:

@@ -10,10 +10,10 @@ import time
 
 import numpy as np
 
-from hybrid_pruning.cohort import Cohort
-from hybrid_pruning.verification.backend import Backend
-from hybrid_pruning.verification.cosine import Voices
-from hybrid_pruning.verification.embeddings import Embeddings
+from hybrid_pruning.models.cohort import Cohort
+from hybrid_pruning.scoring.verification.backend import Backend
+from hybrid_pruning.scoring.verification.cosine import Voices
+from hybrid_pruning.scoring.verification.embeddings import Embeddings
 
 TRIALS, RECORDINGS, SPEAKERS, WIDTH, TOP_N, LOOPED = 550_894, 137_924, 5_994, 256, 300, 200
 """VoxCeleb1-H cleaned against the speakers of VoxCeleb2 dev."""

@@ -4,8 +4,8 @@ For rehearsals of the whole way, from raw corpus to table, where the real corpus
 
     python studies/asvspoof5_in_small.py --train TRAIN.tsv --dev DEV.tsv --eval EVAL.tsv --out ROOT [--columns 6]
 
-Codecs are those of `hybrid_pruning.augment.codec`. Encodec (C04, C07) is a network of its own and C11 a set of devices:
-something else stands in their places. What stands for codecs that this machine's ffmpeg lacks is printed.
+Codecs are those of `hybrid_pruning.data.augment.codec`. Encodec (C04, C07) is a network of its own and C11 a set of
+devices: something else stands in their places. What stands for codecs that this machine's ffmpeg lacks is printed.
 """
 
 import argparse
@@ -16,9 +16,10 @@ import numpy as np
 import soundfile
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, read_audio
-from hybrid_pruning.augment.codec import CODECS, Codec
+from hybrid_pruning.data.augment.codec import CODECS, Codec
+from hybrid_pruning.data.manifest import UNKNOWN, Utterance, read_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import UNKNOWN, Label, Utterance, read_manifest
+from hybrid_pruning.tasks import Label
 
 PARTS = {
     "train": ("T", "flac_T", "ASVspoof5.train.tsv"),

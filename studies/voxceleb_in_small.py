@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, read_audio
-from hybrid_pruning.manifest import Utterance, read_manifest
+from hybrid_pruning.data.manifest import Utterance, read_manifest
 
 FIRST = {"vox2/dev/wav": 12, "vox2/test/wav": 9000, "vox1/test/wav": 10_270}
 """Part -> the number of its first speaker."""

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from foreign_files import write_encoder, write_whole
-from hybrid_pruning.artifact import digest_of
 from hybrid_pruning.files import DIGESTS
-from hybrid_pruning.onnx_model import DIGEST
+from hybrid_pruning.models.artifact import digest_of
+from hybrid_pruning.models.onnx.runtime import DIGEST
 from world import Case
 
 EXPORT, RESUME = "export run --out new", "train run/config.yaml --out run --resume"

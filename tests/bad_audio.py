@@ -12,7 +12,7 @@ import soundfile
 
 import sounds
 from corpus import SAMPLE_RATE_HZ, noise
-from hybrid_pruning.manifest import read_manifest
+from hybrid_pruning.data.manifest import read_manifest
 from world import Case
 
 SCORE = "score model dev/manifest.tsv --workers 0 --out new.tsv"

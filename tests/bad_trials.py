@@ -9,8 +9,8 @@ from safetensors.numpy import save_file
 
 from bad_artifacts import cut, described, written
 from bad_commands import typed
-from hybrid_pruning.calibration import Calibration, Fit
-from hybrid_pruning.cohort import Cohort
+from hybrid_pruning.models.calibration import Calibration, Fit
+from hybrid_pruning.models.cohort import Cohort
 from voices import EMBEDDING
 from world import Case
 

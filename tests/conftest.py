@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from hybrid_pruning.backbone import Backbone, wrap
+from hybrid_pruning.models.backbone import Backbone, wrap
 from hybrid_pruning.pruning import Gates
 
 FAMILIES = {

@@ -13,11 +13,12 @@ from transformers import WavLMConfig, WavLMModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from conftest import NO_DROPOUT, STYLES, TINY, WHISPER, make_config, with_telling_weights
-from hybrid_pruning.backbone import load_transformers
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import Config, HeadConfig, check_config
-from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
-from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
+from hybrid_pruning.models.backbone import load_transformers
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.tasks import Label
 
 SAMPLE_RATE_HZ = 16_000
 MINUTE = {  # a recipe whose training takes about a second

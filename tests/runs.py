@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch.distributed import TCPStore
 
-from hybrid_pruning.checkpoint import EPOCH, FOLDER, STEP, list_checkpoints, read_checkpoint
 from hybrid_pruning.files import TEMPORARY
+from hybrid_pruning.training.checkpoints import EPOCH, FOLDER, STEP, list_checkpoints, read_checkpoint
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
     [
         "hybrid_pruning.cli",
-        "hybrid_pruning.trainer",
+        "hybrid_pruning.training.trainer",
         "torch._dynamo",  # the optimisers import it
         "tensorboard.compat.proto.event_pb2",
         "transformers.models.wavlm.modeling_wavlm",

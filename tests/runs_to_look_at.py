@@ -11,10 +11,10 @@ import torch
 from conftest import STYLES, TINY
 from corpus import MINUTE, configure
 from hybrid_pruning import pruning
-from hybrid_pruning.backbone import skeleton
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig, save_config
-from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.models.backbone import skeleton
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.speech_model import SpeechModel
 
 EPOCHS, STEPS = 4, 10
 """Of the recipe, and in each epoch."""

@@ -8,9 +8,9 @@ import pytest
 import soundfile
 
 from corpus import SAMPLE_RATE_HZ, noise, write_corpus
-from hybrid_pruning.audit import audit, audit_manifest, faults_beside
+from hybrid_pruning.data.audit import audit, audit_manifest, faults_beside
+from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import read_manifest
 from world import Cli
 
 
@@ -59,7 +59,7 @@ def test_a_table_stands_beside_the_manifest(tmp_path: Path):
 def test_a_place_that_cannot_be_written_to_costs_no_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     manifest = write_corpus(tmp_path, 2)
     faults_beside(manifest).mkdir()
-    monkeypatch.setattr("hybrid_pruning.audit.audit", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr("hybrid_pruning.data.audit.audit", lambda *_: pytest.fail("too late"))
     with pytest.raises(InputError, match=r"manifest.faults.tsv: is a folder"):
         audit_manifest(manifest)
 

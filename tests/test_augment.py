@@ -11,15 +11,16 @@ import soundfile
 import torch
 
 from corpus import MINUTE, SAMPLE_RATE_HZ, configure, files_below, write_world
-from hybrid_pruning.augment import Augmentation, Kind, build_augmentation
-from hybrid_pruning.augment.augmentation import BUILDERS
-from hybrid_pruning.augment.codec import CODECS
-from hybrid_pruning.augment.transform import at_snr, fit, limit
-from hybrid_pruning.batches import Crops, load_batches
 from hybrid_pruning.config import AugmentConfig, Config, load_config, save_config
+from hybrid_pruning.data.augment import Augmentation, Kind, build_augmentation
+from hybrid_pruning.data.augment.chain import BUILDERS
+from hybrid_pruning.data.augment.codec import CODECS
+from hybrid_pruning.data.augment.transform import at_snr, fit, limit
+from hybrid_pruning.data.batches import Crops, load_batches
+from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import Label, Utterance
-from hybrid_pruning.training import train
+from hybrid_pruning.tasks import Label
+from hybrid_pruning.training.launch import train
 from sounds import Wave, rng, tone, vowel, write_sounds
 
 CROP = 4000

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 from corpus import SAMPLE_RATE_HZ
-from hybrid_pruning.augment.codec import CODECS, NARROW_HZ, Codec, Ffmpeg, Sndfile, _measure_delays
 from hybrid_pruning.config import CodecConfig, CodecName
+from hybrid_pruning.data.augment.codec import CODECS, NARROW_HZ, Codec, Ffmpeg, Sndfile, _measure_delays
 from hybrid_pruning.errors import InputError
 from sounds import Wave, band_db, lag, real_speech, rng, tone, vowel
 

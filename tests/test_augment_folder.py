@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 from corpus import SAMPLE_RATE_HZ, noise
-from hybrid_pruning.augment import folder as folders
-from hybrid_pruning.augment.folder import list_folder
+from hybrid_pruning.data.augment import recordings as folders
+from hybrid_pruning.data.augment.recordings import list_folder
 from hybrid_pruning.errors import InputError
 from sounds import rng, write_sounds
 

@@ -7,7 +7,8 @@ import pytest
 from scipy.signal import firwin
 
 from corpus import SAMPLE_RATE_HZ
-from hybrid_pruning.augment.rawboost import (
+from hybrid_pruning.config import RawBoostConfig
+from hybrid_pruning.data.augment.rawboost import (
     RawBoost,
     add_convolutive_noise,
     add_impulsive_noise,
@@ -15,8 +16,7 @@ from hybrid_pruning.augment.rawboost import (
     design_notch,
     draw_notches,
 )
-from hybrid_pruning.augment.transform import limit
-from hybrid_pruning.config import RawBoostConfig
+from hybrid_pruning.data.augment.transform import limit
 from sounds import Wave, lag, level_db, rng, snr_db, tone, vowel
 
 HARMLESS = {"notches": 1, "centre_hz": (7950, 7950), "width_hz": (50, 50), "taps": (11, 11)}

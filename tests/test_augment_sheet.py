@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hybrid_pruning.augment import cost
-from hybrid_pruning.augment.__main__ import main
-from hybrid_pruning.augment.sheet import MELS, draw_sheet, mel_spectrogram
+from hybrid_pruning.data.augment import cost
+from hybrid_pruning.data.augment.__main__ import main
+from hybrid_pruning.data.augment.sheet import MELS, draw_sheet, mel_spectrogram
 from sounds import tone, vowel, write_sounds
 
 

@@ -22,8 +22,8 @@ from conftest import (
     with_telling_weights,
 )
 from hybrid_pruning import pruning
-from hybrid_pruning.backbone import Backbone, Hidden, build, read_config, wrap
-from hybrid_pruning.backbone.wav2vec2 import group_norm
+from hybrid_pruning.models.backbone import Backbone, Hidden, build, read_config, wrap
+from hybrid_pruning.models.backbone.wav2vec2 import group_norm
 
 Record = Callable[[str, float], float]
 

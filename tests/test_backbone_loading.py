@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, BertConfig, BertModel
 
 from conftest import ON_WAVEFORMS, WHISPER, MakeModel, make_config
-from hybrid_pruning.backbone import Backbone, load_config, load_transformers, skeleton, wrap
-from hybrid_pruning.backbone.loading import EXTRACTOR, PROCESSOR
-from hybrid_pruning.description import build_backbone, describe_backbone
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.models.backbone import Backbone, load_config, load_transformers, skeleton, wrap
+from hybrid_pruning.models.backbone.loading import EXTRACTOR, PROCESSOR
+from hybrid_pruning.models.description import build_backbone, describe_backbone
 
 ON_WAVEFORMS_ONLY = pytest.mark.parametrize(("family", "style"), ON_WAVEFORMS, ids="-".join)
 ANY_ON_WAVEFORMS = pytest.mark.parametrize(("family", "style"), [("wavlm", "base"), ("wav2vec2", "large")])

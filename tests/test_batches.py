@@ -9,9 +9,10 @@ import torch
 
 from corpus import SAMPLE_RATE_HZ, noise
 from hybrid_pruning.audio import read_audio
-from hybrid_pruning.batches import ATTEMPTS, Batch, Crops, Example, collate, load_batches
+from hybrid_pruning.data.batches import ATTEMPTS, Batch, Crops, Example, collate, load_batches
+from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import Label, Utterance
+from hybrid_pruning.tasks import Label
 
 CROP = 1000
 
@@ -107,7 +108,7 @@ def test_a_few_attempts_are_made(utterances: list[Utterance], monkeypatch: pytes
         tried.append(path)
         raise InputError(f"{path}: no")
 
-    monkeypatch.setattr("hybrid_pruning.batches.AudioFile", fail)
+    monkeypatch.setattr("hybrid_pruning.data.batches.AudioFile", fail)
     with pytest.raises(InputError, match="no"):
         crops(utterances)[0, 0]
     assert len(tried) == ATTEMPTS

@@ -11,22 +11,24 @@ import torch
 from conftest import FAMILIES, make_config
 from corpus import write_wavlm
 from hybrid_pruning import SpeechModel, load_backbone
-from hybrid_pruning.backbone import skeleton
 from hybrid_pruning.benchmark import __main__ as own
-from hybrid_pruning.benchmark import comparison, memory, timing, training
-from hybrid_pruning.benchmark.comparison import Case, compare_models
+from hybrid_pruning.benchmark import gated_step as training
+from hybrid_pruning.benchmark import memory, timing
+from hybrid_pruning.benchmark import models as comparison
 from hybrid_pruning.benchmark.engines import choose_engines
 from hybrid_pruning.benchmark.latency import latency_ratio
+from hybrid_pruning.benchmark.models import Case, compare_models
+from hybrid_pruning.benchmark.printing import Section, print_section
 from hybrid_pruning.benchmark.sections import describe
 from hybrid_pruning.benchmark.shapes import TINY, shrunk
-from hybrid_pruning.benchmark.tables import Section, print_section
 from hybrid_pruning.benchmark.timing import Ratio
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.onnx_export import export_onnx
+from hybrid_pruning.models.backbone import skeleton
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.onnx.graph import export_onnx
+from hybrid_pruning.models.size import count_survivors
 from hybrid_pruning.pruning import Constraint, attach, shrink
-from hybrid_pruning.survivors import count_survivors
 
 HEAD, CLASSES = HeadConfig(heads=2, compression=4, embedding=8), Classes(("spoof", "bonafide"), (1, 1))
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from hybrid_pruning import bootstrap, metrics
+from hybrid_pruning import metrics
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.metrics import bootstrap
 from hybrid_pruning.metrics.measures import SV, TRACK1, TRACK2_SINGLE, TRACK2_TANDEM, Sample
 
 TRACK2_MEANS = {"target": (2, 2, 2), "nontarget": (2, -1, -1), "spoof": (-1, 1, -0.5)}

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import STYLES, WHISPER, MakeBackbone, close, shuffle, spread
 from hybrid_pruning import pruning
-from hybrid_pruning.backbone import Backbone
+from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.pruning import Gates, PlanError
 from hybrid_pruning.pruning.gate import open_probability
 

@@ -9,10 +9,11 @@ import pytest
 from scipy.optimize import minimize
 
 from hybrid_pruning import metrics
-from hybrid_pruning.calibration import (
+from hybrid_pruning.data.protocols import SV, TRACK1
+from hybrid_pruning.data.score_files import Trials, read_trials
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.evaluation.fitting import (
     VERIFICATION,
-    Calibration,
-    Fit,
     Fusion,
     find_qualities,
     fit_calibration,
@@ -21,8 +22,7 @@ from hybrid_pruning.calibration import (
     fuse_files,
     require_same_cohort,
 )
-from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import SV, TRACK1, Trials, read_trials
+from hybrid_pruning.models.calibration import Calibration, Fit
 
 
 def gaussians(trials: int, mean: float, seed: int = 0, share: float = 0.3):

@@ -18,11 +18,11 @@ from typer.main import get_command
 import hybrid_pruning as hp
 from corpus import noise, tiny_detector
 from hybrid_pruning import InputError, pruning
-from hybrid_pruning.calibration import Calibration, Fit
-from hybrid_pruning.card import Request, find_results, is_edited, read_results, render_card, write_card
-from hybrid_pruning.card.markdown import escape
 from hybrid_pruning.cli import app
-from hybrid_pruning.terminal import printable
+from hybrid_pruning.console import printable
+from hybrid_pruning.models.calibration import Calibration, Fit
+from hybrid_pruning.models.card import Request, find_results, is_edited, read_results, render_card, write_card
+from hybrid_pruning.models.card.markdown import escape
 from world import Cli
 
 RECIPE = {

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from corpus import files_below
-from hybrid_pruning.checkpoint import (
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.training.checkpoints import (
     EPOCH,
     FOLDER,
     STEP,
@@ -22,7 +23,6 @@ from hybrid_pruning.checkpoint import (
     save_step,
     trained_epochs,
 )
-from hybrid_pruning.errors import InputError
 
 
 def state(step: int, epoch: int = 0, **objective: Any) -> dict[str, Any]:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from corpus import configure, write_world
-from hybrid_pruning import checks
 from hybrid_pruning.config import Config, PruningConfig, TrainingConfig
-from hybrid_pruning.manifest import Label, Utterance
-from hybrid_pruning.training import train
+from hybrid_pruning.data.manifest import Utterance
+from hybrid_pruning.tasks import Label
+from hybrid_pruning.training import warnings as checks
+from hybrid_pruning.training.launch import train
 from runs_to_look_at import build_model
 
 

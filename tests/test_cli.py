@@ -11,7 +11,7 @@ import yaml
 
 from corpus import files_below, settings
 from hybrid_pruning.cli import app
-from hybrid_pruning.manifest import read_manifest
+from hybrid_pruning.data.manifest import read_manifest
 from world import Cli
 
 VERBS = sorted(command.name or command.callback.__name__ for command in app.registered_commands if command.callback)
@@ -41,7 +41,7 @@ def test_every_step_names_the_next(cli: Cli, world: Path):
 
 @pytest.mark.parametrize("command", ["doctor", "inspect model"])
 def test_what_only_looks(cli: Cli, world: Path, command: str):
-    pytest.importorskip("hybrid_pruning.inspection")
+    pytest.importorskip("hybrid_pruning.report.inspection")
     before = files_below(world)
     found = cli(*command.split())
     assert (found.code, found.err) == (0, "")
@@ -179,7 +179,7 @@ def test_a_fault_of_ours_is_told_apart(cli: Cli, world: Path, monkeypatch: pytes
     def fail(*arguments: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("hybrid_pruning.export.export_run", fail)
+    monkeypatch.setattr("hybrid_pruning.training.export.export_run", fail)
     found = cli("export", "run", "--out", "new")
     assert found.code == 1
     assert re.fullmatch(r"hybrid-pruning: internal error: RuntimeError: two lines [^\n]+\n", found.err)
@@ -192,5 +192,5 @@ def test_control_c_is_no_success(cli: Cli, monkeypatch: pytest.MonkeyPatch, worl
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hybrid_pruning.export.export_run", interrupt)
+    monkeypatch.setattr("hybrid_pruning.training.export.export_run", interrupt)
     assert cli("export", "run", "--out", "new").code == 130

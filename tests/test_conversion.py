@@ -13,13 +13,13 @@ import hybrid_pruning as hp
 from conftest import ON_WAVEFORMS, MakeBackbone, close, relative_error, shuffle
 from corpus import files_below
 from foreign_files import write_encoder, write_whole
-from hybrid_pruning.backbone import Backbone
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.conversion import build_transformers, convert_foreign, write_transformers
-from hybrid_pruning.description import save_backbone
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.models.backbone import Backbone
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.conversion import build_transformers, convert_foreign, write_transformers
+from hybrid_pruning.models.description import save_backbone
+from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import shape_of
 from test_foreign import NEEDS_REFERENCE, REFERENCE, STYLES, assert_as_expected
 from world import Cli

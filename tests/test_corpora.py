@@ -8,9 +8,9 @@ from typing import NamedTuple
 import pytest
 
 from corpus import files_below
-from hybrid_pruning.corpora import CONTENTS, PREPARE, Prepared, asvspoof5, asvspoof2019, asvspoof2021, prepare
+from hybrid_pruning.data.corpora import CONTENTS, PREPARE, Prepared, asvspoof5, asvspoof2019, asvspoof2021, prepare
+from hybrid_pruning.data.manifest import Utterance, read_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import Utterance, read_manifest
 
 Files = Mapping[str, str]
 Put = Callable[[Files], Path]
@@ -338,7 +338,7 @@ def test_official_numbers_are_not_warned_about(put: Put, tmp_path: Path, monkeyp
     root = put({"meta.csv": "file,speaker,label\n" + "".join(f"{n}.wav,x,bona-fide\n" for n in range(19_963))})
     put({"meta.csv": (root / "meta.csv").read_text() + "".join(f"s{n}.wav,x,spoof\n" for n in range(11_816))})
     names = [f"{n}.wav" for n in range(19_963)] + [f"s{n}.wav" for n in range(11_816)]
-    monkeypatch.setattr("hybrid_pruning.corpora.protocol.list_folder", lambda _: names)
+    monkeypatch.setattr("hybrid_pruning.data.corpora.protocol.list_folder", lambda _: names)
     prepared = prepare("in-the-wild", root, tmp_path / "out")
     assert (prepared.warnings, prepared.counts) == ([], {"eval": (19_963, 11_816)})
 
@@ -392,7 +392,7 @@ def test_a_large_protocol_is_not_held_in_memory(put: Put, tmp_path: Path, monkey
     lines = 50_000
     root = put({"ASVspoof5.train.tsv": "".join(f"T_1 T_{n:010d} F - - - - - bonafide -\n" for n in range(lines))})
     monkeypatch.setattr(
-        "hybrid_pruning.corpora.protocol.list_folder", lambda _: [f"T_{n:010d}.flac" for n in range(lines)]
+        "hybrid_pruning.data.corpora.protocol.list_folder", lambda _: [f"T_{n:010d}.flac" for n in range(lines)]
     )
     tracemalloc.start()
     prepare("asvspoof5", root, tmp_path / "out")

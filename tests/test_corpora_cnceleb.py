@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from corpus import files_below, touch
-from hybrid_pruning.corpora import cnceleb, prepare
+from hybrid_pruning.data.corpora import cnceleb, prepare
+from hybrid_pruning.data.keys import read_keys
+from hybrid_pruning.data.manifest import read_manifest
+from hybrid_pruning.data.protocols import SV
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import SV
-from hybrid_pruning.evaluation.keys import read_keys
-from hybrid_pruning.manifest import read_manifest
 
 FIRST, SECOND, LISTS = "CN-Celeb_flac", "CN-Celeb2_flac", "CN-Celeb_flac/eval/lists"
 TRIALS = "id00800-enroll test/id00800-singing-01-001.wav 1\nid00800-enroll test/id00801-live_broadcast-02-006.wav 0\n"

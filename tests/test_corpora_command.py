@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from corpus import files_below, noise
 from hybrid_pruning.cli import app, main
-from hybrid_pruning.corpora import PREPARE
-from hybrid_pruning.durations import CACHE
-from hybrid_pruning.manifest import read_manifest
+from hybrid_pruning.data.corpora import PREPARE
+from hybrid_pruning.data.durations import CACHE
+from hybrid_pruning.data.manifest import read_manifest
 from sounds import encode
 
 

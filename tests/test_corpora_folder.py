@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from corpus import files_below, touch
-from hybrid_pruning.corpora import prepare
+from hybrid_pruning.data.corpora import prepare
+from hybrid_pruning.data.manifest import Utterance, read_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import Utterance, read_manifest
 
 
 def crowd(root: Path, speakers: int, clips: int = 3) -> Path:

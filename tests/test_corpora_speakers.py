@@ -7,13 +7,13 @@ import pytest
 import soundfile
 
 from corpus import files_below, noise, touch
-from hybrid_pruning.corpora import prepare
-from hybrid_pruning.corpora.trials import draw_trials
-from hybrid_pruning.durations import add_durations
+from hybrid_pruning.data.corpora import prepare
+from hybrid_pruning.data.corpora.trials import draw_trials
+from hybrid_pruning.data.durations import add_durations
+from hybrid_pruning.data.keys import read_keys
+from hybrid_pruning.data.manifest import read_manifest
+from hybrid_pruning.data.protocols import SV
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import SV
-from hybrid_pruning.evaluation.keys import read_keys
-from hybrid_pruning.manifest import read_manifest
 
 
 def crowd(root: Path, speakers: int, clips: int = 4) -> Path:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from corpus import files_below
-from hybrid_pruning.corpora import prepare
+from hybrid_pruning.data.corpora import prepare
+from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate_track2
-from hybrid_pruning.manifest import read_manifest
 
 FILES = {
     "ASVspoof5.dev.track_1.tsv": "D_1 D_01 F - - - AC1 A11 spoof -\nD_2 D_02 F - - - - bonafide bonafide -\n"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from corpus import files_below, touch
-from hybrid_pruning.corpora import Prepared, prepare, voxceleb, voxceleb_trials
+from hybrid_pruning.data.corpora import Prepared, prepare, voxceleb, voxceleb_trials
+from hybrid_pruning.data.keys import read_keys
+from hybrid_pruning.data.manifest import read_manifest
+from hybrid_pruning.data.protocols import SV
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import SV
-from hybrid_pruning.evaluation.keys import read_keys
-from hybrid_pruning.manifest import read_manifest
 
 DEV1 = ("id10001/aaa/00001", "id10001/aaa/00002", "id10002/bbb/00001")
 TEST1 = ("id10270/5r0dWxy17C8/00001", "id10270/GWXujl-xAVM/00003", "id10309/0cYFdtyWVds/00005", "id10309/x/00001")
@@ -191,7 +191,7 @@ def test_a_large_part_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.
     speakers, clips = 40, 1_000
     release(tmp_path / "root", **{"dev__wav": tuple(f"id0{speaker:04d}/v/0" for speaker in range(speakers))})
     names = [f"v/{clip:05d}.wav" for clip in range(clips)]
-    monkeypatch.setattr("hybrid_pruning.corpora.speakers.list_recordings", lambda *_: iter(names))
+    monkeypatch.setattr("hybrid_pruning.data.corpora.speakers.list_recordings", lambda *_: iter(names))
     prepare("speaker-folder", tmp_path / "root" / "dev" / "wav", tmp_path / "first")  # what is loaded once
     tracemalloc.start()
     prepared = prepare("voxceleb", tmp_path / "root", tmp_path / "out")

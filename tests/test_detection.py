@@ -13,14 +13,14 @@ import soundfile
 from rich.console import Console
 
 from corpus import SAMPLE_RATE_HZ, noise, tiny_detector
-from hybrid_pruning import terminal
-from hybrid_pruning.calibration import Calibration, Fit
+from hybrid_pruning import console as terminal
 from hybrid_pruning.cli import main
-from hybrid_pruning.detection import Detection, Unreadable, as_text, detect, find_audio
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import Label
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.scoring import score_paths
+from hybrid_pruning.models.calibration import Calibration, Fit
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring.scores import score_paths
+from hybrid_pruning.scoring.verdicts import Detection, Unreadable, as_text, detect, find_audio
+from hybrid_pruning.tasks import Label
 from sounds import encode
 
 

@@ -14,15 +14,16 @@ import torch
 
 from conftest import STYLES
 from corpus import configure, settings, write_corpus, write_wavlm, write_world
-from hybrid_pruning import processes, validation
+from hybrid_pruning import distributed as processes
 from hybrid_pruning.config import save_config
+from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.export import export_run
-from hybrid_pruning.manifest import read_manifest
-from hybrid_pruning.objective import Losses, Objective
 from hybrid_pruning.pruning import shape_of
-from hybrid_pruning.trainer import Trainer
-from hybrid_pruning.training import train
+from hybrid_pruning.training import validation
+from hybrid_pruning.training.export import export_run
+from hybrid_pruning.training.launch import train
+from hybrid_pruning.training.objective import Losses, Objective
+from hybrid_pruning.training.trainer import Trainer
 from runs import assert_same, assert_same_run, final_state, finish, kill_at_random, ranks, read_steps, run_command
 
 Recipe = dict[str, Any]

@@ -8,10 +8,11 @@ import pytest
 import soundfile
 
 from corpus import noise
-from hybrid_pruning import durations
-from hybrid_pruning.durations import CACHE, add_durations, measure_durations
+from hybrid_pruning.data import durations
+from hybrid_pruning.data.durations import CACHE, add_durations, measure_durations
+from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
+from hybrid_pruning.tasks import Label
 
 SAMPLES = {"a.wav": 8_000, "b.flac": 16_000, "c.wav": 24_000}
 

@@ -14,9 +14,9 @@ import torch
 import hybrid_pruning as hp
 from conftest import FAMILIES as CLASSES
 from conftest import KINDS, make_config
-from hybrid_pruning.backbone import read_config, skeleton, wrap
-from hybrid_pruning.backbone.configs import FAMILIES, HARMLESS
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.models.backbone import read_config, skeleton, wrap
+from hybrid_pruning.models.backbone.configs import FAMILIES, HARMLESS
 
 SOURCE = Path(hp.__file__).parent
 HOSTILE: list[tuple[str, Any, str]] = [
@@ -74,8 +74,8 @@ def wavlm() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a tiny detector."""
-    from hybrid_pruning.classifier import Classes
     from hybrid_pruning.config import HeadConfig
+    from hybrid_pruning.models.classifier import Classes
 
     backbone = wrap(CLASSES["wavlm"][1](make_config("wavlm", "base")))
     folder = tmp_path_factory.mktemp("artifact")

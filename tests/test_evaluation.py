@@ -11,7 +11,8 @@ import pytest
 
 from hybrid_pruning import metrics
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import evaluate_sv, evaluate_track1, evaluate_track2, find_warnings, print_table
+from hybrid_pruning.evaluation import evaluate_sv, evaluate_track1, evaluate_track2, print_table
+from hybrid_pruning.metrics.titles import find_warnings
 
 VECTORS = Path(__file__).parents[2] / "shared" / "reference" / "metrics"
 needs_vectors = pytest.mark.skipif(not VECTORS.is_dir(), reason=f"no reference vectors at {VECTORS}")

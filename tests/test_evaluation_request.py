@@ -10,18 +10,16 @@ import numpy as np
 import pytest
 
 from hybrid_pruning import metrics
+from hybrid_pruning.data.protocols import SV, TRACK1, TRACK2
+from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import (
-    SV,
-    TRACK1,
-    TRACK2,
     Evaluation,
     Request,
     curves,
     evaluate,
     find_resampling,
     print_evaluation,
-    read_trials,
     read_verifier_2019,
     read_verifier_2021,
 )

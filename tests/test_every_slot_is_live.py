@@ -5,7 +5,7 @@ import torch
 
 from conftest import ON_WAVEFORMS, WHISPER, MakeBackbone, shuffle
 from hybrid_pruning import pruning
-from hybrid_pruning.backbone import Backbone
+from hybrid_pruning.models.backbone import Backbone
 
 MOVED = 1e-4
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from corpus import configure, write_wavlm, write_whisper, write_world
-from hybrid_pruning.checkpoint import read_checkpoint
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.export import export_family, export_run
-from hybrid_pruning.family import find_member, growth, member_name, members, snapshots_due
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.survivors import count_survivors
-from hybrid_pruning.trainer import Trainer
-from hybrid_pruning.training import train
+from hybrid_pruning.models.size import count_survivors
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.training.checkpoints import read_checkpoint
+from hybrid_pruning.training.export import export_family, export_run
+from hybrid_pruning.training.launch import train
+from hybrid_pruning.training.snapshots import find_member, growth, member_name, members, snapshots_due
+from hybrid_pruning.training.trainer import Trainer
 from runs import assert_same, assert_same_run, read_log
 
 Recipe = dict[str, Any]

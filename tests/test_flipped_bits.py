@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from corpus import tiny_detector
-from hybrid_pruning.checkpoint import read_snapshot, save_snapshot
-from hybrid_pruning.cohort import Cohort
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.onnx_export import export_onnx
-from hybrid_pruning.onnx_model import OnnxModel
-from hybrid_pruning.verification.embeddings import Embeddings
+from hybrid_pruning.models.cohort import Cohort
+from hybrid_pruning.models.onnx.graph import export_onnx
+from hybrid_pruning.models.onnx.runtime import OnnxModel
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring.verification.embeddings import Embeddings
+from hybrid_pruning.training.checkpoints import read_snapshot, save_snapshot
 
 FLIPS, SEED = 8, 0
 WAVE = np.random.default_rng(0).normal(0, 0.1, (1, 4000)).astype(np.float32)

@@ -14,9 +14,9 @@ import yaml
 import hybrid_pruning as hp
 from conftest import relative_error, shuffle
 from foreign_files import RECIPE, config_of, encoder_of, gates_of, make_model, write_encoder, write_whole
-from hybrid_pruning import foreign
-from hybrid_pruning.backbone import Backbone, wrap
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.models import foreign
+from hybrid_pruning.models.backbone import Backbone, wrap
 from hybrid_pruning.pruning import shape_of
 from hybrid_pruning.pruning.gate import soft_value
 

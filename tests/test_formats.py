@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 import hybrid_pruning as hp
-from hybrid_pruning.backbone.formats import describe_file
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.models.backbone.formats import describe_file
 
 LAYERS = {f"encoder.layers.{index}.self_attn.k_proj.weight": torch.ones(2) for index in range(24)}
 FAIRSEQ = {"feature_extractor.conv_layers.0.0.weight": torch.ones(2), **LAYERS}

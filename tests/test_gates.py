@@ -9,7 +9,7 @@ from torch import nn
 
 from conftest import close, shuffle, spread
 from hybrid_pruning import pruning
-from hybrid_pruning.backbone import Backbone
+from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.pruning import Gate, Gates, PlanError, Slot
 from hybrid_pruning.pruning.gate import hard_concrete, open_probability, soft_value
 

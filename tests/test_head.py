@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from hybrid_pruning.backbone import Hidden
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.head import MHFA, Head, Statistics, build_head
+from hybrid_pruning.models.backbone import Hidden
+from hybrid_pruning.models.heads import MHFA, Head, Statistics, build_head
 
 DEPTH, BATCH, FRAMES, WIDTH = 3, 4, 9, 12
 LENGTHS = torch.tensor([9, 4, 1, 6])

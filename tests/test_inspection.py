@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from conftest import TINY, close, make_config, shuffle
-from hybrid_pruning import SpeechModel, inspection, pruning
-from hybrid_pruning.backbone import Backbone, skeleton
-from hybrid_pruning.classifier import Classes
+from hybrid_pruning import SpeechModel, pruning
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.survivors import count_survivors
+from hybrid_pruning.models.backbone import Backbone, skeleton
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.size import count_survivors
+from hybrid_pruning.report import inspection
 
 HEAD = HeadConfig(heads=2, compression=4, embedding=8)
 CLASSES = Classes(("spoof", "bonafide"), (2580, 420))

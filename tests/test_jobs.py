@@ -10,12 +10,12 @@ import soundfile
 import torch
 
 from corpus import SAMPLE_RATE_HZ, noise, tiny_detector
-from hybrid_pruning import jobs as jobs_module
 from hybrid_pruning.audio import read_audio
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.jobs import JobResult, Throughput, Work, plan_jobs, score_jobs
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.windows import cut
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring import batching as jobs_module
+from hybrid_pruning.scoring.batching import JobResult, Throughput, Work, plan_jobs, score_jobs
+from hybrid_pruning.scoring.windows import cut
 
 NAN = float("nan")
 WINDOW = 2000

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from corpus import files_below, write_corpus, write_wavlm
-from hybrid_pruning.backbone import load_transformers
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.cli import main
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.evaluation import TRACK1, evaluate
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.scoring import score_file
+from hybrid_pruning.data.protocols import TRACK1
+from hybrid_pruning.evaluation import evaluate
+from hybrid_pruning.models.backbone import load_transformers
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring.scores import score_file
 
 
 class Result(NamedTuple):

@@ -10,8 +10,8 @@ import yaml
 
 from corpus import describe_voxceleb, settings, write_voxceleb, write_wavlm
 from foreign_files import write_whole
+from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.files import UNFINISHED
-from hybrid_pruning.manifest import read_manifest
 from kills import outlives, survives
 from test_files import another
 from test_pipeline import describe, write_asvspoof5

@@ -1,8 +1,9 @@
-"""The import order of ARCHITECTURE.md: a module imports only from modules earlier in the line."""
+"""The eight layers of ARCHITECTURE.md: a module imports from layers above its own, and from its own room."""
 
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,35 +13,32 @@ import hybrid_pruning
 
 PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
-LINE = """
-errors files tables terminal plain trees memory processes workers stages
-config metrics bootstrap plots manifest names corpora evaluation calibration cohort
-libsndfile ffmpeg level audio audit durations augment batches subset sampling
-pruning waves backbone survivors head artifact foreign hub card classifier description model conversion margins
-objective onnx_model embedder windows jobs partial inference scoring detection verification
-validation trainset checkpoint run_folder board runlog skipped optimizers pace family overlap checks trainer
-export training onnx_int8 onnx_export inspection benchmark report quickstart pipeline sweep cli
-"""
-ORDER = LINE.split()
-MAY_IMPORT_THE_ROOT = {"cli", "quickstart"}
+LAYERS = [
+    ("errors", "tasks", "files", "trees", "plain", "console", "distributed"),
+    ("pruning", "metrics", "audio", "config"),
+    ("data", "models"),
+    ("scoring", "evaluation"),
+    ("training",),
+    ("report", "benchmark"),
+    ("jobs",),
+    ("cli",),
+]
+LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager"}
-FILES = sorted(ROOT.rglob("*.py"))
-MODULES = [path for path in FILES if path != ROOT / "__init__.py"]
+FILES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in sorted(ROOT.rglob("*.py"))}
+MODULES = {name: tree for name, tree in FILES.items() if name != "__init__.py"}
 
 
-def name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+def module(name: str) -> str:
+    """Return the dotted name of a file."""
+    return ".".join([PACKAGE, *Path(name).with_suffix("").parts]).removesuffix(".__init__")
 
 
-def part(path: Path) -> str:
-    """Return the module or sub-package of the line that a file belongs to."""
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
-
-
-def imported(path: Path) -> Iterator[str]:
+def imported(name: str, runtime: bool = False) -> Iterator[str]:
     """Yield the dotted name of everything a file imports, wherever in it; `from a import b` gives a.b."""
-    package = [PACKAGE, *path.relative_to(ROOT).parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    parts = module(name).split(".")
+    package = parts if name.endswith("__init__.py") else parts[:-1]
+    for node in walk(FILES[name]) if runtime else ast.walk(FILES[name]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -49,41 +47,77 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{source}.{alias.name}" for alias in node.names)
 
 
-def parts_imported(path: Path) -> set[str]:
-    """Return the parts of the line a file imports; "" for the package itself, where its public names are."""
-    own = (found.split(".") for found in imported(path))
-    return {names[1] if names[1:2] and names[1] in ORDER else "" for names in own if names[0] == PACKAGE}
+def walk(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes that run when a file is imported: none of functions, none for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef) or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ):
+            continue
+        yield node
+        yield from walk(node)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_a_module_imports_only_from_earlier_ones(path: Path):
-    here = part(path)
-    assert here in ORDER, f"{name(path)}: give it a place in ORDER and in ARCHITECTURE.md"
-    allowed = {*ORDER[: ORDER.index(here) + 1], *([""] if here in MAY_IMPORT_THE_ROOT else [])}
-    assert parts_imported(path) <= allowed
+def rooms_imported(name: str) -> set[str]:
+    """Return the rooms that a file imports; "" for the package itself, where its public names are."""
+    own = [found.split(".") for found in imported(name) if found.partition(".")[0] == PACKAGE]
+    return {parts[1] if parts[1:2] and parts[1] in LAYER else "" for parts in own}
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if part(path) == "pruning"], ids=name)
-def test_the_core_needs_torch_and_nothing_else(path: Path):
-    found = {module.partition(".")[0] for module in imported(path)}
-    assert found <= {*sys.stdlib_module_names, "torch", PACKAGE}
-    assert parts_imported(path) <= {"pruning"}
+@pytest.mark.parametrize("room", LAYER)
+def test_a_room_imports_from_layers_above_its_own(room: str):
+    above = {other for other, layer in LAYER.items() if layer < LAYER[room] or (layer == LAYER[room] == 0)}
+    for name in MODULES:
+        if name.partition("/")[0].removesuffix(".py") == room:
+            assert rooms_imported(name) <= {*above, room}, name
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_manners(path: Path):
-    assert path.stem not in FORBIDDEN_NAMES
-    assert not any(module.endswith(".*") for module in imported(path)), "star import"
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "a file says its purpose in its first line"
+def test_every_file_has_a_room():
+    assert {name.partition("/")[0].removesuffix(".py") for name in MODULES} == set(LAYER)
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if name(path) != "terminal.py"], ids=name)
-def test_text_meets_the_terminal_at_one_door(path: Path):
-    """Only `terminal` prints: elsewhere a name from a file could be markup, or a code that the terminal obeys."""
-    assert "rich" not in {module.partition(".")[0] for module in imported(path)}
-    called = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+def test_no_circle_between_files():
+    """Of imports that run; in a package that re-exports, a file counts and not the `__init__` in front of it."""
+    known = {module(name): name for name in FILES}
+    graph: dict[str, set[str]] = {}
+    for name in MODULES:
+        found = {known.get(one) or known.get(one.rpartition(".")[0]) for one in imported(name, runtime=True)}
+        graph[name] = {other for other in found if other and other != name}
+    while leaves := [name for name, others in graph.items() if not others & set(graph)]:
+        for name in leaves:
+            del graph[name]
+    assert not graph
+
+
+def test_names_are_there_once():
+    stems = Counter(Path(name).stem for name in FILES if not Path(name).stem.startswith("__"))
+    assert not [stem for stem, count in stems.items() if count > 1 or stem in FORBIDDEN_NAMES]
+    classes = Counter(node.name for tree in FILES.values() for node in tree.body if isinstance(node, ast.ClassDef))
+    assert not [name for name, count in classes.items() if count > 1]
+
+
+def test_the_core_needs_torch_and_nothing_else():
+    for name in MODULES:
+        if name.startswith("pruning/"):
+            found = {one.partition(".")[0] for one in imported(name)}
+            assert found <= {*sys.stdlib_module_names, "torch", PACKAGE}, name
+            assert rooms_imported(name) <= {"pruning"}, name
+
+
+def test_every_file_says_its_purpose():
+    for name, tree in FILES.items():
+        assert ast.get_docstring(tree), name
+        assert not any(one.endswith(".*") for one in imported(name)), f"{name}: star import"
+
+
+def test_text_meets_the_terminal_at_one_door():
+    """Only `console` prints: elsewhere a name from a file could be markup, or a code that the terminal obeys."""
     printing = re.compile(r"print|input|typer\.(echo|secho|prompt|confirm)|(\w+\.)*(stdout|stderr)\.write|console\.\w+")
-    assert not [call for call in called if printing.fullmatch(call)], "use hybrid_pruning.terminal"
+    for name, tree in MODULES.items():
+        if name != "console.py":
+            assert "rich" not in {one.partition(".")[0] for one in imported(name)}, name
+            called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+            assert not [call for call in called if printing.fullmatch(call)], f"{name}: use hybrid_pruning.console"
 
 
 def test_the_public_names_are_there():

@@ -9,8 +9,8 @@ import soundfile
 
 from corpus import SAMPLE_RATE_HZ, tiny_detector
 from hybrid_pruning.audio import may_hold_speech, read_audio
-from hybrid_pruning.audit import audit
-from hybrid_pruning.manifest import read_manifest
+from hybrid_pruning.data.audit import audit
+from hybrid_pruning.data.manifest import read_manifest
 from sounds import Wave, rng, vowel
 from world import Cli
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import MakeBackbone
-from hybrid_pruning.backbone.linear import Linear, take_over
+from hybrid_pruning.models.backbone.linear import Linear, take_over
 from hybrid_pruning.pruning import attach, shrink
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")

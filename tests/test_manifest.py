@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from hybrid_pruning.data.manifest import COLUMNS, Utterance, read_manifest, write_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import COLUMNS, Label, Utterance, read_manifest, write_manifest
+from hybrid_pruning.tasks import Label
 
 HEADER = "utt_id\tpath\tlabel\n"
 

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from hybrid_pruning.config import ObjectiveConfig
-from hybrid_pruning.margins import ClassLoss, MarginSoftmax, Softmax, SphereFace2, build_loss, carry_over, turned
+from hybrid_pruning.training.losses import (
+    ClassLoss,
+    MarginSoftmax,
+    Softmax,
+    SphereFace2,
+    build_loss,
+    carry_over,
+    turned,
+)
 
 CLASSES, WIDTH, BATCH = 7, 5, 12
 SCALE, MARGIN, INTER = 16.0, 0.3, 0.1

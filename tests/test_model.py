@@ -13,16 +13,16 @@ from safetensors.torch import load_file, save_file
 import hybrid_pruning as hp
 from conftest import MakeBackbone, close, shuffle
 from corpus import files_below, write_wavlm
-from hybrid_pruning.artifact import CONFIG, WEIGHTS, is_artifact
-from hybrid_pruning.backbone import Backbone, load_transformers
-from hybrid_pruning.classifier import Classes, log_likelihood_ratio
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.export import shrink_model
 from hybrid_pruning.files import DIGESTS
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.objective import Objective
+from hybrid_pruning.models.artifact import CONFIG, WEIGHTS, is_artifact
+from hybrid_pruning.models.backbone import Backbone, load_transformers
+from hybrid_pruning.models.classifier import Classes, log_likelihood_ratio
+from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Gates, shape_of
+from hybrid_pruning.training.export import shrink_model
+from hybrid_pruning.training.objective import Objective
 
 HEAD = HeadConfig(heads=3, compression=4, embedding=5)
 CLASSES = Classes(("spoof", "bonafide"), (30, 10))

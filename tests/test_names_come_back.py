@@ -16,13 +16,17 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from corpus import MINUTE, settings, write_corpus, write_wavlm
-from hybrid_pruning.calibration import fit_fusion, fuse_files
-from hybrid_pruning.evaluation import SV, TRACK1, Pairs, Request, evaluate, join_systems, read_pairs, read_trials
+from hybrid_pruning.data.manifest import TEXT_COLUMNS, UNKNOWN, Utterance, read_manifest, write_manifest
+from hybrid_pruning.data.pairs import Pairs, read_pairs
+from hybrid_pruning.data.protocols import SV, TRACK1
+from hybrid_pruning.data.score_files import join_systems, read_trials
+from hybrid_pruning.data.tables import read_rows, write_table
+from hybrid_pruning.evaluation import Request, evaluate
+from hybrid_pruning.evaluation.fitting import fit_fusion, fuse_files
 from hybrid_pruning.files import find_danger, has_control_characters
-from hybrid_pruning.manifest import TEXT_COLUMNS, UNKNOWN, Label, Utterance, read_manifest, write_manifest
-from hybrid_pruning.tables import read_rows, write_table
-from hybrid_pruning.verification.enrolment import read_enrolment
-from hybrid_pruning.verification.scoring import write_trials
+from hybrid_pruning.scoring.verification.enrolment import read_enrolment
+from hybrid_pruning.scoring.verification.trial_scores import write_trials
+from hybrid_pruning.tasks import Label
 from test_tables import ODD
 from world import run_main
 

@@ -5,12 +5,12 @@ import torch
 from torch.nn import functional as F
 
 from conftest import MakeBackbone
-from hybrid_pruning.batches import Batch
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.objective import Objective
+from hybrid_pruning.data.batches import Batch
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Constraint, Lagrangian, attach
+from hybrid_pruning.training.objective import Objective
 
 CLASSES = Classes(("spoof", "bonafide"), (1, 1))
 HEAD = HeadConfig(heads=3, compression=4, embedding=5)

@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from conftest import LENGTHS, MakeBackbone, close, shuffle
-from hybrid_pruning.backbone import load_transformers
-from hybrid_pruning.calibration import Calibration, Fit
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.manifest import read_manifest
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.onnx_export import export_onnx
-from hybrid_pruning.onnx_model import EMBEDDING, LLR, WAVE, OnnxModel
-from hybrid_pruning.onnx_model import LENGTHS as SIZES
+from hybrid_pruning.data.manifest import read_manifest
+from hybrid_pruning.models.backbone import load_transformers
+from hybrid_pruning.models.calibration import Calibration, Fit
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.onnx.graph import export_onnx
+from hybrid_pruning.models.onnx.runtime import EMBEDDING, LLR, WAVE, OnnxModel
+from hybrid_pruning.models.onnx.runtime import LENGTHS as SIZES
+from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import attach, shrink
-from hybrid_pruning.scoring import score_utterances
+from hybrid_pruning.scoring.scores import score_utterances
 
 TOLERANCE = 1e-4
 SHARED = Path(__file__).parents[2] / "shared"

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from conftest import LENGTHS, WHISPER, MakeBackbone, close, shuffle
-from hybrid_pruning.backbone.linear import Linear
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.onnx_export import OPSET, export_onnx
-from hybrid_pruning.onnx_int8 import LARGEST, IntegerConv1d, IntegerLinear, to_integers
-from hybrid_pruning.onnx_model import OnnxModel
+from hybrid_pruning.models.backbone.linear import Linear
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.onnx.graph import OPSET, export_onnx
+from hybrid_pruning.models.onnx.int8 import LARGEST, IntegerConv1d, IntegerLinear, to_integers
+from hybrid_pruning.models.onnx.runtime import OnnxModel
+from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import attach, shrink
 
 WIDE = {

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from corpus import tiny_detector, write_corpus
-from hybrid_pruning import OnnxModel, onnx_export
-from hybrid_pruning.embedder import load_embedder
+from hybrid_pruning import OnnxModel
+from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import read_manifest
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.onnx_export import export_onnx
-from hybrid_pruning.scoring import embed_paths, score_utterances
+from hybrid_pruning.models.onnx import graph as onnx_export
+from hybrid_pruning.models.onnx.graph import export_onnx
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring.embedder import load_embedder
+from hybrid_pruning.scoring.scores import embed_paths, score_utterances
 from wave_variants import ALONE, EQUAL, LENGTHS, REFUSED, TENSOR
 from world import Cli
 

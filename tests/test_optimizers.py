@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from corpus import configure, write_world
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import TrainingConfig
-from hybrid_pruning.model import SpeechModel, load_backbone
-from hybrid_pruning.objective import Objective, build_objective
-from hybrid_pruning.optimizers import Optimizers, learning_rate_factor
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
+from hybrid_pruning.training.objective import Objective, build_objective
+from hybrid_pruning.training.optimizers import Optimizers, learning_rate_factor
 
 Recipe = dict[str, Any]
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from corpus import write_corpus
-from hybrid_pruning import overlap
+from hybrid_pruning.data import overlap
+from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.files import digest_file
-from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
+from hybrid_pruning.tasks import Label
 
 
 def warned(lines: Sequence[str], *words: str) -> None:

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from corpus import tiny_detector
+from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.jobs import JobResult
-from hybrid_pruning.manifest import Label, Utterance
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.partial import Partial, fingerprint_manifest, fingerprint_model
+from hybrid_pruning.models.artifact import fingerprint_model
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring.batching import JobResult
+from hybrid_pruning.scoring.resume import Partial, fingerprint_manifest
+from hybrid_pruning.tasks import Label
 
 SETTINGS = {"model": "a", "batch_size": 4}
 RESULTS = [JobResult(3, {1: 0.1 + 0.2, 7: -1e-30}, {}), JobResult(0, {}, {4: "x.wav: is\tbad"})]

@@ -12,11 +12,11 @@ import soundfile
 
 from corpus import MINUTE, SAMPLE_RATE_HZ, configure, files_below, noise, settings, write_wavlm
 from hybrid_pruning import SpeechModel
-from hybrid_pruning.card import find_results
 from hybrid_pruning.config import Config
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.pipeline import job, run_recipe
-from hybrid_pruning.sweep.table import read_swept, write_markdown
+from hybrid_pruning.jobs.pipeline import job, run_recipe
+from hybrid_pruning.jobs.sweep.summary import read_swept, write_markdown
+from hybrid_pruning.models.card import find_results
 
 PARTS = {
     "T": ("flac_T", "ASVspoof5.train.tsv"),

@@ -9,12 +9,14 @@ import pytest
 
 from corpus import configure, describe_voxceleb, write_voxceleb, write_wavlm
 from hybrid_pruning import SpeechModel
-from hybrid_pruning.cohort import FILE
+from hybrid_pruning.data.manifest import read_manifest
+from hybrid_pruning.data.protocols import SV
+from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import SV, Request, evaluate, read_trials
-from hybrid_pruning.manifest import read_manifest
-from hybrid_pruning.pipeline import Job, run_recipe
-from hybrid_pruning.verification.embeddings import Embeddings
+from hybrid_pruning.evaluation import Request, evaluate
+from hybrid_pruning.jobs.pipeline import Job, run_recipe
+from hybrid_pruning.models.cohort import FILE
+from hybrid_pruning.scoring.verification.embeddings import Embeddings
 
 SETS = ("dev", "vox1-O", "vox1-H")
 STAGES = {

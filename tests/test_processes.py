@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hybrid_pruning import processes
+from hybrid_pruning import distributed as processes
+from hybrid_pruning.console import console
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.terminal import console
 from runs import finish, ranks, run_command
 from world import Cli
 

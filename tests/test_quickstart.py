@@ -9,7 +9,7 @@ import soundfile
 
 from hybrid_pruning import SpeechModel
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.quickstart.job import run_quickstart
+from hybrid_pruning.jobs.quickstart.trial import run_quickstart
 
 RATE = 16_000
 FEW_STEPS = ("training.epochs=2", "pruning.sparsity_warmup_epochs=1", "pruning.initial_reg_lr=0.5", "data.workers=0")

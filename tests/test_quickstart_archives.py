@@ -9,7 +9,7 @@ import pytest
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import remove_links_out_of
-from hybrid_pruning.quickstart.recordings import _extract
+from hybrid_pruning.jobs.quickstart.packages import _extract
 
 FILE, LINK, HARD_LINK = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 CONTROL = b"Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n"

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from hybrid_pruning.data.manifest import Utterance, read_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import Label, Utterance, read_manifest
-from hybrid_pruning.quickstart import corpus as corpus_module
-from hybrid_pruning.quickstart import recordings as recordings_module
-from hybrid_pruning.quickstart.copysynthesis import ATTACKS, reencode
-from hybrid_pruning.quickstart.corpus import SEEN, UNSEEN, QuickstartCorpus, build
-from hybrid_pruning.quickstart.recordings import (
+from hybrid_pruning.jobs.quickstart import packages as recordings_module
+from hybrid_pruning.jobs.quickstart import speech as corpus_module
+from hybrid_pruning.jobs.quickstart.copysynthesis import ATTACKS, reencode
+from hybrid_pruning.jobs.quickstart.packages import (
     LONGEST,
     SAMPLE_RATE,
     cut,
@@ -24,6 +23,8 @@ from hybrid_pruning.quickstart.recordings import (
     trim,
     usable,
 )
+from hybrid_pruning.jobs.quickstart.speech import SEEN, UNSEEN, QuickstartCorpus, build
+from hybrid_pruning.tasks import Label
 
 Wave = np.ndarray
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hybrid_pruning.config import Config, expand_stages, load_config, save_config
-from hybrid_pruning.corpora import PREPARE
+from hybrid_pruning.data.corpora import PREPARE
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path for folder in ("recipes", "examples") for path in (ROOT / folder).rglob("*.y*ml"))

@@ -4,15 +4,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from hybrid_pruning import plots
+from hybrid_pruning.console import visible
+from hybrid_pruning.models.size import Survivors
 from hybrid_pruning.pruning import Budget
-from hybrid_pruning.report import figures
+from hybrid_pruning.report import figures, plots
 from hybrid_pruning.report.figures import Line
 from hybrid_pruning.report.inline import COLOURS, to_inline_svg
 from hybrid_pruning.report.picture import draw_survivors
 from hybrid_pruning.report.published import Ours, draw_sizes, is_of_set, read_published
-from hybrid_pruning.survivors import Survivors
-from hybrid_pruning.terminal import visible
 
 BUDGET = Budget(1, 1, 1, 1)
 

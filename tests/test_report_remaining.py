@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from corpus import configure, write_world
-from hybrid_pruning.export import export_run
+from hybrid_pruning.models.size import count_survivors
 from hybrid_pruning.report.remaining import find_remaining
-from hybrid_pruning.report.run import read_runs
-from hybrid_pruning.survivors import count_survivors
-from hybrid_pruning.training import train
+from hybrid_pruning.report.run_files import read_runs
+from hybrid_pruning.training.export import export_run
+from hybrid_pruning.training.launch import train
 
 
 @pytest.mark.parametrize("constraint", ["params", "macs"])

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from corpus import configure, write_world
-from hybrid_pruning.checkpoint import STEP, list_checkpoints, read_checkpoint
 from hybrid_pruning.config import save_config
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.training import train
+from hybrid_pruning.training.checkpoints import STEP, list_checkpoints, read_checkpoint
+from hybrid_pruning.training.launch import train
 from runs import assert_same_run, kill_at_random, run_command, start
 
 Recipe = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.runlog import RunLog
+from hybrid_pruning.training.log import RunLog
 
 RECORD = {
     "epoch": 1,

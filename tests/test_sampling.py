@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hybrid_pruning.sampling import every_speaker
+from hybrid_pruning.data.sampling import every_speaker
 
 MEMBERS = [np.array([0]), np.arange(1, 4), np.arange(4, 64)]
 SPEAKER = [0] + [1] * 3 + [2] * 60

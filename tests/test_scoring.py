@@ -17,14 +17,14 @@ import pytest
 import torch
 
 from corpus import files_below, tiny_detector, write_corpus
-from hybrid_pruning import inference
 from hybrid_pruning.audio import read_audio
-from hybrid_pruning.embedder import choose_device
+from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.jobs import Throughput
-from hybrid_pruning.manifest import Utterance, read_manifest, write_manifest
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.scoring import embed_paths, score_file, score_paths, score_utterances
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring import inference
+from hybrid_pruning.scoring.batching import Throughput
+from hybrid_pruning.scoring.embedder import choose_device
+from hybrid_pruning.scoring.scores import embed_paths, score_file, score_paths, score_utterances
 
 NAN = float("nan")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -286,8 +286,8 @@ ON_ALL = """
 import sys
 import numpy as np
 from hybrid_pruning import SpeechModel, cli, processes
-from hybrid_pruning.manifest import read_manifest
-from hybrid_pruning.scoring import score_utterances
+from hybrid_pruning.data.manifest import read_manifest
+from hybrid_pruning.scoring.scores import score_utterances
 processes.start()
 scores = score_utterances(SpeechModel.from_pretrained("model"), read_manifest("corpus/manifest.tsv"), 1, 0, 2.0)
 np.save(f"{sys.argv[-1]}.{processes.rank()}.npy", scores)

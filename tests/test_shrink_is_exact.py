@@ -8,7 +8,7 @@ import torch
 
 from conftest import STYLES, WHISPER, MakeBackbone, close, relative_error, shuffle, spread
 from hybrid_pruning import pruning
-from hybrid_pruning.backbone import Backbone
+from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.pruning import Gates, PlanError
 from hybrid_pruning.pruning.narrow import Closed
 

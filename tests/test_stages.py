@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.stages import Stage, bring_up_to_date, was_made_from
+from hybrid_pruning.jobs.stages import Stage, bring_up_to_date, was_made_from
 
 
 class Job:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from hybrid_pruning.data.manifest import Utterance
+from hybrid_pruning.data.subset import choose_speakers, choose_utterances
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import Label, Utterance
-from hybrid_pruning.subset import choose_speakers, choose_utterances
+from hybrid_pruning.tasks import Label
 
 FRACTIONS = (0.01, 0.1, 0.3, 0.75, 1.0)
 

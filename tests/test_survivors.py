@@ -5,8 +5,8 @@ import torch
 
 from conftest import make_config, shuffle
 from hybrid_pruning import pruning
-from hybrid_pruning.backbone import Backbone, skeleton
-from hybrid_pruning.survivors import count_parameters, count_survivors
+from hybrid_pruning.models.backbone import Backbone, skeleton
+from hybrid_pruning.models.size import count_parameters, count_survivors
 
 
 def tiny(family: str = "wavlm", style: str = "base") -> Backbone:

@@ -9,14 +9,15 @@ import pytest
 import yaml
 
 from corpus import MINUTE, configure, describe_voxceleb, settings, write_voxceleb, write_wavlm
-from hybrid_pruning.card.results import Result
 from hybrid_pruning.config import Config, expand_stages
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.jobs.sweep import cells as jobs
+from hybrid_pruning.jobs.sweep import parse_sparsities
+from hybrid_pruning.jobs.sweep.drawing import draw_sweep
+from hybrid_pruning.jobs.sweep.summary import Swept, write_markdown
+from hybrid_pruning.jobs.sweep.values import name_job, set_sparsity
+from hybrid_pruning.models.card.measured import Result
 from hybrid_pruning.report.published import read_published
-from hybrid_pruning.sweep import jobs, parse_sparsities
-from hybrid_pruning.sweep.figure import draw_sweep
-from hybrid_pruning.sweep.table import Swept, write_markdown
-from hybrid_pruning.sweep.values import name_job, set_sparsity
 from test_pipeline import describe, write_asvspoof5
 from world import Cli
 

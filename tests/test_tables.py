@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from hybrid_pruning.data.keys import read_keys
+from hybrid_pruning.data.pairs import read_pairs
+from hybrid_pruning.data.protocols import SV, TRACK1, TRACK2
+from hybrid_pruning.data.score_files import read_trials
+from hybrid_pruning.data.tables import read_columns, read_lines, read_rows, write_table
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import SV, TRACK1, TRACK2, read_keys, read_pairs, read_trials
-from hybrid_pruning.tables import read_columns, read_lines, read_rows, write_table
 
 ODD = (
     'she said "yes"', '"', '""x"', "'", " a ", "#x", "100%", "[/x]", "[unknown]", ":smile:", "a,b", "=1+1", "+1", "-1",

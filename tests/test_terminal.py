@@ -13,7 +13,7 @@ import pytest
 from rich.cells import cell_len
 from rich.progress import TextColumn
 
-from hybrid_pruning import terminal
+from hybrid_pruning import console as terminal
 from world import Cli
 
 HOSTILE = ("[/x]", "[unknown]", "[bold]b[/bold]", ":x:", "[link=http://x]y[/link]", "\\[x]", "{0}", "名前", "e\u0301")
@@ -126,7 +126,7 @@ def test_ctrl_c_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch):
     def stop() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hybrid_pruning.inspection.print_doctor", stop)
+    monkeypatch.setattr("hybrid_pruning.report.inspection.print_doctor", stop)
     assert cli("doctor") == (130, "", "hybrid-pruning: interrupted\n")
 
 

@@ -13,22 +13,23 @@ import torch
 
 from conftest import STYLES
 from corpus import configure, files_below, settings, write_corpus, write_wavlm, write_world
-from hybrid_pruning.batches import Batch
-from hybrid_pruning.checkpoint import list_checkpoints, read_checkpoint
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import load_config, save_config
+from hybrid_pruning.data.batches import Batch
+from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
+from hybrid_pruning.data.trainset import TrainSet
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.export import export_run
-from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
 from hybrid_pruning.metrics import eer
-from hybrid_pruning.model import SpeechModel, load_backbone
-from hybrid_pruning.objective import build_objective
-from hybrid_pruning.optimizers import learning_rate_factor
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
 from hybrid_pruning.pruning import PlanError, shape_of
-from hybrid_pruning.run_folder import read_run
-from hybrid_pruning.trainer import Trainer
-from hybrid_pruning.training import train
-from hybrid_pruning.trainset import TrainSet
+from hybrid_pruning.tasks import Label
+from hybrid_pruning.training.checkpoints import list_checkpoints, read_checkpoint
+from hybrid_pruning.training.export import export_run
+from hybrid_pruning.training.launch import train
+from hybrid_pruning.training.objective import build_objective
+from hybrid_pruning.training.optimizers import learning_rate_factor
+from hybrid_pruning.training.runs import read_run
+from hybrid_pruning.training.trainer import Trainer
 from runs import assert_same_run, final_state, read_log, read_steps
 
 Recipe = dict[str, Any]
@@ -411,7 +412,7 @@ def test_a_run_killed_in_its_validation_validates_once(
         raise KeyboardInterrupt
 
     config = configure(recipe, training__checkpoint_steps=3)
-    monkeypatch.setattr("hybrid_pruning.trainer.save_epoch", die)
+    monkeypatch.setattr("hybrid_pruning.training.trainer.save_epoch", die)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "run")
     monkeypatch.undo()

@@ -12,20 +12,22 @@ import pytest
 import torch
 
 from corpus import configure, settings, write_speaker_world, write_trials, write_world
-from hybrid_pruning.checkpoint import list_checkpoints, read_checkpoint
 from hybrid_pruning.config import expand_stages, save_config
+from hybrid_pruning.data.manifest import Utterance, read_manifest
+from hybrid_pruning.data.protocols import SV
+from hybrid_pruning.data.tables import TAB
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import SV, evaluate
-from hybrid_pruning.export import export_run, read_trained
-from hybrid_pruning.manifest import Label, Utterance, read_manifest
-from hybrid_pruning.margins import MarginSoftmax
-from hybrid_pruning.model import SpeechModel, load_backbone
+from hybrid_pruning.evaluation import evaluate
+from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
 from hybrid_pruning.pruning import shape_of
 from hybrid_pruning.report import write_report
-from hybrid_pruning.run_folder import read_run
-from hybrid_pruning.scoring import embed_paths
-from hybrid_pruning.tables import TAB
-from hybrid_pruning.training import Data, train
+from hybrid_pruning.scoring.scores import embed_paths
+from hybrid_pruning.tasks import Label
+from hybrid_pruning.training.checkpoints import list_checkpoints, read_checkpoint
+from hybrid_pruning.training.export import export_run, read_trained
+from hybrid_pruning.training.launch import Data, train
+from hybrid_pruning.training.losses import MarginSoftmax
+from hybrid_pruning.training.runs import read_run
 from runs import assert_same_run, final_state, kill_at_random, read_log, read_steps, run_command, start
 
 Recipe = dict[str, Any]

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from corpus import configure, write_world
-from hybrid_pruning import processes
-from hybrid_pruning.batches import Crops, by_recording
+from hybrid_pruning import distributed as processes
+from hybrid_pruning.data.batches import Crops, by_recording
+from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
+from hybrid_pruning.data.trainset import TrainSet, read_set, read_trainset
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.manifest import Label, Utterance, read_manifest, write_manifest
-from hybrid_pruning.trainset import TrainSet, read_set, read_trainset
+from hybrid_pruning.tasks import Label
 
 Recipe = dict[str, Any]
 

@@ -8,18 +8,19 @@ import torch
 
 from conftest import MakeBackbone, spread
 from corpus import configure, write_corpus, write_world
-from hybrid_pruning import validation
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import Config, HeadConfig
+from hybrid_pruning.data.manifest import Utterance, read_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.export import shrink_model
-from hybrid_pruning.manifest import Label, Utterance, read_manifest
 from hybrid_pruning.metrics import eer
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.objective import Objective
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Lagrangian, attach
-from hybrid_pruning.scoring import score_utterances
-from hybrid_pruning.validation import read_dev_trials, validate, write_scores
+from hybrid_pruning.scoring.scores import score_utterances
+from hybrid_pruning.tasks import Label
+from hybrid_pruning.training import validation
+from hybrid_pruning.training.export import shrink_model
+from hybrid_pruning.training.objective import Objective
+from hybrid_pruning.training.validation import read_dev_trials, validate, write_scores
 from voices import write_speakers, write_voxceleb_trials
 
 

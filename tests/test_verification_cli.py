@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from hybrid_pruning.calibration import Calibration, Fit
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.terminal import console
+from hybrid_pruning.console import console
+from hybrid_pruning.models.calibration import Calibration, Fit
+from hybrid_pruning.models.speech_model import SpeechModel
 from voices import EMBEDDING, write_speakers
 from world import Cli
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hybrid_pruning.calibration import QUALITIES, Calibration, Fit
-from hybrid_pruning.cohort import Cohort
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.verification import normalisation
-from hybrid_pruning.verification.backend import Backend
-from hybrid_pruning.verification.cosine import Voices, average_directions, score_cosines, to_directions
-from hybrid_pruning.verification.embeddings import Embeddings
-from hybrid_pruning.verification.normalisation import build_cohort, find_impostors
+from hybrid_pruning.models.calibration import QUALITIES, Calibration, Fit
+from hybrid_pruning.models.cohort import Cohort
+from hybrid_pruning.scoring.verification import normalisation
+from hybrid_pruning.scoring.verification.backend import Backend
+from hybrid_pruning.scoring.verification.cosine import Voices, average_directions, score_cosines, to_directions
+from hybrid_pruning.scoring.verification.embeddings import Embeddings
+from hybrid_pruning.scoring.verification.normalisation import build_cohort, find_impostors
 
 RNG = np.random.default_rng(0)
 N, E, SPEAKERS = 30, 8, 12
@@ -74,7 +74,7 @@ def test_the_cohort_is_its_speakers_means(cohort: Cohort):
 
 @pytest.mark.parametrize("block", [7, 1 << 14])
 def test_cosines_are_those_of_loops(embeddings: Embeddings, block: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hybrid_pruning.verification.cosine.BLOCK", block)
+    monkeypatch.setattr("hybrid_pruning.scoring.verification.cosine.BLOCK", block)
     mean = np.full(E, 0.25, dtype=np.float32)
     directions = average_directions(to_directions(embeddings.vectors, embeddings.ids, mean), Voices.of(MEMBERS, NAMES))
     found = score_cosines(directions, every_pair())

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hybrid_pruning.data.manifest import Utterance
+from hybrid_pruning.data.names import Register, without_suffix
+from hybrid_pruning.data.pairs import read_pairs
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import read_pairs
-from hybrid_pruning.manifest import Label, Utterance
-from hybrid_pruning.names import Register, without_suffix
-from hybrid_pruning.verification.enrolment import read_enrolment
-from hybrid_pruning.verification.plan import TrialPlan, plan_trials
+from hybrid_pruning.scoring.verification.enrolment import read_enrolment
+from hybrid_pruning.scoring.verification.trial_list import TrialPlan, plan_trials
+from hybrid_pruning.tasks import Label
 
 UTTERANCES = [Utterance(name, Path(f"{name}.flac"), Label.BONAFIDE) for name in ("a/1", "a/2", "b/1", "b/2", "c/1")]
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from hybrid_pruning.evaluation import evaluate_track2
+from hybrid_pruning.evaluation.sasv import fuse_tandem, fuse_tandem_files
 from hybrid_pruning.metrics.costs import ASVSPOOF5_SASV, SasvCost
-from hybrid_pruning.verification.sasv import fuse_tandem, fuse_tandem_files
 
 
 def test_the_rule_is_bayes_theorem_for_a_mixture():

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from corpus import files_below
-from hybrid_pruning import inference
 from hybrid_pruning.audio import read_audio
-from hybrid_pruning.calibration import Calibration, Fit
+from hybrid_pruning.data.manifest import read_manifest, write_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate_sv
-from hybrid_pruning.inference import Options
-from hybrid_pruning.manifest import read_manifest, write_manifest
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.verification.embeddings import Embeddings
-from hybrid_pruning.verification.extraction import embed_file
-from hybrid_pruning.verification.scoring import Request, make_cohort, score_trials
+from hybrid_pruning.models.calibration import Calibration, Fit
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring import inference
+from hybrid_pruning.scoring.inference import Options
+from hybrid_pruning.scoring.verification.embeddings import Embeddings
+from hybrid_pruning.scoring.verification.extraction import embed_file
+from hybrid_pruning.scoring.verification.trial_scores import Request, make_cohort, score_trials
 from test_scoring import TORCHRUN, run
 from voices import EMBEDDING, tiny_verifier, write_speakers, write_voxceleb_trials
 

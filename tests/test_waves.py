@@ -7,7 +7,7 @@ import torch
 
 from corpus import tiny_detector
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.models.speech_model import SpeechModel
 from wave_variants import ALONE, EQUAL, LENGTHS, REFUSED, ROUNDED, TENSOR
 
 

@@ -16,8 +16,8 @@ from transformers import (
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from conftest import WHISPER, make_config, with_telling_weights
-from hybrid_pruning.backbone import Backbone, load_transformers, skeleton
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.models.backbone import Backbone, load_transformers, skeleton
 
 
 @pytest.fixture

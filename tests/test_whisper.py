@@ -19,14 +19,14 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 import hybrid_pruning as hp
 from conftest import WHISPER, MakeBackbone, make_config, relative_error, with_telling_weights
 from corpus import configure, write_whisper, write_world
-from hybrid_pruning.backbone import Backbone, load_transformers, wrap
-from hybrid_pruning.backbone.logmel import LogMel
 from hybrid_pruning.benchmark.latency import latency_ratio
-from hybrid_pruning.export import export_run
-from hybrid_pruning.inspection import print_inspection
-from hybrid_pruning.pruning.adapters import whisper_windows
-from hybrid_pruning.scoring import score_file
-from hybrid_pruning.training import train
+from hybrid_pruning.models.backbone import Backbone, load_transformers, wrap
+from hybrid_pruning.models.backbone.families import whisper_windows
+from hybrid_pruning.models.backbone.logmel import LogMel
+from hybrid_pruning.report.inspection import print_inspection
+from hybrid_pruning.scoring.scores import score_file
+from hybrid_pruning.training.export import export_run
+from hybrid_pruning.training.launch import train
 
 Record = Callable[[str, float], float]
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights" / "whisper-tiny-encoder"

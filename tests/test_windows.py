@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-import hybrid_pruning.windows
+import hybrid_pruning.scoring.windows
 from corpus import SAMPLE_RATE_HZ, noise
 from hybrid_pruning.audio import AudioFile, ffmpeg, read_audio
-from hybrid_pruning.windows import Window, cut, load_windows, measure_lengths
+from hybrid_pruning.scoring.windows import Window, cut, load_windows, measure_lengths
 from sounds import encode
 
 NAN = float("nan")
@@ -153,7 +153,7 @@ def test_only_what_is_not_known_is_opened(tmp_path: Path, monkeypatch: pytest.Mo
         opened.append(path.name)
         return {"b": 1234, "d": 64_160, "e": 1_600_123}.get(path.name, 0)
 
-    monkeypatch.setattr(hybrid_pruning.windows, "audio_samples", header)
+    monkeypatch.setattr(hybrid_pruning.scoring.windows, "audio_samples", header)
     paths = [Path(name) for name in "abcdef"]
     seconds: Sequence[float] = [1.0, NAN, 3.99, 4.01, 100.0, 100.0]
     samples, failed = measure_lengths(paths, seconds, window)

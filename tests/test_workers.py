@@ -18,8 +18,8 @@ import torch
 
 from corpus import configure, write_world
 from hybrid_pruning.config import save_config
+from hybrid_pruning.data.workers import work_in_processes
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.workers import work_in_processes
 
 LARGE = 3_000_000
 

@@ -7,10 +7,11 @@ import soundfile
 
 from conftest import with_telling_weights
 from corpus import SAMPLE_RATE_HZ, noise, write_wavlm
-from hybrid_pruning.backbone import load_transformers
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.manifest import Label, Utterance, write_manifest
-from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.data.manifest import Utterance, write_manifest
+from hybrid_pruning.models.backbone import load_transformers
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.tasks import Label
 
 EMBEDDING = 6
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybrid_pruning import metrics, pruning
-    from hybrid_pruning.backbone import Backbone, Hidden
     from hybrid_pruning.errors import InputError
-    from hybrid_pruning.model import SpeechModel, load_backbone
-    from hybrid_pruning.onnx_model import OnnxModel
-    from hybrid_pruning.scoring import score_paths
+    from hybrid_pruning.models.backbone import Backbone, Hidden
+    from hybrid_pruning.models.onnx.runtime import OnnxModel
+    from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
+    from hybrid_pruning.scoring.scores import score_paths
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,13 +26,13 @@ __all__ = [
 ]
 
 _PLACES = {
-    "Backbone": "backbone",
-    "Hidden": "backbone",
+    "Backbone": "models.backbone",
+    "Hidden": "models.backbone",
     "InputError": "errors",
-    "OnnxModel": "onnx_model",
-    "SpeechModel": "model",
-    "load_backbone": "model",
-    "score_paths": "scoring",
+    "OnnxModel": "models.onnx.runtime",
+    "SpeechModel": "models.speech_model",
+    "load_backbone": "models.speech_model",
+    "score_paths": "scoring.scores",
 }
 """Where each public name is defined: looked up when it is asked for, so that nobody waits for torch without need."""
 

@@ -1,11 +1,20 @@
 """Audio files -> mono waveforms at 16 kHz: decode, mix down, resample once; a bad file is one clear line."""
 
 from hybrid_pruning.audio.level import NO_SPEECH, may_hold_speech
-from hybrid_pruning.audio.reading import SAMPLE_RATE_HZ, AudioFile, Wave, audio_samples, check_seconds, read_audio
+from hybrid_pruning.audio.reading import (
+    SAMPLE_RATE_HZ,
+    WINDOW_SECONDS,
+    AudioFile,
+    Wave,
+    audio_samples,
+    check_seconds,
+    read_audio,
+)
 
 __all__ = [
     "NO_SPEECH",
     "SAMPLE_RATE_HZ",
+    "WINDOW_SECONDS",
     "AudioFile",
     "Wave",
     "audio_samples",

@@ -21,6 +21,8 @@ from hybrid_pruning.audio import ffmpeg, libsndfile
 from hybrid_pruning.errors import InputError
 
 SAMPLE_RATE_HZ = 16_000
+WINDOW_SECONDS = 30.0
+"""Of the windows that longer recordings are scored in."""
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 4_000, 400_000
 DECIDING_SECONDS = 3600
 CANCELLED_SHARE, CANCELLED_POWER = 0.05, 0.5

@@ -11,18 +11,18 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from hybrid_pruning.backbone import Backbone, skeleton
 from hybrid_pruning.benchmark import timing
-from hybrid_pruning.benchmark.comparison import compare_models
+from hybrid_pruning.benchmark.gated_step import MODES, measure_training, peak_bytes
+from hybrid_pruning.benchmark.models import compare_models
+from hybrid_pruning.benchmark.printing import print_section
 from hybrid_pruning.benchmark.sections import describe, describe_machine
 from hybrid_pruning.benchmark.shapes import BASE, TINY, Scale, shrunk
-from hybrid_pruning.benchmark.tables import print_section
-from hybrid_pruning.benchmark.training import MODES, measure_training, peak_bytes
-from hybrid_pruning.classifier import Classes
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.model import SpeechModel
-from hybrid_pruning.terminal import say
-from hybrid_pruning.trainset import LABELS
+from hybrid_pruning.console import say
+from hybrid_pruning.data.trainset import LABELS
+from hybrid_pruning.models.backbone import Backbone, skeleton
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.speech_model import SpeechModel
 
 TARGETS = (0.5, 0.7)
 """Fractions of the MACs that are removed."""

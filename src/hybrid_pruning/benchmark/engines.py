@@ -24,7 +24,7 @@ def run_torch(path: str) -> Run:
     """Run an artifact in float32."""
     import torch
 
-    from hybrid_pruning.model import SpeechModel
+    from hybrid_pruning.models.speech_model import SpeechModel
 
     model = SpeechModel.from_pretrained(path)
     return torch.inference_mode()(lambda wave: model.embed(torch.from_numpy(wave)))
@@ -40,7 +40,7 @@ def run_bf16(path: str) -> Run:
 
 def run_onnx(path: str) -> Run:
     """Run an .onnx file, of either kind."""
-    from hybrid_pruning.onnx_model import OnnxModel
+    from hybrid_pruning.models.onnx.runtime import OnnxModel
 
     model = OnnxModel.from_file(path)
 
@@ -56,7 +56,7 @@ def run_transformers(path: str) -> Run:
     """Run a transformers model; Whisper's encoder without its log-mel, on the 30 s it insists on."""
     import torch
 
-    from hybrid_pruning.backbone import build, load_config
+    from hybrid_pruning.models.backbone import build, load_config
 
     model = build(load_config(path)).eval()  # random weights take as long as trained ones
     if model.config.model_type == "whisper":

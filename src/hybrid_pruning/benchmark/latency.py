@@ -4,7 +4,7 @@ import torch
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.benchmark.timing import Ratio, Task, interleaved, ratio
-from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.models.speech_model import SpeechModel
 
 
 def latency_ratio(model: SpeechModel, reference: SpeechModel, seconds: float = 4.0, repeats: int = 12) -> Ratio:

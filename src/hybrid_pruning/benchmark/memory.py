@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from hybrid_pruning.benchmark.engines import ENGINES
+from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.terminal import say
 
 KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 """glibc then keeps no large block that was freed."""

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from hybrid_pruning.benchmark import timing
-from hybrid_pruning.benchmark.comparison import Case, Comparison, Measured
-from hybrid_pruning.benchmark.tables import Section
+from hybrid_pruning.benchmark.models import Case, Comparison, Measured
+from hybrid_pruning.benchmark.printing import Section
 
 
 def describe(comparison: Comparison) -> list[Section]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hybrid_pruning.backbone import Backbone
+from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.pruning import Budget, Constraint, Gates, attach, shrink
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from hybrid_pruning.artifact import versions
+from hybrid_pruning.models.artifact import versions
 
 Name = TypeVar("Name")
 Task = Callable[[], object]

@@ -5,15 +5,15 @@ torch.
 """
 
 from hybrid_pruning.cli import (  # noqa: F401  registers the verbs
-    conversion,
-    data,
-    detection,
-    judging,
-    looking,
-    publishing,
-    scoring,
-    training,
-    verification,
+    card,
+    convert,
+    detect,
+    evaluate,
+    inspect,
+    prepare,
+    score,
+    train,
+    verify,
 )
 from hybrid_pruning.cli.app import app, main, order_verbs
 

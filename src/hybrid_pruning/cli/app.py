@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import typer
 
+from hybrid_pruning.console import console, open_streams, printable, say
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.terminal import console, open_streams, printable, say
 
 INTERRUPTED = 130
 LARGEST_SEED = 2**63 - 1
@@ -54,7 +54,7 @@ def main() -> None:
         status = app(standalone_mode=False)  # None, or 130 after Ctrl-C
         sys.stdout.flush()
         if _several():
-            from hybrid_pruning import processes
+            from hybrid_pruning import distributed as processes
 
             processes.stop()
     except KeyboardInterrupt:
@@ -97,7 +97,7 @@ def _tell(line: str, code: int) -> int:
     """Print why the program ends and return its exit code; of several processes only the first to fail speaks."""
     first = True
     if _several():
-        from hybrid_pruning import processes
+        from hybrid_pruning import distributed as processes
 
         if code == 1:
             time.sleep(0.5)  # a process that is killed loses its connections before it is gone

@@ -1,7 +1,6 @@
 """A recipe: YAML plus `--set a.b=c` -> one checked, complete configuration."""
 
 from hybrid_pruning.config.augmentation import AugmentConfig, CodecConfig, CodecName, RawBoostConfig
-from hybrid_pruning.config.loading import check_config, expand_stages, load_config, save_config
 from hybrid_pruning.config.recipe import (
     BackboneConfig,
     Config,
@@ -10,9 +9,9 @@ from hybrid_pruning.config.recipe import (
     HeadConfig,
     ObjectiveConfig,
     PruningConfig,
-    TaskName,
     TrainingConfig,
 )
+from hybrid_pruning.config.recipe_files import check_config, expand_stages, load_config, save_config
 
 __all__ = [
     "AugmentConfig",
@@ -26,7 +25,6 @@ __all__ = [
     "ObjectiveConfig",
     "PruningConfig",
     "RawBoostConfig",
-    "TaskName",
     "TrainingConfig",
     "check_config",
     "expand_stages",

@@ -7,9 +7,9 @@ from pydantic import Field
 
 from hybrid_pruning.config.augmentation import AugmentConfig
 from hybrid_pruning.config.section import Epochs, Fraction, PositiveFraction, Rate, Section, Speeds
+from hybrid_pruning.tasks import TaskName
 
 Unit = Literal["conv", "head", "attlayer", "interm", "ffnlayer"]
-TaskName = Literal["anti-spoofing", "speaker-verification"]
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 

@@ -1,11 +1,13 @@
 """A score file and a key file -> metrics: every id joined exactly, every fault one clear line, tables to read."""
 
+from hybrid_pruning.data.keys import Keys, read_keys
+from hybrid_pruning.data.pairs import Pairs, read_pairs
+from hybrid_pruning.data.protocols import SV, TRACK1, TRACK2, Task
+from hybrid_pruning.data.score_files import Trials, join_scores, join_systems, read_trials
+from hybrid_pruning.evaluation.clusters import find_resampling
 from hybrid_pruning.evaluation.comparison import measure_scores, print_scores
 from hybrid_pruning.evaluation.groups import Group, break_down
-from hybrid_pruning.evaluation.keys import Keys, read_keys
-from hybrid_pruning.evaluation.pairs import Pairs, read_pairs
-from hybrid_pruning.evaluation.printing import find_warnings, print_evaluation, print_table
-from hybrid_pruning.evaluation.result import (
+from hybrid_pruning.evaluation.results import (
     Evaluation,
     Metrics,
     Request,
@@ -15,10 +17,9 @@ from hybrid_pruning.evaluation.result import (
     evaluate_track1,
     evaluate_track2,
 )
-from hybrid_pruning.evaluation.speakers import find_resampling
-from hybrid_pruning.evaluation.tasks import SV, TRACK1, TRACK2, Task
-from hybrid_pruning.evaluation.trials import Trials, join_scores, join_systems, read_trials
+from hybrid_pruning.evaluation.show import print_evaluation, print_table
 from hybrid_pruning.evaluation.verifier import read_verifier_2019, read_verifier_2021
+from hybrid_pruning.metrics.titles import find_warnings
 
 __all__ = [
     "SV",

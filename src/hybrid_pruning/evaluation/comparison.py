@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from hybrid_pruning.evaluation.printing import TITLES, show_value
-from hybrid_pruning.evaluation.tasks import Task
-from hybrid_pruning.evaluation.trials import Trials
+from hybrid_pruning.console import say_table
+from hybrid_pruning.data.protocols import Task
+from hybrid_pruning.data.score_files import Trials
 from hybrid_pruning.metrics import VERIFICATION, FloatArray
 from hybrid_pruning.metrics.costs import ASVSPOOF5
 from hybrid_pruning.metrics.measures import Column, Measures, Sample, detection
-from hybrid_pruning.terminal import say_table
+from hybrid_pruning.metrics.titles import TITLES, show_value
 
 
 def calibration_measures(task: Task) -> Measures:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hybrid_pruning.evaluation.tasks import SPOOFING_COLUMNS, Task
-from hybrid_pruning.evaluation.trials import Trials
+from hybrid_pruning.data.protocols import SPOOFING_COLUMNS, Task
+from hybrid_pruning.data.score_files import Trials
 from hybrid_pruning.metrics import IntArray
 from hybrid_pruning.metrics.measures import Measures, Names, Sample
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hybrid_pruning.data.keys import require_known
+from hybrid_pruning.data.tables import Text, raise_first, read_lines, take_columns
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation.keys import require_known
 from hybrid_pruning.metrics import AsvRates, asv_rates, t_dcf
-from hybrid_pruning.tables import Text, raise_first, read_lines, take_columns
 
 KINDS = ("target", "nontarget", "spoof")
 SCORES_2019 = ("source", "kind", "score")

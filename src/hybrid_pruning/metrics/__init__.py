@@ -13,8 +13,8 @@ from hybrid_pruning.metrics.costs import (
     DetectionCost,
     SasvCost,
 )
-from hybrid_pruning.metrics.detection import Curve, act_dcf, cllr, det_curve, eer, min_cllr, min_dcf, surprise
 from hybrid_pruning.metrics.ranking import LARGEST_SCORE, FloatArray, IntArray, Ranking, Steps
+from hybrid_pruning.metrics.rates import Curve, act_dcf, cllr, det_curve, eer, min_cllr, min_dcf, surprise
 from hybrid_pruning.metrics.tandem import a_dcf, asv_rates, t_dcf, t_eer
 
 __all__ = [

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hybrid_pruning.metrics.costs import ASVSPOOF5, ASVSPOOF5_ASV, ASVSPOOF5_SASV, VERIFICATION, AsvRates, DetectionCost
-from hybrid_pruning.metrics.detection import eer_of, min_cllr_of, min_dcf_of, surprise
 from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Ranking, Steps, checked
+from hybrid_pruning.metrics.rates import eer_of, min_cllr_of, min_dcf_of, surprise
 from hybrid_pruning.metrics.tandem import a_dcf_of, t_dcf_of, t_eer_of
 
 Names = npt.NDArray[np.str_]

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hybrid_pruning.metrics.costs import ASVSPOOF5_ASV, ASVSPOOF5_SASV, AsvRates, SasvCost
-from hybrid_pruning.metrics.detection import det_curve, rank_detection
 from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Ranking, Steps, checked
+from hybrid_pruning.metrics.rates import det_curve, rank_detection
 
 COARSE_POINTS, FINE_POINTS = 512, 16
 """Parts that the search for the t-EER cuts the verifier's thresholds into, first and then; a matter of speed alone."""

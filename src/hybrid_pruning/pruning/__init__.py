@@ -1,15 +1,14 @@
 """Structured pruning from one declarative plan: gates, masks, exact counting and real shrinking. Imports torch only."""
 
-from .adapters import UNITS, plan_for
-from .attach import attach, detach
-from .budget import Accounting, Budget, Constraint, budget
-from .gate import Gate, Gates
-from .lagrangian import Lagrangian
-from .plan import Cut, Kept, Plan, PlanError, Role, Shape, Slot, Work, shape_of
-from .schedule import Growth, Schedule, scheduled_target
-from .select import check_target
-from .shrink import narrow, shrink
-from .widen import widen
+from hybrid_pruning.pruning.attach import attach, detach
+from hybrid_pruning.pruning.budget import Accounting, Budget, Constraint, budget
+from hybrid_pruning.pruning.gate import Gate, Gates
+from hybrid_pruning.pruning.lagrangian import Lagrangian
+from hybrid_pruning.pruning.plan import UNITS, Cut, Kept, Plan, PlanError, Role, Shape, Slot, Work, plan_for, shape_of
+from hybrid_pruning.pruning.schedule import Growth, Schedule, scheduled_target
+from hybrid_pruning.pruning.select import check_target
+from hybrid_pruning.pruning.shrink import narrow, shrink
+from hybrid_pruning.pruning.widen import widen
 
 __all__ = [
     "UNITS",

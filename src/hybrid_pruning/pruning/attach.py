@@ -13,10 +13,9 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 
-from .adapters import plan_for
-from .budget import Accounting
-from .gate import DROP_RATE, Gate, Gates
-from .plan import Cut, Plan, PlanError, Role, along, owner
+from hybrid_pruning.pruning.budget import Accounting
+from hybrid_pruning.pruning.gate import DROP_RATE, Gate, Gates
+from hybrid_pruning.pruning.plan import Cut, Plan, PlanError, Role, along, owner, plan_for
 
 
 class Product(torch.autograd.Function):

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from .plan import Kept, Plan, PlanError, parameter
+from hybrid_pruning.pruning.plan import Kept, Plan, PlanError, parameter
 
 if TYPE_CHECKING:
-    from .gate import Gates
+    from hybrid_pruning.pruning.gate import Gates
 
 Constraint = Literal["params", "macs"]
 

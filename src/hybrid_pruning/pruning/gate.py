@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import select
-from .budget import Accounting, Budget, Constraint
-from .plan import Kept, Plan, PlanError, Slot
+from hybrid_pruning.pruning import select
+from hybrid_pruning.pruning.budget import Accounting, Budget, Constraint
+from hybrid_pruning.pruning.plan import Kept, Plan, PlanError, Slot
 
 TEMPERATURE = 2 / 3
 STRETCH = (-0.1, 1.1)

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+UNITS = ("conv", "head", "attlayer", "interm", "ffnlayer")
+"""Kinds of units that a plan may have, in the order of every shape."""
 Kept = Mapping[str, tuple[int, ...]]
 """Slot name -> the indices of its units that survive, ascending."""
 
@@ -192,6 +194,20 @@ class Plan:
                 _check_cut(model, slot, cut)
         for tensor in self.positions:
             parameter(model, tensor)
+
+
+def plan_for(model: nn.Module, seconds: float = 4.0) -> Plan:
+    """Return the plan that a model declares by its method `plan`, with MACs for one utterance of `seconds`.
+
+    Raises:
+        PlanError: the model declares none, or the utterance is too short for it.
+    """
+    declared = getattr(model, "plan", None)
+    if declared is None:
+        family = getattr(getattr(model, "config", None), "model_type", None)
+        raise PlanError(f"no plan for models of type '{family}'; give one, or load the model with load_backbone")
+    plan: Plan = declared(seconds)
+    return plan
 
 
 def shape_of(model: nn.Module) -> Shape | None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .budget import Accounting, Constraint
-from .plan import Kept, PlanError
+from hybrid_pruning.pruning.budget import Accounting, Constraint
+from hybrid_pruning.pruning.plan import Kept, PlanError
 
 FINE = 10.0
 """Units that weigh up to this many times the lightest one are ranked together."""

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
-from .adapters import UNITS
-from .attach import detach
-from .narrow import NarrowLayerNorm
-from .plan import Cut, Kept, Plan, Role, Shape, Slot, along, owner, parameter, shape_of
+from hybrid_pruning.pruning.attach import detach
+from hybrid_pruning.pruning.narrow import NarrowLayerNorm
+from hybrid_pruning.pruning.plan import UNITS, Cut, Kept, Plan, Role, Shape, Slot, along, owner, parameter, shape_of
 
 if TYPE_CHECKING:
-    from .gate import Gates
+    from hybrid_pruning.pruning.gate import Gates
 
 Model = TypeVar("Model", bound=nn.Module)
 

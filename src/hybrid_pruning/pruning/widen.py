@@ -5,10 +5,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from .adapters import plan_for
-from .narrow import Closed
-from .plan import Cut, Kept, Plan, PlanError, Shape, Slot, parameter, shape_of
-from .shrink import rows_of
+from hybrid_pruning.pruning.narrow import Closed
+from hybrid_pruning.pruning.plan import Cut, Kept, Plan, PlanError, Shape, Slot, parameter, plan_for, shape_of
+from hybrid_pruning.pruning.shrink import rows_of
 
 Model = TypeVar("Model", bound=nn.Module)
 

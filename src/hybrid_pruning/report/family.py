@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hybrid_pruning.data.protocols import Task
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import Request, Task, evaluate
-from hybrid_pruning.family import member_name
+from hybrid_pruning.evaluation import Request, evaluate
 from hybrid_pruning.plain import number, section
+from hybrid_pruning.report.overview import UNKNOWN, Cell, Row, count
 from hybrid_pruning.report.remaining import Remaining
-from hybrid_pruning.report.results import DEV, FOLDER, task_of
-from hybrid_pruning.report.run import Run
-from hybrid_pruning.report.tables import UNKNOWN, Cell, Row, count
+from hybrid_pruning.report.run_files import Run
+from hybrid_pruning.report.score_tables import DEV, FOLDER, task_of
+from hybrid_pruning.training.snapshots import member_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,23 +8,24 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hybrid_pruning.bootstrap import ROUNDS, check_rounds
-from hybrid_pruning.evaluation import TRACK1, Evaluation
+from hybrid_pruning.console import visible
+from hybrid_pruning.data.protocols import TRACK1
+from hybrid_pruning.evaluation import Evaluation
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION
+from hybrid_pruning.metrics.bootstrap import ROUNDS, check_rounds
 from hybrid_pruning.plain import section, without_folders
-from hybrid_pruning.plots import COLOURS, Scores, draw_det
-from hybrid_pruning.report import tables
+from hybrid_pruning.report import overview as tables
+from hybrid_pruning.report.curves import Card, Section, describe_training
 from hybrid_pruning.report.family import describe_families
 from hybrid_pruning.report.figures import colour_of, draw_histograms
 from hybrid_pruning.report.inline import to_inline_svg
 from hybrid_pruning.report.picture import draw_survivors
+from hybrid_pruning.report.plots import COLOURS, Scores, draw_det
 from hybrid_pruning.report.published import Published, draw_sizes, is_known, is_of_set, read_published
 from hybrid_pruning.report.remaining import Remaining, find_remaining
-from hybrid_pruning.report.results import ResultSet, find_scored, judge, pair_up
-from hybrid_pruning.report.run import Run, read_runs
-from hybrid_pruning.report.training import Card, Section, describe_training
-from hybrid_pruning.terminal import visible
+from hybrid_pruning.report.run_files import Run, read_runs
+from hybrid_pruning.report.score_tables import ResultSet, find_scored, judge, pair_up
 
 __all__ = ["ROUNDS", "write_report"]
 

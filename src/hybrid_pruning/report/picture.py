@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hybrid_pruning import plots
-from hybrid_pruning.survivors import Survivors
+from hybrid_pruning.models.size import Survivors
+from hybrid_pruning.report import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from hybrid_pruning import plots
+from hybrid_pruning.data.tables import read_rows
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.tables import read_rows
+from hybrid_pruning.report import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from hybrid_pruning.model import SpeechModel
+from hybrid_pruning.models.size import Survivors, count_units
+from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.plain import number, section
 from hybrid_pruning.pruning import UNITS, Accounting, Constraint, Gates, PlanError, plan_for, shape_of
-from hybrid_pruning.report.run import Run, newest_checkpoints, open_checkpoint
-from hybrid_pruning.survivors import Survivors, count_units
+from hybrid_pruning.report.run_files import Run, newest_checkpoints, open_checkpoint
 
 AVERAGED = 2
 """Checkpoints whose gates are averaged where the run is finished, as `export` does by default."""

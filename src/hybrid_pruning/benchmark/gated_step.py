@@ -1,0 +1,105 @@
+"""What gates cost in training: a gated step beside a dense one, in time and in memory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
+from hybrid_pruning.benchmark.memory import high_water_bytes, peak_elsewhere
+from hybrid_pruning.benchmark.printing import Section
+from hybrid_pruning.benchmark.shapes import Scale
+from hybrid_pruning.benchmark.timing import Ratio, Task, interleaved, ratio
+from hybrid_pruning.config import check_config
+from hybrid_pruning.data.batches import Batch
+from hybrid_pruning.data.trainset import LABELS
+from hybrid_pruning.distributed import keep_freed_memory
+from hybrid_pruning.models.backbone import skeleton
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.training.objective import Objective, build_objective
+from hybrid_pruning.training.optimizers import Optimizers
+
+GOAL = 1.05
+"""Gated over dense training step that the project holds itself to."""
+TRAINING_TARGET = 0.5
+MODES = ("dense", "gated")
+MODULE = "hybrid_pruning.benchmark"
+
+
+def measure_training(scale: Scale, flags: Sequence[str] = ()) -> Section:
+    """Return what gates cost a training step, in time and in memory.
+
+    Args:
+        scale: what to train.
+        flags: of the command line, for the processes that measure memory.
+    """
+    peaks = {mode: peak_elsewhere(MODULE, "--peak-memory", mode, *flags) for mode in MODES}
+    keep_freed_memory()
+    times = interleaved({mode: training_step(scale, mode == "gated") for mode in MODES}, scale.steps)
+    time_ratio = ratio(times["gated"], times["dense"])
+    spread = f"{time_ratio.median:.3f} ({time_ratio.low:.3f}-{time_ratio.high:.3f})"
+    rows = [
+        ("time", spread, f"{time_ratio.fastest:.3f}", f"<= {GOAL}: {_verdict(time_ratio)}"),
+        ("peak memory", f"{peaks['gated'] / peaks['dense']:.3f}", "", "1"),
+    ]
+    note = (
+        f"{scale.name}, batch of {scale.batch} x {scale.crop_seconds:g} s, float32, {scale.steps} steps of each in "
+        "turn: sampling, forward, Lagrangian, backward, clipping, both optimisers; freed memory is kept, as `train` "
+        "does. The gates' cost does not grow with the batch, so larger batches come out lower. Memory is what each "
+        "adds to a process that has all imported."
+    )
+    return Section("training step: gated over dense", ("", "ratio", "fastest", "goal"), rows, note)
+
+
+def training_step(scale: Scale, gated: bool) -> Task:
+    """Return a function that takes one training step of a fresh model: the trainer's, on noise.
+
+    Args:
+        scale: shape, batch and crop.
+        gated: with gates, multipliers and their optimiser; else the dense model through the same code.
+    """
+    torch.manual_seed(0)
+    config = check_config(_recipe(scale, gated), "benchmark")
+    model = SpeechModel.build(skeleton(dict(scale.config), False), config.head, Classes(LABELS, (1, 1)))
+    objective = build_objective(config, model).train()
+    optimizers = Optimizers(objective, config.training, config.pruning.initial_reg_lr)
+    batch = _noise_batch(scale)
+    return lambda: _take_step(objective, optimizers, batch)
+
+
+def _recipe(scale: Scale, gated: bool) -> dict[str, Any]:
+    return {
+        "data": {"train": "-", "dev": "-"},
+        "backbone": {"source": "-"},
+        "head": dict(scale.head),
+        "pruning": {"use_pruning_loss": gated, "target_sparsity": TRAINING_TARGET},
+    }
+
+
+def _noise_batch(scale: Scale) -> Batch:
+    wave = torch.randn(scale.batch, round(scale.crop_seconds * SAMPLE_RATE_HZ))
+    index = torch.arange(scale.batch)
+    return Batch(wave, None, index % len(LABELS), index)
+
+
+def _take_step(objective: Objective, optimizers: Optimizers, batch: Batch) -> None:
+    """What Trainer does between two batches, on one process and without the log."""
+    objective(batch, TRAINING_TARGET).total.backward()
+    optimizers.clip()
+    optimizers.step()
+
+
+def _verdict(found: Ratio) -> str:
+    if found.low <= GOAL <= found.high:
+        return "undecided, rounds differ too much"
+    return "within" if found.high < GOAL else "above"
+
+
+def peak_bytes(scale: Scale, gated: bool) -> int:
+    """Return by how much two training steps raise this process's peak of resident memory."""
+    before = high_water_bytes()
+    step = training_step(scale, gated)
+    for _ in range(2):  # from the second on, Adam's moments are there
+        step()
+    return high_water_bytes() - before

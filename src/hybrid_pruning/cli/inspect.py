@@ -1,0 +1,123 @@
+"""Verbs that only look: report, inspect, benchmark, doctor."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hybrid_pruning.cli.app import MOST_WORKERS, app
+from hybrid_pruning.console import say
+from hybrid_pruning.errors import InputError
+
+LARGEST = 3600
+"""Seconds of an utterance, and utterances at a time."""
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="folders of training runs, finished or not; the first is compared with")
+    ],
+    out: Annotated[Path, typer.Option(help="HTML page to write")] = Path("report.html"),
+    scores: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]FILE", help="scores of a further evaluation set, repeatable: in the runs' order"),
+    ] = None,
+    keys: Annotated[
+        list[Path] | None, typer.Option(help="their keys: one for each --scores, or one for all; names the set")
+    ] = None,
+    published: Annotated[
+        str | None, typer.Option(help="corpus whose published systems stand beside the runs, e.g. asvspoof5")
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="rounds of resampling for 95% intervals; 0 for none")] = 1000,
+) -> None:
+    """Make one page of one or more runs: figures, errors, what is left, how the training went.
+
+    The page is one file that needs no network. Runs in progress are shown as far as they have come.
+
+    Example: hybrid-pruning report runs/dense runs/hp50 --scores d.tsv --scores p.tsv --keys eval.tsv --out report.html
+    """
+    from hybrid_pruning.report import write_report
+
+    write_report(runs, out, scores or [], keys or [], published, bootstrap)
+    say(f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}; open it in a browser")
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="exported model: a folder or a hub id")],
+    out: Annotated[Path | None, typer.Option(help="also draw it: a .svg, .png or .pdf file")] = None,
+) -> None:
+    """Show what survived, layer by layer, as a heat map; with --out also as a picture."""
+    from hybrid_pruning.models.size import count_survivors
+    from hybrid_pruning.models.speech_model import SpeechModel
+    from hybrid_pruning.report.inspection import print_inspection
+
+    found = SpeechModel.from_pretrained(model)
+    if out is not None:
+        from hybrid_pruning.report.picture import draw_survivors
+        from hybrid_pruning.report.plots import save_figure
+
+        save_figure(draw_survivors(count_survivors(found.backbone)), out)
+    print_inspection(found)
+    if out is not None:
+        say(f"picture {out}")
+
+
+@app.command()
+def benchmark(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="exported models, .onnx files")],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER_OR_ID", help="dense transformers model; the first MODEL's dense shape by default"),
+    ] = None,
+    engines: Annotated[
+        str, typer.Option(help="of torch, torch-bf16, onnx, onnx-int8, separated by commas; all that are there")
+    ] = "",
+    seconds: Annotated[str, typer.Option(help="lengths of utterances, separated by commas")] = "1,4,10",
+    batch: Annotated[str, typer.Option(help="how many at a time, separated by commas")] = "1,8",
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="times that each is measured")] = 10,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_WORKERS, help="that each computes with")] = 2,
+    json_: Annotated[Path | None, typer.Option("--json", help="also write the figures here")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="tables as Markdown, for a README")] = False,
+) -> None:
+    """Measure size, latency and memory beside the dense model in transformers, all in one run.
+
+    Each model goes through every engine: torch in float32 and bfloat16, ONNX
+    Runtime in float32 and with 8-bit matrix products (exported for the
+    occasion). All take turns, so that other load on the machine falls on each:
+    trust the ratios, not the milliseconds.
+
+    Example: hybrid-pruning benchmark models/hp50 models/hp70 --seconds 4 --batch 1
+    """
+    from hybrid_pruning.benchmark.models import compare_models
+    from hybrid_pruning.benchmark.printing import print_section
+    from hybrid_pruning.benchmark.sections import describe, describe_machine
+    from hybrid_pruning.files import write_json
+
+    lengths = _numbers("--seconds", seconds)
+    sizes = [round(number) for number in _numbers("--batch", batch)]
+    found = compare_models(models, against, engines, lengths, sizes, rounds, threads)
+    for section in describe(found):
+        print_section(section, markdown)
+    say(describe_machine(found))
+    if json_ is not None:
+        write_json(json_, found.as_json())
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number <= LARGEST for number in numbers):
+        raise InputError(f"{option} {text}: expected numbers above 0, up to {LARGEST}, separated by commas")
+    return numbers
+
+
+@app.command()
+def doctor() -> None:
+    """Print versions, devices, and which optional parts are present."""
+    from hybrid_pruning.report.inspection import print_doctor
+
+    print_doctor()

@@ -1,0 +1,69 @@
+"""The verb for two recordings: verify."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hybrid_pruning.cli.app import app, finite
+from hybrid_pruning.cli.score import Device, Window, Workers
+from hybrid_pruning.console import console, say, say_row, takes_blocks
+
+
+@app.command()
+def verify(
+    test: Annotated[Path, typer.Argument(help="a recording")],
+    enrol: Annotated[list[Path], typer.Argument(help="one recording or more of the speaker it may be of")],
+    model: Annotated[str, typer.Option(envvar="HYBRID_PRUNING_MODEL", help="exported model: a folder or a hub id")],
+    threshold: Annotated[
+        float | None,
+        typer.Option(callback=finite, help="score from which it is the same speaker; 0 where the model is calibrated"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+    fail_on_different: Annotated[
+        bool, typer.Option("--fail-on-different", help="exit with 3 where the speakers differ")
+    ] = False,
+    workers: Workers = 0,
+    window_seconds: Window = 30.0,
+    device: Device = "auto",
+) -> None:
+    """Tell whether a recording is of the same speaker as others, as score --trials does it.
+
+    A calibrated model gives an LLR, the natural logarithm of how much likelier
+    the recordings are of one speaker than of two. The threshold 0 takes the
+    likelier of the two. Where a share p of all comparisons is of one speaker,
+    and accepting another costs c times as much as refusing him, it is
+    ln(c (1 - p) / p).
+
+    A model that is not calibrated gives a cosine or an AS-norm score. What is
+    enough differs from model to model and nothing in it says so: there is no
+    verdict without --threshold (see calibrate).
+
+    A pipe gets one line: verdict or -, score, what it is, TEST, ENROL..., with
+    tabs between them.
+
+    Exit codes: 0 compared; 2 something could not be read; 3 the speakers
+    differ, and --fail-on-different was given.
+    """
+    from hybrid_pruning.distributed import keep_freed_memory
+    from hybrid_pruning.errors import InputError
+    from hybrid_pruning.scoring.embedder import load_embedder
+    from hybrid_pruning.scoring.verification import pairwise as comparison
+
+    keep_freed_memory()
+    loaded = load_embedder(model, device)
+    if threshold is None and loaded.calibration is not None:
+        threshold = 0.0
+    if threshold is None and fail_on_different:
+        raise InputError(f"{model}: is not calibrated, and without --threshold there is no verdict to fail on")
+    found = comparison.compare(loaded, test, enrol, workers, window_seconds)
+    if as_json:
+        say(json.dumps(comparison.as_record(found, threshold)))
+    elif console.is_terminal:
+        say(*comparison.as_text(found, threshold, takes_blocks()))
+    else:
+        say_row(comparison.as_row(found, threshold))
+    if threshold is None and not as_json:
+        say(f"hybrid-pruning: {model} is not calibrated: no verdict without --threshold (see calibrate)", error=True)
+    raise typer.Exit(3 if fail_on_different and found.verdict(threshold) == "different" else 0)

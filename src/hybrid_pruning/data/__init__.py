@@ -1,0 +1,1 @@
+"""Corpora and recordings -> manifests, trials, score files, and batches of crops."""

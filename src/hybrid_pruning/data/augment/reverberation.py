@@ -1,0 +1,79 @@
+"""Reverberation: convolution with the impulse response of a room.
+
+Source: Ko, Peddinti, Povey, Seltzer, Khudanpur, "A study on data augmentation of reverberant speech for robust speech
+recognition", ICASSP 2017. Deviations from the public recipe, which cuts the convolution at the response's first sample
+and scales the result to a peak of 1: here the direct sound stays where it was, and the energy what it was.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from scipy.signal import fftconvolve
+
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
+from hybrid_pruning.data.augment.recordings import AudioFolder
+from hybrid_pruning.data.augment.transform import Wave, mean_power
+from hybrid_pruning.errors import InputError
+
+LONGEST_SECONDS = 5
+KEPT_RESPONSES = 64  # per process: with the longest ones 20 MB
+
+
+@dataclass(frozen=True)
+class Reverberation:
+    """Puts the wave into a room.
+
+    Args:
+        responses: recordings or simulations of impulse responses; one is drawn.
+    """
+
+    responses: AudioFolder
+
+    def __call__(self, wave: Wave, rng: np.random.Generator) -> Wave:
+        """Return the wave [S] as heard in the room."""
+        return reverberate(wave, read_response(self.responses.path(int(rng.integers(len(self.responses))))))
+
+
+def reverberate(wave: Wave, response: Wave) -> Wave:
+    """Convolve, with the direct sound left in place and the energy kept.
+
+    Args:
+        wave: [S].
+        response: [R] impulse response; its highest peak is the direct sound.
+
+    Returns:
+        [S]; what would ring on beyond the end is cut off.
+    """
+    direct = int(np.abs(response).argmax())
+    wet = fftconvolve(wave, response)[direct : direct + len(wave)]
+    power = mean_power(wet)
+    gain = np.sqrt(mean_power(wave) / power) if power > 0 else 0.0
+    return (wet * gain).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=KEPT_RESPONSES)
+def read_response(path: Path) -> Wave:
+    """Decode an impulse response to 16 kHz; of several channels the first, since their mean is no room's response.
+
+    Returns:
+        [R] float32, at most 5 s.
+
+    Raises:
+        InputError: the file cannot be decoded, is silent, or holds values that are not finite.
+    """
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            channels = file.read(LONGEST_SECONDS * rate, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise InputError(f"{path}: cannot be decoded ({error}); remove it from augment.reverberation.folder") from error
+    response = np.ascontiguousarray(channels[:, 0])
+    if rate != SAMPLE_RATE_HZ:
+        response = soxr.resample(response, rate, SAMPLE_RATE_HZ)
+    if not np.isfinite(response).all() or not response.any():
+        raise InputError(f"{path}: is no impulse response (silent or not finite); remove it from the folder")
+    return response

@@ -1,0 +1,215 @@
+"""Utterances -> batches: crop or whole, repeat what is too short, pad side by side, in worker processes.
+
+Every random choice is a function of (seed, epoch, index), so that neither the number of workers nor a resumed run
+changes what the model sees.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from hybrid_pruning.audio import AudioFile, check_seconds
+from hybrid_pruning.data.augment import Augmentation
+from hybrid_pruning.data.augment.playback import change_speed
+from hybrid_pruning.data.augment.transform import fit
+from hybrid_pruning.data.manifest import UNKNOWN, Utterance
+from hybrid_pruning.data.workers import work_in_processes
+from hybrid_pruning.errors import InputError
+
+ATTEMPTS = 5
+"""Files tried for one example before the last one's error stops the training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Utterances side by side.
+
+    Args:
+        wave: [B, S] float32 at 16 kHz, zeros beyond each utterance's length.
+        lengths: [B] samples of each utterance, or None where all have S.
+        target: [B] class of each utterance.
+        index: [B] place of each utterance in its manifest.
+        padding: fraction of the B x S samples that are zeros beyond an utterance or repetitions of a short one.
+        skipped: what was wrong with each file that could not be used and was replaced by another.
+    """
+
+    wave: torch.Tensor
+    lengths: torch.Tensor | None
+    target: torch.Tensor
+    index: torch.Tensor
+    padding: float = 0.0
+    skipped: tuple[str, ...] = ()
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        lengths = None if self.lengths is None else self.lengths.to(device)
+        wave, target, index = self.wave.to(device), self.target.to(device), self.index.to(device)
+        return replace(self, wave=wave, lengths=lengths, target=target, index=index)
+
+    def split(self, parts: int) -> list["Batch"]:
+        """Return up to `parts` smaller batches, for gradient accumulation.
+
+        Each has the whole batch's padding; what was skipped stands in the first alone.
+        """
+        size = -(-len(self.wave) // parts)
+        lengths: Sequence[Any] = [None] * parts if self.lengths is None else self.lengths.split(size)
+        columns = (self.wave.split(size), self.target.split(size), self.index.split(size))
+        rows = zip(zip(*columns, strict=True), lengths, strict=False)
+        found = [Batch(w, n, t, i, self.padding) for (w, t, i), n in rows]
+        return [replace(found[0], skipped=self.skipped), *found[1:]]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One utterance, or a crop of it.
+
+    Args:
+        wave: [S] float32 at 16 kHz.
+        target: its class.
+        index: its place in the manifest.
+        repeated: how many of the samples repeat earlier ones, because the utterance was too short.
+        skipped: what was wrong with the files that this one stands in for.
+    """
+
+    wave: torch.Tensor
+    target: int
+    index: int
+    repeated: int = 0
+    skipped: tuple[str, ...] = ()
+
+
+def by_recording(utterances: Sequence[Utterance]) -> list[list[int]]:
+    """Group the indices of utterances that share a recording; what is not known to share one stands alone."""
+    groups: dict[str | int, list[int]] = {}
+    for index, utterance in enumerate(utterances):
+        known = utterance.recording != UNKNOWN
+        groups.setdefault(utterance.recording if known else index, []).append(index)
+    return list(groups.values())
+
+
+class Crops:
+    """Training examples of one length, addressed by (epoch, index); what shares a recording shares the place.
+
+    An address may have a third number, the turn: how often the epoch has had that utterance before. Every turn is a
+    crop of its own, and the first is that of the address without it.
+
+    A file that cannot be used is replaced by another of the same class, drawn as a function of (seed, epoch, index)
+    and the number of the attempt.
+
+    Args:
+        utterances: what to crop from.
+        targets: the class of each utterance.
+        samples: length of an example; utterances shorter than that are repeated.
+        seed: of the crops' places.
+        augment: what is done to each example, if anything; what shares a recording shares its random choices too.
+        speeds: how many times as fast each utterance is played; none for all as they are.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        targets: Sequence[int],
+        samples: int,
+        seed: int,
+        augment: Augmentation | None = None,
+        speeds: Sequence[float] = (),
+    ) -> None:
+        self.utterances, self.targets, self.samples, self.seed = utterances, targets, samples, seed
+        self.augment, self.speeds = augment, speeds
+        self.recording = {index: group[0] for group in by_recording(utterances) for index in group}
+        self.members = _by_class(targets)
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, address: tuple[int, ...]) -> Example:
+        """Return the example.
+
+        Raises:
+            InputError: neither its file nor those that may stand in for it can be used, or it cannot be augmented.
+        """
+        epoch, index, turn = (*address, 0)[:3]
+        faults: list[InputError] = []
+        for chosen in self._candidates(epoch, index):
+            try:
+                wave, repeated = self._crop(epoch, chosen, turn)
+            except InputError as error:
+                faults.append(error)
+                continue
+            wave = self._augmented(epoch, chosen, turn, wave)
+            skipped = tuple(str(fault) for fault in faults)
+            return Example(torch.from_numpy(wave), self.targets[chosen], chosen, repeated, skipped)
+        raise faults[-1]
+
+    def _candidates(self, epoch: int, index: int) -> Iterator[int]:
+        """Yield the utterance itself and then, one by one, those that may stand in for it."""
+        yield index
+        others = self.members[self.targets[index]]
+        others = others[others != index]
+        for attempt in range(1, ATTEMPTS if len(others) else 1):
+            yield int(np.random.default_rng((self.seed, epoch, index, attempt)).choice(others))
+
+    def _crop(self, epoch: int, index: int, turn: int) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
+        """Return the crop and how much of it is repeated."""
+        utterance, speed = self.utterances[index], self.speeds[index] if self.speeds else 1.0
+        rng, needed = self._rng(epoch, index, turn), math.ceil(self.samples * speed)
+        with AudioFile(utterance.path) as audio:
+            check_seconds(utterance.path, audio.samples, utterance.seconds)
+            spare = audio.samples - needed
+            wave = audio.read(int(rng.integers(spare + 1)) if spare > 0 else 0, needed)
+        whole = np.resize(wave, needed)
+        if speed == 1:
+            return whole, needed - len(wave)
+        return fit(change_speed(whole, speed), self.samples), round((needed - len(wave)) / speed)
+
+    def _augmented(
+        self, epoch: int, index: int, turn: int, wave: np.ndarray[Any, np.dtype[np.float32]]
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        if self.augment is None:
+            return wave
+        return self.augment(wave, self._rng(epoch, index, turn).spawn(1)[0])  # another stream than the crop's place
+
+    def _rng(self, epoch: int, index: int, turn: int) -> np.random.Generator:
+        later = (0, turn) if turn else ()  # never what `_candidates` draws from
+        return np.random.default_rng((self.seed, epoch, self.recording[index], *later))
+
+
+def _by_class(targets: Sequence[int]) -> dict[int, np.ndarray[Any, np.dtype[np.intp]]]:
+    """Return the indices of each class, rising; sorted once, as there may be thousands of classes."""
+    classes = np.asarray(targets)
+    order = np.argsort(classes, kind="stable")
+    found, starts = np.unique(classes[order], return_index=True)
+    return dict(zip(found.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def load_batches(crops: Crops, batches: Sequence[Sequence[tuple[int, ...]]], workers: int) -> Iterator[Batch]:
+    """Yield the batches whose addresses are given, in that order, decoding in worker processes.
+
+    Raises:
+        InputError: a file of the batch cannot be used, or a worker has died.
+    """
+    yield from work_in_processes(partial(_load, crops), batches, workers)
+
+
+def _load(crops: Crops, addresses: Sequence[tuple[int, ...]]) -> Batch:
+    return collate([crops[address] for address in addresses])
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Pad examples side by side."""
+    lengths = torch.tensor([len(example.wave) for example in examples])
+    padded = torch.nn.utils.rnn.pad_sequence([example.wave for example in examples], batch_first=True)
+    own = int(lengths.sum()) - sum(example.repeated for example in examples)
+    return Batch(
+        wave=padded,
+        lengths=None if bool((lengths == lengths[0]).all()) else lengths,
+        target=torch.tensor([example.target for example in examples]),
+        index=torch.tensor([example.index for example in examples]),
+        padding=1 - own / padded.numel(),
+        skipped=tuple(message for example in examples for message in example.skipped),
+    )

@@ -1,0 +1,152 @@
+"""Utterance records and their TSV files: what every stage after `prepare` reads."""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from hybrid_pruning.data.tables import open_table, read_rows
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import find_danger
+from hybrid_pruning.tasks import Label
+
+REQUIRED = ("utt_id", "path", "label")
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One recording and what is known of it; `-` stands for what is not known.
+
+    Args:
+        utt_id: unique within its manifest; may have folders, but none that lead elsewhere.
+        path: the audio file.
+        label: bona fide or spoof.
+        speaker: the speaker's name in the corpus.
+        gender: as the corpus writes it.
+        attack: the spoofing system; `-` for bona fide speech.
+        codec: the codec the recording went through.
+        codec_quality: its setting, as the corpus writes it.
+        source: the data set it was taken from.
+        recording: what was recorded; a copy-synthesised fake shares it with the speech it was made from, and what
+            shares it is trained on in the same batch and at the same place.
+        seconds: its duration in seconds; nan where not known.
+    """
+
+    utt_id: str
+    path: Path
+    label: Label
+    speaker: str = UNKNOWN
+    gender: str = UNKNOWN
+    attack: str = UNKNOWN
+    codec: str = UNKNOWN
+    codec_quality: str = UNKNOWN
+    source: str = UNKNOWN
+    recording: str = UNKNOWN
+    seconds: float = float("nan")
+
+
+COLUMNS = tuple(field.name for field in fields(Utterance))
+TEXT_COLUMNS = ("speaker", "gender", "attack", "codec", "codec_quality", "source", "recording")
+
+
+def read_manifest(path: str | Path) -> list[Utterance]:
+    """Read a manifest; audio paths are relative to the folder the manifest lies in.
+
+    Args:
+        path: a TSV file whose header names at least utt_id, path and label; other columns than ours are ignored.
+
+    Raises:
+        InputError: the file is missing or empty, a column is missing, a row is malformed, or an utt_id stands twice.
+    """
+    path = Path(path)
+    utterances: list[Utterance] = []
+    first_line: dict[str, int] = {}
+    for line, row in read_rows(path, REQUIRED):
+        utterance = _parse(row, path, line)
+        if utterance.utt_id in first_line:
+            raise InputError(
+                f"{path}:{line}: utt_id '{utterance.utt_id}' already stands in line {first_line[utterance.utt_id]}; "
+                "ids must be unique"
+            )
+        first_line[utterance.utt_id] = line
+        utterances.append(utterance)
+    if not utterances:
+        raise InputError(f"{path}: no utterances below the header")
+    return utterances
+
+
+def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
+    """Write a manifest atomically; audio paths below its folder are written relative to it.
+
+    Raises:
+        InputError: it cannot be written, or an id or another value could not be read back.
+    """
+    with open_manifest(path) as write:
+        for utterance in utterances:
+            write(utterance)
+
+
+@contextmanager
+def open_manifest(path: str | Path) -> Iterator[Callable[[Utterance], None]]:
+    """Yield a function that adds an utterance to a new manifest, which is there once the block has ended well.
+
+    Raises:
+        InputError: as `write_manifest`.
+    """
+    here, folder = str(Path.cwd()), f"{Path(path).parent.absolute()}/"  # as text: pathlib takes seconds for a corpus
+    with open_table(path, COLUMNS) as write_row:
+
+        def write(utterance: Utterance) -> None:
+            _require_safe(utterance.utt_id, str(path))
+            write_row(_cells(utterance, here, folder))
+
+        yield write
+
+
+def _parse(row: dict[str, str], path: Path, line: int) -> Utterance:
+    for column in REQUIRED:
+        if not row[column]:
+            raise InputError(f"{path}:{line}: column '{column}' is empty")
+    _require_safe(row["utt_id"], f"{path}:{line}")
+    if row["label"] not in list(Label):
+        raise InputError(f"{path}:{line}: label '{row['label']}', expected {' or '.join(Label)}")
+    known = {name: row[name] for name in TEXT_COLUMNS if row.get(name)}
+    return Utterance(
+        utt_id=row["utt_id"],
+        path=path.parent / row["path"],
+        label=Label(row["label"]),
+        seconds=_seconds(row.get("seconds", ""), path, line),
+        **known,
+    )
+
+
+def _require_safe(utt_id: str, where: str) -> None:
+    """Refuse a name that would leave the folder of a file named after it."""
+    danger = find_danger(utt_id)
+    if danger is not None:
+        raise InputError(f"{where}: utt_id '{utt_id}' {danger}; ids may become names of files, choose plain ones")
+
+
+def _seconds(text: str, path: Path, line: int) -> float:
+    if text in ("", UNKNOWN):
+        return float("nan")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{path}:{line}: seconds '{text}', expected a duration in seconds or '{UNKNOWN}'")
+    return seconds
+
+
+def _cells(utterance: Utterance, here: str, folder: str) -> list[str]:
+    return [
+        utterance.utt_id,
+        os.path.join(here, utterance.path).removeprefix(folder),  # noqa: PTH118
+        utterance.label,
+        *[getattr(utterance, column) for column in TEXT_COLUMNS],
+        UNKNOWN if math.isnan(utterance.seconds) else f"{utterance.seconds:.3f}",
+    ]

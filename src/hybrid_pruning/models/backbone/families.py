@@ -1,0 +1,300 @@
+"""Which slice of which tensor belongs to which gate, family by family: wav2vec 2.0 (XLS-R), HuBERT, WavLM, Whisper.
+
+Parameters go by transformers' names.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+
+from hybrid_pruning.pruning.narrow import Closed, NarrowLayerNorm
+from hybrid_pruning.pruning.plan import Cut, Plan, PlanError, Role, Slot, Work
+
+SAMPLE_RATE_HZ = 16_000
+SPECTRUM_BINS = 201
+"""Of Whisper's spectrum, each of which every mel bin weighs."""
+MEL_HOP, MEL_EDGE = 160, 200
+"""Samples between two of Whisper's mel frames, and samples it looks beyond the middle of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """How a family calls the parts of ``encoder.layers.N``.
+
+    Args:
+        attention: the attention, with q_proj, k_proj, v_proj and out_proj.
+        first, second: the two projections of the feed-forward sub-layer.
+        feed_forward: what leaves its bias when the sub-layer has no neurons left.
+        silenced: what then has nothing left to do.
+        norms: those in front of attention and feed-forward sub-layer, in pre-norm models.
+    """
+
+    attention: str
+    first: str
+    second: str
+    feed_forward: str
+    silenced: tuple[str, ...]
+    norms: tuple[str, str]
+
+
+WAV2VEC2 = Names(
+    attention="attention",
+    first="feed_forward.intermediate_dense",
+    second="feed_forward.output_dense",
+    feed_forward="feed_forward",
+    silenced=(),
+    norms=("layer_norm", "final_layer_norm"),
+)
+WHISPER = Names(
+    attention="self_attn",
+    first="fc1",
+    second="fc2",
+    feed_forward="fc2",
+    silenced=("fc1",),
+    norms=("self_attn_layer_norm", "final_layer_norm"),
+)
+
+
+def declare(backbone: nn.Module, seconds: float) -> Plan:
+    """Return the plan of a backbone, dense or already shrunk, with MACs for one utterance of `seconds`.
+
+    Raises:
+        PlanError: the utterance is too short for the backbone.
+    """
+    return PLANS[backbone.config.model_type](backbone, round(seconds * SAMPLE_RATE_HZ))  # type: ignore[union-attr, index]
+
+
+def whisper_windows(frames: int, positions: int) -> list[int]:
+    """Return where Whisper's windows over an utterance end.
+
+    Args:
+        frames: mel frames of the utterance, one every 10 ms.
+        positions: how many frames of 20 ms a window can hold.
+
+    Returns:
+        The end of every window in mel frames, ascending: as few windows as can be, equal but for one frame of 20 ms.
+    """
+    pairs = (frames + 1) // 2
+    windows = -(-pairs // positions)
+    return [*(2 * (pairs * index // windows) for index in range(1, windows)), frames]
+
+
+# --- wav2vec 2.0, HuBERT, WavLM ---
+
+
+def _wav2vec2_plan(model: Any, samples: int) -> Plan:
+    lengths = _conv_lengths(model.config, samples)
+    slots = [*_conv_slots(model), *_layer_slots(model, WAV2VEC2)]
+    work = _attention_work(model, WAV2VEC2, lengths[-1])
+    return Plan(tuple(slots), _wav2vec2_positions(model, lengths), tuple(work))
+
+
+def _conv_slots(model: Any) -> Iterator[Slot]:
+    convs = model.feature_extractor.conv_layers
+    for index, layer in enumerate(convs):
+        last = index == len(convs) - 1
+        yield Slot(
+            name=f"conv.{index}",
+            unit="conv",
+            size=layer.conv.weight.shape[0],
+            cuts=(*_conv_producer(model, index, last), *_conv_consumer(model, index, last)),
+            at_least=1,
+        )
+
+
+def _conv_producer(model: Any, index: int, last: bool) -> Iterator[Cut]:
+    """What makes the channel: silenced outright where a norm over channels follows, so that it counts as a zero."""
+    prefix = f"feature_extractor.conv_layers.{index}"
+    layer = model.feature_extractor.conv_layers[index]
+    before_projection_norm = last and hasattr(model.feature_projection, "layer_norm")
+    norm = getattr(layer, "layer_norm", None)
+    conv_role = Role.HARD if before_projection_norm or isinstance(norm, (nn.LayerNorm, NarrowLayerNorm)) else Role.DROP
+    yield from _cuts(f"{prefix}.conv", layer.conv, 0, conv_role)
+    if norm is not None:
+        yield from _cuts(f"{prefix}.layer_norm", norm, 0, Role.HARD if before_projection_norm else Role.DROP)
+
+
+def _conv_consumer(model: Any, index: int, last: bool) -> Iterator[Cut]:
+    if not last:
+        yield Cut(f"feature_extractor.conv_layers.{index + 1}.conv.weight", 1, Role.SCALE)
+        return
+    if hasattr(model, "channel_scale"):
+        yield Cut("channel_scale", 0, Role.DROP)
+    if hasattr(model.feature_projection, "layer_norm"):
+        yield from _cuts("feature_projection.layer_norm", model.feature_projection.layer_norm, 0, Role.DROP)
+    yield Cut("feature_projection.projection.weight", 1, Role.SCALE, multiplied=True)
+
+
+def _conv_lengths(config: Any, samples: int) -> list[int]:
+    lengths = []
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        samples = (samples - kernel) // stride + 1
+        lengths.append(samples)
+    _check_frames(samples)
+    return lengths
+
+
+def _wav2vec2_positions(model: Any, lengths: list[int]) -> dict[str, int]:
+    frames = lengths[-1]
+    positions = {f"feature_extractor.conv_layers.{i}.conv.weight": length for i, length in enumerate(lengths)}
+    positions["feature_projection.projection.weight"] = frames
+    conv = model.encoder.pos_conv_embed.conv
+    name, _ = max(conv.named_parameters(), key=lambda item: item[1].numel())  # of weight norm's two, the direction
+    positions[f"encoder.pos_conv_embed.conv.{name}"] = frames + 2 * conv.padding[0] - conv.kernel_size[0] + 1
+    return positions | _layer_positions(model, frames)
+
+
+# --- Whisper ---
+
+
+def _whisper_plan(model: Any, samples: int) -> Plan:
+    frames = samples // MEL_HOP if samples > MEL_EDGE else 0
+    _check_frames(frames)
+    ends = whisper_windows(frames, model.config.max_source_positions)
+    windows, longest = len(ends), max(end - start for start, end in pairwise((0, *ends)))  # all are padded to that
+    attended = (longest + 1) // 2
+    positions = {
+        "encoder.conv1.weight": windows * longest,
+        "encoder.conv2.weight": windows * attended,
+        **_layer_positions(model, windows * attended),
+    }
+    spectrogram = Work(frames * SPECTRUM_BINS * model.config.num_mel_bins, ())
+    work = (spectrogram, *_attention_work(model, WHISPER, attended, windows))
+    return Plan((_whisper_conv_slot(model), *_layer_slots(model, WHISPER)), positions, work)
+
+
+def _whisper_conv_slot(model: Any) -> Slot:
+    """The first convolution's channels; those of the second are the width of the hidden states."""
+    conv = model.encoder.conv1
+    cuts = (*_cuts("encoder.conv1", conv, 0, Role.DROP), Cut("encoder.conv2.weight", 1, Role.SCALE))
+    return Slot("conv.0", "conv", conv.weight.shape[0], cuts, at_least=1)
+
+
+# --- the layers of all families ---
+
+
+def _layer_slots(model: Any, names: Names) -> Iterator[Slot]:
+    for index in range(len(model.encoder.layers)):
+        yield from _attention_slots(model, f"encoder.layers.{index}", names, index)
+        yield from _feed_forward_slots(model, f"encoder.layers.{index}", names, index)
+
+
+def _attention_slots(model: Any, layer: str, names: Names, index: int) -> Iterator[Slot]:
+    prefix = f"{layer}.{names.attention}"
+    attention = model.get_submodule(prefix)
+    if isinstance(attention, Closed):
+        return
+    relative = model.config.model_type == "wavlm"
+    outputs = 3 if relative else 2
+    head_dim = model.config.hidden_size // model.config.num_attention_heads
+    heads = attention.q_proj.weight.shape[0] // head_dim
+    inputs = [(f"{prefix}.{name}", getattr(attention, name)) for name in ("q_proj", "k_proj", "v_proj")]
+    head_cuts = [cut for name, module in inputs for cut in _cuts(name, module, 0, Role.DROP, head_dim)]
+    head_cuts.append(Cut(f"{prefix}.out_proj.weight", 1, Role.SCALE, head_dim))
+    layer_cuts = [cut for name, module in inputs for cut in _cuts(name, module, None, Role.DROP)]
+    layer_cuts += _cuts(f"{prefix}.out_proj", attention.out_proj, None, Role.SCALE)
+    if relative:
+        gate = list(_cuts(f"{prefix}.gru_rel_pos_linear", attention.gru_rel_pos_linear, None, Role.DROP))
+        head_cuts += [Cut(f"{prefix}.gru_rel_pos_const", 1, Role.DROP), *gate]
+        layer_cuts += [Cut(f"{prefix}.gru_rel_pos_const", None, Role.DROP), *gate]
+
+    def close(model: nn.Module, bias: nn.Parameter | None = None) -> None:
+        model.set_submodule(prefix, Closed(bias, outputs))
+        _freeze_before(model, f"{layer}.{names.norms[0]}")
+        _freeze_position_bias(model)
+
+    def keep_heads(model: nn.Module, kept: tuple[int, ...]) -> None:
+        attention: Any = model.get_submodule(prefix)
+        if not kept:
+            close(model, attention.out_proj.bias)
+        elif relative:
+            attention.keep_heads(kept)
+        else:
+            attention.num_heads = len(kept)
+
+    yield Slot(f"head.{index}", "head", heads, tuple(head_cuts), keep_heads)
+    yield Slot(f"attlayer.{index}", "attlayer", 1, tuple(layer_cuts), _unless_kept(close))
+
+
+def _feed_forward_slots(model: Any, layer: str, names: Names, index: int) -> Iterator[Slot]:
+    if isinstance(model.get_submodule(f"{layer}.{names.feed_forward}"), Closed):
+        return
+    first, second = f"{layer}.{names.first}", f"{layer}.{names.second}"
+    producer, consumer = model.get_submodule(first), model.get_submodule(second)
+
+    def close(model: nn.Module, bias: nn.Parameter | None = None) -> None:
+        for name in names.silenced:
+            model.set_submodule(f"{layer}.{name}", Closed())
+        model.set_submodule(f"{layer}.{names.feed_forward}", Closed(bias))
+        _freeze_before(model, f"{layer}.{names.norms[1]}")
+
+    def close_to_bias(model: nn.Module) -> None:
+        close(model, model.get_submodule(second).bias)  # type: ignore[arg-type]
+
+    neuron_cuts = (*_cuts(first, producer, 0, Role.DROP), Cut(f"{second}.weight", 1, Role.SCALE))
+    layer_cuts = (*_cuts(first, producer, None, Role.DROP), *_cuts(second, consumer, None, Role.SCALE))
+    yield Slot(f"interm.{index}", "interm", producer.weight.shape[0], neuron_cuts, _unless_kept(close_to_bias))
+    yield Slot(f"ffnlayer.{index}", "ffnlayer", 1, layer_cuts, _unless_kept(close))
+
+
+def _unless_kept(close: Callable[[nn.Module], None]) -> Callable[[nn.Module, tuple[int, ...]], None]:
+    """A slot's swap that does something only where no unit is left."""
+
+    def swap(model: nn.Module, kept: tuple[int, ...]) -> None:
+        if not kept:
+            close(model)
+
+    return swap
+
+
+def _freeze_before(model: Any, norm: str) -> None:
+    """Freeze the norm in front of a closed sub-layer: nothing depends on it, and DDP would wait for its gradient."""
+    if getattr(model.config, "do_stable_layer_norm", model.config.model_type == "whisper"):
+        model.get_submodule(norm).requires_grad_(False)
+
+
+def _freeze_position_bias(model: Any) -> None:
+    """Freeze WavLM's position bias once no attention is left that would use it."""
+    if model.config.model_type == "wavlm" and all(isinstance(each.attention, Closed) for each in model.encoder.layers):
+        model.encoder.position_bias.requires_grad_(False)
+
+
+def _cuts(prefix: str, module: Any, dim: int | None, role: Role, block: int = 1) -> Iterator[Cut]:
+    """The same cut through a module's weight and, where it has one, its bias."""
+    for attribute in ("weight", "bias"):
+        if getattr(module, attribute, None) is not None:
+            yield Cut(f"{prefix}.{attribute}", dim, role, block)
+
+
+def _check_frames(frames: int) -> None:
+    if frames < 1:
+        raise PlanError("the utterance that MACs are counted for is shorter than one frame; give more seconds")
+
+
+def _layer_positions(model: Any, frames: int) -> dict[str, int]:
+    return {
+        f"encoder.layers.{name}.weight": frames
+        for name, module in model.encoder.layers.named_modules()
+        if isinstance(module, nn.Linear) and not name.endswith("gru_rel_pos_linear")
+    }
+
+
+def _attention_work(model: Any, names: Names, frames: int, windows: int = 1) -> Iterator[Work]:
+    """Attention within each of an utterance's windows of `frames`."""
+    per_width = 2 * frames  # scores, and their product with the values
+    if model.config.model_type == "wavlm":
+        per_width += 2  # two gates of the position bias from each head's slice of the input
+    for index, layer in enumerate(model.encoder.layers):
+        attention = layer.get_submodule(names.attention)
+        if not isinstance(attention, Closed):
+            width = attention.q_proj.weight.shape[0]
+            yield Work(windows * frames * per_width * width, (f"head.{index}", f"attlayer.{index}"))
+
+
+PLANS: dict[str, Callable[[Any, int], Plan]] = {
+    **dict.fromkeys(("wav2vec2", "hubert", "wavlm"), _wav2vec2_plan),
+    "whisper": _whisper_plan,
+}

@@ -1,0 +1,135 @@
+"""The affine calibration that a model carries: its scores -> log-likelihood ratios."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self, TypeVar
+
+from hybrid_pruning.errors import InputError
+
+QUALITIES = tuple(
+    f"{name}-{end}" for name in ("log-seconds", "embedding-length", "impostor-mean") for end in ("min", "max")
+)
+"""Quality measures of a verification trial, the smaller and the larger of its two sides: columns of its score file."""
+
+Scores = TypeVar("Scores", bound=Any)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One calibration, and what it was fitted on.
+
+    Args:
+        scale: of the scores it was fitted on.
+        offset: added after.
+        prior: of the positive class.
+        scores: the score file.
+        keys: its keys.
+        digest: SHA-256 of the score file.
+        positives: bona fide or target trials.
+        negatives: spoof or nontarget trials.
+        qualities: weights of the trial's quality measures, added too.
+    """
+
+    scale: float
+    offset: float
+    prior: float
+    scores: str
+    keys: str
+    digest: str
+    positives: int
+    negatives: int
+    qualities: Mapping[str, float] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise ValueError where it turns scores around or a number is not finite, TypeError where it is none."""
+        if not (self.scale > 0 and all(map(math.isfinite, (self.scale, self.offset, *self.qualities.values())))):
+            raise ValueError(f"scale {self.scale} and offset {self.offset}")
+        unknown = sorted(set(self.qualities) - set(QUALITIES))
+        if unknown:
+            raise TypeError(f"quality measure '{unknown[0]}' is unknown")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; without quality measures those that earlier versions read."""
+        values = asdict(self)
+        return values if self.qualities else {name: value for name, value in values.items() if name != "qualities"}
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What turns the scores a model was trained to give into log-likelihood ratios: fit after fit, each on the last.
+
+    Args:
+        fits: the first on the model's own scores, every other on scores calibrated by those before it.
+    """
+
+    fits: tuple[Fit, ...] = ()
+
+    @property
+    def scale(self) -> float:
+        """What the model's own scores are multiplied by; above 0."""
+        return math.prod(fit.scale for fit in self.fits)
+
+    @property
+    def offset(self) -> float:
+        """What is added after."""
+        offset = 0.0
+        for fit in self.fits:
+            offset = fit.scale * offset + fit.offset
+        return offset
+
+    @property
+    def qualities(self) -> dict[str, float]:
+        """What the trial's quality measures are multiplied by, of those that count."""
+        weights: dict[str, float] = {}
+        for fit in self.fits:
+            names = {**weights, **fit.qualities}
+            weights = {name: fit.scale * weights.get(name, 0.0) + fit.qualities.get(name, 0.0) for name in names}
+        return weights
+
+    def apply(self, scores: Scores, qualities: Mapping[str, Scores] | None = None) -> Scores:
+        """Return the calibrated scores of a model's own, an array or a tensor.
+
+        Args:
+            scores: [N].
+            qualities: name -> [N], those of `self.qualities` at least.
+        """
+        calibrated = scores * self.scale + self.offset
+        for name, weight in self.qualities.items():
+            calibrated = calibrated + weight * (qualities or {})[name]
+        return calibrated
+
+    def then(self, fit: Fit) -> Self:
+        """Return the calibration after one more fit, on scores that this one calibrated.
+
+        A fit on a score file that was already fitted on takes that fit's place and that of all later ones: the file was
+        written before them.
+        """
+        before = [earlier.digest for earlier in self.fits]
+        kept = self.fits[: before.index(fit.digest)] if fit.digest in before else self.fits
+        return replace(self, fits=(*kept, fit))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for the artifact."""
+        return {"scale": self.scale, "offset": self.offset, "fits": [fit.to_json() for fit in self.fits]}
+
+    @classmethod
+    def from_json(cls, values: Any, where: str) -> Self:
+        """Read it back.
+
+        Args:
+            values: as `to_json` gave them.
+            where: the file, for the message.
+
+        Raises:
+            InputError: something is missing or unknown, a scale is not above 0, or a number is not finite.
+        """
+        try:
+            fits = tuple(Fit(**fit) for fit in values["fits"])
+            for fit in fits:
+                fit.check()
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{where}: calibration cannot be understood ({error})") from error
+        except ValueError as error:
+            raise InputError(f"{where}: calibration has {error}; calibrate anew") from error
+        return cls(fits)

@@ -1,0 +1,23 @@
+"""Checkpoints of other programs: WeDefense, DPHuBERT and DiariZen files, pruned or still gated, read strictly.
+
+Nothing in a file is executed, and every tensor in it is accounted for.
+"""
+
+from hybrid_pruning.models.foreign.encoder import build_backbone, read_backbone
+from hybrid_pruning.models.foreign.places import find_backbone, find_model, locate_model
+from hybrid_pruning.models.foreign.tensors import Checkpoint, read_checkpoint
+from hybrid_pruning.models.foreign.wedefense import RecipeModel, build_model, provenance_of, read_model
+
+__all__ = [
+    "Checkpoint",
+    "RecipeModel",
+    "build_backbone",
+    "build_model",
+    "find_backbone",
+    "find_model",
+    "locate_model",
+    "provenance_of",
+    "read_backbone",
+    "read_checkpoint",
+    "read_model",
+]

@@ -1,0 +1,118 @@
+"""Hidden states -> one embedding per utterance."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hybrid_pruning.config import HeadConfig
+from hybrid_pruning.models.backbone import Hidden
+
+
+class Head(nn.Module):
+    """What every head promises: hidden states [L, B, T, D] with lengths [B] -> embedding [B, E]."""
+
+    embedding_width: int
+
+    def forward(self, hidden: Hidden) -> torch.Tensor:
+        """Return [B, E]; frames beyond an utterance's length have no influence."""
+        raise NotImplementedError
+
+
+class MHFA(Head):
+    """Multi-head factorised attentive pooling.
+
+    Two learnt mixtures of the hidden states serve as keys and values; each head attends over time by its own query.
+    Source: Peng et al., "An attention-based backend allowing efficient fine-tuning of transformer models for speaker
+    verification", SLT 2022, equations 4-7.
+
+    Args:
+        depth: L, how many hidden states there are.
+        width: D, their width.
+        heads: attention heads.
+        compression: width that keys and values are compressed to.
+        embedding: E, the width of the result.
+        feature_mean: take each frame's mean over its features off first, as the recipe does.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        heads: int = 32,
+        compression: int = 128,
+        embedding: int = 256,
+        feature_mean: bool = False,
+    ) -> None:
+        super().__init__()
+        self.embedding_width, self.feature_mean = embedding, feature_mean
+        self.key_mix = nn.Parameter(torch.zeros(depth))
+        self.value_mix = nn.Parameter(torch.zeros(depth))
+        self.key = nn.Linear(width, compression)
+        self.value = nn.Linear(width, compression)
+        self.query = nn.Linear(compression, heads)
+        self.out = nn.Linear(heads * compression, embedding)
+
+    def forward(self, hidden: Hidden) -> torch.Tensor:
+        """Return [B, E]."""
+        key = self.key(_mix(self.key_mix, hidden.frames, self.feature_mean))
+        value = self.value(_mix(self.value_mix, hidden.frames, self.feature_mean))
+        attention = self.query(key)  # [B, T, heads]
+        if hidden.lengths is not None:
+            attention = attention.masked_fill(~_within(hidden), float("-inf"))
+            value = value.masked_fill(~_within(hidden), 0.0)
+        pooled = attention.softmax(dim=1).transpose(1, 2) @ value  # [B, heads, compression]
+        return self.out(pooled.flatten(1))
+
+
+class Statistics(Head):
+    """The baseline: mean and standard deviation over time of one learnt mixture of the hidden states.
+
+    Source: Snyder et al., "X-vectors", ICASSP 2018, section 2.1.
+
+    Args:
+        depth: L, how many hidden states there are.
+        width: D, their width.
+        embedding: E, the width of the result.
+        feature_mean: take each frame's mean over its features off first.
+    """
+
+    def __init__(self, depth: int, width: int, embedding: int = 256, feature_mean: bool = False) -> None:
+        super().__init__()
+        self.embedding_width, self.feature_mean = embedding, feature_mean
+        self.mix = nn.Parameter(torch.zeros(depth))
+        self.out = nn.Linear(2 * width, embedding)
+
+    def forward(self, hidden: Hidden) -> torch.Tensor:
+        """Return [B, E]."""
+        x = _mix(self.mix, hidden.frames, self.feature_mean)
+        if hidden.lengths is None:
+            within, count = torch.ones_like(x[..., :1]), torch.full((len(x), 1), float(x.shape[1]), device=x.device)
+        else:
+            within, count = _within(hidden).to(x.dtype), hidden.lengths.unsqueeze(1).to(x.dtype)
+        x = x.masked_fill(within == 0, 0.0)
+        mean = x.sum(1) / count
+        variance = ((x - mean.unsqueeze(1)).square() * within).sum(1) / count
+        return self.out(torch.cat([mean, (variance + 1e-5).sqrt()], dim=1))
+
+
+def build_head(config: HeadConfig, depth: int, width: int) -> Head:
+    """Return the head a recipe asks for, on `depth` hidden states of `width`."""
+    if config.kind == "statistics":
+        return Statistics(depth, width, config.embedding, config.feature_mean)
+    return MHFA(depth, width, config.heads, config.compression, config.embedding, config.feature_mean)
+
+
+def _mix(weights: torch.Tensor, frames: torch.Tensor, feature_mean: bool) -> torch.Tensor:
+    """[L] and [L, B, T, D] -> the softmax-weighted sum [B, T, D], where asked for without its mean over D.
+
+    The weights sum to 1, so that the mean comes off the sum as well as off each hidden state.
+    """
+    x = torch.einsum("l,lbtd->btd", F.softmax(weights, dim=0).to(frames.dtype), frames)
+    return x - x.mean(-1, keepdim=True) if feature_mean else x
+
+
+def _within(hidden: Hidden) -> torch.Tensor:
+    """[B, T, 1] bool, True for an utterance's own frames."""
+    assert hidden.lengths is not None
+    places = torch.arange(hidden.frames.shape[2], device=hidden.frames.device)
+    return (places < hidden.lengths.unsqueeze(1)).unsqueeze(-1)

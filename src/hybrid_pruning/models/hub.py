@@ -1,0 +1,115 @@
+"""An artifact's folder -> a model repository on the Hugging Face hub, in one commit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import HTTPError as NetworkError  # type: ignore[attr-defined]  # httpx's, or httpx2's
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.models.artifact import CONFIG
+
+CARD = "README.md"
+"""What the hub shows of a repository."""
+MESSAGE = "Upload a hybrid-pruning model"
+SIGN_IN = "sign in with `hf auth login`, or set HF_TOKEN to a token that may write"
+REFUSED = {401: SIGN_IN, 403: f"your token may not write there; {SIGN_IN}"}
+
+
+def upload(
+    folder: str | Path,
+    repo_id: str,
+    card: str | Path | None = None,
+    private: bool | None = None,
+    message: str = MESSAGE,
+    token: str | None = None,
+) -> str:
+    """Publish an artifact: config.json, weights, ONNX files with their descriptions, and the model card.
+
+    All of it is one commit, so that nobody downloads half a model; other files of the folder stay here, `published`
+    lists them. The config holds the recipe, in which paths are relative or names alone.
+
+    Args:
+        folder: the artifact's.
+        repo_id: `user/name` or `organisation/name`; made where it does not exist.
+        card: the model card; README.md of the folder by default, where there is one.
+        private: whether a new repository is private; by default as its owner's settings say.
+        message: of the commit.
+        token: that may write; by default the one huggingface_hub finds (HF_TOKEN, `hf auth login`).
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        InputError: the id is none, the hub cannot be reached, or it refuses.
+    """
+    check_repo_id(repo_id)
+    files = published(folder, card)
+    api = HfApi(token=token, library_name="hybrid-pruning")
+    try:
+        repository = api.create_repo(repo_id, private=private, exist_ok=True)
+        additions = [CommitOperationAdd(name, path) for name, path in files.items()]
+        api.create_commit(repository.repo_id, additions, commit_message=message)
+    except (NetworkError, HFValidationError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{repo_id}: {_explain(error)}") from error
+    return str(repository)
+
+
+def published(folder: str | Path, card: str | Path | None = None) -> dict[str, Path]:
+    """Return what `upload` publishes, and under which names.
+
+    Raises:
+        InputError: the folder holds no artifact.
+    """
+    files = {path.name: path for path in _published(Path(folder))}
+    return files if card is None else {**files, CARD: Path(card)}
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Raise InputError where an id cannot be one of the hub's."""
+    if not is_repo_id(repo_id):
+        raise InputError(f"'{repo_id}' is no id of the hub: expected USER/NAME of letters, digits, -, _ and .")
+
+
+def is_repo_id(text: str) -> bool:
+    """Whether a text is formed as the hub's ids are; nobody is asked whether it exists."""
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _published(folder: Path) -> Iterator[Path]:
+    """Yield what belongs to an artifact: beside each ONNX file, its description of the same name."""
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder / CONFIG}: is not there; is {folder} an exported model?")
+    exported = sorted(folder.glob("*.onnx"))
+    described = [path.with_suffix(".json") for path in exported]
+    for path in (folder / CONFIG, *sorted(folder.glob("*.safetensors")), *exported, *described, folder / CARD):
+        if path.is_file():
+            yield path
+
+
+def _explain(error: Exception) -> str:
+    """Say what went wrong and what to do, in one line."""
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"nobody is signed in; {SIGN_IN}"
+    if isinstance(error, HfHubHTTPError):
+        return _explain_refusal(error)
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # an upload's own wrapping
+        return _explain(error.__cause__)
+    said = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(error, ValueError):
+        return f"cannot be published: {said}"
+    return f"the hub cannot be reached ({said}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE, then call again"
+
+
+def _explain_refusal(error: HfHubHTTPError) -> str:
+    status = error.response.status_code
+    if isinstance(error, RepositoryNotFoundError) and status == 404:
+        return f"the hub has no such model repository, or hides it from you; {SIGN_IN}"
+    said = " ".join((error.server_message or str(error)).split())[:200]
+    return f"the hub refused (HTTP {status}: {said}); {REFUSED.get(status, 'nothing was published')}"

@@ -1,0 +1,235 @@
+"""A model -> model.onnx and model.json: one graph with all weights from waveform to embedding and score.
+
+The graph takes wave [B, S] float32 at 16 kHz and lengths [B] int64, both sizes free, and gives embedding [B, E] and,
+for anti-spoofing, llr [B], calibrated where the model is. What stands beyond an utterance's length has no influence.
+"""
+
+import base64
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim
+from torch.nn.utils import parametrize
+
+from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import DIGESTS, atomic_write, digest_file, new_folder, require_new_folder, write_json
+from hybrid_pruning.models import cohort
+from hybrid_pruning.models.artifact import digest_of, fingerprint_model, is_artifact, versions
+from hybrid_pruning.models.onnx.int8 import to_integers
+from hybrid_pruning.models.onnx.runtime import (
+    CLASSIFIER,
+    DIGEST,
+    EMBEDDING,
+    FILE,
+    FORMAT,
+    FORMAT_VERSION,
+    LENGTHS,
+    LLR,
+    WAVE,
+)
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.plain import portable
+
+OPSET = 20
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+LARGEST = (1 << 31) - (1 << 24)
+"""Bytes of weights: protobuf ends at 2 GB, graph included."""
+WINDOW_RULE = (
+    "a longer recording is cut into the fewest windows of equal length up to this; their embeddings are averaged, and "
+    f"the graph in the .onnx file's metadata '{CLASSIFIER}' (base64) turns the mean into the llr"
+)
+
+
+class _Graph(nn.Module):
+    """What is traced: a model without its checks and choices."""
+
+    def __init__(self, model: SpeechModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, wave: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the embeddings [B, E] and, where there are classes, the scores [B]."""
+        embedding = self.model.embed(wave, lengths)
+        return (embedding,) if self.model.classes is None else (embedding, self.model.classify(embedding))
+
+
+def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path:
+    """Write a model as out/model.onnx and out/model.json.
+
+    Args:
+        model: any; it is left as it was.
+        out: the folder, new or empty, or the model's own: it then goes to the hub with it.
+        int8: compute linear layers and the positional convolution with 8-bit integers (`onnx_int8.py`). Attention,
+            norms, the convolutions that make features and the classifier stay as they are. An utterance's result then
+            depends a little on the batch it is in.
+
+    Returns:
+        The .onnx file.
+
+    Raises:
+        InputError: the packages are not installed, the folder is taken, or the model is larger than such a file can be.
+    """
+    out = Path(out)
+    own = is_artifact(out) and not (out / FILE).exists()
+    if not own:
+        require_new_folder(out)
+    _require_packages()
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if size > LARGEST:
+        raise InputError(f"{out}: the model's weights are {size / 1e9:.1f} GB, an .onnx file holds 2; prune more")
+    description = describe(model, int8)
+    proto = trace(model, int8)
+    metadata = {DIGEST: digest_of(description)}
+    if model.classes is not None:
+        metadata[CLASSIFIER] = base64.b64encode(_cut_out(proto, EMBEDDING, LLR)).decode("ascii")
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
+    with new_folder(out, own) as folder:
+        if model.cohort is not None:
+            model.cohort.write(folder)
+        with atomic_write(folder / FILE, "wb") as handle:
+            handle.write(proto.SerializeToString())
+        files = (FILE, *([] if model.cohort is None else [cohort.FILE]))
+        description[DIGESTS] = {name: digest_file(folder / name) for name in files}
+        write_json((folder / FILE).with_suffix(".json"), description)
+    return out / FILE
+
+
+def describe(model: SpeechModel, int8: bool = False) -> dict[str, Any]:
+    """Return what model.json says."""
+    classes = {} if model.classes is None else model.classes.to_json()
+    calibration = None if model.calibration is None else model.calibration.to_json()
+    about = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "task": model.task,
+        **classes,
+        "calibration": calibration,
+        "cohort": None if model.cohort is None else model.cohort.to_json(),
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "embedding_width": model.embedding_width,
+        "minimum_samples": model.minimum_samples,
+        "longest_samples": _longest(model),
+        "window": {"seconds": WINDOW_SECONDS, "rule": WINDOW_RULE},
+        "weights": "int8" if int8 else "float32",
+        "model": fingerprint_model(model),
+        "provenance": portable(model.provenance),
+        "versions": {**versions(), **_onnx_versions()},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(about, default=str))
+    return plain
+
+
+def trace(model: SpeechModel, int8: bool = False) -> Any:
+    """Return the model's graph as an onnx.ModelProto."""
+    plain = _plain(model)
+    if int8:
+        for part in (plain.backbone, plain.head):
+            to_integers(part)
+    graph = _Graph(plain).eval()
+    longest = _longest(model)
+    samples = Dim("samples", min=model.minimum_samples, **({} if longest is None else {"max": longest}))
+    batch = Dim("batch", min=1)
+    size = 10 * model.minimum_samples  # a dozen frames: transformers takes another way where there is one
+    example = (torch.randn(2, size), torch.tensor([size, model.minimum_samples]))
+    names = [EMBEDDING] if model.classes is None else [EMBEDDING, LLR]
+    with _quiet():
+        program = torch.onnx.export(
+            graph,
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[WAVE, LENGTHS],
+            output_names=[f"{name}_out" for name in names],
+            dynamic_shapes=({0: batch, 1: samples}, {0: batch}),
+            verbose=False,
+        )
+    assert program is not None
+    _rename(program.model.graph, names)
+    proto = program.model_proto
+    for node in proto.graph.node:  # the exporter notes where in our source each came from, many times its size
+        del node.metadata_props[:]
+    del proto.graph.value_info[:]
+    return proto
+
+
+def _plain(model: SpeechModel) -> SpeechModel:
+    """Return a copy for inference alone: on the CPU, in float32, without gradients, weights as they are used.
+
+    torch's own remove_parametrizations edits the class, which the copy shares with the original.
+    """
+    plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    for module in list(plain.modules()):
+        if parametrize.is_parametrized(module):
+            weights = {name: getattr(module, name).detach() for name in module.parametrizations}  # type: ignore[union-attr]
+            del module.parametrizations
+            module.__class__ = type(module).__bases__[0]
+            for name, weight in weights.items():
+                module.register_parameter(name, nn.Parameter(weight, requires_grad=False))
+    return plain
+
+
+def _rename(graph: Any, names: list[str]) -> None:
+    """Give the outputs their names, which values inside the graph may have."""
+    for node in graph:
+        for value in node.outputs:
+            if value.name in names:
+                value.name += "_inside"
+    for value, name in zip(graph.outputs, names, strict=True):
+        value.name = name
+
+
+def _cut_out(proto: Any, start: str, end: str) -> bytes:
+    """Return the part of a graph from one value to another, as a model's bytes."""
+    import onnx.utils
+
+    part: bytes = onnx.utils.Extractor(proto).extract_model([start], [end]).SerializeToString()
+    return part
+
+
+def _longest(model: SpeechModel) -> int | None:
+    """Return the most samples that a graph of fixed positions takes (Whisper's), None where there is no limit."""
+    positions = getattr(model.backbone.config, "max_source_positions", None)
+    if positions is None:
+        return None
+    from hybrid_pruning.models.backbone.logmel import HOP
+
+    return (2 * int(positions) + 1) * HOP - 1
+
+
+def _require_packages() -> None:
+    for name in PACKAGES:
+        if find_spec(name) is None:
+            raise InputError(
+                f"export --onnx needs the package {name}; install it with: pip install 'hybrid-pruning[onnx]'"
+            )
+
+
+def _onnx_versions() -> Mapping[str, str]:
+    import onnx
+    import onnxruntime
+
+    return {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "opset": str(OPSET)}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the exporters tell their developers from the user."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

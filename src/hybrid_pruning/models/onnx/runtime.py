@@ -1,0 +1,240 @@
+"""A model in an .onnx file, run by ONNX Runtime: nothing here needs torch, nor does who uses it.
+
+Two files lie side by side: NAME.onnx, which holds the graph, all weights and the classifier once more as a graph of its
+own (the window rule of `windows.py` classifies the mean of several windows' embeddings), and NAME.json, which describes
+it. Each has a digest of the other, so that no other's is taken for it and damage is noticed. A verifier's cohort is a
+third file beside them, as in an artifact.
+"""
+
+import base64
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import check_digest
+from hybrid_pruning.models.artifact import digest_of, read_description
+from hybrid_pruning.models.cohort import Cohort
+from hybrid_pruning.models.waves import NOT_FINITE, as_batch, as_numpy
+
+FORMAT, FORMAT_VERSION = "hybrid-pruning onnx", 1
+FILE = "model.onnx"
+"""The name it is exported under."""
+DIGEST, CLASSIFIER = "hybrid_pruning_digest", "hybrid_pruning_classifier"
+"""Metadata of the .onnx file: the digest of its description, and base64 of the graph embedding [B, E] -> llr [B]."""
+WAVE, LENGTHS, EMBEDDING, LLR = "wave", "lengths", "embedding", "llr"
+PROVIDERS = ["CPUExecutionProvider"]
+SLOWER = ["SkipLayerNormFusion"]
+"""What ONNX Runtime would do to a graph to make it faster and does not: that norm takes three times as long."""
+KEYS = {"task": str, "minimum_samples": int, "embedding_width": int, "sample_rate_hz": int, "provenance": dict}
+"""What a description must have, and of which type."""
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class OnnxModel:
+    """A detector of spoofed speech or, without a classifier, a speaker's voice as an embedding.
+
+    Args:
+        path: the .onnx file.
+        description: what NAME.json says.
+        session: ONNX Runtime's, of the whole graph.
+        classifier: and of the classifier alone; None for speaker verification.
+    """
+
+    def __init__(self, path: Path, description: Mapping[str, Any], session: Any, classifier: Any = None) -> None:
+        self.path, self.description = path, description
+        self.session, self.classifier = session, classifier
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read an .onnx file that `export --onnx` wrote, and the description beside it.
+
+        Raises:
+            InputError: either is missing, damaged or another program's, or they do not belong together; or ONNX Runtime
+                is not installed.
+        """
+        path = Path(path)
+        beside = path.with_suffix(".json")
+        if beside.is_file():  # before a damaged graph gets into ONNX Runtime
+            check_digest(path, read_beside(beside))
+        session = _open_session(path, path)
+        metadata = session.get_modelmeta().custom_metadata_map
+        if DIGEST not in metadata:
+            raise InputError(f"{path}: is another program's ONNX file; write one with `export RUN --out NEW --onnx`")
+        description = read_beside(beside)
+        if digest_of(description) != metadata[DIGEST]:
+            raise InputError(
+                f"{beside}: describes another model than {path.name}, or is damaged; copy the two together anew"
+            )
+        classifier = metadata.get(CLASSIFIER)
+        return cls(path, description, session, classifier and _open_session(base64.b64decode(classifier), path))
+
+    @property
+    def task(self) -> str:
+        """What it was trained for."""
+        return str(self.description["task"])
+
+    @property
+    def calibration(self) -> Any:
+        """What made its scores log-likelihood ratios; None where nothing did.
+
+        That of a detector is in the graph, and here as plain values; a verifier's is applied to what it is asked of.
+        """
+        found = self.description.get("calibration")
+        if found is None or self.task == "anti-spoofing":
+            return found
+        from hybrid_pruning.models.calibration import Calibration
+
+        return Calibration.from_json(found, str(self.path.with_suffix(".json")))
+
+    @cached_property
+    def cohort(self) -> Cohort | None:
+        """What a verifier's embeddings are centred with and its scores normalised against; None where nothing is.
+
+        Raises:
+            InputError: its file is not beside the .onnx file, or is damaged.
+        """
+        if self.description.get("cohort") is None:
+            return None
+        return Cohort.read(self.path.parent, self.description, self.embedding_width)
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """How it came about; free-form."""
+        return dict(self.description["provenance"])
+
+    @property
+    def minimum_samples(self) -> int:
+        """The shortest waveform it takes, in samples at 16 kHz."""
+        return int(self.description["minimum_samples"])
+
+    @property
+    def longest_samples(self) -> int | None:
+        """The longest waveform it takes, in samples at 16 kHz; None where there is no limit."""
+        longest = self.description.get("longest_samples")
+        return None if longest is None else int(longest)
+
+    @property
+    def embedding_width(self) -> int:
+        """E, the width of an embedding."""
+        return int(self.description["embedding_width"])
+
+    @property
+    def device_type(self) -> str:
+        """Where it computes."""
+        return "cpu"
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Return a context; there is no other mode."""
+        return nullcontext()
+
+    def embed_arrays(self, wave: FloatArray, lengths: IntArray | None = None) -> FloatArray:
+        """Return the embeddings of a batch.
+
+        Args:
+            wave: as `SpeechModel.embed` takes it; what stands beyond an utterance's length is ignored.
+            lengths: [B] samples of each utterance, `minimum_samples` at least, or None where all have S.
+
+        Returns:
+            [B, E].
+
+        Raises:
+            InputError: it is given anything else, or more samples than the model takes.
+        """
+        checked = as_batch(wave, lengths, self.minimum_samples)
+        wave, (count, size) = as_numpy(checked[0]), checked[0].shape
+        sizes = np.full(count, size) if checked[1] is None else as_numpy(checked[1])
+        if self.longest_samples is not None and size > self.longest_samples:
+            raise InputError(f"wave: {size} samples; expected at most {self.longest_samples}: cut it into windows")
+        if not np.isfinite(wave[np.arange(size) < sizes[:, None]]).all():
+            raise InputError(NOT_FINITE)
+        feeds = {WAVE: wave.astype(np.float32, copy=False), LENGTHS: sizes.astype(np.int64)}
+        found: FloatArray = self.session.run([EMBEDDING], feeds)[0]
+        return found
+
+    def classify_arrays(self, embeddings: FloatArray) -> FloatArray:
+        """Return the log-likelihood ratio [B] of each embedding [B, E]; higher is more bona fide.
+
+        Raises:
+            InputError: the model is one for speaker verification.
+        """
+        if self.classifier is None:
+            raise InputError(
+                "this model is for speaker verification: one recording has no score; compare embeddings, see `verify`"
+            )
+        found: FloatArray = self.classifier.run([LLR], {EMBEDDING: np.asarray(embeddings, np.float32)})[0]
+        return found
+
+    def architecture(self) -> Mapping[str, Any]:
+        """Return what it is and what runs it, as plain values."""
+        import onnxruntime
+
+        return {**self.description, "onnxruntime": onnxruntime.__version__}
+
+    def weights(self) -> Iterator[tuple[str, Any]]:
+        """Yield the file's bytes, in which the weights are."""
+        yield self.path.suffix, self.path.read_bytes()
+
+
+def find_onnx(name_or_path: str | Path) -> Path | None:
+    """Return the .onnx file that a model's name stands for: a file, or the one in an exported folder; else None.
+
+    Raises:
+        InputError: there is no file of that name.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; write one with `export RUN --out NEW --onnx`")
+        return path
+    return path / FILE if (path / FILE).is_file() and not (path / "config.json").exists() else None
+
+
+def read_beside(path: Path) -> dict[str, Any]:
+    """Read and check the JSON beside an .onnx file.
+
+    Raises:
+        InputError: it is missing, no description of ours, or written by a newer version.
+    """
+    missing = "it belongs beside the .onnx file, copy the two together"
+    another = "describes no .onnx file of ours; write one with `export RUN --out NEW --onnx`"
+    found = read_description(path, FORMAT, FORMAT_VERSION, missing, another)
+    wrong = [key for key, kind in KEYS.items() if not isinstance(found.get(key), kind)]
+    if wrong:
+        raise InputError(f"{path}: cannot be understood ('{wrong[0]}'); export the model again")
+    return found
+
+
+def _open_session(model: Path | bytes, path: Path) -> Any:
+    """Return ONNX Runtime's session of a file, or of the bytes of one that is inside `path`."""
+    try:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+    except ImportError as error:
+        raise InputError(
+            f"{path}: ONNX Runtime is not installed; install it with: pip install 'hybrid-pruning[onnx]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors alone; what they say is told in one line
+    options.intra_op_num_threads = _threads()
+    options.enable_mem_pattern = False  # one plan is kept for each length otherwise, and memory grows with them
+    failures = (state.InvalidProtobuf, state.Fail, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
+    try:
+        source = model if isinstance(model, bytes) else str(model)
+        return onnxruntime.InferenceSession(source, options, PROVIDERS, disabled_optimizers=SLOWER)
+    except failures as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: cannot be loaded ({reason}); is it whole? Export the model again") from error
+
+
+def _threads() -> int:
+    """Return how many threads OMP_NUM_THREADS asks for, as torch heeds it; 0 lets ONNX Runtime choose."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() else 0

@@ -1,0 +1,70 @@
+"""What is left of a backbone, slot by slot and in all, beside its dense original."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from hybrid_pruning.models.backbone import Backbone, skeleton
+from hybrid_pruning.pruning import Accounting, Budget, PlanError, plan_for, shape_of
+
+SECONDS = 4.0
+"""Length of the utterance that MACs are counted for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survivors:
+    """What is left of a backbone.
+
+    Args:
+        kept: slot name -> units that are left, of every slot the family has, gated or not.
+        sizes: slot name -> units of the dense model.
+        budget: exact parameters and MACs (for `SECONDS`), now and dense.
+    """
+
+    kept: Mapping[str, int]
+    sizes: Mapping[str, int]
+    budget: Budget
+
+
+def count_survivors(backbone: Backbone) -> Survivors:
+    """Count a backbone, dense or cut, beside the dense skeleton of its config.
+
+    Raises:
+        RuntimeError: the count is not what the weights hold; an internal error.
+    """
+    shape = shape_of(backbone)
+    kept = {} if shape is None else {name: len(units) for name, units in shape.kept.items()}
+    left = count_units(backbone.config.to_diff_dict(), backbone.normalize, kept)
+    if left.budget.params != (found := count_parameters(backbone)):
+        raise RuntimeError(f"{left.budget.params} parameters counted from the kept units, the backbone holds {found}")
+    return left
+
+
+def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, int]) -> Survivors:
+    """Count a backbone that keeps so many units of the named slots, and all of the others.
+
+    Args:
+        config: the transformers config of the dense backbone, as plain values.
+        normalize: whether it normalises the waveform.
+        kept: slot name -> units that are left.
+
+    Raises:
+        PlanError: a slot that the family does not have.
+    """
+    with torch.device("meta"):  # sizes without weights
+        dense = skeleton(dict(config), normalize)
+    plan = plan_for(dense, SECONDS)
+    sizes = {slot.name: slot.size for slot in plan.slots}
+    if unknown := sorted(set(kept) - set(sizes)):
+        raise PlanError(f"slot '{unknown[0]}' is unknown; this backbone has: {', '.join(sizes)}")
+    counts = {name: kept.get(name, size) for name, size in sizes.items()}
+    budget = Accounting(dense, plan).exact(torch.tensor(list(counts.values())))
+    return Survivors(counts, sizes, budget)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return how many parameters a module holds."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,323 @@
+"""Figures of a detector's scores, drawn without a display: DET curves on normal-deviate axes, histograms, and files.
+
+Figures are made of `matplotlib.figure.Figure` alone: no global state, no window, nothing to close. matplotlib is
+imported when the first figure is drawn.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from hybrid_pruning.console import visible
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import atomic_write
+from hybrid_pruning.metrics import ASVSPOOF5, Curve, DetectionCost, FloatArray, IntArray, det_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0569b", "#946f00", "#3d4fb8")
+"""One per system, told apart by colour-blind people too: after Okabe and Ito, the light ones darkened for white."""
+DASHES = ("solid", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (7, 1.6, 1.2, 1.6)), (0, (3, 1.2)), (0, (9, 2)))
+"""One per system too, for print without colour."""
+INK, MUTED, GRID, PAPER = "#1a1d21", "#5c6670", "#dfe3e7", "#ffffff"
+BONAFIDE, SPOOF = "#1b7f79", "#c27a0e"
+WIDTH, HEIGHT = 380, 300
+"""Of a figure in points, small enough to be read on a telephone at its own size."""
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 40, 60, 80, 90, 95, 98, 99, 99.5, 99.9, 99.99)
+"""Percentages that a DET axis may name."""
+CELLS = 800
+"""Steps along a DET axis finer than which a curve is not drawn."""
+MOST_BINS = 60
+FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
+RESOLUTION_DPI = 216
+LONGEST = 60
+"""Letters of a name in a figure; the page has it whole."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, width and height."""
+Scores = tuple[npt.ArrayLike, npt.ArrayLike]
+"""Scores of the positive and of the negative class, [P] and [N]."""
+
+
+def draw_det(
+    systems: Mapping[str, Scores],
+    cost: DetectionCost = ASVSPOOF5,
+    legend: bool = True,
+    places: Sequence[int] | None = None,
+) -> "Figure":
+    """Draw the detection error trade-off of one or more systems: misses over false alarms, both as normal deviates.
+
+    A circle marks the operating point of the EER, a diamond that of the minDCF. Curves of many trials are thinned to
+    what can be seen.
+
+    Args:
+        systems: name -> scores of the positive class [P] and of the negative class [N].
+        cost: the minDCF's priors and costs.
+        legend: name the systems inside the figure.
+        places: which of the colours each system has; one after the other by default.
+
+    Raises:
+        ValueError: no system, a class is empty, or a score is not finite.
+
+    Source: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
+    """
+    if not systems:
+        raise ValueError("no systems to draw")
+    curves = {name: det_curve(*scores) for name, scores in systems.items()}
+    with styled():
+        figure, axes = new_figure(WIDTH, WIDTH)
+        low, high = _det_limits(curves.values())
+        _deviate_axes(axes, low, high)
+        for index, (name, curve) in zip(places or range(len(curves)), curves.items(), strict=True):
+            look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
+            points = _visible(curve, low, high)
+            label = label_of(f"{name} (no errors)" if _separates(curve) else name)
+            axes.plot(deviate(curve.false_alarm[points]), deviate(curve.miss[points]), label=label, **look)
+            for marker, point in (("o", eer_point(curve)), ("D", cost_point(curve, cost))):
+                rates = curve.false_alarm[point : point + 1], curve.miss[point : point + 1]
+                axes.plot(*map(deviate, rates), marker, color=look["color"], markerfacecolor=PAPER, zorder=3)
+        axes.plot([], [], "o", color=MUTED, markerfacecolor=PAPER, label="EER")
+        axes.plot([], [], "D", color=MUTED, markerfacecolor=PAPER, label="minDCF")
+        if legend:
+            figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+def draw_scores(
+    positive: npt.ArrayLike,
+    negative: npt.ArrayLike,
+    names: tuple[str, str] = ("bona fide", "spoof"),
+    threshold: float | None = None,
+    legend: bool = True,
+) -> "Figure":
+    """Draw how the scores of both classes spread: histograms, each of its own class's share.
+
+    Bins are fewer where scores are few, and the outermost thousandth of all scores may lie outside the figure.
+
+    Args:
+        positive: [P] scores of the positive class.
+        negative: [N] scores of the negative class.
+        names: of both classes.
+        threshold: a decision threshold to mark, such as `DetectionCost.threshold` for log-likelihood ratios.
+        legend: name the classes inside the figure.
+
+    Raises:
+        ValueError: a class is empty.
+    """
+    with styled():
+        figure, axes = new_figure(WIDTH, 0.62 * WIDTH)
+        fill_scores(axes, (positive, negative), bin_edges([(positive, negative)]), names, threshold)
+        axes.set_xlabel("score")
+        axes.set_ylabel("share of the class, %")
+        if legend:
+            figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+def save_figure(figure: "Figure", path: str | Path) -> None:
+    """Write a figure as PNG, SVG or PDF, by the file's ending; the same figure gives the same bytes.
+
+    Raises:
+        InputError: another ending, or a place that cannot be written to.
+    """
+    path = Path(path)
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(f"{path}: a figure is written as {', '.join(FORMATS)}; choose one of these endings")
+    with atomic_write(path, "wb") as handle:
+        write_figure(figure, handle, kind)
+
+
+def write_figure(figure: "Figure", handle: IO[Any], kind: str, **options: Any) -> None:
+    """Write a figure into an open file; names in it are short and without control characters.
+
+    Args:
+        figure: the figure.
+        handle: the file.
+        kind: `png`, `svg` or `pdf`.
+        options: of matplotlib's `savefig`.
+    """
+    from matplotlib.text import Text
+
+    dates: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with styled(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of scripts that DejaVu lacks: boxes
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text)
+            text.set_text(visible(shorten(text.get_text())))
+        figure.savefig(handle, format=kind, dpi=RESOLUTION_DPI, metadata=dates.get(kind, {}), **options)
+
+
+def shorten(name: str) -> str:
+    """Return a name of at most LONGEST letters, the middle of a longer one left out."""
+    half = LONGEST // 2
+    return name if len(name) <= LONGEST else f"{name[:half]}…{name[-half:]}"
+
+
+def label_of(name: str) -> str:
+    """Return a name as a curve's label: matplotlib's legends leave out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
+
+
+def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+    """Return an empty figure of the given size in points and its axes; call it, and draw, inside `styled`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in this package's style while the block runs."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def fill_scores(
+    axes: "Axes", scores: Scores, edges: FloatArray, names: tuple[str, str], threshold: float | None
+) -> None:
+    """Draw the histograms of both classes into given axes, over bins with the given [bins + 1] edges."""
+    for values, name, colour in zip(scores, names, (BONAFIDE, SPOOF), strict=True):
+        array = np.asarray(values, dtype=np.float64)
+        share = 100 * np.histogram(array, edges)[0] / array.size
+        axes.stairs(share, edges, fill=True, color=colour, alpha=0.22)
+        axes.stairs(share, edges, color=colour, linewidth=1.3, label=name)
+    if threshold is not None:
+        axes.axvline(threshold, color=MUTED, linewidth=1, linestyle=DASHES[1], label="decision threshold")
+    axes.set_ylim(bottom=0)
+
+
+def bin_edges(systems: Sequence[Scores]) -> FloatArray:
+    """Return the [bins + 1] edges of bins for the scores of one or more systems, fewer where a class is small.
+
+    Raises:
+        ValueError: a class is empty.
+    """
+    classes = [np.asarray(values, dtype=np.float64) for scores in systems for values in scores]
+    smallest = min(values.size for values in classes)
+    if not smallest:
+        raise ValueError("both classes need scores to be drawn")
+    bins = min(MOST_BINS, max(8, round(2.5 * smallest ** (1 / 3))))
+    low, high = np.quantile(np.concatenate(classes), (0.0005, 0.9995))
+    margin = 0.05 * (high - low) or 0.5
+    return np.linspace(low - margin, high + margin, bins + 1)
+
+
+def fill_boxes(axes: "Axes", boxes: Sequence[Box], colour: str, alpha: float = 1.0) -> None:
+    """Draw boxes of one colour as one path, which keeps files small."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path as Outline
+
+    if boxes:
+        corners = [[(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)] for x, y, w, h in boxes]
+        outline = Outline.make_compound_path(*(Outline(box, closed=True) for box in corners))
+        axes.add_patch(PathPatch(outline, facecolor=colour, alpha=alpha, linewidth=0))
+
+
+def eer_point(curve: Curve) -> int:
+    """Return the index of the point of a curve whose two rates are closest, as `metrics.eer` takes it."""
+    return int(np.argmin(np.abs(curve.miss - curve.false_alarm)))
+
+
+def cost_point(curve: Curve, cost: DetectionCost) -> int:
+    """Return the index of the cheapest point of a curve, as `metrics.min_dcf` takes it."""
+    return int(np.argmin(cost.normalised(curve.miss, curve.false_alarm)))
+
+
+def deviate(rate: npt.ArrayLike) -> FloatArray:
+    """Return the normal deviates of rates; 0 and 1 come to lie far outside any axis, not at infinity."""
+    return np.asarray(ndtri(np.clip(np.asarray(rate, dtype=np.float64), 1e-9, 1 - 1e-9)))
+
+
+def _det_limits(curves: Any) -> tuple[float, float]:
+    """Both axes' limits as rates: around every system's EER, but no finer than one trial."""
+    rates, finest = [], []
+    for curve in curves:
+        point = eer_point(curve)
+        rates.append((curve.miss[point] + curve.false_alarm[point]) / 2)
+        finest.append(min(_smallest_step(curve.miss), _smallest_step(curve.false_alarm)))
+    wanted = max(min(rates) / 15, min(finest) / 1.5)
+    ticks = np.array(TICKS) / 100
+    low = ticks[max(int(np.searchsorted(ticks, min(wanted, 0.05), side="right")) - 1, 0)]
+    high = ticks[min(int(np.searchsorted(ticks, max(0.55, 1.25 * max(rates)))), len(ticks) - 1)]
+    return float(low), float(high)
+
+
+def _separates(curve: Curve) -> bool:
+    """Whether some threshold makes no error."""
+    return bool(np.any((curve.miss == 0) & (curve.false_alarm == 0)))
+
+
+def _smallest_step(rate: FloatArray) -> float:
+    steps = np.abs(np.diff(rate))
+    return float(steps[steps > 0].min())
+
+
+def _deviate_axes(axes: "Axes", low: float, high: float) -> None:
+    rates = [tick / 100 for tick in TICKS if low <= tick / 100 <= high]
+    labels = [f"{100 * rate:g}" for rate in rates]
+    limits = float(deviate(low)), float(deviate(high))
+    axes.plot(limits, limits, color=GRID, linewidth=0.8, zorder=0)
+    axes.set_xlim(limits)
+    axes.set_ylim(limits)
+    axes.set_xticks(deviate(rates), labels)
+    axes.set_yticks(deviate(rates), labels)
+    axes.set_aspect("equal")
+    axes.set_xlabel("false alarms, %")
+    axes.set_ylabel("misses, %")
+
+
+def _visible(curve: Curve, low: float, high: float) -> IntArray:
+    """Return the points of a curve that differ to the eye: the first in every cell of a fine grid over the axes."""
+    scale = CELLS / float(deviate(high) - deviate(low))
+    edges = float(deviate(low)) - 0.5, float(deviate(high)) + 0.5
+    cells = [np.rint(scale * np.clip(deviate(rate), *edges)) for rate in (curve.false_alarm, curve.miss)]
+    moved = np.any(np.diff(cells, axis=1) != 0, axis=0)
+    return np.flatnonzero(np.append(True, moved))
+
+
+_STYLE: Any = {
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same measures everywhere
+    "font.size": 11,
+    "axes.labelsize": 11,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.limits": (-4, 5),
+    "text.parse_math": False,  # names may have dollar signs
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "text.color": INK,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 6.5,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "savefig.facecolor": "auto",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hybrid-pruning",
+    "path.simplify": True,
+}

@@ -1,0 +1,1 @@
+"""Files through any model, resumable: embeddings, scores, verdicts, verification."""

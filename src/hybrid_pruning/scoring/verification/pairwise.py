@@ -1,0 +1,113 @@
+"""A recording against those of an enrolled speaker -> same or different, for a person or a script."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
+from hybrid_pruning.console import Span
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.scoring.embedder import Embedder
+from hybrid_pruning.scoring.scores import embed_paths
+from hybrid_pruning.scoring.verdicts import draw_bar
+from hybrid_pruning.scoring.verification.backend import Backend
+from hybrid_pruning.scoring.verification.cosine import Voices
+from hybrid_pruning.scoring.verification.embeddings import Embeddings
+from hybrid_pruning.scoring.verification.trial_scores import require_verifier
+from hybrid_pruning.scoring.windows import measure_lengths, window_samples
+
+COLOURS = {"same": "green", "different": "red"}
+Verdict = Literal["same", "different"]
+Kind = Literal["LLR", "AS-norm", "cosine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What was found.
+
+    Args:
+        test: the recording.
+        enrol: the enrolled speaker's.
+        score: log-likelihood ratio, natural logarithm, of one speaker against two; or what `kind` says.
+        kind: `LLR` of a calibrated model, otherwise `AS-norm` or `cosine`.
+        seconds: how long the recording is, and the enrolled speaker's together.
+    """
+
+    test: Path
+    enrol: tuple[Path, ...]
+    score: float
+    kind: Kind
+    seconds: tuple[float, float]
+
+    def verdict(self, threshold: float | None) -> Verdict | None:
+        """Return the verdict from a threshold on; none without one."""
+        if threshold is None:
+            return None
+        return "same" if self.score >= threshold else "different"
+
+
+def compare(
+    model: Embedder,
+    test: str | Path,
+    enrol: Sequence[str | Path],
+    workers: int = 0,
+    window_seconds: float = WINDOW_SECONDS,
+) -> Comparison:
+    """Compare a recording with those of an enrolled speaker, as `score_trials` does it.
+
+    Args:
+        model: for speaker verification, on the device that is to compute.
+        test: the recording.
+        enrol: the enrolled speaker's, one at least.
+        workers: threads that decode.
+        window_seconds: longer recordings are cut into windows no longer than this.
+
+    Raises:
+        InputError: the model is for anti-spoofing, or a recording cannot be used.
+    """
+    require_verifier(model)
+    backend = Backend.of(model)
+    paths = [Path(test), *map(Path, enrol)]
+    samples, failed = measure_lengths(paths, None, window_samples(window_seconds))
+    if failed:
+        raise InputError(failed[min(failed)])
+    seconds = samples / SAMPLE_RATE_HZ
+    vectors = embed_paths(model, paths, 16, workers, window_seconds, seconds.tolist()).astype(np.float32)
+    voices = Voices.of([[0], list(range(1, len(paths)))], ["the recording", "the enrolled speaker"])
+    embeddings = Embeddings(list(map(str, paths)), vectors, seconds)
+    (score,), _ = backend.score(embeddings, voices, np.array([[1, 0]]))
+    kind: Kind = "LLR" if backend.calibration else "AS-norm" if backend.cohort else "cosine"
+    return Comparison(paths[0], tuple(paths[1:]), float(score), kind, (float(seconds[0]), float(seconds[1:].sum())))
+
+
+def as_record(found: Comparison, threshold: float | None) -> dict[str, Any]:
+    """Return a comparison as a JSON object has it."""
+    return {
+        "test": str(found.test),
+        "enrol": list(map(str, found.enrol)),
+        "verdict": found.verdict(threshold),
+        "score": found.score,
+        "kind": found.kind,
+        "threshold": threshold,
+        "calibrated": found.kind == "LLR",
+        "seconds": {"test": round(found.seconds[0], 3), "enrol": round(found.seconds[1], 3)},
+    }
+
+
+def as_row(found: Comparison, threshold: float | None) -> tuple[object, ...]:
+    """Return the cells of a comparison as a pipe gets it: verdict or -, score, kind, and the recordings."""
+    return found.verdict(threshold) or "-", f"{found.score:.4f}", found.kind, found.test, *found.enrol
+
+
+def as_text(found: Comparison, threshold: float | None, unicode: bool = True) -> list[Span]:
+    """Return a comparison as a person reads it: verdict, score, a bar where the score is an LLR, the recordings."""
+    verdict = found.verdict(threshold)
+    line: list[Span] = [(f"{verdict or 'no verdict':10}", f"bold {COLOURS[verdict]}" if verdict else "bold")]
+    line.append(f"  {found.kind} {found.score:+7.2f}  ")
+    if threshold is not None and found.kind == "LLR":
+        line += zip(draw_bar(found.score - threshold, unicode), ("red", "", "green"), strict=True)
+    enrol = ", ".join(map(str, found.enrol))
+    return [*line, f"  {found.test} ({found.seconds[0]:.1f} s) against {enrol} ({found.seconds[1]:.1f} s)"]

@@ -1,0 +1,188 @@
+"""How good a model in training is: the dev set, or trials over it, scored by the model that would be exported now."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hybrid_pruning.config import Config
+from hybrid_pruning.data.keys import read_keys
+from hybrid_pruning.data.manifest import Utterance
+from hybrid_pruning.data.names import Register
+from hybrid_pruning.data.protocols import SV
+from hybrid_pruning.data.tables import write_table
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.metrics import act_dcf, cllr, eer, min_dcf
+from hybrid_pruning.metrics.measures import Names, Sample
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.pruning import Gates
+from hybrid_pruning.pruning.gate import open_probability
+from hybrid_pruning.scoring.scores import embed_paths, score_utterances
+from hybrid_pruning.scoring.verification.cosine import score_cosines
+from hybrid_pruning.tasks import Label
+from hybrid_pruning.training.objective import Objective
+
+SCORES = "dev_scores.tsv"
+BINS = 20
+
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Validation:
+    """What a validation found.
+
+    Args:
+        figures: metrics of the dev set, and where there are gates the exact sparsity, as fractions.
+        scores: [N] log-likelihood ratios, in the dev set's order; for speaker verification [T] cosines, in the trials'.
+        positive: [N] or [T] whether each is bona fide, or a target trial.
+        opened: unit kind -> [units] how likely each gate is open; empty without gates.
+    """
+
+    figures: dict[str, float]
+    scores: FloatArray
+    positive: np.ndarray[Any, np.dtype[np.bool_]]
+    opened: dict[str, FloatArray]
+
+    def record(self) -> dict[str, Any]:
+        """Return it as the log has it: the gates as counts in bins of equal width from 0 to 1."""
+        counts = {
+            unit: np.histogram(probabilities, BINS, (0.0, 1.0))[0].tolist()
+            for unit, probabilities in self.opened.items()
+        }
+        return {"dev": self.figures} | ({"gates": counts} if counts else {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DevTrials:
+    """Verification trials over the dev set, in the order of their file.
+
+    Args:
+        enrol: [T] names of the utterances to compare with.
+        test: [T] names of the utterances to compare.
+        classes: [T] "target" or "nontarget".
+        places: utterance -> its place in the dev set.
+    """
+
+    enrol: Names
+    test: Names
+    classes: Names
+    places: dict[str, int]
+
+    def cosines(self, embeddings: FloatArray) -> FloatArray:
+        """Return the [T] cosines between the embeddings [N, E] that each trial compares."""
+        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        directions = embeddings / np.maximum(lengths, np.finfo(np.float64).tiny)
+        places = [[self.places[name] for name in names] for names in (self.enrol, self.test)]
+        return score_cosines(directions, np.array(places, dtype=np.int64).T)
+
+
+def read_dev_trials(path: Path, devset: Sequence[Utterance], manifest: Path) -> DevTrials:
+    """Read the trials that a training is validated on.
+
+    Args:
+        path: a list with labels, in any form that `evaluate --sv` reads.
+        devset: the dev set.
+        manifest: its file, for messages.
+
+    Raises:
+        InputError: the list cannot be used, or names an utterance that the dev set does not have.
+    """
+    keys = read_keys(path, SV, SV.trial)
+    register = Register(utterance.utt_id for utterance in devset)
+    enrol, test = (keys.columns[name] for name in SV.trial)
+    places: dict[str, int] = {}
+    for name in (*enrol.tolist(), *test.tolist()):
+        if (place := register.find(name)) is None:
+            raise InputError(
+                f"{path}: '{name}' is no utt_id of {manifest}; do data.trials.dev and data.dev belong together?"
+            )
+        places[name] = place
+    return DevTrials(enrol, test, keys.classes, places)
+
+
+def validate(
+    objective: Objective,
+    devset: Sequence[Utterance],
+    target_sparsity: float,
+    config: Config,
+    trials: DevTrials | None = None,
+) -> Validation:
+    """Score the dev set with the model cut to a target, on all processes together.
+
+    Args:
+        objective: the network and its gates; they are left as they were.
+        devset: utterances; of both classes where there are no trials.
+        target_sparsity: what the model that would be exported now has to meet; of no importance without gates.
+        config: the recipe.
+        trials: over the dev set, for speaker verification.
+
+    Raises:
+        InputError: a file that cannot be used, or a score that is not finite.
+    """
+    sizes: dict[str, float] = {}
+    gates = objective.gates
+    if gates is not None:
+        kept = gates.kept(target_sparsity, objective.constraint)
+        exact = gates.accounting.exact_kept(kept)
+        sizes = {"sparsity": float(exact.sparsity), "macs_sparsity": float(exact.macs_sparsity)}
+        gates.pin(kept)
+    try:
+        scores = _score(objective.model, devset, config, trials)
+    finally:
+        if gates is not None:
+            gates.pin(None)
+    if trials is None:
+        positive = np.array([utterance.label == Label.BONAFIDE for utterance in devset])
+        figures = measure(scores[positive], scores[~positive])
+    else:
+        positive = trials.classes == "target"
+        figures = Sample({SV.scores: scores}, trials.classes).measure(SV.measures)
+    return Validation(figures | sizes, scores, positive, {} if gates is None else opened(gates))
+
+
+def _score(model: SpeechModel, devset: Sequence[Utterance], config: Config, trials: DevTrials | None) -> FloatArray:
+    batch_size, workers = config.training.batch_size, config.data.workers
+    if trials is None:
+        return score_utterances(model, devset, batch_size, workers)
+    paths, seconds = [utterance.path for utterance in devset], [utterance.seconds for utterance in devset]
+    return trials.cosines(embed_paths(model, paths, batch_size, workers, seconds=seconds))
+
+
+def measure(bonafide: FloatArray, spoof: FloatArray) -> dict[str, float]:
+    """Return the metrics of [P] and [N] log-likelihood ratios; the accuracy is at the threshold 0."""
+    metrics = {"eer": eer, "min_dcf": min_dcf, "act_dcf": act_dcf, "cllr": cllr}
+    correct = int((bonafide >= 0).sum() + (spoof < 0).sum())
+    return {name: metric(bonafide, spoof) for name, metric in metrics.items()} | {
+        "accuracy": correct / (len(bonafide) + len(spoof))
+    }
+
+
+@torch.no_grad()
+def opened(gates: Gates) -> dict[str, FloatArray]:
+    """Return, for each kind of unit, how likely every one of them is open."""
+    found: dict[str, list[FloatArray]] = {}
+    for gate in gates.values():
+        probabilities = open_probability(gate.log_alpha).double().cpu().numpy()
+        found.setdefault(gate.slot.unit, []).append(probabilities)
+    return {unit: np.concatenate(parts) for unit, parts in found.items()}
+
+
+def write_scores(path: Path, devset: Sequence[Utterance], scores: FloatArray, trials: DevTrials | None = None) -> None:
+    """Write scores and keys in one: `filename cm-score cm-label`, or of trials `enrol test score label`.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    values = [repr(float(score)) for score in scores]
+    columns: dict[str, Any] = {
+        "filename": [utterance.utt_id for utterance in devset],
+        "cm-score": values,
+        "cm-label": [utterance.label for utterance in devset],
+    }
+    if trials is not None:
+        columns = {"enrol": trials.enrol, "test": trials.test, SV.scores: values, "label": trials.classes}
+    write_table(path, list(columns), zip(*columns.values(), strict=True))
