@@ -21,7 +21,7 @@ lint: $(STAMP)                ## style and types
 	$(BIN)/mypy
 
 bench: $(STAMP)               ## ratios against what one would use instead, in one run
-	$(BIN)/python -m hybrid_pruning.benchmark
+	$(BIN)/python -m hybrid_pruning.benchmarks
 
 pictures: $(STAMP)            ## docs/report-*.png of the quickstart's report; needs Chromium
 	$(BIN)/python dev/pictures.py quickstart/report.html docs

@@ -11,17 +11,17 @@ import torch
 from conftest import FAMILIES, make_config
 from corpus import write_wavlm
 from hybrid_pruning import SpeechModel, load_backbone
-from hybrid_pruning.benchmark import __main__ as own
-from hybrid_pruning.benchmark import gated_step as training
-from hybrid_pruning.benchmark import memory, timing
-from hybrid_pruning.benchmark import models as comparison
-from hybrid_pruning.benchmark.engines import choose_engines
-from hybrid_pruning.benchmark.latency import latency_ratio
-from hybrid_pruning.benchmark.models import Case, compare_models
-from hybrid_pruning.benchmark.printing import Section, print_section
-from hybrid_pruning.benchmark.sections import describe
-from hybrid_pruning.benchmark.shapes import TINY, shrunk
-from hybrid_pruning.benchmark.timing import Ratio
+from hybrid_pruning.benchmarks import __main__ as own
+from hybrid_pruning.benchmarks import gated_step as training
+from hybrid_pruning.benchmarks import memory, timing
+from hybrid_pruning.benchmarks import models as comparison
+from hybrid_pruning.benchmarks.engines import choose_engines
+from hybrid_pruning.benchmarks.latency import latency_ratio
+from hybrid_pruning.benchmarks.models import Case, compare_models
+from hybrid_pruning.benchmarks.printing import Section, print_section
+from hybrid_pruning.benchmarks.sections import describe
+from hybrid_pruning.benchmarks.shapes import TINY, shrunk
+from hybrid_pruning.benchmarks.timing import Ratio
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import skeleton

@@ -41,7 +41,7 @@ def test_every_step_names_the_next(cli: Cli, world: Path):
 
 @pytest.mark.parametrize("command", ["doctor", "inspect model"])
 def test_what_only_looks(cli: Cli, world: Path, command: str):
-    pytest.importorskip("hybrid_pruning.report.inspection")
+    pytest.importorskip("hybrid_pruning.reporting.inspection")
     before = files_below(world)
     found = cli(*command.split())
     assert (found.code, found.err) == (0, "")

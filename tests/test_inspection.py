@@ -10,7 +10,7 @@ from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import Backbone, skeleton
 from hybrid_pruning.models.classifier import Classes
 from hybrid_pruning.models.size import count_survivors
-from hybrid_pruning.report import inspection
+from hybrid_pruning.reporting import inspection
 
 HEAD = HeadConfig(heads=2, compression=4, embedding=8)
 CLASSES = Classes(("spoof", "bonafide"), (2580, 420))

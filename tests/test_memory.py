@@ -5,16 +5,16 @@ import sys
 
 import pytest
 
-from hybrid_pruning import memory
+from hybrid_pruning import distributed
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's")
 def test_it_takes_effect() -> None:
-    program = "from hybrid_pruning.memory import keep_freed_memory; print(keep_freed_memory())"
+    program = "from hybrid_pruning.distributed import keep_freed_memory; print(keep_freed_memory())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
 
 
 def test_elsewhere_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not memory.keep_freed_memory()
+    assert not distributed.keep_freed_memory()

@@ -8,7 +8,7 @@ import pytest
 
 from hybrid_pruning import metrics
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.report import plots
+from hybrid_pruning.reporting import plots
 
 
 def scores(bonafide: int, spoof: int, distance: float = 2.0, seed: int = 0) -> plots.Scores:
@@ -124,5 +124,5 @@ def test_another_ending_is_refused(tmp_path: Path) -> None:
 
 
 def test_importing_costs_no_matplotlib() -> None:
-    code = "import sys, hybrid_pruning.report.plots; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, hybrid_pruning.reporting.plots; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

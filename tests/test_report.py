@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.report import write_report
+from hybrid_pruning.reporting import write_report
 from runs_to_look_at import EPOCHS, STEPS, write_keys, write_run, write_scores
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -65,8 +65,8 @@ Report = Callable[..., Page]
 @pytest.fixture
 def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
     """Write a report whose figures are drawn but not laid out, which takes most of the time, and take it apart."""
-    for module in ("page", "training"):
-        monkeypatch.setattr(f"hybrid_pruning.report.{module}.to_inline_svg", lambda *_: "<svg></svg>")
+    for module in ("page", "curves"):
+        monkeypatch.setattr(f"hybrid_pruning.reporting.{module}.to_inline_svg", lambda *_: "<svg></svg>")
 
     def make(*folders: Path, rounds: int = 0, **options: object) -> Page:
         out = write_report(folders, tmp_path / "report.html", rounds=rounds, **options)

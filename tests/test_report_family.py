@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from hybrid_pruning.report import write_report
-from hybrid_pruning.report.family import describe_families
-from hybrid_pruning.report.remaining import find_remaining
-from hybrid_pruning.report.run_files import read_runs
+from hybrid_pruning.reporting import write_report
+from hybrid_pruning.reporting.family import describe_families
+from hybrid_pruning.reporting.remaining import find_remaining
+from hybrid_pruning.reporting.run_files import read_runs
 from runs_to_look_at import EPOCHS, write_run, write_scores
 
 SIZES = {"sparsity": 0.25, "macs_sparsity": 0.125}

@@ -7,11 +7,11 @@ import pytest
 from hybrid_pruning.console import visible
 from hybrid_pruning.models.size import Survivors
 from hybrid_pruning.pruning import Budget
-from hybrid_pruning.report import figures, plots
-from hybrid_pruning.report.figures import Line
-from hybrid_pruning.report.inline import COLOURS, to_inline_svg
-from hybrid_pruning.report.picture import draw_survivors
-from hybrid_pruning.report.published import Ours, draw_sizes, is_of_set, read_published
+from hybrid_pruning.reporting import figures, plots
+from hybrid_pruning.reporting.figures import Line
+from hybrid_pruning.reporting.inline import COLOURS, to_inline_svg
+from hybrid_pruning.reporting.picture import draw_survivors
+from hybrid_pruning.reporting.published import Ours, draw_sizes, is_of_set, read_published
 
 BUDGET = Budget(1, 1, 1, 1)
 

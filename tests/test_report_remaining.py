@@ -6,8 +6,8 @@ import pytest
 
 from corpus import configure, write_world
 from hybrid_pruning.models.size import count_survivors
-from hybrid_pruning.report.remaining import find_remaining
-from hybrid_pruning.report.run_files import read_runs
+from hybrid_pruning.reporting.remaining import find_remaining
+from hybrid_pruning.reporting.run_files import read_runs
 from hybrid_pruning.training.export import export_run
 from hybrid_pruning.training.launch import train
 

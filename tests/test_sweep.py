@@ -17,7 +17,7 @@ from hybrid_pruning.jobs.sweep.drawing import draw_sweep
 from hybrid_pruning.jobs.sweep.summary import Swept, write_markdown
 from hybrid_pruning.jobs.sweep.values import name_job, set_sparsity
 from hybrid_pruning.models.card.measured import Result
-from hybrid_pruning.report.published import read_published
+from hybrid_pruning.reporting.published import read_published
 from test_pipeline import describe, write_asvspoof5
 from world import Cli
 

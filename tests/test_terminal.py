@@ -126,7 +126,7 @@ def test_ctrl_c_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch):
     def stop() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hybrid_pruning.report.inspection.print_doctor", stop)
+    monkeypatch.setattr("hybrid_pruning.reporting.inspection.print_doctor", stop)
     assert cli("doctor") == (130, "", "hybrid-pruning: interrupted\n")
 
 

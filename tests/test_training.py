@@ -20,7 +20,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
 from hybrid_pruning.pruning import shape_of
-from hybrid_pruning.report import write_report
+from hybrid_pruning.reporting import write_report
 from hybrid_pruning.scoring.scores import embed_paths
 from hybrid_pruning.tasks import Label
 from hybrid_pruning.training.checkpoints import list_checkpoints, read_checkpoint

@@ -110,7 +110,9 @@ def calibrate(
     """
     from hybrid_pruning import evaluation
     from hybrid_pruning.files import new_folder, require_new_folder
-    from hybrid_pruning.models import artifact, calibration
+    from hybrid_pruning.evaluation import fitting
+    from hybrid_pruning.models import artifact
+    from hybrid_pruning.models.calibration import Calibration
     from hybrid_pruning.models.speech_model import read_calibration
 
     if out is None and not Path(model).is_dir():
@@ -119,18 +121,18 @@ def calibrate(
     config = artifact.read_config(folder)
     target = folder if out is None else require_new_folder(out)
     verifies = config.get("task") == "speaker-verification"
-    task = calibration.VERIFICATION if verifies else evaluation.TRACK1
+    task = fitting.VERIFICATION if verifies else evaluation.TRACK1
     sets = {str(s): evaluation.read_trials(s, k, task) for s, k in ((scores, keys), *([check] if check else []))}
     if verifies:
         for name, trials in sets.items():
-            calibration.require_same_cohort(trials, name, "cohort" in config)
-    fit = calibration.fit_calibration(sets[str(scores)], task, scores, keys, prior)
-    earlier = read_calibration(config, folder) or calibration.Calibration()
-    whole = (calibration.Calibration() if replace else earlier).then(fit)
+            fitting.require_same_cohort(trials, name, "cohort" in config)
+    fit = fitting.fit_calibration(sets[str(scores)], task, scores, keys, prior)
+    earlier = read_calibration(config, folder) or Calibration()
+    whole = (Calibration() if replace else earlier).then(fit)
     rows = {}
     for name, trials in sets.items():
         given = trials.scores[task.scores]
-        calibrated = calibration.Calibration((fit,)).apply(given, calibration.find_qualities(trials, fit, name))
+        calibrated = Calibration((fit,)).apply(given, fitting.find_qualities(trials, fit, name))
         rows[name, "as they are"] = evaluation.measure_scores(task, trials, given)
         rows[name, "calibrated"] = evaluation.measure_scores(task, trials, calibrated)
     with nullcontext(folder) if out is None else new_folder(out) as place:
@@ -169,7 +171,7 @@ def fuse(
     ASVspoof 5; `evaluate sasv.tsv TRIALS --track2` reads it.
     """
     from hybrid_pruning import evaluation
-    from hybrid_pruning.models import calibration
+    from hybrid_pruning.evaluation import fitting
 
     if sasv:
         _fuse_tandem(scores, out, bool(keys or apply or sv))
@@ -179,8 +181,8 @@ def fuse(
     if len(set(scores)) < len(scores):
         raise InputError("fuse: a score file is named twice")
     if apply is not None:
-        fusion = calibration.Fusion.read(apply)
-        fused = calibration.fuse_files(scores, fusion, out)
+        fusion = fitting.Fusion.read(apply)
+        fused = fitting.fuse_files(scores, fusion, out)
         _print_weights(scores, fusion.weights, fusion.offset)
         say(f"{out}: {fused:,} fused scores")
         return
@@ -188,7 +190,7 @@ def fuse(
     task = evaluation.SV if sv else evaluation.TRACK1
     known = evaluation.read_keys(keys, task)
     systems = {str(path): evaluation.join_scores(path, known, task) for path in scores}
-    fusion = calibration.fit_fusion(systems, "sv" if sv else "track1", keys, prior)
+    fusion = fitting.fit_fusion(systems, "sv" if sv else "track1", keys, prior)
     fusion.write(out)
     columns = {name: trials.scores[task.scores] for name, trials in systems.items()}
     columns["fused"] = fusion.apply(list(columns.values()))
@@ -247,7 +249,7 @@ def _write(found: "Evaluation", json_: Path | None, det: Path | None) -> None:
     if det is not None:
         from hybrid_pruning.evaluation import curves
         from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION
-        from hybrid_pruning.report.plots import draw_det, save_figure
+        from hybrid_pruning.reporting.plots import draw_det, save_figure
 
         save_figure(draw_det(curves(found), VERIFICATION[0] if found.task.repeats else ASVSPOOF5), det)
     if json_ is not None:

@@ -37,7 +37,7 @@ def report(
 
     Example: hybrid-pruning report runs/dense runs/hp50 --scores d.tsv --scores p.tsv --keys eval.tsv --out report.html
     """
-    from hybrid_pruning.report import write_report
+    from hybrid_pruning.reporting import write_report
 
     write_report(runs, out, scores or [], keys or [], published, bootstrap)
     say(f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}; open it in a browser")
@@ -51,12 +51,12 @@ def inspect(
     """Show what survived, layer by layer, as a heat map; with --out also as a picture."""
     from hybrid_pruning.models.size import count_survivors
     from hybrid_pruning.models.speech_model import SpeechModel
-    from hybrid_pruning.report.inspection import print_inspection
+    from hybrid_pruning.reporting.inspection import print_inspection
 
     found = SpeechModel.from_pretrained(model)
     if out is not None:
-        from hybrid_pruning.report.picture import draw_survivors
-        from hybrid_pruning.report.plots import save_figure
+        from hybrid_pruning.reporting.picture import draw_survivors
+        from hybrid_pruning.reporting.plots import save_figure
 
         save_figure(draw_survivors(count_survivors(found.backbone)), out)
     print_inspection(found)
@@ -90,9 +90,9 @@ def benchmark(
 
     Example: hybrid-pruning benchmark models/hp50 models/hp70 --seconds 4 --batch 1
     """
-    from hybrid_pruning.benchmark.models import compare_models
-    from hybrid_pruning.benchmark.printing import print_section
-    from hybrid_pruning.benchmark.sections import describe, describe_machine
+    from hybrid_pruning.benchmarks.models import compare_models
+    from hybrid_pruning.benchmarks.printing import print_section
+    from hybrid_pruning.benchmarks.sections import describe, describe_machine
     from hybrid_pruning.files import write_json
 
     lengths = _numbers("--seconds", seconds)
@@ -118,6 +118,6 @@ def _numbers(option: str, text: str) -> list[float]:
 @app.command()
 def doctor() -> None:
     """Print versions, devices, and which optional parts are present."""
-    from hybrid_pruning.report.inspection import print_doctor
+    from hybrid_pruning.reporting.inspection import print_doctor
 
     print_doctor()

@@ -157,7 +157,7 @@ def cohort(
     from hybrid_pruning.distributed import keep_freed_memory
     from hybrid_pruning.files import new_folder, require_new_folder
     from hybrid_pruning.models.speech_model import SpeechModel
-    from hybrid_pruning.models.speech_model import distributed as processes
+    from hybrid_pruning import distributed as processes
     from hybrid_pruning.scoring.embedder import choose_device
     from hybrid_pruning.scoring.inference import Options
     from hybrid_pruning.scoring.verification.trial_scores import make_cohort

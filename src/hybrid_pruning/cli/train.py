@@ -167,7 +167,7 @@ def export(
     if onnx:
         _export_onnx(run, out, average, at, int8)
         return
-    from hybrid_pruning.report.inspection import tell_size
+    from hybrid_pruning.reporting.inspection import tell_size
     from hybrid_pruning.training.export import export_family, export_run
 
     if is_artifact(run):

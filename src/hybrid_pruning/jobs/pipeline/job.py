@@ -22,8 +22,8 @@ from hybrid_pruning.jobs.stages import Stage, bring_up_to_date, was_made_from
 from hybrid_pruning.models.calibration import Calibration
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.plain import without_folders
-from hybrid_pruning.report import write_report
-from hybrid_pruning.report.score_tables import UNCALIBRATED
+from hybrid_pruning.reporting import write_report
+from hybrid_pruning.reporting.score_tables import UNCALIBRATED
 from hybrid_pruning.training.checkpoints import FOLDER as CHECKPOINTS
 from hybrid_pruning.training.export import build_export
 from hybrid_pruning.training.launch import train

@@ -9,8 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hybrid_pruning.benchmark.latency import latency_ratio
-from hybrid_pruning.benchmark.timing import Ratio
+from hybrid_pruning.benchmarks.latency import latency_ratio
+from hybrid_pruning.benchmarks.timing import Ratio
 from hybrid_pruning.config import Config, load_config
 from hybrid_pruning.console import say, say_rule, say_table
 from hybrid_pruning.errors import InputError
@@ -19,7 +19,7 @@ from hybrid_pruning.files import atomic_write, hold, is_vacant, write_json
 from hybrid_pruning.jobs.quickstart.speech import QuickstartCorpus, build
 from hybrid_pruning.models.size import count_survivors
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.report import write_report
+from hybrid_pruning.reporting import write_report
 from hybrid_pruning.scoring.scores import score_file
 from hybrid_pruning.training.export import export_run
 from hybrid_pruning.training.launch import train

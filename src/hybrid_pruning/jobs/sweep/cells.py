@@ -15,9 +15,9 @@ from hybrid_pruning.jobs.sweep.drawing import draw_sweep
 from hybrid_pruning.jobs.sweep.summary import Swept, print_table, read_swept, write_markdown, write_tsv
 from hybrid_pruning.jobs.sweep.values import name_job, set_sparsity
 from hybrid_pruning.models.card.measured import FOLDER as EVALUATION
-from hybrid_pruning.report import write_report
-from hybrid_pruning.report.plots import save_figure
-from hybrid_pruning.report.published import PAPER, Published, is_known, read_published
+from hybrid_pruning.reporting import write_report
+from hybrid_pruning.reporting.plots import save_figure
+from hybrid_pruning.reporting.published import PAPER, Published, is_known, read_published
 
 NAME = "sweep"
 

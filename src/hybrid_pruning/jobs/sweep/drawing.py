@@ -7,8 +7,8 @@ from hybrid_pruning.jobs.pipeline import DEV
 from hybrid_pruning.jobs.sweep.summary import Swept
 from hybrid_pruning.metrics.titles import TITLES
 from hybrid_pruning.models.size import SECONDS
-from hybrid_pruning.report import plots
-from hybrid_pruning.report.published import Published, is_of_set
+from hybrid_pruning.reporting import plots
+from hybrid_pruning.reporting.published import Published, is_of_set
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

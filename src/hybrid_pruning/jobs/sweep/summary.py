@@ -13,8 +13,8 @@ from hybrid_pruning.models.card.measured import FOLDER as EVALUATION
 from hybrid_pruning.models.card.measured import Result, read_results
 from hybrid_pruning.models.size import SECONDS, count_parameters, count_survivors
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.report.overview import METRICS, count
-from hybrid_pruning.report.published import Published, is_of_set
+from hybrid_pruning.reporting.overview import METRICS, count
+from hybrid_pruning.reporting.published import Published, is_of_set
 
 UNCALIBRATED = "*: not calibrated, since lower dev scores speak for the positive class or all are the same."
 HEADINGS = ("set", "model", "cut %", "size", "MACs")

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from markupsafe import Markup
 
 from hybrid_pruning.console import visible
-from hybrid_pruning.report import plots
+from hybrid_pruning.reporting import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

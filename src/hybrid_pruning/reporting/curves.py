@@ -8,9 +8,18 @@ import numpy as np
 from markupsafe import Markup
 
 from hybrid_pruning.plain import number, section
-from hybrid_pruning.report.figures import DASHED, DOTTED, Line, colour_of, draw_curves, draw_gates, draw_panels, short
-from hybrid_pruning.report.inline import to_inline_svg
-from hybrid_pruning.report.run_files import Run
+from hybrid_pruning.reporting.figures import (
+    DASHED,
+    DOTTED,
+    Line,
+    colour_of,
+    draw_curves,
+    draw_gates,
+    draw_panels,
+    short,
+)
+from hybrid_pruning.reporting.inline import to_inline_svg
+from hybrid_pruning.reporting.run_files import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,17 +15,17 @@ from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION
 from hybrid_pruning.metrics.bootstrap import ROUNDS, check_rounds
 from hybrid_pruning.plain import section, without_folders
-from hybrid_pruning.report import overview as tables
-from hybrid_pruning.report.curves import Card, Section, describe_training
-from hybrid_pruning.report.family import describe_families
-from hybrid_pruning.report.figures import colour_of, draw_histograms
-from hybrid_pruning.report.inline import to_inline_svg
-from hybrid_pruning.report.picture import draw_survivors
-from hybrid_pruning.report.plots import COLOURS, Scores, draw_det
-from hybrid_pruning.report.published import Published, draw_sizes, is_known, is_of_set, read_published
-from hybrid_pruning.report.remaining import Remaining, find_remaining
-from hybrid_pruning.report.run_files import Run, read_runs
-from hybrid_pruning.report.score_tables import ResultSet, find_scored, judge, pair_up
+from hybrid_pruning.reporting import overview as tables
+from hybrid_pruning.reporting.curves import Card, Section, describe_training
+from hybrid_pruning.reporting.family import describe_families
+from hybrid_pruning.reporting.figures import colour_of, draw_histograms
+from hybrid_pruning.reporting.inline import to_inline_svg
+from hybrid_pruning.reporting.picture import draw_survivors
+from hybrid_pruning.reporting.plots import COLOURS, Scores, draw_det
+from hybrid_pruning.reporting.published import Published, draw_sizes, is_known, is_of_set, read_published
+from hybrid_pruning.reporting.remaining import Remaining, find_remaining
+from hybrid_pruning.reporting.run_files import Run, read_runs
+from hybrid_pruning.reporting.score_tables import ResultSet, find_scored, judge, pair_up
 
 __all__ = ["ROUNDS", "write_report"]
 
@@ -89,7 +89,7 @@ def _describe(runs: Sequence[Run], sets: Sequence[ResultSet], others: Sequence[P
 
 def _render(page: Mapping[str, Any]) -> str:
     environment = Environment(
-        loader=PackageLoader("hybrid_pruning.report", "."),
+        loader=PackageLoader("hybrid_pruning.reporting", "."),
         undefined=StrictUndefined,
         autoescape=True,
         finalize=_shown,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hybrid_pruning.models.size import Survivors
-from hybrid_pruning.report import plots
+from hybrid_pruning.reporting import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

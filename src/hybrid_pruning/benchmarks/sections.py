@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from hybrid_pruning.benchmark import timing
-from hybrid_pruning.benchmark.models import Case, Comparison, Measured
-from hybrid_pruning.benchmark.printing import Section
+from hybrid_pruning.benchmarks import timing
+from hybrid_pruning.benchmarks.models import Case, Comparison, Measured
+from hybrid_pruning.benchmarks.printing import Section
 
 
 def describe(comparison: Comparison) -> list[Section]:

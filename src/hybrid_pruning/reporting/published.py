@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybrid_pruning.data.tables import read_rows
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.report import plots
+from hybrid_pruning.reporting import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def read_published(corpus: str) -> list[Published]:
     Raises:
         InputError: none are known.
     """
-    with resources.as_file(resources.files("hybrid_pruning.report") / "published.tsv") as path:
+    with resources.as_file(resources.files("hybrid_pruning.reporting") / "published.tsv") as path:
         rows = [row for _, row in read_rows(path, ())]
     known = sorted({row["corpus"] for row in rows})
     if corpus not in known:

@@ -1,6 +1,6 @@
-"""`python -m hybrid_pruning.benchmark`, what `make bench` runs: a training step, and models cut at random.
+"""`python -m hybrid_pruning.benchmarks`, what `make bench` runs: a training step, and models cut at random.
 
-Usage: python -m hybrid_pruning.benchmark [--quick] [--threads N] [--markdown]
+Usage: python -m hybrid_pruning.benchmarks [--quick] [--threads N] [--markdown]
 """
 
 import argparse
@@ -11,12 +11,12 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from hybrid_pruning.benchmark import timing
-from hybrid_pruning.benchmark.gated_step import MODES, measure_training, peak_bytes
-from hybrid_pruning.benchmark.models import compare_models
-from hybrid_pruning.benchmark.printing import print_section
-from hybrid_pruning.benchmark.sections import describe, describe_machine
-from hybrid_pruning.benchmark.shapes import BASE, TINY, Scale, shrunk
+from hybrid_pruning.benchmarks import timing
+from hybrid_pruning.benchmarks.gated_step import MODES, measure_training, peak_bytes
+from hybrid_pruning.benchmarks.models import compare_models
+from hybrid_pruning.benchmarks.printing import print_section
+from hybrid_pruning.benchmarks.sections import describe, describe_machine
+from hybrid_pruning.benchmarks.shapes import BASE, TINY, Scale, shrunk
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.console import say
 from hybrid_pruning.data.trainset import LABELS
@@ -67,7 +67,7 @@ def _write(backbone: Backbone, scale: Scale, folder: Path) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m hybrid_pruning.benchmark", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m hybrid_pruning.benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tiny model: shows that it runs, says nothing on speed")
     parser.add_argument("--threads", type=int, default=2, help="threads that everything computes with (default 2)")
     parser.add_argument("--engines", default="", help="as `hybrid-pruning benchmark` takes them")

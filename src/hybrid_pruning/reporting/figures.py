@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hybrid_pruning.metrics import FloatArray
-from hybrid_pruning.report import plots
+from hybrid_pruning.reporting import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

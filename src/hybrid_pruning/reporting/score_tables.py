@@ -9,7 +9,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Evaluation, Request, evaluate
 from hybrid_pruning.metrics.bootstrap import Difference
 from hybrid_pruning.plain import section
-from hybrid_pruning.report.run_files import Run
+from hybrid_pruning.reporting.run_files import Run
 
 DEV, DEV_SCORES, FOLDER = "dev", "dev_scores.tsv", "evaluation"
 UNCALIBRATED = "uncalibrated.txt"

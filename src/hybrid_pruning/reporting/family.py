@@ -9,10 +9,10 @@ from hybrid_pruning.data.protocols import Task
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Request, evaluate
 from hybrid_pruning.plain import number, section
-from hybrid_pruning.report.overview import UNKNOWN, Cell, Row, count
-from hybrid_pruning.report.remaining import Remaining
-from hybrid_pruning.report.run_files import Run
-from hybrid_pruning.report.score_tables import DEV, FOLDER, task_of
+from hybrid_pruning.reporting.overview import UNKNOWN, Cell, Row, count
+from hybrid_pruning.reporting.remaining import Remaining
+from hybrid_pruning.reporting.run_files import Run
+from hybrid_pruning.reporting.score_tables import DEV, FOLDER, task_of
 from hybrid_pruning.training.snapshots import member_name
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hybrid_pruning.benchmark.engines import ENGINES
+from hybrid_pruning.benchmarks.engines import ENGINES
 from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
 

@@ -3,7 +3,7 @@
 import torch
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.benchmark.timing import Ratio, Task, interleaved, ratio
+from hybrid_pruning.benchmarks.timing import Ratio, Task, interleaved, ratio
 from hybrid_pruning.models.speech_model import SpeechModel
 
 

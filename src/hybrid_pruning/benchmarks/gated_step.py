@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.benchmark.memory import high_water_bytes, peak_elsewhere
-from hybrid_pruning.benchmark.printing import Section
-from hybrid_pruning.benchmark.shapes import Scale
-from hybrid_pruning.benchmark.timing import Ratio, Task, interleaved, ratio
+from hybrid_pruning.benchmarks.memory import high_water_bytes, peak_elsewhere
+from hybrid_pruning.benchmarks.printing import Section
+from hybrid_pruning.benchmarks.shapes import Scale
+from hybrid_pruning.benchmarks.timing import Ratio, Task, interleaved, ratio
 from hybrid_pruning.config import check_config
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.data.trainset import LABELS
@@ -24,7 +24,7 @@ GOAL = 1.05
 """Gated over dense training step that the project holds itself to."""
 TRAINING_TARGET = 0.5
 MODES = ("dense", "gated")
-MODULE = "hybrid_pruning.benchmark"
+MODULE = "hybrid_pruning.benchmarks"
 
 
 def measure_training(scale: Scale, flags: Sequence[str] = ()) -> Section:

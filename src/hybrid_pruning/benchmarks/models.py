@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.benchmark import timing
-from hybrid_pruning.benchmark.engines import ENGINES, TRANSFORMERS, choose_engines, size_on_disk
-from hybrid_pruning.benchmark.memory import peak_elsewhere
-from hybrid_pruning.benchmark.timing import Ratio, interleaved, quartiles, ratio
+from hybrid_pruning.benchmarks import timing
+from hybrid_pruning.benchmarks.engines import ENGINES, TRANSFORMERS, choose_engines, size_on_disk
+from hybrid_pruning.benchmarks.memory import peak_elsewhere
+from hybrid_pruning.benchmarks.timing import Ratio, interleaved, quartiles, ratio
 from hybrid_pruning.console import progress_bar
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.artifact import locate, versions
@@ -27,7 +27,7 @@ from hybrid_pruning.models.speech_model import SpeechModel
 SECONDS, BATCHES, REPEATS = (1.0, 4.0, 10.0), (1, 8), 10
 SHORTEST = 0.1
 """Seconds that every encoder takes."""
-MEMORY = "hybrid_pruning.benchmark.memory"
+MEMORY = "hybrid_pruning.benchmarks.memory"
 
 
 @dataclass(frozen=True, slots=True)
