@@ -8,7 +8,7 @@ from corpus import files_below, touch
 from hybrid_pruning.data.corpora import cnceleb, prepare
 from hybrid_pruning.data.keys import read_keys
 from hybrid_pruning.data.manifest import read_manifest
-from hybrid_pruning.data.protocols import SV
+from hybrid_pruning.data.tracks import SV
 from hybrid_pruning.errors import InputError
 
 FIRST, SECOND, LISTS = "CN-Celeb_flac", "CN-Celeb2_flac", "CN-Celeb_flac/eval/lists"
@@ -56,7 +56,7 @@ def test_the_official_layout(tmp_path: Path):
     keys = read_keys(prepared.trials["eval"], SV, ["genre"])
     assert keys.classes.tolist() == ["target", "nontarget"]
     assert keys.columns["genre"].tolist() == ["singing", "live_broadcast"]
-    assert keys.names[0] == "enroll/id00800-enroll\ttest/id00800-singing-01-001"
+    assert [side[0] for side in keys.names] == ["enroll/id00800-enroll", "test/id00800-singing-01-001"]
     assert prepared.notes == [
         "utterances of train by genre: drama 1, play 12, speech 1, vlog 1",
         "utterances of eval by genre: live_broadcast 1, singing 1",

@@ -12,7 +12,7 @@ from hybrid_pruning.data.corpora.trials import draw_trials
 from hybrid_pruning.data.durations import add_durations
 from hybrid_pruning.data.keys import read_keys
 from hybrid_pruning.data.manifest import read_manifest
-from hybrid_pruning.data.protocols import SV
+from hybrid_pruning.data.tracks import SV
 from hybrid_pruning.errors import InputError
 
 
@@ -57,7 +57,7 @@ def test_a_split_by_speaker_with_its_trials(tmp_path: Path):
     assert not set(speakers.values()) & {utterance.speaker for utterance in train}
     assert len(train) + len(dev) == 40
     keys = read_keys(prepared.trials["dev"], SV)
-    pairs = [tuple(name.split("\t")) for name in keys.names]
+    pairs = list(zip(*keys.names, strict=True))
     assert Counter(keys.classes.tolist()) == {"target": 3 * 6, "nontarget": 18}
     for (enrol, test), kind in zip(pairs, keys.classes, strict=True):
         assert (speakers[enrol] == speakers[test]) == (kind == "target")

@@ -10,7 +10,7 @@ from corpus import files_below, touch
 from hybrid_pruning.data.corpora import Prepared, prepare, voxceleb, voxceleb_trials
 from hybrid_pruning.data.keys import read_keys
 from hybrid_pruning.data.manifest import read_manifest
-from hybrid_pruning.data.protocols import SV
+from hybrid_pruning.data.tracks import SV
 from hybrid_pruning.errors import InputError
 
 DEV1 = ("id10001/aaa/00001", "id10001/aaa/00002", "id10002/bbb/00001")
@@ -57,7 +57,7 @@ def test_the_official_layout(tmp_path: Path):
     assert (first.speaker, first.gender, first.source, first.label) == ("id10270", "f", "VoxCeleb1", "bonafide")
     assert first.path == root / "vox1_test_wav" / "wav" / f"{TEST1[0]}.wav"
     keys = read_keys(prepared.trials["vox1-O"], SV)
-    assert keys.names == [f"{TEST1[0]}\t{TEST1[1]}", f"{TEST1[0]}\t{TEST1[2]}"]
+    assert keys.names == [[TEST1[0]] * 2, TEST1[1:3]]
     assert keys.classes.tolist() == ["target", "nontarget"]
     assert prepared.trials == {name: tmp_path / "out" / f"{name}.trials" for name in ("vox1-O", "vox1-H")}
     assert len(prepared.speakers["train"]) == 10
@@ -95,7 +95,7 @@ def test_what_is_converted_is_taken_before_what_is_not(tmp_path: Path):
 
 def test_of_two_releases_of_a_list_the_cleaned_one(tmp_path: Path):
     root = official(tmp_path / "root", veri_test=ORIGINAL * 2)
-    assert len(read_keys(prepare("voxceleb", root, tmp_path / "out").trials["vox1-O"], SV).names) == 2
+    assert len(read_keys(prepare("voxceleb", root, tmp_path / "out").trials["vox1-O"], SV).classes) == 2
 
 
 def test_a_trial_may_stand_twice_as_in_the_release(tmp_path: Path):

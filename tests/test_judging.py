@@ -14,7 +14,7 @@ import torch
 from corpus import files_below, write_corpus, write_wavlm
 from hybrid_pruning.cli import main
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.data.protocols import TRACK1
+from hybrid_pruning.data.tracks import TRACK1
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.models.backbone import load_transformers
 from hybrid_pruning.models.classifier import Classes

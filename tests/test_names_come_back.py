@@ -16,11 +16,11 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from corpus import MINUTE, settings, write_corpus, write_wavlm
+from hybrid_pruning.data.keys import Pairs, read_pairs
 from hybrid_pruning.data.manifest import TEXT_COLUMNS, UNKNOWN, Utterance, read_manifest, write_manifest
-from hybrid_pruning.data.pairs import Pairs, read_pairs
-from hybrid_pruning.data.protocols import SV, TRACK1
 from hybrid_pruning.data.score_files import join_systems, read_trials
 from hybrid_pruning.data.tables import read_rows, write_table
+from hybrid_pruning.data.tracks import SV, TRACK1
 from hybrid_pruning.evaluation import Request, evaluate
 from hybrid_pruning.evaluation.fitting import fit_fusion, fuse_files
 from hybrid_pruning.files import find_danger, has_control_characters
@@ -66,7 +66,7 @@ def test_names_come_back_from_every_table(tmp_path: Path, utterances: list[Utter
     numbers = np.arange(len(utterances)) / 7
     write_table(scores, ("filename", "cm-score"), zip([u.utt_id for u in utterances], numbers.tolist(), strict=True))
     trials = read_trials(scores, manifest, TRACK1, TEXT_COLUMNS)
-    assert trials.names == [utterance.utt_id for utterance in utterances]
+    assert trials.names == [[utterance.utt_id for utterance in utterances]]
     assert trials.scores["cm-score"].tolist() == numbers.tolist()
     for column in TEXT_COLUMNS:
         assert trials.columns[column].tolist() == [getattr(utterance, column) for utterance in utterances]
@@ -75,7 +75,7 @@ def test_names_come_back_from_every_table(tmp_path: Path, utterances: list[Utter
     fuse_files([scores], fit_fusion({str(scores): trials}, "track1", manifest), fused)
     (again,) = join_systems([fused], TRACK1)
     assert again.names == trials.names
-    pairs = Pairs(tmp_path, trials.names, trials.names[::-1])
+    pairs = Pairs(tmp_path, trials.names[0], trials.names[0][::-1])
     write_table(tmp_path / "k", ("enrol", "test", "label"), zip(pairs.enrol, pairs.test, "01010101", strict=True))
     write_trials(tmp_path / "t", pairs, numbers, {})
     assert astuple(read_pairs(tmp_path / "t"))[1:] == (pairs.enrol, pairs.test)

@@ -10,8 +10,8 @@ import pytest
 from corpus import configure, describe_voxceleb, write_voxceleb, write_wavlm
 from hybrid_pruning import SpeechModel
 from hybrid_pruning.data.manifest import read_manifest
-from hybrid_pruning.data.protocols import SV
 from hybrid_pruning.data.score_files import read_trials
+from hybrid_pruning.data.tracks import SV
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Request, evaluate
 from hybrid_pruning.jobs.pipeline import Job, run_recipe

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_pruning.data.keys import read_keys
-from hybrid_pruning.data.pairs import read_pairs
-from hybrid_pruning.data.protocols import SV, TRACK1, TRACK2
+from hybrid_pruning.data.keys import read_keys, read_pairs
 from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.data.tables import read_columns, read_lines, read_rows, write_table
+from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2
 from hybrid_pruning.errors import InputError
 
 ODD = (
@@ -138,8 +137,6 @@ def test_scores_of_track_2_without_a_header(tmp_path: Path):
 
 
 def test_ids_may_be_called_as_columns_are(tmp_path: Path):
-    assert read_keys(write(tmp_path / "k", "S file - - bonafide\nS label - A01 spoof\n"), TRACK1).names == [
-        "file",
-        "label",
-    ]
+    keys = write(tmp_path / "k", "S file - - bonafide\nS label - A01 spoof\n")
+    assert read_keys(keys, TRACK1).names == [["file", "label"]]
     assert read_pairs(write(tmp_path / "l", "enrol x\nenrol y\n")).test == ["x", "y"]

@@ -14,8 +14,8 @@ import torch
 from corpus import configure, settings, write_speaker_world, write_trials, write_world
 from hybrid_pruning.config import expand_stages, save_config
 from hybrid_pruning.data.manifest import Utterance, read_manifest
-from hybrid_pruning.data.protocols import SV
 from hybrid_pruning.data.tables import TAB
+from hybrid_pruning.data.tracks import SV
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone

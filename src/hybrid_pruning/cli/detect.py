@@ -44,7 +44,7 @@ def detect(
     """
     from hybrid_pruning.audio import NO_SPEECH
     from hybrid_pruning.console import console, say
-    from hybrid_pruning.data.corpora.listing import hidden_line
+    from hybrid_pruning.data.names import hidden_line
     from hybrid_pruning.distributed import keep_freed_memory
     from hybrid_pruning.scoring import verdicts as detection
     from hybrid_pruning.scoring.embedder import load_embedder

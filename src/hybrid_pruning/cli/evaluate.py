@@ -109,8 +109,8 @@ def calibrate(
     of scores may then change.
     """
     from hybrid_pruning import evaluation
-    from hybrid_pruning.files import new_folder, require_new_folder
     from hybrid_pruning.evaluation import fitting
+    from hybrid_pruning.files import new_folder, require_new_folder
     from hybrid_pruning.models import artifact
     from hybrid_pruning.models.calibration import Calibration
     from hybrid_pruning.models.speech_model import read_calibration

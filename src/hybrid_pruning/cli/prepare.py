@@ -53,8 +53,8 @@ def prepare(
     ] = 0,
 ) -> None:
     """Turn a corpus's own protocol files into manifests, one per part."""
-    from hybrid_pruning.data.corpora.listing import hidden_line
     from hybrid_pruning.data.durations import add_durations
+    from hybrid_pruning.data.names import hidden_line
 
     prepared = prepare_corpus(corpus, root, out, allow_missing=allow_missing, dev_share=dev_share, seed=seed)
     for manifest in (*prepared.manifests.values(), *prepared.enrolments.values()) if durations else ():

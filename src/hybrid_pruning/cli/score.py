@@ -154,10 +154,10 @@ def cohort(
     dropped, as it was fitted on other scores. Cut off, it goes on when called
     again: what is done is kept in MODEL.cohort.partial.
     """
+    from hybrid_pruning import distributed as processes
     from hybrid_pruning.distributed import keep_freed_memory
     from hybrid_pruning.files import new_folder, require_new_folder
     from hybrid_pruning.models.speech_model import SpeechModel
-    from hybrid_pruning import distributed as processes
     from hybrid_pruning.scoring.embedder import choose_device
     from hybrid_pruning.scoring.inference import Options
     from hybrid_pruning.scoring.verification.trial_scores import make_cohort

@@ -1,15 +1,14 @@
-"""Key files in all their forms -> what is true of each trial; every fault one clear line."""
+"""Key files and lists of trials in all their forms -> the names and classes of trials; every fault one clear line."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_pruning.data.names import without_suffix
-from hybrid_pruning.data.protocols import Form, Task
+from hybrid_pruning.data.names import Name
 from hybrid_pruning.data.tables import (
     SEPARATORS,
     Fault,
@@ -20,131 +19,158 @@ from hybrid_pruning.data.tables import (
     split,
     take_columns,
 )
+from hybrid_pruning.data.tracks import SV, TRACK2, Form, Track
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics.measures import Names
 
 CM_LABEL = {"bonafide": "bonafide", "target": "bonafide", "nontarget": "bonafide", "spoof": "spoof"}
 ALWAYS = ("speaker", "phase")
-"""Kept of every key file that has them: who may be resampled, and which part of a challenge a trial belongs to."""
-JOINT, AGAIN = "\t", "\n"
-"""Between the parts of a trial's name, and in front of how often it came before; no name has them."""
+"""Kept of every key file that has them: the units of resampling, and the part of a challenge a trial belongs to."""
+LISTS = replace(
+    SV,
+    classes={**TRACK2.classes, **SV.classes},
+    headers=(*SV.headers, *TRACK2.headers),
+    layouts=(Form(SV.trial, "", SV.trial), *SV.layouts, *TRACK2.layouts),
+)
+"""Every form of `evaluate --sv` and `--track2`, and two names alone."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keys:
-    """What is true of a set's trials.
+    """The trials of a set and their classes.
 
     Args:
         path: the key file.
-        names: [N] the trials' names.
+        names: the columns that name the trials, [N] each.
         classes: [N] their classes.
-        columns: what else was asked of them, [N] each; `ALWAYS` where they have it.
+        columns: other columns that were asked for, [N] each; `ALWAYS` where they have it.
         chosen: [N] whether a trial is to be evaluated.
-        what: what the file has for each trial: a key, or another system's score.
+        what: the content of the file for each trial: a key, or another system's score.
     """
 
     path: Path
-    names: list[str]
+    names: list[list[str]]
     classes: Names
     columns: dict[str, Names]
     chosen: npt.NDArray[np.bool_]
     what: str = "key"
 
 
-def read_keys(path: str | Path, task: Task, columns: Sequence[str] = (), only: Mapping[str, str] | None = None) -> Keys:
-    """Read a key file in any of the task's forms.
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The names that a list's trials compare, in its order; a trial that stands twice is there twice.
 
-    Args: as in `read_trials`.
-
-    Raises:
-        InputError: it cannot be read, has none of the forms, a label or name is not what it must be, it lacks a column,
-            or a class has no trial.
+    Args:
+        path: the list.
+        enrol: [T] names of a recording or of an enrolled speaker.
+        test: [T] names of a recording.
     """
+
+    path: Path
+    enrol: list[str]
+    test: list[str]
+
+
+def read_keys(
+    path: str | Path, track: Track, columns: Sequence[str] = (), only: Mapping[str, str] | None = None
+) -> Keys:
+    """Read a key file in any of the track's forms; args as of `read_trials`."""
     path, only = Path(path), only or {}
     text = read_lines(path)
-    form, header, separator = recognise(text, task)
+    form, header, separator = _recognise(text, track)
     rows = text if form.columns else text.below()
     kept = [*columns, *only, *(name for name in ALWAYS if name in header)]
     require_known(path, header, kept)
-    wanted = dict.fromkeys([*form.trial, form.label, *(name for name in ("cm-label",) if name in header), *kept])
-    cells = take_columns(rows, header, tuple(wanted), separator)
-    classes = form.classes or task.classes
+    beside = [name for name in ("cm-label",) if name in header]
+    cells = take_columns(rows, header, tuple(dict.fromkeys([*form.trial, form.label, *beside, *kept])), separator)
+    classes = form.classes or track.classes
     kinds = [classes.get(label, "") for label in cells[form.label]]
-    names = number_names(join_names([cells[part] for part in form.trial]), task)
-    raise_first(rows, [*_label_faults(cells, form.label, kinds, classes), *find_repeated(names, kinds, task)])
-    chosen = _choose(path, cells, len(names), only)
-    keys = Keys(path, names, np.array(kinds, dtype=np.str_), {name: np.array(cells[name]) for name in kept}, chosen)
-    _require_classes(keys, task, only)
-    return keys
+    names = [cells[part] for part in form.trial]
+    raise_first(rows, [*_label_faults(cells, form.label, kinds, classes), *find_repeated(names, kinds, track)])
+    chosen = np.ones(len(kinds), dtype=np.bool_)
+    for column, value in only.items():
+        chosen &= np.array([cell == value for cell in cells[column]], dtype=np.bool_)
+        if not chosen.any():
+            values = sorted(set(cells[column]))
+            listed = ", ".join(values[:12]) + (", ..." if len(values) > 12 else "")
+            raise InputError(f"{path}: no trial has {column} '{value}'; there are: {listed}")
+    found = np.array(kinds, dtype=np.str_)
+    missing = sorted(set(track.kinds) - set(found[chosen].tolist()), key=track.kinds.index)
+    if missing and kinds:
+        among = "".join(f" of {column} {value}" for column, value in only.items())
+        raise InputError(f"{path}: no {missing[0]} among {int(chosen.sum())} trials{among}; every class is needed")
+    return Keys(path, names, found, {name: np.array(cells[name]) for name in kept}, chosen)
+
+
+def read_pairs(path: str | Path) -> Pairs:
+    """Read the names of a list of trials; its labels, if any, are not read.
+
+    Args:
+        path: VoxCeleb's `label enrol test`, Kaldi's `enrol test label`, ASVspoof's trials, `enrol test` alone, or a TSV
+            whose header has enrol and test, or spk and filename.
+    """
+    text = read_lines(Path(path))
+    form, header, separator = _recognise(text, LISTS, labelled=False)
+    rows = text if form.columns else text.below()
+    cells = take_columns(rows, header, form.trial, separator)
+    enrol, test = (cells[name] for name in form.trial)
+    if not enrol:
+        raise InputError(f"{path}: no trials")
+    return Pairs(Path(path), enrol, test)
 
 
 def require_known(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
-    """Require that keys have columns that were asked for.
-
-    Raises:
-        InputError: one is not there; the message names those that are.
-    """
+    """Require that keys have columns that were asked for."""
     for column in columns:
         if column not in header:
             raise InputError(f"{path}: no column '{column}'; the keys have {', '.join(header)}")
 
 
-def number_names(names: list[str], task: Task) -> list[str]:
-    """Tell trials that come again apart, where they may: the second is another trial than the first."""
-    if not task.repeats or len(set(names)) == len(names):
-        return names
-    seen: Counter[str] = Counter()
-    numbered = []
-    for name in names:
-        numbered.append(f"{name}{AGAIN}{seen[name]}" if seen[name] else name)
-        seen[name] += 1
+def identify(names: Sequence[list[str]], repeats: bool) -> list[Name]:
+    """Return what identifies each trial: its names, and where trials may repeat, as two different ones, its number."""
+    if len(names) == 1:
+        return [*names[0]]
+    trials = list(zip(*names, strict=True))
+    if not repeats:
+        return [*trials]
+    seen: Counter[tuple[str, ...]] = Counter()
+    numbered: list[Name] = []
+    for trial in trials:
+        numbered.append((*trial, seen[trial]))
+        seen[trial] += 1
     return numbered
 
 
-def find_repeated(names: Sequence[str], kinds: Sequence[str], task: Task) -> Iterator[Fault]:
-    """Yield the rows of trials that came before, where they may not or where they were something else."""
-    if not task.repeats and len(set(names)) == len(names):
+def find_repeated(names: Sequence[list[str]], kinds: Sequence[str], track: Track) -> Iterator[Fault]:
+    """Yield the rows of trials that came before, where they may not or where they were of another class."""
+    trials = identify(names, repeats=False)
+    if not track.repeats and len(set(trials)) == len(trials):
         return
-    first: dict[str, str] = {}
-    for row, (name, kind) in enumerate(zip(names, kinds, strict=True)):
-        plain = plain_name(name)
-        if plain not in first:
-            first[plain] = kind
-        elif not task.repeats or first[plain] != kind:
-            yield row, f"'{plain}' stands twice; remove one of the lines"
+    first: dict[Name, str] = {}
+    for row, (trial, kind) in enumerate(zip(trials, kinds, strict=True)):
+        if trial not in first:
+            first[trial] = kind
+        elif not track.repeats or first[trial] != kind:
+            yield row, f"'{name_trial(names, row)}' stands twice; remove one of the lines"
 
 
-def plain_name(name: str) -> str:
-    """Return a trial's name as a message tells it."""
-    return name.partition(AGAIN)[0].replace(JOINT, " ")
+def name_trial(names: Sequence[list[str]], row: int) -> str:
+    """Return a trial's name in a message."""
+    return " ".join(column[row] for column in names)
 
 
-def stem_trial(name: str) -> str:
-    """Return a trial's name without the suffixes of audio files."""
-    plain, again, number = name.partition(AGAIN)
-    return JOINT.join(map(without_suffix, plain.split(JOINT))) + again + number
-
-
-def join_names(columns: Sequence[list[str]]) -> list[str]:
-    """Return the names of trials from the columns that name them."""
-    return columns[0] if len(columns) == 1 else [JOINT.join(cells) for cells in zip(*columns, strict=True)]
-
-
-def recognise(text: Text, task: Task, labelled: bool = True) -> tuple[Form, Sequence[str], str | None]:
+def _recognise(text: Text, track: Track, labelled: bool = True) -> tuple[Form, Sequence[str], str | None]:
     """Return the form of a key file, its column names, and what separates them.
 
     Args:
         text: its lines.
-        task: whose forms it may have.
-        labelled: whether it has to say what each trial is.
-
-    Raises:
-        InputError: it has none of the forms.
+        track: whose forms it may have.
+        labelled: whether it has to have a column of labels.
     """
     first = text.lines[0] if text.lines else ""
     lines = [(separator, split(first, separator)) for separator in SEPARATORS]
     headers = [
-        (form, [cell.strip() for cell in cells], separator) for separator, cells in lines for form in task.headers
+        (form, [cell.strip() for cell in cells], separator) for separator, cells in lines for form in track.headers
     ]
 
     def known(candidate: tuple[Form, list[str], str | None]) -> int:
@@ -159,59 +185,31 @@ def recognise(text: Text, task: Task, labelled: bool = True) -> tuple[Form, Sequ
     fitting = [
         (layout, cells, separator)
         for separator, cells in lines
-        for layout in task.layouts
+        for layout in track.layouts
         if len(layout.columns) == len(cells)
     ]
     if not fitting:
-        forms = " or ".join(", ".join((*header.trial, header.label)) for header in task.headers)
-        widths = ", ".join(f"{len(layout.columns)} ({' '.join(layout.columns)})" for layout in task.layouts)
+        forms = " or ".join(", ".join((*header.trial, header.label)) for header in track.headers)
+        widths = ", ".join(f"{len(layout.columns)} ({' '.join(layout.columns)})" for layout in track.layouts)
         raise InputError(
             f"{text.path}:1: {len(first.split())} columns, expected a header with {forms}, or columns separated by "
             f"tabs, commas or spaces: {widths}"
         )
-    layout, _, separator = next((fit for fit in fitting if _label(*fit[:2]) in task.classes), fitting[0])
+
+    def labelled_so(layout: Form, cells: Sequence[str]) -> bool:
+        return bool(layout.label) and cells[layout.columns.index(layout.label)] in track.classes
+
+    layout, _, separator = next((fit for fit in fitting if labelled_so(*fit[:2])), fitting[0])
     return layout, layout.columns, separator
-
-
-def _label(layout: Form, cells: Sequence[str]) -> str:
-    """Return what stands in the place of the label."""
-    return cells[layout.columns.index(layout.label)] if layout.label else ""
-
-
-def _choose(path: Path, cells: Mapping[str, list[str]], count: int, only: Mapping[str, str]) -> npt.NDArray[np.bool_]:
-    """Return [N] whether each trial has the values asked for."""
-    chosen = np.ones(count, dtype=np.bool_)
-    for column, value in only.items():
-        chosen &= np.array([cell == value for cell in cells[column]], dtype=np.bool_)
-        if not chosen.any():
-            kinds = sorted(set(cells[column]))
-            listed = ", ".join(kinds[:12]) + (", ..." if len(kinds) > 12 else "")
-            raise InputError(f"{path}: no trial has {column} '{value}'; there are: {listed}")
-    return chosen
-
-
-def _require_classes(keys: Keys, task: Task, only: Mapping[str, str]) -> None:
-    present = set(keys.classes[keys.chosen].tolist())
-    for name in task.kinds:
-        if name not in present and keys.names:
-            chosen = "".join(f" of {column} {value}" for column, value in only.items())
-            raise InputError(
-                f"{keys.path}: no {name} among {int(keys.chosen.sum())} trials{chosen}; every class is needed"
-            )
 
 
 def _label_faults(
     cells: Mapping[str, Sequence[str]], label: str, kinds: Sequence[str], classes: Mapping[str, str]
-) -> list[Fault]:
-    faults = [
-        (row, f"label '{cells[label][row]}', expected {' or '.join(classes)}")
-        for row, kind in enumerate(kinds)
-        if not kind
-    ]
+) -> Iterator[Fault]:
+    for row, kind in enumerate(kinds):
+        if not kind:
+            yield row, f"label '{cells[label][row]}', expected {' or '.join(classes)}"
     if label != "cm-label" and "cm-label" in cells:
-        faults += [
-            (row, f"cm-label '{beside}' beside '{cells[label][row]}', expected '{CM_LABEL[kind]}'")
-            for row, (kind, beside) in enumerate(zip(kinds, cells["cm-label"], strict=True))
-            if kind and beside != CM_LABEL[kind]
-        ]
-    return faults
+        for row, (kind, beside) in enumerate(zip(kinds, cells["cm-label"], strict=True)):
+            if kind and beside != CM_LABEL[kind]:
+                yield row, f"cm-label '{beside}' beside '{cells[label][row]}', expected '{CM_LABEL[kind]}'"

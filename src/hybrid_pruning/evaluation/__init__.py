@@ -1,9 +1,8 @@
 """A score file and a key file -> metrics: every id joined exactly, every fault one clear line, tables to read."""
 
-from hybrid_pruning.data.keys import Keys, read_keys
-from hybrid_pruning.data.pairs import Pairs, read_pairs
-from hybrid_pruning.data.protocols import SV, TRACK1, TRACK2, Task
+from hybrid_pruning.data.keys import Keys, Pairs, read_keys, read_pairs
 from hybrid_pruning.data.score_files import Trials, join_scores, join_systems, read_trials
+from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2, Track
 from hybrid_pruning.evaluation.clusters import find_resampling
 from hybrid_pruning.evaluation.comparison import measure_scores, print_scores
 from hybrid_pruning.evaluation.groups import Group, break_down
@@ -31,7 +30,7 @@ __all__ = [
     "Metrics",
     "Pairs",
     "Request",
-    "Task",
+    "Track",
     "Trials",
     "break_down",
     "curves",

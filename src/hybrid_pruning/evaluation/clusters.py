@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hybrid_pruning.data.keys import JOINT
 from hybrid_pruning.data.manifest import UNKNOWN, read_manifest
 from hybrid_pruning.data.names import Register
-from hybrid_pruning.data.protocols import Task
 from hybrid_pruning.data.score_files import Trials
+from hybrid_pruning.data.tracks import Track
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics.bootstrap import Resampling, resample_pairs, resample_speakers, resample_trials
 from hybrid_pruning.metrics.measures import Names
@@ -19,7 +18,7 @@ CELEBRITY = re.compile(r"id\d{5}")
 FEW_SPEAKERS = 20
 
 
-def find_resampling(trials: Trials, task: Task, manifest: Path | None = None) -> tuple[Resampling, str]:
+def find_resampling(trials: Trials, task: Track, manifest: Path | None = None) -> tuple[Resampling, str]:
     """Return what to resample, and why, in words.
 
     Countermeasures: the speakers, each with the spoofs of that voice. Spoofing-robust verification: the enrolled
@@ -47,7 +46,7 @@ def find_resampling(trials: Trials, task: Task, manifest: Path | None = None) ->
     return resample_trials(trials.classes), "trials, as not all speakers are known: intervals may be too narrow"
 
 
-def find_speakers(trials: Trials, task: Task) -> list[Names]:
+def find_speakers(trials: Trials, task: Track) -> list[Names]:
     """Return [N] the speakers of each trial: one array, or one for each side of a verification trial; none if unknown.
 
     In verification trials, VoxCeleb's and CN-Celeb's ids are found in the names of the recordings; otherwise the first
@@ -56,10 +55,9 @@ def find_speakers(trials: Trials, task: Task) -> list[Names]:
     if task.sides == 0:
         speakers = trials.columns.get("speaker")
         return [] if speakers is None or np.isin(speakers, (UNKNOWN, "")).any() else [speakers]
-    pairs = [name.split(JOINT) for name in trials.names]
     if task.sides == 1:
-        return [np.array([enrolled for enrolled, _ in pairs])]
-    enrol, test = (np.array([_speaker(recording) for recording in side]) for side in zip(*pairs, strict=True))
+        return [np.array(trials.names[0])]
+    enrol, test = (np.array([_speaker(recording) for recording in side]) for side in trials.names)
     believed = np.array_equal(enrol == test, trials.classes == "target") and not (enrol == UNKNOWN).any()
     return [enrol, test] if believed else []
 
@@ -80,9 +78,9 @@ def read_speakers(trials: Trials, manifest: Path) -> list[Names]:
             raise InputError(f"{manifest}: tells no speaker of '{name}', which is in the trials")
         return found
 
-    pairs = [name.split(JOINT) for name in trials.names]
+    pairs = list(zip(*trials.names, strict=True))
     known = {name: speaker(name) for name in dict.fromkeys(name for pair in pairs for name in pair)}
-    enrol, test = (np.array([known[name] for name in side]) for side in zip(*pairs, strict=True))
+    enrol, test = (np.array([known[name] for name in side]) for side in trials.names)
     odd = np.flatnonzero((enrol == test) != (trials.classes == "target"))
     if odd.size:
         raise InputError(

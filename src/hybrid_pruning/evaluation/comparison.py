@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 
 from hybrid_pruning.console import say_table
-from hybrid_pruning.data.protocols import Task
 from hybrid_pruning.data.score_files import Trials
+from hybrid_pruning.data.tracks import Track
 from hybrid_pruning.metrics import VERIFICATION, FloatArray
 from hybrid_pruning.metrics.costs import ASVSPOOF5
 from hybrid_pruning.metrics.measures import Column, Measures, Sample, detection
 from hybrid_pruning.metrics.titles import TITLES, show_value
 
 
-def calibration_measures(task: Task) -> Measures:
+def calibration_measures(task: Track) -> Measures:
     """Return the metrics that calibration changes, each beside the least it could become without changing the order."""
     cost = VERIFICATION[0] if task.repeats else ASVSPOOF5
     column = Column(task.scores, tuple((kind,) for kind in task.kinds))
@@ -19,7 +19,7 @@ def calibration_measures(task: Task) -> Measures:
     return {name: measures[name] for name in ("eer", "min_dcf", "act_dcf", "min_cllr", "cllr")}
 
 
-def measure_scores(task: Task, trials: Trials, scores: FloatArray) -> dict[str, float]:
+def measure_scores(task: Track, trials: Trials, scores: FloatArray) -> dict[str, float]:
     """Return those metrics of other scores of the same trials."""
     return Sample({task.scores: scores}, trials.classes).measure(calibration_measures(task))
 

@@ -22,10 +22,9 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from hybrid_pruning.console import warn
-from hybrid_pruning.data.keys import JOINT
-from hybrid_pruning.data.protocols import SV, TRACK1, Task
 from hybrid_pruning.data.score_files import Trials, join_systems
 from hybrid_pruning.data.tables import write_table
+from hybrid_pruning.data.tracks import SV, TRACK1, Track
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import write_json
 from hybrid_pruning.metrics import FloatArray
@@ -104,7 +103,7 @@ class Fusion:
 
 
 def fit_calibration(
-    trials: Trials, task: Task, scores_path: str | Path, keys_path: str | Path, prior: float = PRIOR
+    trials: Trials, task: Track, scores_path: str | Path, keys_path: str | Path, prior: float = PRIOR
 ) -> Fit:
     """Fit scale and offset on one system's scores, and weights of the quality measures that stand beside them.
 
@@ -201,8 +200,7 @@ def fuse_files(scores: Sequence[str | Path], fusion: Fusion, out: str | Path) ->
     task = TASKS[fusion.task]
     systems = join_systems(scores, task)
     fused = fusion.apply([trials.scores[task.scores] for trials in systems])
-    rows = zip(systems[0].names, fused.tolist(), strict=True)
-    write_table(out, (*task.trial, task.scores), ((*name.split(JOINT), score) for name, score in rows))
+    write_table(out, (*task.trial, task.scores), zip(*systems[0].names, fused.tolist(), strict=True))
     return len(fused)
 
 

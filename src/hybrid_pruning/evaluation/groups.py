@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hybrid_pruning.data.protocols import SPOOFING_COLUMNS, Task
 from hybrid_pruning.data.score_files import Trials
+from hybrid_pruning.data.tracks import SPOOFING_COLUMNS, Track
 from hybrid_pruning.metrics import IntArray
 from hybrid_pruning.metrics.measures import Measures, Names, Sample
 
@@ -28,7 +28,7 @@ class Group:
     metrics: Mapping[str, float]
 
 
-def break_down(trials: Trials, columns: Sequence[str], task: Task, measures: Measures) -> list[Group]:
+def break_down(trials: Trials, columns: Sequence[str], task: Track, measures: Measures) -> list[Group]:
     """Measure every group that the columns make, the worst first and those without a figure last.
 
     A group holds the trials of every class that agree in the columns. Columns that say something of spoofs alone
@@ -54,7 +54,7 @@ def break_down(trials: Trials, columns: Sequence[str], task: Task, measures: Mea
     return sorted(groups, key=lambda group: (-group.metrics.get(first, -1.0), group.values))
 
 
-def state_rule(columns: Sequence[str], task: Task) -> str:
+def state_rule(columns: Sequence[str], task: Track) -> str:
     """Return in words what stands against what in such a table."""
     shared = _shared(columns, task)
     if len(shared) == len(columns):
@@ -63,7 +63,7 @@ def state_rule(columns: Sequence[str], task: Task) -> str:
     return f"each group's spoofs against all human speech{beside}"
 
 
-def _shared(columns: Sequence[str], task: Task) -> list[str]:
+def _shared(columns: Sequence[str], task: Track) -> list[str]:
     """Return the columns that say something of every class."""
     return [name for name in columns if name not in SPOOFING_COLUMNS or SPOOF not in task.kinds]
 
@@ -85,7 +85,7 @@ def _gather(table: Mapping[str, Names], rows: IntArray) -> dict[tuple[str, ...],
     }
 
 
-def _measure(trials: Trials, values: tuple[str, ...], rows: IntArray, task: Task, measures: Measures) -> Group:
+def _measure(trials: Trials, values: tuple[str, ...], rows: IntArray, task: Track, measures: Measures) -> Group:
     classes = trials.classes[rows]
     counts = {kind: int(np.count_nonzero(classes == kind)) for kind in task.kinds}
     if not all(counts.values()):

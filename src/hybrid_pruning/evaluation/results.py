@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from hybrid_pruning.data.keys import read_keys
-from hybrid_pruning.data.protocols import SV, TRACK1, TRACK2, Task
 from hybrid_pruning.data.score_files import Trials, join_scores
+from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2, Track
 from hybrid_pruning.evaluation.clusters import find_resampling
 from hybrid_pruning.evaluation.groups import Group, break_down
 from hybrid_pruning.metrics import FloatArray
@@ -61,7 +61,7 @@ class Evaluation:
         differences: metric -> how much the first system differs, where rounds were asked for.
     """
 
-    task: Task
+    task: Track
     scores: Path
     request: Request
     trials: Trials
@@ -106,7 +106,7 @@ class Evaluation:
         ]
 
 
-def evaluate(task: Task, scores_path: str | Path, keys_path: str | Path, request: Request | None = None) -> Evaluation:
+def evaluate(task: Track, scores_path: str | Path, keys_path: str | Path, request: Request | None = None) -> Evaluation:
     """Judge a score file by its keys.
 
     Args:
@@ -218,17 +218,19 @@ def curves(evaluation: Evaluation) -> dict[str, tuple[FloatArray, FloatArray]]:
     return found
 
 
-def _measures(task: Task, trials: Trials, request: Request) -> Measures:
+def _measures(task: Track, trials: Trials, request: Request) -> Measures:
     own = task.tandem_measures if set(task.tandem) & set(trials.scores) else task.measures
     return {**own, **request.measures}
 
 
-def _measure(trials: Trials, measures: Measures, task: Task) -> Metrics:
+def _measure(trials: Trials, measures: Measures, task: Track) -> Metrics:
     counts = {f"n_{kind}": int(np.count_nonzero(trials.classes == kind)) for kind in task.kinds}
     return Sample(trials.scores, trials.classes).measure(measures) | counts
 
 
-def _resample(task: Task, trials: Trials, other: Trials | None, measures: Measures, request: Request) -> dict[str, Any]:
+def _resample(
+    task: Track, trials: Trials, other: Trials | None, measures: Measures, request: Request
+) -> dict[str, Any]:
     resampling, resampled = find_resampling(trials, task, request.speakers)
     systems = [trials.scores] if other is None else [trials.scores, other.scores]
     values = resample(systems, measures, trials.classes, resampling, request.rounds, request.seed)

@@ -19,11 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hybrid_pruning.data.keys import JOINT
 from hybrid_pruning.data.names import Register
-from hybrid_pruning.data.protocols import SV, TRACK1, TRACK2
 from hybrid_pruning.data.score_files import join_systems
 from hybrid_pruning.data.tables import write_table
+from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.metrics.costs import ASVSPOOF5_SASV, SasvCost
@@ -58,11 +57,11 @@ def fuse_tandem_files(verifier: str | Path, countermeasure: str | Path, out: str
             written.
     """
     (trials,), (scored,) = join_systems([verifier], SV), join_systems([countermeasure], TRACK1)
-    if len(set(trials.names)) < len(trials.names):
-        twice = Counter(trials.names).most_common(1)[0][0]
-        raise InputError(f"{verifier}: '{twice.replace(JOINT, ' ')}' stands twice; track 2 has every trial once")
-    pairs = [name.split(JOINT) for name in trials.names]
-    register = Register(scored.names)
+    pairs = list(zip(*trials.names, strict=True))
+    (twice, times), *_ = Counter(pairs).most_common(1)
+    if times > 1:
+        raise InputError(f"{verifier}: '{' '.join(twice)}' stands twice; track 2 has every trial once")
+    register = Register(scored.names[0])
     found = {test: register.find(test) for _, test in pairs}
     places = {test: place for test, place in found.items() if place is not None}
     unknown = [test for test in found if test not in places]

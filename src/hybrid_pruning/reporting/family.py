@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hybrid_pruning.data.protocols import Task
+from hybrid_pruning.data.tracks import Track
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Request, evaluate
 from hybrid_pruning.plain import number, section
@@ -63,7 +63,7 @@ def _size(figures: Mapping[str, Any], dense: int) -> list[Cell]:
     ]
 
 
-def _rates(figures: Mapping[str, Any], folder: Path, task: Task) -> dict[str, float]:
+def _rates(figures: Mapping[str, Any], folder: Path, task: Track) -> dict[str, float]:
     """Return EERs by evaluation set: of the training's own look at the dev set, and of scores in a folder."""
     found = {DEV: number(figures.get("eer"))}
     for path in sorted(folder.glob("*.tsv")):

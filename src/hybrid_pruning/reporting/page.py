@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hybrid_pruning.console import visible
-from hybrid_pruning.data.protocols import TRACK1
+from hybrid_pruning.data.tracks import TRACK1
 from hybrid_pruning.evaluation import Evaluation
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hybrid_pruning.data.protocols import SV, TRACK1, Task
+from hybrid_pruning.data.tracks import SV, TRACK1, Track
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Evaluation, Request, evaluate
 from hybrid_pruning.metrics.bootstrap import Difference
@@ -35,7 +35,7 @@ class Scored:
     scores: Path
     keys: tuple[Path, ...]
     asked: bool = False
-    task: Task = TRACK1
+    task: Track = TRACK1
     speakers: Path | None = None
 
 
@@ -76,7 +76,7 @@ def find_scored(runs: Sequence[Run]) -> list[Scored]:
     return found
 
 
-def task_of(run: Run) -> Task:
+def task_of(run: Run) -> Track:
     """Return what a run's scores are evaluated as."""
     return SV if run.task == "speaker-verification" else TRACK1
 

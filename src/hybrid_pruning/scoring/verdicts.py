@@ -13,7 +13,7 @@ from typing import Any
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
 from hybrid_pruning.console import Span
-from hybrid_pruning.data.corpora.listing import list_recordings
+from hybrid_pruning.data.names import list_recordings
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.scoring.batching import JobResult, Work, score_jobs
 from hybrid_pruning.scoring.embedder import Embedder

@@ -11,7 +11,7 @@ from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import audio_samples, read_audio
 from hybrid_pruning.console import progress_bar, say
 from hybrid_pruning.data.augment.transform import Wave
-from hybrid_pruning.data.corpora.listing import hidden_line, list_recordings
+from hybrid_pruning.data.names import hidden_line, list_recordings
 from hybrid_pruning.errors import InputError
 
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from hybrid_pruning.data.corpora.listing import list_recordings
 from hybrid_pruning.data.corpora.preparation import TRAIN, Options, Preparation, Prepared, find_folders, wrong_root
 from hybrid_pruning.data.corpora.speakers import Speech, add_speech, add_split, find_speakers, find_speech
 from hybrid_pruning.data.corpora.trials import COLUMNS, LABELS, Copying, Trial, copy_trials
+from hybrid_pruning.data.names import list_recordings
 from hybrid_pruning.data.tables import read_columns
 from hybrid_pruning.errors import InputError
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from hybrid_pruning.data.corpora.kaldi import KEYS, LIST, read_directory
-from hybrid_pruning.data.corpora.listing import list_recordings
 from hybrid_pruning.data.corpora.preparation import DEV, LABELS, TRAIN, Options, Preparation, Prepared, wrong_root
 from hybrid_pruning.data.corpora.protocol import Audio, Entry, Files
 from hybrid_pruning.data.manifest import TEXT_COLUMNS, UNKNOWN
+from hybrid_pruning.data.names import list_recordings
 from hybrid_pruning.data.tables import TAB, read_rows
 from hybrid_pruning.errors import InputError
 

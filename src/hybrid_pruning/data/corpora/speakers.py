@@ -11,11 +11,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from hybrid_pruning.data.corpora.listing import list_recordings
 from hybrid_pruning.data.corpora.preparation import DEV, FIRST, TRAIN, Options, Preparation, Prepared, wrong_root
 from hybrid_pruning.data.corpora.protocol import list_folder
 from hybrid_pruning.data.corpora.trials import COLUMNS, LIMIT, NONTARGET, TARGET, draw_trials
 from hybrid_pruning.data.manifest import UNKNOWN, Utterance
+from hybrid_pruning.data.names import list_recordings
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.tasks import Label
 

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.config import Config
-from hybrid_pruning.data.keys import AGAIN, JOINT
+from hybrid_pruning.data.keys import read_pairs
 from hybrid_pruning.data.manifest import UNKNOWN, read_manifest, write_manifest
-from hybrid_pruning.data.pairs import read_pairs
-from hybrid_pruning.data.protocols import SV
 from hybrid_pruning.data.score_files import read_trials
+from hybrid_pruning.data.tracks import SV
 from hybrid_pruning.data.trainset import read_trainset
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Evaluation, Request, evaluate
@@ -95,10 +94,8 @@ class VerificationJudge:
     def join(self, name: str, scores: Path) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
         """Return scores with what is true of the trials."""
         found = read_trials(scores, self.sets[name][1], SV)
-        rows = zip(found.names, found.scores[SV.scores].tolist(), found.classes.tolist(), strict=True)
-        return (*SV.trial, SV.scores, "label"), [
-            (*trial.partition(AGAIN)[0].split(JOINT), repr(score), label) for trial, score, label in rows
-        ]
+        scores, labels = map(repr, found.scores[SV.scores].tolist()), found.classes.tolist()
+        return (*SV.trial, SV.scores, "label"), list(zip(*found.names, scores, labels, strict=True))
 
     def _shared_manifests(self) -> list[list[str]]:
         """Return the names of the sets, those with the same manifest together."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from hybrid_pruning.config import Config
 from hybrid_pruning.data.manifest import read_manifest
-from hybrid_pruning.data.protocols import TRACK1
 from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.data.tables import read_rows
+from hybrid_pruning.data.tracks import TRACK1
 from hybrid_pruning.evaluation import Evaluation, Request, evaluate
 from hybrid_pruning.evaluation.fitting import fit_calibration
 from hybrid_pruning.jobs.pipeline.judge import DEV, ROUNDS

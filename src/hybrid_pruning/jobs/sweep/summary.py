@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybrid_pruning.console import say, say_table
-from hybrid_pruning.data.protocols import SV, TRACK1
 from hybrid_pruning.data.tables import open_table
+from hybrid_pruning.data.tracks import SV, TRACK1
 from hybrid_pruning.metrics.titles import TITLES
 from hybrid_pruning.models.card.markdown import escape
 from hybrid_pruning.models.card.measured import FOLDER as EVALUATION

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hybrid_pruning.data.keys import Pairs
 from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.data.names import Register
-from hybrid_pruning.data.pairs import Pairs
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import IntArray
 from hybrid_pruning.scoring.verification.cosine import Voices

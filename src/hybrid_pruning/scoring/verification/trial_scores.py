@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from hybrid_pruning import distributed as processes
+from hybrid_pruning.data.keys import Pairs, read_pairs
 from hybrid_pruning.data.manifest import read_manifest
-from hybrid_pruning.data.pairs import Pairs, read_pairs
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import FloatArray

@@ -28,7 +28,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Track:
     """What one kind of evaluation reads and measures.
 
     Args:
@@ -73,7 +73,7 @@ def _layouts(trial: tuple[str, ...], *columns: str) -> tuple[Form, ...]:
     return tuple(Form(trial, "label", tuple(names.split())) for names in columns)
 
 
-TRACK1 = Task(
+TRACK1 = Track(
     trial=("filename",),
     classes={"bonafide": "bonafide", "spoof": "spoof"},
     headers=(
@@ -107,7 +107,7 @@ TRACK1 = Task(
     aliases=dict.fromkeys(("utt_id", "utt", "utterance", "id", "file"), "filename")
     | dict.fromkeys(("score", "cm_score"), "cm-score"),
 )
-TRACK2 = Task(
+TRACK2 = Track(
     trial=("spk", "filename"),
     classes={"target": "target", "nontarget": "nontarget", "spoof": "spoof"},
     headers=(Form(("spk", "filename"), "asv-label"),),
@@ -127,7 +127,7 @@ TRACK2 = Task(
     tandem_measures=measures.TRACK2_TANDEM,
     sides=1,
 )
-SV = Task(
+SV = Track(
     trial=("enrol", "test"),
     classes={"1": "target", "target": "target", "0": "nontarget", "nontarget": "nontarget"},
     headers=(Form(("enrol", "test"), "label"),),
