@@ -16,7 +16,7 @@ from conftest import ON_WAVEFORMS, WHISPER, MakeModel, make_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import Backbone, load_config, load_transformers, skeleton, wrap
 from hybrid_pruning.models.backbone.loading import EXTRACTOR, PROCESSOR
-from hybrid_pruning.models.description import build_backbone, describe_backbone
+from hybrid_pruning.models.speech_model import build_backbone, describe_backbone
 
 ON_WAVEFORMS_ONLY = pytest.mark.parametrize(("family", "style"), ON_WAVEFORMS, ids="-".join)
 ANY_ON_WAVEFORMS = pytest.mark.parametrize(("family", "style"), [("wavlm", "base"), ("wav2vec2", "large")])

@@ -27,7 +27,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import skeleton
 from hybrid_pruning.models.classifier import Classes
 from hybrid_pruning.models.onnx.graph import export_onnx
-from hybrid_pruning.models.size import count_survivors
+from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.pruning import Constraint, attach, shrink
 
 HEAD, CLASSES = HeadConfig(heads=2, compression=4, embedding=8), Classes(("spoof", "bonafide"), (1, 1))
@@ -125,7 +125,7 @@ def test_models_stand_beside_the_dense_one(artifact: Path, monkeypatch: pytest.M
     dense, *rows = found.measured
     assert dense.contestant.engine == "transformers"
     assert [row.contestant.engine for row in rows] == ["torch", "torch-bf16", "onnx", "onnx-int8"]
-    budget = count_survivors(SpeechModel.from_pretrained(artifact).backbone).budget
+    budget = count_kept(SpeechModel.from_pretrained(artifact).backbone).budget
     assert {(row.contestant.params, row.contestant.macs) for row in rows} == {(budget.params, budget.macs)}
     assert (dense.contestant.params, dense.contestant.macs) == (budget.dense_params, budget.dense_macs)
     assert list(rows[0].latencies) == [Case(0.2, 1), Case(0.2, 2), Case(0.4, 1), Case(0.4, 2)]

@@ -18,8 +18,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.models.classifier import Classes
 from hybrid_pruning.models.conversion import build_transformers, convert_foreign, write_transformers
-from hybrid_pruning.models.description import save_backbone
-from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.models.speech_model import SpeechModel, save_backbone
 from hybrid_pruning.pruning import shape_of
 from test_foreign import NEEDS_REFERENCE, REFERENCE, STYLES, assert_as_expected
 from world import Cli

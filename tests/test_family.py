@@ -8,7 +8,7 @@ import pytest
 
 from corpus import configure, write_wavlm, write_whisper, write_world
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.models.size import count_survivors
+from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.training.checkpoints import read_checkpoint
 from hybrid_pruning.training.export import export_family, export_run
@@ -45,7 +45,7 @@ def reference(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def removed(model: SpeechModel, constraint: str = "params") -> float:
-    return float(count_survivors(model.backbone).budget.removed(constraint))
+    return float(count_kept(model.backbone).budget.removed(constraint))
 
 
 def test_members_have_the_sizes_asked_for(reference: Path, tmp_path: Path):
@@ -71,7 +71,7 @@ def test_members_are_aligned_and_may_be_of_macs(write: Any, recipe: Recipe, tmp_
     for record, point in zip(read_snapshots(run), (0.15,), strict=True):
         assert abs(record["macs_sparsity"] - point) <= 0.005
     for model in export_family(run, tmp_path / "models").values():
-        kept = count_survivors(model.backbone).kept
+        kept = count_kept(model.backbone).kept
         assert all(count % 8 == 0 for name, count in kept.items() if name.startswith("interm"))
 
 

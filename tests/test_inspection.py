@@ -9,7 +9,7 @@ from hybrid_pruning import SpeechModel, pruning
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import Backbone, skeleton
 from hybrid_pruning.models.classifier import Classes
-from hybrid_pruning.models.size import count_survivors
+from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.reporting import inspection
 
 HEAD = HeadConfig(heads=2, compression=4, embedding=8)
@@ -66,7 +66,7 @@ def test_heat_map(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 def test_size_table(capsys: pytest.CaptureFixture[str]) -> None:
     model = pruned(tiny())
-    budget = count_survivors(model.backbone).budget
+    budget = count_kept(model.backbone).budget
     inspection.print_inspection(model)
     params, macs, head = rows(capsys.readouterr().out, "now")
     assert params.endswith(f"{budget.sparsity:.1%}")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from hybrid_pruning.models.backbone.logmel import DYNAMIC_RANGE, EDGE, HOP, SAMPLE_RATE_HZ, LogMel
+from hybrid_pruning.models.backbone.whisper import DYNAMIC_RANGE, EDGE, HOP, SAMPLE_RATE_HZ, LogMel
 
 WINDOW_SAMPLES = 30 * SAMPLE_RATE_HZ
 

@@ -67,7 +67,7 @@ def in_bytes(x: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def test_a_linear_layer_is_the_product_of_what_was_rounded(bias: bool, gelu: bool):
     torch.manual_seed(0)
-    layer = Linear(37, 23, bias=bias)
+    layer = Linear(nn.Linear(37, 23, bias=bias))
     layer.gelu = gelu
     x = torch.randn(2, 9, 37) + 0.5
     expected = in_bytes(x) @ rounded(layer.weight).T + (layer.bias if bias else 0.0)

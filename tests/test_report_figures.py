@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hybrid_pruning.console import visible
-from hybrid_pruning.models.size import Survivors
+from hybrid_pruning.models.size import KeptUnits
 from hybrid_pruning.pruning import Budget
 from hybrid_pruning.reporting import figures, plots
 from hybrid_pruning.reporting.figures import Line
@@ -16,11 +16,11 @@ from hybrid_pruning.reporting.published import Ours, draw_sizes, is_of_set, read
 BUDGET = Budget(1, 1, 1, 1)
 
 
-def survivors(layers: int, heads: int, neurons: int, convolutions: int, **kept: int) -> Survivors:
+def survivors(layers: int, heads: int, neurons: int, convolutions: int, **kept: int) -> KeptUnits:
     sizes = {f"conv.{index}": 512 for index in range(convolutions)}
     for layer in range(layers):
         sizes |= {f"head.{layer}": heads, f"attlayer.{layer}": 1, f"interm.{layer}": neurons, f"ffnlayer.{layer}": 1}
-    return Survivors(sizes | {name.replace("_", "."): count for name, count in kept.items()}, sizes, BUDGET)
+    return KeptUnits(sizes | {name.replace("_", "."): count for name, count in kept.items()}, sizes, BUDGET)
 
 
 def texts(figure) -> list[str]:

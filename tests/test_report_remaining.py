@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corpus import configure, write_world
-from hybrid_pruning.models.size import count_survivors
+from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.reporting.remaining import find_remaining
 from hybrid_pruning.reporting.run_files import read_runs
 from hybrid_pruning.training.export import export_run
@@ -26,8 +26,8 @@ def test_what_is_left_is_what_an_export_leaves(constraint: str, tmp_path: Path) 
     (run,) = read_runs([tmp_path / "run"])
     remaining = find_remaining(run)
     assert not isinstance(remaining, str), remaining
-    assert dict(remaining.survivors.kept) == dict(count_survivors(model.backbone).kept)
-    assert remaining.survivors.budget == count_survivors(model.backbone).budget
+    assert dict(remaining.survivors.kept) == dict(count_kept(model.backbone).kept)
+    assert remaining.survivors.budget == count_kept(model.backbone).budget
     parts = model.head, model.classifier
     assert remaining.head_params == sum(parameter.numel() for part in parts for parameter in part.parameters())
     assert not run.missing

@@ -22,7 +22,7 @@ from corpus import configure, write_whisper, write_world
 from hybrid_pruning.benchmarks.latency import latency_ratio
 from hybrid_pruning.models.backbone import Backbone, load_transformers, wrap
 from hybrid_pruning.models.backbone.families import whisper_windows
-from hybrid_pruning.models.backbone.logmel import LogMel
+from hybrid_pruning.models.backbone.whisper import LogMel
 from hybrid_pruning.reporting.inspection import print_inspection
 from hybrid_pruning.scoring.scores import score_file
 from hybrid_pruning.training.export import export_run

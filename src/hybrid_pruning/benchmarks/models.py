@@ -21,7 +21,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.artifact import locate, versions
 from hybrid_pruning.models.backbone import build, load_config
 from hybrid_pruning.models.onnx.runtime import OnnxModel, find_onnx
-from hybrid_pruning.models.size import count_survivors, count_units
+from hybrid_pruning.models.size import count_kept, count_units
 from hybrid_pruning.models.speech_model import SpeechModel
 
 SECONDS, BATCHES, REPEATS = (1.0, 4.0, 10.0), (1, 8), 10
@@ -199,7 +199,7 @@ def _enter(name: str, place: Path, engines: Sequence[str], folder: Path) -> Iter
         yield Contestant(name, "onnx-int8" if int8 else "onnx", path, None, None)
         return
     model = SpeechModel.from_pretrained(path)
-    budget = count_survivors(model.backbone).budget
+    budget = count_kept(model.backbone).budget
     for engine in engines:
         source = path
         if engine.startswith("onnx"):

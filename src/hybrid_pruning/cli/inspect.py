@@ -49,7 +49,7 @@ def inspect(
     out: Annotated[Path | None, typer.Option(help="also draw it: a .svg, .png or .pdf file")] = None,
 ) -> None:
     """Show what survived, layer by layer, as a heat map; with --out also as a picture."""
-    from hybrid_pruning.models.size import count_survivors
+    from hybrid_pruning.models.size import count_kept
     from hybrid_pruning.models.speech_model import SpeechModel
     from hybrid_pruning.reporting.inspection import print_inspection
 
@@ -58,7 +58,7 @@ def inspect(
         from hybrid_pruning.reporting.picture import draw_survivors
         from hybrid_pruning.reporting.plots import save_figure
 
-        save_figure(draw_survivors(count_survivors(found.backbone)), out)
+        save_figure(draw_survivors(count_kept(found.backbone)), out)
     print_inspection(found)
     if out is not None:
         say(f"picture {out}")

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import new_folder, require_new_folder
 from hybrid_pruning.models import foreign
 from hybrid_pruning.models.backbone import Backbone, build, read_config, skeleton
-from hybrid_pruning.models.backbone.logmel import HOP, SAMPLE_RATE_HZ
-from hybrid_pruning.models.description import save_backbone
-from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
+from hybrid_pruning.models.backbone.families import HOP
+from hybrid_pruning.models.speech_model import SpeechModel, load_backbone, save_backbone
 from hybrid_pruning.pruning import plan_for, shape_of, widen
 
 EXTRAS = ("channel_scale", "waveform_eps")

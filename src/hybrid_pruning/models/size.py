@@ -15,7 +15,7 @@ SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Survivors:
+class KeptUnits:
     """What is left of a backbone.
 
     Args:
@@ -29,7 +29,7 @@ class Survivors:
     budget: Budget
 
 
-def count_survivors(backbone: Backbone) -> Survivors:
+def count_kept(backbone: Backbone) -> KeptUnits:
     """Count a backbone, dense or cut, beside the dense skeleton of its config.
 
     Raises:
@@ -43,7 +43,7 @@ def count_survivors(backbone: Backbone) -> Survivors:
     return left
 
 
-def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, int]) -> Survivors:
+def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, int]) -> KeptUnits:
     """Count a backbone that keeps so many units of the named slots, and all of the others.
 
     Args:
@@ -62,7 +62,7 @@ def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, i
         raise PlanError(f"slot '{unknown[0]}' is unknown; this backbone has: {', '.join(sizes)}")
     counts = {name: kept.get(name, size) for name, size in sizes.items()}
     budget = Accounting(dense, plan).exact(torch.tensor(list(counts.values())))
-    return Survivors(counts, sizes, budget)
+    return KeptUnits(counts, sizes, budget)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""The paper's figure: a backbone, a head, and for classification a classifier; saved as an artifact and read back."""
+"""A backbone, a head, and for classification a classifier: trained, saved as an artifact, and read back."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -8,42 +8,42 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import at_revision
 from hybrid_pruning.models import artifact, foreign, hub
-from hybrid_pruning.models.backbone import Backbone, load_transformers
+from hybrid_pruning.models.backbone import Backbone, load_transformers, skeleton
 from hybrid_pruning.models.calibration import Calibration
 from hybrid_pruning.models.classifier import Classes, Classifier, log_likelihood_ratio
 from hybrid_pruning.models.cohort import Cohort
-from hybrid_pruning.models.description import (
-    BACKBONE,
-    BACKBONE_ALONE,
-    build_backbone,
-    describe_backbone,
-    fitting,
-    understanding,
-)
 from hybrid_pruning.models.heads import Head, build_head
+from hybrid_pruning.pruning import narrow, plan_for, shape_of
 from hybrid_pruning.tasks import TaskName
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
+BACKBONE = "backbone."
+"""Prefix of the names of an encoder's weights."""
+BACKBONE_ALONE = "none"
+"""The task of an artifact that has no head."""
+MOST_UNITS = 1 << 20
+"""In one slot, by far: the units that a damaged description claims are not written out in memory."""
 
 
 class SpeechModel(nn.Module):
-    """A detector of spoofed speech or, without classes, a speaker's voice as an embedding.
+    """A detector of spoofed speech or, without classes, an extractor of speaker embeddings.
 
     Args:
         backbone: wave -> hidden states.
         head: hidden states -> embedding.
-        classes: what its classifier tells apart; None for speaker verification, where embeddings are compared.
-        head_config: what the head was built from.
-        provenance: how it came about: recipe, data, results; free-form, kept in the artifact.
-        calibration: what makes its scores log-likelihood ratios on data like that it was fitted on; none by default.
-        cohort: for speaker verification, what its embeddings are centred with and its scores normalised against.
+        classes: those of its classifier; None for speaker verification, where embeddings are compared.
+        head_config: the configuration of the head.
+        provenance: its origin: recipe, data, results; free-form, kept in the artifact.
+        calibration: turns its scores into log-likelihood ratios on data like that it was fitted on; none by default.
+        cohort: for speaker verification: centres embeddings, and normalises scores.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SpeechModel(nn.Module):
 
     @property
     def task(self) -> TaskName:
-        """What it was trained for."""
+        """The task it was trained for."""
         return "speaker-verification" if self.classes is None else "anti-spoofing"
 
     def forward(self, wave: Any, lengths: Any = None) -> torch.Tensor:
@@ -82,9 +82,6 @@ class SpeechModel(nn.Module):
 
         Returns:
             [B, E].
-
-        Raises:
-            InputError: it is given anything else.
         """
         return self.head(self.backbone(wave, lengths))
 
@@ -92,23 +89,15 @@ class SpeechModel(nn.Module):
         """Return the log-likelihood ratio of bona fide against spoofed speech; higher is more bona fide.
 
         Args:
-            wave: [B, S] at 16 kHz, or [S] for a batch of one, as `Backbone` takes it: floats, or 16 or 32-bit integers.
-            lengths: [B] samples of each utterance, or None where all have S.
+            wave, lengths: as `embed` takes them.
 
         Returns:
             [B], the difference of the logits freed from the training priors, calibrated where the model is.
-
-        Raises:
-            InputError: the model is one for speaker verification, or it is given anything else.
         """
         return self.classify(self.embed(wave, lengths))
 
     def require_classes(self) -> Classes:
-        """Return what its classifier tells apart.
-
-        Raises:
-            InputError: the model is one for speaker verification.
-        """
+        """Return the classes of its classifier; a model for speaker verification is the user's mistake."""
         if self.classes is None:
             raise InputError(
                 "this model is for speaker verification: one recording has no score; compare embeddings, see `verify`"
@@ -136,17 +125,17 @@ class SpeechModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of its weights."""
         return next(self.parameters()).device
 
     @property
     def device_type(self) -> str:
-        """Where it computes: cpu, cuda or mps."""
+        """The kind of its device: cpu, cuda or mps."""
         return self.device.type
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Be in evaluation mode for a while, and then in the mode it was in."""
+        """Be in evaluation mode within the block, then in the mode it was in."""
         training = self.training
         self.eval()
         try:
@@ -175,21 +164,20 @@ class SpeechModel(nn.Module):
         return cls(backbone, build_head(head, backbone.depth, backbone.width), classes, head, **about)
 
     def architecture(self) -> dict[str, Any]:
-        """Return all that is needed to build the model again, as plain values."""
-        known = {} if self.classes is None else self.classes.to_json()
-        return {
-            "task": self.task,
-            **known,
-            "head": self.head_config.model_dump(),
-            "backbone": describe_backbone(self.backbone),
-        }
+        """Return plain values from which `from_architecture` builds the model again."""
+        classes = {} if self.classes is None else self.classes.to_json()
+        head, backbone = self.head_config.model_dump(), describe_backbone(self.backbone)
+        return {"task": self.task, **classes, "head": head, "backbone": backbone}
+
+    @classmethod
+    def from_architecture(cls, about: Mapping[str, Any], provenance: Mapping[str, Any] | None = None) -> Self:
+        """Return a model of the given architecture with fresh weights: the dense skeleton, cut to its shape."""
+        backbone = build_backbone(about["backbone"])
+        classes = None if about["task"] == "speaker-verification" else Classes.from_json(about)
+        return cls.build(backbone, HeadConfig(**about["head"]), classes, provenance=provenance)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the artifact: config.json, model.safetensors and, where it has a cohort, cohort.safetensors.
-
-        Raises:
-            InputError: the folder cannot be written to.
-        """
+        """Write the artifact: config.json, model.safetensors and, where it has a cohort, cohort.safetensors."""
         about = {**self.architecture(), "provenance": self.provenance}
         if self.calibration is not None:
             about["calibration"] = self.calibration.to_json()
@@ -211,13 +199,10 @@ class SpeechModel(nn.Module):
 
         Args:
             repo_id: `user/name` or `organisation/name`; made where it does not exist.
-            card: text of the model card; by default what the model knows of itself, without figures.
+            card: text of the model card; by default one without figures.
             private: whether a new repository is private; by default as its owner's settings say.
             message: of the commit.
-            token: that may write; by default the one huggingface_hub finds (HF_TOKEN, `hf auth login`).
-
-        Raises:
-            InputError: the id is none, the hub cannot be reached, or it refuses.
+            token: with write access; by default the one huggingface_hub finds (HF_TOKEN, `hf auth login`).
         """
         from hybrid_pruning.models.card import Request, render_card
 
@@ -234,9 +219,6 @@ class SpeechModel(nn.Module):
         Args:
             name_or_path: folder or hub id; of the recipe's models also the file.
             revision: a branch, tag or commit of a hub id, which may also stand behind it: ``me/detector@v1``.
-
-        Raises:
-            InputError: it is missing, damaged, of a newer version, or its weights are not those it describes.
         """
         folder = foreign.locate_model(at_revision(name_or_path, revision))
         if (file := foreign.find_model(folder) or foreign.find_backbone(folder)) is not None:
@@ -251,14 +233,14 @@ class SpeechModel(nn.Module):
         model.calibration = read_calibration(config, folder)
         if config.get("cohort") is not None:
             model.cohort = Cohort.read(folder, config, model.head.embedding_width)
-        with fitting(folder):
+        with _fitting(folder):
             model.load_state_dict(artifact.read_weights(folder, config), strict=True)
         model.backbone.pack()
         return model.eval()
 
     @classmethod
     def from_recipe(cls, found: foreign.RecipeModel) -> Self:
-        """Return a model of the public recipe, in evaluation mode; how often its classes were trained on is unknown."""
+        """Return a model of the public recipe, in evaluation mode; its classes' training counts are unknown."""
         classes = Classes(found.labels, (1,) * len(found.labels))
         model = cls.build(found.backbone, found.head, classes, provenance=found.provenance)
         weights = {f"{BACKBONE}{name}": tensor for name, tensor in found.backbone.state_dict().items()}
@@ -266,27 +248,16 @@ class SpeechModel(nn.Module):
         model.backbone.pack()
         return model.eval()
 
-    @classmethod
-    def from_architecture(cls, about: Mapping[str, Any], provenance: Mapping[str, Any] | None = None) -> Self:
-        """Return a model of the given architecture with fresh weights: the dense skeleton, cut to its shape."""
-        backbone = build_backbone(about["backbone"])
-        classes = None if about["task"] == "speaker-verification" else Classes.from_json(about)
-        return cls.build(backbone, HeadConfig(**about["head"]), classes, provenance=provenance)
-
 
 def read_calibration(config: Mapping[str, Any], folder: Path) -> Calibration | None:
-    """Return the calibration in an artifact's description, None where it has none.
-
-    Raises:
-        InputError: it cannot be understood.
-    """
+    """Return the calibration in an artifact's description, None where it has none."""
     if config.get("calibration") is None:
         return None
     return Calibration.from_json(config["calibration"], str(folder / artifact.CONFIG))
 
 
 def load_backbone(name_or_path: str | Path, random: bool = False, revision: str | None = None) -> Backbone:
-    """Load an SSL encoder, whatever form it comes in.
+    """Load an SSL encoder from any of its forms.
 
     Args:
         name_or_path: a hub id (``microsoft/wavlm-base``), a local transformers folder, one of our artifacts, or a file
@@ -296,26 +267,89 @@ def load_backbone(name_or_path: str | Path, random: bool = False, revision: str 
 
     Returns:
         The encoder in evaluation mode; ``backbone(wave, lengths)`` gives all hidden states.
-
-    Raises:
-        InputError: it cannot be found or read, is of an unsupported family, or lacks weights.
     """
     name_or_path = at_revision(name_or_path, revision)
-    if artifact.is_artifact(name_or_path):
-        return _read_backbone(Path(name_or_path))
-    if (file := foreign.find_backbone(Path(name_or_path))) is not None:
-        return foreign.read_backbone(file)
-    return load_transformers(name_or_path, random).eval()
-
-
-def _read_backbone(folder: Path) -> Backbone:
-    """Read the backbone of an artifact, with or without a head."""
+    if not artifact.is_artifact(name_or_path):
+        if (file := foreign.find_backbone(Path(name_or_path))) is not None:
+            return foreign.read_backbone(file)
+        return load_transformers(name_or_path, random).eval()
+    folder = Path(name_or_path)
     config = artifact.read_config(folder)
     if config.get("task") != BACKBONE_ALONE:
         return SpeechModel.from_pretrained(folder).backbone
     with understanding(folder):
         backbone = build_backbone(config["backbone"])
     weights = {name.removeprefix(BACKBONE): tensor for name, tensor in artifact.read_weights(folder, config).items()}
-    with fitting(folder):
+    with _fitting(folder):
         backbone.load_state_dict(weights, strict=True)
     return backbone.eval()
+
+
+def save_backbone(backbone: Backbone, folder: str | Path, provenance: Mapping[str, Any]) -> None:
+    """Write an encoder alone as an artifact, which `load_backbone` and `backbone.source` in a recipe take."""
+    about = {"task": BACKBONE_ALONE, "backbone": describe_backbone(backbone), "provenance": dict(provenance)}
+    weights = {f"{BACKBONE}{name}": tensor for name, tensor in backbone.state_dict().items()}
+    artifact.write_artifact(Path(folder), about, weights)
+
+
+def describe_backbone(backbone: Backbone) -> dict[str, Any]:
+    """Return plain values from which `build_backbone` builds a backbone again."""
+    shape = shape_of(backbone)
+    return {
+        "config": backbone.config.to_diff_dict(),
+        "normalize": backbone.normalize,
+        "origin": backbone.origin,
+        "units": None if shape is None else list(shape.units),
+        "kept": None if shape is None else {name: _to_ranges(kept) for name, kept in shape.kept.items()},
+    }
+
+
+def build_backbone(about: Mapping[str, Any]) -> Backbone:
+    """Return a backbone of the given description with fresh weights: the dense skeleton, cut to its shape."""
+    backbone = skeleton(about["config"], bool(about["normalize"]))
+    backbone.origin = dict(about.get("origin", {}))
+    if about["kept"] is not None:
+        kept = {name: _from_ranges(ranges) for name, ranges in about["kept"].items()}
+        narrow(backbone, plan_for(backbone).only(about["units"]), kept)
+    return backbone
+
+
+@contextmanager
+def understanding(folder: Path) -> Iterator[None]:
+    """Turn an error of building a model from a nonsensical description into the user's error."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{folder / artifact.CONFIG}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StrictDataclassError) as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({problem})") from error
+
+
+@contextmanager
+def _fitting(folder: Path) -> Iterator[None]:
+    """Turn an error of loading another model's weights into the user's error; errors of reading them pass."""
+    try:
+        yield
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder}: config.json and model.safetensors do not belong together: {problem}") from error
+
+
+def _to_ranges(kept: tuple[int, ...]) -> str:
+    """(0, 1, 2, 5) -> '0-2,5', for config.json."""
+    runs: list[list[int]] = []
+    for unit in kept:
+        if runs and unit == runs[-1][1] + 1:
+            runs[-1][1] = unit
+        else:
+            runs.append([unit, unit])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _from_ranges(text: str) -> tuple[int, ...]:
+    runs = [run.partition("-") for run in text.split(",") if run]
+    ranges = [range(int(first), int(last or first) + 1) for first, _, last in runs]
+    if any(len(units) > MOST_UNITS for units in ranges):
+        raise ValueError(f"kept units {text[:40]}: no slot has more than {MOST_UNITS}")
+    return tuple(unit for units in ranges for unit in units)

@@ -14,7 +14,7 @@ import torch
 
 from hybrid_pruning.console import Cell, Span, say, say_table, takes_blocks
 from hybrid_pruning.models.backbone import FAMILIES
-from hybrid_pruning.models.size import SECONDS, Survivors, count_parameters, count_survivors
+from hybrid_pruning.models.size import SECONDS, KeptUnits, count_kept, count_parameters
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.plain import portable, section
 from hybrid_pruning.pruning import Budget, shape_of
@@ -64,7 +64,7 @@ class Part:
 
 def print_inspection(model: SpeechModel) -> None:
     """Print what survived of a model's backbone as a heat map, then its size beside the dense one and its origin."""
-    left = count_survivors(model.backbone)
+    left = count_kept(model.backbone)
     convs, layers = len(_slots(left, "conv")), len(_slots(left, "head"))
     head_params = count_parameters(model.head) + count_parameters(model.classifier)
     _print_heat_map("conv", CONV_COLUMNS, convs, left)
@@ -76,7 +76,7 @@ def print_inspection(model: SpeechModel) -> None:
 
 def tell_size(model: SpeechModel) -> str:
     """Return a model's size in a line: parameters and MACs of its backbone, and the shares of them that are gone."""
-    found = count_survivors(model.backbone).budget
+    found = count_kept(model.backbone).budget
     params, macs = _short(int(found.params), found.dense_params), _short(int(found.macs), found.dense_macs)
     return (
         f"backbone of {params} parameters ({float(found.sparsity):.1%} removed) and {macs} MACs in {SECONDS:g} s "
@@ -142,18 +142,18 @@ def find_problems() -> list[str]:
     return problems
 
 
-def _slots(left: Survivors, unit: str) -> list[str]:
+def _slots(left: KeptUnits, unit: str) -> list[str]:
     return [name for name in left.sizes if name.partition(".")[0] == unit]
 
 
-def _print_heat_map(title: str, columns: Mapping[str, str], rows: int, left: Survivors) -> None:
+def _print_heat_map(title: str, columns: Mapping[str, str], rows: int, left: KeptUnits) -> None:
     digits = len(str(rows - 1))
     cells = ((f"{index:{digits}d}", *(_cell(unit, index, left) for unit in columns)) for index in range(rows))
     say_table((title, *columns.values()), cells, 1 + len(columns), box="none")
     say()
 
 
-def _cell(unit: str, index: int, left: Survivors) -> Cell:
+def _cell(unit: str, index: int, left: KeptUnits) -> Cell:
     """One slot: kept/size and a bar; open or closed for a whole sub-layer; `-` for units of a closed one."""
     name = f"{unit}.{index}"
     if unit in DECIDED_BY.values():

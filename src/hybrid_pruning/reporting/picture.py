@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hybrid_pruning.models.size import Survivors
+from hybrid_pruning.models.size import KeptUnits
 from hybrid_pruning.reporting import plots
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ class _Canvas:
         for unit in range(size):
             (self.kept if unit < kept else self.gone).append((left + unit * pitch, self.top, pitch - 2, BAR))
 
-    def nothing(self, start: float, end: float, left: Survivors, sublayer: str) -> None:
+    def nothing(self, start: float, end: float, left: KeptUnits, sublayer: str) -> None:
         """Draw a sub-layer without units: gone, or while it is open still adding its bias."""
         self.gone.append((start, self.top, end - start, BAR))
         self.write((start + end) / 2, "bias only" if left.kept.get(sublayer, 1) else "closed", "center")
 
 
-def draw_survivors(left: Survivors, colour: str = plots.COLOURS[0]) -> "Figure":
+def draw_survivors(left: KeptUnits, colour: str = plots.COLOURS[0]) -> "Figure":
     """Draw what is left of a backbone: a bar per convolution; per layer a cell per head and a bar of neurons.
 
     What is filled is left, what is pale is gone. The wave enters at the top.
@@ -79,7 +79,7 @@ def draw_survivors(left: Survivors, colour: str = plots.COLOURS[0]) -> "Figure":
     return figure
 
 
-def _draw_convolutions(canvas: _Canvas, left: Survivors) -> None:
+def _draw_convolutions(canvas: _Canvas, left: KeptUnits) -> None:
     names = [name for name in left.sizes if name.startswith("conv.")]
     if not names:
         return
@@ -96,7 +96,7 @@ def _draw_convolutions(canvas: _Canvas, left: Survivors) -> None:
     canvas.top += ROW / 2
 
 
-def _draw_layers(canvas: _Canvas, left: Survivors) -> None:
+def _draw_layers(canvas: _Canvas, left: KeptUnits) -> None:
     canvas.write(LEFT, "attention heads", muted=False)
     canvas.write(FEED_FORWARD, "feed-forward", muted=False)
     canvas.write(COUNTS, "neurons", "right")
@@ -108,7 +108,7 @@ def _draw_layers(canvas: _Canvas, left: Survivors) -> None:
         canvas.top += ROW
 
 
-def _draw_attention(canvas: _Canvas, left: Survivors, layer: str) -> None:
+def _draw_attention(canvas: _Canvas, left: KeptUnits, layer: str) -> None:
     size = left.sizes.get(f"head.{layer}", 1)
     kept = left.kept.get(f"head.{layer}", size) * left.kept.get(f"attlayer.{layer}", 1)
     if kept:
@@ -117,7 +117,7 @@ def _draw_attention(canvas: _Canvas, left: Survivors, layer: str) -> None:
         canvas.nothing(LEFT, max(LEFT + size * _pitch(LEFT, HEADS, size) - 2, LEFT + 58), left, f"attlayer.{layer}")
 
 
-def _draw_feed_forward(canvas: _Canvas, left: Survivors, layer: str) -> None:
+def _draw_feed_forward(canvas: _Canvas, left: KeptUnits, layer: str) -> None:
     size = left.sizes.get(f"interm.{layer}", 1)
     kept = left.kept.get(f"interm.{layer}", size) * left.kept.get(f"ffnlayer.{layer}", 1)
     canvas.write(COUNTS, f"{kept}/{size}", "right")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from hybrid_pruning.models.size import Survivors, count_units
+from hybrid_pruning.models.size import KeptUnits, count_units
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.plain import number, section
 from hybrid_pruning.pruning import UNITS, Accounting, Constraint, Gates, PlanError, plan_for, shape_of
@@ -27,7 +27,7 @@ class Remaining:
         basis: what they were read from, a sentence.
     """
 
-    survivors: Survivors
+    survivors: KeptUnits
     head_params: int
     basis: str
 

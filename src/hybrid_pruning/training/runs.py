@@ -9,8 +9,7 @@ from hybrid_pruning.config import Config, expand_stages, load_config, save_confi
 from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import remove_leftovers, write_json
-from hybrid_pruning.models.description import understanding
-from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.models.speech_model import SpeechModel, understanding
 from hybrid_pruning.training.checkpoints import FOLDER
 from hybrid_pruning.trees import read_json
 

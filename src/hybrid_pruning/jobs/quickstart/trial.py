@@ -17,7 +17,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate_track1
 from hybrid_pruning.files import atomic_write, hold, is_vacant, write_json
 from hybrid_pruning.jobs.quickstart.speech import QuickstartCorpus, build
-from hybrid_pruning.models.size import count_survivors
+from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.reporting import write_report
 from hybrid_pruning.scoring.scores import score_file
@@ -145,7 +145,7 @@ def _write_report(out: Path, corpus: QuickstartCorpus) -> None:
 def _figures(systems: Mapping[str, System]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name, system in systems.items():
-        size = count_survivors(system.model.backbone).budget
+        size = count_kept(system.model.backbone).budget
         figures[name] = {"params": size.params, "macs": size.macs, **system.metrics}
     latency = latency_ratio(systems["pruned"].model, systems["dense"].model)
     figures["latency_ratio"] = asdict(latency)

@@ -11,7 +11,7 @@ from hybrid_pruning.metrics.titles import TITLES
 from hybrid_pruning.models.card.markdown import escape
 from hybrid_pruning.models.card.measured import FOLDER as EVALUATION
 from hybrid_pruning.models.card.measured import Result, read_results
-from hybrid_pruning.models.size import SECONDS, count_parameters, count_survivors
+from hybrid_pruning.models.size import SECONDS, count_kept, count_parameters
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.reporting.overview import METRICS, count
 from hybrid_pruning.reporting.published import Published, is_of_set
@@ -57,7 +57,7 @@ def read_swept(job: Path, target: float, sets: Sequence[str]) -> Swept:
         InputError: its model or a table of figures cannot be read.
     """
     model = SpeechModel.from_pretrained(job / "model")
-    budget = count_survivors(model.backbone).budget
+    budget = count_kept(model.backbone).budget
     params = int(budget.params) + count_parameters(model.head) + count_parameters(model.classifier)
     files = [f"{name}={job / EVALUATION / name}.json" for name in sets]
     results = {result.name: result for result in read_results(files)}

@@ -1,4 +1,4 @@
-"""What every backbone promises, and what they have in common."""
+"""The contract of every backbone, and the parts that all families share."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -24,7 +24,7 @@ class Hidden:
 
     Args:
         frames: [L, B, T, D], one every 20 ms; first the encoder's input, last the last layer's output (without the
-            final norm of pre-norm models). What lies beyond an utterance's length is undefined.
+            final norm of pre-norm models). Frames beyond an utterance's length are undefined.
         lengths: [B] frames of each utterance, or None where all have T.
     """
 
@@ -33,20 +33,20 @@ class Hidden:
 
 
 class Backbone(nn.Module):
-    """An encoder whose padded batches give every utterance what it gets alone; `wrap` makes one.
+    """An encoder whose padded batches give every utterance the hidden states it gets alone; `wrap` makes one.
 
     Args:
         config: transformers' config of the model.
         normalize: whether to bring each waveform to zero mean and unit variance first, as the checkpoint was trained.
 
     Attributes:
-        origin: where it was read: `normalize`, the file that says whether to normalise, or what was assumed; of a hub's
-            also `hub_id` and `commit`.
+        origin: its source: `normalize` names the file that decided on normalisation, or the assumption; a hub's
+            backbone has `hub_id` and `commit` too.
         encoder: transformers' encoder, whose layers are run one by one.
         pre_norm: whether the layers' norms stand in front of their sub-layers.
         gradient_checkpointing: whether layers are computed again in the backward pass, to save memory.
         frozen: whether hidden states have no gradient, and are those of evaluation, without dropout, in training too.
-        extractor_gradient: what the gradient that comes into the first convolutions is multiplied by.
+        extractor_gradient: factor of the gradient that enters the first convolutions.
     """
 
     encoder: Any
@@ -61,10 +61,9 @@ class Backbone(nn.Module):
         self.extractor_gradient = 1.0
 
     def pack(self, on: bool = True) -> None:
-        """Let a CPU compute linear layers through oneDNN where no gradient is asked for: the same but for rounding.
+        """Let a CPU compute linear layers through oneDNN where no gradient is asked for: equal up to rounding.
 
-        Args:
-            on: whether; it is faster, and takes as much memory again as their weights do.
+        It is faster, and takes as much memory again as the weights of these layers.
         """
         for module in self.modules():
             if isinstance(module, Linear):
@@ -86,7 +85,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def plan(self, seconds: float = 4.0) -> Plan:
-        """Return which units can be cut, and the MACs of one utterance of `seconds`.
+        """Return all units that can be cut, with the MACs of one utterance of `seconds`.
 
         Raises:
             PlanError: the utterance is too short for one frame.
@@ -97,13 +96,10 @@ class Backbone(nn.Module):
         """Encode a batch.
 
         Args:
-            wave: [B, S] at 16 kHz, or [S] for a batch of one, of floats or 16 or 32-bit integers, a tensor where the
-                model is or an array; whatever stands beyond an utterance's length is ignored.
+            wave: [B, S] at 16 kHz, or [S] for a batch of one, of floats or 16 or 32-bit integers: an array, or a tensor
+                on the model's device. Values beyond an utterance's length are ignored; NaN and infinity are refused,
+                but not in training, where the check would wait for a GPU.
             lengths: [B] samples of each utterance, or None where all have S.
-
-        Raises:
-            InputError: anything else, or an utterance too short for one frame. Values are not looked at in training
-                where that would wait for a GPU.
         """
         compiling, dtype = torch.compiler.is_compiling(), self._weight.dtype
         if not compiling:  # which cannot look into lengths
@@ -125,7 +121,7 @@ class Backbone(nn.Module):
         return next(self.parameters())
 
     def _check(self, wave: Any, lengths: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return what was given as tensors where the model is, in single precision or better."""
+        """Return wave and lengths as tensors on the model's device, the wave in single precision or better."""
         device, precise = self._weight.device, torch.promote_types(self._weight.dtype, torch.float32)
         waits = (self.training or self.frozen) and getattr(lengths, "is_cuda", False)
         wave, lengths = as_batch(wave, lengths, self.minimum_samples, values=not waits)
@@ -155,14 +151,14 @@ class Backbone(nn.Module):
         return torch.stack(states)
 
     def _lessen_gradient(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what comes out of the first convolutions, whose gradient is to be multiplied."""
+        """Return the first convolutions' output, whose gradient is multiplied by `extractor_gradient`."""
         factor = self.extractor_gradient
         if factor != 1.0 and x.requires_grad:
             x.register_hook(lambda gradient: gradient * factor)
         return x
 
     def _freeze(self, *prefixes: str) -> None:
-        """Freeze what no hidden state depends on, so that optimisers and DDP do not wait for its gradient."""
+        """Freeze parameters that no hidden state depends on: optimisers and DDP would wait for their gradient."""
         for name, parameter in self.named_parameters():
             if name.startswith(prefixes):
                 parameter.requires_grad_(False)

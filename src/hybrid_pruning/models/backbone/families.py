@@ -3,32 +3,30 @@
 Parameters go by transformers' names.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from torch import nn
 
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.pruning.narrow import Closed, NarrowLayerNorm
 from hybrid_pruning.pruning.plan import Cut, Plan, PlanError, Role, Slot, Work
 
-SAMPLE_RATE_HZ = 16_000
-SPECTRUM_BINS = 201
-"""Of Whisper's spectrum, each of which every mel bin weighs."""
-MEL_HOP, MEL_EDGE = 160, 200
-"""Samples between two of Whisper's mel frames, and samples it looks beyond the middle of one."""
+WINDOW, HOP = 400, 160
+"""Samples in a window of Whisper's spectrogram and between two: 25 ms every 10 ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """How a family calls the parts of ``encoder.layers.N``.
+    """A family's names of the parts of ``encoder.layers.N``.
 
     Args:
         attention: the attention, with q_proj, k_proj, v_proj and out_proj.
         first, second: the two projections of the feed-forward sub-layer.
-        feed_forward: what leaves its bias when the sub-layer has no neurons left.
-        silenced: what then has nothing left to do.
+        feed_forward: the module that leaves its bias when the sub-layer has no neurons left.
+        silenced: modules that then have no function left.
         norms: those in front of attention and feed-forward sub-layer, in pre-norm models.
     """
 
@@ -58,24 +56,25 @@ WHISPER = Names(
 )
 
 
-def declare(backbone: nn.Module, seconds: float) -> Plan:
+def declare(backbone: Any, seconds: float) -> Plan:
     """Return the plan of a backbone, dense or already shrunk, with MACs for one utterance of `seconds`.
 
     Raises:
         PlanError: the utterance is too short for the backbone.
     """
-    return PLANS[backbone.config.model_type](backbone, round(seconds * SAMPLE_RATE_HZ))  # type: ignore[union-attr, index]
+    plan_of = _whisper_plan if backbone.config.model_type == "whisper" else _wav2vec2_plan
+    return plan_of(backbone, round(seconds * SAMPLE_RATE_HZ))
 
 
 def whisper_windows(frames: int, positions: int) -> list[int]:
-    """Return where Whisper's windows over an utterance end.
+    """Return the ends of Whisper's windows over an utterance.
 
     Args:
         frames: mel frames of the utterance, one every 10 ms.
-        positions: how many frames of 20 ms a window can hold.
+        positions: frames of 20 ms that a window can hold.
 
     Returns:
-        The end of every window in mel frames, ascending: as few windows as can be, equal but for one frame of 20 ms.
+        The end of every window in mel frames, ascending: as few windows as possible, equal but for one frame of 20 ms.
     """
     pairs = (frames + 1) // 2
     windows = -(-pairs // positions)
@@ -86,27 +85,28 @@ def whisper_windows(frames: int, positions: int) -> list[int]:
 
 
 def _wav2vec2_plan(model: Any, samples: int) -> Plan:
-    lengths = _conv_lengths(model.config, samples)
-    slots = [*_conv_slots(model), *_layer_slots(model, WAV2VEC2)]
-    work = _attention_work(model, WAV2VEC2, lengths[-1])
-    return Plan(tuple(slots), _wav2vec2_positions(model, lengths), tuple(work))
+    positions = {}
+    for index, (kernel, stride) in enumerate(zip(model.config.conv_kernel, model.config.conv_stride, strict=True)):
+        samples = (samples - kernel) // stride + 1
+        positions[f"feature_extractor.conv_layers.{index}.conv.weight"] = samples
+    frames = _check_frames(samples)
+    positions["feature_projection.projection.weight"] = frames
+    conv = model.encoder.pos_conv_embed.conv
+    name, _ = max(conv.named_parameters(), key=lambda item: item[1].numel())  # of weight norm's two, the direction
+    positions[f"encoder.pos_conv_embed.conv.{name}"] = frames + 2 * conv.padding[0] - conv.kernel_size[0] + 1
+    slots = (*_conv_slots(model), *_layer_slots(model, WAV2VEC2))
+    return Plan(slots, positions | _layer_positions(model, frames), tuple(_attention_work(model, WAV2VEC2, frames)))
 
 
 def _conv_slots(model: Any) -> Iterator[Slot]:
-    convs = model.feature_extractor.conv_layers
-    for index, layer in enumerate(convs):
-        last = index == len(convs) - 1
-        yield Slot(
-            name=f"conv.{index}",
-            unit="conv",
-            size=layer.conv.weight.shape[0],
-            cuts=(*_conv_producer(model, index, last), *_conv_consumer(model, index, last)),
-            at_least=1,
-        )
+    last = len(model.feature_extractor.conv_layers) - 1
+    for index, layer in enumerate(model.feature_extractor.conv_layers):
+        cuts = (*_conv_producer(model, index, index == last), *_conv_consumer(model, index, index == last))
+        yield Slot(f"conv.{index}", "conv", layer.conv.weight.shape[0], cuts, at_least=1)
 
 
 def _conv_producer(model: Any, index: int, last: bool) -> Iterator[Cut]:
-    """What makes the channel: silenced outright where a norm over channels follows, so that it counts as a zero."""
+    """Yield the cuts that make a channel: hard where a norm over channels follows, so that it counts as a zero."""
     prefix = f"feature_extractor.conv_layers.{index}"
     layer = model.feature_extractor.conv_layers[index]
     before_projection_norm = last and hasattr(model.feature_projection, "layer_norm")
@@ -128,31 +128,11 @@ def _conv_consumer(model: Any, index: int, last: bool) -> Iterator[Cut]:
     yield Cut("feature_projection.projection.weight", 1, Role.SCALE, multiplied=True)
 
 
-def _conv_lengths(config: Any, samples: int) -> list[int]:
-    lengths = []
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        samples = (samples - kernel) // stride + 1
-        lengths.append(samples)
-    _check_frames(samples)
-    return lengths
-
-
-def _wav2vec2_positions(model: Any, lengths: list[int]) -> dict[str, int]:
-    frames = lengths[-1]
-    positions = {f"feature_extractor.conv_layers.{i}.conv.weight": length for i, length in enumerate(lengths)}
-    positions["feature_projection.projection.weight"] = frames
-    conv = model.encoder.pos_conv_embed.conv
-    name, _ = max(conv.named_parameters(), key=lambda item: item[1].numel())  # of weight norm's two, the direction
-    positions[f"encoder.pos_conv_embed.conv.{name}"] = frames + 2 * conv.padding[0] - conv.kernel_size[0] + 1
-    return positions | _layer_positions(model, frames)
-
-
 # --- Whisper ---
 
 
 def _whisper_plan(model: Any, samples: int) -> Plan:
-    frames = samples // MEL_HOP if samples > MEL_EDGE else 0
-    _check_frames(frames)
+    frames = _check_frames(samples // HOP if samples > WINDOW // 2 else 0)
     ends = whisper_windows(frames, model.config.max_source_positions)
     windows, longest = len(ends), max(end - start for start, end in pairwise((0, *ends)))  # all are padded to that
     attended = (longest + 1) // 2
@@ -161,16 +141,11 @@ def _whisper_plan(model: Any, samples: int) -> Plan:
         "encoder.conv2.weight": windows * attended,
         **_layer_positions(model, windows * attended),
     }
-    spectrogram = Work(frames * SPECTRUM_BINS * model.config.num_mel_bins, ())
-    work = (spectrogram, *_attention_work(model, WHISPER, attended, windows))
-    return Plan((_whisper_conv_slot(model), *_layer_slots(model, WHISPER)), positions, work)
-
-
-def _whisper_conv_slot(model: Any) -> Slot:
-    """The first convolution's channels; those of the second are the width of the hidden states."""
-    conv = model.encoder.conv1
+    conv = model.encoder.conv1  # the second convolution's channels are the width of the hidden states
     cuts = (*_cuts("encoder.conv1", conv, 0, Role.DROP), Cut("encoder.conv2.weight", 1, Role.SCALE))
-    return Slot("conv.0", "conv", conv.weight.shape[0], cuts, at_least=1)
+    slots = (Slot("conv.0", "conv", conv.weight.shape[0], cuts, at_least=1), *_layer_slots(model, WHISPER))
+    spectrogram = Work(frames * (WINDOW // 2 + 1) * model.config.num_mel_bins, ())  # every mel bin weighs all of them
+    return Plan(slots, positions, (spectrogram, *_attention_work(model, WHISPER, attended, windows)))
 
 
 # --- the layers of all families ---
@@ -201,22 +176,25 @@ def _attention_slots(model: Any, layer: str, names: Names, index: int) -> Iterat
         head_cuts += [Cut(f"{prefix}.gru_rel_pos_const", 1, Role.DROP), *gate]
         layer_cuts += [Cut(f"{prefix}.gru_rel_pos_const", None, Role.DROP), *gate]
 
-    def close(model: nn.Module, bias: nn.Parameter | None = None) -> None:
+    def close(model: Any, kept: tuple[int, ...] = (), bias: nn.Parameter | None = None) -> None:
+        if kept:
+            return
         model.set_submodule(prefix, Closed(bias, outputs))
         _freeze_before(model, f"{layer}.{names.norms[0]}")
-        _freeze_position_bias(model)
+        if relative and all(isinstance(each.attention, Closed) for each in model.encoder.layers):
+            model.encoder.position_bias.requires_grad_(False)  # no attention is left that would use it
 
-    def keep_heads(model: nn.Module, kept: tuple[int, ...]) -> None:
-        attention: Any = model.get_submodule(prefix)
+    def keep_heads(model: Any, kept: tuple[int, ...]) -> None:
+        attention = model.get_submodule(prefix)
         if not kept:
-            close(model, attention.out_proj.bias)
+            close(model, bias=attention.out_proj.bias)
         elif relative:
             attention.keep_heads(kept)
         else:
             attention.num_heads = len(kept)
 
     yield Slot(f"head.{index}", "head", heads, tuple(head_cuts), keep_heads)
-    yield Slot(f"attlayer.{index}", "attlayer", 1, tuple(layer_cuts), _unless_kept(close))
+    yield Slot(f"attlayer.{index}", "attlayer", 1, tuple(layer_cuts), close)
 
 
 def _feed_forward_slots(model: Any, layer: str, names: Names, index: int) -> Iterator[Slot]:
@@ -225,29 +203,21 @@ def _feed_forward_slots(model: Any, layer: str, names: Names, index: int) -> Ite
     first, second = f"{layer}.{names.first}", f"{layer}.{names.second}"
     producer, consumer = model.get_submodule(first), model.get_submodule(second)
 
-    def close(model: nn.Module, bias: nn.Parameter | None = None) -> None:
+    def close(model: Any, kept: tuple[int, ...] = (), bias: nn.Parameter | None = None) -> None:
+        if kept:
+            return
         for name in names.silenced:
             model.set_submodule(f"{layer}.{name}", Closed())
         model.set_submodule(f"{layer}.{names.feed_forward}", Closed(bias))
         _freeze_before(model, f"{layer}.{names.norms[1]}")
 
-    def close_to_bias(model: nn.Module) -> None:
-        close(model, model.get_submodule(second).bias)  # type: ignore[arg-type]
+    def keep_neurons(model: Any, kept: tuple[int, ...]) -> None:
+        close(model, kept, model.get_submodule(second).bias)
 
     neuron_cuts = (*_cuts(first, producer, 0, Role.DROP), Cut(f"{second}.weight", 1, Role.SCALE))
     layer_cuts = (*_cuts(first, producer, None, Role.DROP), *_cuts(second, consumer, None, Role.SCALE))
-    yield Slot(f"interm.{index}", "interm", producer.weight.shape[0], neuron_cuts, _unless_kept(close_to_bias))
-    yield Slot(f"ffnlayer.{index}", "ffnlayer", 1, layer_cuts, _unless_kept(close))
-
-
-def _unless_kept(close: Callable[[nn.Module], None]) -> Callable[[nn.Module, tuple[int, ...]], None]:
-    """A slot's swap that does something only where no unit is left."""
-
-    def swap(model: nn.Module, kept: tuple[int, ...]) -> None:
-        if not kept:
-            close(model)
-
-    return swap
+    yield Slot(f"interm.{index}", "interm", producer.weight.shape[0], neuron_cuts, keep_neurons)
+    yield Slot(f"ffnlayer.{index}", "ffnlayer", 1, layer_cuts, close)
 
 
 def _freeze_before(model: Any, norm: str) -> None:
@@ -256,22 +226,17 @@ def _freeze_before(model: Any, norm: str) -> None:
         model.get_submodule(norm).requires_grad_(False)
 
 
-def _freeze_position_bias(model: Any) -> None:
-    """Freeze WavLM's position bias once no attention is left that would use it."""
-    if model.config.model_type == "wavlm" and all(isinstance(each.attention, Closed) for each in model.encoder.layers):
-        model.encoder.position_bias.requires_grad_(False)
-
-
 def _cuts(prefix: str, module: Any, dim: int | None, role: Role, block: int = 1) -> Iterator[Cut]:
-    """The same cut through a module's weight and, where it has one, its bias."""
+    """Yield the same cut through a module's weight and, where it has one, its bias."""
     for attribute in ("weight", "bias"):
         if getattr(module, attribute, None) is not None:
             yield Cut(f"{prefix}.{attribute}", dim, role, block)
 
 
-def _check_frames(frames: int) -> None:
+def _check_frames(frames: int) -> int:
     if frames < 1:
         raise PlanError("the utterance that MACs are counted for is shorter than one frame; give more seconds")
+    return frames
 
 
 def _layer_positions(model: Any, frames: int) -> dict[str, int]:
@@ -292,9 +257,3 @@ def _attention_work(model: Any, names: Names, frames: int, windows: int = 1) -> 
         if not isinstance(attention, Closed):
             width = attention.q_proj.weight.shape[0]
             yield Work(windows * frames * per_width * width, (f"head.{index}", f"attlayer.{index}"))
-
-
-PLANS: dict[str, Callable[[Any, int], Plan]] = {
-    **dict.fromkeys(("wav2vec2", "hubert", "wavlm"), _wav2vec2_plan),
-    "whisper": _whisper_plan,
-}

@@ -9,13 +9,14 @@ from huggingface_hub.utils import logging as hub_logging
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import extract_commit_hash
 
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import split_revision
 from hybrid_pruning.models.backbone.base import Backbone
 from hybrid_pruning.models.backbone.configs import FAMILIES, build, read_config
+from hybrid_pruning.models.backbone.families import HOP, WINDOW
 from hybrid_pruning.models.backbone.formats import describe_file, describe_folder
-from hybrid_pruning.models.backbone.logmel import HOP, SAMPLE_RATE_HZ, WINDOW
 from hybrid_pruning.models.backbone.wav2vec2 import Wav2Vec2Backbone
 from hybrid_pruning.models.backbone.weights import find_file, first_line, read_encoder
 from hybrid_pruning.models.backbone.whisper import WhisperBackbone

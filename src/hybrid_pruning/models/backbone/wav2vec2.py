@@ -1,5 +1,6 @@
 """wav2vec 2.0 (XLS-R), HuBERT and WavLM: a stack of convolutions on the waveform, then transformer layers."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,7 +9,6 @@ from torch.nn import functional as F
 
 from hybrid_pruning.models.backbone.base import Backbone, Hidden, mask_of
 from hybrid_pruning.models.backbone.linear import take_over
-from hybrid_pruning.models.backbone.wavlm import GatedRelativeAttention, RelativePositionBias
 
 
 class Wav2Vec2Backbone(Backbone):
@@ -23,15 +23,18 @@ class Wav2Vec2Backbone(Backbone):
         super().__init__(model.config, normalize)
         self.feature_extractor: Any = model.feature_extractor
         self.feature_projection: Any = model.feature_projection
-        self.encoder = model.encoder
+        self.encoder = encoder = model.encoder
         if hasattr(model, "masked_spec_embed"):
             self.masked_spec_embed = model.masked_spec_embed
         if getattr(self.config, "channel_scale", False):  # of models that were pruned by other programs
             self.channel_scale = nn.Parameter(torch.ones(self.config.conv_dim[-1]))
         self.pre_norm = bool(getattr(self.config, "do_stable_layer_norm", False))
-        if self.config.model_type == "wavlm":
-            _replace_wavlm_attention(self.encoder, self.config.max_bucket_distance)
-        for part in (self.feature_projection, self.encoder):
+        if self.config.model_type == "wavlm":  # the position bias belongs to the encoder, not to its first layer
+            distances = encoder.layers[0].attention.rel_attn_embed
+            encoder.position_bias = RelativePositionBias(distances, self.config.max_bucket_distance)
+            for layer in encoder.layers:
+                layer.attention = GatedRelativeAttention(layer.attention)
+        for part in (self.feature_projection, encoder):
             take_over(part, "intermediate_dense", "intermediate_act_fn")
         self._freeze("masked_spec_embed", *(["encoder.layer_norm."] if self.pre_norm else []))
 
@@ -60,10 +63,22 @@ class Wav2Vec2Backbone(Backbone):
             context["position_bias"] = self.encoder.position_bias(x.shape[1])
         return Hidden(self._run_layers(x, **context), lengths)
 
+    def _convolve(self, x: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        for layer, kernel, stride in zip(
+            self.feature_extractor.conv_layers, self.config.conv_kernel, self.config.conv_stride, strict=True
+        ):
+            if lengths is not None:
+                lengths = torch.div(lengths - kernel, stride, rounding_mode="floor") + 1
+            if isinstance(getattr(layer, "layer_norm", None), nn.GroupNorm) and lengths is not None:
+                x = layer.activation(group_norm(layer.conv(x), layer.layer_norm, lengths))
+            else:
+                x = layer(x)
+        return x, lengths
+
     def _positions(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Return the positional convolution of x [B, T, D], which is 0 outside the mask [B, T].
 
-        HuBERT's batch norm in front of it makes something of that 0, which goes again; it keeps the statistics that it
+        HuBERT's batch norm in front of it shifts that 0, so that it is masked again; the norm keeps the statistics it
         was trained with, in training too, so that no utterance depends on others.
         """
         embed = self.encoder.pos_conv_embed
@@ -78,18 +93,6 @@ class Wav2Vec2Backbone(Backbone):
         y = embed.activation(embed.padding(embed.conv(x)))
         return y.transpose(1, 2)
 
-    def _convolve(self, x: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        for layer, kernel, stride in zip(
-            self.feature_extractor.conv_layers, self.config.conv_kernel, self.config.conv_stride, strict=True
-        ):
-            if lengths is not None:
-                lengths = torch.div(lengths - kernel, stride, rounding_mode="floor") + 1
-            if isinstance(getattr(layer, "layer_norm", None), nn.GroupNorm) and lengths is not None:
-                x = layer.activation(group_norm(layer.conv(x), layer.layer_norm, lengths))
-            else:
-                x = layer(x)
-        return x, lengths
-
 
 def group_norm(x: torch.Tensor, norm: nn.GroupNorm, lengths: torch.Tensor) -> torch.Tensor:
     """Normalise [B, C, T] channel by channel over each utterance's own frames, so that padding changes nothing."""
@@ -102,8 +105,100 @@ def group_norm(x: torch.Tensor, norm: nn.GroupNorm, lengths: torch.Tensor) -> to
     return x * torch.rsqrt(variance + norm.eps) * norm.weight[:, None] + norm.bias[:, None]
 
 
-def _replace_wavlm_attention(encoder: Any, max_distance: int) -> None:
-    """Give every layer our attention, and the encoder the position bias that layer 0 used to compute."""
-    encoder.position_bias = RelativePositionBias(encoder.layers[0].attention.rel_attn_embed, max_distance)
-    for layer in encoder.layers:
-        layer.attention = GatedRelativeAttention(layer.attention)
+class RelativePositionBias(nn.Module):
+    """WavLM's learnt bias for each distance between two frames, computed once for all layers.
+
+    Source: Chen et al., "WavLM", IEEE JSTSP 2022, section III-B (buckets of T5).
+
+    Args:
+        embedding: [buckets, heads], taken over from the first layer.
+        max_distance: frames beyond which all distances share a bucket.
+    """
+
+    def __init__(self, embedding: nn.Embedding, max_distance: int) -> None:
+        super().__init__()
+        self.embedding, self.max_distance = embedding, max_distance
+
+    def forward(self, frames: int) -> torch.Tensor:
+        """Return the [heads, frames, frames] bias, queries first."""
+        place = torch.arange(frames, device=self.embedding.weight.device)
+        distances = torch.arange(1 - frames, frames, device=place.device)
+        values = self.embedding(self._bucket(distances)).T
+        return values[:, place[None, :] - place[:, None] + frames - 1]
+
+    def _bucket(self, distance: torch.Tensor) -> torch.Tensor:
+        half = self.embedding.num_embeddings // 2
+        exact = half // 2
+        far = torch.log(distance.abs().clamp_min(1).float() / exact) / math.log(self.max_distance / exact)
+        far = (exact + far * (half - exact)).long().clamp_max(half - 1)
+        return torch.where(distance.abs() < exact, distance.abs(), far) + half * (distance > 0)
+
+
+class GatedRelativeAttention(nn.Module):
+    """WavLM's self-attention: scaled dot products plus a relative position bias, gated by the layer's own input.
+
+    Source: Chen et al., "WavLM", IEEE JSTSP 2022, section III-B, with the published models' simplification that the
+    gate is computed from the layer's input, head by head.
+
+    Args:
+        attention: transformers' WavLMAttention, whose parameters are taken over under their names.
+    """
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj = attention.q_proj, attention.k_proj
+        self.v_proj, self.out_proj = attention.v_proj, attention.out_proj
+        self.gru_rel_pos_const = attention.gru_rel_pos_const
+        self.gru_rel_pos_linear = attention.gru_rel_pos_linear
+        self.head_dim, self.dropout = int(attention.head_dim), float(attention.dropout)
+        self.heads = tuple(range(attention.num_heads))
+        self.dense_heads = len(self.heads)
+
+    def keep_heads(self, heads: tuple[int, ...]) -> None:
+        """Note which of the dense model's heads are kept; each reads its own slice of input and bias."""
+        self.heads = tuple(self.heads[head] for head in heads)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_bias: torch.Tensor | None = None,
+        **_: object,
+    ) -> tuple[torch.Tensor, None, torch.Tensor]:
+        """Attend.
+
+        Args:
+            hidden_states: [B, T, D].
+            attention_mask: [B, 1, 1, T] bool, True where a frame may be attended to; None for all.
+            position_bias: [dense heads, T, T].
+
+        Returns:
+            [B, T, D], None in place of the attention weights, and the position bias for the next layer.
+        """
+        if position_bias is None:
+            raise ValueError("position_bias is needed: the backbone computes it once for all layers")
+        batch, frames, _width = hidden_states.shape
+        query, key, value = (
+            projection(hidden_states).view(batch, frames, len(self.heads), self.head_dim).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        bias = self._gate(hidden_states) * self._of_kept_heads(position_bias, 0)
+        if attention_mask is not None:
+            bias = bias + bias.new_zeros(()).masked_fill(~attention_mask, float("-inf"))  # T choices, not T x T
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout)
+        return self.out_proj(y.transpose(1, 2).flatten(2)), None, position_bias
+
+    def _gate(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """[B, T, D] -> [B, heads, T, 1]; eight outputs summed by fours are two outputs of summed weights."""
+        batch, frames, _ = hidden_states.shape
+        x = self._of_kept_heads(hidden_states.view(batch, frames, self.dense_heads, self.head_dim), 2)
+        linear = self.gru_rel_pos_linear
+        weight, bias = linear.weight.view(2, 4, -1).sum(1), linear.bias.view(2, 4).sum(1)
+        a, b = torch.sigmoid(F.linear(x, weight, bias)).transpose(1, 2).chunk(2, dim=-1)
+        return a * (b * self.gru_rel_pos_const - 1.0) + 2.0
+
+    def _of_kept_heads(self, x: torch.Tensor, dim: int) -> torch.Tensor:
+        if len(self.heads) == self.dense_heads:
+            return x
+        return x.index_select(dim, torch.tensor(self.heads, device=x.device))

@@ -1,28 +1,34 @@
 """Whisper's encoder: log-mel spectrogram, two convolutions, learnt positions, transformer layers."""
 
-from collections.abc import Sequence
 from itertools import islice, pairwise
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
+from transformers.audio_utils import mel_filter_bank
 
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.models.backbone.base import Backbone, Hidden, mask_of
-from hybrid_pruning.models.backbone.families import whisper_windows
+from hybrid_pruning.models.backbone.families import HOP, WINDOW, whisper_windows
 from hybrid_pruning.models.backbone.linear import take_over
-from hybrid_pruning.models.backbone.logmel import EDGE, LogMel
+
+EDGE = WINDOW // 2
+POWER_FLOOR = 1e-10
+DYNAMIC_RANGE = 8.0
+"""In powers of ten below an utterance's loudest bin; quieter bins are raised to it."""
 
 
 class WhisperBackbone(Backbone):
     """Whisper's encoder at the utterance's own length, where transformers' insists on 30 s.
 
     Windows: an utterance longer than the positions the model has (1500 frames, 30 s) is cut into the fewest windows
-    that fit, all of one size but for a frame, so that none is a stump. The spectrogram is that of the whole utterance;
-    each window then starts at position 0 and sees itself alone, and the hidden states are joined in time.
+    that fit, all of one size but for a frame. The spectrogram is that of the whole utterance; each window then starts
+    at position 0 and attends to itself alone, and the hidden states are joined in time.
 
-    Counting: transformers freezes the positions, so do we; they and the final norm, which no hidden state passes, are
-    parameters all the same, and count as such in the dense backbone and in the shrunk one.
+    Counting: the positions and the final norm, which no hidden state passes, are frozen, but count as parameters in
+    the dense backbone and in the shrunk one.
 
     Args:
         model: transformers' WhisperEncoder, or a model that has one.
@@ -67,11 +73,9 @@ class WhisperBackbone(Backbone):
         return self._run_layers(x, attention_mask=mask)
 
     def _encode_windows(self, features: torch.Tensor, sizes: torch.Tensor | None) -> torch.Tensor:
-        """The same for features that are longer than a window; what one utterance has too little of is 0."""
-        ends = [
-            whisper_windows(size, self.config.max_source_positions)
-            for size in ([features.shape[-1]] * len(features) if sizes is None else sizes.tolist())
-        ]
+        """Encode features that are longer than a window; frames beyond an utterance's own are 0."""
+        frames = [features.shape[-1]] * len(features) if sizes is None else sizes.tolist()
+        ends = [whisper_windows(size, self.config.max_source_positions) for size in frames]
         windows = [
             utterance[:, start:end].T
             for utterance, bounds in zip(features, ends, strict=True)
@@ -80,7 +84,65 @@ class WhisperBackbone(Backbone):
         sizes = torch.tensor([len(window) for window in windows], device=features.device)
         x = pad_sequence(windows, batch_first=True).transpose(1, 2)
         states = self._encode_window(x, sizes if bool((sizes < x.shape[-1]).any()) else None)
-        return _joined(states, _frames(sizes).tolist(), [len(bounds) for bounds in ends])
+        pieces = (states[:, row, :size] for row, size in enumerate(_frames(sizes).tolist()))
+        joined = [torch.cat(list(islice(pieces, len(bounds))), dim=1) for bounds in ends]
+        longest = max(utterance.shape[1] for utterance in joined)
+        return torch.stack([F.pad(u, (0, 0, 0, longest - u.shape[1])) for u in joined], dim=1)
+
+
+class LogMel(nn.Module):
+    """Whisper's log-mel spectrogram at each utterance's own length, with gradients.
+
+    Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", ICML 2023, section 2.2;
+    equal to transformers' extractor on each utterance alone and unpadded.
+
+    Args:
+        bins: mel bins, 80 or (large-v3) 128.
+    """
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        filters = mel_filter_bank(
+            1 + WINDOW // 2, bins, 0.0, SAMPLE_RATE_HZ / 2, SAMPLE_RATE_HZ, norm="slaney", mel_scale="slaney"
+        )
+        self.filters: torch.Tensor
+        self.window: torch.Tensor
+        self.register_buffer("filters", torch.tensor(filters.T, dtype=torch.float32), persistent=False)
+        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+
+    def forward(
+        self, wave: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the spectrogram, in float32 or better under autocast too.
+
+        Args:
+            wave: [B, S] at 16 kHz, 0 beyond each utterance's length; at least `EDGE` + 1 samples of each.
+            lengths: [B] samples of each utterance, or None where all have S.
+
+        Returns:
+            [B, bins, M], one frame every 10 ms, and [B] frames of each utterance or None. Frames beyond an utterance's
+            own are undefined.
+        """
+        frames = None if lengths is None else lengths // HOP
+        with torch.autocast(wave.device.type, enabled=False):
+            log = self._log_power(wave.to(torch.promote_types(wave.dtype, torch.float32)), lengths)
+            within = log
+            if frames is not None:
+                outside = torch.arange(log.shape[-1], device=log.device) >= frames[:, None, None]
+                within = log.masked_fill(outside, float("-inf"))
+            floor = within.amax((1, 2), keepdim=True) - DYNAMIC_RANGE
+            return (torch.maximum(log, floor) + 4.0) / 4.0, frames
+
+    def _log_power(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+        """[B, S] -> [B, bins, S // HOP]; the last window is left out, as Whisper does."""
+        if torch.compiler.is_compiling():  # for ONNX Runtime, whose own transform is slow and rounds more
+            bins = F.conv1d(_mirrored(wave, lengths).unsqueeze(1), _fourier(self.window), stride=HOP)[..., :-1]
+            power = bins.square().unflatten(1, (2, -1)).sum(1)
+            return (self.filters @ power).clamp_min(POWER_FLOOR).log10()
+        window = self.window.to(wave.dtype)
+        spectrum = torch.stft(_mirrored(wave, lengths), WINDOW, HOP, window=window, center=False, return_complex=True)
+        power = torch.view_as_real(spectrum[..., :-1]).square().sum(-1)
+        return (self.filters.to(power.dtype) @ power).clamp_min(POWER_FLOOR).log10()
 
 
 def _frames(size: Any) -> Any:
@@ -88,9 +150,19 @@ def _frames(size: Any) -> Any:
     return (size + 1) // 2
 
 
-def _joined(states: torch.Tensor, frames: Sequence[int], counts: Sequence[int]) -> torch.Tensor:
-    """Join windows [L, N, T', D] with their frames [N] in time; `counts` [B] of them make an utterance."""
-    pieces = (states[:, row, :size] for row, size in enumerate(frames))
-    utterances = [torch.cat(list(islice(pieces, count)), dim=1) for count in counts]
-    longest = max(utterance.shape[1] for utterance in utterances)
-    return torch.stack([F.pad(u, (0, 0, 0, longest - u.shape[1])) for u in utterances], dim=1)
+def _fourier(window: torch.Tensor) -> torch.Tensor:
+    """[N] window -> [2 x (N / 2 + 1), 1, N]: the Fourier transform of a windowed frame, cosines, then sines."""
+    places = torch.arange(len(window), dtype=torch.float64)
+    angles = 2 * torch.pi / len(window) * torch.outer(places[: len(window) // 2 + 1], places)
+    waves = torch.cat([angles.cos(), angles.sin()]) * window.double()
+    return waves.to(window.dtype).unsqueeze(1)
+
+
+def _mirrored(wave: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    """Mirror each utterance at both of its own ends: [B, S] -> [B, EDGE + S + EDGE]."""
+    if lengths is None:
+        return F.pad(wave, (EDGE, EDGE), mode="reflect")
+    steps = torch.arange(1, EDGE + 1, device=wave.device)
+    last = lengths[:, None] - 1
+    padded = torch.cat([wave[:, 1 : EDGE + 1].flip(1), wave, wave.new_zeros(wave.shape[0], EDGE)], dim=1)
+    return padded.scatter(1, EDGE + last + steps, wave.gather(1, last - steps))

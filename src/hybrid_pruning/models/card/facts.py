@@ -10,7 +10,7 @@ from torch import nn
 from hybrid_pruning.models import hub
 from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.models.calibration import Calibration
-from hybrid_pruning.models.size import SECONDS, count_parameters, count_survivors
+from hybrid_pruning.models.size import SECONDS, count_kept, count_parameters
 from hybrid_pruning.plain import number, section
 from hybrid_pruning.pruning import shape_of
 from hybrid_pruning.tasks import TaskName
@@ -96,7 +96,7 @@ def find_base(model: Described) -> Base:
 
 def measure_sizes(model: Described) -> list[Size]:
     """Return the exact size of a model beside the dense original."""
-    budget = count_survivors(model.backbone).budget
+    budget = count_kept(model.backbone).budget
     rows = [
         Size(title, f"{int(now):,}", f"{int(dense):,}", f"{float(removed):.1%}")
         for title, now, dense, removed in (

@@ -202,7 +202,7 @@ def _longest(model: SpeechModel) -> int | None:
     positions = getattr(model.backbone.config, "max_source_positions", None)
     if positions is None:
         return None
-    from hybrid_pruning.models.backbone.logmel import HOP
+    from hybrid_pruning.models.backbone.families import HOP
 
     return (2 * int(positions) + 1) * HOP - 1
 
