@@ -18,11 +18,11 @@ from hybrid_pruning.benchmarks import models as comparison
 from hybrid_pruning.benchmarks.engines import choose_engines
 from hybrid_pruning.benchmarks.latency import latency_ratio
 from hybrid_pruning.benchmarks.models import Case, compare_models
-from hybrid_pruning.benchmarks.printing import Section, print_section
-from hybrid_pruning.benchmarks.sections import describe
+from hybrid_pruning.benchmarks.sections import describe, print_section
 from hybrid_pruning.benchmarks.shapes import TINY, shrunk
 from hybrid_pruning.benchmarks.timing import Ratio
 from hybrid_pruning.config import HeadConfig
+from hybrid_pruning.console import Table
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import skeleton
 from hybrid_pruning.models.classifier import Classes
@@ -184,13 +184,13 @@ def test_quick_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     own.main(["--quick", "--threads", "1", "--markdown", "--engines", "torch"])
     text = capsys.readouterr().out
     assert torch.get_num_threads() == threads
-    assert re.search(r"^\| time \| [\d.]+ \([\d.]+-[\d.]+\) \| [\d.]+ \| <= 1.05", text, re.MULTILINE)
+    assert re.search(r"^\| time \| [\d.]+ \([\d.]+-[\d.]+\) \| [\d.]+ \| \\<= 1.05", text, re.MULTILINE)
     assert re.search(r"^\| \S*70% of the MACs removed \| torch \| [\d.]+ M \|", text, re.MULTILINE), text
 
 
 def test_table_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("time", str(Ratio(1.0, 0.9, 1.1, 1.0)))]
-    print_section(Section("title", ("", "ratio"), rows, "note"), False)
+    print_section(Table(("", "ratio"), rows, "title", "note"), False)
     text = capsys.readouterr().out
     assert "1.00 (0.90-1.10)" in text
     assert max(map(len, text.splitlines())) <= 80

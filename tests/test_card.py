@@ -20,9 +20,9 @@ from corpus import noise, tiny_detector
 from hybrid_pruning import InputError, pruning
 from hybrid_pruning.cli import app
 from hybrid_pruning.console import printable
+from hybrid_pruning.markdown import escape
 from hybrid_pruning.models.calibration import Calibration, Fit
 from hybrid_pruning.models.card import Request, find_results, is_edited, read_results, render_card, write_card
-from hybrid_pruning.models.card.markdown import escape
 from world import Cli
 
 RECIPE = {

@@ -69,7 +69,7 @@ def test_a_table_lines_up_and_loses_nothing(encoding: str):
     found = names(100, seed=1)
     rows = [(name, [("x", "red"), name], (name, "bold")) for name in found]
     with Screen(encoding) as screen:
-        terminal.say_table(("name", "[b]", "n"), rows, left=2, title="a [/title]", note="a [/note]")
+        terminal.say_table(terminal.Table(("name", "[b]", "n"), rows, "a [/title]", "a [/note]", left=2))
     lines = screen.lines()
     assert "a [/title]" in lines[0]
     assert "a [/note]" in lines[-1]
@@ -84,11 +84,11 @@ def test_a_table_lines_up_and_loses_nothing(encoding: str):
 
 def test_a_terminal_folds_what_a_pipe_does_not(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     name = "".join(map(str, range(100)))
-    terminal.say_table(("name",), [(name,)])
+    terminal.say_table(terminal.Table(("name",), [(name,)]))
     assert f" {name} " in capsys.readouterr().out
     monkeypatch.setattr(terminal.console, "_force_terminal", True)
     monkeypatch.setattr(terminal.console, "_width", 40)
-    terminal.say_table(("name",), [(name,)])
+    terminal.say_table(terminal.Table(("name",), [(name,)]))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(cell_len, lines)) == 40
     assert "".join(line.strip("│ ") for line in lines[3:-1]) == name

@@ -7,26 +7,54 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TextIO
 from unicodedata import category
 
 from rich.box import HEAVY_HEAD, SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.segment import Segment, Segments
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
 from hybrid_pruning.errors import InputError
 
 Span = str | tuple[str, str]
 """A text, or a text and its style."""
-Cell = Span | list[Span]
+Spans = Span | list[Span]
 BOXES = {"full": HEAVY_HEAD, "rule": SIMPLE_HEAD, "none": None}
 ENDLESS = 1_000_000
 """Columns of a pipe: a table in it is as wide as its cells."""
 JOINERS = "\u200c\u200d"
 """Format characters that words of some scripts are written with."""
+
+
+class Cell(NamedTuple):
+    """A text of a table with small print below it, such as an interval and a difference; in Markdown behind it."""
+
+    text: Spans
+    below: Span = ""
+    further: Span = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table to show: `say_table` prints it, `markdown.to_markdown` writes it, the report's template sets it in HTML.
+
+    Args:
+        headings: of the columns; all empty for none.
+        rows: their cells, which may be fewer than the headings.
+        title: above it.
+        note: below it.
+        left: how many columns are aligned to the left; the others are to the right.
+    """
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Spans | Cell]]
+    title: str = ""
+    note: str = ""
+    left: int = 1
 
 
 console = Console(highlight=False)
@@ -124,30 +152,19 @@ def say_row(cells: Iterable[object]) -> None:
     console.print(Segments([Segment(f"{line}\n")]), soft_wrap=True)
 
 
-def say_table(
-    headings: Sequence[str],
-    rows: Iterable[Sequence[Cell]],
-    left: int = 1,
-    title: str = "",
-    note: str = "",
-    box: str = "full",
-) -> None:
-    """Print a table for people. A terminal folds what is too long for it, a pipe gets each row on a line.
+def say_table(table: Table, box: str = "full") -> None:
+    """Print a table. A terminal folds what is too long for it, a pipe gets each row on a line.
 
     Args:
-        headings: of the columns; all empty for none.
-        rows: their cells, which may be fewer than the headings.
-        left: how many columns are aligned to the left; the others are to the right.
-        title: above it.
-        note: below it.
+        table: its small print becomes lines of their own.
         box: `full`, `rule` (below the headings alone) or `none`.
     """
-    table = Table(
-        title=_text(title, "bold" if box == "none" else "") if title else None,
-        title_justify="left" if box == "none" or note else "center",
-        caption=_text(note) if note else None,
+    grid = Grid(
+        title=_text(table.title, "bold" if box == "none" else "") if table.title else None,
+        title_justify="left" if box == "none" or table.note else "center",
+        caption=_text(table.note) if table.note else None,
         caption_justify="left",
-        show_header=any(headings),
+        show_header=any(table.headings),
         box=BOXES[box],
         padding=(0, 3, 0, 0) if box == "none" else (0, 1),
         header_style="bold",
@@ -155,13 +172,20 @@ def say_table(
         show_edge=box != "rule",
         collapse_padding=box == "rule",
     )
-    for index, heading in enumerate(headings):
-        table.add_column(_text(heading), justify="left" if index < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(_text, row))
+    for index, heading in enumerate(table.headings):
+        grid.add_column(_text(heading), justify="left" if index < table.left else "right", overflow="fold")
+    for row in table.rows:
+        texts, *small = zip(*map(parts, row), strict=True)
+        for line in (texts, *filter(any, small)):
+            grid.add_row(*map(_text, line))
     if not console.is_terminal:
-        table.width = console.measure(table, options=console.options.update(width=ENDLESS)).maximum
-    console.print(table, crop=False)
+        grid.width = console.measure(grid, options=console.options.update(width=ENDLESS)).maximum
+    console.print(grid, crop=False)
+
+
+def parts(cell: Spans | Cell) -> Cell:
+    """Return a cell of a table with its small print, which may be empty."""
+    return cell if isinstance(cell, Cell) else Cell(cell)
 
 
 def say_rule(title: str) -> None:
@@ -196,7 +220,7 @@ def progress_bar(*columns: str) -> Progress:
     )
 
 
-def _text(cell: Cell, style: str = "", encoding: str = "") -> Text:
+def _text(cell: Spans, style: str = "", encoding: str = "") -> Text:
     text = Text(style=style)
     for part in cell if isinstance(cell, list) else [cell]:
         plain, own = part if isinstance(part, tuple) else (part, "")

@@ -14,8 +14,7 @@ import torch
 from hybrid_pruning.benchmarks import timing
 from hybrid_pruning.benchmarks.gated_step import MODES, measure_training, peak_bytes
 from hybrid_pruning.benchmarks.models import compare_models
-from hybrid_pruning.benchmarks.printing import print_section
-from hybrid_pruning.benchmarks.sections import describe, describe_machine
+from hybrid_pruning.benchmarks.sections import describe, describe_machine, print_section
 from hybrid_pruning.benchmarks.shapes import BASE, TINY, Scale, shrunk
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.console import say

@@ -7,10 +7,10 @@ import torch
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.benchmarks.memory import high_water_bytes, peak_elsewhere
-from hybrid_pruning.benchmarks.printing import Section
 from hybrid_pruning.benchmarks.shapes import Scale
 from hybrid_pruning.benchmarks.timing import Ratio, Task, interleaved, ratio
 from hybrid_pruning.config import check_config
+from hybrid_pruning.console import Table
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.data.trainset import LABELS
 from hybrid_pruning.distributed import keep_freed_memory
@@ -27,7 +27,7 @@ MODES = ("dense", "gated")
 MODULE = "hybrid_pruning.benchmarks"
 
 
-def measure_training(scale: Scale, flags: Sequence[str] = ()) -> Section:
+def measure_training(scale: Scale, flags: Sequence[str] = ()) -> Table:
     """Return what gates cost a training step, in time and in memory.
 
     Args:
@@ -49,7 +49,7 @@ def measure_training(scale: Scale, flags: Sequence[str] = ()) -> Section:
         "does. The gates' cost does not grow with the batch, so larger batches come out lower. Memory is what each "
         "adds to a process that has all imported."
     )
-    return Section("training step: gated over dense", ("", "ratio", "fastest", "goal"), rows, note)
+    return Table(("", "ratio", "fastest", "goal"), rows, "training step: gated over dense", note)
 
 
 def training_step(scale: Scale, gated: bool) -> Task:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from hybrid_pruning.benchmarks import timing
 from hybrid_pruning.benchmarks.models import Case, Comparison, Measured
-from hybrid_pruning.benchmarks.printing import Section
+from hybrid_pruning.console import Table, say, say_table
+from hybrid_pruning.markdown import to_markdown
 
 
-def describe(comparison: Comparison) -> list[Section]:
+def describe(comparison: Comparison) -> list[Table]:
     """Return the tables of a comparison."""
     return [_sizes(comparison), *(_latencies(comparison, case) for case in comparison.cases)]
 
@@ -18,14 +19,23 @@ def describe_machine(comparison: Comparison) -> str:
     return f"{timing.machine()}; {comparison.threads} threads; load average {before} before, {after} after"
 
 
-def _sizes(comparison: Comparison) -> Section:
+def print_section(table: Table, markdown: bool) -> None:
+    """Print a table, for a terminal or in Markdown for README and dev/LOG.md."""
+    if not markdown:
+        say_table(table)
+        return
+    for line in [*to_markdown(table).splitlines(), ""]:
+        say(line)
+
+
+def _sizes(comparison: Comparison) -> Table:
     longest = max(case.seconds for case in comparison.cases)
     note = (
         "Parameters and MACs (for 4 s) are the backbone's. Peak memory is that of a whole process that loads the model "
         f"and computes one utterance of {longest:g} s."
     )
     header = ("model", "engine", "params", "MACs", "on disk", "peak memory")
-    return Section("size", header, [_size(found) for found in comparison.measured], note)
+    return Table(header, [_size(found) for found in comparison.measured], "size", note)
 
 
 def _size(found: Measured) -> tuple[str, ...]:
@@ -39,7 +49,7 @@ def _counts(found: Measured) -> Sequence[tuple[int | None, float, str]]:
     return (one.params, 1e6, "M"), (one.macs, 1e9, "G")
 
 
-def _latencies(comparison: Comparison, case: Case) -> Section:
+def _latencies(comparison: Comparison, case: Case) -> Table:
     reference = comparison.measured[0]
     note = (
         f"Median and quartiles of {comparison.rounds} rounds, all models in turn. Times faster: than "
@@ -47,7 +57,7 @@ def _latencies(comparison: Comparison, case: Case) -> Section:
         "give embeddings, round by round. Real-time factor: seconds of computing for a second of audio."
     )
     header = ("model", "engine", "ms", "times faster", "real-time factor")
-    return Section(f"latency, {case}", header, [_latency(found, case) for found in comparison.measured], note)
+    return Table(header, [_latency(found, case) for found in comparison.measured], f"latency, {case}", note)
 
 
 def _latency(found: Measured, case: Case) -> tuple[str, ...]:

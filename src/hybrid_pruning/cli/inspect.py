@@ -91,8 +91,7 @@ def benchmark(
     Example: hybrid-pruning benchmark models/hp50 models/hp70 --seconds 4 --batch 1
     """
     from hybrid_pruning.benchmarks.models import compare_models
-    from hybrid_pruning.benchmarks.printing import print_section
-    from hybrid_pruning.benchmarks.sections import describe, describe_machine
+    from hybrid_pruning.benchmarks.sections import describe, describe_machine, print_section
     from hybrid_pruning.files import write_json
 
     lengths = _numbers("--seconds", seconds)

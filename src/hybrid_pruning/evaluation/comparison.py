@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hybrid_pruning.console import say_table
+from hybrid_pruning.console import Table, say_table
 from hybrid_pruning.data.score_files import Trials
 from hybrid_pruning.data.tracks import Track
 from hybrid_pruning.metrics import VERIFICATION, FloatArray
@@ -27,5 +27,5 @@ def measure_scores(task: Track, trials: Trials, scores: FloatArray) -> dict[str,
 def print_scores(rows: Mapping[tuple[str, str], Mapping[str, float]]) -> None:
     """Print metrics of several score columns: (what was scored, by what) -> metrics."""
     headings = ("trials", "scores", *(TITLES[name] for name in next(iter(rows.values()))))
-    shown = ((*labels, *(show_value(*metric) for metric in metrics.items())) for labels, metrics in rows.items())
-    say_table(headings, shown, left=2)
+    shown = [(*labels, *(show_value(*metric) for metric in metrics.items())) for labels, metrics in rows.items()]
+    say_table(Table(headings, shown, left=2))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hybrid_pruning.console import Cell, say, say_table
+from hybrid_pruning.console import Spans, Table, say, say_table
 from hybrid_pruning.evaluation.groups import state_rule
 from hybrid_pruning.evaluation.results import Evaluation
 from hybrid_pruning.metrics.titles import TITLES, show_value
@@ -25,7 +25,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
 def print_table(result: Mapping[str, float], title: str = "") -> None:
     """Print metrics alone."""
     rows = [(TITLES.get(name, name), show_value(name, value)) for name, value in result.items()]
-    say_table(("metric", "value"), rows, title=title)
+    say_table(Table(("metric", "value"), rows, title))
 
 
 def _print_metrics(evaluation: Evaluation) -> None:
@@ -37,7 +37,7 @@ def _print_metrics(evaluation: Evaluation) -> None:
         ends = evaluation.intervals.get(name)
         shown = "" if ends is None else f"{show_value(name, ends.low)} to {show_value(name, ends.high)}"
         rows.append((TITLES.get(name, name), show_value(name, value), shown))
-    say_table(("metric", "value", "95% interval"), rows)
+    say_table(Table(("metric", "value", "95% interval"), rows))
     request = evaluation.request
     say(f"intervals: {request.rounds:,} resamples of {evaluation.resampled}; seed {request.seed}")
 
@@ -54,7 +54,7 @@ def _print_comparison(evaluation: Evaluation) -> None:
             ends = f"{show_value(name, found.low, '+')} to {show_value(name, found.high, '+')}"
             cells += [ends, f"{found.better:.1%}"]
         rows.append((TITLES.get(name, name), *cells))
-    say_table(headings, rows, title=f"against {evaluation.request.against}")
+    say_table(Table(headings, rows, f"against {evaluation.request.against}"))
     if differences:
         say("better in: share of the resamples, the same for both, in which this system's metric is smaller")
 
@@ -69,11 +69,11 @@ def _print_groups(evaluation: Evaluation, columns: tuple[str, ...]) -> None:
         counts = (f"{count:,}" for count in group.counts.values())
         figures = (_mark(name, group.metrics.get(name), worst[name]) for name in names)
         rows.append((*group.values, *counts, *figures))
-    say_table(headings, rows, len(columns), f"by {' and '.join(columns)}, worst (*) first")
+    say_table(Table(headings, rows, f"by {' and '.join(columns)}, worst (*) first", left=len(columns)))
     say(f"by {' and '.join(columns)}: {state_rule(columns, evaluation.task)}")
 
 
-def _mark(name: str, value: float | None, worst: float | None) -> Cell:
+def _mark(name: str, value: float | None, worst: float | None) -> Spans:
     """Return a group's figure, the worst of all bold and starred; a dash where a class has no trial."""
     if value is None:
         return "-"

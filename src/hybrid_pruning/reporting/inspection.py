@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hybrid_pruning.console import Cell, Span, say, say_table, takes_blocks
+from hybrid_pruning.console import Span, Spans, Table, say, say_table, takes_blocks
 from hybrid_pruning.models.backbone import FAMILIES
 from hybrid_pruning.models.size import SECONDS, KeptUnits, count_kept, count_parameters
 from hybrid_pruning.models.speech_model import SpeechModel
@@ -88,7 +88,7 @@ def print_doctor() -> None:
     """Print versions, devices, optional parts, and what is known to break."""
     for title, found in (("versions", find_versions()), ("devices", find_devices())):
         rows = [(name, (value, "yellow" if value.startswith("missing") else "")) for name, value in found.items()]
-        say_table(("", ""), rows, 2, title, box="none")
+        say_table(Table(("", ""), rows, title, left=2), box="none")
         say()
     _print_parts(find_parts())
     for warning in find_problems():
@@ -148,12 +148,12 @@ def _slots(left: KeptUnits, unit: str) -> list[str]:
 
 def _print_heat_map(title: str, columns: Mapping[str, str], rows: int, left: KeptUnits) -> None:
     digits = len(str(rows - 1))
-    cells = ((f"{index:{digits}d}", *(_cell(unit, index, left) for unit in columns)) for index in range(rows))
-    say_table((title, *columns.values()), cells, 1 + len(columns), box="none")
+    cells = [(f"{index:{digits}d}", *(_cell(unit, index, left) for unit in columns)) for index in range(rows)]
+    say_table(Table((title, *columns.values()), cells, left=1 + len(columns)), box="none")
     say()
 
 
-def _cell(unit: str, index: int, left: KeptUnits) -> Cell:
+def _cell(unit: str, index: int, left: KeptUnits) -> Spans:
     """One slot: kept/size and a bar; open or closed for a whole sub-layer; `-` for units of a closed one."""
     name = f"{unit}.{index}"
     if unit in DECIDED_BY.values():
@@ -167,7 +167,7 @@ def _cell(unit: str, index: int, left: KeptUnits) -> Cell:
     return [count, *_bar(kept / size)]
 
 
-def _layer_cell(is_open: bool, has_units: bool) -> Cell:
+def _layer_cell(is_open: bool, has_units: bool) -> Spans:
     if is_open:
         return ("open", HEAT[-1]) if has_units else ("bias only", "dim")
     return "closed", "dim"
@@ -190,7 +190,7 @@ def _print_sizes(budget: Budget, head_params: int) -> None:
     ):
         rows.append((name, _short(int(now), dense), _short(dense, dense), f"{float(removed):.1%}"))
     rows.append(("head parameters", _short(head_params, head_params)))
-    say_table(("", "now", "dense", "removed"), rows, box="none")
+    say_table(Table(("", "now", "dense", "removed"), rows), box="none")
     say()
 
 
@@ -240,7 +240,7 @@ def _print_parts(parts: list[Part]) -> None:
     for part in parts:
         found = (part.found, "green") if part.found else ("absent", "yellow")
         rows.append((part.name, found, part.purpose if part.found else f"{part.purpose}: {part.remedy}"))
-    say_table(("", "", ""), rows, 3, "optional parts", box="none")
+    say_table(Table(("", "", ""), rows, "optional parts", left=3), box="none")
 
 
 def _import(module: str, package: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 from hybrid_pruning.benchmarks.latency import latency_ratio
 from hybrid_pruning.benchmarks.timing import Ratio
 from hybrid_pruning.config import Config, load_config
-from hybrid_pruning.console import say, say_rule, say_table
+from hybrid_pruning.console import Table, say, say_rule, say_table
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate_track1
 from hybrid_pruning.files import atomic_write, hold, is_vacant, write_json
@@ -162,7 +162,7 @@ def _print_results(figures: Mapping[str, Any], out: Path) -> None:
     for title in EVALUATIONS:
         rows.append((f"EER %, {title}", *(f"{100 * system[title]['eer']:.2f}" for system in (dense, pruned))))
         rows.append((f"minDCF, {title}", *(f"{system[title]['min_dcf']:.3f}" for system in (dense, pruned))))
-    say_table(("", *SYSTEMS), rows, title="The same training, twice")
+    say_table(Table(("", *SYSTEMS), rows, "The same training, twice"))
     for line in _NEXT.splitlines():
         say(line.format(out=out, report=out / REPORT))
 

@@ -1,14 +1,14 @@
 """What the jobs of a sweep came to: sizes and figures, as a table for people and as one for programs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hybrid_pruning.console import say, say_table
+from hybrid_pruning.console import Cell, Table, say, say_table
 from hybrid_pruning.data.tables import open_table
 from hybrid_pruning.data.tracks import SV, TRACK1
+from hybrid_pruning.markdown import to_markdown
 from hybrid_pruning.metrics.titles import TITLES
-from hybrid_pruning.models.card.markdown import escape
 from hybrid_pruning.models.card.measured import FOLDER as EVALUATION
 from hybrid_pruning.models.card.measured import Result, read_results
 from hybrid_pruning.models.size import SECONDS, count_kept, count_parameters
@@ -76,18 +76,13 @@ def read_swept(job: Path, target: float, sets: Sequence[str]) -> Swept:
 
 def print_table(swept: Sequence[Swept]) -> None:
     """Print the table, intervals below their figures."""
-    headings, rows = _lay_out(swept, "{}")
-    _, below = _lay_out(swept, "{1}")
-    size = len(HEADINGS)
-    pairs = (line for row, ends in zip(rows, below, strict=True) for line in (row, [""] * size + ends[size:]))
-    say_table(headings, pairs, 2, box="rule")
+    say_table(_lay_out(swept), box="rule")
     say(_explain(swept))
 
 
 def write_markdown(swept: Sequence[Swept], published: Sequence[Published] = ()) -> str:
-    """Return the table in Markdown, and below it the paper's figures on the same sets."""
-    headings, rows = _lay_out(swept, "{} ({})")
-    text = f"{_markdown(headings, rows)}\n{escape(_explain(swept))}\n"
+    """Return the table in Markdown, intervals behind their figures, and below it the paper's on the same sets."""
+    text = to_markdown(replace(_lay_out(swept), note=_explain(swept)))
     theirs = [
         (name, row.system, *(_given(value, form) for value, form in _figures(row)))
         for name in swept[0].results
@@ -96,7 +91,8 @@ def write_markdown(swept: Sequence[Swept], published: Sequence[Published] = ()) 
     ]
     if theirs:
         columns = ("set", "system", "removed %", "parameters, M", "FLOPs, G", "EER %", "minDCF")
-        text += f"\nAs the paper has them (arXiv 2508.16232), not measured here:\n\n{_markdown(columns, theirs)}"
+        text += "\nAs the paper has them (arXiv 2508.16232), not measured here:\n\n"
+        text += to_markdown(Table(columns, theirs))
     return text
 
 
@@ -129,23 +125,23 @@ def write_tsv(swept: Sequence[Swept], path: Path) -> None:
                 )
 
 
-def _lay_out(swept: Sequence[Swept], form: str) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows, those of one evaluation set together; the form is of a figure and its interval."""
+def _lay_out(swept: Sequence[Swept]) -> Table:
+    """Return the table, the rows of one evaluation set together."""
     metrics = swept[0].metrics
     rows = [
         [name, _mark(job), f"{100 * job.removed:.1f}", count(job.params), count(job.macs)]
-        + [form.format(*_show(job.results[name], metric)) for metric in metrics]
+        + [_show(job.results[name], metric) for metric in metrics]
         for name in swept[0].results
         for job in swept
     ]
-    return [*HEADINGS, *(TITLES[metric] for metric in metrics)], rows
+    return Table([*HEADINGS, *(TITLES[metric] for metric in metrics)], rows, left=2)
 
 
-def _show(result: Result, metric: str) -> tuple[str, str]:
+def _show(result: Result, metric: str) -> Cell:
     """Return a figure and its interval, with the decimals of the report."""
     _, factor, digits = METRICS[metric]
     value, *ends = (f"{factor * part:.{digits}f}" for part in (result.metrics[metric], *result.intervals[metric]))
-    return value, "–".join(ends)
+    return Cell(value, "–".join(ends))
 
 
 def _explain(swept: Sequence[Swept]) -> str:
@@ -161,11 +157,6 @@ def _explain(swept: Sequence[Swept]) -> str:
 
 def _mark(job: Swept) -> str:
     return job.name if job.calibrated else f"{job.name} *"
-
-
-def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *(map(escape, row) for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _figures(row: Published) -> tuple[tuple[float | None, str], ...]:
