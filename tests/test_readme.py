@@ -1,4 +1,4 @@
-"""What the README shows runs: its Python as it stands (on tiny models), its commands and its YAML by their words."""
+"""The snippets of README and docs run: its Python as it stands (on tiny models), its commands and its YAML by their words."""
 
 import re
 import shlex
@@ -16,10 +16,11 @@ from hybrid_pruning.models.classifier import Classes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = "\n".join([README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))])
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    return list(dict.fromkeys(re.findall(rf"```{language}\n(.*?)```", PAGES, flags=re.DOTALL)))
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pruning_block_is_valid() -> None:
-    (block,) = blocks("yaml")
+    (block,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
     assert PruningConfig(**yaml.safe_load(block)["pruning"]).use_pruning_loss
 
 
