@@ -94,10 +94,10 @@ def write_world(folder: Path) -> None:
         (folder / "voices" / f"{part}.tsv").write_text("utt_id\tpath\tlabel\tspeaker\n" + "".join(rows))
         pairs = [f"{int(a[:3] == b[:3])} {a} {b}\n" for a, b in combinations(names, 2)]
         (folder / "voices" / f"{part}.trials").write_text("".join(pairs))
-    write_asvspoof5(folder / "asvspoof5")
-    write_voxceleb(folder / "voxceleb")
-    detect = {"corpus": {"name": "asvspoof5", "root": "asvspoof5"}, "data": manifests("m1", {"eval": "eval"})}
-    verify = {"corpus": {"name": "voxceleb", "root": "voxceleb"}, "data": manifests("m2", {"vox1-O": "vox1"})}
+    write_asvspoof5(folder / "m1" / "asvspoof5")  # below the manifests, whose paths are then relative
+    write_voxceleb(folder / "m2" / "voxceleb")
+    detect = {"corpus": {"name": "asvspoof5", "root": "m1/asvspoof5"}, "data": manifests("m1", {"eval": "eval"})}
+    verify = {"corpus": {"name": "voxceleb", "root": "m2/voxceleb"}, "data": manifests("m2", {"vox1-O": "vox1"})}
     verify["data"]["trials"] = {name: f"m2/{name}.trials" for name in ("dev", "vox1-O")}
     recipes = {
         "dense": {"pruning": {"use_pruning_loss": False}},
@@ -250,7 +250,7 @@ def digest(path: Path) -> Any:
         return [without_times(json.loads(line)) for line in path.read_text().splitlines()]
     if path.suffix == ".json" and path.parent.name not in ("stages", "plain"):
         return without_times(json.loads(path.read_text()))
-    if path.suffix in (".tsv", ".trials") and "partial" not in str(path):
+    if path.suffix in (".tsv", ".trials") and "partial" not in str(path) and path.name[0] != ".":
         return hashed(path.read_bytes())
     return None
 
