@@ -1,4 +1,4 @@
-"""The snippets of README and docs run: its Python as it stands (on tiny models), its commands and its YAML by their words."""
+"""Snippets of README and docs: their Python runs (on tiny models), their commands and YAML parse."""
 
 import re
 import shlex
