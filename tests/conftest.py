@@ -2,12 +2,16 @@
 
 import logging
 import math
+import os
+import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from transformers import (
     HubertConfig,
     HubertModel,
@@ -163,12 +167,27 @@ def cli(capsys, tmp_path):
     return run
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that the first of all test processes has filled."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            folder.mkdir()
+            try:
+                make(folder)
+            except BaseException:
+                shutil.rmtree(folder)
+                raise
+    return folder
+
+
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory):
     """A world with a recipe, a finished run, its model, and scores."""
     from world import make_world
 
-    return make_world(tmp_path_factory.mktemp("world"))
+    return made_once(tmp_path_factory, "world", make_world)
 
 
 @pytest.fixture
@@ -177,6 +196,22 @@ def world(pristine, tmp_path):
     from world import copy_world
 
     return copy_world(pristine, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def spoofing_job(tmp_path_factory):
+    """A folder with a corpus, an encoder, manifests and, in out/, the finished job of anti-spoofing."""
+    from world import make_spoofing_job
+
+    return made_once(tmp_path_factory, "spoofing", make_spoofing_job)
+
+
+@pytest.fixture(scope="session")
+def verification_job(tmp_path_factory):
+    """The same for speaker verification, trained in two stages of which the second prunes."""
+    from world import make_verification_job
+
+    return made_once(tmp_path_factory, "verification", make_verification_job)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

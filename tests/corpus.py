@@ -157,8 +157,8 @@ def write_voxceleb(root: Path, clips: int = 5) -> Path:
     return root
 
 
-def describe_voxceleb(folder: Path, encoder: Path) -> dict[str, Any]:
-    """Return the recipe of a whole job on the corpus in FOLDER/corpus."""
+def describe_voxceleb(folder: Path) -> dict[str, Any]:
+    """Return the recipe of a whole job on FOLDER/corpus with the encoder FOLDER/wavlm."""
     manifests = folder / "manifests"
     names = ("vox1-H", "vox1-O")
     return settings(
@@ -171,7 +171,47 @@ def describe_voxceleb(folder: Path, encoder: Path) -> dict[str, Any]:
             "data.eval": {name: str(manifests / "vox1.tsv") for name in names},
             "data.trials": {name: str(manifests / f"{name}.trials") for name in ("dev", *names)},
             "objective": {"kind": "aam", "scale": 16, "margin": 0.1},
-            "backbone.source": str(encoder),
+            "backbone.source": str(folder / "wavlm"),
+        },
+    )
+
+
+PROTOCOLS = {
+    "T": ("flac_T", "ASVspoof5.train.tsv"),
+    "D": ("flac_D", "ASVspoof5.dev.track_1.tsv"),
+    "E": ("flac_E_eval", "ASVspoof5.eval.track_1.tsv"),
+}
+
+
+def write_asvspoof5(root: Path, clips: int = 16) -> Path:
+    """Write tones as ASVspoof 5 was released: high ones are bona fide; in eval every other clip has a codec."""
+    for letter, (folder, protocol) in PROTOCOLS.items():
+        (root / folder).mkdir(parents=True)
+        lines = []
+        for index in range(clips):
+            name, spoof = f"{letter}_{index:010d}", index % 2
+            tone = 0.3 * np.sin((0.2 if spoof else 0.7) * np.arange(2000 + 100 * index))
+            wave = tone + noise(len(tone), 1000 * ord(letter) + index)
+            soundfile.write(root / folder / f"{name}.flac", wave, SAMPLE_RATE_HZ)
+            codec = "C05" if letter == "E" and index % 4 > 1 else "-"
+            keys = f"A{1 + index % 4:02d} spoof" if spoof else "- bonafide"
+            lines.append(f"{letter}_{index // 4:04d} {name} F {codec} - - AC1 {keys} -\n")
+        (root / protocol).write_text("".join(lines))
+    return root
+
+
+def describe_asvspoof5(folder: Path) -> dict[str, Any]:
+    """Return the recipe of a whole job on FOLDER/corpus with the encoder FOLDER/wavlm."""
+    manifests = folder / "manifests"
+    return settings(
+        MINUTE,
+        {
+            "corpus": {"name": "asvspoof5", "root": str(folder / "corpus")},
+            "data.train": str(manifests / "train.tsv"),
+            "data.dev": str(manifests / "dev.tsv"),
+            "data.eval": {"eval": str(manifests / "eval.tsv")},
+            "backbone.source": str(folder / "wavlm"),
+            "seed": 1,  # with which so short a training tells the classes apart
         },
     )
 

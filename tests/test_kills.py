@@ -8,15 +8,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from corpus import describe_voxceleb, settings, write_voxceleb, write_wavlm
+from corpus import (
+    configure,
+    describe_asvspoof5,
+    describe_voxceleb,
+    settings,
+    write_asvspoof5,
+    write_voxceleb,
+    write_wavlm,
+)
 from foreign_files import write_whole
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.files import UNFINISHED
 from kills import outlives, survives
 from test_files import another
-from test_pipeline import describe, write_asvspoof5
-from test_pipeline_verification import STAGES
-from world import Cli, copy_world
+from world import STAGES, Cli, copy_world
 
 COMMANDS = {
     "train": "train recipe.yaml --out new",
@@ -61,14 +67,16 @@ def copy(pristine: Path, folder: Path) -> None:
 def job(folder: Path, **changes: object) -> None:
     """Write a corpus, an encoder and the recipe of a whole job, of one epoch where nothing else is said."""
     write_asvspoof5(folder / "corpus", clips=8)
-    config = describe(folder, write_wavlm(folder / "wavlm"), **{"training__epochs": 1, **changes})
+    write_wavlm(folder / "wavlm")
+    config = configure(describe_asvspoof5(folder), **{"training__epochs": 1, **changes})
     (folder / "recipe.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
 
 
 def verification(folder: Path) -> None:
     """Write the same for speaker verification, in two stages."""
     write_voxceleb(folder / "corpus")
-    recipe = settings(describe_voxceleb(folder, write_wavlm(folder / "wavlm")), {"stages": STAGES})
+    write_wavlm(folder / "wavlm")
+    recipe = settings(describe_voxceleb(folder), {"stages": STAGES})
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
 

@@ -9,7 +9,7 @@ import soundfile
 
 from hybrid_pruning import SpeechModel
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.jobs.quickstart.trial import run_quickstart
+from hybrid_pruning.jobs.quickstart import quickstart
 
 RATE = 16_000
 FEW_STEPS = ("training.epochs=2", "pruning.sparsity_warmup_epochs=1", "pruning.initial_reg_lr=0.5", "data.workers=0")
@@ -36,7 +36,7 @@ def test_quickstart_runs_to_its_table(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recordings = write_recordings(tmp_path / "recordings")
-    figures = run_quickstart(tmp_path / "out", recordings, overrides=FEW_STEPS)
+    figures = quickstart(tmp_path / "out", recordings, overrides=FEW_STEPS)
 
     assert json.loads((tmp_path / "out" / "quickstart.json").read_text()) == figures
     dense, pruned = figures["dense"], figures["pruned"]
@@ -57,5 +57,5 @@ def test_quickstart_runs_to_its_table(
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="holds something other than a quickstart"):
-        run_quickstart(tmp_path)
+        quickstart(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"

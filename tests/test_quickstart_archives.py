@@ -9,7 +9,7 @@ import pytest
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import remove_links_out_of
-from hybrid_pruning.jobs.quickstart.packages import _extract
+from hybrid_pruning.jobs.packages import unpack
 
 FILE, LINK, HARD_LINK = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 CONTROL = b"Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n"
@@ -53,7 +53,7 @@ def staging(tmp_path: Path) -> Path:
 @needs_dpkg
 def test_a_package_becomes_its_folder(staging: Path):
     write_package(staging / "x.deb", ("./a/b.ogg", FILE, "sound"), ("./c.ogg", LINK, "a/b.ogg"))
-    _extract(staging, staging.parent / "target")
+    unpack(staging, staging.parent / "target")
     assert (staging.parent / "target" / "c.ogg").read_text() == "sound"
 
 
@@ -70,7 +70,7 @@ def test_a_package_becomes_its_folder(staging: Path):
 def test_what_would_leave_the_folder_is_refused(staging: Path, entries: tuple[tuple[str, bytes, str], ...]):
     write_package(staging / "x.deb", ("./ok.ogg", FILE, "sound"), *entries)
     with pytest.raises(InputError, match="dpkg-deb failed"):
-        _extract(staging, staging.parent / "target")
+        unpack(staging, staging.parent / "target")
     assert not (staging.parent / "target").exists()
     assert not list((staging.parent / "outside").iterdir())
 
@@ -78,14 +78,14 @@ def test_what_would_leave_the_folder_is_refused(staging: Path, entries: tuple[tu
 @needs_dpkg
 def test_an_absolute_name_stays_within_the_folder(staging: Path):
     write_package(staging / "x.deb", (f"{staging.parent}/outside/x", FILE, "x"))
-    _extract(staging, staging.parent / "target")
+    unpack(staging, staging.parent / "target")
     assert not list((staging.parent / "outside").iterdir())
 
 
 @needs_dpkg
 def test_links_that_lead_out_are_removed(staging: Path):
     write_package(staging / "x.deb", ("./a.ogg", LINK, "/etc/hostname"), ("./b.ogg", FILE, "sound"))
-    _extract(staging, staging.parent / "target")
+    unpack(staging, staging.parent / "target")
     assert [path.name for path in (staging.parent / "target").iterdir()] == ["b.ogg"]
 
 

@@ -9,21 +9,11 @@ import soundfile
 
 from hybrid_pruning.data.manifest import Utterance, read_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.jobs.quickstart import packages as recordings_module
-from hybrid_pruning.jobs.quickstart import speech as corpus_module
-from hybrid_pruning.jobs.quickstart.copysynthesis import ATTACKS, reencode
-from hybrid_pruning.jobs.quickstart.packages import (
-    LONGEST,
-    SAMPLE_RATE,
-    cut,
-    from_debian,
-    from_folder,
-    join,
-    read,
-    trim,
-    usable,
-)
-from hybrid_pruning.jobs.quickstart.speech import SEEN, UNSEEN, QuickstartCorpus, build
+from hybrid_pruning.jobs import packages as recordings_module
+from hybrid_pruning.jobs import synthetic_corpus as corpus_module
+from hybrid_pruning.jobs.copysynthesis import ATTACKS, reencode
+from hybrid_pruning.jobs.packages import LONGEST, SAMPLE_RATE, from_debian, from_folder, read, usable
+from hybrid_pruning.jobs.synthetic_corpus import SEEN, UNSEEN, QuickstartCorpus, build, cut, join, trim
 from hybrid_pruning.tasks import Label
 
 Wave = np.ndarray

@@ -1,32 +1,26 @@
-"""A recipe at several sparsities: what is trained at each, the table, the plot, and nothing done twice."""
+"""A recipe at several sparsities: the training at each, the table, the plot, and nothing done twice."""
 
 import csv
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from corpus import MINUTE, configure, describe_voxceleb, settings, write_voxceleb, write_wavlm
+import hybrid_pruning.jobs.sweep as jobs
+from corpus import MINUTE, configure, describe_asvspoof5, describe_voxceleb, settings
 from hybrid_pruning.config import Config, expand_stages
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.jobs.sweep import cells as jobs
-from hybrid_pruning.jobs.sweep import parse_sparsities
-from hybrid_pruning.jobs.sweep.drawing import draw_sweep
-from hybrid_pruning.jobs.sweep.summary import Swept, write_markdown
-from hybrid_pruning.jobs.sweep.values import name_job, set_sparsity
+from hybrid_pruning.jobs.sweep import name_job, parse_sparsities, set_sparsity
+from hybrid_pruning.jobs.sweep_table import Swept, draw_sweep, to_markdown
 from hybrid_pruning.models.card.measured import Result
 from hybrid_pruning.reporting.published import read_published
-from test_pipeline import describe, write_asvspoof5
-from world import Cli
+from world import STAGES, Cli, hurry
 
 MANIFESTS = {"data.train": "train.tsv", "data.dev": "dev.tsv", "backbone.source": "wavlm"}
-STAGES = {
-    "head": {"backbone": {"frozen": True}, "pruning": {"use_pruning_loss": False}},
-    "joint": {"training": {"epochs": 1}},
-    "large": {"pruning": {"use_pruning_loss": False}},
-}
+LARGE = {"pruning": {"use_pruning_loss": False}}
 
 
 def recipe(**changes: Any) -> Config:
@@ -38,15 +32,16 @@ def prunings(config: Config) -> list[tuple[bool, float]]:
     return [(one.pruning.use_pruning_loss, one.pruning.target_sparsity) for one in trainings]
 
 
-def test_values_rise_whatever_their_order():
-    assert parse_sparsities("0.7,0, 0.5") == (0.0, 0.5, 0.7)
+@pytest.mark.parametrize("values", ["0.7,0, 0.5", [0.7, 0, 0.5]])
+def test_values_rise_whatever_their_order(values: Any):
+    assert parse_sparsities(values) == (0.0, 0.5, 0.7)
     assert [name_job(value) for value in (0.0, 0.5, 0.725)] == ["dense", "hp50", "hp72.5"]
 
 
-@pytest.mark.parametrize("text", ["", "half", "0,,0.5", "1", "50", "-0.1", "nan", "0.5,0.50"])
-def test_what_is_no_list_of_sparsities(text: str):
+@pytest.mark.parametrize("values", ["", "half", "0,,0.5", "1", "50", "-0.1", "nan", "0.5,0.50", [], [1.0], [0, 0]])
+def test_values_that_are_no_sparsities(values: Any):
     with pytest.raises(InputError, match="--sparsity"):
-        parse_sparsities(text)
+        parse_sparsities(values)
 
 
 @pytest.mark.parametrize("prunes", [True, False])
@@ -57,34 +52,42 @@ def test_one_training_is_set_whether_its_recipe_prunes_or_not(prunes: bool):
 
 
 def test_of_stages_the_one_that_prunes_is_set():
-    config = recipe(stages=STAGES)
+    config = recipe(stages={**STAGES, "joint": {"training": {"epochs": 1}}, "large": LARGE})
     assert prunings(set_sparsity(config, 0.7))[1] == (True, 0.7)
     for value in (0, 0.7):
         assert [on for on, _ in prunings(set_sparsity(config, value))] == [False, value > 0, False]
     assert expand_stages(set_sparsity(config, 0.7))["joint"].training.epochs == 1
 
 
-def test_recipes_that_cannot_be_swept():
-    with pytest.raises(InputError, match=r"none of the stages head, large prunes"):
-        set_sparsity(recipe(stages={name: STAGES[name] for name in ("head", "large")}), 0.5)
-    with pytest.raises(InputError, match=r"several sizes from one training: use `run`"):
-        set_sparsity(recipe(pruning__export_at=[0.2]), 0.5)
-    with pytest.raises(InputError, match=r"at sparsity 0\.1: pruning\.min_sparsity 0\.2 is above"):
-        set_sparsity(recipe(pruning__min_sparsity=0.2), 0.1)
+@pytest.mark.parametrize(
+    ("changes", "value", "message"),
+    [
+        ({"stages": {"head": STAGES["head"], "large": LARGE}}, 0.5, "none of the stages head, large prunes"),
+        ({"pruning__export_at": [0.2]}, 0.5, "several sizes from one training: use `run`"),
+        ({"pruning__min_sparsity": 0.2}, 0.1, r"at sparsity 0\.1: pruning\.min_sparsity 0\.2 is above"),
+    ],
+)
+def test_recipes_that_cannot_be_swept(changes: dict[str, Any], value: float, message: str):
+    with pytest.raises(InputError, match=message):
+        set_sparsity(recipe(**changes), value)
 
 
-@pytest.fixture(scope="module")
-def wavlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_wavlm(tmp_path_factory.mktemp("wavlm"))
+def start_from(job: Path, config: Config, folder: Path) -> str:
+    """Write the recipe of a finished job, which is then that of the sweep at its own sparsity; return the command."""
+    shutil.copytree(job / "out", folder / "out" / "hp40")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return f"sweep {folder}/recipe.yaml --sparsity 0.4,0 --out {folder}/out"
 
 
-def test_a_sweep_from_raw_corpus_to_table_and_plot(tmp_path: Path, wavlm: Path, cli: Cli):
-    write_voxceleb(tmp_path / "corpus")
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(describe_voxceleb(tmp_path, wavlm)))
-    command = f"sweep {tmp_path}/recipe.yaml --sparsity 0.4,0 --out {tmp_path}/out --set data.fraction=0.8".split()
-    found = cli(*command)
+def test_a_sweep_from_raw_corpus_to_table_and_plot(
+    verification_job: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+):
+    hurry(monkeypatch)
+    command = start_from(verification_job, configure(describe_voxceleb(verification_job), stages=STAGES), tmp_path)
+    found = cli(*command.split())
     assert found.code == 0, found.err
     assert found.out.count("prepare: working") == 1, "the jobs share the manifests"
+    assert found.out.count("train: working") == 1, "the job at 0.4 is finished"
     rows = read_rows(tmp_path / "out" / "sweep.tsv")
     assert [(row["set"], row["model"]) for row in rows] == [
         (name, model) for name in ("dev", "vox1-H", "vox1-O") for model in ("dense", "hp40")
@@ -102,44 +105,34 @@ def test_a_sweep_from_raw_corpus_to_table_and_plot(tmp_path: Path, wavlm: Path, 
     assert "EER, %" in figure
     assert "vox1-O, the paper" in figure
     assert (tmp_path / "out" / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    page = (tmp_path / "out" / "sweep.html").read_text()
-    assert ">dense</b>" in page
-    assert ">hp40</b>" in page
-    again = cli(*command)
+    assert (tmp_path / "out" / "sweep.html").read_text() == str(
+        [tmp_path / "out" / n / "run" for n in ("dense", "hp40")]
+    )
+    again = cli(*command.split())
     assert (again.code, re.findall(r"^(.+): working$", again.out, re.MULTILINE)) == (0, [])
 
 
-def test_a_sweep_of_detectors(tmp_path: Path, wavlm: Path, cli: Cli):
-    write_asvspoof5(tmp_path / "corpus")
-    plain = describe(tmp_path, wavlm, training__epochs=1).model_dump(mode="json")
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain))
-    found = cli("sweep", f"{tmp_path}/recipe.yaml", "--sparsity", "0.4", "--out", f"{tmp_path}/out")
-    assert found.code == 0, found.err
-    assert [row["set"] for row in read_rows(tmp_path / "out" / "sweep.tsv")] == ["dev", "eval"]
-    assert "| eval | DPHuBERT | 50 | 48.4 | 25.8 | 11.73 | 0.321 |" in (tmp_path / "out" / "sweep.md").read_text()
-
-
 def test_a_job_that_fails_leaves_the_others_in_the_table(
-    tmp_path: Path, wavlm: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    spoofing_job: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ):
-    """A score that is not a number, of one model alone."""
-    write_asvspoof5(tmp_path / "corpus")
-    plain = describe(tmp_path, wavlm, training__epochs=1).model_dump(mode="json")
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain))
-    run = jobs.run_recipe
+    hurry(monkeypatch)
+    command = start_from(spoofing_job, configure(describe_asvspoof5(spoofing_job)), tmp_path)
+    run = jobs.run
 
     def fail_dense(config: Config, out: Path, prepared: Path) -> Path:
         if out.name == "dense":
             raise InputError("u1.flac: score nan")
-        return run(config, out, prepared)
+        return run(config, out, prepared=prepared)
 
-    monkeypatch.setattr(jobs, "run_recipe", fail_dense)
-    found = cli("sweep", f"{tmp_path}/recipe.yaml", "--sparsity", "0,0.4", "--out", f"{tmp_path}/out")
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "run", fail_dense)
+        found = cli(*command.split())
     assert (found.code, "is without dense: u1.flac: score nan; call again" in found.err) == (2, True), found.err
     assert {row["model"] for row in read_rows(tmp_path / "out" / "sweep.tsv")} == {"hp40"}
-    monkeypatch.setattr(jobs, "run_recipe", run)
-    assert cli("sweep", f"{tmp_path}/recipe.yaml", "--sparsity", "0,0.4", "--out", f"{tmp_path}/out").code == 0
-    assert {row["model"] for row in read_rows(tmp_path / "out" / "sweep.tsv")} == {"dense", "hp40"}
+    assert cli(*command.split()).code == 0
+    rows = read_rows(tmp_path / "out" / "sweep.tsv")
+    assert [(row["set"], row["model"]) for row in rows] == [(s, m) for s in ("dev", "eval") for m in ("dense", "hp40")]
+    assert "| eval | DPHuBERT | 50 | 48.4 | 25.8 | 11.73 | 0.321 |" in (tmp_path / "out" / "sweep.md").read_text()
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -171,4 +164,4 @@ def test_the_papers_points_lie_behind_ours():
 
 def test_other_corpora_have_no_papers_points():
     assert [text.get_text() for text in draw_sweep(JOBS).legends[0].get_texts()] == ["eval"]
-    assert "paper" not in write_markdown(JOBS)
+    assert "paper" not in to_markdown(JOBS)

@@ -10,8 +10,20 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from corpus import write_world
+import hybrid_pruning.jobs.run
+import hybrid_pruning.jobs.sweep
+from corpus import (
+    configure,
+    describe_asvspoof5,
+    describe_voxceleb,
+    write_asvspoof5,
+    write_voxceleb,
+    write_wavlm,
+    write_world,
+)
 from hybrid_pruning.cli import main
+from hybrid_pruning.jobs import task_steps
+from hybrid_pruning.jobs.run import run
 from voices import tiny_verifier, write_speakers, write_voxceleb_trials
 
 
@@ -73,6 +85,38 @@ def make_world(folder: Path) -> Path:
     write_speakers(folder / "voices", 3, 2)
     write_voxceleb_trials(folder / "voices" / "trials", 3, 2)
     return folder
+
+
+STAGES = {
+    "head": {"backbone": {"frozen": True}, "training": {"epochs": 1}, "pruning": {"use_pruning_loss": False}},
+    "joint": {"pruning": {"use_pruning_loss": True, "target_sparsity": 0.4}},
+}
+
+
+def hurry(patch: pytest.MonkeyPatch, report: bool = False) -> None:
+    """Make whole jobs quick: few rounds of resampling and, where `report` is false, an empty page."""
+    for module in (task_steps, hybrid_pruning.jobs.run, hybrid_pruning.jobs.sweep):
+        patch.setattr(module, "ROUNDS", 50)
+        if not report and hasattr(module, "write_report"):
+            patch.setattr(module, "write_report", lambda runs, out, **_: Path(out).write_text(f"{runs}"))
+
+
+def make_spoofing_job(folder: Path) -> None:
+    """Write a corpus in ASVspoof 5's layout and an encoder, and do the whole job on it."""
+    write_asvspoof5(folder / "corpus")
+    write_wavlm(folder / "wavlm")
+    with pytest.MonkeyPatch.context() as patch:
+        hurry(patch, report=True)
+        run(configure(describe_asvspoof5(folder)), folder / "out")
+
+
+def make_verification_job(folder: Path) -> None:
+    """Write a corpus in VoxCeleb's layout and an encoder, and do the whole job on it, in two stages."""
+    write_voxceleb(folder / "corpus")
+    write_wavlm(folder / "wavlm")
+    with pytest.MonkeyPatch.context() as patch:
+        hurry(patch, report=True)
+        run(configure(describe_voxceleb(folder), stages=STAGES), folder / "out")
 
 
 def copy_world(pristine: Path, folder: Path) -> Path:

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hybrid_pruning import metrics, pruning
     from hybrid_pruning.errors import InputError
+    from hybrid_pruning.jobs.quickstart import quickstart
+    from hybrid_pruning.jobs.run import run
+    from hybrid_pruning.jobs.sweep import sweep
     from hybrid_pruning.models.backbone import Backbone, Hidden
     from hybrid_pruning.models.onnx.runtime import OnnxModel
     from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
@@ -22,7 +25,10 @@ __all__ = [
     "load_backbone",
     "metrics",
     "pruning",
+    "quickstart",
+    "run",
     "score_paths",
+    "sweep",
 ]
 
 _PLACES = {
@@ -32,7 +38,10 @@ _PLACES = {
     "OnnxModel": "models.onnx.runtime",
     "SpeechModel": "models.speech_model",
     "load_backbone": "models.speech_model",
+    "quickstart": "jobs.quickstart",
+    "run": "jobs.run",
     "score_paths": "scoring.scores",
+    "sweep": "jobs.sweep",
 }
 """Where each public name is defined: looked up when it is asked for, so that nobody waits for torch without need."""
 

@@ -10,15 +10,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hybrid_pruning.console import console, say
 from hybrid_pruning.errors import InputError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+else:
+    FloatArray = Any  # the command line loads numpy where it is needed
+
 Item = TypeVar("Item")
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 _store: Any = None
 """What the processes have in common as long as torchrun lives, whichever of them fails."""
@@ -251,6 +255,7 @@ def join_arrays(values: FloatArray) -> FloatArray:
     distributed = _joined()
     if distributed is None or count() == 1:
         return values
+    import numpy as np
     import torch
 
     held = np.isfinite(values)

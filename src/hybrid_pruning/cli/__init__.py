@@ -10,6 +10,7 @@ from hybrid_pruning.cli import (  # noqa: F401  registers the verbs
     detect,
     evaluate,
     inspect,
+    jobs,
     prepare,
     score,
     train,

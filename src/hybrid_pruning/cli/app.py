@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from typing import Annotated
 
 import typer
 
@@ -31,6 +32,27 @@ app = typer.Typer(
 )
 
 
+def finite(value: float | None) -> float | None:
+    """Refuse a number that is none, or infinite, whatever the bounds of its option."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")
+]
+Share = Annotated[
+    float | None,
+    typer.Option(callback=finite, help="train on this share of the data, drawn by the seed: data.fraction, 0 to 1"),
+]
+
+
+def changes(overrides: list[str] | None, fraction: float | None) -> list[str]:
+    """Return the changes to a recipe, as `--set` takes them."""
+    return [*(overrides or []), *([] if fraction is None else [f"data.fraction={fraction}"])]
+
+
 def order_verbs(*names: str) -> None:
     """Make `--help` list the verbs in the order a person needs them."""
 
@@ -38,13 +60,6 @@ def order_verbs(*names: str) -> None:
         return names.index(command.name or getattr(command.callback, "__name__", ""))
 
     app.registered_commands.sort(key=place)
-
-
-def finite(value: float | None) -> float | None:
-    """Refuse a number that is none, or infinite, whatever the bounds of its option."""
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a finite number.")
-    return value
 
 
 def main() -> None:

@@ -1,111 +1,13 @@
-"""Verbs that make models: quickstart, run, sweep, train, export."""
+"""Verbs that make models: train, export."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hybrid_pruning.cli.app import app, finite
+from hybrid_pruning.cli.app import Overrides, Share, app, changes, finite
 from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
-
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")
-]
-Share = Annotated[
-    float | None,
-    typer.Option(callback=finite, help="train on this share of the data, drawn by the seed: data.fraction, 0 to 1"),
-]
-
-
-@app.command()
-def quickstart(
-    out: Annotated[Path, typer.Option(help="where runs, models and scores go")] = Path("quickstart"),
-    bonafide: Annotated[
-        Path | None, typer.Option(help="a folder of recordings to use instead of Debian's packages")
-    ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="hub id or folder of a pretrained encoder, instead of a small one from scratch")
-    ] = None,
-) -> None:
-    """Train dense and pruned detectors on real human speech and print them side by side.
-
-    Fetches free recordings from Debian's packages (as an ordinary user, nothing is installed), makes spoofs of them by
-    copy-synthesis, trains a small WavLM-shaped model twice, dense and pruned to 50%, and prints the table.
-    """
-    from hybrid_pruning.distributed import keep_freed_memory
-    from hybrid_pruning.jobs.quickstart.trial import run_quickstart
-
-    keep_freed_memory()
-    run_quickstart(out, bonafide, backbone)
-
-
-@app.command()
-def run(
-    recipe: Annotated[Path, typer.Argument(help="YAML recipe with `corpus` and `data.eval`, see recipes/")],
-    out: Annotated[Path, typer.Option(help="folder of the job; called again, the job goes on there")],
-    set_: Overrides = None,
-    fraction: Share = None,
-) -> None:
-    """From a raw corpus to its table and report: prepare, train, export, score, calibrate, evaluate, report.
-
-    A stage whose result is there, and made from what it would be made from now,
-    is skipped; a training that was cut off goes on where it was. A finished
-    training is never done over: another recipe needs another --out.
-
-    For speaker verification a set of `data.eval` needs its list in `data.trials`.
-    The model is given its cohort of training speakers (AS-norm with the closest
-    300, or all where they are fewer), a manifest under several names is embedded
-    once, and scale and offset are fitted on the dev trials. Quality measures are
-    not weighed, so that EER and minDCF are those of cosine and AS-norm: for that
-    see `calibrate`, with the job's scores/dev.uncalibrated.tsv.
-
-    Example: hybrid-pruning run recipes/asvspoof5/hp50.yaml --out jobs/hp50 --set corpus.root=/data/ASVspoof5
-    """
-    from hybrid_pruning import distributed as processes
-    from hybrid_pruning.config import load_config
-    from hybrid_pruning.distributed import keep_freed_memory
-    from hybrid_pruning.jobs.pipeline import run_recipe
-
-    keep_freed_memory()
-    report = run_recipe(load_config(recipe, _changes(set_, fraction)), out)
-    if processes.is_main():
-        say(f"{report}: finished; the model to ship is {out / 'model'}")
-
-
-@app.command()
-def sweep(
-    recipe: Annotated[Path, typer.Argument(help="YAML recipe as `run` takes it, see recipes/")],
-    sparsity: Annotated[str, typer.Option(help="fractions removed, 0 for the dense model: 0,0.5,0.7")],
-    out: Annotated[Path, typer.Option(help="folder of the jobs; called again, it goes on there")],
-    set_: Overrides = None,
-    fraction: Share = None,
-) -> None:
-    """Run a recipe's whole job at several sparsities: one table and one plot of errors over size.
-
-    Each value is a training of its own, in OUT/dense, OUT/hp50 and so on, as
-    `run` does it; what is finished and current is skipped, and the manifests are
-    prepared once. In a recipe with stages the value counts where a stage prunes;
-    at 0 no stage does.
-
-    Then OUT has sweep.md and sweep.tsv (sizes, EER and minDCF with 95%
-    intervals), sweep.svg and sweep.png (EER and minDCF over parameters and
-    multiply-accumulates, the paper's own points in grey behind ours where it has
-    the evaluation set), and sweep.html, the report of all runs.
-
-    With little data:
-    hybrid-pruning sweep recipes/voxceleb/base.yaml --sparsity 0,0.5,0.7 --out sweeps/tenth --fraction 0.1
-    """
-    from hybrid_pruning import distributed as processes
-    from hybrid_pruning.config import load_config
-    from hybrid_pruning.distributed import keep_freed_memory
-    from hybrid_pruning.jobs.sweep import parse_sparsities, run_sweep
-
-    values = parse_sparsities(sparsity)
-    keep_freed_memory()
-    table = run_sweep(load_config(recipe, _changes(set_, fraction)), values, out)
-    if processes.is_main():
-        say(f"{table}: finished; the plot is {table.with_suffix('.png')}, the page {table.with_suffix('.html')}")
 
 
 @app.command()
@@ -127,7 +29,7 @@ def train(
 
     processes.start()
     keep_freed_memory()
-    run_training(load_config(recipe, _changes(set_, fraction)), out, resume)
+    run_training(load_config(recipe, changes(set_, fraction)), out, resume)
     if processes.is_main():
         say(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
 
@@ -175,11 +77,6 @@ def export(
     models = export_family(run, out, average) if family else {out: export_run(run, out, average, at)}
     for folder, model in models.items():
         say(f"{folder}: {tell_size(model)}; next: hybrid-pruning score {folder} MANIFEST.tsv ...")
-
-
-def _changes(overrides: list[str] | None, fraction: float | None) -> list[str]:
-    """Return what overrules a recipe, as `--set` has it."""
-    return [*(overrides or []), *([] if fraction is None else [f"data.fraction={fraction}"])]
 
 
 def _export_onnx(run: Path, out: Path, average: int, at: float | None, int8: bool) -> None:

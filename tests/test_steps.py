@@ -1,15 +1,15 @@
-"""A stage is done once, again when what it was made from changes, and never left half done."""
+"""A step is done once, again when its inputs change, and never left half done."""
 
 from pathlib import Path
 
 import pytest
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.jobs.stages import Stage, bring_up_to_date, was_made_from
+from hybrid_pruning.jobs.steps import Step, bring_up_to_date
 
 
 class Job:
-    """Two stages, the second made from the first, that count how often they were done."""
+    """Two steps, the second made from the first, that count how often they were done."""
 
     def __init__(self, folder: Path) -> None:
         self.out, self.source, self.done = folder / "out", folder / "source.txt", list[str]()
@@ -17,9 +17,9 @@ class Job:
         self.settings = {"size": 1}
         self.broken = False
 
-    def stages(self) -> list[Stage]:
-        first = Stage("first", self.act("first"), (self.out / "first.txt",), self.settings, (self.source,))
-        return [first, Stage("the second", self.act("the second"), (self.out / "the second.txt",), needs=(first,))]
+    def steps(self) -> list[Step]:
+        first = Step("first", self.act("first"), (self.out / "first.txt",), self.settings, (self.source,))
+        return [first, Step("the second", self.act("the second"), (self.out / "the second.txt",), needs=(first,))]
 
     def act(self, name: str):
         def action() -> None:
@@ -33,7 +33,7 @@ class Job:
 
     def run(self) -> list[str]:
         self.done.clear()
-        bring_up_to_date(self.stages(), self.out)
+        bring_up_to_date(self.steps(), self.out)
         return list(self.done)
 
 
@@ -52,11 +52,11 @@ def test_all_is_done_once(job: Job, capsys: pytest.CaptureFixture[str]):
 def test_a_change_is_followed_to_the_end(job: Job):
     job.run()
     job.source.write_text("two")
-    assert was_made_from(job.stages()[0], job.out) is False
     assert job.run() == ["first", "the second"]
     job.settings = {"size": 2}
     assert job.run() == ["first", "the second"]
-    assert was_made_from(job.stages()[0], job.out) is True
+    first = job.steps()[0]
+    assert first.last_fingerprint(job.out) == first.fingerprint()
 
 
 def test_content_counts_and_not_the_date(job: Job):
@@ -78,7 +78,7 @@ def test_what_was_done_before_a_failure_stays_done(job: Job):
     with pytest.raises(InputError, match="no more"):
         job.run()
     assert job.done == ["first"]
-    assert was_made_from(job.stages()[1], job.out) is None
+    assert job.steps()[1].last_fingerprint(job.out) is None
     job.broken = False
     assert job.run() == ["the second"]
 

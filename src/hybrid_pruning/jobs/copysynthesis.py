@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_pruning.jobs.quickstart.packages import SAMPLE_RATE, Wave
+from hybrid_pruning.jobs.packages import SAMPLE_RATE, Wave
 
 FFT, HOP, MELS = 1024, 256, 80
 ITERATIONS, MOMENTUM = 32, 0.99

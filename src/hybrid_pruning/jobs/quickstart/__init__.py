@@ -1,1 +1,0 @@
-"""The quickstart: a real anti-spoofing job on real speech, from nothing but this package."""

@@ -1,0 +1,200 @@
+"""`run`: a recipe's steps from raw corpus to report; a result that is there and current is not made again."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hybrid_pruning import distributed as processes
+from hybrid_pruning.config import Config, expand_stages, load_config
+from hybrid_pruning.console import say, say_rule, warn
+from hybrid_pruning.data import corpora
+from hybrid_pruning.data.durations import add_durations
+from hybrid_pruning.data.score_files import read_trials
+from hybrid_pruning.data.tables import write_table
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.evaluation import print_evaluation
+from hybrid_pruning.evaluation.fitting import UncalibratableError, fit_calibration
+from hybrid_pruning.files import atomic_write, hold, new_folder, write_json
+from hybrid_pruning.jobs.steps import Step, bring_up_to_date
+from hybrid_pruning.jobs.task_steps import DEV, ROUNDS, AntiSpoofing, SpeakerVerification, TaskSteps
+from hybrid_pruning.models.calibration import Calibration
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.plain import without_folders
+from hybrid_pruning.reporting import write_report
+from hybrid_pruning.reporting.score_tables import UNCALIBRATED
+from hybrid_pruning.training.checkpoints import FOLDER as CHECKPOINTS
+from hybrid_pruning.training.export import build_export
+from hybrid_pruning.training.launch import train
+from hybrid_pruning.training.runs import CONFIG, last_stage
+from hybrid_pruning.training.snapshots import early_points, member_name
+
+
+def run(
+    recipe: str | Path | Config, out: str | Path, overrides: Sequence[str] = (), prepared: str | Path | None = None
+) -> Path:
+    """Prepare, train, export, score, calibrate, evaluate and report, each step where its result is missing or stale.
+
+    Below `out`: run/ (the training and, in evaluation/ below it or its last stage, the scores with their keys),
+    exported/ (the shrunk model), model/ (the same, calibrated on the dev set), family/ (the run's snapshots, shrunk),
+    scores/, evaluation/, report.html, and stages/ (the fingerprint of each step). For speaker verification also
+    embeddings/, and the models have their cohorts. A model whose dev scores are inverted or all the same is left
+    uncalibrated, and the report says so. Under torchrun all processes train and score; the main one does the
+    rest.
+
+    Args:
+        recipe: its file, or a checked one; `corpus` says what to prepare, `data.eval` what to evaluate on beside
+            `data.dev`.
+        out: the job's folder; called again, the job goes on there. A finished training is never done over.
+        overrides: `key=value` settings over the recipe's file.
+        prepared: the folder with the fingerprint of the manifests, for jobs that share them; by default `out`.
+
+    Returns:
+        The report.
+    """
+    config = recipe if isinstance(recipe, Config) else load_config(recipe, overrides)
+    processes.start()
+    job = Job(config, Path(out))
+    with hold(job.out) if processes.is_main() else nullcontext():
+        manifests = job.manifests()
+        bring_up_to_date(manifests, Path(prepared or out))
+        bring_up_to_date(job.steps(manifests), job.out)
+    return job.report
+
+
+class Job:
+    """The steps of a recipe and the places of their results.
+
+    Args:
+        config: the recipe.
+        out: the job's folder.
+    """
+
+    def __init__(self, config: Config, out: Path) -> None:
+        self.config, self.out = config, out
+        self.trainings = list(expand_stages(config).values()) or [config]
+        self.run, self.exported, self.model = out / "run", out / "exported", out / "model"
+        self.report, self.joined = out / "report.html", last_stage(self.run, config) / "evaluation"
+        verification = config.task == "speaker-verification"
+        self.task: TaskSteps = SpeakerVerification(config, out) if verification else AntiSpoofing(config)
+        # a manifest under several names is there once
+        files = [path for paths in self.task.sets.values() for path in paths]
+        self.inputs = tuple(dict.fromkeys((config.data.train, *files)))
+
+    def manifests(self) -> tuple[Step, ...]:
+        """Return the step that prepares the corpus, where the recipe has one."""
+        corpus = self.config.corpus
+        if corpus is None:
+            return ()
+        settings = {**corpus.model_dump(mode="json"), "manifests": [str(path) for path in self.inputs]}
+        return (Step("prepare", self._prepare, self.inputs, settings),)
+
+    def steps(self, manifests: tuple[Step, ...]) -> list[Step]:
+        """Return all steps after the preparation, in order."""
+        exclude: Any = {"corpus": True, "data": {"workers": True, "eval": True, "trials": set(self.config.data.eval)}}
+        settings = self.config.model_dump(mode="json", exclude=exclude)
+        last = last_stage(self.run, self.config) / CHECKPOINTS / f"epoch-{self.trainings[-1].training.epochs:04d}.pt"
+        files = dict.fromkeys(path for one in self.trainings for path in (one.data.train, one.data.dev))
+        inputs = (*files, *self.task.trained)
+        trained = Step("train", lambda: self._train(trained), (last,), settings, inputs, manifests, shared=True)
+        exported = self._export("export", self.exported, trained)
+        ready = self.task.complete(self.exported, exported, "")
+        raw = self.out / "scores" / f"{DEV}.uncalibrated.tsv"
+        scored = self._score(f"score {DEV}, uncalibrated", DEV, self.exported, raw, (exported, *ready))
+        calibrated = Step("calibrate", lambda: self._calibrate(raw), (self.model / "config.json",), needs=(scored,))
+        results: list[Step] = []
+        for name in self.task.sets:
+            scores, table = self.out / "scores" / f"{name}.tsv", self.out / "evaluation" / f"{name}.json"
+            final = self._score(f"score {name}", name, self.model, scores, (calibrated, *ready))
+            evaluate = partial(self._evaluate, name, scores, table)
+            results += [final, Step(f"evaluate {name}", evaluate, (table,), {"rounds": ROUNDS}, (), (final,))]
+        for sparsity in early_points(self.trainings[-1].pruning):
+            results += self._snapshot(sparsity, trained)
+        report = Step("report", self._report, (self.report,), needs=tuple(results))
+        return [trained, exported, *ready, scored, calibrated, *results, report]
+
+    def _snapshot(self, sparsity: float, trained: Step) -> list[Step]:
+        """Export a snapshot of the run and score all sets with it, uncalibrated; the report reads the joined tables."""
+        snapshot = member_name(sparsity)
+        model = self.out / "family" / snapshot
+        exported = self._export(f"export {snapshot}", model, trained, sparsity)
+        steps = [exported, *self.task.complete(model, exported, snapshot)]
+        ready = tuple(steps)
+        for name in self.task.sets:
+            scores, joined = (folder / snapshot / f"{name}.tsv" for folder in (self.out / "scores", self.joined))
+            scored = self._score(f"score {name} by {snapshot}", name, model, scores, ready, snapshot)
+            join = partial(self._join, joined, name, scores)
+            steps += [scored, Step(f"join {name} by {snapshot}", join, (joined,), needs=(scored,))]
+        return steps
+
+    def _export(self, title: str, out: Path, trained: Step, at: float | None = None) -> Step:
+        def export() -> None:
+            model = build_export(self.run, at=at)
+            with new_folder(out, own=True) as folder:
+                model.save_pretrained(folder)
+
+        return Step(title, export, (out / "config.json",), needs=(trained,))
+
+    def _score(
+        self, title: str, name: str, model: Path, out: Path, needs: tuple[Step, ...], snapshot: str = ""
+    ) -> Step:
+        score = partial(self.task.score, name, model, out, snapshot)
+        return Step(title, score, (out,), {}, self.task.sets[name], needs, shared=True)
+
+    def _prepare(self) -> None:
+        corpus = self.config.corpus
+        assert corpus is not None
+        prepared = corpora.prepare(
+            corpus.name,
+            corpus.root,
+            self.config.data.train.parent,
+            allow_missing=corpus.allow_missing,
+            dev_share=corpus.dev_share,
+        )
+        warnings = list(prepared.warnings)
+        for manifest in prepared.manifests.values():
+            warnings += add_durations(manifest, drop_unreadable=corpus.allow_missing)
+        for warning in warnings:
+            say(f"warning: {warning}")
+        for path in self.inputs:
+            if not path.exists():
+                written = ", ".join(map(str, (*prepared.manifests.values(), *prepared.trials.values())))
+                raise InputError(f"{path}: preparing {corpus.name} does not write it; it wrote {written}")
+
+    def _train(self, step: Step) -> None:
+        """Train, or go on; never over a training made from something else, which may have cost a week."""
+        if step.last_fingerprint(self.out) not in (None, step.fingerprint()):
+            raise InputError(
+                f"{self.run}: was trained with another recipe or other manifests; give another --out, or remove it"
+            )
+        train(self.config, self.run, resume=(self.run / CONFIG).exists())
+
+    def _calibrate(self, scores: Path) -> None:
+        """Fit scale and offset on the dev scores, and write the model with them."""
+        model, keys = SpeechModel.from_pretrained(self.exported), self.task.sets[DEV][-1]
+        protocol, note = self.task.protocol, self.joined / UNCALIBRATED
+        try:
+            fit = fit_calibration(read_trials(scores, keys, protocol), protocol, scores, keys)
+            model.calibration = Calibration().then(fit)
+            note.unlink(missing_ok=True)
+        except UncalibratableError as error:
+            warn(f"the model is left uncalibrated: {error}")
+            with atomic_write(note) as handle:
+                handle.write(f"{without_folders(str(error))}\n")
+        with new_folder(self.model, own=True) as folder:
+            model.save_pretrained(folder)
+
+    def _evaluate(self, name: str, scores: Path, table: Path) -> None:
+        evaluation = self.task.evaluate(name, scores)
+        say_rule(name)
+        print_evaluation(evaluation)
+        self._join(self.joined / f"{name}.tsv", name, scores)
+        write_json(table, evaluation.as_json())
+
+    def _join(self, out: Path, name: str, scores: Path) -> None:
+        """Write scores with their keys in one file, for the report and for a look at single scores."""
+        write_table(out, *self.task.join(name, scores))
+
+    def _report(self) -> None:
+        write_report([self.run], self.report, rounds=ROUNDS)
