@@ -173,9 +173,9 @@ class Job:
     def _calibrate(self, scores: Path) -> None:
         """Fit scale and offset on the dev scores, and write the model with them."""
         model, keys = SpeechModel.from_pretrained(self.exported), self.task.sets[DEV][-1]
-        protocol, note = self.task.protocol, self.joined / UNCALIBRATED
+        track, note = self.task.track, self.joined / UNCALIBRATED
         try:
-            fit = fit_calibration(read_trials(scores, keys, protocol), protocol, scores, keys)
+            fit = fit_calibration(read_trials(scores, keys, track), track, scores, keys)
             model.calibration = Calibration().then(fit)
             note.unlink(missing_ok=True)
         except UncalibratableError as error:

@@ -22,7 +22,7 @@ from hybrid_pruning.data.keys import read_pairs
 from hybrid_pruning.data.manifest import UNKNOWN, read_manifest, write_manifest
 from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.data.tables import read_rows
-from hybrid_pruning.data.tracks import SV, TRACK1, Task
+from hybrid_pruning.data.tracks import SV, TRACK1, Track
 from hybrid_pruning.data.trainset import read_trainset
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Evaluation, Request, evaluate
@@ -53,13 +53,13 @@ class TaskSteps(Protocol):
     """The part of a job that depends on its task.
 
     Attributes:
-        protocol: the form of its scores and keys.
+        track: the form of its scores and keys.
         sets: name of each evaluation set, `dev` the first -> the files that decide its scores beside the model: its
             manifest, then its trials. The last one holds the keys.
         trained: lists beside the manifests that a training depends on.
     """
 
-    protocol: Task
+    track: Track
     sets: Mapping[str, tuple[Path, ...]]
     trained: tuple[Path, ...]
 
@@ -85,7 +85,7 @@ class TaskSteps(Protocol):
 class AntiSpoofing:
     """The `TaskSteps` of anti-spoofing."""
 
-    protocol = TRACK1
+    track = TRACK1
 
     def __init__(self, config: Config) -> None:
         self.config, self.trained = config, ()
@@ -120,7 +120,7 @@ class AntiSpoofing:
 class SpeakerVerification:
     """The `TaskSteps` of speaker verification; embeddings and the cohort's manifest go into the job's folder."""
 
-    protocol = SV
+    track = SV
 
     def __init__(self, config: Config, out: Path) -> None:
         self.config, self.out = config, out
