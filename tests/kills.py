@@ -17,7 +17,7 @@ from typing import Any
 
 import runs
 from hybrid_pruning.files import LOCK, TEMPORARY, UNFINISHED
-from hybrid_pruning.training.checkpoints import read_checkpoint
+from hybrid_pruning.training.runs import read_checkpoint
 
 KILLED = 137
 CHANGES = frozenset(f"os.{name}" for name in ("rename", "remove", "mkdir", "rmdir", "truncate", "link", "symlink"))

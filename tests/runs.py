@@ -15,7 +15,7 @@ import torch
 from torch.distributed import TCPStore
 
 from hybrid_pruning.files import TEMPORARY
-from hybrid_pruning.training.checkpoints import EPOCH, FOLDER, STEP, list_checkpoints, read_checkpoint
+from hybrid_pruning.training.runs import EPOCH, STEP, Run, read_checkpoint
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
@@ -41,7 +41,7 @@ def read_steps(folder: Path) -> list[dict[str, Any]]:
 
 
 def final_state(folder: Path) -> dict[str, Any]:
-    return read_checkpoint(list_checkpoints(folder)[-1])
+    return read_checkpoint(Run(folder).list_checkpoints()[-1])
 
 
 def assert_same_run(found: Path, expected: Path) -> None:
@@ -136,13 +136,13 @@ def kill_at_random(begin: Callable[[list[str]], Any], run: Path, chance: random.
     process.join()
     assert process.exitcode == -9, f"ended by itself with {process.exitcode}"
     half = ", a half-written file is left" if set(_half_written(run)) - old else ""
-    kept = [path.name for kind in (EPOCH, STEP) for path in list_checkpoints(run, kind)[-1:]]
+    kept = [path.name for kind in (EPOCH, STEP) for path in Run(run).list_checkpoints(kind)[-1:]]
     where = "writing a checkpoint" if writing else f"after {len(log.read_text().splitlines()) - first} records"
     return f"{where}{half}; newest checkpoints: {', '.join(kept) or 'none'}"
 
 
 def _half_written(run: Path) -> list[Path]:
-    return list((run / FOLDER).glob(f".*{TEMPORARY}"))
+    return list(Run(run).checkpoints.glob(f".*{TEMPORARY}"))
 
 
 def _run(target: Callable[..., None], arguments: Sequence[Any], output: str, environment: dict[str, str]) -> None:

@@ -179,7 +179,7 @@ def test_a_fault_of_ours_is_told_apart(cli: Cli, world: Path, monkeypatch: pytes
     def fail(*arguments: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("hybrid_pruning.training.export.export_run", fail)
+    monkeypatch.setattr("hybrid_pruning.training.export.export", fail)
     found = cli("export", "run", "--out", "new")
     assert found.code == 1
     assert re.fullmatch(r"hybrid-pruning: internal error: RuntimeError: two lines [^\n]+\n", found.err)
@@ -192,5 +192,5 @@ def test_control_c_is_no_success(cli: Cli, monkeypatch: pytest.MonkeyPatch, worl
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hybrid_pruning.training.export.export_run", interrupt)
+    monkeypatch.setattr("hybrid_pruning.training.export.export", interrupt)
     assert cli("export", "run", "--out", "new").code == 130

@@ -20,7 +20,7 @@ from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.pruning import shape_of
 from hybrid_pruning.training import validation
-from hybrid_pruning.training.export import export_run
+from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
 from hybrid_pruning.training.objective import Losses, Objective
 from hybrid_pruning.training.trainer import Trainer
@@ -158,7 +158,7 @@ def test_a_shrunk_model_is_trained_further_by_two(recipe: Recipe, tmp_path: Path
     large = {"backbone.source": str(write_wavlm(tmp_path / "large", **STYLES["large"]))}
     closing = {"pruning.units": ["attlayer"], "pruning.target_sparsity": 0.15, "pruning.initial_reg_lr": 2.0}
     parent = train(configure(settings(recipe, {**ALONE, **large, **closing})), tmp_path / "parent")
-    shape = shape_of(export_run(parent, tmp_path / "small", 1).backbone)
+    shape = shape_of(export(parent, tmp_path / "small", 1).backbone)
     assert shape is not None
     assert not all(shape.kept.values())
     further = {"backbone.source": str(tmp_path / "small"), "pruning.use_pruning_loss": False}

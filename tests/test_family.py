@@ -10,11 +10,11 @@ from corpus import configure, write_wavlm, write_whisper, write_world
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.training.checkpoints import read_checkpoint
-from hybrid_pruning.training.export import export_family, export_run
+from hybrid_pruning.training.export import export, export_snapshots, find_snapshot
 from hybrid_pruning.training.launch import train
-from hybrid_pruning.training.snapshots import find_member, growth, member_name, members, snapshots_due
-from hybrid_pruning.training.trainer import Trainer
+from hybrid_pruning.training.objective import target_growth
+from hybrid_pruning.training.runs import read_checkpoint, snapshot_name
+from hybrid_pruning.training.trainer import Trainer, snapshots_due
 from runs import assert_same, assert_same_run, read_log
 
 Recipe = dict[str, Any]
@@ -49,15 +49,15 @@ def removed(model: SpeechModel, constraint: str = "params") -> float:
 
 
 def test_members_have_the_sizes_asked_for(reference: Path, tmp_path: Path):
-    models = export_family(reference, tmp_path / "models")
+    models = export_snapshots(reference, tmp_path / "models")
     assert [folder.name for folder in models] == ["hp20", "hp40", "hp60"]
     for point, (folder, model) in zip(POINTS, models.items(), strict=True):
         assert abs(removed(model) - point) <= 0.005
         assert removed(SpeechModel.from_pretrained(folder)) == removed(model)
         assert model.provenance.get("snapshot_at", 0.6) == point
-    again = export_run(reference, tmp_path / "one", at=0.4)
+    again = export(reference, tmp_path / "one", at=0.4)
     assert_same(again.state_dict(), models[tmp_path / "models" / "hp40"].state_dict())
-    last = export_run(reference, tmp_path / "last", at=0.6)
+    last = export(reference, tmp_path / "last", at=0.6)
     assert_same(last.state_dict(), models[tmp_path / "models" / "hp60"].state_dict())
 
 
@@ -70,7 +70,7 @@ def test_members_are_aligned_and_may_be_of_macs(write: Any, recipe: Recipe, tmp_
     run = train(configure(recipe, **{**FAMILY, **changes, "backbone__source": source}), tmp_path / "run")
     for record, point in zip(read_snapshots(run), (0.15,), strict=True):
         assert abs(record["macs_sparsity"] - point) <= 0.005
-    for model in export_family(run, tmp_path / "models").values():
+    for model in export_snapshots(run, tmp_path / "models").values():
         kept = count_kept(model.backbone).kept
         assert all(count % 8 == 0 for name, count in kept.items() if name.startswith("interm"))
 
@@ -80,13 +80,13 @@ def read_snapshots(run: Path) -> list[dict[str, Any]]:
 
 
 def test_snapshots_are_taken_and_measured_where_the_target_passes(recipe: Recipe, reference: Path):
-    due = snapshots_due(growth(configure(recipe, **FAMILY).pruning, 3), 12)
+    due = snapshots_due(target_growth(configure(recipe, **FAMILY).pruning, 3), 12)
     assert sorted(path.name for path in (reference / "snapshots").iterdir()) == ["hp20.pt", "hp40.pt"]
     records = [record for record in read_log(reference) if "snapshot" in record]
     assert [record["step"] for record in records] == list(due)
     for record, point in zip(records, POINTS, strict=False):
         found = record["snapshot"]
-        assert (found["name"], found["target"]) == (member_name(point), point)
+        assert (found["name"], found["target"]) == (snapshot_name(point), point)
         assert abs(found["sparsity"] - point) <= 0.005
         assert 0 < found["macs_sparsity"] < 1
         assert 0 < found["expected"] < point, "six steps do not move the gates far,"
@@ -98,9 +98,9 @@ def test_snapshots_are_taken_and_measured_where_the_target_passes(recipe: Recipe
 
 
 def test_the_learning_rate_falls_while_the_target_rests(recipe: Recipe, reference: Path):
-    way, final = growth(configure(recipe, **FAMILY).pruning, 3), recipe["training"]["final_lr"]
+    growth, final = target_growth(configure(recipe, **FAMILY).pruning, 3), recipe["training"]["final_lr"]
     rates = {r["step"] - 1: r["learning_rate"]["head"] for r in read_log(reference) if "loss" in r}
-    settled = [step for step in rates if way.rested(step) == 1]
+    settled = [step for step in rates if growth.rested(step) == 1]
     assert len(settled) == 2
     assert all(rates[step] == pytest.approx(final) for step in settled)
     assert all(rates[step + 1] > 1.2 * final for step in settled), "and then goes on where it was"
@@ -139,19 +139,19 @@ def test_a_snapshot_can_be_exported_while_the_training_goes_on(reference: Path, 
     run = train(configure(recipe, **FAMILY), tmp_path / "run")
     for path in (run / "checkpoints").iterdir():
         path.unlink()
-    assert abs(removed(export_run(run, tmp_path / "model", at=0.2)) - 0.2) <= 0.005
+    assert abs(removed(export(run, tmp_path / "model", at=0.2)) - 0.2) <= 0.005
     with pytest.raises(InputError, match="0 of 4 epochs are done"):
-        export_run(run, tmp_path / "end", at=0.6)
+        export(run, tmp_path / "end", at=0.6)
     with pytest.raises(InputError, match="0 of 4 epochs are done"):
-        export_family(run, tmp_path / "all")
+        export_snapshots(run, tmp_path / "all")
     assert not (tmp_path / "all").exists()
 
 
 def test_members(recipe: Recipe):
-    assert members(configure(recipe, **FAMILY).pruning) == POINTS
-    assert members(configure(recipe, **{**FAMILY, "pruning__target_sparsity": 0.7}).pruning) == (*POINTS, 0.7)
-    assert [member_name(point) for point in (0.3, 0.475, 0.07)] == ["hp30", "hp47.5", "hp7"]
-    assert find_member(configure(recipe, **FAMILY), 0.2 + 1e-12, Path("run")) == 0.2
+    assert configure(recipe, **FAMILY).pruning.snapshots == POINTS[:2]
+    assert configure(recipe, **{**FAMILY, "pruning__target_sparsity": 0.7}).pruning.snapshots == POINTS
+    assert [snapshot_name(point) for point in (0.3, 0.475, 0.07)] == ["hp30", "hp47.5", "hp7"]
+    assert find_snapshot(configure(recipe, **FAMILY), 0.2 + 1e-12, Path("run")) == 0.2
 
 
 @pytest.mark.parametrize(
@@ -174,4 +174,4 @@ def test_dense_training_leaves_no_snapshots(recipe: Recipe, tmp_path: Path):
     assert not (run / "snapshots").exists()
     assert not any("snapshot" in json.dumps(record) for record in read_log(run))
     with pytest.raises(InputError, match=r"--at 0.2: no such model in this run; it has none, it is dense"):
-        export_run(run, tmp_path / "model", at=0.2)
+        export(run, tmp_path / "model", at=0.2)

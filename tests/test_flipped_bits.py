@@ -17,7 +17,7 @@ from hybrid_pruning.models.onnx.graph import export_onnx
 from hybrid_pruning.models.onnx.runtime import OnnxModel
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.scoring.verification.embeddings import Embeddings
-from hybrid_pruning.training.checkpoints import read_snapshot, save_snapshot
+from hybrid_pruning.training.runs import Run, write_state
 
 FLIPS, SEED = 8, 0
 WAVE = np.random.default_rng(0).normal(0, 0.1, (1, 4000)).astype(np.float32)
@@ -32,7 +32,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     export_onnx(model, folder)
     Embeddings(["a", "b", "c"], vectors, np.ones(3), "m", ["x", "y", "z"]).write(folder / "embeddings")
-    save_snapshot(folder, "hp50", {"objective": model.state_dict()})
+    write_state(Run(folder).snapshot(0.5), {"objective": model.state_dict()})
     return folder
 
 
@@ -53,7 +53,7 @@ def from_cache(folder: Path) -> Any:
 
 
 def from_snapshot(folder: Path) -> Any:
-    return {name: tensor.tolist() for name, tensor in read_snapshot(folder, "hp50").items()}
+    return {name: tensor.tolist() for name, tensor in Run(folder).read_snapshot(0.5).items()}
 
 
 KINDS: dict[str, Callable[[Path], Any]] = {

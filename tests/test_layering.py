@@ -38,6 +38,7 @@ STILL_TWICE = {
     "Section",
     "Group",
     "Part",
+    "Run",
 }
 FILES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in sorted(ROOT.rglob("*.py"))}
 MODULES = {name: tree for name, tree in FILES.items() if name != "__init__.py"}

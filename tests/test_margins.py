@@ -13,9 +13,9 @@ from hybrid_pruning.training.losses import (
     MarginSoftmax,
     Softmax,
     SphereFace2,
+    add_angle,
     build_loss,
     carry_over,
-    turned,
 )
 
 CLASSES, WIDTH, BATCH = 7, 5, 12
@@ -106,7 +106,7 @@ def test_a_share_of_the_margins_counts():
 def test_the_fall_back_goes_on_where_the_angle_leaves_the_half_circle():
     angles = torch.linspace(0, math.pi, 2001, dtype=torch.float64)
     for margin in (0.2, 0.5, -0.2, -0.06):
-        found = turned(angles.cos(), margin)
+        found = add_angle(angles.cos(), margin)
         inside = (angles + margin > 1e-3) & (angles + margin < math.pi - 1e-3) & (angles.sin() > 1e-3)
         torch.testing.assert_close(found[inside], (angles + margin).cos()[inside])
         assert (found.diff() < 1e-6).all(), "a larger angle is never closer"
@@ -164,7 +164,7 @@ def test_the_first_bias_of_sphereface2_balances_own_and_others():
 BUILT: dict[str, Callable[[ClassLoss], bool]] = {
     "softmax": lambda loss: isinstance(loss, Softmax),
     "am": lambda loss: isinstance(loss, MarginSoftmax) and (loss.scale, loss.margin, loss.top_k) == (20, 0.1, 3),
-    "aam": lambda loss: isinstance(loss, MarginSoftmax) and loss.apart is turned and loss.inter_margin == 0.05,
+    "aam": lambda loss: isinstance(loss, MarginSoftmax) and loss.apart is add_angle and loss.inter_margin == 0.05,
     "sphereface2": lambda loss: isinstance(loss, SphereFace2) and (loss.balance, loss.sharpness) == (0.8, 2),
 }
 

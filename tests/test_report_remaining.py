@@ -8,7 +8,7 @@ from corpus import configure, write_world
 from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.reporting.remaining import find_remaining
 from hybrid_pruning.reporting.run_files import read_runs
-from hybrid_pruning.training.export import export_run
+from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
 
 
@@ -22,7 +22,7 @@ def test_what_is_left_is_what_an_export_leaves(constraint: str, tmp_path: Path) 
         pruning__initial_reg_lr=0.5,
     )
     train(config, tmp_path / "run")
-    model = export_run(tmp_path / "run", tmp_path / "model")
+    model = export(tmp_path / "run", tmp_path / "model")
     (run,) = read_runs([tmp_path / "run"])
     remaining = find_remaining(run)
     assert not isinstance(remaining, str), remaining

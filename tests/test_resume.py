@@ -13,8 +13,8 @@ import pytest
 from corpus import configure, write_world
 from hybrid_pruning.config import save_config
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.training.checkpoints import STEP, list_checkpoints, read_checkpoint
 from hybrid_pruning.training.launch import train
+from hybrid_pruning.training.runs import STEP, Run, read_checkpoint
 from runs import assert_same_run, kill_at_random, run_command, start
 
 Recipe = dict[str, Any]
@@ -127,7 +127,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(recipe: Recipe, tmp_path: P
 def assert_sound(folder: Path) -> None:
     """No half-written file, and every checkpoint whole."""
     assert not list(folder.rglob("*.tmp"))
-    paths = [*list_checkpoints(folder), *list_checkpoints(folder, STEP)]
+    paths = [*Run(folder).list_checkpoints(), *Run(folder).list_checkpoints(STEP)]
     assert paths
     for path in paths:
         read_checkpoint(path)

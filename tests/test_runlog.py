@@ -9,6 +9,7 @@ import pytest
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.training.log import RunLog
+from hybrid_pruning.training.runs import Run
 
 RECORD = {
     "epoch": 1,
@@ -29,7 +30,7 @@ def steps(run: Path) -> list[int]:
 
 
 def test_a_record_is_a_line(tmp_path: Path):
-    log = RunLog(tmp_path)
+    log = RunLog(Run(tmp_path))
     for step in (0, 1):
         log.write(step, RECORD)
     log.close()
@@ -40,28 +41,28 @@ def test_a_record_is_a_line(tmp_path: Path):
 
 
 def test_what_lies_beyond_the_checkpoint_is_forgotten(tmp_path: Path):
-    log = RunLog(tmp_path)
+    log = RunLog(Run(tmp_path))
     for step in (0, 1, 2, 3):
         log.write(step, RECORD)
     log.close()
     with (tmp_path / "log.jsonl").open("a") as handle:
         handle.write('{"step": 4, "lo')
-    resumed = RunLog(tmp_path, lines=2, step=1)
+    resumed = RunLog(Run(tmp_path), lines=2, step=1)
     assert steps(tmp_path) == [0, 1]
     resumed.write(2, RECORD)
     resumed.close()
     assert (steps(tmp_path), resumed.lines) == ([0, 1, 2], 3)
-    RunLog(tmp_path).close()
+    RunLog(Run(tmp_path)).close()
     assert steps(tmp_path) == []
 
 
 def test_tensorboard_shows_the_same_numbers(tmp_path: Path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    log = RunLog(tmp_path)
+    log = RunLog(Run(tmp_path))
     for step in (1, 2, 3):
         log.write(step, RECORD)
     log.close()
-    resumed = RunLog(tmp_path, lines=1, step=1)
+    resumed = RunLog(Run(tmp_path), lines=1, step=1)
     resumed.write(2, {**RECORD, "padding": 0.5})
     resumed.write(2, VALIDATION)
     resumed.close()
@@ -83,7 +84,7 @@ def test_without_tensorboard_one_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(builtins, "__import__", without("tensorboard"))
-    log = RunLog(tmp_path)
+    log = RunLog(Run(tmp_path))
     log.write(1, RECORD)
     log.close()
     (line,) = capsys.readouterr().out.splitlines()
@@ -104,7 +105,7 @@ def without(package: str) -> Any:
 
 def test_a_disk_that_gets_full_within_a_line_leaves_whole_ones(tmp_path: Path):
     resource = pytest.importorskip("resource")
-    log = RunLog(tmp_path)
+    log = RunLog(Run(tmp_path))
     log.write(1, RECORD)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "log.jsonl").stat().st_size + 20, limits[1]))
@@ -119,7 +120,7 @@ def test_a_disk_that_gets_full_within_a_line_leaves_whole_ones(tmp_path: Path):
 
 
 def test_a_log_that_was_taken_away_is_named(tmp_path: Path):
-    log = RunLog(tmp_path)
+    log = RunLog(Run(tmp_path))
     (tmp_path / "log.jsonl").unlink()
     (tmp_path / "log.jsonl").mkdir()
     with pytest.raises(InputError, match=r"log.jsonl: cannot be written \(Is a directory\)"):
@@ -131,4 +132,4 @@ def test_a_tensorboard_folder_that_cannot_be_made_is_named(tmp_path: Path):
     pytest.importorskip("tensorboard")
     (tmp_path / "tensorboard").write_text("in the way")
     with pytest.raises(InputError, match="tensorboard: cannot be written"):
-        RunLog(tmp_path)
+        RunLog(Run(tmp_path))

@@ -4,7 +4,7 @@ import pytest
 
 from hybrid_pruning.config import DataConfig
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.training.skipped import Skipped
+from hybrid_pruning.training.trainer import Skipped
 
 
 def skipped(total: int, limit: float = 0.01) -> Skipped:

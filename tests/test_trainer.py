@@ -23,12 +23,11 @@ from hybrid_pruning.models.classifier import Classes
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
 from hybrid_pruning.pruning import PlanError, shape_of
 from hybrid_pruning.tasks import Label
-from hybrid_pruning.training.checkpoints import list_checkpoints, read_checkpoint
-from hybrid_pruning.training.export import export_run
+from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
 from hybrid_pruning.training.objective import build_objective
 from hybrid_pruning.training.optimizers import learning_rate_factor
-from hybrid_pruning.training.runs import read_run
+from hybrid_pruning.training.runs import EPOCH, Run, read_checkpoint
 from hybrid_pruning.training.trainer import Trainer
 from runs import assert_same_run, final_state, read_log, read_steps
 
@@ -72,7 +71,7 @@ def test_a_run_reaches_its_target(recipe: Recipe, tmp_path: Path, drop_rate: flo
     assert (expected[0] > target) == (drop_rate > 0.5)
     assert max(abs(value - target) for value in expected[-3:]) < 0.05
     dense = backbone_size(SpeechModel.build(load_backbone(recipe["backbone"]["source"]), *parts(recipe)))
-    assert abs(1 - backbone_size(export_run(folder, tmp_path / "model")) / dense - target) < 0.005
+    assert abs(1 - backbone_size(export(folder, tmp_path / "model")) / dense - target) < 0.005
 
 
 def parts(recipe: Recipe) -> tuple[Any, Classes]:
@@ -121,7 +120,7 @@ def test_every_seed_and_step_has_dropout_of_its_own(recipe: Recipe, tmp_path: Pa
 def test_a_resumed_run_is_the_uninterrupted_one(recipe: Recipe, reference: Path, tmp_path: Path, left: int):
     folder = tmp_path / "run"
     shutil.copytree(reference, folder)
-    for path in list_checkpoints(folder)[left:]:
+    for path in Run(folder).list_checkpoints()[left:]:
         path.unlink()
     train(configure(recipe), folder, resume=True)
     assert_same_run(folder, reference)
@@ -143,9 +142,9 @@ def test_what_cannot_be_resumed(recipe: Recipe, reference: Path, tmp_path: Path)
 
 def test_a_run_keeps_its_recipe_and_its_last_checkpoints(recipe: Recipe, reference: Path, tmp_path: Path):
     assert load_config(reference / "config.yaml") == configure(recipe)
-    assert [path.name for path in list_checkpoints(reference)] == ["epoch-0001.pt", "epoch-0002.pt"]
+    assert [path.name for path in Run(reference).list_checkpoints()] == ["epoch-0001.pt", "epoch-0002.pt"]
     folder = run(recipe, tmp_path / "run", training__keep_checkpoints=1)
-    assert [path.name for path in list_checkpoints(folder)] == ["epoch-0002.pt"]
+    assert [path.name for path in Run(folder).list_checkpoints()] == ["epoch-0002.pt"]
     epochs = [record["dev"] for record in read_log(reference) if "dev" in record]
     assert len(epochs) == 2
     assert all(0 <= epoch["eer"] <= 1 for epoch in epochs)
@@ -154,18 +153,18 @@ def test_a_run_keeps_its_recipe_and_its_last_checkpoints(recipe: Recipe, referen
 
 def test_export_averages_checkpoints(recipe: Recipe, tmp_path: Path):
     folder = run(recipe, tmp_path / "run", **DENSE)
-    states = [read_checkpoint(path)["objective"] for path in list_checkpoints(folder)]
+    states = [read_checkpoint(path)["objective"] for path in Run(folder).list_checkpoints()]
     name = "classifier.2.weight"
     weights = [state[f"model.{name}"] for state in states]
     for average, expected in ((1, weights[1]), (2, (weights[0] + weights[1]) / 2)):
-        found = export_run(folder, tmp_path / f"model{average}", average).state_dict()[name]
+        found = export(folder, tmp_path / f"model{average}", average).state_dict()[name]
         torch.testing.assert_close(found, expected)
     with pytest.raises(InputError, match="model1: is not empty"):
-        export_run(folder, tmp_path / "model1")
-    for path in list_checkpoints(folder):
+        export(folder, tmp_path / "model1")
+    for path in Run(folder).list_checkpoints():
         path.unlink()
     with pytest.raises(InputError, match="0 of 2 epochs are done"):
-        export_run(folder, tmp_path / "model3")
+        export(folder, tmp_path / "model3")
     assert not (tmp_path / "model3").exists()
 
 
@@ -173,7 +172,7 @@ def test_without_the_pruning_loss_a_run_is_dense(recipe: Recipe, tmp_path: Path)
     folder = run(recipe, tmp_path / "run", **DENSE)
     assert all(set(record["loss"]) == {"task"} and "sparsity" not in record for record in read_steps(folder))
     assert not any("log_alpha" in name or "lambda" in name for name in final_state(folder)["objective"])
-    model = export_run(folder, tmp_path / "model")
+    model = export(folder, tmp_path / "model")
     assert shape_of(model.backbone) is None
     assert backbone_size(model) == backbone_size(SpeechModel.from_pretrained(tmp_path / "model"))
 
@@ -186,7 +185,7 @@ def test_learning_rates_are_logged_and_applied(recipe: Recipe, tmp_path: Path):
         rate = config.lr * learning_rate_factor(config, record["step"] - 1, total_steps=6, warmup_steps=3)
         expected = {"backbone": 0.0, "backbone.no_decay": 0.0, "head": rate, "head.no_decay": rate}
         assert record["learning_rate"] == pytest.approx({**expected, "gates": 0.1, "multipliers": 0.1})
-    first, last = (read_checkpoint(path)["objective"] for path in list_checkpoints(folder))
+    first, last = (read_checkpoint(path)["objective"] for path in Run(folder).list_checkpoints())
     for name, value in last.items():
         if torch.is_tensor(value) and "masked_spec_embed" not in name:
             assert torch.equal(value, first[name]) == name.startswith("model.backbone"), name
@@ -300,12 +299,12 @@ def test_a_taken_folder_is_left_as_it_was(recipe: Recipe, tmp_path: Path):
 
 
 def test_a_pruned_model_can_be_trained_further_and_pruned_again(recipe: Recipe, reference: Path, tmp_path: Path):
-    small = export_run(reference, tmp_path / "small")
+    small = export(reference, tmp_path / "small")
     source = {"backbone__source": str(tmp_path / "small")}
-    further = export_run(run(recipe, tmp_path / "further", **source, **DENSE), tmp_path / "model")
+    further = export(run(recipe, tmp_path / "further", **source, **DENSE), tmp_path / "model")
     assert shape_of(further.backbone) == shape_of(small.backbone)
     assert backbone_size(further) == backbone_size(small)
-    again = export_run(run(recipe, tmp_path / "again", **source), tmp_path / "twice")
+    again = export(run(recipe, tmp_path / "again", **source), tmp_path / "twice")
     left = 1 - recipe["pruning"]["target_sparsity"]
     assert backbone_size(again) == pytest.approx(left * backbone_size(small), rel=0.01)
     assert shape_of(SpeechModel.from_pretrained(tmp_path / "twice").backbone) == shape_of(again.backbone)
@@ -369,7 +368,7 @@ def test_records_say_what_the_report_reads(reference: Path):
 
 def test_the_exact_sparsity_is_that_of_the_rounded_gates(recipe: Recipe, tmp_path: Path):
     folder = run(recipe, tmp_path / "run", training__epochs=1, pruning__drop_rate=0.4, pruning__constraint="macs")
-    config, model = read_run(folder)
+    config, model = Run(folder).read_config(), Run(folder).read_model()
     objective = build_objective(config, model)
     objective.load_state_dict(final_state(folder)["objective"])
     assert objective.gates is not None
@@ -396,7 +395,7 @@ def test_a_damaged_checkpoint_costs_the_steps_after_the_one_before(
 ):
     folder = tmp_path / "run"
     shutil.copytree(reference, folder)
-    newest = list_checkpoints(folder)[-1]
+    newest = Run(folder).list_checkpoints()[-1]
     newest.write_bytes(newest.read_bytes()[:5000])
     train(configure(recipe), folder, resume=True)
     assert f"{newest}: is damaged and set aside; going on from epoch-0001.pt" in capsys.readouterr().out
@@ -408,11 +407,15 @@ def test_a_run_killed_in_its_validation_validates_once(
 ):
     """Its last checkpoint is from before the validation, at the very same step."""
 
-    def die(*arguments: object) -> None:
-        raise KeyboardInterrupt
+    save = Run.save_checkpoint
+
+    def die(run: Run, kind: str, *arguments: Any) -> None:
+        if kind == EPOCH:
+            raise KeyboardInterrupt
+        save(run, kind, *arguments)
 
     config = configure(recipe, training__checkpoint_steps=3)
-    monkeypatch.setattr("hybrid_pruning.training.trainer.save_epoch", die)
+    monkeypatch.setattr(Run, "save_checkpoint", die)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "run")
     monkeypatch.undo()
@@ -483,7 +486,7 @@ def test_what_no_gradient_reaches_is_frozen(recipe: Recipe, tmp_path: Path):
     large = write_wavlm(tmp_path / "large", **STYLES["large"])
     changes = {"pruning__units": ["attlayer"], "pruning__target_sparsity": 0.15, "backbone__source": str(large)}
     changes |= {"training__epochs": 1, "pruning__initial_reg_lr": 2.0}
-    small = export_run(run(recipe, tmp_path / "run", **changes), tmp_path / "small", 1)
+    small = export(run(recipe, tmp_path / "run", **changes), tmp_path / "small", 1)
     shape = shape_of(small.backbone)
     assert shape is not None
     closed = {int(name.partition(".")[2]) for name, kept in shape.kept.items() if not kept}
@@ -502,9 +505,9 @@ def test_a_gated_run_on_a_gpu_resumes(recipe: Recipe, tmp_path: Path, precision:
     whole = read_steps(tmp_path / "run")
     assert whole[-1]["sparsity"]["expected"] != whole[0]["sparsity"]["expected"]
     assert all(np.isfinite(record["loss"]["task"]) for record in whole)
-    list_checkpoints(tmp_path / "run")[-1].unlink()
+    Run(tmp_path / "run").list_checkpoints()[-1].unlink()
     train(config, tmp_path / "run", resume=True)
     for found, expected in zip(read_steps(tmp_path / "run"), whole, strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2)
         assert found["sparsity"] == pytest.approx(expected["sparsity"], rel=1e-2)
-    assert shape_of(export_run(tmp_path / "run", tmp_path / "model").backbone) is not None
+    assert shape_of(export(tmp_path / "run", tmp_path / "model").backbone) is not None

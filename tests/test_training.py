@@ -23,11 +23,10 @@ from hybrid_pruning.pruning import shape_of
 from hybrid_pruning.reporting import write_report
 from hybrid_pruning.scoring.scores import embed_paths
 from hybrid_pruning.tasks import Label
-from hybrid_pruning.training.checkpoints import list_checkpoints, read_checkpoint
-from hybrid_pruning.training.export import export_run, read_trained
+from hybrid_pruning.training.export import export, read_trained
 from hybrid_pruning.training.launch import Data, train
 from hybrid_pruning.training.losses import MarginSoftmax
-from hybrid_pruning.training.runs import read_run
+from hybrid_pruning.training.runs import Run, read_checkpoint
 from runs import assert_same_run, final_state, kill_at_random, read_log, read_steps, run_command, start
 
 Recipe = dict[str, Any]
@@ -76,7 +75,7 @@ def test_speakers_are_told_apart(recipe: Recipe, tmp_path: Path):
 
 def test_the_artifact_gives_the_scores_of_the_last_validation_and_has_no_class_weights(recipe: Recipe, tmp_path: Path):
     run = train(configure(recipe), tmp_path / "run")
-    model = export_run(run, tmp_path / "model", average=1)
+    model = export(run, tmp_path / "model", average=1)
     assert model.task == "speaker-verification"
     assert not any("margin" in name for name in SpeechModel.from_pretrained(tmp_path / "model").state_dict())
     devset = read_manifest(recipe["data"]["dev"])
@@ -101,10 +100,10 @@ def test_class_weights_learn_at_the_heads_rate_and_are_in_the_checkpoint(recipe:
     assert groups["objective"]["parameters"] == 6 * 2 * 16
     for key in ("peak_learning_rate", "weight_decay"):
         assert groups["objective"][key] == groups["head"][key]
-    first, last = (read_checkpoint(path) for path in list_checkpoints(run))
+    first, last = (read_checkpoint(path) for path in Run(run).list_checkpoints())
     assert last["classes"] == [f"s{index}" for index in range(6)]
     assert not torch.equal(first["objective"]["margin.weight"], last["objective"]["margin.weight"])
-    averaged = read_trained(run, 2)
+    averaged = read_trained(Run(run), 2)
     mean = torch.stack([state["objective"]["margin.weight"] for state in (first, last)]).double().mean(0).float()
     assert torch.equal(averaged.weights["weight"], mean)
     assert set(read_steps(run)[-1]["gradient_norm"]) == {"network", "backbone", "head", "objective"}
@@ -128,7 +127,7 @@ def test_a_frozen_backbone_stays_as_it_was_bit_for_bit(recipe: Recipe, tmp_path:
     before = load_backbone(recipe["backbone"]["source"]).state_dict()
     after = network(final_state(run), "model.backbone.")
     assert all(torch.equal(value, after[f"model.backbone.{name}"]) for name, value in before.items())
-    first, last = (network(read_checkpoint(path), "model.head.") for path in list_checkpoints(run))
+    first, last = (network(read_checkpoint(path), "model.head.") for path in Run(run).list_checkpoints())
     assert not torch.equal(first["model.head.out.weight"], last["model.head.out.weight"])
     assert {group["name"] for group in read_log(run)[0]["groups"]} == {"head", "head.no_decay", "objective"}
     settings = final_state(run)["optimizers"]["network"]["param_groups"][0]
@@ -139,7 +138,7 @@ def test_a_resumed_sgd_run_is_the_uninterrupted_one(recipe: Recipe, tmp_path: Pa
     config = configure(recipe, training__optimizer="sgd", training__lr=0.05, objective__margin_warmup_epochs=2)
     whole = train(config, tmp_path / "whole")
     shutil.copytree(whole, tmp_path / "cut")
-    list_checkpoints(tmp_path / "cut")[-1].unlink()
+    Run(tmp_path / "cut").list_checkpoints()[-1].unlink()
     assert_same_run(train(config, tmp_path / "cut", resume=True), whole)
 
 
@@ -147,7 +146,7 @@ def test_stages_are_runs_each_with_its_own_recipe(recipe: Recipe, staged: Path):
     config = configure(recipe, stages=STAGES)
     assert {path.name for path in staged.iterdir()} == {"config.yaml", *STAGES}
     for name, expected in expand_stages(config).items():
-        found, _ = read_run(staged / name)
+        found = Run(staged / name).read_config()
         assert found == expected
         assert not found.stages
     assert [expand_stages(config)[name].training.epochs for name in STAGES] == [2, 3, 1]
@@ -157,7 +156,7 @@ def test_a_stage_begins_with_the_mean_weights_of_the_one_before(recipe: Recipe, 
     """A stage that learns nothing hands on what it was given."""
     still = {"training": {"lr": 1e-30, "final_lr": 1e-30, "epochs": 1}, "pruning": {"use_pruning_loss": False}}
     run = train(configure(recipe, stages={"head": STAGES["head"], "still": still}), tmp_path / "run")
-    averaged = read_trained(staged / "head")
+    averaged = read_trained(Run(staged / "head"))
     objective = averaged.objective
     given = final_state(run / "still")["objective"]
     for name, value in objective.model.state_dict().items():
@@ -166,7 +165,7 @@ def test_a_stage_begins_with_the_mean_weights_of_the_one_before(recipe: Recipe, 
 
 
 def test_the_stage_after_pruning_trains_the_small_model(staged: Path, tmp_path: Path):
-    joint, large = export_run(staged / "joint", tmp_path / "joint"), export_run(staged, tmp_path / "last")
+    joint, large = export(staged / "joint", tmp_path / "joint"), export(staged, tmp_path / "last")
     shape = shape_of(joint.backbone)
     assert shape is not None
     assert shape_of(large.backbone) == shape
@@ -181,7 +180,7 @@ def test_antispoofing_has_stages_too(tmp_path: Path):
     recipe = write_world(tmp_path)
     stages = {"head": {"backbone": {"frozen": True}, "pruning": {"use_pruning_loss": False}}, "joint": {}}
     run = train(configure(recipe, stages=stages), tmp_path / "run")
-    model = export_run(run, tmp_path / "model")
+    model = export(run, tmp_path / "model")
     assert model.task == "anti-spoofing"
     assert shape_of(model.backbone) is not None
     assert model.provenance["recipe"]["stages"] == {}
@@ -198,7 +197,7 @@ def test_a_staged_run_resumed_is_the_uninterrupted_one(
         if name not in left:
             shutil.rmtree(run / name)
             continue
-        for path in list_checkpoints(run / name)[left[name] :]:
+        for path in Run(run / name).list_checkpoints()[left[name] :]:
             path.unlink()
     train(configure(recipe, stages=STAGES), run, resume=True)
     for name in STAGES:
@@ -255,7 +254,7 @@ def test_an_unfinished_stage_is_not_exported(staged: Path, tmp_path: Path):
     shutil.copytree(staged, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "large" / "checkpoints")
     with pytest.raises(InputError, match=r"0 of 1 epochs are done; finish with: .*--out \S*run --resume"):
-        export_run(tmp_path / "run", tmp_path / "model")
+        export(tmp_path / "run", tmp_path / "model")
 
 
 def write_unknown_speaker(recipe: Recipe, folder: Path) -> Recipe:

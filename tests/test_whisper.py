@@ -25,7 +25,7 @@ from hybrid_pruning.models.backbone.families import whisper_windows
 from hybrid_pruning.models.backbone.whisper import LogMel
 from hybrid_pruning.reporting.inspection import print_inspection
 from hybrid_pruning.scoring.scores import score_file
-from hybrid_pruning.training.export import export_run
+from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
 
 Record = Callable[[str, float], float]
@@ -227,7 +227,7 @@ def test_train_export_score_inspect(tmp_path: Path, capsys: pytest.CaptureFixtur
     run = train(config, tmp_path / "run")
     sparsity = [json.loads(line).get("sparsity") for line in (run / "log.jsonl").read_text().splitlines()]
     assert any(sparsity)
-    export_run(run, tmp_path / "model")
+    export(run, tmp_path / "model")
     model = hp.SpeechModel.from_pretrained(tmp_path / "model")
     assert np.isfinite(score_file(model, config.data.dev, tmp_path / "scores.tsv", workers=0)).all()
     print_inspection(model)

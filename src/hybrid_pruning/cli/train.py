@@ -70,11 +70,12 @@ def export(
         _export_onnx(run, out, average, at, int8)
         return
     from hybrid_pruning.reporting.inspection import tell_size
-    from hybrid_pruning.training.export import export_family, export_run
+    from hybrid_pruning.training.export import export as write_export
+    from hybrid_pruning.training.export import export_snapshots
 
     if is_artifact(run):
         raise InputError(f"{run}: is an exported model already; give a training run, or --onnx to convert it")
-    models = export_family(run, out, average) if family else {out: export_run(run, out, average, at)}
+    models = export_snapshots(run, out, average) if family else {out: write_export(run, out, average, at)}
     for folder, model in models.items():
         say(f"{folder}: {tell_size(model)}; next: hybrid-pruning score {folder} MANIFEST.tsv ...")
 

@@ -175,6 +175,11 @@ class PruningConfig(Section):
         True, description="keep lambda1 >= 0, as the recipe does; without it lambda1 winds up while the gates still lag"
     )
 
+    @property
+    def snapshots(self) -> tuple[float, ...]:
+        """Sparsities of `export_at` below the target's, whose model is the run's own; none in dense training."""
+        return tuple(point for point in self.export_at if self.use_pruning_loss and point < self.target_sparsity)
+
 
 class Config(Section):
     """A whole recipe."""

@@ -21,7 +21,7 @@ from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.reporting import write_report
 from hybrid_pruning.scoring.scores import score_file
-from hybrid_pruning.training.export import export_run
+from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
 
 RESULTS, REPORT = "quickstart.json", "report.html"
@@ -119,7 +119,7 @@ def _build_system(
     """Train, export and score one system; return its model and, by evaluation set, its track-1 metrics."""
     say_rule(f"{name}: train, export, score")
     train(config, out / name)
-    model = export_run(out / name, out / "models" / name)
+    model = export(out / name, out / "models" / name)
     metrics = {}
     for title, manifest in EVALUATIONS.items():
         scores, keys = _scores(out, name, manifest), getattr(corpus, manifest)

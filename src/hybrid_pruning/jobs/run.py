@@ -24,11 +24,9 @@ from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.plain import without_folders
 from hybrid_pruning.reporting import write_report
 from hybrid_pruning.reporting.score_tables import UNCALIBRATED
-from hybrid_pruning.training.checkpoints import FOLDER as CHECKPOINTS
 from hybrid_pruning.training.export import build_export
 from hybrid_pruning.training.launch import train
-from hybrid_pruning.training.runs import CONFIG, last_stage
-from hybrid_pruning.training.snapshots import early_points, member_name
+from hybrid_pruning.training.runs import EPOCH, Run, snapshot_name
 
 
 def run(
@@ -75,7 +73,7 @@ class Job:
         self.config, self.out = config, out
         self.trainings = list(expand_stages(config).values()) or [config]
         self.run, self.exported, self.model = out / "run", out / "exported", out / "model"
-        self.report, self.joined = out / "report.html", last_stage(self.run, config) / "evaluation"
+        self.report, self.joined = out / "report.html", Run(self.run).last_stage(config).evaluation
         verification = config.task == "speaker-verification"
         self.task: TaskSteps = SpeakerVerification(config, out) if verification else AntiSpoofing(config)
         # a manifest under several names is there once
@@ -94,7 +92,7 @@ class Job:
         """Return all steps after the preparation, in order."""
         exclude: Any = {"corpus": True, "data": {"workers": True, "eval": True, "trials": set(self.config.data.eval)}}
         settings = self.config.model_dump(mode="json", exclude=exclude)
-        last = last_stage(self.run, self.config) / CHECKPOINTS / f"epoch-{self.trainings[-1].training.epochs:04d}.pt"
+        last = Run(self.run).last_stage(self.config).checkpoint(EPOCH, self.trainings[-1].training.epochs)
         files = dict.fromkeys(path for one in self.trainings for path in (one.data.train, one.data.dev))
         inputs = (*files, *self.task.trained)
         trained = Step("train", lambda: self._train(trained), (last,), settings, inputs, manifests, shared=True)
@@ -109,14 +107,14 @@ class Job:
             final = self._score(f"score {name}", name, self.model, scores, (calibrated, *ready))
             evaluate = partial(self._evaluate, name, scores, table)
             results += [final, Step(f"evaluate {name}", evaluate, (table,), {"rounds": ROUNDS}, (), (final,))]
-        for sparsity in early_points(self.trainings[-1].pruning):
+        for sparsity in self.trainings[-1].pruning.snapshots:
             results += self._snapshot(sparsity, trained)
         report = Step("report", self._report, (self.report,), needs=tuple(results))
         return [trained, exported, *ready, scored, calibrated, *results, report]
 
     def _snapshot(self, sparsity: float, trained: Step) -> list[Step]:
         """Export a snapshot of the run and score all sets with it, uncalibrated; the report reads the joined tables."""
-        snapshot = member_name(sparsity)
+        snapshot = snapshot_name(sparsity)
         model = self.out / "family" / snapshot
         exported = self._export(f"export {snapshot}", model, trained, sparsity)
         steps = [exported, *self.task.complete(model, exported, snapshot)]
@@ -168,7 +166,7 @@ class Job:
             raise InputError(
                 f"{self.run}: was trained with another recipe or other manifests; give another --out, or remove it"
             )
-        train(self.config, self.run, resume=(self.run / CONFIG).exists())
+        train(self.config, self.run, resume=Run(self.run).config.exists())
 
     def _calibrate(self, scores: Path) -> None:
         """Fit scale and offset on the dev scores, and write the model with them."""

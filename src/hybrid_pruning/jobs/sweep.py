@@ -18,7 +18,7 @@ from hybrid_pruning.jobs.task_steps import DEV, ROUNDS
 from hybrid_pruning.models.card.measured import FOLDER as EVALUATION
 from hybrid_pruning.reporting import write_report
 from hybrid_pruning.reporting.published import PAPER, is_known, read_published
-from hybrid_pruning.training.snapshots import member_name
+from hybrid_pruning.training.runs import snapshot_name
 
 NAME, DENSE = "sweep", "dense"
 
@@ -104,7 +104,7 @@ def _parse(word: str) -> float:
 
 def name_job(value: float) -> str:
     """Return the name of the job at a sparsity: 0 -> dense, 0.5 -> hp50."""
-    return DENSE if value == 0 else member_name(value)
+    return DENSE if value == 0 else snapshot_name(value)
 
 
 def set_sparsity(config: Config, value: float) -> Config:

@@ -173,7 +173,7 @@ def find_not_finite(weights: Mapping[str, Any]) -> str | None:
 
 def versions() -> dict[str, str]:
     """Return the versions of what computes."""
-    names = ("hybrid-pruning", "torch", "transformers", "accelerate", "numpy")
+    names = ("hybrid-pruning", "torch", "transformers", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 

@@ -13,7 +13,7 @@ from hybrid_pruning.reporting.overview import UNKNOWN, Cell, Row, count
 from hybrid_pruning.reporting.remaining import Remaining
 from hybrid_pruning.reporting.run_files import Run
 from hybrid_pruning.reporting.score_tables import DEV, FOLDER, task_of
-from hybrid_pruning.training.snapshots import member_name
+from hybrid_pruning.training.runs import snapshot_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def _describe(index: int, run: Run, left: Remaining | str) -> Family:
     task = task_of(run)
     rates = {name: _rates(snapshot, run.folder / FOLDER / name, task) for name, snapshot in figures.items()}
     if run.is_finished:
-        last = member_name(number(section(run.config, "pruning").get("target_sparsity")))
+        last = snapshot_name(number(section(run.config, "pruning").get("target_sparsity")))
         figures[last] = section(run.log.validations[-1], "dev")
         rates[last] = _rates(figures[last], run.folder / FOLDER, task)
     sets = list(dict.fromkeys(name for found in rates.values() for name in found))

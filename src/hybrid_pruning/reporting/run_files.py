@@ -6,17 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.plain import number, portable, section, without_folders
-from hybrid_pruning.training.checkpoints import FOLDER as CHECKPOINTS
-from hybrid_pruning.training.checkpoints import list_checkpoints
-from hybrid_pruning.training.runs import ARCHITECTURE, CONFIG, stage_runs
+from hybrid_pruning.training import runs as training_runs
+from hybrid_pruning.training.runs import open_checkpoint
 from hybrid_pruning.trees import parse_json, parse_yaml
 
-LOG = "log.jsonl"
+CONFIG, ARCHITECTURE, LOG = "config.yaml", "architecture.json", "log.jsonl"
 OWN = "run"
 """The folder of a training below that of the job it belongs to."""
 
@@ -139,22 +137,12 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
 
 def _begun(folder: Path) -> list[Path]:
     """Return the runs of a folder's stages, or the folder itself where it has none, or none has begun."""
-    return [run for run in stage_runs(folder) if run.is_dir()] or [folder]
+    return [stage.folder for stage in training_runs.Run(folder).stages() if stage.folder.is_dir()] or [folder]
 
 
 def newest_checkpoints(folder: Path, count: int) -> list[Path]:
     """Return the last `count` epochs' checkpoints, or where there is none the newest of any kind."""
-    newest = sorted((folder / CHECKPOINTS).glob("*.pt"), key=lambda path: path.stat().st_mtime)
-    return list_checkpoints(folder)[-count:] or newest[-1:]
-
-
-def open_checkpoint(path: Path) -> Mapping[str, Any] | None:
-    """Return a checkpoint whose tensors are read when they are used, or None where it is damaged."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # torch raises whatever it likes on a damaged file
-        return None
-    return state if isinstance(state, Mapping) else None
+    return training_runs.Run(folder).newest_checkpoints(count)
 
 
 def _read_run(folder: Path, name: str) -> Run:

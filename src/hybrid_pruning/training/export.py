@@ -1,5 +1,6 @@
 """A run -> the artifact: checkpoints averaged, units chosen by exact count, weights cut for real."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,32 +14,22 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import digest_file, new_folder, require_new_folder
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import shrink
-from hybrid_pruning.training.checkpoints import (
-    average_objectives,
-    list_checkpoints,
-    read_checkpoint,
-    read_snapshot,
-    trained_epochs,
-)
 from hybrid_pruning.training.objective import MARGIN, Objective, build_objective
-from hybrid_pruning.training.runs import CONFIG, last_stage, read_run
-from hybrid_pruning.training.snapshots import early_points, find_member, member_name, members
+from hybrid_pruning.training.runs import AVERAGED, Run, read_checkpoint, snapshot_name
 
 TOLERANCE = 0.005
-"""How far an export may be from its target without a word."""
-AVERAGE = 2
-"""Checkpoints that a model is the mean of."""
+"""Distance from the target up to which an export prints nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training came to.
+    """The result of a training.
 
     Args:
         config: its recipe.
         objective: network and gates, with the mean weights of checkpoints.
         averaged: of how many.
-        point: the sparsity to cut to.
+        sparsity: to cut to.
         classes: the speakers that its loss on embeddings has weights for, in their order; none for anti-spoofing.
         weights: the state of that loss, which no model has.
     """
@@ -46,16 +37,19 @@ class Trained:
     config: Config
     objective: Objective
     averaged: int
-    point: float
+    sparsity: float
     classes: Sequence[str]
     weights: Mapping[str, torch.Tensor]
 
 
-def export_run(run: str | Path, out: str | Path, average: int = AVERAGE, at: float | None = None) -> SpeechModel:
-    """Write a run's model as an artifact and return it: `build_export` and its arguments, in the folder `out`.
+def export(run: str | Path, out: str | Path, average: int = AVERAGED, at: float | None = None) -> SpeechModel:
+    """Write a run's model, cut to its target, as an artifact and return it.
 
-    Raises:
-        InputError: the run is not finished, has no such member, or the folder is taken.
+    Args:
+        run: the folder of a training; finished, unless one of its snapshots is asked for. Of stages the last counts.
+        out: a new folder.
+        average: how many of the last checkpoints to average; all of them where the run kept fewer. A snapshot is one.
+        at: the sparsity of the snapshot to write; None for the target's, the end of the training.
     """
     require_new_folder(out)
     small = build_export(run, average, at)
@@ -64,79 +58,75 @@ def export_run(run: str | Path, out: str | Path, average: int = AVERAGE, at: flo
     return small
 
 
-def build_export(run: str | Path, average: int = AVERAGE, at: float | None = None) -> SpeechModel:
-    """Return a run's model, cut to its target, in evaluation mode.
-
-    Args:
-        run: a training; finished, unless a snapshot of it is asked for. Of one in stages the last counts.
-        average: how many of the last checkpoints to average; all of them where the run kept fewer. A snapshot is one.
-        at: the sparsity of the member of the run's family to write; None for the target's, the end of the training.
-
-    Raises:
-        InputError: the run is not finished or damaged, or has no such member.
-    """
-    trained = read_trained(last_stage(Path(run)), average, at)
-    small = shrink_model(trained.objective, trained.point)
-    _report_size(trained.objective, trained.point)
-    small.provenance = {"recipe": trained.config.model_dump(mode="json"), "averaged_checkpoints": trained.averaged}
-    if (manifest := trained.config.data.train).is_file():
-        small.provenance[TRAINED_ON] = digest_file(manifest)
-    if trained.point != trained.config.pruning.target_sparsity:
-        small.provenance["snapshot_at"] = trained.point
-    return small.eval()
-
-
-def export_family(run: str | Path, out: str | Path, average: int = AVERAGE) -> dict[Path, SpeechModel]:
-    """Write every member of a finished run's family, each to a folder of its own below `out`, as in `out`/hp30.
-
-    Raises:
-        InputError: the run is not finished or has no family, or the folder is taken.
-    """
-    run, out = last_stage(Path(run)), require_new_folder(out)
-    config, _ = read_run(run)
-    if not early_points(config.pruning):
-        raise InputError(f"{run}: has no family; give pruning.export_at when training, or export without --family")
-    _check_finished(run, config)
-    models = {member_name(point): build_export(run, average, point) for point in members(config.pruning)}
+def export_snapshots(run: str | Path, out: str | Path, average: int = AVERAGED) -> dict[Path, SpeechModel]:
+    """Write all snapshots of a finished run and its last model, each to a folder of its own as in `out`/hp30."""
+    trained, out = Run(run).last_stage(), require_new_folder(out)
+    _, config = trained.read_model(), trained.read_config()
+    if not config.pruning.snapshots:
+        raise InputError(
+            f"{trained.folder}: has no snapshots; give pruning.export_at when training, or export without --family"
+        )
+    _check_finished(trained, config)
+    sparsities = (*config.pruning.snapshots, config.pruning.target_sparsity)
+    models = {snapshot_name(sparsity): build_export(run, average, sparsity) for sparsity in sparsities}
     with new_folder(out) as folder:
         for name, model in models.items():
             model.save_pretrained(folder / name)
     return {out / name: model for name, model in models.items()}
 
 
-def read_trained(run: Path, average: int = AVERAGE, at: float | None = None) -> Trained:
-    """Return what a training, or a stage of one, came to; the arguments are `export_run`'s.
+def build_export(run: str | Path, average: int = AVERAGED, at: float | None = None) -> SpeechModel:
+    """Return a run's model, cut to its target, in evaluation mode; the arguments are those of `export`."""
+    trained = read_trained(Run(run).last_stage(), average, at)
+    small = shrink_model(trained.objective, trained.sparsity)
+    if (gates := trained.objective.gates) is not None:
+        constraint, target = trained.objective.constraint, trained.sparsity
+        exact = float(gates.accounting.exact_kept(gates.kept(target, constraint)).removed(constraint))
+        if abs(exact - target) > TOLERANCE:
+            units = ", ".join(dict.fromkeys(slot.unit for slot in gates.plan.slots))
+            say(
+                f"warning: {exact:.1%} of the {constraint} are removed, the target was {target:.1%}: "
+                f"{units} alone come no closer; prune neurons or channels too"
+            )
+    small.provenance = {"recipe": trained.config.model_dump(mode="json"), "averaged_checkpoints": trained.averaged}
+    if (manifest := trained.config.data.train).is_file():
+        small.provenance[TRAINED_ON] = digest_file(manifest)
+    if trained.sparsity != trained.config.pruning.target_sparsity:
+        small.provenance["snapshot_at"] = trained.sparsity
+    return small.eval()
 
-    Raises:
-        InputError: it is not finished, has no such member, or is damaged.
-    """
-    config, model = read_run(run)
+
+def read_trained(run: Run, average: int = AVERAGED, at: float | None = None) -> Trained:
+    """Return the result of a training, or of one stage; the arguments are those of `export`."""
+    model, config = run.read_model(), run.read_config()
     target = config.pruning.target_sparsity
-    point = target if at is None else find_member(config, at, run)
-    if point == target:
+    sparsity = target if at is None else find_snapshot(config, at, run.folder)
+    if sparsity == target:
         _check_finished(run, config)
-        average = min(average, max(len(list_checkpoints(run)), 1))
-        state = average_objectives(run, average)
+        average = min(average, max(len(run.list_checkpoints()), 1))
+        state = run.average_objectives(average)
     else:
-        state, average = dict(read_snapshot(run, member_name(point))), 1
+        state, average = dict(run.read_snapshot(sparsity)), 1
     weights = {name.removeprefix(MARGIN): state.pop(name) for name in list(state) if name.startswith(MARGIN)}
     objective = build_objective(config, model)
     try:
         objective.load_state_dict(state, strict=True)
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:200]
-        raise InputError(f"{run}: its architecture and checkpoints do not belong together: {problem}") from error
-    classes = read_checkpoint(list_checkpoints(run)[-1])["classes"] if weights and point == target else []
-    return Trained(config, objective, average, point, classes, weights)
+        raise InputError(f"{run.folder}: its architecture and checkpoints do not belong together: {problem}") from error
+    classes = read_checkpoint(run.list_checkpoints()[-1])["classes"] if weights and sparsity == target else []
+    return Trained(config, objective, average, sparsity, classes, weights)
 
 
-def _check_finished(run: Path, config: Config) -> None:
-    if (done := trained_epochs(run)) < config.training.epochs:
-        whole = run.parent if (run.parent / CONFIG).exists() else run  # of which this is a stage
-        raise InputError(
-            f"{run}: {done} of {config.training.epochs} epochs are done; finish with: "
-            f"hybrid-pruning train {whole / CONFIG} --out {whole} --resume"
-        )
+def find_snapshot(config: Config, at: float, run: Path) -> float:
+    """Return the sparsity, as the recipe has it, of the snapshot asked for; the last is the target itself."""
+    pruning = config.pruning
+    there = (*pruning.snapshots, pruning.target_sparsity) if pruning.use_pruning_loss else ()
+    for sparsity in there:
+        if math.isclose(sparsity, at, rel_tol=0, abs_tol=1e-9):
+            return sparsity
+    known = ", ".join(f"{sparsity:g}" for sparsity in there) or "none, it is dense"
+    raise InputError(f"{run}: --at {at:g}: no such model in this run; it has {known} (pruning.export_at)")
 
 
 def shrink_model(objective: Objective, target_sparsity: float) -> SpeechModel:
@@ -144,23 +134,18 @@ def shrink_model(objective: Objective, target_sparsity: float) -> SpeechModel:
     model, gates = objective.model, objective.gates
     if gates is None:
         return model
-    kept = gates.kept(target_sparsity, objective.constraint)
-    backbone = shrink(model.backbone, gates, kept)
+    backbone = shrink(model.backbone, gates, gates.kept(target_sparsity, objective.constraint))
     small = SpeechModel.build(backbone, model.head_config, model.classes)
     small.head.load_state_dict(model.head.state_dict())
     small.classifier.load_state_dict(model.classifier.state_dict())
     return small
 
 
-def _report_size(objective: Objective, target_sparsity: float) -> None:
-    """Say so where the units are too coarse to meet the target."""
-    if (gates := objective.gates) is None:
-        return
-    kept = gates.kept(target_sparsity, objective.constraint)
-    exact = float(gates.accounting.exact_kept(kept).removed(objective.constraint))
-    if abs(exact - target_sparsity) > TOLERANCE:
-        units = ", ".join(dict.fromkeys(slot.unit for slot in gates.plan.slots))
-        say(
-            f"warning: {exact:.1%} of the {objective.constraint} are removed, the target was {target_sparsity:.1%}: "
-            f"{units} alone come no closer; prune neurons or channels too"
+def _check_finished(run: Run, config: Config) -> None:
+    if (done := run.trained_epochs()) < config.training.epochs:
+        parent = Run(run.folder.parent)
+        whole = parent if parent.config.exists() else run  # of which this is a stage
+        raise InputError(
+            f"{run.folder}: {done} of {config.training.epochs} epochs are done; finish with: "
+            f"hybrid-pruning train {whole.config} --out {whole.folder} --resume"
         )

@@ -12,7 +12,7 @@ import torch
 
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.config import Config, expand_stages, save_config
+from hybrid_pruning.config import Config, expand_stages, load_config, save_config
 from hybrid_pruning.console import say
 from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.data.trainset import LABELS, class_names, read_set, read_trainset
@@ -20,11 +20,10 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import hold, is_vacant, remove_leftovers, require_new_folder
 from hybrid_pruning.models.classifier import Classes
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
-from hybrid_pruning.training.checkpoints import trained_epochs
 from hybrid_pruning.training.export import read_trained, shrink_model
 from hybrid_pruning.training.losses import carry_over
 from hybrid_pruning.training.objective import build_objective
-from hybrid_pruning.training.runs import CONFIG, Digest, check_data, check_run, write_run
+from hybrid_pruning.training.runs import Digest, Run
 from hybrid_pruning.training.trainer import Trainer
 from hybrid_pruning.training.validation import DevTrials, read_dev_trials
 from hybrid_pruning.training.warnings import check_before
@@ -32,7 +31,7 @@ from hybrid_pruning.training.warnings import check_before
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a training begins with instead of a pretrained backbone: the network that another one came to.
+    """The network that a stage begins with: that of the stage before.
 
     Args:
         model: that network, whole or cut.
@@ -47,7 +46,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What a training learns from and is judged on.
+    """The data of a training.
 
     Args:
         train: utterances to learn from.
@@ -87,13 +86,7 @@ class Data:
         return found
 
 
-def _digest(path: Path, rows: Iterable[str]) -> Digest:
-    lines = list(rows)
-    content = "\n".join(lines).encode(errors="surrogateescape")
-    return Digest(path, len(lines), hashlib.sha256(content).hexdigest())
-
-
-def train(config: Config, run: str | Path, resume: bool = False) -> Path:
+def train(recipe: Config | str | Path, run: str | Path, resume: bool = False, overrides: Sequence[str] = ()) -> Path:
     """Fine-tune a backbone with a head and, where the recipe says so, prune it at the same time.
 
     Under torchrun every process calls this, and the main one writes. Of a recipe with stages, each is a run of its own
@@ -102,70 +95,69 @@ def train(config: Config, run: str | Path, resume: bool = False) -> Path:
     Its optimisers, schedules and steps are its own.
 
     Args:
-        config: the recipe.
+        recipe: a YAML file, or its configuration.
         run: folder for configuration, log and checkpoints.
         resume: continue from the last checkpoint, in the stage that was cut off; those that are finished are skipped.
+        overrides: ``a.b=c`` settings that win over the file.
+
+    Returns:
+        The run's folder; nothing is written before recipe, data and model are checked.
 
     Raises:
-        InputError: data, folder or configuration that cannot be used; nothing is written before all are checked.
         PlanError: a target sparsity that the chosen units cannot reach.
     """
     processes.start()
-    run, stages = Path(run), expand_stages(config)
+    config = recipe if isinstance(recipe, Config) else load_config(recipe, overrides)
+    whole, stages = Run(run), expand_stages(config)
     with ExitStack() as held:
         if processes.is_main():
-            if resume and not run.exists():
-                check_run(run, config)
-            held.enter_context(hold(run))
-        resume = processes.from_main(lambda: _check_folder(run, config, resume))
+            if resume and not whole.folder.exists():
+                whole.check_recipe(config)
+            held.enter_context(hold(whole.folder))
+        resume = processes.from_main(lambda: _check_folder(whole, config, resume))
         if stages:
-            _train_stages(config, stages, run)
+            _train_stages(config, stages, whole)
         else:
-            _train_one(config, run, resume)
-    return run
+            _train_one(config, whole, resume)
+    return whole.folder
 
 
-def _check_folder(run: Path, config: Config, resume: bool) -> bool:
+def _check_folder(run: Run, config: Config, resume: bool) -> bool:
     """Refuse a folder that the training cannot go to, and return whether it has begun there."""
-    if not resume or (run.is_dir() and is_vacant(run)):  # killed in its first write, it begins again
-        require_new_folder(run)
-        remove_leftovers(run)
+    if not resume or (run.folder.is_dir() and is_vacant(run.folder)):  # killed in its first write, it begins again
+        require_new_folder(run.folder)
+        remove_leftovers(run.folder)
         return False
-    check_run(run, config)
+    run.check_recipe(config)
     return True
 
 
-def _train_stages(config: Config, stages: Mapping[str, Config], run: Path) -> None:
-    """Do the trainings of a recipe with stages, one after another."""
-    for name, stage in stages.items():  # what is wrong with the last stage's data is said before the first is trained
-        processes.from_main(partial(_check_data, stage, run / name))
-    before: Path | None = None
+def _train_stages(config: Config, stages: Mapping[str, Config], whole: Run) -> None:
+    """Do the trainings of a recipe with stages that are not done yet, one after another."""
+    runs = {name: Run(whole.folder / name) for name in stages}
+    for name, stage in stages.items():  # a fault in the last stage's data is reported before the first is trained
+        processes.from_main(partial(_check_data, stage, runs[name]))
+    before: Run | None = None
     for name, stage in stages.items():
-        _train_stage(name, stage, run / name, before, lambda: save_config(config, run / CONFIG))
-        before = run / name
+        run, epochs = runs[name], stage.training.epochs
+        finished = processes.from_main(run.trained_epochs) == epochs
+        if processes.is_main():
+            say(f"stage {name}: {'finished before' if finished else f'{epochs} epochs'}", style="bold")
+        if not finished:
+            begun = processes.from_main(partial(_check_folder, run, stage, run.config.exists()))
+            start = None if before is None else _read_start(before)
+            _train_one(stage, run, begun, start, lambda: save_config(config, whole.config))
+        before = run
 
 
-def _check_data(config: Config, run: Path) -> None:
-    """Raise InputError where a training cannot use its data, or cannot go on with them."""
-    check_data(run, read_data(config).digests(config))
+def _check_data(config: Config, run: Run) -> None:
+    run.check_data(read_data(config).digests(config))
 
 
-def _train_stage(name: str, config: Config, run: Path, before: Path | None, announce: Callable[[], object]) -> None:
-    """Do a stage that is not done yet, from the network that the one before came to."""
-    done = processes.from_main(lambda: trained_epochs(run))
-    if processes.is_main():
-        state = "finished before" if done == config.training.epochs else f"{config.training.epochs} epochs"
-        say(f"stage {name}: {state}", style="bold")
-    if done == config.training.epochs:
-        return
-    there = processes.from_main(lambda: _check_folder(run, config, (run / CONFIG).exists()))
-    _train_one(config, run, there, None if before is None else _read_start(before), announce)
-
-
-def _read_start(run: Path) -> Start:
-    """Return the network a finished run came to, fresh of everything that its own training put on it."""
+def _read_start(run: Run) -> Start:
+    """Return the network of a finished run, fresh of everything that its own training put on it."""
     trained = read_trained(run)
-    small = shrink_model(trained.objective, trained.point)
+    small = shrink_model(trained.objective, trained.sparsity)
     model = SpeechModel.from_architecture(small.architecture())
     model.load_state_dict(small.state_dict())
     return Start(model, trained.classes, trained.weights)
@@ -173,10 +165,10 @@ def _read_start(run: Path) -> Start:
 
 def _train_one(
     config: Config,
-    run: Path,
+    run: Run,
     resume: bool,
     start: Start | None = None,
-    announce: Callable[[], object] = lambda: None,
+    before_writing: Callable[[], object] = lambda: None,
 ) -> None:
     """Do one training.
 
@@ -185,11 +177,11 @@ def _train_one(
         run: its folder.
         resume: continue from its last checkpoint.
         start: the network to begin with; by default the recipe's backbone with a fresh head.
-        announce: called by the main process once all is checked, before anything is written.
+        before_writing: called by the main process once all is checked.
     """
     data = processes.from_main(lambda: read_data(config))
     digests = processes.from_main(lambda: data.digests(config))
-    processes.from_main(lambda: check_data(run, digests))
+    processes.from_main(lambda: run.check_data(digests))
     model = _build_model(config, data, start)
     architecture = model.architecture()
     objective = build_objective(config, model, 0 if model.classes else len(data.classes))
@@ -199,8 +191,8 @@ def _train_one(
     trainer = Trainer(config, objective, data.train, data.dev, run, data.trials)
     try:
         if not (resume and trainer.resume()):
-            processes.from_main(announce)
-            processes.from_main(lambda: write_run(run, config, architecture, digests))
+            processes.from_main(before_writing)
+            processes.from_main(lambda: run.write(config, architecture, digests))
             trainer.start_log(
                 processes.from_main(lambda: check_before(config, model, trainer.total_steps, data.train, data.dev))
             )
@@ -210,11 +202,7 @@ def _train_one(
 
 
 def read_data(config: Config) -> Data:
-    """Read what a training needs.
-
-    Raises:
-        InputError: a manifest or list of trials that cannot be used, or that the task cannot be learnt from.
-    """
+    """Read the manifests and trials of a training, and check that the task can be learnt from them."""
     trainset, devset = read_trainset(config), read_set(config.data.dev, config.task)
     trials = None
     if config.task == "speaker-verification":
@@ -245,3 +233,9 @@ def _build_model(config: Config, data: Data, start: Start | None) -> SpeechModel
     if start is not None:
         model.load_state_dict(start.model.state_dict())
     return model
+
+
+def _digest(path: Path, rows: Iterable[str]) -> Digest:
+    lines = list(rows)
+    content = "\n".join(lines).encode(errors="surrogateescape")
+    return Digest(path, len(lines), hashlib.sha256(content).hexdigest())

@@ -2,45 +2,54 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hybrid_pruning.console import say
 from hybrid_pruning.files import atomic_write, cannot_write
 from hybrid_pruning.plain import finite
-from hybrid_pruning.training.board import Board
+from hybrid_pruning.training.runs import Run
 
-LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 GROUPS = ("loss", "learning_rate", "gradient_norm", "sparsity", "removed", "multipliers", "dev")
 """Parts of a record that are numbers by name."""
 TAGS = {"audio_seconds_per_second": "throughput", "padding": "padding"}
-"""Numbers of their own, and what TensorBoard calls them."""
+"""Numbers of their own, and their tags in TensorBoard."""
 
 
 class RunLog:
-    """Appends records to a run's log; the main process has one, nobody else writes.
+    """Appends records to a run's log; only the main process has one.
 
     Args:
-        run: the run's folder.
-        lines: how many records of an earlier log are true; what was logged beyond the checkpoint is forgotten.
-        step: the last step that they tell of.
-
-    Raises:
-        InputError: the log cannot be written.
+        run: the run.
+        lines: how many records of an earlier log are true; those beyond the checkpoint are dropped.
+        step: the step of the last of them.
     """
 
-    def __init__(self, run: Path, lines: int = 0, step: int = 0) -> None:
-        self.path, self.lines = run / LOG, lines
-        self._forget()
-        self._board = _open_board(run / TENSORBOARD, step + 1 if lines else 0)
+    def __init__(self, run: Run, lines: int = 0, step: int = 0) -> None:
+        self.path = run.log
+        try:
+            kept = self.path.read_bytes().split(b"\n")[:-1][:lines]  # a line that was cut off is never whole
+        except FileNotFoundError:
+            kept = []
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        self.lines = len(kept)
+        with atomic_write(self.path, "wb") as handle:
+            handle.writelines(line + b"\n" for line in kept)
+        try:
+            self._board: Board | None = Board(run.tensorboard, step + 1 if lines else 0)
+        except ImportError:
+            self._board = None
+            line = f"log: {self.path.name} alone; for TensorBoard beside it: pip install 'hybrid-pruning[tensorboard]'"
+            say(line)
+        except OSError as error:
+            raise cannot_write(run.tensorboard, error) from error
 
     def write(self, step: int, record: Mapping[str, Any]) -> None:
-        """Append a record of plain values, whole or not at all; `step` becomes its first entry.
-
-        Raises:
-            InputError: the disk is full, or the log was taken away.
-        """
+        """Append a record of plain values, whole or not at all; `step` becomes its first entry."""
         size = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("a", encoding="utf-8") as handle:
@@ -50,45 +59,75 @@ class RunLog:
                 os.truncate(self.path, size)
             raise cannot_write(self.path, error) from error
         self.lines += 1
-        self._show(step, record)
+        if self._board is not None:
+            try:
+                self._board.add_scalars(step, dict(_numbers(record)))
+                for unit, counts in record.get("gates", {}).items():
+                    self._board.add_histogram(step, f"gates/{unit}", counts)
+            except OSError as error:
+                raise cannot_write(self._board.folder, error) from error
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close TensorBoard's file."""
         if self._board is not None:
             self._board.close()
 
-    def _show(self, step: int, record: Mapping[str, Any]) -> None:
-        if self._board is None:
-            return
-        try:
-            self._board.add_scalars(step, dict(_numbers(record)))
-            for unit, counts in record.get("gates", {}).items():
-                self._board.add_histogram(step, f"gates/{unit}", counts)
-        except OSError as error:
-            raise cannot_write(self.path.parent / TENSORBOARD, error) from error
 
-    def _forget(self) -> None:
-        """Drop what a killed run logged beyond its checkpoint, the line it was cut in included."""
-        try:
-            kept = self.path.read_bytes().split(b"\n")[:-1][: self.lines]
-        except FileNotFoundError:
-            kept = []
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        self.lines = len(kept)
-        with atomic_write(self.path, "wb") as handle:
-            handle.writelines(line + b"\n" for line in kept)
+class Board:
+    """Writes TensorBoard's events in step with the log.
 
+    torch's SummaryWriter writes in a thread, which prints a traceback where the disk is full and is lost in a fork.
 
-def _open_board(folder: Path, purge_step: int) -> Board | None:
-    try:
-        return Board(folder, purge_step)
-    except ImportError:
-        line = f"log: {LOG} alone; for TensorBoard beside it: pip install 'hybrid-pruning[tensorboard]'"
-        say(line)
-        return None
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    Args:
+        folder: of the events; those of a later file win.
+        purge_step: the first step whose earlier events no longer count.
+
+    Raises:
+        ImportError: TensorBoard is not installed.
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self.folder = folder
+        self._event: Any = Event
+        self._summary: Any = Summary
+        self._histogram: Any = HistogramProto
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}").open("ab")
+        self._writer = RecordWriter(self._file)
+        self._append(file_version="brain.Event:2")  # from this version on earlier events can be purged
+        self._append(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+
+    def add_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Append numbers by tag."""
+        values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._append(step=step, summary=self._summary(value=values))
+
+    def add_histogram(self, step: int, tag: str, counts: Sequence[int]) -> None:
+        """Append the numbers of values in bins of equal width from 0 to 1."""
+        middles = [(index + 0.5) / len(counts) for index in range(len(counts))]
+        histogram = self._histogram(
+            min=0.0,
+            max=1.0,
+            num=sum(counts),
+            sum=sum(count * middle for count, middle in zip(counts, middles, strict=True)),
+            sum_squares=sum(count * middle**2 for count, middle in zip(counts, middles, strict=True)),
+            bucket_limit=[middle + 0.5 / len(counts) for middle in middles],
+            bucket=counts,
+        )
+        self._append(step=step, summary=self._summary(value=[self._summary.Value(tag=tag, histo=histogram)]))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _append(self, **content: Any) -> None:
+        self._writer.write(self._event(wall_time=time.time(), **content).SerializeToString())
+        self._file.flush()
 
 
 def _numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

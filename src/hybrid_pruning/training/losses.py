@@ -20,10 +20,7 @@ SMALLEST = 1e-7
 
 
 class ClassLoss(nn.Module):
-    """What every loss promises: forward(embedding [B, E], target [B], share) -> scalar.
-
-    `share` is the part of the margins that counts, from 0 to 1.
-    """
+    """A loss over classes: forward(embedding [B, E], target [B], share of the margins from 0 to 1) -> scalar."""
 
     def forward(self, embedding: torch.Tensor, target: torch.Tensor, share: float = 1.0) -> torch.Tensor:
         """Return the mean loss of a batch."""
@@ -31,12 +28,7 @@ class ClassLoss(nn.Module):
 
 
 class Softmax(ClassLoss):
-    """Cross-entropy of a linear layer, without margin or normalisation: the baseline.
-
-    Args:
-        embedding: E.
-        classes: C.
-    """
+    """Cross-entropy of a linear layer from E to C, without margin or normalisation: the baseline."""
 
     def __init__(self, embedding: int, classes: int) -> None:
         super().__init__()
@@ -49,14 +41,9 @@ class Softmax(ClassLoss):
 
 
 class CosineLoss(ClassLoss):
-    """What the losses on cosines share: K directions for each class, of which the closest counts.
+    """A loss on cosines: K directions for each class, of which the closest counts.
 
     Source of the sub-centres: Deng et al., "Sub-center ArcFace", ECCV 2020, section 3.2.
-
-    Args:
-        embedding: E.
-        classes: C.
-        sub_centres: K.
     """
 
     def __init__(self, embedding: int, classes: int, sub_centres: int = 1) -> None:
@@ -75,7 +62,7 @@ class MarginSoftmax(CosineLoss):
     """Cross-entropy of scaled cosines with a margin on the own class and, where asked, on its closest rivals.
 
     "am" subtracts the margin from the cosine: Wang et al., "Additive Margin Softmax for Face Verification", 2018,
-    equation 6. "aam" adds it to the angle: Deng et al., "ArcFace", CVPR 2019, equation 3, with `turned`'s fall-back.
+    equation 6. "aam" adds it to the angle: Deng et al., "ArcFace", CVPR 2019, equation 3, with `add_angle`'s fall-back.
     The `top_k` other classes that are closest get a margin the other way, which brings them closer still: Zhao et al.,
     "Multi-query multi-head attention pooling and Inter-TopK penalty for speaker verification", ICASSP 2022, section
     3.2; for "am" the same on the cosine.
@@ -84,7 +71,7 @@ class MarginSoftmax(CosineLoss):
         embedding: E.
         classes: C.
         kind: "am" or "aam".
-        scale: what cosines are multiplied by.
+        scale: factor on the cosines.
         margin: for "am" in cosine, for "aam" in radians.
         top_k: how many rivals get `inter_margin`; less than C.
         inter_margin: theirs, in the same unit.
@@ -111,16 +98,14 @@ class MarginSoftmax(CosineLoss):
         cosines, place = self.cosines(embedding), target.unsqueeze(1)
         own = self.apart(cosines.gather(1, place), share * self.margin)
         if self.top_k:
-            cosines = self._penalise_rivals(cosines, place, share * self.inter_margin)
+            closest = cosines.detach().topk(self.top_k + 1, dim=1).indices  # one more: the own class may be among them
+            rivals = closest != place
+            rivals[:, -1] &= ~rivals.all(dim=1)
+            found = cosines.gather(1, closest)
+            penalised = self.apart(found, -share * self.inter_margin)
+            cosines = cosines.scatter(1, closest, torch.where(rivals, penalised, found))
         # in place where autograd allows it: with many speakers a [B, C] more is what fills the memory
         return F.cross_entropy(cosines.scatter(1, place, own).mul_(self.scale), target)
-
-    def _penalise_rivals(self, cosines: torch.Tensor, place: torch.Tensor, margin: float) -> torch.Tensor:
-        closest = cosines.detach().topk(self.top_k + 1, dim=1).indices  # one more: the own class may be among them
-        rivals = closest != place
-        rivals[:, -1] &= ~rivals.all(dim=1)
-        found = cosines.gather(1, closest)
-        return cosines.scatter(1, closest, torch.where(rivals, self.apart(found, -margin), found))
 
 
 class SphereFace2(CosineLoss):
@@ -168,7 +153,7 @@ class SphereFace2(CosineLoss):
         return ((self.balance * own + (1 - self.balance) * others) / self.scale).mean()
 
 
-def turned(cosine: torch.Tensor, angle: float) -> torch.Tensor:
+def add_angle(cosine: torch.Tensor, angle: float) -> torch.Tensor:
     """Return cos(theta + angle) of cos(theta), for angles from -pi to pi.
 
     Where theta + angle would leave [0, pi], and the cosine turn round, it is the cosine moved by 1 - cos(angle)
@@ -183,9 +168,9 @@ def turned(cosine: torch.Tensor, angle: float) -> torch.Tensor:
 
 APART: Mapping[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
     "am": lambda cosine, margin: cosine - margin,
-    "aam": turned,
+    "aam": add_angle,
 }
-"""How each kind of margin makes a cosine smaller, or, where it is negative, larger."""
+"""A cosine made smaller by a margin of each kind, or larger where that is negative."""
 
 
 def balanced_bias(classes: int, scale: float, margin: float, balance: float, sharpness: float) -> float:
@@ -202,13 +187,7 @@ def balanced_bias(classes: int, scale: float, margin: float, balance: float, sha
 
 
 def build_loss(config: ObjectiveConfig, embedding: int, classes: int) -> ClassLoss:
-    """Return the loss a recipe asks for, with fresh weights.
-
-    Args:
-        config: the recipe's section.
-        embedding: E.
-        classes: C, speakers in the training data.
-    """
+    """Return the loss of a recipe's section over E features and C speakers, with fresh weights."""
     if config.kind == "softmax":
         return Softmax(embedding, classes)
     if config.kind == "sphereface2":
@@ -216,21 +195,13 @@ def build_loss(config: ObjectiveConfig, embedding: int, classes: int) -> ClassLo
         return SphereFace2(
             embedding, classes, config.scale, config.margin, own.balance, own.t, own.bias, config.sub_centres
         )
-    return MarginSoftmax(
-        embedding,
-        classes,
-        config.kind,
-        config.scale,
-        config.margin,
-        config.inter_top_k,
-        config.inter_margin,
-        config.sub_centres,
-    )
+    margins = (config.scale, config.margin, config.inter_top_k, config.inter_margin)
+    return MarginSoftmax(embedding, classes, config.kind, *margins, config.sub_centres)
 
 
 @torch.no_grad()
 def carry_over(loss: ClassLoss, weights: Mapping[str, torch.Tensor], before: Sequence[str], now: Sequence[str]) -> int:
-    """Give a loss the weights that an earlier one learnt for the same classes; what does not fit stays as it is.
+    """Copy the weights that an earlier loss learnt for the same classes into a loss, as far as their shapes agree.
 
     Args:
         loss: the new one.
@@ -239,7 +210,7 @@ def carry_over(loss: ClassLoss, weights: Mapping[str, torch.Tensor], before: Seq
         now: the new one's classes.
 
     Returns:
-        How many classes have their earlier weights.
+        The number of classes that have their earlier weights.
     """
     known = {name: place for place, name in enumerate(before)}
     places = [(place, known[name]) for place, name in enumerate(now) if name in known]

@@ -1,4 +1,4 @@
-"""What is minimised over the network and maximised over the multipliers, as named parts."""
+"""The objective: minimised over the network and gates, maximised over the multipliers, as named parts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from hybrid_pruning.config import Config, PruningConfig
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.pruning import Constraint, Gates, Lagrangian, attach, check_target
+from hybrid_pruning.pruning import Constraint, Gates, Growth, Lagrangian, attach, check_target
 from hybrid_pruning.training.losses import ClassLoss, build_loss
 
 MARGIN = "margin."
-"""In front of the names of what an objective learns for the classes of its training data, and no model has."""
+"""Prefix of an objective's weights for the classes of its training data, which no model has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +58,21 @@ class Objective(nn.Module):
         """Return the losses of a batch; draws the gates' noise.
 
         Only the network computes in the precision of a surrounding autocast: losses, gates and multipliers stay in
-        float32.
-
-        Args:
-            batch: what to learn from.
-            target_sparsity: this step's.
-            margin_share: the part of the margins that counts at this step, from 0 to 1.
+        float32. Of the margins the share from 0 to 1 counts.
         """
         with torch.autocast(batch.wave.device.type, enabled=False):
             if self.gates is not None:
                 self.gates.sample()
         found = self.model(batch.wave, batch.lengths)  # logits, or for speaker verification embeddings
         with torch.autocast(batch.wave.device.type, enabled=False):
-            parts = {"task": self._task_loss(found.float(), batch.target, margin_share)}
+            if self.margin is None:
+                task = F.cross_entropy(found.float(), batch.target)
+            else:
+                task = self.margin(found.float(), batch.target, margin_share)
+            parts = {"task": task}
             if self.gates is not None and self.lagrangian is not None:
                 parts["sparsity"] = self.lagrangian(self.expected_sparsity(), target_sparsity)
         return Losses(parts)
-
-    def _task_loss(self, found: torch.Tensor, target: torch.Tensor, margin_share: float) -> torch.Tensor:
-        if self.margin is None:
-            return F.cross_entropy(found, target)
-        loss: torch.Tensor = self.margin(found, target, margin_share)
-        return loss
 
     def expected_sparsity(self) -> torch.Tensor:
         """Return the expected sparsity of what the target counts, with gradients to the gates."""
@@ -98,24 +91,36 @@ def build_objective(config: Config, model: SpeechModel, classes: int = 0) -> Obj
     Raises:
         PlanError: a target sparsity that the chosen units cannot reach.
     """
-    backbone, asked = model.backbone, config.backbone
+    backbone, asked, pruning = model.backbone, config.backbone, config.pruning
     backbone.gradient_checkpointing, backbone.frozen = asked.gradient_checkpointing, asked.frozen
     backbone.extractor_gradient = asked.extractor_gradient
     freeze_unreached(model)
     margin = build_loss(config.objective, model.head.embedding_width, classes) if classes else None
-    pruning = config.pruning
     if not pruning.use_pruning_loss:
         return Objective(model, margin=margin)
+    rates = pruning.drop_rate
     gates = attach(
-        model.backbone,
+        backbone,
         pruning.units,
-        drop_rate=_rates(pruning),
+        drop_rate=rates if isinstance(rates, float) else {str(unit): rate for unit, rate in rates.items()},
         seed=config.seed,
         seconds=pruning.macs_seconds,
         align=pruning.align,
     )
     check_target(gates.accounting, pruning.target_sparsity, pruning.constraint)
     return Objective(model, gates, Lagrangian(pruning.clamp_lambda1), pruning.constraint, margin)
+
+
+def target_growth(pruning: PruningConfig, batches_per_epoch: float) -> Growth:
+    """Return the target sparsity over the steps of a training."""
+    return Growth(
+        pruning.sparsity_schedule,
+        pruning.min_sparsity,
+        pruning.target_sparsity,
+        pruning.sparsity_warmup_epochs * batches_per_epoch,
+        pruning.snapshots,
+        round(pruning.export_hold_epochs * batches_per_epoch),
+    )
 
 
 def freeze_unreached(model: SpeechModel) -> None:
@@ -131,8 +136,3 @@ def freeze_unreached(model: SpeechModel) -> None:
         parameter.requires_grad_(parameter.grad is not None)
     model.zero_grad()
     model.train(training)
-
-
-def _rates(pruning: PruningConfig) -> float | dict[str, float]:
-    rates = pruning.drop_rate
-    return rates if isinstance(rates, float) else {str(unit): rate for unit, rate in rates.items()}

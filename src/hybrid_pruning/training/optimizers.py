@@ -1,4 +1,4 @@
-"""Who moves what: one optimiser for the network, one for gates and multipliers, and the learning rates over time."""
+"""The optimisers, one for the network and one for gates and multipliers, and the learning rates over time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -57,11 +57,9 @@ class Optimizers:
         Returns:
             Scalars: "network" as a whole, and those of its parts "backbone", "head" and "objective" that learn.
         """
-        groups = self.network.param_groups
-        parts = {
-            part: [parameter for group in groups if _part(group) == part for parameter in group["params"]]
-            for part in dict.fromkeys(map(_part, groups))
-        }
+        parts: dict[str, list[nn.Parameter]] = {}
+        for group in self.network.param_groups:
+            parts.setdefault(group["name"].partition(".")[0], []).extend(group["params"])
         device = self.network.param_groups[0]["params"][0].device
         norms = {part: _norm(parameters).to(device) for part, parameters in parts.items()}
         norms = {"network": torch.linalg.vector_norm(torch.stack(list(norms.values()))), **norms}
@@ -75,7 +73,7 @@ class Optimizers:
         return {group["name"]: _norm(group["params"]) for group in groups}
 
     def step(self) -> None:
-        """Move everything once, forget the gradients, and bring the multipliers back to where they may be."""
+        """Take one step with each, clear the gradients, and project the multipliers to their range."""
         for optimizer in self._named.values():
             optimizer.step()
             optimizer.zero_grad()
@@ -83,11 +81,11 @@ class Optimizers:
             self.objective.lagrangian.project()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return both optimisers' states by name."""
+        """Return the optimisers' states by name."""
         return {name: optimizer.state_dict() for name, optimizer in self._named.items()}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
-        """Take up both optimisers' states."""
+        """Take up the optimisers' states."""
         for name, optimizer in self._named.items():
             optimizer.load_state_dict(states[name])
 
@@ -128,24 +126,17 @@ def pruning_optimizer(objective: Objective, lr: float) -> torch.optim.Optimizer 
 
 
 def learning_rate_factor(training: TrainingConfig, step: int, total_steps: int, warmup_steps: float) -> float:
-    """Return what a group's peak learning rate is multiplied by: exponential decay under a linear warm-up."""
+    """Return the factor on every group's peak learning rate: exponential decay under a linear warm-up."""
     decay = (training.final_lr / training.lr) ** (step / max(total_steps - 1, 1))
     return float(decay * min(1.0, (step + 1) / max(warmup_steps, 1)))
 
 
 def annealed(training: TrainingConfig, factor: float, progress: float) -> float:
-    """Return the factor on its way down to where the training ends, so that a snapshot is as settled as its last model.
+    """Return the factor annealed towards the training's last one, so that a snapshot is as settled as the last model.
 
-    Args:
-        training: the rates.
-        factor: what the schedule has.
-        progress: the share of the way, in [0, 1]; equal ratios from step to step.
+    At progress 0 it is the schedule's, at 1 the last, with equal ratios from step to step.
     """
     return float(factor ** (1 - progress) * min(factor, training.final_lr / training.lr) ** progress)
-
-
-def _part(group: Mapping[str, Any]) -> str:
-    return str(group["name"]).partition(".")[0]
 
 
 def _norm(parameters: list[nn.Parameter]) -> torch.Tensor:

@@ -1,21 +1,34 @@
-"""What a run's folder says of itself: its recipe and its architecture; a new run, or one to go on with."""
+"""The folder of a training, in one type: recipe, architecture, data, log, dev scores, checkpoints, snapshots, gates."""
 
-from collections.abc import Mapping
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hybrid_pruning.config import Config, expand_stages, load_config, save_config
 from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import remove_leftovers, write_json
+from hybrid_pruning.files import atomic_write, remove_leftovers, write_json
 from hybrid_pruning.models.speech_model import SpeechModel, understanding
-from hybrid_pruning.training.checkpoints import FOLDER
-from hybrid_pruning.trees import read_json
+from hybrid_pruning.pruning import Accounting, Gates, PlanError, plan_for
+from hybrid_pruning.trees import parse_json, read_json
 
-CONFIG, ARCHITECTURE, DATA = "config.yaml", "architecture.json", "data.json"
+EPOCH, STEP = "epoch", "step"
+"""Kinds of checkpoints: `epoch-0003.pt` after each epoch, `step-00001500.pt` every so many steps."""
+DIGITS = {EPOCH: 4, STEP: 8}
+AVERAGED = 2
+"""Checkpoints whose mean a model is, unless asked otherwise."""
 MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval", "trials"}, "stages": True}
-"""What a resumed run's recipe may say otherwise; of trials and stages see `decisive`."""
+"""Parts of a recipe that a resumed run may have otherwise; of trials and stages see `_decisive`."""
+
+
+class DamagedError(InputError):
+    """A checkpoint that is there and can be read, but is not whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,107 +46,286 @@ class Digest:
     sha256: str
 
 
-def read_run(run: str | Path) -> tuple[Config, SpeechModel]:
-    """Return a run's recipe and its model, dense and with fresh weights.
+class Run:
+    """A run's folder; in a recipe with stages, each stage is a run of its own below it.
 
-    Raises:
-        InputError: the folder is no run.
+    Attributes:
+        config: the resolved recipe.
+        architecture: of the model as the training began.
+        data: digests of the manifests, lists and folders that decide the training.
+        log: one JSON record a line.
+        tensorboard: the folder of the same numbers.
+        dev_scores: scores and keys of the last validation.
+        checkpoints: the folder of whole states, of which the last few stay.
+        snapshots: the folder of states as the target passed a sparsity of `export_at`, `hp30.pt`, without optimisers.
+        evaluation: the folder of scores with their keys, which the report reads.
     """
-    run = Path(run)
-    try:
-        about = read_json(run / ARCHITECTURE)
-        with understanding(run):
-            model = SpeechModel.from_architecture(about)
-    except InputError as error:
-        raise InputError(f"{run}: is no training run ({ARCHITECTURE} is missing or damaged)") from error
-    return load_config(run / CONFIG), model
 
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = folder = Path(folder)
+        self.config, self.architecture, self.data = (
+            folder / name for name in ("config.yaml", "architecture.json", "data.json")
+        )
+        self.log, self.tensorboard = folder / "log.jsonl", folder / "tensorboard"
+        self.dev_scores, self.evaluation = folder / "dev_scores.tsv", folder / "evaluation"
+        self.checkpoints, self.snapshots = folder / "checkpoints", folder / "snapshots"
 
-def write_run(run: Path, config: Config, architecture: dict[str, Any], data: Mapping[str, Digest]) -> None:
-    """Write a run's recipe, its architecture, and the digests of its data by their keys in the recipe."""
-    save_config(config, run / CONFIG)
-    digests = {key: {"rows": digest.rows, "sha256": digest.sha256} for key, digest in data.items()}
-    for name, content in ((ARCHITECTURE, architecture), (DATA, digests)):
-        write_json(run / name, content)
+    def stages(self, config: Config | None = None) -> list["Run"]:
+        """Return the runs of the stages in order, begun or not; none without stages, or without a readable recipe.
 
+        Args:
+            config: the recipe; by default the one that lies there.
+        """
+        try:
+            config = self.read_config() if config is None else config
+        except InputError:
+            return []
+        return [Run(self.folder / name) for name in config.stages]
 
-def check_data(run: Path, data: Mapping[str, Digest]) -> None:
-    """Refuse to go on from a run's checkpoints with other data; say where a run of an older version cannot tell.
+    def last_stage(self, config: Config | None = None) -> "Run":
+        """Return the run of the last stage, or this one where it has none; the argument is that of `stages`."""
+        return [self, *self.stages(config)][-1]
 
-    Args:
-        run: the run's folder.
-        data: the digests of what is there now.
+    def read_config(self) -> Config:
+        """Return the resolved recipe."""
+        return load_config(self.config)
 
-    Raises:
-        InputError: a file has changed, or the run's record of them cannot be read.
-    """
-    if not any((run / FOLDER).glob("*.pt")):  # it begins again
-        return
-    if not (run / DATA).exists():
-        line = f"{run}: has no {DATA}, as runs of older versions; that the data are the same cannot be checked"
-        say(line)
-        return
-    try:
-        known = read_json(run / DATA)
-        then = {key: (int(known[key]["rows"]), str(known[key]["sha256"])) for key in data}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{run / DATA}: is damaged; remove it to resume without checking the data") from error
-    for key, now in data.items():
-        if then[key] != (now.rows, now.sha256):
-            counts = (
-                f"{then[key][0]} rows then, {now.rows} now" if then[key][0] != now.rows else "as many rows, but others"
-            )
+    def read_model(self) -> SpeechModel:
+        """Return the model as the training began, with fresh weights."""
+        try:
+            about = read_json(self.architecture)
+            with understanding(self.folder):
+                return SpeechModel.from_architecture(about)
+        except InputError as error:
             raise InputError(
-                f"{now.path}: {key} has changed since {run} was begun ({counts}); bring back what it was, or start a "
-                "new run"
+                f"{self.folder}: is no training run ({self.architecture.name} is missing or damaged)"
+            ) from error
+
+    def read_log(self) -> list[dict[str, Any] | None]:
+        """Return the records of the log, a line each; None for a line that is cut off or damaged.
+
+        Raises:
+            OSError: the log cannot be read.
+        """
+        records: list[dict[str, Any] | None] = []
+        for line in self.log.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+            try:
+                record = parse_json(line)
+            except ValueError:
+                record = None
+            records.append(record if isinstance(record, dict) else None)
+        return records
+
+    def write(self, config: Config, architecture: Mapping[str, Any], data: Mapping[str, Digest]) -> None:
+        """Write the recipe, the architecture, and the digests of the data by their keys in the recipe."""
+        save_config(config, self.config)
+        write_json(self.architecture, architecture)
+        write_json(self.data, {key: {"rows": digest.rows, "sha256": digest.sha256} for key, digest in data.items()})
+
+    def check_recipe(self, config: Config) -> None:
+        """Refuse to resume a folder that is no run, or one of another recipe."""
+        try:
+            there = self.config.exists()
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot be read ({error.strerror}); check its permissions") from error
+        if not there:
+            raise InputError(f"{self.folder}: is no training run ({self.config.name} is missing)")
+        if _decisive(self.read_config()) != _decisive(config):
+            raise InputError(f"{self.config}: differs from the recipe given; resume with the run's own")
+        if self.checkpoints.exists():  # a run killed before its first checkpoint begins again
+            self.read_model()
+        remove_leftovers(self.folder)
+
+    def check_data(self, data: Mapping[str, Digest]) -> None:
+        """Refuse to go on from checkpoints with other data; print where a run of an older version has no digests."""
+        if not any(self.checkpoints.glob("*.pt")):  # it begins again
+            return
+        if not self.data.exists():
+            line = f"{self.folder}: has no {self.data.name}, as runs of older versions; "
+            say(line + "that the data are the same cannot be checked")
+            return
+        try:
+            known = read_json(self.data)
+            then = {key: (int(known[key]["rows"]), str(known[key]["sha256"])) for key in data}
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.data}: is damaged; remove it to resume without checking the data") from error
+        for key, now in data.items():
+            if then[key] != (now.rows, now.sha256):
+                same = then[key][0] == now.rows
+                counts = "as many rows, but others" if same else f"{then[key][0]} rows then, {now.rows} now"
+                raise InputError(
+                    f"{now.path}: {key} has changed since {self.folder} was begun ({counts}); bring back what it was, "
+                    "or start a new run"
+                )
+
+    def list_checkpoints(self, kind: str = EPOCH) -> list[Path]:
+        """Return the checkpoints of one kind, oldest first."""
+        paths = self.checkpoints.glob(f"{kind}-*.pt")
+        return sorted(path for path in paths if re.fullmatch(rf"{kind}-\d+\.pt", path.name))
+
+    def newest_checkpoints(self, count: int = AVERAGED) -> list[Path]:
+        """Return the last `count` epochs' checkpoints, or where there is none the newest of any kind."""
+        newest = sorted(self.checkpoints.glob("*.pt"), key=lambda path: path.stat().st_mtime)
+        return self.list_checkpoints()[-count:] or newest[-1:]
+
+    def trained_epochs(self) -> int:
+        """Return after how many epochs the last checkpoint was written; 0 where there is none."""
+        epochs = self.list_checkpoints()
+        return int(epochs[-1].stem.removeprefix(f"{EPOCH}-")) if epochs else 0
+
+    def checkpoint(self, kind: str, number: int) -> Path:
+        """Return where the checkpoint after so many epochs or steps lies."""
+        return self.checkpoints / f"{kind}-{number:0{DIGITS[kind]}d}.pt"
+
+    def snapshot(self, sparsity: float) -> Path:
+        """Return where the snapshot of a sparsity lies."""
+        return self.snapshots / f"{snapshot_name(sparsity)}.pt"
+
+    def save_checkpoint(self, kind: str, number: int, state: Mapping[str, Any], keep: int) -> None:
+        """Write a checkpoint whole or not at all, and remove all but the last `keep` of its kind."""
+        write_state(self.checkpoint(kind, number), state)
+        for old in self.list_checkpoints(kind)[:-keep]:
+            old.unlink(missing_ok=True)
+
+    def find_latest(self) -> Path | None:
+        """Return the checkpoint that has come furthest, or None where there is none; damaged ones are set aside."""
+        for folder in (self.checkpoints, self.snapshots):
+            remove_leftovers(folder)
+        damaged: list[Path] = []
+        whole: list[tuple[int, int, Path]] = []
+        for kind in (EPOCH, STEP):
+            for path in reversed(self.list_checkpoints(kind)):
+                try:
+                    state = read_checkpoint(path)
+                except DamagedError:
+                    damaged.append(path)
+                else:
+                    whole.append((state["step"], state["epoch"], path))
+                    break
+        if not whole:
+            if damaged:
+                raise InputError(
+                    f"{self.checkpoints}: all checkpoints are damaged; remove them to start from the beginning"
+                )
+            return None
+        latest = max(whole)[-1]
+        for path in damaged:
+            path.rename(path.with_suffix(".damaged"))
+            line = f"{path}: is damaged and set aside; going on from {latest.name}"
+            say(line)
+        return latest
+
+    def average_objectives(self, count: int = AVERAGED) -> dict[str, Any]:
+        """Return the mean of the last `count` epochs' learnt tensors; of the rest, the last epoch's."""
+        paths = self.list_checkpoints()
+        if not 1 <= count <= len(paths):
+            raise InputError(
+                f"{self.folder}: {len(paths)} checkpoints are there, cannot average {count}; "
+                "finish the training, or raise training.keep_checkpoints"
             )
+        return average([read_objective(path) for path in paths[-count:]])
+
+    def read_snapshot(self, sparsity: float) -> dict[str, Any]:
+        """Return the state of network and gates in the snapshot of a sparsity."""
+        path = self.snapshot(sparsity)
+        if not path.exists():
+            raise InputError(f"{path}: is not there; the training leaves it when its target passes that sparsity")
+        return read_objective(path)
+
+    def read_gates(self, checkpoints: Sequence[Path]) -> Gates:
+        """Return the gates of a pruning training with their mean log_alpha over checkpoints, without the network.
+
+        `read_gates(run.newest_checkpoints()).kept(target, constraint)` are the units that an export keeps. The
+        checkpoints need not be whole: no other tensor of them is read.
+
+        Raises:
+            PlanError: a checkpoint cannot be read, or its gates are not those of the architecture.
+        """
+        pruning = self.read_config().pruning
+        with torch.device("meta"):  # sizes without weights
+            backbone = SpeechModel.from_architecture(read_json(self.architecture)).backbone
+        plan = plan_for(backbone, pruning.macs_seconds).only(pruning.units).aligned(pruning.align)
+        gates = Gates(plan, Accounting(backbone, plan))
+        wanted = {f"gates.{name}.log_alpha" for name in gates}
+        states = []
+        for path in checkpoints:
+            objective = (open_checkpoint(path) or {}).get("objective", {})
+            states.append({name: value for name, value in objective.items() if name.endswith(".log_alpha")})
+            if set(states[-1]) != wanted:
+                raise PlanError(f"{path}: its gates are not those of {self.architecture}, or it is damaged")
+        mean = average(states)
+        for name, gate in gates.items():
+            gate.log_alpha.data.copy_(mean[f"gates.{name}.log_alpha"])
+        return gates
 
 
-def check_run(run: Path, config: Config) -> None:
-    """Refuse to resume what is no run, or one of another recipe.
+def snapshot_name(sparsity: float) -> str:
+    """Return the name of the snapshot of a sparsity: 0.3 -> hp30."""
+    return f"hp{100 * sparsity:g}"
+
+
+def write_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint or snapshot; where that fails, the file that was there before is as it was."""
+    with atomic_write(path, "wb") as handle:
+        torch.save(dict(state), handle)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without executing anything in it.
 
     Raises:
-        InputError: it is.
+        DamagedError: it is not whole.
     """
     try:
-        there = (run / CONFIG).exists()
+        with zipfile.ZipFile(path) as archive:  # torch itself never compares the checksums it writes
+            broken = archive.testzip()
+        if broken is not None:
+            raise zipfile.BadZipFile(broken)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise InputError(f"{run}: cannot be read ({error.strerror}); check its permissions") from error
-    if not there:
-        raise InputError(f"{run}: is no training run ({CONFIG} is missing)")
-    if decisive(load_config(run / CONFIG)) != decisive(config):
-        raise InputError(f"{run / CONFIG}: differs from the recipe given; resume with the run's own")
-    if (run / FOLDER).exists():  # a run killed before its first checkpoint begins again
-        read_run(run)
-    remove_leftovers(run)
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise _damaged(path) from error
+    return state
 
 
-def decisive(config: Config) -> dict[str, Any]:
-    """Return what a recipe says that decides a training's weights and log, stage by stage where it has stages."""
-    stages = {name: decisive(stage) for name, stage in expand_stages(config).items()}
+def open_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Return a checkpoint whose tensors are read when they are used, or None where it is damaged."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # torch raises whatever it likes on a damaged file
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def read_objective(path: Path) -> dict[str, Any]:
+    """Return the state of network and gates in a checkpoint, if it is fit to be exported."""
+    state = read_checkpoint(path)
+    objective = state.get("objective") if isinstance(state, dict) else None
+    if not isinstance(objective, dict):
+        raise _damaged(path)
+    for name, value in objective.items():
+        if isinstance(value, torch.Tensor) and not torch.isfinite(value).all():
+            raise InputError(f"{path}: {name} is not finite; has the training diverged? Lower training.lr")
+    return objective
+
+
+def average(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean of the floating-point tensors of some states; of everything else, the last state's."""
+    mean = dict(states[-1])
+    for name, last in mean.items():
+        if isinstance(last, torch.Tensor) and last.is_floating_point():
+            mean[name] = torch.stack([state[name].double() for state in states]).mean(0).to(last.dtype)
+    return mean
+
+
+def _damaged(path: Path) -> DamagedError:
+    return DamagedError(f"{path}: cannot be read as a checkpoint; remove it to fall back on the one before")
+
+
+def _decisive(config: Config) -> dict[str, Any]:
+    """Return the part of a recipe that decides a training's weights and log, stage by stage where it has stages."""
+    stages = {name: _decisive(stage) for name, stage in expand_stages(config).items()}
     if stages:
         return stages
     return {**config.model_dump(mode="json", exclude=MAY_DIFFER), "trials": str(config.data.trials.get("dev"))}
-
-
-def stage_runs(run: Path) -> list[Path]:
-    """Return the runs of a run's stages in order, whether they are there by now or not.
-
-    None for a run without stages, and where its recipe cannot be read.
-    """
-    try:
-        config = load_config(run / CONFIG)
-    except InputError:
-        return []
-    return [run / name for name in config.stages]
-
-
-def last_stage(run: Path, config: Config | None = None) -> Path:
-    """Return the run of the last stage, or the run itself where it has none.
-
-    Args:
-        run: the run's folder.
-        config: its recipe; by default the one that lies there.
-    """
-    stages = stage_runs(run) if config is None else [run / name for name in config.stages]
-    return [run, *stages][-1]

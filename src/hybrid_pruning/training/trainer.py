@@ -5,34 +5,34 @@ and any number of processes (torchrun) draws the same gates.
 """
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from torch.nn.parallel import DistributedDataParallel
 
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.config import Config
+from hybrid_pruning.config import Config, DataConfig
 from hybrid_pruning.console import progress_bar, say
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.data.trainset import TrainSet
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.artifact import versions
-from hybrid_pruning.training.checkpoints import find_latest, read_checkpoint, save_epoch, save_snapshot, save_step
+from hybrid_pruning.pruning import Growth
 from hybrid_pruning.training.log import RunLog
-from hybrid_pruning.training.objective import Losses, Objective
+from hybrid_pruning.training.objective import Losses, Objective, target_growth
 from hybrid_pruning.training.optimizers import Optimizers, annealed, learning_rate_factor
-from hybrid_pruning.training.pace import Pace
-from hybrid_pruning.training.skipped import Skipped
-from hybrid_pruning.training.snapshots import growth, member_name, snapshots_due
-from hybrid_pruning.training.validation import SCORES, DevTrials, Validation, validate, write_scores
+from hybrid_pruning.training.runs import EPOCH, STEP, Run, read_checkpoint, snapshot_name, write_state
+from hybrid_pruning.training.validation import DevTrials, validate, write_scores
 from hybrid_pruning.training.warnings import check_after, check_sparsity, print_warnings
+
+SHOWN = 10
+"""Unreadable files that are reported by name."""
 
 
 class Trainer:
@@ -53,40 +53,33 @@ class Trainer:
         objective: Objective,
         trainset: Sequence[Utterance],
         devset: Sequence[Utterance],
-        run: Path,
+        run: Run,
         trials: DevTrials | None = None,
     ) -> None:
         self.config, self.trainset, self.devset, self.run = config, TrainSet(trainset, config), devset, run
-        self.trials = trials
-        AcceleratorState._reset_state()  # else a second training in one process has the precision of the first
-        self.accelerator = Accelerator(
-            mixed_precision=config.training.mixed_precision,
-            cpu=processes.count() > 1 and not torch.cuda.is_available(),  # else it takes no notice of gloo
-        )
-        self.objective = objective
+        self.trials, self.device = trials, find_device()
+        self.objective = objective.to(self.device)
         self.optimizers = Optimizers(objective, config.training, config.pruning.initial_reg_lr)
-        self.wrapped: Any = self.accelerator.prepare(objective)
+        self.wrapped: Any = objective
+        if processes.count() > 1:
+            self.wrapped = DistributedDataParallel(objective, None if self.device.type == "cpu" else [self.device])
         self.skipped = Skipped(config.data, len(trainset))
         self.log: RunLog | None = None
         self.batches_per_epoch = self.trainset.batches_per_epoch
         self.total_steps = self.batches_per_epoch * config.training.epochs
-        self.growth = growth(config.pruning, self.batches_per_epoch)
+        self.growth = target_growth(config.pruning, self.batches_per_epoch)
         self.snapshots_due = snapshots_due(self.growth, self.total_steps)
         self.epoch = self.step = 0
-        self._pace = Pace()
+        self._restart_clock()
 
     def start_log(self, warnings: Sequence[str] = ()) -> None:
-        """Open a new log and write what each optimiser was given, and what a person should know before."""
+        """Open a new log and write the optimisers' groups and the warnings before the training."""
         self._open_log(lines=0)
         self._log({"groups": self.optimizers.describe_groups(), **_warn(warnings)})
 
     def resume(self) -> bool:
-        """Take up the last checkpoint's state and forget what was logged after it; False where there is none.
-
-        Raises:
-            InputError: the checkpoints are all damaged, or of another model or number of processes.
-        """
-        path = processes.from_main(lambda: find_latest(self.run))
+        """Take up the last checkpoint's state and drop what was logged after it; False where there is none."""
+        path = processes.from_main(self.run.find_latest)
         if path is None:
             return False
         state = read_checkpoint(path)
@@ -114,42 +107,45 @@ class Trainer:
             task = bar.add_task("training", total=self.total_steps, completed=self.step, state="")
             while self.epoch < self.config.training.epochs:
                 self.wrapped.train()  # a loaded backbone, and a resumed run, come in evaluation mode
-                self._pace.restart()
+                self._restart_clock()
                 done = self.step - self.epoch * self.batches_per_epoch  # a resumed run may stand within its epoch
                 for batch in self.trainset.batches(self.epoch, done):
                     record = self._step(batch) or record
-                    bar.update(task, completed=self.step, state=_state(record))
+                    bar.update(task, completed=self.step, state=_progress(record))
                     self._save_snapshots()
                     if self.step % self.config.training.checkpoint_steps == 0:
-                        self._save(within_epoch=True)
-                        self._pace.restart()
+                        self._save(STEP, self.step)
+                        self._restart_clock()
                 self.epoch += 1
                 self._validate()
-                self._save()
+                self._save(EPOCH, self.epoch)
         if self.skipped:
             self._log(self.skipped.record())
             for line in self.skipped.explain():
                 say(line)
-        processes.wait()  # nobody leaves before all is written
+        processes.wait()  # no process leaves before all is written
 
     def close(self) -> None:
-        """Let go of the log's files."""
+        """Close the log's files."""
         if self.log is not None:
             self.log.close()
 
     def _step(self, batch: Batch) -> dict[str, Any] | None:
         """Take one optimiser step; return its record where it is one to log."""
+        training, target = self.config.training, self.growth.target(self.step)
         self.skipped.add(batch.skipped)
-        self._set_learning_rates()
-        target, margin = self._target(), self._margin_share()
-        logged = self.step == 0 or (self.step + 1) % self.config.training.log_every == 0
-        sums, norms = self._accumulate(batch, target, margin), self.optimizers.clip()
+        factor = learning_rate_factor(
+            training, self.step, self.total_steps, training.lr_warmup_epochs * self.batches_per_epoch
+        )
+        self.optimizers.set_learning_rates(annealed(training, factor, self.growth.rested(self.step)))
+        logged = self.step == 0 or (self.step + 1) % training.log_every == 0
+        sums, norms = self._accumulate(batch, target), self.optimizers.clip()
         if logged:
             norms |= self.optimizers.pruning_norms()
         losses, gradients = self._read_finite(sums, norms)
         self.optimizers.step()
         self.step += 1
-        self._pace.add(batch.wave.numel() / SAMPLE_RATE_HZ)
+        self._audio_seconds += batch.wave.numel() / SAMPLE_RATE_HZ
         if not logged:
             return None
         record = {
@@ -162,18 +158,24 @@ class Trainer:
         self._log(record)
         return record
 
-    def _accumulate(self, batch: Batch, target: float, margin: float) -> dict[str, torch.Tensor]:
+    def _accumulate(self, batch: Batch, target: float) -> dict[str, torch.Tensor]:
         """Sum the gradients of a batch's micro-steps, each with gates of its own; return the losses by name."""
+        warmup = self.config.objective.margin_warmup_epochs * self.batches_per_epoch
+        margin = min(1.0, self.step / (warmup - 1)) if warmup > 1 else 1.0  # whole from the warm-up's last step on
         parts = batch.split(self.config.training.accumulate)
+        bf16 = self.config.training.mixed_precision == "bf16"
         total: dict[str, torch.Tensor] = {}
         for index, part in enumerate(parts):
-            torch.manual_seed(self._dropout_seed(index))
+            # mixed into 32 bits: torch's CPU generator reads no more of a seed
+            seed = np.random.SeedSequence((self.config.seed, self.step, index, processes.rank()))
+            torch.manual_seed(int(seed.generate_state(1)[0]))
             share = len(part.wave) / len(batch.wave)
             # processes exchange their gradients once, with the last micro-step's
-            with nullcontext() if index + 1 == len(parts) else self.accelerator.no_sync(self.wrapped):
-                with self.accelerator.autocast():
-                    losses: Losses = self.wrapped(part.to(self.accelerator.device), target, margin)
-                self.accelerator.backward(losses.total * share)
+            alone = index + 1 < len(parts) and processes.count() > 1
+            with self.wrapped.no_sync() if alone else nullcontext():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                    losses: Losses = self.wrapped(part.to(self.device), target, margin)
+                (losses.total * share).backward()
             for name, loss in losses.parts.items():
                 total[name] = total.get(name, 0) + loss.detach() * share
         return total
@@ -189,41 +191,28 @@ class Trainer:
             for name, value in part.items():
                 if not math.isfinite(value):
                     raise InputError(
-                        f"{self.run}: the {name} {kind} is not finite at step {self.step + 1}; lower training.lr or "
-                        f"training.clip_norm (a run resumes from its last checkpoint with --resume)"
+                        f"{self.run.folder}: the {name} {kind} is not finite at step {self.step + 1}; lower "
+                        "training.lr or training.clip_norm (a run resumes from its last checkpoint with --resume)"
                     )
         return read
 
-    def _dropout_seed(self, index: int) -> int:
-        """The seed of a micro-step, mixed into 32 bits: torch's CPU generator reads no more."""
-        mixed = np.random.SeedSequence((self.config.seed, self.step, index, processes.rank()))
-        return int(mixed.generate_state(1)[0])
-
-    def _set_learning_rates(self) -> None:
-        warmup = self.config.training.lr_warmup_epochs * self.batches_per_epoch
-        factor = learning_rate_factor(self.config.training, self.step, self.total_steps, warmup)
-        self.optimizers.set_learning_rates(annealed(self.config.training, factor, self.growth.rested(self.step)))
-
-    def _target(self) -> float:
-        """The target sparsity of this step."""
-        return self.growth.target(self.step)
-
-    def _margin_share(self) -> float:
-        """The part of the margins that counts at this step: linear, and all of it from the warm-up's last step on."""
-        warmup = self.config.objective.margin_warmup_epochs * self.batches_per_epoch
-        return min(1.0, self.step / (warmup - 1)) if warmup > 1 else 1.0
-
     def _averages(self, losses: dict[str, float], batch: Batch) -> dict[str, Any]:
-        """What every process has a share of: losses, padding and pace of the whole batch."""
-        *means, padding, pace = processes.average([*losses.values(), batch.padding, self._pace.lap()])
+        """Return means over the processes: losses, padding, and the throughput since the last record."""
+        throughput = self._audio_seconds / (time.perf_counter() - self._started)
+        self._restart_clock()
+        *means, padding, throughput = processes.average([*losses.values(), batch.padding, throughput])
         return {
             "loss": dict(zip(losses, means, strict=True)),
-            "audio_seconds_per_second": pace * processes.count(),
+            "audio_seconds_per_second": throughput * processes.count(),
             "padding": padding,
         }
 
+    def _restart_clock(self) -> None:
+        """Begin to measure throughput anew, after something that is no training."""
+        self._audio_seconds, self._started = 0.0, time.perf_counter()
+
     def _sparsity(self, target: float) -> dict[str, Any]:
-        """The size that is expected, counted both ways, and what evaluation keeps, each gate rounded on its own."""
+        """Return the expected size, counted both ways, and the units that evaluation keeps, each gate rounded alone."""
         objective = self.objective
         if objective.gates is None or objective.lagrangian is None:
             return {}
@@ -240,39 +229,36 @@ class Trainer:
         }
 
     def _save_snapshots(self) -> None:
-        """Write the members of the family that are due after this step, and measure them on the dev set."""
-        for point in self.snapshots_due.get(self.step, ()):
-            name = member_name(point)
-            found = validate(self.objective, self.devset, point, self.config, self.trials)
-            _tell(f"snapshot {name}", found.figures)
+        """Write the snapshots that are due after this step, and measure them on the dev set."""
+        for sparsity in self.snapshots_due.get(self.step, ()):
+            name = snapshot_name(sparsity)
+            found = validate(self.objective, self.devset, sparsity, self.config, self.trials)
+            _print_figures(f"snapshot {name}", found.figures)
             expected = float(self.objective.expected_sparsity().detach())
-            figures = {"name": name, "target": point, "expected": expected, **found.figures}
-            self._log(
-                {"epoch": self.epoch, "snapshot": figures, **_warn(check_sparsity(expected, point, f"at {name}"))}
-            )
+            figures = {"name": name, "target": sparsity, "expected": expected, **found.figures}
+            warnings = _warn(check_sparsity(expected, sparsity, f"at {name}"))
+            self._log({"epoch": self.epoch, "snapshot": figures, **warnings})
             if self.log is not None:
-                save_snapshot(self.run, name, {"target": point, **self._state()})
+                write_state(self.run.snapshot(sparsity), {"target": sparsity, **self._state()})
             self.wrapped.train()
-            self._pace.restart()
+            self._restart_clock()
 
     def _validate(self) -> None:
         """Measure, on the dev set, the model that would be exported now."""
-        found = validate(self.objective, self.devset, self._target(), self.config, self.trials)
-        epochs = self.config.training.epochs
-        _tell(f"epoch {self.epoch}/{epochs}", found.figures)
-        warnings = self._look_back(found) if self.epoch == epochs else []
+        target, epochs = self.growth.target(self.step), self.config.training.epochs
+        found = validate(self.objective, self.devset, target, self.config, self.trials)
+        _print_figures(f"epoch {self.epoch}/{epochs}", found.figures)
+        warnings: list[str] = []
+        if self.epoch == epochs:
+            gated = self.objective.gates is not None
+            expected = float(self.objective.expected_sparsity().detach()) if gated else None
+            warnings = check_after(found.scores, found.positive, self.config.task, expected, target)
         self._log({"epoch": self.epoch, **found.record(), **_warn(warnings)})
         if self.log is not None:
-            write_scores(self.run / SCORES, self.devset, found.scores, self.trials)
-
-    def _look_back(self, found: Validation) -> list[str]:
-        """Return what a person should know after the training."""
-        pruned = self.objective.gates is not None
-        expected = float(self.objective.expected_sparsity().detach()) if pruned else None
-        return check_after(found.scores, found.positive, self.config.task, expected, self._target())
+            write_scores(self.run.dev_scores, self.devset, found.scores, self.trials)
 
     def _class_names(self) -> list[str]:
-        """The speakers that the objective has weights for, in their order."""
+        """Return the speakers that the objective has weights for, in their order."""
         return [] if self.objective.margin is None else list(self.trainset.classes)
 
     def _open_log(self, lines: int) -> None:
@@ -283,7 +269,7 @@ class Trainer:
         if self.log is not None:
             self.log.write(self.step, record)
 
-    def _save(self, within_epoch: bool = False) -> None:
+    def _save(self, kind: str, number: int) -> None:
         """Write all that a resumed run needs: schedules, order and randomness follow from epoch and step."""
         self.skipped.join()
         if self.log is None:
@@ -296,13 +282,78 @@ class Trainer:
             "processes": processes.count(),
             **({"classes": names} if (names := self._class_names()) else {}),
         }
-        save, number = (save_step, self.step) if within_epoch else (save_epoch, self.epoch)
-        save(self.run, number, state, self.config.training.keep_checkpoints)
+        self.run.save_checkpoint(kind, number, state, self.config.training.keep_checkpoints)
 
     def _state(self) -> dict[str, Any]:
-        """What an export needs."""
+        """Return all that an export needs."""
         objective = self.objective.state_dict()
         return {"epoch": self.epoch, "step": self.step, "objective": objective, "versions": versions()}
+
+
+class Skipped:
+    """The distinct training files that could not be read and were replaced by others.
+
+    Args:
+        data: what is trained on, and the fraction of it that may be unreadable.
+        total: how many training files there are.
+    """
+
+    def __init__(self, data: DataConfig, total: int) -> None:
+        self.data, self.total = data, total
+        self.limit = max(1, int(data.skip_limit * total))
+        self._messages: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add(self, messages: Iterable[str]) -> None:
+        """Note files by their one-line messages, which begin with the path; refuse more than the recipe allows."""
+        for message in messages:
+            self._messages.setdefault(message.partition(": ")[0], message)
+        if len(self) > self.limit:
+            raise InputError(
+                f"{self.data.train}: {len(self)} of {self.total} training files cannot be read, data.skip_limit "
+                f"{self.data.skip_limit:g} allows {self.limit}; mend or remove them, the last: {self.messages()[-1]}"
+            )
+
+    def join(self) -> None:
+        """Add the files of the other processes."""
+        self.add(processes.join_lists(self.messages()))
+
+    def messages(self) -> list[str]:
+        """Return a message for each file, in the order they were met."""
+        return list(self._messages.values())
+
+    def record(self) -> dict[str, Any]:
+        """Return the record of them for the log."""
+        return {"skipped": {"files": len(self), "first": self.messages()[:SHOWN]}}
+
+    def explain(self) -> list[str]:
+        """Return lines for the user: how many there were, and the first of them."""
+        title = f"{len(self)} of {self.total} training files could not be read and were replaced by others"
+        rest = [] if len(self) <= SHOWN else [f"  and {len(self) - SHOWN} more"]
+        return [f"{title}:", *(f"  {message}" for message in self.messages()[:SHOWN]), *rest]
+
+
+def find_device() -> torch.device:
+    """Return the device of this process: its GPU, Apple's for a process alone, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if processes.count() == 1 and torch.backends.mps.is_available() else "cpu")
+
+
+def snapshots_due(growth: Growth, total_steps: int) -> dict[int, list[float]]:
+    """Return the sparsities of the snapshots by the number of steps after which they are due."""
+    due: dict[int, list[float]] = {}
+    for sparsity, step in zip(growth.points, growth.last_steps(), strict=True):
+        if not 0 < step <= total_steps:
+            raise InputError(
+                f"pruning.export_at {sparsity:g}: the target passes it after step {step} of {total_steps}; "
+                + ("lengthen" if step < 1 else "shorten")
+                + " pruning.sparsity_warmup_epochs or pruning.export_hold_epochs, or train longer"
+            )
+        due.setdefault(step, []).append(sparsity)
+    return due
 
 
 def _warn(lines: Sequence[str]) -> dict[str, Any]:
@@ -311,16 +362,16 @@ def _warn(lines: Sequence[str]) -> dict[str, Any]:
     return {"warnings": list(lines)} if lines else {}
 
 
-def _tell(what: str, figures: dict[str, float]) -> None:
-    """Print what a validation found, and where there are gates what the model would be smaller by."""
-    line = f"{what}: dev EER {figures['eer']:.2%}"
+def _print_figures(title: str, figures: dict[str, float]) -> None:
+    """Print the figures of a validation, and where there are gates the sizes removed."""
+    line = f"{title}: dev EER {figures['eer']:.2%}"
     if "sparsity" in figures:
         line += f", {figures['sparsity']:.1%} of the parameters and {figures['macs_sparsity']:.1%} of the MACs removed"
     say(line)
 
 
-def _state(record: dict[str, Any]) -> str:
-    """What stands beside the progress bar: what was logged last."""
+def _progress(record: dict[str, Any]) -> str:
+    """Return the text beside the progress bar, of the last record."""
     if not record:
         return ""
     loss, sparsity = f"loss {record['loss']['task']:.3f}", record.get("sparsity")

@@ -1,4 +1,4 @@
-"""How good a model in training is: the dev set, or trials over it, scored by the model that would be exported now."""
+"""Validation: the dev set, or trials over it, scored by the model that would be exported now."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,8 @@ from hybrid_pruning.data.names import Register
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.data.tracks import SV
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.metrics import act_dcf, cllr, eer, min_dcf
+from hybrid_pruning.metrics import FloatArray, act_dcf, cllr, eer, min_dcf
 from hybrid_pruning.metrics.measures import Names, Sample
-from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Gates
 from hybrid_pruning.pruning.gate import open_probability
 from hybrid_pruning.scoring.scores import embed_paths, score_utterances
@@ -25,21 +24,18 @@ from hybrid_pruning.scoring.verification.cosine import score_cosines
 from hybrid_pruning.tasks import Label
 from hybrid_pruning.training.objective import Objective
 
-SCORES = "dev_scores.tsv"
 BINS = 20
-
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Validation:
-    """What a validation found.
+    """The result of a validation.
 
     Args:
         figures: metrics of the dev set, and where there are gates the exact sparsity, as fractions.
         scores: [N] log-likelihood ratios, in the dev set's order; for speaker verification [T] cosines, in the trials'.
         positive: [N] or [T] whether each is bona fide, or a target trial.
-        opened: unit kind -> [units] how likely each gate is open; empty without gates.
+        opened: unit kind -> [units] probability of each gate to be open; empty without gates.
     """
 
     figures: dict[str, float]
@@ -48,11 +44,8 @@ class Validation:
     opened: dict[str, FloatArray]
 
     def record(self) -> dict[str, Any]:
-        """Return it as the log has it: the gates as counts in bins of equal width from 0 to 1."""
-        counts = {
-            unit: np.histogram(probabilities, BINS, (0.0, 1.0))[0].tolist()
-            for unit, probabilities in self.opened.items()
-        }
+        """Return the record for the log: the gates as counts in bins of equal width from 0 to 1."""
+        counts = {unit: np.histogram(found, BINS, (0.0, 1.0))[0].tolist() for unit, found in self.opened.items()}
         return {"dev": self.figures} | ({"gates": counts} if counts else {})
 
 
@@ -81,15 +74,12 @@ class DevTrials:
 
 
 def read_dev_trials(path: Path, devset: Sequence[Utterance], manifest: Path) -> DevTrials:
-    """Read the trials that a training is validated on.
+    """Read the trials of a validation: a list with labels, in any form that `evaluate --sv` reads.
 
     Args:
-        path: a list with labels, in any form that `evaluate --sv` reads.
-        devset: the dev set.
-        manifest: its file, for messages.
-
-    Raises:
-        InputError: the list cannot be used, or names an utterance that the dev set does not have.
+        path: the list.
+        devset: the utterances that it names.
+        manifest: their file, for messages.
     """
     keys = read_keys(path, SV, SV.trial)
     register = Register(utterance.utt_id for utterance in devset)
@@ -116,40 +106,36 @@ def validate(
     Args:
         objective: the network and its gates; they are left as they were.
         devset: utterances; of both classes where there are no trials.
-        target_sparsity: what the model that would be exported now has to meet; of no importance without gates.
+        target_sparsity: of the model that would be exported now; of no importance without gates.
         config: the recipe.
         trials: over the dev set, for speaker verification.
-
-    Raises:
-        InputError: a file that cannot be used, or a score that is not finite.
     """
     sizes: dict[str, float] = {}
-    gates = objective.gates
+    model, gates, batch_size, workers = (
+        objective.model,
+        objective.gates,
+        config.training.batch_size,
+        config.data.workers,
+    )
     if gates is not None:
         kept = gates.kept(target_sparsity, objective.constraint)
         exact = gates.accounting.exact_kept(kept)
         sizes = {"sparsity": float(exact.sparsity), "macs_sparsity": float(exact.macs_sparsity)}
         gates.pin(kept)
     try:
-        scores = _score(objective.model, devset, config, trials)
+        if trials is None:
+            scores = score_utterances(model, devset, batch_size, workers)
+            positive = np.array([utterance.label == Label.BONAFIDE for utterance in devset])
+            figures = measure(scores[positive], scores[~positive])
+        else:
+            paths, seconds = [u.path for u in devset], [u.seconds for u in devset]
+            scores = trials.cosines(embed_paths(model, paths, batch_size, workers, seconds=seconds))
+            positive = trials.classes == "target"
+            figures = Sample({SV.scores: scores}, trials.classes).measure(SV.measures)
     finally:
         if gates is not None:
             gates.pin(None)
-    if trials is None:
-        positive = np.array([utterance.label == Label.BONAFIDE for utterance in devset])
-        figures = measure(scores[positive], scores[~positive])
-    else:
-        positive = trials.classes == "target"
-        figures = Sample({SV.scores: scores}, trials.classes).measure(SV.measures)
     return Validation(figures | sizes, scores, positive, {} if gates is None else opened(gates))
-
-
-def _score(model: SpeechModel, devset: Sequence[Utterance], config: Config, trials: DevTrials | None) -> FloatArray:
-    batch_size, workers = config.training.batch_size, config.data.workers
-    if trials is None:
-        return score_utterances(model, devset, batch_size, workers)
-    paths, seconds = [utterance.path for utterance in devset], [utterance.seconds for utterance in devset]
-    return trials.cosines(embed_paths(model, paths, batch_size, workers, seconds=seconds))
 
 
 def measure(bonafide: FloatArray, spoof: FloatArray) -> dict[str, float]:
@@ -163,7 +149,7 @@ def measure(bonafide: FloatArray, spoof: FloatArray) -> dict[str, float]:
 
 @torch.no_grad()
 def opened(gates: Gates) -> dict[str, FloatArray]:
-    """Return, for each kind of unit, how likely every one of them is open."""
+    """Return, for each kind of unit, the probabilities of its gates to be open."""
     found: dict[str, list[FloatArray]] = {}
     for gate in gates.values():
         probabilities = open_probability(gate.log_alpha).double().cpu().numpy()
@@ -172,11 +158,7 @@ def opened(gates: Gates) -> dict[str, FloatArray]:
 
 
 def write_scores(path: Path, devset: Sequence[Utterance], scores: FloatArray, trials: DevTrials | None = None) -> None:
-    """Write scores and keys in one: `filename cm-score cm-label`, or of trials `enrol test score label`.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Write scores and keys in one: `filename cm-score cm-label`, or of trials `enrol test score label`."""
     values = [repr(float(score)) for score in scores]
     columns: dict[str, Any] = {
         "filename": [utterance.utt_id for utterance in devset],

@@ -1,6 +1,6 @@
-"""Warnings where a training is likely to go wrong, or its figures to mislead: one line each, what and what to do.
+"""Warnings where a training is likely to go wrong, or its figures to mislead: tables of a condition and one line.
 
-Nothing here stops a training. What cannot work at all is an `InputError` elsewhere.
+Nothing here stops a training; a recipe or data that cannot work at all are an `InputError` elsewhere.
 """
 
 import math
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from hybrid_pruning.config import Config, PruningConfig, TrainingConfig
 from hybrid_pruning.console import say
@@ -20,12 +19,12 @@ from hybrid_pruning.metrics import FloatArray, eer
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning.gate import open_probability
 from hybrid_pruning.tasks import TaskName
-from hybrid_pruning.training.snapshots import early_points, growth
+from hybrid_pruning.training.objective import target_growth
 
 LEAST_MOVE = 0.01
 """Of the weights' root mean square: an optimiser that can move them by less in the whole training moves nothing."""
 LEAST_SGD_RATE = 1e-3
-"""Of the head: what is below is a rate for AdamW."""
+"""Of the head: below it is a rate for AdamW."""
 LARGEST_LAG = 0.03
 """Between expected sparsity and target after the training, as fractions removed."""
 HIGH_ACCURACY, NEAR_CHANCE, CHANCE = 0.8, 0.6, 0.4
@@ -35,21 +34,14 @@ HIGH_ACCURACY, NEAR_CHANCE, CHANCE = 0.8, 0.6, 0.4
 def check_before(
     config: Config, model: SpeechModel, steps: int, trainset: Sequence[Utterance], devset: Sequence[Utterance]
 ) -> list[str]:
-    """Return what a person should know before a training, one line each.
-
-    Args:
-        config: the recipe.
-        model: what is to be trained.
-        steps: optimiser steps of the whole training.
-        trainset: what it is trained on.
-        devset: what it is validated on.
-    """
+    """Return the warnings before a training of so many optimiser steps, one line each."""
+    pruning, verification = config.pruning, config.task == "speaker-verification"
     return [
         *check_learning_rates(config.training, model, steps),
         *check_objective(config),
-        *(check_pruning(config.pruning, config.training.epochs, steps) if config.pruning.use_pruning_loss else []),
+        *(check_pruning(pruning, config.training.epochs, steps) if pruning.use_pruning_loss else []),
         *check_overlap(trainset, devset, str(config.data.dev)),
-        *(check_speakers(trainset, str(config.data.train)) if config.task == "speaker-verification" else []),
+        *(check_speakers(trainset, str(config.data.train)) if verification else []),
     ]
 
 
@@ -60,20 +52,18 @@ def check_after(
     expected_sparsity: float | None,
     target_sparsity: float,
 ) -> list[str]:
-    """Return what a person should know after a training, one line each.
+    """Return the warnings after a training, one line each.
 
     Args:
         scores: [N] log-likelihood ratios of the dev set, or the cosines of the trials over it.
         positive: [N] whether each is of bona fide speech, or of a target trial.
         task: which of the two.
         expected_sparsity: of the gates as they ended; None without gates.
-        target_sparsity: what it was to be.
+        target_sparsity: of the recipe.
     """
     check = check_scores if task == "anti-spoofing" else check_cosines
     found = check(scores[positive], scores[~positive])
-    if expected_sparsity is not None:
-        found += check_sparsity(expected_sparsity, target_sparsity)
-    return found
+    return found if expected_sparsity is None else found + check_sparsity(expected_sparsity, target_sparsity)
 
 
 def print_warnings(lines: Sequence[str]) -> None:
@@ -83,17 +73,19 @@ def print_warnings(lines: Sequence[str]) -> None:
 
 
 def check_objective(config: Config) -> list[str]:
-    """Warn of a loss that verification is worse with, and of margins that never reach their size."""
+    """Warn of a loss without margins for verification, and of margins that never reach their size."""
     objective, epochs = config.objective, config.training.epochs
-    found = []
-    if config.task == "speaker-verification" and objective.kind == "softmax":
-        found.append("objective.kind is softmax, which leaves no margin between speakers; aam is usual")
-    if objective.margin_warmup_epochs > epochs:
-        found.append(
+    return _where(
+        (
+            config.task == "speaker-verification" and objective.kind == "softmax",
+            "objective.kind is softmax, which leaves no margin between speakers; aam is usual",
+        ),
+        (
+            objective.margin_warmup_epochs > epochs,
             f"objective.margin_warmup_epochs is {objective.margin_warmup_epochs:g} and training.epochs {epochs}: the "
-            "margins never reach their size; shorten the warm-up, or train longer"
-        )
-    return found
+            "margins never reach their size; shorten the warm-up, or train longer",
+        ),
+    )
 
 
 def check_learning_rates(training: TrainingConfig, model: SpeechModel, steps: int) -> list[str]:
@@ -102,140 +94,126 @@ def check_learning_rates(training: TrainingConfig, model: SpeechModel, steps: in
     Adam moves a weight by about the learning rate in a step, so that `steps` of them reach lr x steps at most; SGD by
     the learning rate times the gradient, of which nothing is known before.
     """
-    found = []
-    if training.optimizer == "sgd" and training.lr < LEAST_SGD_RATE:
-        found.append(
-            f"training.lr is {training.lr:g}, a rate for adamw; sgd moves weights by the rate times the gradient, and "
-            "0.01 to 0.1 is usual"
-        )
-    parts: dict[str, tuple[str, float, list[nn.Module]]] = {
-        "head": ("training.lr", training.lr, [model.head, model.classifier]),
+    parts = {
+        "head": ("training.lr", training.lr, [*model.head.parameters(), *model.classifier.parameters()]),
         "backbone": (
             "training.lr x training.backbone_lr_ratio",
             training.lr * training.backbone_lr_ratio,
-            [model.backbone],
+            [*model.backbone.parameters()],
         ),
     }
-    for part, (key, lr, modules) in parts.items():
-        scale = _scale([p for module in modules for p in module.parameters() if p.requires_grad and p.dim() > 1])
-        if training.optimizer == "adamw" and lr and lr * steps < LEAST_MOVE * scale:
-            found.append(
-                f"{key} is {lr:g}: in {steps} steps it moves a weight of the {part} by {lr * steps:.1g} at most, and "
-                f"they are {scale:.1g} in size, so that it learns nothing; raise it, or train longer"
-            )
-    if not training.backbone_lr_ratio and not model.backbone.frozen:
-        found.append(
+    still = []
+    for part, (key, lr, parameters) in parts.items():
+        size = _root_mean_square([p for p in parameters if p.requires_grad and p.dim() > 1])
+        line = (
+            f"{key} is {lr:g}: in {steps} steps it moves a weight of the {part} by {lr * steps:.1g} at most, and "
+            f"they are {size:.1g} in size, so that it learns nothing; raise it, or train longer"
+        )
+        still.append((training.optimizer == "adamw" and 0 < lr * steps < LEAST_MOVE * size, line))
+    return _where(
+        (
+            training.optimizer == "sgd" and training.lr < LEAST_SGD_RATE,
+            f"training.lr is {training.lr:g}, a rate for adamw; sgd moves weights by the rate times the gradient, and "
+            "0.01 to 0.1 is usual",
+        ),
+        *still,
+        (
+            not training.backbone_lr_ratio and not model.backbone.frozen,
             "training.backbone_lr_ratio is 0: the backbone's weights stay as they are, and only the head and the gates "
-            "learn; 0.05 is usual where the backbone is to be fine-tuned"
-        )
-    if training.lr_warmup_epochs > training.epochs:
-        found.append(
+            "learn; 0.05 is usual where the backbone is to be fine-tuned",
+        ),
+        (
+            training.lr_warmup_epochs > training.epochs,
             f"training.lr_warmup_epochs is {training.lr_warmup_epochs:g} and training.epochs {training.epochs}: the "
-            "learning rate never reaches training.lr; shorten the warm-up, or train longer"
-        )
-    if training.final_lr > training.lr:
-        found.append(
+            "learning rate never reaches training.lr; shorten the warm-up, or train longer",
+        ),
+        (
+            training.final_lr > training.lr,
             f"training.final_lr {training.final_lr:g} is above training.lr {training.lr:g}: the learning rate rises to "
-            "the end; it usually falls to a tenth"
-        )
-    return found
+            "the end; it usually falls to a tenth",
+        ),
+    )
 
 
 def check_pruning(pruning: PruningConfig, epochs: int, steps: int) -> list[str]:
     """Warn of a target that the schedule does not reach, and of gates that are too slow to shut."""
-    found = []
-    rests = pruning.export_hold_epochs * len(early_points(pruning))
-    if pruning.sparsity_warmup_epochs + rests > epochs:
-        last = growth(pruning, steps / epochs).target(steps - 1)
-        held = f", with {rests:g} held at pruning.export_at," if rests else ""
-        found.append(
+    rests = pruning.export_hold_epochs * len(pruning.snapshots)
+    held = f", with {rests:g} held at pruning.export_at," if rests else ""
+    last = target_growth(pruning, steps / epochs).target(steps - 1)
+    rates = pruning.drop_rate
+    rate = rates if isinstance(rates, float) else max(rates.values(), default=0.01)
+    even = -float(torch.logit(open_probability(torch.zeros(()))))  # the log_alpha of a gate that is open half the time
+    reach, distance = pruning.initial_reg_lr * steps, max(math.log((1 - rate) / rate) - even, 0.0)
+    return _where(
+        (
+            pruning.sparsity_warmup_epochs + rests > epochs,
             f"pruning.sparsity_warmup_epochs is {pruning.sparsity_warmup_epochs:g}{held} and training.epochs {epochs}: "
             f"the target only grows to {last:.1%}, not {pruning.target_sparsity:.1%}; shorten the warm-up, or train "
-            "longer"
-        )
-    reach, distance = pruning.initial_reg_lr * steps, _way_to_shut(pruning)
-    if pruning.target_sparsity and reach < distance:
-        found.append(
+            "longer",
+        ),
+        (
+            pruning.target_sparsity > 0 and reach < distance,
             f"pruning.initial_reg_lr is {pruning.initial_reg_lr:g}: in {steps} steps it moves a gate by {reach:.2g} at "
-            f"most, and shutting one takes {distance:.2g}; raise it, train longer, or raise pruning.drop_rate"
-        )
-    return found
+            f"most, and shutting one takes {distance:.2g}; raise it, train longer, or raise pruning.drop_rate",
+        ),
+    )
 
 
 def check_sparsity(expected: float, target: float, when: str = "at the end") -> list[str]:
     """Warn where the gates are far from the target, which an export then cuts to all the same."""
-    if abs(expected - target) <= LARGEST_LAG:
-        return []
-    return [
+    line = (
         f"the gates expect {expected:.1%} to be removed {when}, the target is {target:.1%}: an export cuts to the "
         "target all the same, but not what was trained; train longer, or raise pruning.initial_reg_lr"
-    ]
+    )
+    return _where((abs(expected - target) > LARGEST_LAG, line))
 
 
 def check_scores(bonafide: FloatArray, spoof: FloatArray) -> list[str]:
-    """Warn of scores that look inverted, and of an accuracy that only counts the larger class.
-
-    Args:
-        bonafide: [P] log-likelihood ratios of bona fide speech.
-        spoof: [N] of spoofs.
-    """
-    rate = eer(bonafide, spoof)
-    if rate > 0.5:
-        return [
-            f"the dev set's EER is {rate:.1%}, worse than chance: the scores look inverted; check that the labels of "
-            "neither manifest are swapped"
-        ]
+    """Warn of [P] and [N] log-likelihood ratios that look inverted, or an accuracy that counts the larger class."""
+    rate, total = eer(bonafide, spoof), bonafide.size + spoof.size
     accepted, rejected = float(np.mean(bonafide >= 0)), float(np.mean(spoof < 0))
-    total = bonafide.size + spoof.size
     accuracy, balanced = (accepted * bonafide.size + rejected * spoof.size) / total, (accepted + rejected) / 2
-    if accuracy >= HIGH_ACCURACY and (balanced < NEAR_CHANCE or rate > CHANCE):
-        larger, share = max((("bona fide", bonafide.size), ("spoofed", spoof.size)), key=lambda pair: pair[1])
-        return [
+    larger, share = max((("bona fide", bonafide.size), ("spoofed", spoof.size)), key=lambda pair: pair[1])
+    return _where(
+        (
+            rate > 0.5,
+            f"the dev set's EER is {rate:.1%}, worse than chance: the scores look inverted; check that the labels of "
+            "neither manifest are swapped",
+        ),
+        (
+            rate <= 0.5 and accuracy >= HIGH_ACCURACY and (balanced < NEAR_CHANCE or rate > CHANCE),
             f"the accuracy of {accuracy:.1%} on the dev set says little, as {share / total:.1%} of it are {larger}: "
-            f"the balanced accuracy is {balanced:.1%}, the EER {rate:.1%}; judge by these, balance the training data"
-        ]
-    return []
+            f"the balanced accuracy is {balanced:.1%}, the EER {rate:.1%}; judge by these, balance the training data",
+        ),
+    )
 
 
 def check_cosines(target: FloatArray, nontarget: FloatArray) -> list[str]:
-    """Warn of embeddings that tell nobody apart.
-
-    Args:
-        target: [P] cosines of trials of one speaker.
-        nontarget: [N] of two.
-    """
+    """Warn of embeddings whose [P] cosines of one speaker and [N] of two are alike."""
     rate = eer(target, nontarget)
-    if rate <= CHANCE:
-        return []
-    return [
+    line = (
         f"the dev trials' EER is {rate:.1%}, {'worse than' if rate > 0.5 else 'close to'} chance: check the labels of "
         "data.trials.dev and the column speaker of data.train, or train longer"
-    ]
+    )
+    return _where((rate > CHANCE, line))
 
 
 def check_speakers(trainset: Sequence[Utterance], name: str) -> list[str]:
-    """Warn of speakers who are trained on with a single utterance."""
+    """Warn of speakers with a single training utterance."""
     counts = Counter(utterance.speaker for utterance in trainset)
     single = [speaker for speaker, count in counts.items() if count == 1]
-    if not single:
-        return []
-    return [
+    line = (
         f"{name}: {len(single)} of {len(counts)} speakers have a single utterance ({shown(single)}): its room is "
         "learnt with the voice; leave them out, or give more of each"
-    ]
+    )
+    return _where((bool(single), line))
 
 
-def _scale(parameters: Sequence[torch.Tensor]) -> float:
-    """Return the root mean square of all weights together."""
+def _where(*table: tuple[bool, str]) -> list[str]:
+    return [line for condition, line in table if condition]
+
+
+def _root_mean_square(parameters: Sequence[torch.Tensor]) -> float:
     count = sum(parameter.numel() for parameter in parameters)
     squares = sum(float(parameter.detach().double().square().sum()) for parameter in parameters)
     return math.sqrt(squares / count) if count else 0.0
-
-
-def _way_to_shut(pruning: PruningConfig) -> float:
-    """Return how far the log_alpha of the gates that start least open is from an even chance to be open."""
-    rates = pruning.drop_rate
-    rate = rates if isinstance(rates, float) else max(rates.values(), default=0.01)
-    start = math.log((1 - rate) / rate)
-    even = -float(torch.logit(open_probability(torch.zeros(()))))
-    return max(start - even, 0.0)
