@@ -14,14 +14,12 @@ from hybrid_pruning.data.tracks import SV, TRACK1
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.fitting import (
     VERIFICATION,
-    Fusion,
     find_qualities,
     fit_calibration,
-    fit_fusion,
     fit_weights,
-    fuse_files,
     require_same_cohort,
 )
+from hybrid_pruning.evaluation.fusion import Fusion, fuse
 from hybrid_pruning.models.calibration import Calibration, Fit
 
 
@@ -134,10 +132,12 @@ def test_classes_without_overlap_get_a_finite_scale_and_a_warning(capsys: pytest
     assert fit_weights(touching[None], positive)[0][0] == pytest.approx(0.656, abs=1e-3)
     assert fit_weights(np.array([[0.0, 1.0]]), np.array([False, True]))[0][0] < 10
     fit_calibration(as_trials(scores, positive), TRACK1, write_scores(tmp_path / "s.tsv", scores), "k.tsv")
-    fit_fusion({"a": as_trials(scores, positive), "b": as_trials(wider, positive)}, "track1", "k.tsv")
+    write_scores(tmp_path / "b.tsv", wider)
+    systems, keys = [tmp_path / "s.tsv", tmp_path / "b.tsv"], write_keys(tmp_path / "k.tsv", positive)
+    fuse(systems, tmp_path / "fusion.json", keys=keys)
     assert [line.split(";")[0] for line in capsys.readouterr().err.splitlines()] == [
         f"warning: {name}: no error in 20 trials, so the scale cannot be estimated and is kept low"
-        for name in (tmp_path / "s.tsv", "k.tsv")
+        for name in (tmp_path / "s.tsv", keys)
     ]
 
 
@@ -150,12 +150,14 @@ def test_systems_that_score_alike_share_their_weight():
     assert (one + two, three, again) == pytest.approx((alone, beside, offset), rel=1e-5, abs=1e-6)
 
 
-def test_a_fusion_is_better_than_each_of_its_systems():
+def test_a_fusion_is_better_than_each_of_its_systems(tmp_path: Path):
     rng = np.random.default_rng(0)
     positive = rng.random(4000) < 0.5
     columns = [np.where(positive, 1, -1) * strength + rng.normal(size=4000) for strength in (1.0, 0.8)]
-    systems = {f"{index}.tsv": as_trials(column, positive) for index, column in enumerate(columns)}
-    fusion = fit_fusion(systems, "track1", "k.tsv")
+    systems = [write_scores(tmp_path / f"{index}.tsv", column) for index, column in enumerate(columns)]
+    fusion = fuse(systems, tmp_path / "fusion.json", keys=write_keys(tmp_path / "k.tsv", positive)).fusion
+    assert fusion is not None
+    assert Fusion.read(tmp_path / "fusion.json") == fusion
     fused = fusion.apply(columns)
     alone = [metrics.eer(column[positive], column[~positive]) for column in columns]
     assert metrics.eer(fused[positive], fused[~positive]) < min(alone) - 0.02
@@ -298,21 +300,22 @@ def test_fused_files_hold_the_fused_scores_in_the_first_files_order(tmp_path: Pa
     fusion = Fusion("track1", ("a", "b"), (2.0, 0.1), 0.5, 0.5, "k.tsv", 1, 2)
     fusion.write(tmp_path / "fusion.json")
     assert Fusion.read(tmp_path / "fusion.json") == fusion
-    assert fuse_files([one, two], fusion, tmp_path / "out.tsv") == 3
+    apply = tmp_path / "fusion.json"
+    assert fuse([one, two], tmp_path / "out.tsv", apply=apply).trials == 3
     assert (tmp_path / "out.tsv").read_text() == "filename\tcm-score\nu0\t3.5\nu1\t6.5\nu2\t9.5\n"
     with pytest.raises(InputError, match=r"fusion of 2 systems \(a, b\), got 1 files"):
-        fuse_files([one], fusion, tmp_path / "new.tsv")
+        fuse([one], tmp_path / "new.tsv", apply=apply)
     two.write_text("filename\tcm-score\nu2\t30\nu0\t10\n")
     with pytest.raises(InputError, match=r"one.tsv: 'u1' has no score in \S+two.tsv; do both files belong to"):
-        fuse_files([one, two], fusion, tmp_path / "new.tsv")
+        fuse([one, two], tmp_path / "new.tsv", apply=apply)
     with pytest.raises(InputError, match=r"one.tsv:3: 'u1' has no score in \S+two.tsv; do both files belong to"):
-        fuse_files([two, one], fusion, tmp_path / "new.tsv")
+        fuse([two, one], tmp_path / "new.tsv", apply=apply)
     two.write_text("filename\tcm-score\nu2\t30\nu2\t10\nu1\t2\n")
     with pytest.raises(InputError, match=r"two.tsv:3: 'u2' stands twice"):
-        fuse_files([two, one], fusion, tmp_path / "new.tsv")
+        fuse([two, one], tmp_path / "new.tsv", apply=apply)
     two.write_text("filename\tcm-score\nu2\tnan\nu0\t10\nu1\t2\n")
     with pytest.raises(InputError, match=r"two.tsv:2: cm-score of 'u2' is 'nan'"):
-        fuse_files([one, two], fusion, tmp_path / "new.tsv")
+        fuse([one, two], tmp_path / "new.tsv", apply=apply)
     assert not (tmp_path / "new.tsv").exists()
 
 
@@ -332,8 +335,8 @@ def test_verification_scores_are_fused_the_same_way(tmp_path: Path):
     with (tmp_path / "t").open("a") as handle:
         handle.write(f"{labels[0]}\t{names[0][0]}\t{names[0][1]}\n")
     trials = {name: read_trials(path, tmp_path / "t", SV) for name, path in systems.items()}
-    fusion = fit_fusion(trials, "sv", tmp_path / "t")
-    assert fuse_files(list(systems.values()), fusion, tmp_path / "out.tsv") == 401
+    fusion = fuse(list(systems), tmp_path / "f.json", keys=tmp_path / "t", track="sv").fusion
+    assert fuse(list(systems), tmp_path / "out.tsv", apply=tmp_path / "f.json").trials == 401
     fused = read_trials(tmp_path / "out.tsv", tmp_path / "t", SV)
     assert fused.scores["score"] == pytest.approx(fusion.apply([value.scores["score"] for value in trials.values()]))
     assert fused.names == next(iter(trials.values())).names

@@ -8,7 +8,7 @@ from corpus import files_below
 from hybrid_pruning.data.corpora import prepare
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import evaluate_track2
+from hybrid_pruning.evaluation import evaluate
 
 FILES = {
     "ASVspoof5.dev.track_1.tsv": "D_1 D_01 F - - - AC1 A11 spoof -\nD_2 D_02 F - - - - bonafide bonafide -\n"
@@ -47,8 +47,8 @@ def test_trials_and_enrolment(root: Path, tmp_path: Path):
         "D_1\tD_01\t-1\t0\t-1\nD_2\tD_02\t1\t1\t1\nD_2\tD_03\t1\t-1\t-1\nD_1\tD_02\t1\t-1\t-2\n"
     )
     keys = prepared.trials["dev"]
-    found = evaluate_track2(scores, keys)
-    assert found == evaluate_track2(scores, root / TRIALS), "the same as with the released file"
+    found = evaluate(scores, keys, "track2").metrics
+    assert found == evaluate(scores, root / TRIALS, "track2").metrics, "the same as with the released file"
     assert (found["n_target"], found["n_nontarget"], found["n_spoof"]) == (1, 2, 1)
     assert keys.read_text().splitlines()[:2] == ["spk\tfilename\tcm-label\tasv-label", "D_1\tD_01\tspoof\tspoof"]
 

@@ -11,8 +11,21 @@ import pytest
 
 from hybrid_pruning import metrics
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import evaluate_sv, evaluate_track1, evaluate_track2, print_table
+from hybrid_pruning.evaluation import evaluate, print_table
 from hybrid_pruning.metrics.titles import find_warnings
+
+
+def evaluate_track1(scores: Path, keys: Path) -> dict[str, float]:
+    return evaluate(scores, keys, "track1").metrics
+
+
+def evaluate_track2(scores: Path, keys: Path) -> dict[str, float]:
+    return evaluate(scores, keys, "track2").metrics
+
+
+def evaluate_sv(scores: Path, keys: Path) -> dict[str, float]:
+    return evaluate(scores, keys, "sv").metrics
+
 
 VECTORS = Path(__file__).parents[2] / "shared" / "reference" / "metrics"
 needs_vectors = pytest.mark.skipif(not VECTORS.is_dir(), reason=f"no reference vectors at {VECTORS}")

@@ -15,15 +15,12 @@ from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import (
     Evaluation,
-    Request,
     curves,
     evaluate,
-    find_resampling,
     print_evaluation,
-    read_verifier_2019,
-    read_verifier_2021,
 )
-from hybrid_pruning.metrics.measures import COUNTERMEASURE, fixed_verifier
+from hybrid_pruning.evaluation.groups import find_resampling
+from hybrid_pruning.evaluation.verifier import read_verifier_2019, read_verifier_2021
 
 COLUMNS = ("filename", "cm-label", "speaker", "gender", "attack", "codec")
 
@@ -65,7 +62,7 @@ def corpus(tmp_path: Path) -> Corpus:
 
 
 def test_an_attack_stands_against_all_bona_fide_speech(corpus: Corpus):
-    (groups,) = evaluate(TRACK1, corpus.scores, corpus.keys, Request(by=[("attack",)])).groups.values()
+    (groups,) = evaluate(corpus.scores, corpus.keys, TRACK1, by=["attack"]).groups.values()
     assert groups[0].values == ("A02",)
     assert sorted(group.values for group in groups) == [("A01",), ("A02",), ("A03",)]
     for group in groups:
@@ -78,7 +75,7 @@ def test_an_attack_stands_against_all_bona_fide_speech(corpus: Corpus):
 
 @pytest.mark.parametrize("column", ["codec", "gender"])
 def test_a_codec_and_a_gender_have_their_own_bona_fide_speech(corpus: Corpus, column: str):
-    (groups,) = evaluate(TRACK1, corpus.scores, corpus.keys, Request(by=[(column,)])).groups.values()
+    (groups,) = evaluate(corpus.scores, corpus.keys, TRACK1, by=[column]).groups.values()
     assert len(groups) == 2
     for group in groups:
         inside = getattr(corpus, column) == group.values[0]
@@ -88,7 +85,7 @@ def test_a_codec_and_a_gender_have_their_own_bona_fide_speech(corpus: Corpus, co
 
 
 def test_an_attack_through_a_codec_stands_against_bona_fide_speech_through_it(corpus: Corpus):
-    found = evaluate(TRACK1, corpus.scores, corpus.keys, Request(by=[("codec", "attack")]))
+    found = evaluate(corpus.scores, corpus.keys, TRACK1, by=["codec,attack"])
     (groups,) = found.groups.values()
     assert len(groups) == 6
     for codec, attack in (group.values for group in groups):
@@ -105,7 +102,7 @@ def test_a_group_without_a_class_is_shown_without_a_figure(tmp_path: Path):
     scores = write_lines(tmp_path / "s", ("filename", "cm-score"), *zip("abcd", (2, 1, -1, 1.5), strict=True))
     rows = [("a", "bonafide", "F"), ("b", "bonafide", "M"), ("c", "spoof", "F"), ("d", "bonafide", "M")]
     keys = write_lines(tmp_path / "k", ("filename", "cm-label", "gender"), *rows)
-    found = evaluate(TRACK1, scores, keys, Request(by=[("gender",)]))
+    found = evaluate(scores, keys, TRACK1, by=["gender"])
     (groups,) = found.groups.values()
     assert [(group.values, dict(group.counts), dict(group.metrics)) for group in groups] == [
         (("F",), {"bonafide": 1, "spoof": 1}, {"eer": 0.0, "min_dcf": 0.0}),
@@ -119,12 +116,12 @@ def test_verification_groups_hold_both_classes(tmp_path: Path):
     keys = write_lines(tmp_path / "k", ("enrol", "test", "label", "gender"), *trials)
     rows = [(enrol, test, index % 2) for index, (enrol, test, *_) in enumerate(trials)]
     scores = write_lines(tmp_path / "s", ("enrol", "test", "score"), *rows)
-    (groups,) = evaluate(SV, scores, keys, Request(by=[("gender",)])).groups.values()
+    (groups,) = evaluate(scores, keys, SV, by=["gender"]).groups.values()
     assert [dict(group.counts) for group in groups] == [{"target": 2, "nontarget": 2}] * 2
 
 
 def test_chosen_trials_alone_count(corpus: Corpus):
-    found = evaluate(TRACK1, corpus.scores, corpus.keys, Request(only={"codec": "C01", "gender": "F"}))
+    found = evaluate(corpus.scores, corpus.keys, TRACK1, only={"codec": "C01", "gender": "F"})
     inside = (corpus.codec == "C01") & (corpus.gender == "F")
     assert found.metrics["eer"] == metrics.eer(
         corpus.value[inside & corpus.human], corpus.value[inside & ~corpus.human]
@@ -133,34 +130,34 @@ def test_chosen_trials_alone_count(corpus: Corpus):
     lines = part.read_text().splitlines()
     wanted = {name for name, chosen in zip(corpus.names, inside, strict=True) if chosen}
     part.write_text("\n".join([lines[0], *(line for line in lines if line.split("\t")[0] in wanted)]) + "\n")
-    assert evaluate(TRACK1, part, corpus.keys, found.request).metrics == found.metrics
+    assert evaluate(part, corpus.keys, TRACK1, only={"codec": "C01", "gender": "F"}).metrics == found.metrics
 
 
 FAULTS = {
-    "no such column": (Request(by=[("sex",)]), r"keys.tsv: no column 'sex'; the keys have filename, cm-label, speaker"),
-    "no such column to choose by": (Request(only={"phase": "eval"}), "keys.tsv: no column 'phase'"),
-    "no such value": (Request(only={"codec": "C99"}), "keys.tsv: no trial has codec 'C99'; there are: -, C01"),
+    "no such column": ({"by": ["sex"]}, r"keys.tsv: no column 'sex'; the keys have filename, cm-label, speaker"),
+    "no such column to choose by": ({"only": {"phase": "eval"}}, "keys.tsv: no column 'phase'"),
+    "no such value": ({"only": {"codec": "C99"}}, "keys.tsv: no trial has codec 'C99'; there are: -, C01"),
     "one class chosen": (
-        Request(only={"attack": "A01"}),
+        {"only": {"attack": "A01"}},
         r"keys.tsv: no bonafide among \d+ trials of attack A01; every class is needed",
     ),
-    "too few rounds": (Request(rounds=10), "bootstrap: 10 rounds, expected at least 40"),
-    "other trials": (Request(against=Path("c.tsv")), "c.tsv:2: 'x' has no key in .*keys.tsv"),
+    "too few rounds": ({"rounds": 10}, "bootstrap: 10 rounds, expected at least 40"),
+    "other trials": ({"against": Path("c.tsv")}, "c.tsv:2: 'x' has no key in .*keys.tsv"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_cannot_be_found_is_one_clear_line(corpus: Corpus, fault: str, monkeypatch: pytest.MonkeyPatch):
-    request, message = FAULTS[fault]
+    asked, message = FAULTS[fault]
     monkeypatch.chdir(corpus.keys.parent)
     write_lines(Path("c.tsv"), ("filename", "cm-score"), ("x", 1))
     with pytest.raises(InputError, match=message) as caught:
-        evaluate(TRACK1, corpus.scores, corpus.keys, request)
+        evaluate(corpus.scores, corpus.keys, TRACK1, **asked)
     assert "\n" not in str(caught.value)
 
 
 def test_intervals_resample_the_speakers_of_the_keys(corpus: Corpus):
-    found = evaluate(TRACK1, corpus.scores, corpus.keys, Request(rounds=50, seed=3))
+    found = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=50, seed=3)
     told = found.as_json()
     assert told["bootstrap"] == {
         "rounds": 50,
@@ -172,28 +169,28 @@ def test_intervals_resample_the_speakers_of_the_keys(corpus: Corpus):
     for name, (low, high) in told["intervals"].items():
         assert low <= told[name] <= high or name == "min_cllr"  # fitted to each resample, it lies lower in all of them
     assert json.loads(json.dumps(told)) == told
-    again = evaluate(TRACK1, corpus.scores, corpus.keys, Request(rounds=50, seed=3))
+    again = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=50, seed=3)
     assert again.intervals == found.intervals
 
 
 def test_systems_are_compared_on_the_same_resamples(corpus: Corpus):
-    found = evaluate(TRACK1, corpus.scores, corpus.keys, Request(rounds=60, against=corpus.other))
+    found = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=60, against=corpus.other)
     told = found.as_json()["against"]
     assert told["scores"] == corpus.other.name
-    assert told["eer"] == evaluate(TRACK1, corpus.other, corpus.keys).metrics["eer"]
+    assert told["eer"] == evaluate(corpus.other, corpus.keys, TRACK1).metrics["eer"]
     difference = told["differences"]["eer"]
     assert difference["difference"] == found.metrics["eer"] - told["eer"]
     assert difference["low"] <= difference["difference"] <= difference["high"] < 0
     assert difference["better"] == 1
-    turned = evaluate(TRACK1, corpus.other, corpus.keys, Request(rounds=60, against=corpus.scores))
+    turned = evaluate(corpus.other, corpus.keys, TRACK1, rounds=60, against=corpus.scores)
     assert turned.differences["eer"].low == pytest.approx(-found.differences["eer"].high)
     assert turned.differences["eer"].better == 0
     assert turned.intervals["eer"].low > found.intervals["eer"].low
-    without = evaluate(TRACK1, corpus.scores, corpus.keys, Request(against=corpus.other))
+    without = evaluate(corpus.scores, corpus.keys, TRACK1, against=corpus.other)
     assert "differences" not in without.as_json()["against"]
 
 
-def verification(tmp_path: Path, name: Callable[[int, int], str], rounds: int = 0) -> Evaluation:
+def verification(tmp_path: Path, name: Callable[[int, int], str], rounds: int | None = None) -> Evaluation:
     """Every pair of eight speakers with three recordings each."""
     recordings = [(speaker, take) for speaker in range(8) for take in range(3)]
     pairs = [(a, b) for a in recordings for b in recordings if a < b]
@@ -202,7 +199,7 @@ def verification(tmp_path: Path, name: Callable[[int, int], str], rounds: int = 
     trials = write_lines(tmp_path / "t", *((label, enrol, test) for enrol, test, label in rows), separator=" ")
     scored = [(enrol, test, label + rng.normal(0, 0.5)) for enrol, test, label in rows]
     scores = write_lines(tmp_path / "s", ("enrol", "test", "score"), *scored)
-    return evaluate(SV, scores, trials, Request(rounds=rounds))
+    return evaluate(scores, trials, SV, rounds=rounds)
 
 
 VOXCELEB = {
@@ -250,7 +247,7 @@ def test_track2_resamples_enrolled_speakers(tmp_path: Path):
     keys = write_lines(tmp_path / "k", ("spk", "filename", "asv-label"), *rows)
     values = [(speaker, name, (kind == "target") + rng.normal(0, 0.4)) for speaker, name, kind in rows]
     scores = write_lines(tmp_path / "s", ("spk", "filename", "sasv-score"), *values)
-    found = evaluate(TRACK2, scores, keys, Request(rounds=50))
+    found = evaluate(scores, keys, TRACK2, rounds=50)
     assert found.resampled.startswith("7 speakers")
     assert set(found.intervals) == {"a_dcf"}
     assert list(curves(found)) == ["s: nontargets", "s: spoofs"]
@@ -277,11 +274,7 @@ def test_the_t_dcf_of_2019_takes_the_organisers_scores(corpus: Corpus, tmp_path:
     path = write_lines(tmp_path / "asv", *zip(sources, kinds, map(float, values), strict=True), separator=" ")
     rates = read_verifier_2019(path)
     assert rates == metrics.asv_rates(*(values[kinds == kind] for kind in means))
-    measures = {
-        "min_t_dcf": fixed_verifier(COUNTERMEASURE, rates),
-        "min_t_dcf_2019": fixed_verifier(COUNTERMEASURE, rates, legacy=True),
-    }
-    found = evaluate(TRACK1, corpus.scores, corpus.keys, Request(rounds=40, measures=measures))
+    found = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=40, tdcf2019=path)
     legacy, revised = official_tandem(corpus.value[corpus.human], corpus.value[~corpus.human], rates)
     assert found.metrics["min_t_dcf_2019"] == pytest.approx(legacy, rel=1e-12)
     assert found.metrics["min_t_dcf"] == pytest.approx(revised, rel=1e-12)
@@ -336,10 +329,12 @@ def printed(found: Evaluation) -> str:
 
 def test_the_tables_tell_everything(corpus: Corpus):
     found = evaluate(
-        TRACK1,
         corpus.scores,
         corpus.keys,
-        Request(rounds=40, against=corpus.other, by=[("attack",), ("codec", "attack")]),
+        TRACK1,
+        rounds=40,
+        against=corpus.other,
+        by=["attack", "codec,attack"],
     )
     shown = printed(found)
     for expected in (
@@ -363,12 +358,12 @@ def test_phases_thrown_together_are_told(tmp_path: Path):
         for name, phase in zip("abcd", ("eval", "progress", "eval", "progress"), strict=True)
     ]
     (tmp_path / "k").write_text("".join(rows))
-    assert "phases eval, progress together" in printed(evaluate(TRACK1, scores, tmp_path / "k"))
-    assert "together" not in printed(evaluate(TRACK1, scores, tmp_path / "k", Request(only={"phase": "eval"})))
+    assert "phases eval, progress together" in printed(evaluate(scores, tmp_path / "k", TRACK1))
+    assert "together" not in printed(evaluate(scores, tmp_path / "k", TRACK1, only={"phase": "eval"}))
 
 
 def test_curves_are_named_after_the_score_files(corpus: Corpus):
-    found = evaluate(TRACK1, corpus.scores, corpus.keys, Request(against=corpus.other))
+    found = evaluate(corpus.scores, corpus.keys, TRACK1, against=corpus.other)
     drawn = curves(found)
     assert list(drawn) == ["a", "b"]
     np.testing.assert_array_equal(np.sort(drawn["a"][0]), np.sort(corpus.value[corpus.human]))

@@ -174,7 +174,7 @@ def test_fuse_fits_and_applies(cli: Cli, world: Path):
     assert cli("fuse a.tsv b.tsv --apply fusion.json --out fused.tsv").code == 0
     assert cli("evaluate fused.tsv keys.txt --track1 --json fused.json").code == 0
     fused = json.loads((world / "fused.json").read_text())
-    alone = evaluate(TRACK1, world / "a.tsv", world / "keys.txt").metrics
+    alone = evaluate(world / "a.tsv", world / "keys.txt", TRACK1).metrics
     assert fused["cllr"] < alone["cllr"] - 0.1
 
 
@@ -186,7 +186,7 @@ def test_fuse_warns_of_a_system_turned_around(cli: Cli, world: Path):
 def test_one_system_alone_is_calibrated(cli: Cli, world: Path):
     assert cli("fuse a.tsv --keys keys.txt --out fusion.json").code == 0
     assert cli("fuse a.tsv --apply fusion.json --out better.tsv").code == 0
-    before, after = (evaluate(TRACK1, world / name, world / "keys.txt").metrics for name in ("a.tsv", "better.tsv"))
+    before, after = (evaluate(world / name, world / "keys.txt", TRACK1).metrics for name in ("a.tsv", "better.tsv"))
     assert after["eer"] == before["eer"]
     assert after["cllr"] < before["cllr"]
 

@@ -21,8 +21,8 @@ from hybrid_pruning.data.manifest import TEXT_COLUMNS, UNKNOWN, Utterance, read_
 from hybrid_pruning.data.score_files import join_systems, read_trials
 from hybrid_pruning.data.tables import read_rows, write_table
 from hybrid_pruning.data.tracks import SV, TRACK1
-from hybrid_pruning.evaluation import Request, evaluate
-from hybrid_pruning.evaluation.fitting import fit_fusion, fuse_files
+from hybrid_pruning.evaluation import evaluate
+from hybrid_pruning.evaluation.fusion import fuse
 from hybrid_pruning.files import find_danger, has_control_characters
 from hybrid_pruning.scoring.verification.enrolment import read_enrolment
 from hybrid_pruning.scoring.verification.trial_scores import write_trials
@@ -70,9 +70,10 @@ def test_names_come_back_from_every_table(tmp_path: Path, utterances: list[Utter
     assert trials.scores["cm-score"].tolist() == numbers.tolist()
     for column in TEXT_COLUMNS:
         assert trials.columns[column].tolist() == [getattr(utterance, column) for utterance in utterances]
-    found = evaluate(TRACK1, scores, manifest, Request(by=[("codec",), ("speaker", "gender")])).as_json()["by"]
+    found = evaluate(scores, manifest, TRACK1, by=["codec", "speaker,gender"]).as_json()["by"]
     assert {row["codec"] for row in found["codec"]} <= {utterance.codec for utterance in utterances}
-    fuse_files([scores], fit_fusion({str(scores): trials}, "track1", manifest), fused)
+    fuse([scores], tmp_path / "fusion.json", keys=manifest)
+    fuse([scores], fused, apply=tmp_path / "fusion.json")
     (again,) = join_systems([fused], TRACK1)
     assert again.names == trials.names
     pairs = Pairs(tmp_path, trials.names[0], trials.names[0][::-1])

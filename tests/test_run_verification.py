@@ -12,7 +12,7 @@ from hybrid_pruning import InputError, SpeechModel
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.data.tracks import SV
-from hybrid_pruning.evaluation import Request, evaluate
+from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.models.cohort import FILE
 from hybrid_pruning.scoring.verification.embeddings import Embeddings
 from test_run import steps_done
@@ -65,7 +65,7 @@ def test_a_manifest_under_two_names_is_embedded_once(out: Path):
 
 def test_joined_scores_hold_their_keys(out: Path):
     joined = out / "run" / "joint" / "evaluation" / "vox1-H.tsv"
-    again = evaluate(SV, joined, joined, Request())
+    again = evaluate(joined, joined, SV)
     assert again.metrics["eer"] == json.loads((out / "evaluation" / "vox1-H.json").read_text())["eer"]
 
 

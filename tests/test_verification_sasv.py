@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hybrid_pruning.evaluation import evaluate_track2
-from hybrid_pruning.evaluation.sasv import fuse_tandem, fuse_tandem_files
+from hybrid_pruning.evaluation import evaluate
+from hybrid_pruning.evaluation.fusion import fuse_tandem, fuse_tandem_files
 from hybrid_pruning.metrics.costs import ASVSPOOF5_SASV, SasvCost
 
 
@@ -60,11 +60,11 @@ def test_the_file_is_what_track_2_reads(tmp_path: Path):
     assert [line[:2] for line in lines] == [line.split()[:2] for line in keys.read_text().splitlines()]
     known = {line.split("\t")[0]: line.split("\t")[1] for line in cm.read_text().splitlines()[1:]}
     assert all(line[2] == known[f"{line[1]}.flac"] for line in lines)
-    found = evaluate_track2(tmp_path / "out.tsv", keys)
+    found = evaluate(tmp_path / "out.tsv", keys, "track2").metrics
     (tmp_path / "sum.tsv").write_text(
         "spk\tfilename\tsasv-score\n" + "".join(f"{s}\t{f}\t{float(a) + float(c)}\n" for s, f, c, a, _ in lines)
     )
-    assert found["a_dcf"] < evaluate_track2(tmp_path / "sum.tsv", keys)["a_dcf"] < 1
+    assert found["a_dcf"] < evaluate(tmp_path / "sum.tsv", keys, "track2").metrics["a_dcf"] < 1
     assert found["min_t_dcf"] < 1
 
 
@@ -79,5 +79,5 @@ def test_llrs_need_no_other_threshold(tmp_path: Path):
     threshold = math.log(sum(weights.values()) / (cost.cost_miss * cost.p_target))
     paid = cost.p_target * (fused[kinds == "target"] < threshold).mean()
     paid += sum(weight * (fused[kinds == kind] >= threshold).mean() for kind, weight in weights.items())
-    least = evaluate_track2(tmp_path / "out.tsv", keys)["a_dcf"] * sum(weights.values())
+    least = evaluate(tmp_path / "out.tsv", keys, "track2").metrics["a_dcf"] * sum(weights.values())
     assert least <= paid < 1.05 * least

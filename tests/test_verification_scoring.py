@@ -13,7 +13,7 @@ from corpus import files_below
 from hybrid_pruning.audio import read_audio
 from hybrid_pruning.data.manifest import read_manifest, write_manifest
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import evaluate_sv
+from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.models.calibration import Calibration, Fit
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.scoring import inference
@@ -68,7 +68,7 @@ def test_scores_are_the_cosines_in_the_lists_order(model: SpeechModel, request_:
     assert np.ptp(expected) > 1e-2, "scores that are all the same would show nothing"
     assert (found.left_out, found.recordings, len(lines)) == (0, 6, 16), "the trial that stands twice is there twice"
     assert [path.name for path in files_below(tmp_path / "out")] == ["scores.tsv"]
-    assert evaluate_sv(tmp_path / "out" / "scores.tsv", request_.trials)["n_target"] == 4
+    assert evaluate(tmp_path / "out" / "scores.tsv", request_.trials, "sv").metrics["n_target"] == 4
 
 
 def test_a_long_recording_is_its_windows_mean(model: SpeechModel, manifest: Path, tmp_path: Path):

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hybrid_pruning import metrics, pruning
     from hybrid_pruning.errors import InputError
+    from hybrid_pruning.evaluation.fitting import calibrate
+    from hybrid_pruning.evaluation.fusion import fuse
+    from hybrid_pruning.evaluation.results import evaluate
     from hybrid_pruning.jobs.quickstart import quickstart
     from hybrid_pruning.jobs.run import run
     from hybrid_pruning.jobs.sweep import sweep
@@ -22,6 +25,9 @@ __all__ = [
     "OnnxModel",
     "SpeechModel",
     "__version__",
+    "calibrate",
+    "evaluate",
+    "fuse",
     "load_backbone",
     "metrics",
     "pruning",
@@ -37,6 +43,9 @@ _PLACES = {
     "InputError": "errors",
     "OnnxModel": "models.onnx.runtime",
     "SpeechModel": "models.speech_model",
+    "calibrate": "evaluation.fitting",
+    "evaluate": "evaluation.results",
+    "fuse": "evaluation.fusion",
     "load_backbone": "models.speech_model",
     "quickstart": "jobs.quickstart",
     "run": "jobs.run",

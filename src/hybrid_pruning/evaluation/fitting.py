@@ -1,4 +1,4 @@
-"""Fitting of calibrations and fusions on keyed scores, by prior-weighted logistic regression.
+"""Log-likelihood ratios by prior-weighted logistic regression on keyed scores: weights, and a model's calibration.
 
 Calibration of verification scores may also weigh quality measures of each trial, as fusion weighs systems (Thienpondt
 et al., "The IDLAB VoxSRC-20 Submission", 2021).
@@ -11,10 +11,10 @@ separation in logistic regression", 2002, Jeffreys' prior where classes are sepa
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +22,15 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from hybrid_pruning.console import warn
-from hybrid_pruning.data.score_files import Trials, join_systems
-from hybrid_pruning.data.tables import write_table
+from hybrid_pruning.data.score_files import Trials, read_trials
 from hybrid_pruning.data.tracks import SV, TRACK1, Track
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import write_json
+from hybrid_pruning.evaluation.results import operating_point
+from hybrid_pruning.files import new_folder, require_new_folder
 from hybrid_pruning.metrics import FloatArray
-from hybrid_pruning.models.calibration import QUALITIES, Fit
-from hybrid_pruning.trees import read_json
+from hybrid_pruning.metrics.measures import Column, Sample, detection
+from hybrid_pruning.models import artifact
+from hybrid_pruning.models.calibration import QUALITIES, Calibration, Fit
 
 PRIOR = 0.5
 """Of the positive class: every threshold matters alike, as in the Cllr."""
@@ -37,11 +38,11 @@ CLOSE = 1e-10
 """Slope of the cross-entropy at which it counts as smallest."""
 RIDGE = 1e-9
 """On weights of scores of unit variance: two systems that score alike share their weight."""
-FORMAT = "hybrid-pruning fusion"
-TASKS = {"track1": TRACK1, "sv": SV}
-VERIFICATION = replace(SV, beside=QUALITIES)
 CONSTANT = 1e-9
 """A quality that deviates less than this from its mean, relative to it, is the same in all trials and is left out."""
+VERIFICATION = replace(SV, beside=QUALITIES)
+Comparison = Mapping[tuple[str, str], Mapping[str, float]]
+"""(trials, scores) -> EER, minDCF, actDCF, minimum Cllr and Cllr: calibration changes the third and the last."""
 
 
 class UncalibratableError(InputError):
@@ -49,61 +50,84 @@ class UncalibratableError(InputError):
 
 
 @dataclass(frozen=True, slots=True)
-class Fusion:
-    """A weighted sum of several systems' scores that is a log-likelihood ratio.
+class Calibrated:
+    """A calibrated model.
 
     Args:
-        task: `track1` or `sv`.
-        systems: the score files it was fitted on, in order.
-        weights: of each.
-        offset: added to the weighted sum.
-        prior: of the positive class.
-        keys: the keys it was fitted with.
-        positives: bona fide or target trials.
-        negatives: spoof or nontarget trials.
+        folder: of the model.
+        track: `TRACK1`, or speaker verification.
+        calibration: its calibration; the last fit is the new one.
+        comparison: the scores as they are and calibrated.
     """
 
-    task: str
-    systems: tuple[str, ...]
-    weights: tuple[float, ...]
-    offset: float
-    prior: float
-    keys: str
-    positives: int
-    negatives: int
+    folder: Path
+    track: Track
+    calibration: Calibration
+    comparison: Comparison
 
-    def apply(self, scores: Sequence[FloatArray]) -> FloatArray:
-        """Return the fused scores [N] of every system's [N]."""
-        fused: FloatArray = np.tensordot(self.weights, np.stack(scores), axes=1) + self.offset
-        return fused
 
-    def write(self, path: str | Path) -> None:
-        """Write it as JSON."""
-        write_json(path, {"format": FORMAT, **asdict(self)})
+def calibrate(
+    model: str | Path,
+    scores: str | Path,
+    keys: str | Path,
+    out: str | Path | None = None,
+    *,
+    prior: float = PRIOR,
+    check: tuple[str | Path, str | Path] | None = None,
+    replace: bool = False,
+    qualities: bool = True,
+) -> Calibrated:
+    """Make a model's scores log-likelihood ratios, by a scale and an offset that the artifact keeps.
 
-    @classmethod
-    def read(cls, path: str | Path) -> Self:
-        """Read it back.
+    Args:
+        model: an exported model: a folder, or with `out` a hub id.
+        scores: the score file of a development set by the model as it is now.
+        keys: of the development set.
+        out: a new folder for the calibrated model; by default the model itself is calibrated.
+        prior: of the positive class, inside (0, 1).
+        check: further scores of the model and their keys, to compare before and after.
+        replace: drop the model's calibration, which `scores` are older than.
+        qualities: of verification, weigh the quality measures in the score file too.
 
-        Raises:
-            InputError: the file cannot be read, or is no fusion.
-        """
-        another = "write one with `fuse SCORES... --keys KEYS --out FILE`"
-        values = read_json(path, damaged=another)
-        try:
-            if values.pop("format") != FORMAT:
-                raise ValueError(f"format is not '{FORMAT}'")
-            fusion = cls(**values)
-            numbers = np.array([*fusion.weights, fusion.offset], dtype=np.float64)
-            if fusion.task not in TASKS or not np.isfinite(numbers).all() or len(fusion.systems) + 1 != numbers.size:
-                raise ValueError("its values do not belong together")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"{path}: is no fusion; {another}") from error
-        return replace(fusion, systems=tuple(fusion.systems), weights=tuple(fusion.weights))
+    Raises:
+        UncalibratableError: all scores are the same, or lower scores speak for the positive class.
+    """
+    from hybrid_pruning.models.speech_model import read_calibration  # with torch, which fusions do not need
+
+    if out is None and not Path(model).is_dir():
+        raise InputError(f"{model}: is no folder here; say with --out where the calibrated model goes")
+    folder = artifact.locate(model)
+    config = artifact.read_config(folder)
+    target = folder if out is None else require_new_folder(out)
+    verifies = config.get("task") == "speaker-verification"
+    track = TRACK1 if not verifies else VERIFICATION if qualities else SV
+    sets = {str(path): read_trials(path, of, track) for path, of in ((scores, keys), *([check] if check else []))}
+    if verifies:
+        for name, trials in sets.items():
+            require_same_cohort(trials, name, "cohort" in config)
+    fit = fit_calibration(sets[str(scores)], track, scores, keys, prior)
+    earlier = read_calibration(config, folder) or Calibration()
+    whole = (Calibration() if replace else earlier).then(fit)
+    comparison = {}
+    for name, trials in sets.items():
+        given = trials.scores[track.scores]
+        calibrated = Calibration((fit,)).apply(given, find_qualities(trials, fit, name))
+        comparison[name, "as they are"] = measure_scores(track, trials, given)
+        comparison[name, "calibrated"] = measure_scores(track, trials, calibrated)
+    with nullcontext(folder) if out is None else new_folder(out) as place:
+        artifact.write_variant(folder, {**config, "calibration": whole.to_json()}, place)
+    return Calibrated(target, track, whole, comparison)
+
+
+def measure_scores(track: Track, trials: Trials, scores: FloatArray) -> dict[str, float]:
+    """Return the metrics of a `Comparison`, of any scores of the same trials."""
+    measures = detection(Column(track.scores, tuple((kind,) for kind in track.kinds)), operating_point(track))
+    chosen = {name: measures[name] for name in ("eer", "min_dcf", "act_dcf", "min_cllr", "cllr")}
+    return Sample({track.scores: scores}, trials.classes).measure(chosen)
 
 
 def fit_calibration(
-    trials: Trials, task: Track, scores_path: str | Path, keys_path: str | Path, prior: float = PRIOR
+    trials: Trials, track: Track, scores_path: str | Path, keys_path: str | Path, prior: float = PRIOR
 ) -> Fit:
     """Fit scale and offset on one system's scores, and weights of the quality measures that stand beside them.
 
@@ -111,23 +135,24 @@ def fit_calibration(
 
     Args:
         trials: the system's.
-        task: what they are, `TRACK1`, `SV` or `VERIFICATION`.
-        scores_path: where they were read from.
+        track: `TRACK1`, `SV` or `VERIFICATION`.
+        scores_path: their score file.
         keys_path: their keys.
         prior: of the positive class, inside (0, 1).
 
     Raises:
         UncalibratableError: all scores are the same, or lower scores speak for the positive class.
     """
-    positive = trials.classes == task.kinds[0]
-    beside = {name: trials.scores[name] for name in task.beside if _varies(trials.scores.get(name))}
-    (scale, *weights), offset = fit_weights(np.stack([trials.scores[task.scores], *beside.values()]), positive, prior)
+    positive, scores = trials.classes == track.kinds[0], trials.scores[track.scores]
+    measured = {name: trials.scores[name] for name in track.beside if name in trials.scores}
+    beside = {name: values for name, values in measured.items() if values.std() > CONSTANT * abs(values.mean())}
+    (scale, *weights), offset = fit_weights(np.stack([scores, *beside.values()]), positive, prior)
     if scale <= 0:
         raise UncalibratableError(
-            f"{scores_path}: lower scores speak for {task.kinds[0]} (scale {scale:.3g}); calibration never turns the "
+            f"{scores_path}: lower scores speak for {track.kinds[0]} (scale {scale:.3g}); calibration never turns the "
             "order of scores around: are they inverted, or do the keys belong to another set?"
         )
-    _warn_if_separate(trials.scores[task.scores], positive, str(scores_path))
+    warn_if_separate(scores, positive, scores_path)
     digest = hashlib.sha256(Path(scores_path).read_bytes()).hexdigest()
     names = Path(scores_path).name, Path(keys_path).name
     sizes = int(positive.sum()), int((~positive).sum())
@@ -135,11 +160,7 @@ def fit_calibration(
 
 
 def find_qualities(trials: Trials, fit: Fit, scores_path: str | Path) -> dict[str, FloatArray]:
-    """Return the quality measures that a fit weighs.
-
-    Raises:
-        InputError: the score file has them not.
-    """
+    """Return the quality measures that a fit weighs."""
     missing = [name for name in fit.qualities if name not in trials.scores]
     if missing:
         raise InputError(f"{scores_path}: column '{missing[0]}' is missing, which is weighed; score with --qualities")
@@ -147,11 +168,7 @@ def find_qualities(trials: Trials, fit: Fit, scores_path: str | Path) -> dict[st
 
 
 def require_same_cohort(trials: Trials, scores_path: str | Path, has_cohort: bool) -> None:
-    """Require, where a verification score file has quality measures, that it and the model agree about a cohort.
-
-    Raises:
-        InputError: one of them has a cohort.
-    """
+    """Require, where a verification score file has quality measures, that it and the model agree about a cohort."""
     found = {name for name in QUALITIES if name in trials.scores}
     if found and (any(name.startswith("impostor-mean") for name in found)) != has_cohort:
         one, other = ("with", "has none") if not has_cohort else ("without", "has one")
@@ -159,49 +176,6 @@ def require_same_cohort(trials: Trials, scores_path: str | Path, has_cohort: boo
             f"{scores_path}: was made {one} a cohort, but the model {other}; calibrate what the model scores "
             "by itself: see cohort, and score without --cohort and --no-norm"
         )
-
-
-def _varies(values: FloatArray | None) -> bool:
-    return values is not None and bool(values.std() > CONSTANT * abs(values.mean()))
-
-
-def fit_fusion(systems: Mapping[str, Trials], task_name: str, keys_path: str | Path, prior: float = PRIOR) -> Fusion:
-    """Fit a weight for each system and an offset.
-
-    Args:
-        systems: score file -> the same trials in the same order.
-        task_name: what they are, `track1` or `sv`.
-        keys_path: their keys.
-        prior: of the positive class, inside (0, 1).
-
-    Raises:
-        InputError: all scores of a system are the same.
-    """
-    task = TASKS[task_name]
-    positive = next(iter(systems.values())).classes == task.kinds[0]
-    scores = np.stack([trials.scores[task.scores] for trials in systems.values()])
-    weights, offset = fit_weights(scores, positive, prior)
-    _warn_if_separate(weights @ scores, positive, str(keys_path))
-    sizes = int(positive.sum()), int((~positive).sum())
-    return Fusion(task_name, tuple(systems), weights, offset, prior, Path(keys_path).name, *sizes)
-
-
-def fuse_files(scores: Sequence[str | Path], fusion: Fusion, out: str | Path) -> int:
-    """Write the fused scores of the same trials in several score files, and return how many they are.
-
-    Raises:
-        InputError: a file cannot be read, they do not score the same trials, there are more or fewer of them than
-            systems, or the output cannot be written.
-    """
-    if len(scores) != len(fusion.systems):
-        raise InputError(
-            f"fusion of {len(fusion.systems)} systems ({', '.join(fusion.systems)}), got {len(scores)} files"
-        )
-    task = TASKS[fusion.task]
-    systems = join_systems(scores, task)
-    fused = fusion.apply([trials.scores[task.scores] for trials in systems])
-    write_table(out, (*task.trial, task.scores), zip(*systems[0].names, fused.tolist(), strict=True))
-    return len(fused)
 
 
 def fit_weights(
@@ -220,7 +194,7 @@ def fit_weights(
         prior: of the positive class, inside (0, 1).
 
     Raises:
-        InputError: the prior is impossible, all scores of a system are the same, or they are too large or too close.
+        UncalibratableError: all scores of a system are the same, or they are too large or too close.
     """
     if not 0 < prior < 1:
         raise InputError(f"prior {prior}, expected one between 0 and 1, both excluded")
@@ -249,7 +223,8 @@ def are_separate(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> bool:
     return bool(scores[positive].min() >= scores[~positive].max())
 
 
-def _warn_if_separate(scores: FloatArray, positive: npt.NDArray[np.bool_], where: str) -> None:
+def warn_if_separate(scores: FloatArray, positive: npt.NDArray[np.bool_], where: str | Path) -> None:
+    """Warn of scores whose scale is a guess, naming the file that they are of."""
     if are_separate(scores, positive):
         warn(
             f"{where}: no error in {positive.size:,} trials, so the scale cannot be estimated and is kept low; "

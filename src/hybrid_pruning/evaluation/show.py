@@ -1,4 +1,4 @@
-"""Evaluations as tables for a person: error rates in percent, counts in thousands, the worst group marked."""
+"""Evaluations as tables for the terminal: error rates in percent, counts in thousands, the worst group marked."""
 
 from collections.abc import Mapping
 
@@ -12,11 +12,14 @@ from hybrid_pruning.metrics.titles import TITLES, show_value
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print an evaluation: metrics, comparison, and groups."""
-    _print_metrics(evaluation)
+    if evaluation.intervals:
+        _print_intervals(evaluation)
+    else:
+        print_table(evaluation.metrics)
     phases = np.unique(evaluation.trials.columns.get("phase", np.empty(0, dtype=np.str_)))
     if phases.size > 1:
         say(f"phases {', '.join(phases)} together; challenges report one: --only phase=eval")
-    if evaluation.other is not None:
+    if evaluation.against is not None:
         _print_comparison(evaluation)
     for columns in evaluation.groups:
         _print_groups(evaluation, columns)
@@ -28,18 +31,21 @@ def print_table(result: Mapping[str, float], title: str = "") -> None:
     say_table(Table(("metric", "value"), rows, title))
 
 
-def _print_metrics(evaluation: Evaluation) -> None:
-    if not evaluation.intervals:
-        print_table(evaluation.metrics)
-        return
+def print_scores(rows: Mapping[tuple[str, str], Mapping[str, float]]) -> None:
+    """Print metrics of several score columns of the same trials: (trials, scores) -> metrics."""
+    headings = ("trials", "scores", *(TITLES[name] for name in next(iter(rows.values()))))
+    shown = [(*labels, *(show_value(*metric) for metric in metrics.items())) for labels, metrics in rows.items()]
+    say_table(Table(headings, shown, left=2))
+
+
+def _print_intervals(evaluation: Evaluation) -> None:
     rows = []
     for name, value in evaluation.metrics.items():
         ends = evaluation.intervals.get(name)
         shown = "" if ends is None else f"{show_value(name, ends.low)} to {show_value(name, ends.high)}"
         rows.append((TITLES.get(name, name), show_value(name, value), shown))
     say_table(Table(("metric", "value", "95% interval"), rows))
-    request = evaluation.request
-    say(f"intervals: {request.rounds:,} resamples of {evaluation.resampled}; seed {request.seed}")
+    say(f"intervals: {evaluation.rounds:,} resamples of {evaluation.resampled}; seed {evaluation.seed}")
 
 
 def _print_comparison(evaluation: Evaluation) -> None:
@@ -54,28 +60,30 @@ def _print_comparison(evaluation: Evaluation) -> None:
             ends = f"{show_value(name, found.low, '+')} to {show_value(name, found.high, '+')}"
             cells += [ends, f"{found.better:.1%}"]
         rows.append((TITLES.get(name, name), *cells))
-    say_table(Table(headings, rows, f"against {evaluation.request.against}"))
+    say_table(Table(headings, rows, f"against {evaluation.against}"))
     if differences:
         say("better in: share of the resamples, the same for both, in which this system's metric is smaller")
 
 
 def _print_groups(evaluation: Evaluation, columns: tuple[str, ...]) -> None:
-    groups = evaluation.groups[columns]
-    names = [name for name in evaluation.task.main if name in evaluation.metrics]
-    headings = (*columns, *evaluation.task.kinds, *(TITLES[name] for name in names))
-    rows = []
+    groups, together = evaluation.groups[columns], " and ".join(columns)
+    names = [name for name in evaluation.track.main if name in evaluation.metrics]
     worst = {name: max((group.metrics[name] for group in groups if group.metrics), default=None) for name in names}
-    for group in groups:
-        counts = (f"{count:,}" for count in group.counts.values())
-        figures = (_mark(name, group.metrics.get(name), worst[name]) for name in names)
-        rows.append((*group.values, *counts, *figures))
-    say_table(Table(headings, rows, f"by {' and '.join(columns)}, worst (*) first", left=len(columns)))
-    say(f"by {' and '.join(columns)}: {state_rule(columns, evaluation.task)}")
 
+    def figure(name: str, value: float | None) -> Spans:
+        if value is None:  # a class has no trial
+            return "-"
+        shown = show_value(name, value)
+        return (f"* {shown}", "bold") if value == worst[name] else shown
 
-def _mark(name: str, value: float | None, worst: float | None) -> Spans:
-    """Return a group's figure, the worst of all bold and starred; a dash where a class has no trial."""
-    if value is None:
-        return "-"
-    shown = show_value(name, value)
-    return (f"* {shown}", "bold") if value == worst else shown
+    rows = [
+        (
+            *group.values,
+            *(f"{count:,}" for count in group.counts.values()),
+            *(figure(name, group.metrics.get(name)) for name in names),
+        )
+        for group in groups
+    ]
+    headings = (*columns, *evaluation.track.kinds, *(TITLES[name] for name in names))
+    say_table(Table(headings, rows, f"by {together}, worst (*) first", left=len(columns)))
+    say(f"by {together}: {state_rule(columns, evaluation.track)}")

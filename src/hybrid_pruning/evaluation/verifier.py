@@ -22,11 +22,7 @@ KEYS_2021 = ("spk", "filename", "codec", "transmission", "attack", "kind", "trim
 
 
 def read_verifier_2019(path: str | Path) -> AsvRates:
-    """Return the error rates from ASVspoof2019.LA.asv.*.gi.trl.scores.txt.
-
-    Raises:
-        InputError: it cannot be read, has other columns, or lacks a kind of trial.
-    """
+    """Return the error rates from ASVspoof2019.LA.asv.*.gi.trl.scores.txt."""
     text = read_lines(Path(path))
     cells = take_columns(text, SCORES_2019, ("kind", "score"), None)
     return _rates(text, cells["kind"], cells["score"])
@@ -37,33 +33,22 @@ def read_verifier_2021(scores: str | Path, keys: str | Path, only: Mapping[str, 
 
     Args:
         scores: the verifier's score of each trial.
-        keys: what is true of the trials.
+        keys: the classes of the trials.
         only: column of the keys -> value that a trial must have to count, such as phase -> eval.
-
-    Raises:
-        InputError: one cannot be read, has other columns, a trial has no score, or a kind of trial is missing.
     """
-    table, told = read_lines(Path(scores)), read_lines(Path(keys))
+    table, text = read_lines(Path(scores)), read_lines(Path(keys))
     scored = take_columns(table, SCORES_2021, SCORES_2021, None)
-    known = take_columns(told, KEYS_2021, KEYS_2021, None)
-    place = {trial: row for row, trial in enumerate(zip(scored["spk"], scored["filename"], strict=True))}
-    require_known(told.path, KEYS_2021, list(only or {}))
-    rows = [
-        row
-        for row in range(len(told.lines))
+    known = take_columns(text, KEYS_2021, KEYS_2021, None)
+    require_known(text.path, KEYS_2021, list(only or {}))
+    score = dict(zip(zip(scored["spk"], scored["filename"], strict=True), scored["score"], strict=True))
+    chosen = [
+        (row, (known["spk"][row], known["filename"][row]))
+        for row in range(len(text.lines))
         if all(known[column][row] == value for column, value in (only or {}).items())
     ]
-    trials = [(known["spk"][row], known["filename"][row]) for row in rows]
-    raise_first(
-        told,
-        [
-            (row, f"'{' '.join(trial)}' has no score in {scores}")
-            for row, trial in zip(rows, trials, strict=True)
-            if trial not in place
-        ],
-    )
-    values = [scored["score"][place[trial]] for trial in trials]
-    return _rates(told, [known["kind"][row] for row in rows], values)
+    missing = [(row, trial) for row, trial in chosen if trial not in score]
+    raise_first(text, [(row, f"'{' '.join(trial)}' has no score in {scores}") for row, trial in missing])
+    return _rates(text, [known["kind"][row] for row, _ in chosen], [score[trial] for _, trial in chosen])
 
 
 def _rates(text: Text, kinds: Sequence[str], cells: Sequence[str]) -> AsvRates:

@@ -14,7 +14,7 @@ from hybrid_pruning.benchmarks.timing import Ratio
 from hybrid_pruning.config import Config, load_config
 from hybrid_pruning.console import Table, say, say_rule, say_table
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import evaluate_track1
+from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.files import atomic_write, hold, is_vacant, write_json
 from hybrid_pruning.jobs.synthetic_corpus import QuickstartCorpus, build
 from hybrid_pruning.models.size import count_kept
@@ -124,7 +124,7 @@ def _build_system(
     for title, manifest in EVALUATIONS.items():
         scores, keys = _scores(out, name, manifest), getattr(corpus, manifest)
         score_file(model, keys, scores, config.training.batch_size, config.data.workers)
-        metrics[title] = evaluate_track1(scores, keys)
+        metrics[title] = evaluate(scores, keys, "track1").metrics
     return model, metrics
 
 

@@ -11,16 +11,14 @@ from hybrid_pruning.config import Config, expand_stages, load_config
 from hybrid_pruning.console import say, say_rule, warn
 from hybrid_pruning.data import corpora
 from hybrid_pruning.data.durations import add_durations
-from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import print_evaluation
-from hybrid_pruning.evaluation.fitting import UncalibratableError, fit_calibration
+from hybrid_pruning.evaluation.fitting import UncalibratableError, calibrate
 from hybrid_pruning.files import atomic_write, hold, new_folder, write_json
 from hybrid_pruning.jobs.steps import Step, bring_up_to_date
 from hybrid_pruning.jobs.task_steps import DEV, ROUNDS, AntiSpoofing, SpeakerVerification, TaskSteps
-from hybrid_pruning.models.calibration import Calibration
-from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.models import artifact
 from hybrid_pruning.plain import without_folders
 from hybrid_pruning.reporting import write_report
 from hybrid_pruning.reporting.score_tables import UNCALIBRATED
@@ -170,18 +168,16 @@ class Job:
 
     def _calibrate(self, scores: Path) -> None:
         """Fit scale and offset on the dev scores, and write the model with them."""
-        model, keys = SpeechModel.from_pretrained(self.exported), self.task.sets[DEV][-1]
-        track, note = self.task.track, self.joined / UNCALIBRATED
-        try:
-            fit = fit_calibration(read_trials(scores, keys, track), track, scores, keys)
-            model.calibration = Calibration().then(fit)
-            note.unlink(missing_ok=True)
-        except UncalibratableError as error:
-            warn(f"the model is left uncalibrated: {error}")
-            with atomic_write(note) as handle:
-                handle.write(f"{without_folders(str(error))}\n")
+        note = self.joined / UNCALIBRATED
         with new_folder(self.model, own=True) as folder:
-            model.save_pretrained(folder)
+            try:
+                calibrate(self.exported, scores, self.task.sets[DEV][-1], folder, qualities=False)
+                note.unlink(missing_ok=True)
+            except UncalibratableError as error:
+                warn(f"the model is left uncalibrated: {error}")
+                with atomic_write(note) as handle:
+                    handle.write(f"{without_folders(str(error))}\n")
+                artifact.write_variant(self.exported, artifact.read_config(self.exported), folder)
 
     def _evaluate(self, name: str, scores: Path, table: Path) -> None:
         evaluation = self.task.evaluate(name, scores)

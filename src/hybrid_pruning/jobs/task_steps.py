@@ -22,10 +22,10 @@ from hybrid_pruning.data.keys import read_pairs
 from hybrid_pruning.data.manifest import UNKNOWN, read_manifest, write_manifest
 from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.data.tables import read_rows
-from hybrid_pruning.data.tracks import SV, TRACK1, Track
+from hybrid_pruning.data.tracks import SV, TRACK1
 from hybrid_pruning.data.trainset import read_trainset
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import Evaluation, Request, evaluate
+from hybrid_pruning.evaluation import Evaluation, evaluate
 from hybrid_pruning.jobs.steps import Step
 from hybrid_pruning.models.cohort import FILE as COHORT
 from hybrid_pruning.models.cohort import TOP_N
@@ -53,13 +53,11 @@ class TaskSteps(Protocol):
     """The part of a job that depends on its task.
 
     Attributes:
-        track: the form of its scores and keys.
         sets: name of each evaluation set, `dev` the first -> the files that decide its scores beside the model: its
             manifest, then its trials. The last one holds the keys.
         trained: lists beside the manifests that a training depends on.
     """
 
-    track: Track
     sets: Mapping[str, tuple[Path, ...]]
     trained: tuple[Path, ...]
 
@@ -85,8 +83,6 @@ class TaskSteps(Protocol):
 class AntiSpoofing:
     """The `TaskSteps` of anti-spoofing."""
 
-    track = TRACK1
-
     def __init__(self, config: Config) -> None:
         self.config, self.trained = config, ()
         manifests = {DEV: config.data.dev, **config.data.eval}
@@ -105,8 +101,8 @@ class AntiSpoofing:
         """Return the metrics of ASVspoof 5's track 1, by the columns in which the spoofs differ."""
         manifest = self.sets[name][0]
         spoofs = [utterance for utterance in read_manifest(manifest) if utterance.label is Label.SPOOF]
-        by = [(column,) for column in GROUPS if len({getattr(spoof, column) for spoof in spoofs}) > 1]
-        return evaluate(TRACK1, scores, manifest, Request(rounds=ROUNDS, by=by))
+        by = [column for column in GROUPS if len({getattr(spoof, column) for spoof in spoofs}) > 1]
+        return evaluate(scores, manifest, TRACK1, rounds=ROUNDS, by=by)
 
     def join(self, name: str, scores: Path) -> Rows:
         """Return scores with labels, speakers and groups."""
@@ -119,8 +115,6 @@ class AntiSpoofing:
 
 class SpeakerVerification:
     """The `TaskSteps` of speaker verification; embeddings and the cohort's manifest go into the job's folder."""
-
-    track = SV
 
     def __init__(self, config: Config, out: Path) -> None:
         self.config, self.out = config, out
@@ -171,7 +165,7 @@ class SpeakerVerification:
         """Return EER and minDCF; speakers are resampled where the manifest names them all."""
         manifest, trials = self.sets[name]
         named = all(utterance.speaker not in (UNKNOWN, "") for utterance in read_manifest(manifest))
-        return evaluate(SV, scores, trials, Request(rounds=ROUNDS, speakers=manifest if named else None))
+        return evaluate(scores, trials, SV, rounds=ROUNDS, speakers=manifest if named else None)
 
     def join(self, name: str, scores: Path) -> Rows:
         """Return scores with the labels of the trials."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from hybrid_pruning.data.tracks import Track
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import Request, evaluate
+from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.plain import number, section
 from hybrid_pruning.reporting.overview import UNKNOWN, Cell, Row, count
 from hybrid_pruning.reporting.remaining import Remaining
@@ -68,7 +68,7 @@ def _rates(figures: Mapping[str, Any], folder: Path, task: Track) -> dict[str, f
     found = {DEV: number(figures.get("eer"))}
     for path in sorted(folder.glob("*.tsv")):
         try:
-            found[path.stem] = evaluate(task, path, path, Request(rounds=0)).metrics["eer"]
+            found[path.stem] = evaluate(path, path, task).metrics["eer"]
         except InputError:  # said of the run's own scores elsewhere on the page
             continue
     return found

@@ -267,10 +267,10 @@ def _describe_trials(results: ResultSet) -> list[str]:
     """How many trials there were, and what the intervals come from."""
     notes = []
     for evaluation in results.evaluations.values():
-        counts = (f"{evaluation.metrics[f'n_{kind}']:,.0f} {WORDS[kind]}" for kind in evaluation.task.kinds)
+        counts = (f"{evaluation.metrics[f'n_{kind}']:,.0f} {WORDS[kind]}" for kind in evaluation.track.kinds)
         trials = f"{' and '.join(counts)} trials"
         if evaluation.resampled:
-            rounds = f"{evaluation.request.rounds:,}"
+            rounds = f"{evaluation.rounds:,}"
             trials += f"; intervals: 95%, by {rounds} resamples of {evaluation.resampled}"
         notes.append(f"{trials}.")
     return list(dict.fromkeys(notes))

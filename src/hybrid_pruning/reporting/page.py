@@ -131,7 +131,7 @@ def _collect_warnings(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def _draw_results(results: ResultSet, runs: Sequence[Run], place: int) -> dict[str, Any]:
     """Return the DET curves of all runs on one set, and each run's histogram."""
     scores = {index: _two_classes(evaluation) for index, evaluation in results.evaluations.items()}
-    llrs = all(evaluation.task is TRACK1 for evaluation in results.evaluations.values())
+    llrs = all(evaluation.track is TRACK1 for evaluation in results.evaluations.values())
     cards = []
     if scores:
         named = {runs[index].name: pair for index, pair in scores.items()}
@@ -160,7 +160,7 @@ def _draw_results(results: ResultSet, runs: Sequence[Run], place: int) -> dict[s
 
 def _two_classes(evaluation: Evaluation) -> Scores:
     """Return the scores of the class that is to be accepted, and of the other."""
-    positive, negative = (evaluation.trials.of(evaluation.task.scores, kind) for kind in evaluation.task.kinds)
+    positive, negative = (evaluation.trials.of(evaluation.track.scores, kind) for kind in evaluation.track.kinds)
     return positive, negative
 
 

@@ -1,12 +1,13 @@
 """What the runs' scores are worth: every evaluation set with all runs beside each other, intervals and differences."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from hybrid_pruning.data.tracks import SV, TRACK1, Track
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import Evaluation, Request, evaluate
+from hybrid_pruning.evaluation import Evaluation, evaluate
 from hybrid_pruning.metrics.bootstrap import Difference
 from hybrid_pruning.plain import section
 from hybrid_pruning.reporting.run_files import Run
@@ -150,31 +151,30 @@ def judge(scored: Sequence[Scored], runs: Sequence[Run], rounds: int) -> list[Re
 def _judge(
     results: ResultSet, entry: Scored, runs: Sequence[Run], latest: dict[tuple[str, int], Scored], rounds: int
 ) -> None:
-    request = Request(rounds=rounds)
     if results.evaluations and rounds:
         first = results.first
         try:
-            compared = Request(rounds=rounds, against=latest[entry.name, first].scores)
-            found = _evaluate(entry, compared)
+            found = _evaluate(entry, rounds, latest[entry.name, first].scores)
             results.differences[entry.run] = dict(found.differences)
         except InputError:
-            found = _evaluate(entry, request)
+            found = _evaluate(entry, rounds)
             names = runs[entry.run].name, runs[first].name
             results.notes.append(f"{names[0]} and {names[1]} were scored on different trials: compare with care.")
     else:
-        found = _evaluate(entry, request)
+        found = _evaluate(entry, rounds)
     results.evaluations[entry.run] = found
 
 
-def _evaluate(entry: Scored, request: Request) -> Evaluation:
+def _evaluate(entry: Scored, rounds: int, against: Path | None = None) -> Evaluation:
     """Evaluate by the first keys that fit, and by the manifest's speakers where it fits."""
-    told = [replace(request, speakers=entry.speakers)] if entry.speakers and request.rounds else []
-    for asked, keys in [(asked, keys) for asked in (*told, request) for keys in entry.keys][:-1]:
+    evaluated = partial(evaluate, entry.scores, track=entry.task, rounds=rounds or None, against=against)
+    manifests = (entry.speakers, None) if entry.speakers and rounds else (None,)
+    for speakers, keys in [(speakers, keys) for speakers in manifests for keys in entry.keys][:-1]:
         try:
-            return evaluate(entry.task, entry.scores, keys, asked)
+            return evaluated(keys, speakers=speakers)
         except InputError:  # a manifest that has changed since: the score file's own labels are left
             continue
-    return evaluate(entry.task, entry.scores, entry.keys[-1], request)
+    return evaluated(entry.keys[-1])
 
 
 def _find_run(runs: Sequence[Run], text: str) -> tuple[int | None, Path]:
