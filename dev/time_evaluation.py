@@ -78,7 +78,7 @@ def main() -> None:
         ("track 1", measures.TRACK1, classes, one),
         ("track 2", measures.TRACK2_TANDEM, track2, columns),
     ):
-        for resampling in (bootstrap.resample_speakers(speakers, kinds), bootstrap.resample_trials(kinds)):
+        for resampling in (bootstrap.resample_speakers(kinds, speakers), bootstrap.resample_trials(kinds)):
             tell(
                 f"{ROUNDS} resamples of {resampling.count:,} {resampling.drawn}, {name}",
                 lambda t=table, k=kinds, s=systems, r=resampling: bootstrap.intervals(t, k, s, r, ROUNDS),

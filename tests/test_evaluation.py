@@ -12,7 +12,7 @@ import pytest
 from hybrid_pruning import metrics
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate, print_table
-from hybrid_pruning.metrics.titles import find_warnings
+from hybrid_pruning.metrics.measures import find_warnings
 
 
 def evaluate_track1(scores: Path, keys: Path) -> dict[str, float]:

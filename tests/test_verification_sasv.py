@@ -8,7 +8,7 @@ import pytest
 
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.evaluation.fusion import fuse_tandem, fuse_tandem_files
-from hybrid_pruning.metrics.costs import ASVSPOOF5_SASV, SasvCost
+from hybrid_pruning.metrics import ASVSPOOF5_SASV, SasvCost
 
 
 def test_the_rule_is_bayes_theorem_for_a_mixture():

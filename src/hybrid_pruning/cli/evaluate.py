@@ -50,7 +50,7 @@ def evaluate(
     between them; ids with or without .wav, .flac and the like.
     """
     from hybrid_pruning import evaluation
-    from hybrid_pruning.metrics.titles import find_warnings
+    from hybrid_pruning.metrics.measures import find_warnings
 
     if track1 + track2 + sv != 1:
         raise InputError("evaluate: choose one of --track1, --track2, --sv")

@@ -36,7 +36,7 @@ from hybrid_pruning.metrics import ASVSPOOF5_SASV, FloatArray, SasvCost
 from hybrid_pruning.trees import read_json
 
 FORMAT = "hybrid-pruning fusion"
-TRACKS = {"track1": TRACK1, "sv": SV}
+FUSIBLE = {"track1": TRACK1, "sv": SV}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Fusion:
                 raise ValueError(f"format is not '{FORMAT}'")
             fusion = cls(**values)
             numbers = np.array([*fusion.weights, fusion.offset], dtype=np.float64)
-            if fusion.task not in TRACKS or not np.isfinite(numbers).all() or len(fusion.systems) + 1 != numbers.size:
+            if fusion.task not in FUSIBLE or not np.isfinite(numbers).all() or len(fusion.systems) + 1 != numbers.size:
                 raise ValueError("its values do not belong together")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path}: is no fusion; {another}") from error
@@ -127,8 +127,8 @@ def fuse(
         if keys or apply or len(scores) != 2:
             raise InputError("fuse: --sasv takes two files, ASV.tsv CM.tsv, and neither --keys, --apply nor --sv")
         return Fused(fuse_tandem_files(scores[0], scores[1], out))
-    if track not in TRACKS:
-        raise InputError(f"fuse: track '{track}', expected {', '.join(TRACKS)} or sasv")
+    if track not in FUSIBLE:
+        raise InputError(f"fuse: track '{track}', expected {', '.join(FUSIBLE)} or sasv")
     if (keys is None) == (apply is None):
         raise InputError("fuse: choose one of --keys (fit) and --apply")
     if len({Path(path) for path in scores}) < len(scores):
@@ -141,7 +141,7 @@ def fuse(
 
 
 def _fit_fusion(scores: Sequence[str | Path], keys: str | Path, name: str, prior: float, out: str | Path) -> Fused:
-    track = TRACKS[name]
+    track = FUSIBLE[name]
     known = read_keys(keys, track)
     systems = {str(path): join_scores(path, known, track) for path in scores}
     trials = next(iter(systems.values()))
@@ -162,7 +162,7 @@ def _apply_fusion(scores: Sequence[str | Path], fusion: Fusion, out: str | Path)
         raise InputError(
             f"fusion of {len(fusion.systems)} systems ({', '.join(fusion.systems)}), got {len(scores)} files"
         )
-    track = TRACKS[fusion.task]
+    track = FUSIBLE[fusion.task]
     systems = join_systems(scores, track)
     fused = fusion.apply([trials.scores[track.scores] for trials in systems])
     write_table(out, (*track.trial, track.scores), zip(*systems[0].names, fused.tolist(), strict=True))
@@ -206,7 +206,7 @@ def fuse_tandem(verifier: FloatArray, countermeasure: FloatArray, cost: SasvCost
         countermeasure: [T] log-likelihood ratios of bona fide against spoof.
         cost: its shares of nontarget and spoof.
     """
-    nontarget, spoof = cost.cost_nontarget * cost.p_nontarget, cost.cost_spoof * cost.p_spoof
+    _, nontarget, spoof = cost.weights
     share = nontarget / (nontarget + spoof)
     fused: FloatArray = -np.logaddexp(np.log(share) - verifier, np.log1p(-share) - countermeasure)
     return fused

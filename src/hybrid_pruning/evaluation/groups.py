@@ -15,7 +15,7 @@ from hybrid_pruning.data.score_files import Trials
 from hybrid_pruning.data.tracks import SPOOFING_COLUMNS, Track
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import IntArray
-from hybrid_pruning.metrics.bootstrap import Resampling, resample_pairs, resample_speakers, resample_trials
+from hybrid_pruning.metrics.bootstrap import Resampling, resample_speakers, resample_trials
 from hybrid_pruning.metrics.measures import Measures, Names, Sample
 
 SPOOF = "spoof"
@@ -119,11 +119,10 @@ def find_resampling(trials: Trials, track: Track, manifest: str | Path | None = 
     if not sides:
         words = "trials, as not all speakers are known: intervals may be too narrow"
         return resample_trials(trials.classes), words
-    two = len(sides) == 2
-    resampling = (resample_pairs if two else resample_speakers)(*sides, trials.classes)
+    resampling = resample_speakers(trials.classes, *sides)
     if resampling.count < 2:
         return resample_trials(trials.classes), "trials, as all are of one speaker"
-    words = f"{resampling.count:,} speakers" + (", enrolled or tested" if two else "")
+    words = f"{resampling.count:,} speakers" + (", enrolled or tested" if len(sides) == 2 else "")
     return resampling, words + ("; so few make rough intervals" if resampling.count < FEW_SPEAKERS else "")
 
 

@@ -14,7 +14,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.groups import Group, break_down, find_resampling
 from hybrid_pruning.evaluation.verifier import read_verifier_2019, read_verifier_2021
 from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION, DetectionCost, FloatArray
-from hybrid_pruning.metrics.bootstrap import Difference, Interval, check_rounds, resample, to_difference, to_interval
+from hybrid_pruning.metrics.bootstrap import PERCENTILES, Difference, Interval, check_rounds, intervals
 from hybrid_pruning.metrics.measures import COUNTERMEASURE, Measures, Sample, fixed_verifier
 from hybrid_pruning.plain import portable
 
@@ -65,7 +65,7 @@ class Evaluation:
                 "rounds": self.rounds,
                 "seed": self.seed,
                 "resampled": self.resampled,
-                "percentiles": [2.5, 97.5],
+                "percentiles": [*PERCENTILES],
             }
         if self.groups:
             found["by"] = {
@@ -134,21 +134,17 @@ def evaluate(
     metrics = Sample(trials.scores, trials.classes).measure(measures)
     counts = {f"n_{kind}": int(np.count_nonzero(trials.classes == kind)) for kind in track.kinds}
     found: dict[str, Any] = {}
-    systems = [trials.scores]
     if against is not None:
         other = join_scores(against, known, track)
         shared = {**_measures(track, other), **further}
         measures = {name: measure for name, measure in measures.items() if name in shared}
-        systems.append(other.scores)
         other_metrics = Sample(other.scores, other.classes).measure(measures)
         found |= {"against": Path(against), "other": other, "other_metrics": other_metrics}
     if rounds is not None:
         resampling, found["resampled"] = find_resampling(trials, track, speakers)
-        ours, *others = resample(systems, measures, trials.classes, resampling, rounds, seed)
-        found["intervals"] = {name: to_interval(values) for name, values in zip(measures, ours.T, strict=True)}
-        for theirs in others:
-            values = zip(measures, ours.T, theirs.T, strict=True)
-            found["differences"] = {name: to_difference(one, another) for name, one, another in values}
+        beside = found["other"].scores if against is not None else None
+        drawn = intervals(measures, trials.classes, trials.scores, resampling, rounds, seed, beside)
+        found["intervals"], found["differences"] = drawn
     main = {name: measures[name] for name in track.main if name in measures}
     groups = {combination: break_down(trials, combination, track, main) for combination in combinations}
     return Evaluation(track, Path(scores), trials, metrics | counts, rounds, seed, groups=groups, **found)

@@ -7,7 +7,7 @@ import numpy as np
 from hybrid_pruning.console import Spans, Table, say, say_table
 from hybrid_pruning.evaluation.groups import state_rule
 from hybrid_pruning.evaluation.results import Evaluation
-from hybrid_pruning.metrics.titles import TITLES, show_value
+from hybrid_pruning.metrics.measures import TITLES, show_value
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

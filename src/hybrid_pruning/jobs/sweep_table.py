@@ -11,7 +11,7 @@ from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.data.tracks import SV, TRACK1
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.jobs.task_steps import DEV
-from hybrid_pruning.metrics.titles import TITLES
+from hybrid_pruning.metrics.measures import TITLES
 from hybrid_pruning.models.card.measured import FOLDER as EVALUATION
 from hybrid_pruning.models.card.measured import Result, read_results
 from hybrid_pruning.models.size import SECONDS, count_kept, count_parameters

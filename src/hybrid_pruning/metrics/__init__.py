@@ -1,21 +1,34 @@
 """Detection metrics: EER, DCFs, Cllr, a-DCF, t-DCF and t-EER, each with its unit, convention and source.
 
-Everywhere: a higher score speaks for the positive class; a trial is accepted when its score >= the threshold;
-rates and costs are fractions, never percent; scores are finite arrays of one dimension.
+Everywhere: a higher score speaks for the positive class; a trial is accepted when its score >= the threshold; rates and
+costs are fractions, never percent; scores are finite arrays of one dimension, one for each class. Every metric raises
+ValueError where a class is empty or a score is not finite. A metric whose name ends in `_of` takes counted trials.
 """
 
-from hybrid_pruning.metrics.costs import (
+from hybrid_pruning.metrics.ranking import LARGEST_SCORE, FloatArray, IntArray, Ranking, Steps
+from hybrid_pruning.metrics.rates import (
     ASVSPOOF5,
+    VERIFICATION,
+    Curve,
+    DetectionCost,
+    act_dcf,
+    cllr,
+    det_curve,
+    eer,
+    log_loss_bits,
+    min_cllr,
+    min_dcf,
+)
+from hybrid_pruning.metrics.tandem import (
     ASVSPOOF5_ASV,
     ASVSPOOF5_SASV,
-    VERIFICATION,
     AsvRates,
-    DetectionCost,
     SasvCost,
+    a_dcf,
+    asv_rates,
+    t_dcf,
+    t_eer,
 )
-from hybrid_pruning.metrics.ranking import LARGEST_SCORE, FloatArray, IntArray, Ranking, Steps
-from hybrid_pruning.metrics.rates import Curve, act_dcf, cllr, det_curve, eer, min_cllr, min_dcf, surprise
-from hybrid_pruning.metrics.tandem import a_dcf, asv_rates, t_dcf, t_eer
 
 __all__ = [
     "ASVSPOOF5",
@@ -37,9 +50,9 @@ __all__ = [
     "cllr",
     "det_curve",
     "eer",
+    "log_loss_bits",
     "min_cllr",
     "min_dcf",
-    "surprise",
     "t_dcf",
     "t_eer",
 ]

@@ -10,7 +10,7 @@ analysis of pattern recognition systems: the subsets bootstrap", 2004, whole per
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -59,13 +59,13 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resampling:
-    """What is drawn in a round.
+    """The units drawn in a round.
 
     Args:
         unit: [N] the unit that each trial is drawn with: a speaker, a pair of speakers, or the trial itself.
         draw: random generator -> [units] how often each was drawn.
         present: [classes, units] whether a unit has trials of a class.
-        drawn: what is drawn, in the plural: speakers or trials.
+        drawn: speakers or trials.
         count: how many of them there are.
     """
 
@@ -84,49 +84,35 @@ class Resampling:
         return weights
 
 
-def resample_speakers(speakers: Names, classes: Names) -> Resampling:
+def resample_speakers(classes: Names, *sides: Names) -> Resampling:
     """Draw speakers, each with all its trials of every class.
 
-    Args:
-        speakers: [N] the speaker of each trial.
-        classes: [N] its class.
-    """
-    unit = np.unique(speakers, return_inverse=True)[1]
-    count = int(unit.max()) + 1
-    return Resampling(unit, lambda generator: _draw(generator, count), _presence(unit, classes), "speakers", count)
-
-
-def resample_pairs(enrol: Names, test: Names, classes: Names) -> Resampling:
-    """Draw speakers where every trial has two: one is enrolled, one tested.
-
-    A trial of two speakers counts as often as both were drawn together, the product of their draws: every copy of the
-    one meets every copy of the other. A trial of one speaker counts as often as he was drawn: copies of one person are
-    different people in the resample, so a copy meets only itself.
+    A verification trial of two speakers counts as often as both were drawn together, the product of their draws: every
+    copy of the one meets every copy of the other. A trial of one speaker counts as often as he was drawn: copies of one
+    person are different people in the resample, so a copy meets only itself.
 
     Args:
-        enrol: [N] the speaker enrolled in each trial.
-        test: [N] the speaker tested.
-        classes: [N] its class.
+        classes: [N] the class of each trial.
+        sides: [N] its speaker; of verification, the one enrolled and the one tested.
     """
-    speakers = np.unique(np.concatenate((enrol, test)), return_inverse=True)[1].reshape(2, -1)
+    speakers = np.unique(np.concatenate(sides), return_inverse=True)[1].reshape(len(sides), -1)
     count = int(speakers.max()) + 1
     low, high = speakers.min(axis=0), speakers.max(axis=0)
     pairs, unit = np.unique(low * count + high, return_inverse=True)
     first, second = np.divmod(pairs, count)
+    kinds, kind = np.unique(classes, return_inverse=True)
+    present = np.zeros((kinds.size, pairs.size), dtype=np.bool_)
+    present[kind, unit] = True
 
     def draw(generator: np.random.Generator) -> IntArray:
         weights = _draw(generator, count)
         return np.where(first == second, weights[first], weights[first] * weights[second])
 
-    return Resampling(unit, draw, _presence(unit, classes), "speakers", count)
+    return Resampling(unit, draw, present, "speakers", count)
 
 
 def resample_trials(classes: Names) -> Resampling:
-    """Draw trials, as many of each class as there are.
-
-    Args:
-        classes: [N] the class of each trial.
-    """
+    """Draw trials, as many of each class [N] as there are."""
     sizes = np.unique(classes, return_counts=True)[1]
     unit = np.empty(classes.size, dtype=np.int64)
     unit[np.argsort(classes, kind="stable")] = np.arange(classes.size)  # class after class
@@ -137,65 +123,13 @@ def resample_trials(classes: Names) -> Resampling:
     return Resampling(unit, draw, np.empty((0, classes.size), dtype=np.bool_), "trials", classes.size)
 
 
-def intervals(
-    measures: Measures, classes: Names, scores: Scores, resampling: Resampling, rounds: int = ROUNDS, seed: int = 0
-) -> dict[str, Interval]:
-    """Return the 95% percentile interval of every metric.
-
-    Args:
-        measures: name -> metric, such as `metrics.measures.TRACK1`.
-        classes: [N] the class of each trial.
-        scores: the score columns the metrics read, [N] each.
-        resampling: what is drawn.
-        rounds: how often.
-        seed: of the draws; the same seed draws the same, whatever the scores and the number of processors.
-
-    Raises:
-        InputError: too few rounds, or too many.
-        ValueError: a class is empty or a score is not finite.
-    """
-    values = resample([scores], measures, classes, resampling, rounds, seed)[0]
-    return {name: to_interval(column) for name, column in zip(measures, values.T, strict=True)}
-
-
-def differences(
-    measures: Measures,
-    classes: Names,
-    scores: Scores,
-    against: Scores,
-    resampling: Resampling,
-    rounds: int = ROUNDS,
-    seed: int = 0,
-) -> dict[str, Difference]:
-    """Return how much every metric of one system differs from another's on the same trials.
-
-    Args: as in `intervals`; `against` holds the other system's scores of the same trials in the same order.
-
-    Raises:
-        InputError: too few rounds, or too many.
-        ValueError: a class is empty or a score is not finite.
-    """
-    ours, theirs = resample([scores, against], measures, classes, resampling, rounds, seed)
-    return {name: to_difference(a, b) for name, a, b in zip(measures, ours.T, theirs.T, strict=True)}
-
-
-def to_interval(values: FloatArray) -> Interval:
-    """Return the interval of a metric from its values in all rounds."""
-    return Interval(*np.percentile(values, PERCENTILES).tolist())
-
-
-def to_difference(values: FloatArray, others: FloatArray) -> Difference:
-    """Return how one system's metric differs from another's, from the values of both in all rounds."""
-    low, high = np.percentile(values - others, PERCENTILES).tolist()
-    return Difference(low, high, float(np.mean(values < others)))
+def _draw(generator: np.random.Generator, count: int) -> IntArray:
+    """Draw `count` of as many, with replacement, and return how often each came."""
+    return np.bincount(generator.integers(count, size=count), minlength=count)
 
 
 def check_rounds(rounds: int) -> None:
-    """Require a number of rounds that intervals can be made of.
-
-    Raises:
-        InputError: too few or too many.
-    """
+    """Require a number of rounds that intervals can be made of."""
     if not FEWEST_ROUNDS <= rounds <= MOST_ROUNDS:
         raise InputError(
             f"bootstrap: {rounds} rounds, expected at least {FEWEST_ROUNDS}, so that one lies outside either end of a "
@@ -203,17 +137,28 @@ def check_rounds(rounds: int) -> None:
         )
 
 
-def resample(
-    systems: Sequence[Scores], measures: Measures, classes: Names, resampling: Resampling, rounds: int, seed: int = 0
-) -> FloatArray:
-    """Return every metric of every system in every round, [systems, rounds, metrics]; all systems see the same draws.
+def intervals(
+    measures: Measures,
+    classes: Names,
+    scores: Scores,
+    resampling: Resampling,
+    rounds: int = ROUNDS,
+    seed: int = 0,
+    against: Scores | None = None,
+) -> tuple[dict[str, Interval], dict[str, Difference]]:
+    """Return the 95% percentile interval of every metric, and of its difference from another system's.
 
-    Raises:
-        InputError: too few rounds, or too many.
-        ValueError: a class is empty or a score is not finite.
+    Args:
+        measures: name -> metric, such as `metrics.measures.TRACK1`.
+        classes: [N] the class of each trial.
+        scores: the score columns the metrics read, [N] each.
+        resampling: the units that are drawn.
+        rounds: how often.
+        seed: of the draws; the same seed draws the same, whatever the scores and the number of processors.
+        against: another system's score columns of the same trials; without, there are no differences.
     """
     check_rounds(rounds)
-    samples = [Sample(scores, classes, resampling.unit) for scores in systems]
+    samples = [Sample(columns, classes, resampling.unit) for columns in (scores, *([against] if against else []))]
     for sample in samples:
         sample.measure(measures)  # ranks the trials before the threads share them
 
@@ -229,16 +174,10 @@ def resample(
                 values[index] = figures
         finally:
             threads.shutdown(cancel_futures=True)  # after Ctrl-C
-    return values.swapaxes(0, 1)
-
-
-def _draw(generator: np.random.Generator, count: int) -> IntArray:
-    """Draw `count` of as many, with replacement, and return how often each came."""
-    return np.bincount(generator.integers(count, size=count), minlength=count)
-
-
-def _presence(unit: IntArray, classes: Names) -> npt.NDArray[np.bool_]:
-    kinds, kind = np.unique(classes, return_inverse=True)
-    present = np.zeros((kinds.size, int(unit.max()) + 1), dtype=np.bool_)
-    present[kind, unit] = True
-    return present
+    spans, differences = {}, {}
+    for name, (ours, *others) in zip(measures, values.transpose(2, 1, 0), strict=True):
+        spans[name] = Interval(*np.percentile(ours, PERCENTILES).tolist())
+        for theirs in others:
+            low, high = np.percentile(ours - theirs, PERCENTILES).tolist()
+            differences[name] = Difference(low, high, float(np.mean(ours < theirs)))
+    return spans, differences

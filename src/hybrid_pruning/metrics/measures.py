@@ -1,4 +1,4 @@
-"""Metrics as tables of names, and trials prepared for them: ranked once, measured under any weights."""
+"""Metrics by name, with their titles, and trials prepared for them: ranked once, measured under any weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,17 +7,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_pruning.metrics.costs import ASVSPOOF5, ASVSPOOF5_ASV, ASVSPOOF5_SASV, VERIFICATION, AsvRates, DetectionCost
 from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Ranking, Steps, checked
-from hybrid_pruning.metrics.rates import eer_of, min_cllr_of, min_dcf_of, surprise
-from hybrid_pruning.metrics.tandem import a_dcf_of, t_dcf_of, t_eer_of
+from hybrid_pruning.metrics.rates import (
+    ASVSPOOF5,
+    VERIFICATION,
+    DetectionCost,
+    eer_of,
+    log_loss_bits,
+    min_cllr_of,
+    min_dcf_of,
+)
+from hybrid_pruning.metrics.tandem import ASVSPOOF5_ASV, ASVSPOOF5_SASV, AsvRates, a_dcf_of, t_dcf_of, t_eer_of
 
 Names = npt.NDArray[np.str_]
+TITLES = {
+    "eer": "EER %",
+    "min_dcf": "minDCF",
+    "act_dcf": "actDCF",
+    "cllr": "Cllr (bits)",
+    "min_cllr": "minimum Cllr (bits)",
+    "a_dcf": "a-DCF",
+    "min_t_dcf": "min t-DCF",
+    "min_t_dcf_2019": "min t-DCF (2019)",
+    "t_eer": "t-EER %",
+    "min_dcf_0.01": "minDCF (p = 0.01)",
+    "min_dcf_0.05": "minDCF (p = 0.05)",
+    "n_bonafide": "bona fide trials",
+    "n_spoof": "spoof trials",
+    "n_target": "target trials",
+    "n_nontarget": "nontarget trials",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A score column and what it must tell apart.
+    """A score column and the classes it must tell apart.
 
     Args:
         name: of the column.
@@ -33,7 +57,7 @@ class Ranked:
     """A metric of ranks.
 
     Args:
-        columns: what it reads.
+        columns: those it reads.
         of: the counted trials of each column -> the metric.
     """
 
@@ -46,8 +70,8 @@ class Averaged:
     """A metric of averages.
 
     Args:
-        column: what it reads.
-        losses: the scores of each group -> what each trial loses.
+        column: the one it reads.
+        losses: the scores of each group -> the loss of each trial.
         of: the mean loss of each group -> the metric.
     """
 
@@ -61,44 +85,27 @@ Measures = Mapping[str, Measure]
 
 
 def detection(column: Column, cost: DetectionCost = ASVSPOOF5) -> dict[str, Measure]:
-    """Return the metrics of ASVspoof's track 1, by the names evaluations give them.
-
-    Args:
-        column: of two groups.
-        cost: of minDCF and actDCF.
-    """
+    """Return the metrics of ASVspoof's track 1 of a column of two groups; minDCF and actDCF at the given cost."""
     return {
         "eer": Ranked((column,), eer_of),
-        "min_dcf": Ranked((column,), lambda steps: min_dcf_of(steps, cost)),
+        "min_dcf": least_cost(column, cost),
         "act_dcf": Averaged(
             column,
             (lambda scores: scores < cost.threshold, lambda scores: scores >= cost.threshold),
             lambda miss, false_alarm: float(cost.normalised(miss, false_alarm)),
         ),
         "cllr": Averaged(
-            column, (lambda scores: surprise(-scores), surprise), lambda positive, negative: (positive + negative) / 2
+            column,
+            (lambda scores: log_loss_bits(-scores), log_loss_bits),
+            lambda positive, negative: (positive + negative) / 2,
         ),
         "min_cllr": Ranked((column,), min_cllr_of),
     }
 
 
-def verification(column: Column) -> dict[str, Measure]:
-    """Return the metrics of speaker verification."""
-
-    def at(cost: DetectionCost) -> Measure:
-        return Ranked((column,), lambda steps: min_dcf_of(steps, cost))
-
-    return {"eer": Ranked((column,), eer_of)} | {f"min_dcf_{cost.p_target:g}": at(cost) for cost in VERIFICATION}
-
-
-def tandem(cm: Column, asv: Column) -> dict[str, Measure]:
-    """Return the metrics of a countermeasure and a verifier in tandem, as ASVspoof 5 defines them.
-
-    Args:
-        cm: of bona fide speech and spoofs.
-        asv: of targets, nontargets and spoofs.
-    """
-    return {"min_t_dcf": fixed_verifier(cm, ASVSPOOF5_ASV), "t_eer": Ranked((cm, asv), t_eer_of)}
+def least_cost(column: Column, cost: DetectionCost) -> Measure:
+    """Return the minDCF of a column of two groups at the given cost."""
+    return Ranked((column,), lambda steps: min_dcf_of(steps, cost))
 
 
 def fixed_verifier(cm: Column, asv: AsvRates, legacy: bool = False) -> Measure:
@@ -107,15 +114,18 @@ def fixed_verifier(cm: Column, asv: AsvRates, legacy: bool = False) -> Measure:
 
 
 COUNTERMEASURE = Column("cm-score", (("bonafide",), ("spoof",)))
+TANDEM_CM = Column("cm-score", (("target", "nontarget"), ("spoof",)))
+TANDEM_ASV, SASV = (Column(name, (("target",), ("nontarget",), ("spoof",))) for name in ("asv-score", "sasv-score"))
+VERIFIER = Column("score", (("target",), ("nontarget",)))
 TRACK1 = detection(COUNTERMEASURE)
-SV = verification(Column("score", (("target",), ("nontarget",))))
-TRACK2_SINGLE: dict[str, Measure] = {
-    "a_dcf": Ranked((Column("sasv-score", (("target",), ("nontarget",), ("spoof",))),), a_dcf_of)
+TRACK2_SINGLE: dict[str, Measure] = {"a_dcf": Ranked((SASV,), a_dcf_of)}
+TRACK2_TANDEM = TRACK2_SINGLE | {
+    "min_t_dcf": fixed_verifier(TANDEM_CM, ASVSPOOF5_ASV),
+    "t_eer": Ranked((TANDEM_CM, TANDEM_ASV), t_eer_of),
 }
-TRACK2_TANDEM = TRACK2_SINGLE | tandem(
-    Column("cm-score", (("target", "nontarget"), ("spoof",))),
-    Column("asv-score", (("target",), ("nontarget",), ("spoof",))),
-)
+SV: dict[str, Measure] = {"eer": Ranked((VERIFIER,), eer_of)} | {
+    f"min_dcf_{cost.p_target:g}": least_cost(VERIFIER, cost) for cost in VERIFICATION
+}
 
 
 class Sample:
@@ -124,10 +134,9 @@ class Sample:
     Args:
         scores: the named score columns, [N] each.
         classes: [N] the class of each trial.
-        unit: [N] what each trial is drawn with, from 0; each trial on its own by default.
+        unit: [N] the number, from 0, of the unit that each trial is drawn with; each trial on its own by default.
 
-    Raises:
-        ValueError: (when measured) a class is empty or a score is not finite.
+    Measuring raises ValueError where a class is empty or a score is not finite.
     """
 
     def __init__(self, scores: Mapping[str, FloatArray], classes: Names, unit: IntArray | None = None) -> None:
@@ -146,26 +155,23 @@ class Sample:
             measures: name -> metric.
             weights: [units] how often each unit was drawn; once each by default.
         """
-        averaged = any(isinstance(measure, Averaged) for measure in measures.values())
-        drawn = np.ones(self._units) if weights is None else weights.astype(np.float64) if averaged else np.empty(0)
+        drawn = np.ones(self._units) if weights is None else weights.astype(np.float64)
         if weights is not None:  # few of them are large: what is small stays in the processor's cache
             weights = weights.astype(np.min_scalar_type(weights.max()))
         counted: dict[Column, Steps] = {}
-        return {
-            name: float(measure.of(*self._means(measure, drawn)))
-            if isinstance(measure, Averaged)
-            else self._rank(measure, weights, counted)
-            for name, measure in measures.items()
-        }
+        found = {}
+        for name, measure in measures.items():
+            if isinstance(measure, Averaged):
+                found[name] = float(measure.of(*self._means(measure, drawn)))
+                continue
+            for column in measure.columns:
+                if column not in counted:
+                    ranking, unit = self._rank(column)
+                    counted[column] = ranking.count(None if weights is None else weights.take(unit))
+            found[name] = float(measure.of(*(counted[column] for column in measure.columns)))
+        return found
 
-    def _rank(self, measure: Ranked, weights: npt.NDArray[np.integer] | None, counted: dict[Column, Steps]) -> float:
-        for column in measure.columns:
-            if column not in counted:
-                ranking, unit = self._ranked(column)
-                counted[column] = ranking.count(None if weights is None else weights.take(unit))
-        return measure.of(*(counted[column] for column in measure.columns))
-
-    def _ranked(self, column: Column) -> tuple[Ranking, IntArray]:
+    def _rank(self, column: Column) -> tuple[Ranking, IntArray]:
         """Return the ranking of a column and the unit of each ranked trial."""
         if column not in self._rankings:
             members = self._members(column)
@@ -174,22 +180,46 @@ class Sample:
         return self._rankings[column]
 
     def _means(self, measure: Averaged, drawn: FloatArray) -> list[float]:
+        """Return the mean loss of each group, from sums by unit over the units from a group's first to its last."""
         if measure not in self._sums:
-            self._sums[measure] = [
-                self._sum(self._unit[group], losses(self._select(measure.column, group)).astype(np.float64))
-                for group, losses in zip(self._members(measure.column), measure.losses, strict=True)
-            ]
-        return [float(drawn[units] @ lost / (drawn[units] @ size)) for units, lost, size in self._sums[measure]]
-
-    @staticmethod
-    def _sum(unit: IntArray, losses: FloatArray) -> tuple[slice, FloatArray, FloatArray]:
-        """Return the units from a group's first to its last, and the losses and the number of trials of each."""
-        units = slice(int(unit.min()), int(unit.max()) + 1)
-        place = unit - units.start
-        return units, np.bincount(place, weights=losses).astype(np.float64), np.bincount(place).astype(np.float64)
+            sums = self._sums[measure] = []
+            for group, losses in zip(self._members(measure.column), measure.losses, strict=True):
+                lost = losses(self._select(measure.column, group)).astype(np.float64)
+                units = self._unit[group]
+                span = slice(int(units.min()), int(units.max()) + 1)
+                place = units - span.start
+                sizes = np.bincount(place).astype(np.float64)
+                sums.append((span, np.bincount(place, weights=lost).astype(np.float64), sizes))
+        return [float(drawn[span] @ lost / (drawn[span] @ size)) for span, lost, size in self._sums[measure]]
 
     def _members(self, column: Column) -> list[IntArray]:
         return [np.flatnonzero(np.isin(self._classes, group)) for group in column.groups]
 
     def _select(self, column: Column, group: IntArray) -> FloatArray:
         return checked(self._scores[column.name][group], "one class's")
+
+
+def find_warnings(result: Mapping[str, float]) -> list[str]:
+    """Return the suspicious values among metrics, one sentence each."""
+    found = []
+    rate = max(result.get("eer", 0.0), result.get("t_eer", 0.0))
+    if rate > 0.5:
+        found.append(
+            f"an equal error rate of {rate:.1%} is worse than chance: are the scores inverted? "
+            "A higher score must mean more bona fide, or more the same speaker"
+        )
+    if result.get("act_dcf", 0.0) >= 1 > result.get("min_dcf", 1.0) and rate <= 0.5:
+        found.append(
+            f"actDCF is {result['act_dcf']:.3f} where minDCF is {result['min_dcf']:.3f}: the scores are not calibrated "
+            "log-likelihood ratios"
+        )
+    if result.get("a_dcf", 0.0) >= 1:
+        found.append("a-DCF is 1, as for a system that knows nothing: are the scores inverted?")
+    return found
+
+
+def show_value(name: str, value: float, sign: str = "") -> str:
+    """Return a metric as a table shows it; `sign` is the format's, + for differences."""
+    if name.startswith("n_"):
+        return f"{value:,.0f}"
+    return f"{100 * value:{sign}.3f}" if TITLES.get(name, name).endswith("%") else f"{value:{sign}.4f}"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 LARGEST_SCORE = 1e30
-"""What no score lies beyond: sums and squares of such are numbers still."""
+"""Scores lie within +- this: sums and squares of such are numbers still."""
 
 
 class Ranking:
@@ -25,19 +25,18 @@ class Ranking:
     def __init__(self, *classes: FloatArray) -> None:
         pooled = np.concatenate(classes)
         self.order: IntArray = np.argsort(pooled, kind="stable")
-        """[N] where each trial, lowest first, stands in the classes put one after another."""
+        """[N] the place of each trial, lowest first, in the classes put one after another."""
         self.threshold: FloatArray = pooled[self.order]
         self.classes = len(classes)
         ranked = np.repeat(np.arange(len(classes), dtype=np.int8), [scores.size for scores in classes])[self.order]
-        self.starts: IntArray = np.flatnonzero(np.diff(ranked, prepend=-1))
-        """[R] the first trial of each run."""
-        self.owner: IntArray = ranked[self.starts].astype(np.int64)
+        starts = np.flatnonzero(np.diff(ranked, prepend=-1))
+        self.owner: IntArray = ranked[starts].astype(np.int64)
         """[R] the class of each run."""
-        self._ends = np.append(self.starts[1:], self.order.size) - 1
+        self._ends = np.append(starts[1:], self.order.size) - 1
         self._owned = [self.owner == index for index in range(self.classes - 1)]
 
     def count(self, weights: npt.NDArray[np.integer] | None = None) -> "Steps":
-        """Return how many trials every threshold rejects.
+        """Return the number of trials that every threshold rejects.
 
         Args:
             weights: [N] how often each trial counts, lowest score first; once by default.
@@ -52,6 +51,11 @@ class Ranking:
             np.cumsum(sizes * owned, out=rejected[index, 1:])
             rejected[-1] -= rejected[index]
         return Steps(self.owner, rejected, points)
+
+
+def rank(**classes: npt.ArrayLike) -> Ranking:
+    """Rank the scores of named classes, the positive class first; ValueError where they cannot be measured."""
+    return Ranking(*(checked(scores, name) for name, scores in classes.items()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +76,7 @@ class Steps:
 
     @cached_property
     def corners(self) -> IntArray:
-        """[K] trials of each class below every run of positives, below all and in all: no cost is smallest elsewhere.
+        """[classes, K] trials below every run of positives, below all and in all: no cost is smallest elsewhere.
 
         Between two of them stand positives, then others: rejecting the first only costs, the others only pay.
         """
@@ -87,35 +91,20 @@ class Steps:
         accepted[0] = counts[0] / total[0]
         return accepted
 
-    def rates_before(self, run: IntArray) -> FloatArray:
-        """Return the rates [classes, M] in front of the runs [M]; run R stands for reject-all."""
-        return self.rates(self.rejected[:, run])
-
-    def rates_at(self, points: IntArray) -> FloatArray:
-        """Return the rates [classes, M] at any points [M]."""
-        return self.rates(self.counts_at(points))
-
-    def rates_within(self, run: IntArray, steps: IntArray) -> FloatArray:
-        """Return the rates [classes, M] some steps [M] into the runs [M]."""
-        return self.rates(self._counts_within(run, steps))
-
     def counts_at(self, points: IntArray) -> IntArray:
         """Return the trials [classes, M] rejected at any points [M]."""
         run = np.searchsorted(self.points[:-1], points, side="right") - 1
-        return self._counts_within(run, points - self.points[run])
+        return self.counts_within(run, points - self.points[run])
 
-    def _counts_within(self, run: IntArray, steps: IntArray) -> IntArray:
+    def counts_within(self, run: IntArray, steps: IntArray) -> IntArray:
+        """Return the trials [classes, M] rejected some steps [M] into the runs [M]."""
         counts = self.rejected[:, run]
         counts[self.owner[run], np.arange(run.size)] += steps
         return counts
 
 
 def checked(scores: npt.ArrayLike, name: str) -> FloatArray:
-    """Return the scores of a class as an array.
-
-    Raises:
-        ValueError: there are none, they have more than one dimension, or one is not finite.
-    """
+    """Return the scores of a class as an array; ValueError where they cannot be measured."""
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"{name} scores: shape {array.shape}, expected one dimension")

@@ -1,16 +1,68 @@
-"""Spoofing-robust speaker verification: a-DCF, t-DCF with its verifier's error rates, and the concurrent t-EER."""
+"""Spoofing-robust speaker verification: a-DCF, t-DCF with its verifier's error rates, and the concurrent t-EER.
+
+Of a whole system or a verifier, `target` are the scores [T] of the target speaker, `nontarget` [N] of other human
+speakers and `spoof` [S] of spoofs; a countermeasure scores `bonafide` speech, targets and nontargets together.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_pruning.metrics.costs import ASVSPOOF5_ASV, ASVSPOOF5_SASV, AsvRates, SasvCost
-from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Ranking, Steps, checked
-from hybrid_pruning.metrics.rates import det_curve, rank_detection
+from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Steps, checked, rank
+from hybrid_pruning.metrics.rates import det_curve
 
 COARSE_POINTS, FINE_POINTS = 512, 16
 """Parts that the search for the t-EER cuts the verifier's thresholds into, first and then; a matter of speed alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SasvCost:
+    """Priors and costs of spoofing-robust speaker verification; the defaults are those of every ASVspoof since 2019.
+
+    Args:
+        p_target: prior of the target speaker.
+        p_nontarget: prior of another human speaker.
+        p_spoof: prior of a spoof.
+        cost_miss: cost of rejecting a target.
+        cost_nontarget: cost of accepting a nontarget.
+        cost_spoof: cost of accepting a spoof.
+
+    Source: ASVspoof 2019 evaluation plan, t-DCF (the miss cost of verifier and countermeasure is 1, the false alarm
+    cost of both 10); ASVspoof 2021 evaluation plan, table of t-DCF costs and priors; ASVspoof 5 evaluation plan.
+    """
+
+    p_target: float = 0.9405
+    p_nontarget: float = 0.0095
+    p_spoof: float = 0.05
+    cost_miss: float = 1.0
+    cost_nontarget: float = 10.0
+    cost_spoof: float = 10.0
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """Weight of the miss rate and of the rates at which nontargets and spoofs are accepted."""
+        spoof = self.p_spoof * self.cost_spoof
+        return self.p_target * self.cost_miss, self.p_nontarget * self.cost_nontarget, spoof
+
+
+@dataclass(frozen=True, slots=True)
+class AsvRates:
+    """Error rates of the fixed speaker verifier behind a t-DCF; the defaults are the organisers' of ASVspoof 5.
+
+    Args:
+        miss: fraction of targets rejected.
+        nontarget_false_alarm: fraction of nontargets accepted.
+        spoof_false_alarm: fraction of spoofs accepted.
+    """
+
+    miss: float = 0.01880141010575793
+    nontarget_false_alarm: float = 0.01881016557566423
+    spoof_false_alarm: float = 0.4607082907604729
+
+
+ASVSPOOF5_SASV, ASVSPOOF5_ASV = SasvCost(), AsvRates()
 
 
 def a_dcf(
@@ -18,18 +70,17 @@ def a_dcf(
 ) -> float:
     """Return the smallest normalised architecture-agnostic detection cost over all thresholds.
 
-    Args:
-        target: [P] scores of the whole system for the target speaker.
-        nontarget: [N] for other human speakers.
-        spoof: [S] for spoofs.
-        cost: priors and costs.
-
-    Raises:
-        ValueError: a class is empty or a score is not finite.
-
     Source: Shim et al., "a-DCF: an architecture agnostic metric", Odyssey 2024, a-DCF and its normalisation.
     """
-    return a_dcf_of(rank_sasv(target, nontarget, spoof).count(), cost)
+    return a_dcf_of(rank(target=target, nontarget=nontarget, spoof=spoof).count(), cost)
+
+
+def a_dcf_of(steps: Steps, cost: SasvCost = ASVSPOOF5_SASV) -> float:
+    """Return the a-DCF of counted trials: targets, nontargets, spoofs."""
+    miss, nontarget_passed, spoof_passed = steps.rates(steps.corners)
+    weight_miss, weight_nontarget, weight_spoof = cost.weights
+    costs = weight_miss * miss + weight_nontarget * nontarget_passed + weight_spoof * spoof_passed
+    return float(costs.min() / min(weight_miss, weight_nontarget + weight_spoof))
 
 
 def t_dcf(
@@ -42,19 +93,50 @@ def t_dcf(
     """Return the smallest normalised tandem detection cost over the countermeasure's thresholds, the verifier fixed.
 
     Args:
-        bonafide: [P] countermeasure scores of bona fide speech, targets and nontargets together.
-        spoof: [S] countermeasure scores of spoofs.
+        bonafide: [P] countermeasure scores.
+        spoof: [S] countermeasure scores.
         cost: priors and costs.
-        asv: error rates of the verifier at its own threshold.
+        asv: error rates of the verifier at its own threshold; ValueError where they leave a tandem no sense.
         legacy: leave out the verifier's own errors, as the first version (ASVspoof 2019) did.
-
-    Raises:
-        ValueError: a class is empty, a score is not finite, or the verifier is too poor for a tandem to make sense.
 
     Source: Kinnunen et al., "Tandem assessment of spoofing countermeasures and automatic speaker verification:
     fundamentals", TASLP 2020, the cost, C0 to C2 and the normalisation; legacy: Kinnunen et al., Odyssey 2018.
     """
-    return t_dcf_of(rank_detection(bonafide, spoof).count(), cost, asv, legacy)
+    return t_dcf_of(rank(positive=bonafide, negative=spoof).count(), cost, asv, legacy)
+
+
+def t_dcf_of(
+    steps: Steps, cost: SasvCost = ASVSPOOF5_SASV, asv: AsvRates = ASVSPOOF5_ASV, legacy: bool = False
+) -> float:
+    """Return the t-DCF of counted trials: bona fide, spoofs."""
+    miss, spoof_passed = steps.rates(steps.corners)
+    miss_weight, nontarget_weight, spoof_weight = cost.weights
+    verifier = miss_weight * asv.miss + nontarget_weight * asv.nontarget_false_alarm
+    weight_miss, weight_spoof = miss_weight - verifier, spoof_weight * asv.spoof_false_alarm
+    if weight_miss <= 0 or weight_spoof <= 0:
+        raise ValueError(
+            f"t-DCF weights {weight_miss:g} and {weight_spoof:g}, expected both above 0; check the verifier's rates"
+        )
+    floor = 0.0 if legacy else verifier
+    costs = floor + weight_miss * miss + weight_spoof * spoof_passed
+    return float(costs.min() / (floor + min(weight_miss, weight_spoof)))
+
+
+def asv_rates(target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike) -> AsvRates:
+    """Return the error rates of a verifier at the threshold of its EER, for the t-DCF of a countermeasure beside it.
+
+    The threshold is set on targets and nontargets alone. It is the highest score rejected where both rates are
+    closest, and that score then counts as accepted: as ASVspoof's packages of 2019 and 2021 do it.
+
+    Source: ASVspoof 2019 and 2021 evaluation plans, the fixed verifier of the t-DCF.
+    """
+    target, nontarget, spoof = checked(target, "target"), checked(nontarget, "nontarget"), checked(spoof, "spoof")
+    curve = det_curve(target, nontarget)
+    closest = int(np.argmin(np.abs(curve.miss - curve.false_alarm)))
+    threshold = curve.threshold[closest - 1] if closest else -np.inf
+    return AsvRates(
+        float(np.mean(target < threshold)), float(np.mean(nontarget >= threshold)), float(np.mean(spoof >= threshold))
+    )
 
 
 def t_eer(
@@ -73,94 +155,28 @@ def t_eer(
     ASVspoof 5's package, since many pairs are equally close in small sets. Where no pair has a defined distance, the
     package fails; here the first threshold's rate is returned.
 
-    Args:
-        cm_bonafide: [P] countermeasure scores of bona fide speech, targets and nontargets together.
-        cm_spoof: [S] countermeasure scores of spoofs.
-        asv_target: [T] verifier scores of targets.
-        asv_nontarget: [N] verifier scores of nontargets.
-        asv_spoof: [S] verifier scores of spoofs.
-
-    Raises:
-        ValueError: a class is empty or a score is not finite.
-
     Source: Kinnunen et al., "t-EER: parameter-free tandem evaluation of countermeasures and biometric comparators",
     TPAMI 2023, the tandem's rates and the concurrent t-EER; ASVspoof 5 evaluation package, rho.
     """
-    cm = rank_detection(cm_bonafide, cm_spoof).count()
-    return t_eer_of(cm, rank_sasv(asv_target, asv_nontarget, asv_spoof).count())
-
-
-def asv_rates(target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike) -> AsvRates:
-    """Return the error rates of a verifier at the threshold of its EER, for the t-DCF of a countermeasure beside it.
-
-    The threshold is set on targets and nontargets alone. It is the highest score rejected where both rates are
-    closest, and that score then counts as accepted: as ASVspoof's packages of 2019 and 2021 do it.
-
-    Args:
-        target: [P] verifier scores of targets.
-        nontarget: [N] verifier scores of nontargets.
-        spoof: [S] verifier scores of spoofs.
-
-    Raises:
-        ValueError: a class is empty or a score is not finite.
-
-    Source: ASVspoof 2019 and 2021 evaluation plans, the fixed verifier of the t-DCF.
-    """
-    target, nontarget, spoof = checked(target, "target"), checked(nontarget, "nontarget"), checked(spoof, "spoof")
-    curve = det_curve(target, nontarget)
-    closest = int(np.argmin(np.abs(curve.miss - curve.false_alarm)))
-    threshold = curve.threshold[closest - 1] if closest else -np.inf
-    return AsvRates(
-        float(np.mean(target < threshold)), float(np.mean(nontarget >= threshold)), float(np.mean(spoof >= threshold))
-    )
-
-
-def rank_sasv(target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike) -> Ranking:
-    """Rank the trials of three classes.
-
-    Raises:
-        ValueError: a class is empty or a score is not finite.
-    """
-    return Ranking(checked(target, "target"), checked(nontarget, "nontarget"), checked(spoof, "spoof"))
-
-
-def a_dcf_of(steps: Steps, cost: SasvCost = ASVSPOOF5_SASV) -> float:
-    """Return the a-DCF of counted trials: targets, nontargets, spoofs; as `a_dcf`."""
-    miss, nontarget_passed, spoof_passed = steps.rates(steps.corners)
-    weight_miss = cost.p_target * cost.cost_miss
-    weight_nontarget = cost.p_nontarget * cost.cost_nontarget
-    weight_spoof = cost.p_spoof * cost.cost_spoof
-    costs = weight_miss * miss + weight_nontarget * nontarget_passed + weight_spoof * spoof_passed
-    return float(costs.min() / min(weight_miss, weight_nontarget + weight_spoof))
-
-
-def t_dcf_of(
-    steps: Steps, cost: SasvCost = ASVSPOOF5_SASV, asv: AsvRates = ASVSPOOF5_ASV, legacy: bool = False
-) -> float:
-    """Return the t-DCF of counted trials: bona fide, spoofs; as `t_dcf`."""
-    miss, spoof_passed = steps.rates(steps.corners)
-    verifier = (
-        cost.p_target * cost.cost_miss * asv.miss + cost.p_nontarget * cost.cost_nontarget * asv.nontarget_false_alarm
-    )
-    weight_miss = cost.p_target * cost.cost_miss - verifier
-    weight_spoof = cost.p_spoof * cost.cost_spoof * asv.spoof_false_alarm
-    if weight_miss <= 0 or weight_spoof <= 0:
-        raise ValueError(
-            f"t-DCF weights {weight_miss:g} and {weight_spoof:g}, expected both above 0; check the verifier's rates"
-        )
-    floor = 0.0 if legacy else verifier
-    costs = floor + weight_miss * miss + weight_spoof * spoof_passed
-    return float(costs.min() / (floor + min(weight_miss, weight_spoof)))
+    cm = rank(positive=cm_bonafide, negative=cm_spoof).count()
+    return t_eer_of(cm, rank(target=asv_target, nontarget=asv_nontarget, spoof=asv_spoof).count())
 
 
 def t_eer_of(cm: Steps, asv: Steps) -> float:
-    """Return the t-EER of counted trials, cm: bona fide, spoofs; asv: targets, nontargets, spoofs; as `t_eer`.
+    """Return the t-EER of counted trials, cm: bona fide, spoofs; asv: targets, nontargets, spoofs.
 
     Along the verifier's thresholds every rate is monotone, those of the paired countermeasure point too. So two
     points bound all between them, and only stretches that may hold the closest pair are cut finer, down to single
     points.
     """
-    low, high = np.zeros(1, dtype=np.int64), np.array([_last_usable(asv)])
+
+    def is_useless(points: IntArray) -> npt.NDArray[np.bool_]:
+        miss, nontarget_passed, spoof_passed = _verifier_rates(asv, points)
+        useless: npt.NDArray[np.bool_] = miss >= (nontarget_passed + spoof_passed) / 2
+        return useless
+
+    low = np.zeros(1, dtype=np.int64)
+    high = _first(low, asv.points[-1:], is_useless) - 1  # point 0 always is of use
     parts, best = COARSE_POINTS, (np.inf, np.inf, np.nan)
     while low.size:
         points = low[:, None] + (high - low)[:, None] * np.arange(parts + 1) // parts
@@ -172,17 +188,6 @@ def t_eer_of(cm: Steps, asv: Steps) -> float:
         promising = (_smallest_distances(rates) <= best[0]) & (np.diff(points) > 1)
         low, high, parts = points[:, :-1][promising], points[:, 1:][promising], FINE_POINTS
     return float(best[2])
-
-
-def _last_usable(asv: Steps) -> int:
-    """Return the last point where fewer targets are missed than nontargets and spoofs accepted; point 0 always is."""
-
-    def is_useless(points: IntArray) -> npt.NDArray[np.bool_]:
-        miss, nontarget_passed, spoof_passed = _verifier_rates(asv, points)
-        useless: npt.NDArray[np.bool_] = miss >= (nontarget_passed + spoof_passed) / 2
-        return useless
-
-    return int(_first(np.zeros(1, dtype=np.int64), asv.points[-1:], is_useless)[0]) - 1
 
 
 def _verifier_rates(asv: Steps, points: IntArray) -> FloatArray:
@@ -202,12 +207,13 @@ def _tandem_rates(cm: Steps, asv: Steps, points: IntArray) -> FloatArray:
         miss, passed = rates
         return miss + (1 - miss) * asv_miss - ((1 - miss) * nontarget_passed + passed * spoof_passed) / 2
 
+    def within(step: IntArray) -> FloatArray:
+        return cm.rates(cm.counts_within(run, step))
+
     start = np.zeros(points.size, dtype=np.int64)
-    runs = start + cm.owner.size
-    run = _first(start, runs, lambda end: difference(cm.rates_before(end)) >= 0) - 1
-    size = np.diff(cm.points)[run]
-    above = _first(start, size, lambda step: difference(cm.rates_within(run, step)) >= 0)
-    low, high = cm.rates_within(run, above - 1), cm.rates_within(run, above)
+    run = _first(start, start + cm.owner.size, lambda end: difference(cm.rates(cm.rejected[:, end])) >= 0) - 1
+    above = _first(start, np.diff(cm.points)[run], lambda step: difference(within(step)) >= 0)
+    low, high = within(above - 1), within(above)
     paired = np.where(np.abs(difference(low)) <= np.abs(difference(high)), low, high)
     return np.stack([nontarget_passed, spoof_passed, *paired])
 
@@ -224,23 +230,18 @@ def _first(low: IntArray, high: IntArray, holds: Callable[[IntArray], npt.NDArra
 def _distances(rates: FloatArray) -> FloatArray:
     """Return how far nontargets and spoofs are from passing the tandem equally often, [..., M]."""
     nontarget_passed, spoof_passed, cm_miss, cm_passed = rates
-    with np.errstate(invalid="ignore"):
-        distance = np.abs(_ratio(nontarget_passed, spoof_passed) - _ratio(cm_passed, 1 - cm_miss))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = np.abs(nontarget_passed / spoof_passed - cm_passed / (1 - cm_miss))
     return np.where(np.isnan(distance), np.inf, distance)
 
 
 def _smallest_distances(rates: FloatArray) -> FloatArray:
-    """Return what the distances between neighbouring points [..., M] cannot fall below, [..., M-1]."""
+    """Return lower bounds of the distances between neighbouring points [..., M], [..., M-1]."""
     nontarget_passed, spoof_passed, cm_miss, cm_passed = rates
-    ratio_low = _ratio(nontarget_passed[..., 1:], spoof_passed[..., :-1])
-    ratio_high = _ratio(nontarget_passed[..., :-1], spoof_passed[..., 1:])
-    wanted_low = _ratio(cm_passed[..., :-1], 1 - cm_miss[..., 1:])
-    wanted_high = _ratio(cm_passed[..., 1:], 1 - cm_miss[..., :-1])
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio_low = nontarget_passed[..., 1:] / spoof_passed[..., :-1]
+        ratio_high = nontarget_passed[..., :-1] / spoof_passed[..., 1:]
+        wanted_low = cm_passed[..., :-1] / (1 - cm_miss[..., 1:])
+        wanted_high = cm_passed[..., 1:] / (1 - cm_miss[..., :-1])
         gap = np.fmax(ratio_low - wanted_high, wanted_low - ratio_high)  # where one is not defined, the other bounds
     return np.where(np.isnan(gap), 0.0, gap - 1e-12)
-
-
-def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return part / whole

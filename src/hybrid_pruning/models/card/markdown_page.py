@@ -14,7 +14,7 @@ from hybrid_pruning.console import printable
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.markdown import Markdown, escape, python, shell
-from hybrid_pruning.metrics.titles import TITLES, find_warnings, show_value
+from hybrid_pruning.metrics.measures import TITLES, find_warnings, show_value
 from hybrid_pruning.models.card import facts
 from hybrid_pruning.models.card.facts import Base, Described
 from hybrid_pruning.models.card.measured import COUNTS, Result

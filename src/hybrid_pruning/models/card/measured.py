@@ -8,7 +8,7 @@ from typing import Any
 
 from hybrid_pruning.config import check_config, load_config
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.metrics.titles import TITLES, show_value
+from hybrid_pruning.metrics.measures import TITLES, show_value
 from hybrid_pruning.plain import section
 from hybrid_pruning.trees import read_json
 
