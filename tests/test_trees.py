@@ -3,11 +3,12 @@
 import random
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.trees import parse_json, parse_yaml, read_json
+from hybrid_pruning.trees import number, parse_json, parse_yaml, portable, read_json, section, without_folders
 
 ALIASES = "a: &a [1, 2]\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 10)}]\n" for n in range(8)
@@ -112,3 +113,34 @@ def test_random_damage_is_a_value_or_a_value_error():
         for parse, content in ((parse_json, JSON), (parse_yaml, YAML)):
             with suppress(ValueError):
                 parse(mutate(content, chance))
+
+
+@pytest.mark.parametrize("tree", [None, [], "text", 3, {}, {"a": 1}, {"a": {"b": []}}, {"a": [{"b": {}}]}])
+def test_what_is_no_section_is_an_empty_one(tree: Any) -> None:
+    assert section(tree, "a", "b") == {}
+
+
+def test_a_section_is_found() -> None:
+    assert section({"a": {"b": {"c": 1}}}, "a", "b") == {"c": 1}
+
+
+@pytest.mark.parametrize(("value", "expected"), [(3, 3.0), (0.5, 0.5), ("3", 0.0), (None, 0.0), (float("nan"), 0.0)])
+def test_what_is_no_number_is_zero(value: Any, expected: float) -> None:
+    assert number(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("warning: /home/me/dev.tsv: 3 files", "warning: dev.tsv: 3 files"),
+        ("'~/a/b.wav', C:\\me\\c.wav (/d/e)", "'b.wav', c.wav (e)"),
+        ("</style></svg> 1/2 and/or https://x.y/z a/b.tsv", "</style></svg> 1/2 and/or https://x.y/z a/b.tsv"),
+    ],
+)
+def test_of_absolute_paths_the_names_are_left(text: str, expected: str):
+    assert without_folders(text) == expected
+
+
+def test_values_that_leave_the_machine_name_no_place_of_it():
+    tree = {"a": ["/home/me/x.tsv", str(Path.cwd() / "data" / "y.tsv"), "data/z.tsv", "org/model", 1], "b": "~/w"}
+    assert portable(tree) == {"a": ["x.tsv", "data/y.tsv", "data/z.tsv", "org/model", 1], "b": "w"}

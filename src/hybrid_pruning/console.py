@@ -1,4 +1,4 @@
-"""The door to the terminal: text, rows, tables and progress bars, in which no foreign text is markup or a command."""
+"""Text, rows, tables and progress bars on the terminal, in which no foreign text is markup or a command."""
 
 import io
 import logging
@@ -63,11 +63,7 @@ _format_warning = warnings.formatwarning
 
 
 def open_streams() -> None:
-    """Make the standard streams, and the warnings and log records of libraries, safe for text of any kind.
-
-    Raises:
-        InputError: standard output is closed; later, when something is printed: its disk is full, or the like.
-    """
+    """Make the standard streams, and the warnings and log records of libraries, safe for text of any kind."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -83,7 +79,7 @@ def open_streams() -> None:
 
 
 def _safe(stream: TextIO, name: str) -> TextIO:
-    """Return a stream of the system's that takes characters its encoding lacks and says what is wrong with its disk."""
+    """Return a stream of the system's that escapes characters its encoding lacks and names the error of its disk."""
     if stream not in (sys.__stdout__, sys.__stderr__):
         return stream
     raw = _Output(stream.fileno(), "w", closefd=False)
@@ -194,7 +190,7 @@ def say_rule(title: str) -> None:
 
 
 def takes_blocks() -> bool:
-    """Whether the terminal's encoding has block characters."""
+    """Return whether the terminal's encoding has block characters."""
     return console.encoding.startswith("utf")
 
 

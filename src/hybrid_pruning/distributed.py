@@ -25,7 +25,7 @@ else:
 Item = TypeVar("Item")
 
 _store: Any = None
-"""What the processes have in common as long as torchrun lives, whichever of them fails."""
+"""Shared by the processes as long as torchrun lives, whichever of them fails."""
 _waits = itertools.count()
 FAILURE = "hybrid_pruning/failure"
 PLACE = "hybrid_pruning/process/{}"
@@ -37,9 +37,6 @@ def start() -> None:
     """Join the other processes where torchrun started several; a process alone, or joined already, goes on.
 
     Only the main process keeps its console.
-
-    Raises:
-        InputError: the environment tells of other processes, but not where they are.
     """
     global _store
     if (size := _number("WORLD_SIZE", "1")) == 1:
@@ -79,19 +76,19 @@ def stop() -> None:
 
 
 def count() -> int:
-    """Return how many processes there are."""
+    """Return the number of processes."""
     distributed = _joined()
     return 1 if distributed is None else int(distributed.get_world_size())
 
 
 def rank() -> int:
-    """Return which of them this is, from 0."""
+    """Return the number of this process, from 0."""
     distributed = _joined()
     return 0 if distributed is None else int(distributed.get_rank())
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Return whether this is the process that writes and prints."""
     return rank() == 0
 
 
@@ -127,29 +124,26 @@ def from_main(action: Callable[[], Item]) -> Item:
 
 
 def fail(code: int) -> tuple[bool, int]:
-    """Tell the other processes that this one ends with an error, and return whether it was the first of them.
+    """Announce to the other processes that this one ends with an error, and return whether it was the first of them.
 
     A process that fails takes the others with it: they lose their connection to it. Those that come here after the
-    first know that it has said why.
-
-    Args:
-        code: the exit code this process is about to end with.
+    first know that it has printed the reason.
 
     Returns:
         Whether it was the first, and the first one's exit code, which the job ends with.
     """
     if _store is None:  # before they have met, all fail alike
         return os.environ.get("RANK", "0") in ("0", ""), code
-    _speaking.acquire(timeout=10)  # never given back: the thread that has it says why, and ends the process
+    _speaking.acquire(timeout=10)  # never given back: the thread that has it prints the reason, and ends the process
     try:
         first, _, found = _store.compare_set(FAILURE, "", f"{rank()}:{code}").decode().partition(":")
-    except RuntimeError:  # whoever kept the store is gone, and nobody can tell who was first
+    except RuntimeError:  # the process with the store is gone
         return True, code
     return int(first) == rank(), int(found)
 
 
 def lost() -> list[int]:
-    """Return which processes on this machine are gone without having said why."""
+    """Return the processes on this machine that are gone without a reason printed."""
     found: list[int] = []
     try:
         if _store is None or _store.check([FAILURE]):
@@ -159,13 +153,13 @@ def lost() -> list[int]:
                 process, _, machine = _store.get(PLACE.format(other)).decode().partition(" ")
                 if machine == socket.gethostname() and not _lives(int(process)):
                     found.append(other)
-    except RuntimeError:  # whoever kept the store is gone
+    except RuntimeError:  # the process with the store is gone
         return found
     return found
 
 
-def tell_lost(ranks: Sequence[int]) -> str:
-    """Return what to tell the user about processes that are gone."""
+def describe_lost(ranks: Sequence[int]) -> str:
+    """Return the message about processes that are gone."""
     names = ", ".join(map(str, ranks))
     return (
         f"rank {names} of {count()} was killed, or died without a word; if memory ran out, make training.batch_size "
@@ -176,18 +170,16 @@ def tell_lost(ranks: Sequence[int]) -> str:
 def _lives(process: int) -> bool:
     try:
         os.kill(process, 0)
-        state = (
-            Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-        )
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
     except ProcessLookupError:
         return False
     except OSError:  # another user's, or no /proc
         return True
-    return state not in "ZX"  # dead, and its parent has not noticed yet
+    return status.rpartition(")")[2].split()[0] not in "ZX"  # dead, and its parent has not noticed yet
 
 
 def _watch() -> None:
-    """Say which process is lost when torchrun ends this one because of it, wherever this one may hang."""
+    """Print the lost process when torchrun ends this one because of it, wherever this one may hang."""
     try:
         before = signal.signal(signal.SIGTERM, lambda *_: None)
     except ValueError:  # not the main thread
@@ -207,7 +199,7 @@ def _end(reader: socket.socket, _: socket.socket) -> None:
     try:
         _store.set(PLACE.format(rank()), "0 ")  # ends in good order
         ranks = lost()
-        message = tell_lost(ranks)
+        message = describe_lost(ranks)
         if ranks and fail(2)[0]:
             say(f"hybrid-pruning: {message}", error=True)
     finally:
@@ -248,7 +240,7 @@ def join_lists(items: Sequence[Item]) -> list[Item]:
 
 
 def join_arrays(values: FloatArray) -> FloatArray:
-    """Return [N] values of which every process holds its own and nan for the others': each place from whoever has it.
+    """Return [N] values of which every process holds its own and nan for the others': each place from its holder.
 
     A place that several hold, or none, comes out as nan.
     """
@@ -272,18 +264,15 @@ def _joined() -> Any:
 
 
 def _device() -> str:
-    """Where tensors have to lie to be exchanged."""
+    """Return the device of tensors that are exchanged."""
     return "cuda" if _joined().get_backend() == "nccl" else "cpu"
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to keep what the process frees; a CPU training step then spends no time on fresh pages.
+    """Make glibc keep memory that the process frees; a CPU training step then spends no time on fresh pages.
 
     It holds for the whole process, so programs call it and the library does not. A training's memory stays at its peak,
-    which it returns to every step anyway. Measured in dev/LOG.md.
-
-    Returns:
-        Whether it took effect; False where the C library is another one.
+    which it returns to every step anyway. Measured in dev/LOG.md. Return False where the C library is another one.
     """
     if not sys.platform.startswith("linux"):
         return False

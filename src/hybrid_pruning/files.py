@@ -1,8 +1,8 @@
-"""Text read as UTF-8, files and folders written so that nobody ever sees half of one, names safe to make files of.
+"""Text read as UTF-8, files and folders written whole or not at all, names that are safe in paths.
 
-Whoever writes holds a POSIX lock (fcntl.lockf) on what is being written: the system releases it when its owner dies,
-NFS passes it on to other machines, and forked children do not inherit it, as they would that of flock. So what a killed
-process left is told from what another is still at. A disk without locks is used without.
+A process holds a POSIX lock (fcntl.lockf) on the file it writes: the system releases it when its owner dies, NFS passes
+it on to other machines, and forked children do not inherit it, as they would that of flock. So the remains of a killed
+process differ from the work of a living one. A disk without locks is used without.
 """
 
 import codecs
@@ -32,9 +32,9 @@ except ImportError:  # not on Windows
 
 TEMPORARY, LOCK, UNFINISHED = ".hybrid-pruning.tmp", ".hybrid-pruning.lock", ".hybrid-pruning.unfinished"
 DIGESTS = "sha256"
-"""Where a description has the digests of the files that belong to it, by their names."""
+"""The key of a description that holds the digests of the files that belong to it, by their names."""
 REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
-"""What a disk answers that takes no more; other errors inside a block are not the file's."""
+"""Errors of a disk that takes no more; other errors inside a block are not the file's."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 REVISION = re.compile(r"\w[\w./+-]{0,200}")
 ELSEWHERE = re.compile(r"(?:^|[/\\])\.{0,2}(?:[/\\]|$)|^[A-Za-z]:")
@@ -44,11 +44,7 @@ _own: set[Path] = set()
 
 
 def read_text(path: str | Path) -> str:
-    """Return UTF-8 text without a byte order mark, its lines ended by newlines alone.
-
-    Raises:
-        InputError: it is missing, a folder, may not be read, or is something else.
-    """
+    """Return UTF-8 text without a byte order mark, its lines ended by newlines alone."""
     content = b""
     try:
         content = Path(path).read_bytes()
@@ -66,9 +62,6 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` that takes its place when the block ends well, and vanishes otherwise.
 
     One that a killed process left is written over.
-
-    Raises:
-        InputError: the folder cannot be made or written to, the disk is full, or `path` is a folder itself.
     """
     path = Path(path)
     try:
@@ -148,11 +141,7 @@ def _remove_dead(temporary: Path) -> None:
 
 @contextmanager
 def hold(folder: str | Path) -> Iterator[None]:
-    """Keep a folder, which is made where need be, to this process until the block ends; within it, again is fine.
-
-    Raises:
-        InputError: another process holds it, here or on a machine that shares the disk; or it cannot be written to.
-    """
+    """Keep a folder, which is made where need be, to this process until the block ends; within it, again is fine."""
     folder = Path(folder)
     path = folder.absolute() / LOCK
     if folder.is_file():
@@ -178,7 +167,7 @@ def hold(folder: str | Path) -> Iterator[None]:
 
 
 def _missing(folder: Path) -> list[Path]:
-    """Return the folders, the innermost first, that would have to be made for one to be there."""
+    """Return the folders that are missing on the way to one, the innermost first."""
     return [place for place in (folder, *folder.parents) if not place.exists()]
 
 
@@ -203,9 +192,9 @@ def _lock(path: Path, folder: Path) -> int:
             )
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:300]
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    told = f"process {os.getpid()} on {socket.gethostname()} since {since}: {command}\n"
+    holder = f"process {os.getpid()} on {socket.gethostname()} since {since}: {command}\n"
     os.ftruncate(descriptor, 0)
-    os.write(descriptor, told.encode("utf-8", "replace"))
+    os.write(descriptor, holder.encode("utf-8", "replace"))
     return descriptor
 
 
@@ -218,9 +207,6 @@ def new_folder(path: str | Path, own: bool = False) -> Iterator[Path]:
     Args:
         path: the folder, new or empty.
         own: files that are there are this program's, and written over.
-
-    Raises:
-        InputError: it holds something already, is a file, cannot be written to, or another process is filling it.
     """
     out = Path(path) if own else require_new_folder(path)
     inside, made, moved = out / (TEMPORARY if own else UNFINISHED), _missing(out), False
@@ -252,7 +238,7 @@ def new_folder(path: str | Path, own: bool = False) -> Iterator[Path]:
     finally:
         if moved:
             inside.rmdir()
-        elif list(out.iterdir()) == [inside]:  # else it goes on telling that what is there is not whole
+        elif list(out.iterdir()) == [inside]:  # else it marks the rest as not whole
             _remove_vacant([inside, *made])
 
 
@@ -266,11 +252,7 @@ def _empty(folder: Path) -> None:
 
 
 def write_json(path: str | Path, values: Any) -> None:
-    """Write plain values as JSON, whole or not at all.
-
-    Raises:
-        InputError: one is infinite or no number, for which JSON has no word, or the file cannot be written.
-    """
+    """Write plain values as JSON, whole or not at all."""
     try:
         text = json.dumps(values, indent=1, allow_nan=False)
     except ValueError as error:
@@ -280,11 +262,7 @@ def write_json(path: str | Path, values: Any) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """Return a file's SHA-256 in hexadecimal."""
     try:
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
@@ -293,11 +271,7 @@ def digest_file(path: Path) -> str:
 
 
 def check_digest(path: Path, described: Mapping[str, Any]) -> None:
-    """Require that a file is the one whose SHA-256 a description has under `DIGESTS`; older ones have none.
-
-    Raises:
-        InputError: it is another, or cannot be read.
-    """
+    """Require that a file is the one whose SHA-256 a description has under `DIGESTS`; older ones have none."""
     digests = described.get(DIGESTS)
     expected = digests.get(path.name) if isinstance(digests, Mapping) else None
     if expected is not None and digest_file(path) != expected:
@@ -305,7 +279,7 @@ def check_digest(path: Path, described: Mapping[str, Any]) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:
-    """Return what to tell the user about a file that the system would not write."""
+    """Return the error of a file that the system would not write."""
     return InputError(f"{path}: cannot be written ({error.strerror}); make room there, or choose another place")
 
 
@@ -316,17 +290,13 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def is_vacant(folder: Path) -> bool:
-    """Whether a folder holds nothing, or only what this program had begun to write there when it was killed."""
+    """Return whether a folder holds nothing, or only what this program had begun to write there when it was killed."""
     names = {path.name for path in folder.iterdir()}
     return UNFINISHED in names or all(name.endswith((LOCK, TEMPORARY)) for name in names)
 
 
 def require_new_folder(path: str | Path) -> Path:
-    """Return the folder `path` if it is free to be filled: not there, empty, or left half-filled by a killed process.
-
-    Raises:
-        InputError: it holds something already, is a file, or cannot be looked into.
-    """
+    """Return the folder `path` if it is free to be filled: missing, empty, or left half-filled by a killed process."""
     path = Path(path)
     try:
         if path.is_file():
@@ -339,18 +309,14 @@ def require_new_folder(path: str | Path) -> Path:
 
 
 def _refusal(error: BaseException | None) -> OSError | None:
-    """The disk's answer that an error is or covers: torch.save raises one of its own over it."""
+    """Return the disk's error that an error is or covers: torch.save raises one of its own over it."""
     while error is not None and not (isinstance(error, OSError) and error.errno in REFUSALS):
         error = error.__cause__ or error.__context__
     return error
 
 
 def split_revision(name: str | Path) -> tuple[str, str | None]:
-    """Return a hub id and the revision (branch, tag or commit) behind its @, as in `user/name@v1.0`.
-
-    Raises:
-        InputError: the revision cannot be one.
-    """
+    """Return a hub id and the revision (branch, tag or commit) behind its @, as in `user/name@v1.0`."""
     text, at, revision = str(name).rpartition("@")
     if not at or Path(name).exists():
         return str(name), None
@@ -360,11 +326,7 @@ def split_revision(name: str | Path) -> tuple[str, str | None]:
 
 
 def at_revision(name: str | Path, revision: str | None) -> str | Path:
-    """Return a hub id with a revision that was given apart from it behind its @, or what it was without one.
-
-    Raises:
-        InputError: it lies on this disk, or has another revision.
-    """
+    """Return a hub id with a revision that was given apart from it behind its @, or what it was without one."""
     if revision is None:
         return name
     if Path(name).exists():
@@ -376,7 +338,7 @@ def at_revision(name: str | Path, revision: str | None) -> str | Path:
 
 
 def find_danger(name: str) -> str | None:
-    """Say why a name from a table must not become part of a path; None where it may.
+    """Return the reason why a name from a table must not become part of a path; None where it may.
 
     Folders are fine (VoxCeleb's `id10270/x/00001.wav`), as long as they lead nowhere else.
     """
@@ -388,7 +350,7 @@ def find_danger(name: str) -> str | None:
 
 
 def has_control_characters(text: str) -> bool:
-    """Whether a text holds line breaks of any kind, other control characters, or bytes that are no text."""
+    """Return whether a text holds line breaks of any kind, other control characters, or bytes that are no text."""
     return not text.isprintable() and CONTROL.search(text) is not None
 
 

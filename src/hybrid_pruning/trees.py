@@ -1,7 +1,13 @@
-"""JSON and YAML files -> plain values, bounded in size, depth, and what a few aliases may stand for."""
+"""JSON and YAML files -> plain values, bounded in size, depth and expansion of aliases; access to parts of them.
+
+Any part of plain values may be missing or of another kind, and none that leaves this machine may name its folders.
+"""
 
 import json
-from pathlib import Path
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -15,16 +21,7 @@ DAMAGED = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, 
 
 
 def read_json(path: str | Path, missing: str = "check the path", damaged: str = "write it again") -> dict[str, Any]:
-    """Read a JSON file of names with values.
-
-    Args:
-        path: the file.
-        missing: what to do where it cannot be read, for the message.
-        damaged: what to do where it is no such file.
-
-    Raises:
-        InputError: it cannot be read, or is no such file.
-    """
+    """Read a JSON file of names with values; `missing` and `damaged` are the advice where that is impossible."""
     content = read_bytes(path, MOST_BYTES[".json"], missing)
     try:
         tree = parse_json(content)
@@ -36,11 +33,7 @@ def read_json(path: str | Path, missing: str = "check the path", damaged: str = 
 
 
 def read_bytes(path: str | Path, most: int, missing: str = "check the path") -> bytes:
-    """Read a file that should be small.
-
-    Raises:
-        InputError: it cannot be read, or is larger than `most` bytes.
-    """
+    """Read a file that should be small."""
     try:
         with Path(path).open("rb") as handle:
             content = handle.read(most + 1)
@@ -112,3 +105,41 @@ def _check(tree: Any, most: float) -> None:
             waiting += [(part, depth + 1) for pair in value.items() for part in pair]
         elif isinstance(value, list | tuple | set):
             waiting += [(part, depth + 1) for part in value]
+
+
+def section(tree: Any, *keys: str) -> Mapping[str, Any]:
+    """Return a part of plain values, empty where there is none."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree if isinstance(tree, Mapping) else {}
+
+
+def number(value: Any) -> float:
+    """Return a number, 0 where the value is none."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+
+
+def finite(tree: Any) -> Any:
+    """Return plain values with None for numbers that are infinite or none, for which JSON has no word."""
+    if isinstance(tree, Mapping):
+        return {key: finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def portable(tree: Any) -> Any:
+    """Return plain values whose absolute paths are relative to the working folder or, outside of it, names alone."""
+    if isinstance(tree, Mapping):
+        return {key: portable(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [portable(value) for value in tree]
+    if not isinstance(tree, str) or not (tree.startswith(("/", "~")) or PureWindowsPath(tree).is_absolute()):
+        return tree
+    here = Path.cwd()
+    return Path(tree).relative_to(here).as_posix() if Path(tree).is_relative_to(here) else PureWindowsPath(tree).name
+
+
+def without_folders(text: str) -> str:
+    """Return a text in which of every absolute path the name alone is left."""
+    return re.sub(r"(?<![^\s'\"=(])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\:,;'\"]+)*[/\\](?=[^\s/\\])", "", text)

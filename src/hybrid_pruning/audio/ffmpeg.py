@@ -59,9 +59,6 @@ class Stream:
         channels: at the beginning.
         frames: None: only decoding tells.
         seekable: False: decoding from a place on is not always what decoding gives there on the way.
-
-    Raises:
-        InputError: FFmpeg cannot read it, or it is cut short.
     """
 
     frames: int | None = None
@@ -86,11 +83,7 @@ class Stream:
                 raise InputError(f"{path}: {fault}; {ADVICE}")
 
     def blocks(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, Samples]]:
-        """Yield rate and [N, channels] from the beginning to the end; chained streams may change both on the way.
-
-        Raises:
-            InputError: the file is damaged, or ends before it should.
-        """
+        """Yield rate and [N, channels] from the beginning to the end; chained streams may change both on the way."""
         if first or last is not None:
             raise ValueError("this is decoded from its beginning")
         if self._decoding:

@@ -47,7 +47,6 @@ class Stream:
         seekable: whether decoding may begin anywhere.
 
     Raises:
-        InputError: the file is shorter than its header promises.
         NotRecognized: libsndfile does not know the format, or the header is damaged.
     """
 
@@ -90,11 +89,7 @@ class Stream:
     def blocks(
         self, first: int = 0, last: int | None = None
     ) -> Iterator[tuple[int, np.ndarray[Any, np.dtype[np.float32]]]]:
-        """Yield rate and [N, channels] from sample `first` up to `last`, None for the end.
-
-        Raises:
-            InputError: the file is damaged, or ends before its header says.
-        """
+        """Yield rate and [N, channels] from sample `first` up to `last`, None for the end."""
         size = BLOCK // self.channels + 1
         end = NOT_KNOWN if self.frames is None else min(last or self.frames, self.frames)
         try:

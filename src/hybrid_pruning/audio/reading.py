@@ -56,20 +56,13 @@ def read_audio(path: str | Path, start: int = 0, samples: int | None = None) -> 
 
     Returns:
         [S] float32.
-
-    Raises:
-        InputError: the file is missing, empty, cut short, cannot be decoded, or holds values that are not finite.
     """
     with AudioFile(path) as audio:
         return audio.read(start, samples)
 
 
 def audio_samples(path: str | Path) -> int:
-    """Return a file's length in samples at 16 kHz, from its header where that tells.
-
-    Raises:
-        InputError: the file is missing, cut short or no audio.
-    """
+    """Return a file's length in samples at 16 kHz, from its header where that tells."""
     with AudioFile(path) as audio:
         return audio.samples
 
@@ -81,9 +74,6 @@ def check_seconds(path: str | Path, samples: int, seconds: float) -> None:
         path: the file, for the message.
         samples: its length at 16 kHz.
         seconds: what the manifest says; nan where it does not.
-
-    Raises:
-        InputError: they differ by more than 0.2 s and 1%.
     """
     found = samples / SAMPLE_RATE_HZ
     if abs(found - seconds) > max(SECONDS_TOLERANCE, SHARE_TOLERANCE * seconds):
@@ -98,9 +88,6 @@ class AudioFile:
 
     Args:
         path: any file that libsndfile or FFmpeg reads.
-
-    Raises:
-        InputError: the file is missing, no audio, or shorter than its header promises.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -144,11 +131,7 @@ class AudioFile:
         return self._length
 
     def read(self, start: int = 0, samples: int | None = None) -> Wave:
-        """Return [S] float32 at 16 kHz, `samples` at most from `start` on.
-
-        Raises:
-            InputError: there is nothing, it cannot be decoded, or it holds values that are not finite.
-        """
+        """Return [S] float32 at 16 kHz, `samples` at most from `start` on."""
         if self._remembered is not None:
             wave = self._remembered[start:][:samples].copy()
         elif self._source.seekable and (start or samples is not None):

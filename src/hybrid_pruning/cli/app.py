@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from hybrid_pruning import distributed as processes
 from hybrid_pruning.console import console, open_streams, printable, say
 from hybrid_pruning.errors import InputError
 
@@ -69,63 +70,48 @@ def main() -> None:
         status = app(standalone_mode=False)  # None, or 130 after Ctrl-C
         sys.stdout.flush()
         if _several():
-            from hybrid_pruning import distributed as processes
-
             processes.stop()
     except KeyboardInterrupt:
         status = INTERRUPTED
     except SystemExit:  # of rich and typer, where a reader such as `head` has all it wants: as SIGPIPE ends programs
         status = 128 + 13
     except Exception as error:
-        status = _explain(error)
+        status = _fail(error)
     if status == INTERRUPTED and not console.quiet:
         say("hybrid-pruning: interrupted", error=True)
     sys.exit(status)
 
 
-def _explain(error: Exception) -> int:
-    """Print an error as one line and return the exit code."""
+def _fail(error: Exception) -> int:
+    """Print an error as one line and return the exit code; of several processes only the first to fail prints."""
     name = type(error).__name__
     if name == "NoArgsIsHelpError":  # the help stands there already
         return 2
-    # typer brings a click of its own, or takes the installed one: known by what its errors can do
-    message = error.format_message() if hasattr(error, "format_message") else str(error)
-    if isinstance(error, _expected()) or hasattr(error, "format_message"):
-        return _tell(f"hybrid-pruning: {printable(message)}", 2)
-    if os.environ.get("HYBRID_PRUNING_DEBUG"):
+    # typer brings a click of its own, or takes the installed one: known by the methods of its errors
+    message = printable(error.format_message() if hasattr(error, "format_message") else str(error))
+    core = sys.modules.get("hybrid_pruning.pruning.plan")  # is loaded with torch alone
+    if isinstance(error, (InputError, *([core.PlanError] if core else []))) or hasattr(error, "format_message"):
+        line, code = message, 2
+    elif os.environ.get("HYBRID_PRUNING_DEBUG"):
         raise error
-    if isinstance(error, OSError) and error.filename is not None:  # a name too long, a folder without permission
-        return _tell(f"hybrid-pruning: {printable(str(error.filename))}: {error.strerror}; check this path", 2)
-    return _tell(
-        f"hybrid-pruning: internal error: {name}: {printable(message)[:500]} (set HYBRID_PRUNING_DEBUG=1 to see where)",
-        1,
-    )
-
-
-def _expected() -> tuple[type[Exception], ...]:
-    """Return the types of errors that a user's input can cause; the core's only where it is loaded, with torch."""
-    core = sys.modules.get("hybrid_pruning.pruning.plan")
-    return (InputError, *([core.PlanError] if core else []))
-
-
-def _tell(line: str, code: int) -> int:
-    """Print why the program ends and return its exit code; of several processes only the first to fail speaks."""
+    elif isinstance(error, OSError) and error.filename is not None:  # a name too long, a folder without permission
+        line, code = f"{printable(str(error.filename))}: {error.strerror}; check this path", 2
+    else:
+        line, code = f"internal error: {name}: {message[:500]} (set HYBRID_PRUNING_DEBUG=1 to see where)", 1
     first = True
     if _several():
-        from hybrid_pruning import distributed as processes
-
         if code == 1:
             time.sleep(0.5)  # a process that is killed loses its connections before it is gone
         if ranks := processes.lost():
-            line, code = f"hybrid-pruning: {processes.tell_lost(ranks)}", 2
+            line, code = processes.describe_lost(ranks), 2
         first, code = processes.fail(code)
     if first:
         with suppress(OSError, InputError):  # standard error itself is full
-            say(line, error=True)
+            say(f"hybrid-pruning: {line}", error=True)
     return code
 
 
 def _several() -> bool:
-    """Whether torchrun started this process beside others."""
+    """Return whether torchrun started this process beside others."""
     size = os.environ.get("WORLD_SIZE", "").strip()
     return size.isdecimal() and int(size) > 1

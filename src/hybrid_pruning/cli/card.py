@@ -50,7 +50,7 @@ def card(
     from hybrid_pruning.models import artifact, hub
     from hybrid_pruning.models.card import Request, find_results, read_results, render_card, write_card
     from hybrid_pruning.models.speech_model import SpeechModel
-    from hybrid_pruning.plain import portable
+    from hybrid_pruning.trees import portable
 
     if out is None and not Path(model).is_dir():
         raise InputError(f"{model}: is no folder here; say with --out where the card goes")

@@ -16,7 +16,7 @@ from hybrid_pruning.evaluation.verifier import read_verifier_2019, read_verifier
 from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION, DetectionCost, FloatArray
 from hybrid_pruning.metrics.bootstrap import PERCENTILES, Difference, Interval, check_rounds, intervals
 from hybrid_pruning.metrics.measures import COUNTERMEASURE, Measures, Sample, fixed_verifier
-from hybrid_pruning.plain import portable
+from hybrid_pruning.trees import portable
 
 TRACKS: Mapping[str, Track] = {"track1": TRACK1, "track2": TRACK2, "sv": SV}
 """ASVspoof 5's countermeasures and spoofing-robust verification, and speaker verification."""

@@ -19,12 +19,12 @@ from hybrid_pruning.files import atomic_write, hold, new_folder, write_json
 from hybrid_pruning.jobs.steps import Step, bring_up_to_date
 from hybrid_pruning.jobs.task_steps import DEV, ROUNDS, AntiSpoofing, SpeakerVerification, TaskSteps
 from hybrid_pruning.models import artifact
-from hybrid_pruning.plain import without_folders
 from hybrid_pruning.reporting import write_report
 from hybrid_pruning.reporting.score_tables import UNCALIBRATED
 from hybrid_pruning.training.export import build_export
 from hybrid_pruning.training.launch import train
 from hybrid_pruning.training.runs import EPOCH, Run, snapshot_name
+from hybrid_pruning.trees import without_folders
 
 
 def run(

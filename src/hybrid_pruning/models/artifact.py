@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import DIGESTS, atomic_write, check_digest, digest_file, split_revision, write_json
 from hybrid_pruning.models import cohort
-from hybrid_pruning.plain import portable
-from hybrid_pruning.trees import read_json
+from hybrid_pruning.trees import portable, read_json
 
 if TYPE_CHECKING:
     import torch

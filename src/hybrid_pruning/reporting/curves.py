@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from hybrid_pruning.plain import number, section
 from hybrid_pruning.reporting.figures import (
     DASHED,
     DOTTED,
@@ -20,6 +19,7 @@ from hybrid_pruning.reporting.figures import (
 )
 from hybrid_pruning.reporting.inline import to_inline_svg
 from hybrid_pruning.reporting.run_files import Run
+from hybrid_pruning.trees import number, section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,12 +8,12 @@ from typing import Any
 from hybrid_pruning.data.tracks import Track
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate
-from hybrid_pruning.plain import number, section
 from hybrid_pruning.reporting.overview import UNKNOWN, Cell, Row, count
 from hybrid_pruning.reporting.remaining import Remaining
 from hybrid_pruning.reporting.run_files import Run
 from hybrid_pruning.reporting.score_tables import DEV, FOLDER, task_of
 from hybrid_pruning.training.runs import snapshot_name
+from hybrid_pruning.trees import number, section
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from hybrid_pruning.console import Span, Spans, Table, say, say_table, takes_blo
 from hybrid_pruning.models.backbone import FAMILIES
 from hybrid_pruning.models.size import SECONDS, KeptUnits, count_kept, count_parameters
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.plain import portable, section
 from hybrid_pruning.pruning import Budget, shape_of
+from hybrid_pruning.trees import portable, section
 
 CONV_COLUMNS = {"conv": "channels"}
 LAYER_COLUMNS = {"head": "heads", "attlayer": "attention", "interm": "FFN neurons", "ffnlayer": "FFN"}

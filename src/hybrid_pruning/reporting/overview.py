@@ -8,11 +8,11 @@ from typing import Any
 from hybrid_pruning.evaluation import Evaluation
 from hybrid_pruning.metrics.bootstrap import Difference
 from hybrid_pruning.models.size import SECONDS
-from hybrid_pruning.plain import number, portable, section
 from hybrid_pruning.reporting.published import Ours, Published
 from hybrid_pruning.reporting.remaining import Remaining
 from hybrid_pruning.reporting.run_files import Run
 from hybrid_pruning.reporting.score_tables import DEV, ResultSet
+from hybrid_pruning.trees import number, portable, section
 
 UNKNOWN = "–"
 METRICS: Mapping[str, tuple[str, float, int]] = {

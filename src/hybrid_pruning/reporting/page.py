@@ -14,7 +14,6 @@ from hybrid_pruning.evaluation import Evaluation
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION
 from hybrid_pruning.metrics.bootstrap import ROUNDS, check_rounds
-from hybrid_pruning.plain import section, without_folders
 from hybrid_pruning.reporting import overview as tables
 from hybrid_pruning.reporting.curves import Card, Section, describe_training
 from hybrid_pruning.reporting.family import describe_families
@@ -26,6 +25,7 @@ from hybrid_pruning.reporting.published import Published, draw_sizes, is_known, 
 from hybrid_pruning.reporting.remaining import Remaining, find_remaining
 from hybrid_pruning.reporting.run_files import Run, read_runs
 from hybrid_pruning.reporting.score_tables import ResultSet, find_scored, judge, pair_up
+from hybrid_pruning.trees import section, without_folders
 
 __all__ = ["ROUNDS", "write_report"]
 

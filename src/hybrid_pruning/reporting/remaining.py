@@ -8,10 +8,10 @@ import torch
 
 from hybrid_pruning.models.size import KeptUnits, count_units
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.plain import number, section
 from hybrid_pruning.pruning import UNITS, Accounting, Constraint, Gates, PlanError, plan_for, shape_of
 from hybrid_pruning.reporting.run_files import Run, newest_checkpoints
 from hybrid_pruning.training.runs import open_checkpoint
+from hybrid_pruning.trees import number, section
 
 AVERAGED = 2
 """Checkpoints whose gates are averaged where the run is finished, as `export` does by default."""

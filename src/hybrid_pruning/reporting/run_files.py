@@ -9,10 +9,9 @@ from typing import Any
 import yaml
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.plain import number, portable, section, without_folders
 from hybrid_pruning.training import runs as training_runs
 from hybrid_pruning.training.runs import open_checkpoint
-from hybrid_pruning.trees import parse_json, parse_yaml
+from hybrid_pruning.trees import number, parse_json, parse_yaml, portable, section, without_folders
 
 CONFIG, ARCHITECTURE, LOG = "config.yaml", "architecture.json", "log.jsonl"
 OWN = "run"

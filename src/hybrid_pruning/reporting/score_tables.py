@@ -9,8 +9,8 @@ from hybrid_pruning.data.tracks import SV, TRACK1, Track
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Evaluation, evaluate
 from hybrid_pruning.metrics.bootstrap import Difference
-from hybrid_pruning.plain import section
 from hybrid_pruning.reporting.run_files import Run
+from hybrid_pruning.trees import section
 
 DEV, DEV_SCORES, FOLDER = "dev", "dev_scores.tsv", "evaluation"
 UNCALIBRATED = "uncalibrated.txt"

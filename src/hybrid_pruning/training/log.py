@@ -10,8 +10,8 @@ from typing import Any
 
 from hybrid_pruning.console import say
 from hybrid_pruning.files import atomic_write, cannot_write
-from hybrid_pruning.plain import finite
 from hybrid_pruning.training.runs import Run
+from hybrid_pruning.trees import finite
 
 GROUPS = ("loss", "learning_rate", "gradient_norm", "sparsity", "removed", "multipliers", "dev")
 """Parts of a record that are numbers by name."""

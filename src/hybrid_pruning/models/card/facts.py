@@ -11,9 +11,9 @@ from hybrid_pruning.models import hub
 from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.models.calibration import Calibration
 from hybrid_pruning.models.size import SECONDS, count_kept, count_parameters
-from hybrid_pruning.plain import number, section
 from hybrid_pruning.pruning import shape_of
 from hybrid_pruning.tasks import TaskName
+from hybrid_pruning.trees import number, section
 
 FAMILIES = {"wavlm": "WavLM", "hubert": "HuBERT", "wav2vec2": "wav2vec 2.0", "whisper": "Whisper encoder"}
 UNITS = {

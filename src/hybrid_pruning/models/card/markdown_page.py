@@ -18,7 +18,7 @@ from hybrid_pruning.metrics.measures import TITLES, find_warnings, show_value
 from hybrid_pruning.models.card import facts
 from hybrid_pruning.models.card.facts import Base, Described
 from hybrid_pruning.models.card.measured import COUNTS, Result
-from hybrid_pruning.plain import section
+from hybrid_pruning.trees import section
 
 TEMPLATE = "card.md.j2"
 SEAL = "\n<!-- written by hybrid-pruning card {} -->\n"

@@ -9,8 +9,7 @@ from typing import Any
 from hybrid_pruning.config import check_config, load_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics.measures import TITLES, show_value
-from hybrid_pruning.plain import section
-from hybrid_pruning.trees import read_json
+from hybrid_pruning.trees import read_json, section
 
 COUNTS = {"n_bonafide": "bona fide", "n_spoof": "spoofed", "n_target": "target", "n_nontarget": "nontarget"}
 FOLDER, RUN, RECIPE = "evaluation", "run", "config.yaml"

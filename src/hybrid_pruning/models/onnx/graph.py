@@ -38,7 +38,7 @@ from hybrid_pruning.models.onnx.runtime import (
     WAVE,
 )
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.plain import portable
+from hybrid_pruning.trees import portable
 
 OPSET = 20
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")

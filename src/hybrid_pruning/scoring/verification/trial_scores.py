@@ -13,7 +13,6 @@ from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.models.cohort import TOP_N, Cohort, require_speakers
-from hybrid_pruning.plain import portable
 from hybrid_pruning.scoring.batching import Throughput
 from hybrid_pruning.scoring.embedder import Embedder
 from hybrid_pruning.scoring.inference import Options
@@ -23,6 +22,7 @@ from hybrid_pruning.scoring.verification.enrolment import read_enrolment
 from hybrid_pruning.scoring.verification.extraction import embed_utterances
 from hybrid_pruning.scoring.verification.normalisation import build_cohort
 from hybrid_pruning.scoring.verification.trial_list import TrialPlan, plan_trials
+from hybrid_pruning.trees import portable
 
 COLUMNS = ("enrol", "test", "score")
 
