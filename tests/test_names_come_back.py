@@ -155,4 +155,4 @@ def go_through_every_verb(folder: Path, names: Sequence[str], seed: int) -> None
 
 def test_odd_names_go_through_every_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     go_through_every_verb(tmp_path, ODD, 0)
-    assert "fault of ours" not in capsys.readouterr().err
+    assert "internal error" not in capsys.readouterr().err
