@@ -33,7 +33,7 @@ print(f"imports: peak {peak():.0f} MiB")
 for step in ("prepare", "durations", "durations again")[: 3 if durations == "True" else 1]:
     start = time.perf_counter()
     if step != "durations again":
-        prepared = prepare("asvspoof5", root, out) if step == "prepare" else prepared
+        prepared = prepare("asvspoof5", root, out, durations=False) if step == "prepare" else prepared
     if step != "prepare":
         for manifest in prepared.manifests.values():
             add_durations(manifest)

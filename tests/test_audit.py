@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from corpus import SAMPLE_RATE_HZ, noise, write_corpus
-from hybrid_pruning.data.audit import audit, audit_manifest, faults_beside
+from hybrid_pruning.data.audit import audit, audit_utterances
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
 from world import Cli
@@ -32,9 +32,9 @@ def rows(table: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_faults_come_in_the_manifests_order(tmp_path: Path, workers: int):
     manifest = write_corpus(tmp_path, 20)
-    assert audit(read_manifest(manifest), workers) == []
+    assert audit_utterances(read_manifest(manifest), workers) == []
     broken = break_some(manifest)
-    faults = audit(read_manifest(manifest), workers)
+    faults = audit_utterances(read_manifest(manifest), workers)
     assert [fault.utterance.utt_id for fault in faults] == broken
     for fault, expected in zip(faults, ("is cut short", "no such file", "lasts 1.000 s"), strict=True):
         assert re.fullmatch(rf"{fault.utterance.path}: {expected}.*", fault.message)
@@ -44,24 +44,23 @@ def test_a_table_stands_beside_the_manifest(tmp_path: Path):
     manifest = write_corpus(tmp_path, 8)
     broken = break_some(manifest)
     before = manifest.read_bytes()
-    faults = audit_manifest(manifest, workers=0)
-    table = rows(faults_beside(manifest))
-    assert faults_beside(manifest) == tmp_path / "manifest.faults.tsv"
+    faults = audit(manifest, workers=0)
+    table = rows(tmp_path / "manifest.faults.tsv")
     assert [row["utt_id"] for row in table] == broken
     assert [row["fault"] for row in table] == [fault.message for fault in faults]
     assert table[0]["path"] == str(faults[0].utterance.path)
     assert manifest.read_bytes() == before
     write_corpus(tmp_path, 8)
-    assert audit_manifest(manifest, workers=0) == []
-    assert rows(faults_beside(manifest)) == [], "what is mended is no longer listed"
+    assert audit(manifest, workers=0) == []
+    assert rows(manifest.with_name("manifest.faults.tsv")) == [], "what is mended is no longer listed"
 
 
 def test_a_place_that_cannot_be_written_to_costs_no_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     manifest = write_corpus(tmp_path, 2)
-    faults_beside(manifest).mkdir()
-    monkeypatch.setattr("hybrid_pruning.data.audit.audit", lambda *_: pytest.fail("too late"))
+    manifest.with_name("manifest.faults.tsv").mkdir()
+    monkeypatch.setattr("hybrid_pruning.data.audit.audit_utterances", lambda *_: pytest.fail("too late"))
     with pytest.raises(InputError, match=r"manifest.faults.tsv: is a folder"):
-        audit_manifest(manifest)
+        audit(manifest)
 
 
 def test_the_verb_shows_the_first_ten_faults_and_counts_all(cli: Cli, tmp_path: Path):

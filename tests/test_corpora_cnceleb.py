@@ -1,15 +1,19 @@
 """CN-Celeb in its official layout, made of empty files: parts, genres, trials, and every mistake."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import hybrid_pruning as hp
 from corpus import files_below, touch
-from hybrid_pruning.data.corpora import cnceleb, prepare
+from hybrid_pruning.data.corpora import cnceleb
 from hybrid_pruning.data.keys import read_keys
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.data.tracks import SV
 from hybrid_pruning.errors import InputError
+
+prepare = partial(hp.prepare, durations=False)
 
 FIRST, SECOND, LISTS = "CN-Celeb_flac", "CN-Celeb2_flac", "CN-Celeb_flac/eval/lists"
 TRIALS = "id00800-enroll test/id00800-singing-01-001.wav 1\nid00800-enroll test/id00801-live_broadcast-02-006.wav 0\n"

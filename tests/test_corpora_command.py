@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from corpus import files_below, noise
 from hybrid_pruning.cli import app, main
-from hybrid_pruning.data.corpora import PREPARE
+from hybrid_pruning.data.corpora import CORPORA
 from hybrid_pruning.data.durations import CACHE
 from hybrid_pruning.data.manifest import read_manifest
 from sounds import encode
@@ -126,7 +126,7 @@ def test_what_cannot_be_done_is_one_line(prepare, tmp_path: Path, monkeypatch: p
 
 def test_help_lists_every_corpus_with_what_its_root_must_contain():
     found = " ".join(re.sub(r"[│╭╮╰╯─]", " ", CliRunner().invoke(app, ["prepare", "--help"]).output).split())
-    for name in PREPARE:
+    for name in CORPORA:
         assert f" {name} " in found
     for words in (
         "ASVspoof5.train.tsv",

@@ -1,14 +1,17 @@
 """Folders and tables of one's own recordings: labels, speakers, and a split that tears no speaker apart."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import hybrid_pruning as hp
 from corpus import files_below, touch
-from hybrid_pruning.data.corpora import prepare
 from hybrid_pruning.data.manifest import Utterance, read_manifest
 from hybrid_pruning.errors import InputError
+
+prepare = partial(hp.prepare, durations=False)
 
 
 def crowd(root: Path, speakers: int, clips: int = 3) -> Path:

@@ -1,19 +1,22 @@
 """A folder for each speaker: whose recordings are whose, a split by speaker, and the trials drawn for it."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 import soundfile
 
+import hybrid_pruning as hp
 from corpus import files_below, noise, touch
-from hybrid_pruning.data.corpora import prepare
-from hybrid_pruning.data.corpora.trials import draw_trials
+from hybrid_pruning.data.corpora.speakers import draw_trials
 from hybrid_pruning.data.durations import add_durations
 from hybrid_pruning.data.keys import read_keys
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.data.tracks import SV
 from hybrid_pruning.errors import InputError
+
+prepare = partial(hp.prepare, durations=False)
 
 
 def crowd(root: Path, speakers: int, clips: int = 4) -> Path:

@@ -1,14 +1,17 @@
 """ASVspoof 5, track 2: trials and enrolment in the released layout become what `evaluate --track2` reads."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import hybrid_pruning as hp
 from corpus import files_below
-from hybrid_pruning.data.corpora import prepare
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate
+
+prepare = partial(hp.prepare, durations=False)
 
 FILES = {
     "ASVspoof5.dev.track_1.tsv": "D_1 D_01 F - - - AC1 A11 spoof -\nD_2 D_02 F - - - - bonafide bonafide -\n"

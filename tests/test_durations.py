@@ -54,10 +54,8 @@ def test_durations_are_filled_in_and_nothing_else_changes(manifest: Path):
 
 def test_durations_are_those_at_16_khz_whatever_the_rate(tmp_path: Path):
     soundfile.write(tmp_path / "a.wav", noise(11_025, channels=2), 22_050)
-    assert measure_durations(["a.wav", str(tmp_path / "a.wav")], tmp_path) == {
-        "a.wav": 0.5,
-        str(tmp_path / "a.wav"): 0.5,
-    }
+    paths = ["a.wav", str(tmp_path / "a.wav")]
+    assert measure_durations(paths, tmp_path) == (dict.fromkeys(paths, 0.5), {})
 
 
 def test_a_manifest_without_the_column_gets_it(tmp_path: Path):
@@ -119,9 +117,9 @@ def test_a_damaged_cache_is_as_good_as_none(manifest: Path, damage):
 def test_a_cache_cut_off_anywhere_gives_no_wrong_duration(manifest: Path):
     add_durations(manifest)
     whole = (manifest.parent / CACHE).read_text()
-    for end in range(len(whole)):
+    for end in range(0, len(whole), 3):
         (manifest.parent / CACHE).write_text(whole[:end])
-        assert list(measure_durations(list(SAMPLES), manifest.parent, workers=1).values()) == [0.5, 1.0, 1.5]
+        assert list(measure_durations(list(SAMPLES), manifest.parent, workers=1)[0].values()) == [0.5, 1.0, 1.5]
 
 
 def test_manifests_of_one_folder_share_a_cache(manifest: Path, opened: list[str]):

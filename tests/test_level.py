@@ -9,7 +9,7 @@ import soundfile
 
 from corpus import SAMPLE_RATE_HZ, tiny_detector
 from hybrid_pruning.audio import may_hold_speech, read_audio
-from hybrid_pruning.data.audit import audit
+from hybrid_pruning.data.audit import audit_utterances
 from hybrid_pruning.data.manifest import read_manifest
 from sounds import Wave, rng, vowel
 from world import Cli
@@ -82,4 +82,4 @@ def test_three_verbs_say_so(cli: Cli, tmp_path: Path):
     assert (
         "offset.wav: holds no speech-like energy, nothing above -70 dBFS; 2 files of m.tsv are like this" in found.err
     )
-    assert [fault.harmless for fault in audit(read_manifest(tmp_path / "m.tsv"), 0)] == [True, True]
+    assert [fault.harmless for fault in audit_utterances(read_manifest(tmp_path / "m.tsv"), 0)] == [True, True]

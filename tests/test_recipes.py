@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hybrid_pruning.config import Config, expand_stages, load_config, save_config
-from hybrid_pruning.data.corpora import PREPARE
+from hybrid_pruning.data.corpora import CORPORA
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path for folder in ("recipes", "examples") for path in (ROOT / folder).rglob("*.y*ml"))
@@ -75,7 +75,7 @@ def test_a_recipe_reads_what_prepare_writes(folder: str):
     config = load_config(ROOT / "recipes" / folder / "base.yaml")
     assert config.corpus is not None
     assert config.corpus.name == folder
-    assert config.corpus.name in PREPARE
+    assert config.corpus.name in CORPORA
     manifests = Path("manifests") / folder
     assert (config.data.train, config.data.dev) == (manifests / "train.tsv", manifests / "dev.tsv")
     assert config.data.eval == {"eval": manifests / "eval.tsv"}
@@ -88,7 +88,7 @@ def test_a_verification_recipe_reads_what_prepare_writes(folder: str):
     config = load_config(ROOT / "recipes" / folder / "base.yaml")
     manifests = Path("manifests") / folder
     assert config.corpus is not None
-    assert config.corpus.name in PREPARE
+    assert config.corpus.name in CORPORA
     assert (config.data.train, config.data.dev) == (manifests / "train.tsv", manifests / "dev.tsv")
     sets = {"voxceleb": {f"vox1-{list_}": "vox1.tsv" for list_ in "OEH"}, "cnceleb": {"eval": "eval.tsv"}}[folder]
     assert config.data.eval == {name: manifests / file for name, file in sets.items()}

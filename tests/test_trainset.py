@@ -2,9 +2,11 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +14,14 @@ from corpus import configure, write_world
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.data.batches import Crops, by_recording
 from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
-from hybrid_pruning.data.trainset import TrainSet, read_set, read_trainset
+from hybrid_pruning.data.trainset import (
+    TrainSet,
+    choose_speakers,
+    choose_utterances,
+    order_speakers,
+    read_set,
+    read_trainset,
+)
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.tasks import Label
 
@@ -209,3 +218,110 @@ def test_verification_needs_no_spoofs(recipe: Recipe, tmp_path: Path):
     assert len(read_set(tmp_path / "train.tsv", "speaker-verification")) == 24
     with pytest.raises(InputError, match="no utterance is labelled 'spoof'"):
         read_set(tmp_path / "train.tsv")
+
+
+MEMBERS = [np.array([0]), np.arange(1, 4), np.arange(4, 64)]
+SPEAKER = [0] + [1] * 3 + [2] * 60
+
+
+def test_every_speaker_has_as_many_crops():
+    order = order_speakers(MEMBERS, seed=1, epoch=0)
+    assert len(order) == 64, "as many as there are utterances"
+    counts = Counter(SPEAKER[index] for _, index, _ in order)
+    assert sorted(counts.values()) == [21, 21, 22]
+
+
+def test_an_utterance_comes_again_as_another_turn():
+    order = order_speakers(MEMBERS, seed=1, epoch=0)
+    assert len(set(order)) == len(order), "no crop twice"
+    turns = [turn for _, index, turn in order if index == 0]
+    assert sorted(turns) == list(range(len(turns)))
+    again = Counter(index for _, index, _ in order if 1 <= index < 4)
+    assert max(again.values()) - min(again.values()) <= 1
+    assert all(turn == 0 for _, index, turn in order if index >= 4)
+
+
+def test_who_has_one_more_is_left_to_chance():
+    more = {
+        Counter(SPEAKER[index] for _, index, _ in order_speakers(MEMBERS, 1, epoch)).most_common(1)[0][0]
+        for epoch in range(20)
+    }
+    assert more == {0, 1, 2}
+
+
+@pytest.mark.parametrize("change", [{"seed": 2, "epoch": 0}, {"seed": 1, "epoch": 1}])
+def test_an_order_is_one_of_seed_and_epoch(change: dict[str, int]):
+    first = order_speakers(MEMBERS, seed=1, epoch=0)
+    assert first == order_speakers(MEMBERS, seed=1, epoch=0)
+    assert [pair[1:] for pair in first] != [pair[1:] for pair in order_speakers(MEMBERS, **change)]
+
+
+def test_speakers_are_mixed():
+    order = [SPEAKER[index] for _, index, _ in order_speakers(MEMBERS, seed=1, epoch=0)]
+    assert all(len(set(order[start : start + 16])) == 3 for start in range(0, 64, 16))
+
+
+FRACTIONS = (0.01, 0.1, 0.3, 0.75, 1.0)
+
+
+def crowd(speakers: int, clips: int = 10) -> list[Utterance]:
+    return [
+        Utterance(f"{speaker}-{clip}", Path("x.wav"), list(Label)[clip % 2], f"s{speaker}")
+        for clip in range(clips)
+        for speaker in range(speakers)
+    ]
+
+
+def speaker(utterance: Utterance) -> str:
+    return utterance.speaker
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_less_is_a_part_of_more(seed: int):
+    everything = crowd(20)
+    for choose in (
+        lambda fraction: choose_utterances(everything, speaker, fraction, seed),
+        lambda fraction: choose_speakers(everything, fraction, seed, "train.tsv"),
+    ):
+        found = [choose(fraction) for fraction in FRACTIONS]
+        for less, more in pairwise(found):
+            assert set(less) <= set(more)
+        assert len(set(map(len, found))) >= len(FRACTIONS) - 1
+        assert found[-1] == everything, "and in its order"
+
+
+def test_every_class_keeps_its_share_and_one_at_least():
+    for fraction, expected in ((0.01, 1), (0.2, 2), (0.3, 3), (0.31, 4)):
+        counts = Counter(map(speaker, choose_utterances(crowd(20), speaker, fraction, 0)))
+        assert set(counts.values()) == {expected}
+        assert len(counts) == 20
+
+
+def test_a_fraction_of_what_does_not_divide_evenly_in_floating_point():
+    some = choose_utterances(crowd(1, 100), speaker, 0.07, 0)
+    assert len(some) == 7
+
+
+def test_what_shares_a_recording_stays_together():
+    pairs = [
+        Utterance(f"{take}-{label}", Path("x.wav"), label, recording=f"take {take}")
+        for take in range(50)
+        for label in Label
+    ]
+    some = choose_utterances(pairs, lambda utterance: utterance.label, 0.2, 0)
+    assert Counter(Counter(utterance.recording for utterance in some).values()) == {2: 10}
+
+
+def test_speakers_are_kept_whole():
+    counts = Counter(map(speaker, choose_speakers(crowd(20), 0.25, 0, "train.tsv")))
+    assert list(counts.values()) == [10] * 5
+
+
+def test_another_seed_is_another_choice():
+    assert choose_speakers(crowd(20), 0.25, 0, "x") != choose_speakers(crowd(20), 0.25, 1, "x")
+
+
+def test_speakers_must_be_known():
+    nobody = Utterance("nobody", Path("x.wav"), Label.BONAFIDE)
+    with pytest.raises(InputError, match=r"train.tsv: 'nobody': its speaker is not known; fill in the column speaker"):
+        choose_speakers([*crowd(2), nobody], 0.5, 0, "train.tsv")

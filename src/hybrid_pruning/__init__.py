@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybrid_pruning import metrics, pruning
+    from hybrid_pruning.data.audit import audit
+    from hybrid_pruning.data.corpora import prepare
     from hybrid_pruning.errors import InputError
     from hybrid_pruning.evaluation.fitting import calibrate
     from hybrid_pruning.evaluation.fusion import fuse
@@ -25,11 +27,13 @@ __all__ = [
     "OnnxModel",
     "SpeechModel",
     "__version__",
+    "audit",
     "calibrate",
     "evaluate",
     "fuse",
     "load_backbone",
     "metrics",
+    "prepare",
     "pruning",
     "quickstart",
     "run",
@@ -43,10 +47,12 @@ _PLACES = {
     "InputError": "errors",
     "OnnxModel": "models.onnx.runtime",
     "SpeechModel": "models.speech_model",
+    "audit": "data.audit",
     "calibrate": "evaluation.fitting",
     "evaluate": "evaluation.results",
     "fuse": "evaluation.fusion",
     "load_backbone": "models.speech_model",
+    "prepare": "data.corpora",
     "quickstart": "jobs.quickstart",
     "run": "jobs.run",
     "score_paths": "scoring.scores",

@@ -1,68 +1,72 @@
 """Verbs that make and check manifests: prepare, audit."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import hybrid_pruning as hp
 from hybrid_pruning.cli.app import LARGEST_SEED, MOST_WORKERS, app, finite
 from hybrid_pruning.console import say, warn
-from hybrid_pruning.data.corpora import CONTENTS, PREPARE, SPLIT, Prepared
-from hybrid_pruning.data.corpora import prepare as prepare_corpus
+from hybrid_pruning.data.corpora import CORPORA, Prepared
+from hybrid_pruning.data.names import hidden_line
 from hybrid_pruning.errors import InputError
 
 HELP = "\n\n".join(
     [
         "Turn a corpus's own protocol files into manifests, one per part.",
-        "What has to lie below the root:",
-        *(f"[bold]{name}[/bold]  {contents}" for name, contents in CONTENTS.items()),
+        "Required contents of the root:",
+        *(f"[bold]{name}[/bold]  {corpus.contents}" for name, corpus in CORPORA.items()),
         "Nothing is written where a line is malformed or audio is missing. `train` and `dev` are for training; every "
         "other manifest is an evaluation set. Of corpora for speaker verification the trials are written too, as "
         "`evaluate --sv` reads them.",
         "Example: hybrid-pruning prepare asvspoof5 --root /data/ASVspoof5 --out manifests/asvspoof5",
     ]
 )
-
+SPLIT = ", ".join(name for name, corpus in CORPORA.items() if corpus.splits)
 SHOWN = 10
 """Faults that are printed; the table has them all."""
 
 
 @app.command(help=HELP)
 def prepare(
-    corpus: Annotated[str, typer.Argument(help=", ".join(PREPARE))],
+    corpus: Annotated[str, typer.Argument(help=", ".join(CORPORA))],
     root: Annotated[Path, typer.Option(help="the folder the corpus was unpacked in")],
     out: Annotated[Path, typer.Option(help="folder for the manifests")],
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="leave out the utterances whose audio is missing or no audio")
     ] = False,
     durations: Annotated[
-        bool, typer.Option(help="read how long every file is; a second time only what changed")
+        bool, typer.Option(help="read every file's duration; a second time only of changed files")
     ] = True,
     check: Annotated[bool, typer.Option("--check", help="also decode every file, as `audit` does")] = False,
     workers: Annotated[int, typer.Option(min=1, max=MOST_WORKERS, help="files that are read at the same time")] = 4,
     dev_share: Annotated[
         float,
-        typer.Option(
-            callback=finite, help=f"{', '.join(SPLIT)}: fraction set aside as dev, split by speaker where known"
-        ),
+        typer.Option(callback=finite, help=f"{SPLIT}: fraction set aside as dev, split by speaker where known"),
     ] = 0.0,
     seed: Annotated[
         int, typer.Option(min=0, max=LARGEST_SEED, help="of that split, and of the trials drawn for dev")
     ] = 0,
 ) -> None:
     """Turn a corpus's own protocol files into manifests, one per part."""
-    from hybrid_pruning.data.durations import add_durations
-    from hybrid_pruning.data.names import hidden_line
-
-    prepared = prepare_corpus(corpus, root, out, allow_missing=allow_missing, dev_share=dev_share, seed=seed)
-    for manifest in (*prepared.manifests.values(), *prepared.enrolments.values()) if durations else ():
-        prepared.warnings.extend(add_durations(manifest, workers, drop_unreadable=allow_missing))
-    if durations and allow_missing:
-        _count_again(prepared)
+    prepared = hp.prepare(
+        corpus,
+        root,
+        out,
+        allow_missing=allow_missing,
+        dev_share=dev_share,
+        seed=seed,
+        durations=durations,
+        workers=workers,
+    )
     for part, manifest in prepared.manifests.items():
-        say(f"{part}: {manifest} ({_contents(prepared, part)})")
+        bonafide, spoof = prepared.counts[part]
+        contents = f"{bonafide:,} bona fide, {spoof:,} spoofed"
+        if part in prepared.speakers:
+            contents = f"{len(prepared.speakers[part]):,} speakers, {bonafide:,} utterances"
+        say(f"{part}: {manifest} ({contents})")
     for part, trials in prepared.trials.items():
         enrolment = f", enrolment in {prepared.enrolments[part]}" if part in prepared.enrolments else ""
         say(f"{part}, {'track 2' if enrolment else 'trials'}: {trials}{enrolment}")
@@ -71,7 +75,7 @@ def prepare(
     for warning in prepared.warnings:
         warn(warning)
     if check:
-        audit_manifests([*prepared.manifests.values(), *prepared.enrolments.values()], workers)
+        _audit_all([*prepared.manifests.values(), *prepared.enrolments.values()], workers)
     say(f"next: hybrid-pruning {_next_verb(prepared)}")
 
 
@@ -84,48 +88,27 @@ def audit(
 
     Missing, corrupt and cut files, values that are not finite, and durations other than the column seconds has.
     """
-    audit_manifests(manifests, workers)
+    _audit_all(manifests, workers)
 
 
-def audit_manifests(manifests: Sequence[Path], workers: int) -> None:
+def _audit_all(manifests: Sequence[Path], workers: int) -> None:
     """Audit manifests one by one; show the first faults and end as after any other mistake in the input."""
-    from hybrid_pruning.data.audit import audit_manifest, faults_beside
-
     faulty, shown = [], SHOWN
     for manifest in manifests:
-        found = audit_manifest(manifest, workers=workers)
+        found = hp.audit(manifest, workers=workers)
+        table = manifest.with_suffix(".faults.tsv")
         silent = [fault.message for fault in found if fault.harmless]
         faults = [fault for fault in found if not fault.harmless]
         if silent:
-            warn(f"{silent[0]}; {len(silent):,} files of {manifest} are like this, see {faults_beside(manifest)}")
+            warn(f"{silent[0]}; {len(silent):,} files of {manifest} are like this, see {table}")
         say(f"{manifest}: {len(faults)} faulty files" if faults else f"{manifest}: every file is sound")
         for fault in faults[:shown]:
             say(f"  {fault.message}", error=True)
         shown -= len(faults[:shown])
         if faults:
-            faulty.append(f"{len(faults)} in {faults_beside(manifest)}")
+            faulty.append(f"{len(faults)} in {table}")
     if faulty:
         raise InputError(f"faulty files: {', '.join(faulty)}; mend them, or remove their rows from the manifest")
-
-
-def _count_again(prepared: Prepared) -> None:
-    """Count what the manifests hold now that files that are no audio are left out."""
-    from hybrid_pruning.data.manifest import read_manifest
-    from hybrid_pruning.tasks import Label
-
-    for part, manifest in prepared.manifests.items():
-        utterances = read_manifest(manifest)
-        spoof = sum(utterance.label is Label.SPOOF for utterance in utterances)
-        prepared.counts[part] = len(utterances) - spoof, spoof
-        if part in prepared.speakers:
-            prepared.speakers[part] = dict(Counter(utterance.speaker for utterance in utterances))
-
-
-def _contents(prepared: Prepared, part: str) -> str:
-    bonafide, spoof = prepared.counts[part]
-    if part in prepared.speakers:
-        return f"{len(prepared.speakers[part]):,} speakers, {bonafide:,} utterances"
-    return f"{bonafide:,} bona fide, {spoof:,} spoofed"
 
 
 def _next_verb(prepared: Prepared) -> str:

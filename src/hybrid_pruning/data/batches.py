@@ -1,7 +1,7 @@
 """Utterances -> batches: crop or whole, repeat what is too short, pad side by side, in worker processes.
 
 Every random choice is a function of (seed, epoch, index), so that neither the number of workers nor a resumed run
-changes what the model sees.
+changes the model's input.
 """
 
 import math
@@ -24,6 +24,9 @@ from hybrid_pruning.errors import InputError
 ATTEMPTS = 5
 """Files tried for one example before the last one's error stops the training."""
 
+Address = tuple[int, ...]
+"""(epoch, index), or (epoch, index, turn), of a training example; see `Crops`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -35,7 +38,7 @@ class Batch:
         target: [B] class of each utterance.
         index: [B] place of each utterance in its manifest.
         padding: fraction of the B x S samples that are zeros beyond an utterance or repetitions of a short one.
-        skipped: what was wrong with each file that could not be used and was replaced by another.
+        skipped: the fault of each file that could not be used and was replaced by another.
     """
 
     wave: torch.Tensor
@@ -54,7 +57,7 @@ class Batch:
     def split(self, parts: int) -> list["Batch"]:
         """Return up to `parts` smaller batches, for gradient accumulation.
 
-        Each has the whole batch's padding; what was skipped stands in the first alone.
+        Each has the whole batch's padding; `skipped` is in the first alone.
         """
         size = -(-len(self.wave) // parts)
         lengths: Sequence[Any] = [None] * parts if self.lengths is None else self.lengths.split(size)
@@ -72,8 +75,8 @@ class Example:
         wave: [S] float32 at 16 kHz.
         target: its class.
         index: its place in the manifest.
-        repeated: how many of the samples repeat earlier ones, because the utterance was too short.
-        skipped: what was wrong with the files that this one stands in for.
+        repeated: number of samples that repeat earlier ones, because the utterance was too short.
+        skipped: the faults of the files that it replaces.
     """
 
     wave: torch.Tensor
@@ -84,7 +87,7 @@ class Example:
 
 
 def by_recording(utterances: Sequence[Utterance]) -> list[list[int]]:
-    """Group the indices of utterances that share a recording; what is not known to share one stands alone."""
+    """Group the indices of utterances that share a recording; an utterance of an unknown one stands alone."""
     groups: dict[str | int, list[int]] = {}
     for index, utterance in enumerate(utterances):
         known = utterance.recording != UNKNOWN
@@ -93,7 +96,7 @@ def by_recording(utterances: Sequence[Utterance]) -> list[list[int]]:
 
 
 class Crops:
-    """Training examples of one length, addressed by (epoch, index); what shares a recording shares the place.
+    """Training examples of one length, addressed by (epoch, index); crops of one recording are at the same place.
 
     An address may have a third number, the turn: how often the epoch has had that utterance before. Every turn is a
     crop of its own, and the first is that of the address without it.
@@ -102,12 +105,12 @@ class Crops:
     and the number of the attempt.
 
     Args:
-        utterances: what to crop from.
+        utterances: the source of the crops.
         targets: the class of each utterance.
         samples: length of an example; utterances shorter than that are repeated.
         seed: of the crops' places.
-        augment: what is done to each example, if anything; what shares a recording shares its random choices too.
-        speeds: how many times as fast each utterance is played; none for all as they are.
+        augment: augmentation of each example, if any; examples of one recording share its random choices too.
+        speeds: playback speed of each utterance; none for all as they are.
     """
 
     def __init__(
@@ -122,17 +125,17 @@ class Crops:
         self.utterances, self.targets, self.samples, self.seed = utterances, targets, samples, seed
         self.augment, self.speeds = augment, speeds
         self.recording = {index: group[0] for group in by_recording(utterances) for index in group}
-        self.members = _by_class(targets)
+        classes = np.asarray(targets)
+        order = np.argsort(classes, kind="stable")  # once, as there may be thousands of classes
+        found, starts = np.unique(classes[order], return_index=True)
+        self.members = dict(zip(found.tolist(), np.split(order, starts[1:]), strict=True))
+        """The indices of each class, rising."""
 
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def __getitem__(self, address: tuple[int, ...]) -> Example:
-        """Return the example.
-
-        Raises:
-            InputError: neither its file nor those that may stand in for it can be used, or it cannot be augmented.
-        """
+    def __getitem__(self, address: Address) -> Example:
+        """Return the example; an error if neither its file nor those that may replace it can be used."""
         epoch, index, turn = (*address, 0)[:3]
         faults: list[InputError] = []
         for chosen in self._candidates(epoch, index):
@@ -141,13 +144,14 @@ class Crops:
             except InputError as error:
                 faults.append(error)
                 continue
-            wave = self._augmented(epoch, chosen, turn, wave)
+            if self.augment is not None:  # another random stream than the crop's place
+                wave = self.augment(wave, self._rng(epoch, chosen, turn).spawn(1)[0])
             skipped = tuple(str(fault) for fault in faults)
             return Example(torch.from_numpy(wave), self.targets[chosen], chosen, repeated, skipped)
         raise faults[-1]
 
     def _candidates(self, epoch: int, index: int) -> Iterator[int]:
-        """Yield the utterance itself and then, one by one, those that may stand in for it."""
+        """Yield the utterance itself and then, one by one, those that may replace it."""
         yield index
         others = self.members[self.targets[index]]
         others = others[others != index]
@@ -155,7 +159,7 @@ class Crops:
             yield int(np.random.default_rng((self.seed, epoch, index, attempt)).choice(others))
 
     def _crop(self, epoch: int, index: int, turn: int) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
-        """Return the crop and how much of it is repeated."""
+        """Return the crop and the number of its samples that are repeated."""
         utterance, speed = self.utterances[index], self.speeds[index] if self.speeds else 1.0
         rng, needed = self._rng(epoch, index, turn), math.ceil(self.samples * speed)
         with AudioFile(utterance.path) as audio:
@@ -167,36 +171,17 @@ class Crops:
             return whole, needed - len(wave)
         return fit(change_speed(whole, speed), self.samples), round((needed - len(wave)) / speed)
 
-    def _augmented(
-        self, epoch: int, index: int, turn: int, wave: np.ndarray[Any, np.dtype[np.float32]]
-    ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        if self.augment is None:
-            return wave
-        return self.augment(wave, self._rng(epoch, index, turn).spawn(1)[0])  # another stream than the crop's place
-
     def _rng(self, epoch: int, index: int, turn: int) -> np.random.Generator:
         later = (0, turn) if turn else ()  # never what `_candidates` draws from
         return np.random.default_rng((self.seed, epoch, self.recording[index], *later))
 
 
-def _by_class(targets: Sequence[int]) -> dict[int, np.ndarray[Any, np.dtype[np.intp]]]:
-    """Return the indices of each class, rising; sorted once, as there may be thousands of classes."""
-    classes = np.asarray(targets)
-    order = np.argsort(classes, kind="stable")
-    found, starts = np.unique(classes[order], return_index=True)
-    return dict(zip(found.tolist(), np.split(order, starts[1:]), strict=True))
-
-
-def load_batches(crops: Crops, batches: Sequence[Sequence[tuple[int, ...]]], workers: int) -> Iterator[Batch]:
-    """Yield the batches whose addresses are given, in that order, decoding in worker processes.
-
-    Raises:
-        InputError: a file of the batch cannot be used, or a worker has died.
-    """
+def load_batches(crops: Crops, batches: Sequence[Sequence[Address]], workers: int) -> Iterator[Batch]:
+    """Yield the batches whose addresses are given, in that order, decoding in worker processes."""
     yield from work_in_processes(partial(_load, crops), batches, workers)
 
 
-def _load(crops: Crops, addresses: Sequence[tuple[int, ...]]) -> Batch:
+def _load(crops: Crops, addresses: Sequence[Address]) -> Batch:
     return collate([crops[address] for address in addresses])
 
 

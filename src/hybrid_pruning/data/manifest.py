@@ -1,4 +1,4 @@
-"""Utterance records and their TSV files: what every stage after `prepare` reads."""
+"""Utterance records and their TSV files: the input of every stage after `prepare`."""
 
 import math
 import os
@@ -18,7 +18,7 @@ UNKNOWN = "-"
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One recording and what is known of it; `-` stands for what is not known.
+    """One recording and its metadata; `-` stands for an unknown value.
 
     Args:
         utt_id: unique within its manifest; may have folders, but none that lead elsewhere.
@@ -30,8 +30,8 @@ class Utterance:
         codec: the codec the recording went through.
         codec_quality: its setting, as the corpus writes it.
         source: the data set it was taken from.
-        recording: what was recorded; a copy-synthesised fake shares it with the speech it was made from, and what
-            shares it is trained on in the same batch and at the same place.
+        recording: shared by a copy-synthesised fake and the speech it was made from; utterances that share it are
+            trained on in the same batch and at the same place.
         seconds: its duration in seconds; nan where not known.
     """
 
@@ -49,29 +49,25 @@ class Utterance:
 
 
 COLUMNS = tuple(field.name for field in fields(Utterance))
-TEXT_COLUMNS = ("speaker", "gender", "attack", "codec", "codec_quality", "source", "recording")
+TEXT_COLUMNS = COLUMNS[len(REQUIRED) : -1]
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:
     """Read a manifest; audio paths are relative to the folder the manifest lies in.
 
     Args:
-        path: a TSV file whose header names at least utt_id, path and label; other columns than ours are ignored.
-
-    Raises:
-        InputError: the file is missing or empty, a column is missing, a row is malformed, or an utt_id stands twice.
+        path: a TSV file whose header names at least utt_id, path and label; columns of other names are ignored.
     """
     path = Path(path)
     utterances: list[Utterance] = []
     first_line: dict[str, int] = {}
     for line, row in read_rows(path, REQUIRED):
         utterance = _parse(row, path, line)
-        if utterance.utt_id in first_line:
+        first = first_line.setdefault(utterance.utt_id, line)
+        if first != line:
             raise InputError(
-                f"{path}:{line}: utt_id '{utterance.utt_id}' already stands in line {first_line[utterance.utt_id]}; "
-                "ids must be unique"
+                f"{path}:{line}: utt_id '{utterance.utt_id}' already stands in line {first}; ids must be unique"
             )
-        first_line[utterance.utt_id] = line
         utterances.append(utterance)
     if not utterances:
         raise InputError(f"{path}: no utterances below the header")
@@ -79,11 +75,7 @@ def read_manifest(path: str | Path) -> list[Utterance]:
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
-    """Write a manifest atomically; audio paths below its folder are written relative to it.
-
-    Raises:
-        InputError: it cannot be written, or an id or another value could not be read back.
-    """
+    """Write a manifest atomically; audio paths below its folder are written relative to it."""
     with open_manifest(path) as write:
         for utterance in utterances:
             write(utterance)
@@ -91,17 +83,16 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
 
 @contextmanager
 def open_manifest(path: str | Path) -> Iterator[Callable[[Utterance], None]]:
-    """Yield a function that adds an utterance to a new manifest, which is there once the block has ended well.
-
-    Raises:
-        InputError: as `write_manifest`.
-    """
+    """Yield a function that adds an utterance to a new manifest, which is there once the block has ended well."""
     here, folder = str(Path.cwd()), f"{Path(path).parent.absolute()}/"  # as text: pathlib takes seconds for a corpus
     with open_table(path, COLUMNS) as write_row:
 
         def write(utterance: Utterance) -> None:
             _require_safe(utterance.utt_id, str(path))
-            write_row(_cells(utterance, here, folder))
+            file = os.path.join(here, utterance.path).removeprefix(folder)  # noqa: PTH118
+            texts = [getattr(utterance, column) for column in TEXT_COLUMNS]
+            seconds = UNKNOWN if math.isnan(utterance.seconds) else f"{utterance.seconds:.3f}"
+            write_row((utterance.utt_id, file, utterance.label, *texts, seconds))
 
         yield write
 
@@ -113,14 +104,16 @@ def _parse(row: dict[str, str], path: Path, line: int) -> Utterance:
     _require_safe(row["utt_id"], f"{path}:{line}")
     if row["label"] not in list(Label):
         raise InputError(f"{path}:{line}: label '{row['label']}', expected {' or '.join(Label)}")
+    text, seconds = row.get("seconds", ""), float("nan")
+    if text not in ("", UNKNOWN):
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds < math.inf:
+            raise InputError(f"{path}:{line}: seconds '{text}', expected a duration in seconds or '{UNKNOWN}'")
     known = {name: row[name] for name in TEXT_COLUMNS if row.get(name)}
-    return Utterance(
-        utt_id=row["utt_id"],
-        path=path.parent / row["path"],
-        label=Label(row["label"]),
-        seconds=_seconds(row.get("seconds", ""), path, line),
-        **known,
-    )
+    return Utterance(row["utt_id"], path.parent / row["path"], Label(row["label"]), seconds=seconds, **known)
 
 
 def _require_safe(utt_id: str, where: str) -> None:
@@ -128,25 +121,3 @@ def _require_safe(utt_id: str, where: str) -> None:
     danger = find_danger(utt_id)
     if danger is not None:
         raise InputError(f"{where}: utt_id '{utt_id}' {danger}; ids may become names of files, choose plain ones")
-
-
-def _seconds(text: str, path: Path, line: int) -> float:
-    if text in ("", UNKNOWN):
-        return float("nan")
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < math.inf:
-        raise InputError(f"{path}:{line}: seconds '{text}', expected a duration in seconds or '{UNKNOWN}'")
-    return seconds
-
-
-def _cells(utterance: Utterance, here: str, folder: str) -> list[str]:
-    return [
-        utterance.utt_id,
-        os.path.join(here, utterance.path).removeprefix(folder),  # noqa: PTH118
-        utterance.label,
-        *[getattr(utterance, column) for column in TEXT_COLUMNS],
-        UNKNOWN if math.isnan(utterance.seconds) else f"{utterance.seconds:.3f}",
-    ]

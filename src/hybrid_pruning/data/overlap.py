@@ -1,4 +1,4 @@
-"""Warnings where what is judged on has something of the training data in it: files, their content, ids, speakers."""
+"""Warnings where an evaluated set overlaps with the training data: in files, their content, ids or speakers."""
 
 import filecmp
 import os
@@ -13,25 +13,25 @@ from hybrid_pruning.files import digest_file
 MOST_READ = 4000
 """Files of either set that are compared with each other, evenly spaced where there are more."""
 TAIL = 4096
-"""Bytes at the end of a file by which it is told from others of its size, before all of it is compared."""
+"""Bytes at the end of a file that are compared among files of one size, before all of it is."""
 SHOWN = 3
 TRAINED_ON = "trained_on_sha256"
-"""Under which a model's provenance has the digest of the manifest that it was trained on."""
+"""Key of a model's provenance: the digest of the manifest that it was trained on."""
 
 
 def check_scored(provenance: Mapping[str, Any], manifest: str | Path) -> list[str]:
-    """Return what a person should know of scores on a manifest by a model that tells what it was trained on.
+    """Return warnings about scores on a manifest by a model whose provenance names its training data.
 
     Args:
         provenance: the model's; free-form, and its manifest may be gone.
-        manifest: what was scored.
+        manifest: the scored set.
     """
     recipe = provenance.get("recipe")
     data = recipe.get("data") if isinstance(recipe, Mapping) else None
     train = data.get("train") if isinstance(data, Mapping) else None
     if not isinstance(train, str):
         return []
-    digest = provenance.get(TRAINED_ON)  # by which it is known beside what is scored, and older models have none
+    digest = provenance.get(TRAINED_ON)  # by which it is known beside the scored set; older models have none
     places = [Path(train), *([Path(manifest).parent / Path(train).name] if digest else [])]
     try:
         found = next((p for p in places if p.is_file() and digest in (None, digest_file(p))), None)
@@ -41,21 +41,20 @@ def check_scored(provenance: Mapping[str, Any], manifest: str | Path) -> list[st
 
 
 def check_overlap(trainset: Sequence[Utterance], other: Sequence[Utterance], name: str) -> list[str]:
-    """Warn where a set has something of the training data in it: files, their content, ids, speakers.
+    """Return warnings where a set overlaps with the training data: in files, their content, ids or speakers.
 
     Of large sets, contents are compared for `MOST_READ` files of each alone; all paths, ids and speakers are.
 
     Args:
-        trainset: what was, or is to be, trained on.
-        other: what is judged on.
-        name: what the user calls that.
+        trainset: the training data.
+        other: the evaluated set.
+        name: its name in the warnings.
     """
     trained = {_absolute(utterance.path) for utterance in trainset}
     files = [utterance for utterance in other if _absolute(utterance.path) in trained]
     rest = [utterance for utterance in other if _absolute(utterance.path) not in trained]
     copies = _find_copies(trainset, rest)
-    known = {utterance.utt_id for utterance in trainset}
-    again = {utterance.utt_id for utterance in copies}
+    known, again = {utterance.utt_id for utterance in trainset}, {utterance.utt_id for utterance in copies}
     ids = [utterance for utterance in rest if utterance.utt_id in known and utterance.utt_id not in again]
     unseen = "its figures say little of unseen speech; take them out of one of the two"
     shared = {
@@ -68,18 +67,18 @@ def check_overlap(trainset: Sequence[Utterance], other: Sequence[Utterance], nam
         for words, (some, advice) in shared.items()
         if some
     ]
-    return found + _check_speakers(trainset, other, name)
+    speakers, heard = ({u.speaker for u in utterances} - {UNKNOWN, ""} for utterances in (trainset, other))
+    if both := sorted(speakers & heard):
+        found.append(
+            f"{name}: {len(both)} of its {len(heard)} speakers are heard in training too ({shown(both)}): its figures "
+            "are better than on strangers; split by speaker where you can"
+        )
+    return found
 
 
-def _check_speakers(trainset: Sequence[Utterance], other: Sequence[Utterance], name: str) -> list[str]:
-    trained, heard = ({u.speaker for u in utterances} - {UNKNOWN, ""} for utterances in (trainset, other))
-    both = sorted(trained & heard)
-    if not both:
-        return []
-    return [
-        f"{name}: {len(both)} of its {len(heard)} speakers are heard in training too ({shown(both)}): its figures are "
-        "better than on strangers; split by speaker where you can"
-    ]
+def shown(names: Sequence[str]) -> str:
+    """Return the first of some names, and whether there are more."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _find_copies(trainset: Sequence[Utterance], other: Sequence[Utterance]) -> list[Utterance]:
@@ -92,9 +91,8 @@ def _find_copies(trainset: Sequence[Utterance], other: Sequence[Utterance]) -> l
         if (end := _end(path)) is not None:
             ends.setdefault(end, path)
     common = {size for size, _ in ends}
-    candidates = [utterance for utterance in other if sizes[utterance.utt_id] in common]
     copies = []
-    for utterance in _spread(candidates):
+    for utterance in _spread([utterance for utterance in other if sizes[utterance.utt_id] in common]):
         twin = ends.get(end) if (end := _end(utterance.path)) is not None else None
         if twin is not None and filecmp.cmp(twin, utterance.path, shallow=False):
             copies.append(utterance)
@@ -111,7 +109,7 @@ def _spread(items: Sequence[Any]) -> list[Any]:
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
-    except OSError:  # whoever reads it will say so
+    except OSError:  # reported when the file is read
         return None
 
 
@@ -128,8 +126,3 @@ def _end(path: Path) -> tuple[int, bytes] | None:
 
 def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100  several times quicker than Path's, and there may be 300,000
-
-
-def shown(names: Sequence[str]) -> str:
-    """Return the first of some names, and whether there are more."""
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -52,11 +52,7 @@ class Text:
 
 
 def read_lines(path: str | Path) -> Text:
-    """Read the lines of a table.
-
-    Raises:
-        InputError: as `read_text`, or a line holds control characters other than tabs.
-    """
+    """Read the lines of a table, in which the only control characters are tabs."""
     content = read_text(path)
     lines = content.split("\n")
     if CONTROL.search(content):
@@ -75,10 +71,7 @@ def read_rows(path: Path, required: Columns, separator: str = TAB) -> Iterator[t
     Args:
         path: the file.
         required: the columns that must be there.
-        separator: what separates the cells: tabs, or commas and then quotation marks may be around cells.
-
-    Raises:
-        InputError: as `read_lines`, the file lacks a column or has it twice, or has a row of another length.
+        separator: of the cells: tabs, or commas and then quotation marks may be around cells.
     """
     text = read_lines(path)
     rows = enumerate(line.split(TAB) for line in text.lines) if separator == TAB else _parse(text)
@@ -110,9 +103,6 @@ def read_columns(path: Path, *layouts: Columns) -> Iterator[tuple[int, dict[str,
     Args:
         path: the file.
         layouts: the columns it may have, told apart by their number.
-
-    Raises:
-        InputError: as `read_lines`, or a line has another number of columns.
     """
     by_width = {len(layout): layout for layout in layouts}
     text = read_lines(path)
@@ -137,17 +127,7 @@ def split(line: str, separator: str | None) -> list[str]:
 def take_columns(
     text: Text, header: Sequence[str], wanted: Sequence[str], separator: str | None
 ) -> dict[str, list[str]]:
-    """Return the wanted columns.
-
-    Args:
-        text: the rows, without the header.
-        header: the names of all columns.
-        wanted: those to return.
-        separator: one of `SEPARATORS`.
-
-    Raises:
-        InputError: a row has another number of columns.
-    """
+    """Return the wanted ones of the columns that `header` names, of rows below it; a separator of `SEPARATORS`."""
     columns: dict[str, list[str]] = {name: [] for name in wanted}
     places = [(cells, header.index(name)) for name, cells in columns.items()]
     for start in range(0, len(text.lines), BLOCK_LINES):
@@ -179,11 +159,7 @@ def _flatten(lines: Sequence[str], width: int, separator: str | None) -> list[st
 
 
 def require_columns(text: Text, header: Sequence[str], required: Sequence[str], separator: str | None = TAB) -> None:
-    """Require that a header has the columns, each once.
-
-    Raises:
-        InputError: one is missing, or stands twice.
-    """
+    """Require that a header has the columns, each once."""
     missing = [column for column in required if column not in header]
     if missing:
         raise InputError(
@@ -196,11 +172,7 @@ def require_columns(text: Text, header: Sequence[str], required: Sequence[str], 
 
 
 def raise_first(text: Text, faults: Iterable[Fault]) -> None:
-    """Tell the first fault in full, and how many more there are.
-
-    Raises:
-        InputError: there is a fault.
-    """
+    """Refuse a table with faults: the first in full, and how many more there are."""
     ordered = sorted(faults)
     if ordered:
         row, message = ordered[0]
@@ -210,17 +182,17 @@ def raise_first(text: Text, faults: Iterable[Fault]) -> None:
 
 @contextmanager
 def open_table(path: str | Path, columns: Sequence[str]) -> Iterator[Callable[[Collection[object]], None]]:
-    """Yield a function that adds a row to a new table, which is there once the block has ended well.
-
-    Raises:
-        InputError: it cannot be written, or a cell could not be read back.
-    """
+    """Yield a function that adds a row to a new table, which is there once the block has ended well."""
     with atomic_write(path) as handle:
 
         def write(cells: Collection[object]) -> None:
-            line = TAB.join(map(str, cells))
+            row = [*map(str, cells)]
+            line = TAB.join(row)
             if line.count(TAB) >= len(columns) or "\n" in line or CONTROL.search(line):
-                _refuse(path, columns, cells)
+                pairs = zip(columns, row, strict=True)
+                column, cell = next(pair for pair in pairs if has_control_characters(pair[1]))
+                where = f"{path}: column '{column}' of '{row[0]}'"
+                raise InputError(f"{where} holds control characters: {cell!r}; rename it")
             handle.write(f"{line}\n")
 
         write(columns)
@@ -228,17 +200,7 @@ def open_table(path: str | Path, columns: Sequence[str]) -> Iterator[Callable[[C
 
 
 def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Collection[object]]) -> None:
-    """Write a table, atomically.
-
-    Raises:
-        InputError: as `open_table`.
-    """
+    """Write a table, atomically."""
     with open_table(path, columns) as write:
         for row in rows:
             write(row)
-
-
-def _refuse(path: str | Path, columns: Sequence[str], cells: Collection[object]) -> None:
-    row = [str(cell) for cell in cells]
-    column, cell = next(pair for pair in zip(columns, row, strict=True) if has_control_characters(pair[1]))
-    raise InputError(f"{path}: column '{column}' of '{row[0]}' holds control characters: {cell!r}; rename it")

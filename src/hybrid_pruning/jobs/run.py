@@ -10,7 +10,6 @@ from hybrid_pruning import distributed as processes
 from hybrid_pruning.config import Config, expand_stages, load_config
 from hybrid_pruning.console import say, say_rule, warn
 from hybrid_pruning.data import corpora
-from hybrid_pruning.data.durations import add_durations
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import print_evaluation
@@ -148,10 +147,7 @@ class Job:
             allow_missing=corpus.allow_missing,
             dev_share=corpus.dev_share,
         )
-        warnings = list(prepared.warnings)
-        for manifest in prepared.manifests.values():
-            warnings += add_durations(manifest, drop_unreadable=corpus.allow_missing)
-        for warning in warnings:
+        for warning in prepared.warnings:
             say(f"warning: {warning}")
         for path in self.inputs:
             if not path.exists():

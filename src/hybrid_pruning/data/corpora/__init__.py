@@ -1,51 +1,42 @@
-"""One small file per corpus: its protocol files -> manifests (pure text, no audio)."""
+"""Corpora -> manifests and trials: one record for each, which says what its root contains and how it is read."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from hybrid_pruning.data.corpora import (
-    asvspoof5,
-    asvspoof2019,
-    asvspoof2021,
-    cnceleb,
-    folder,
-    in_the_wild,
-    speakers,
-    spoofceleb,
-    voxceleb,
-)
-from hybrid_pruning.data.corpora.preparation import Options, Prepare, Prepared
+from hybrid_pruning.data.corpora import asvspoof5, cnceleb, folder, speakers, voxceleb
+from hybrid_pruning.data.corpora.preparation import Preparation, Prepared
+from hybrid_pruning.data.corpora.releases import RELEASES
+from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.tasks import Label
 
-__all__ = ["CONTENTS", "PREPARE", "SPLIT", "Options", "Prepare", "Prepared", "prepare"]
+__all__ = ["CORPORA", "Corpus", "Prepared", "prepare"]
 
-PREPARE: Mapping[str, Prepare] = {
-    "asvspoof5": asvspoof5.prepare,
-    "asvspoof2019-la": asvspoof2019.LA.prepare,
-    "asvspoof2021-la": asvspoof2021.LA.prepare,
-    "asvspoof2021-df": asvspoof2021.DF.prepare,
-    "spoofceleb": spoofceleb.SPOOFCELEB.prepare,
-    "in-the-wild": in_the_wild.IN_THE_WILD.prepare,
-    "folder": folder.prepare,
-    "voxceleb": voxceleb.prepare,
-    "cnceleb": cnceleb.prepare,
-    "speaker-folder": speakers.prepare,
+
+class Corpus(NamedTuple):
+    """A corpus that can be prepared.
+
+    Args:
+        contents: required contents of its root, for the help.
+        add: writes its manifests and trials.
+        splits: whether a share can be set aside for validation; the others come with a part for it.
+    """
+
+    contents: str
+    add: Callable[[Path, Preparation], None]
+    splits: bool = False
+
+
+CORPORA: Mapping[str, Corpus] = {
+    "asvspoof5": Corpus(asvspoof5.RELEASE.contents, asvspoof5.add_asvspoof5),
+    **{name: Corpus(release.contents, release.add) for name, release in RELEASES.items()},
+    "folder": Corpus(folder.CONTENTS, folder.add_folder, splits=True),
+    "voxceleb": Corpus(voxceleb.CONTENTS, voxceleb.add_voxceleb, splits=True),
+    "cnceleb": Corpus(cnceleb.CONTENTS, cnceleb.add_cnceleb, splits=True),
+    "speaker-folder": Corpus(speakers.CONTENTS, speakers.add_speaker_folders, splits=True),
 }
-CONTENTS: Mapping[str, str] = {
-    "asvspoof5": asvspoof5.CORPUS.contents,
-    "asvspoof2019-la": asvspoof2019.LA.contents,
-    "asvspoof2021-la": asvspoof2021.LA.contents,
-    "asvspoof2021-df": asvspoof2021.DF.contents,
-    "spoofceleb": spoofceleb.SPOOFCELEB.contents,
-    "in-the-wild": in_the_wild.IN_THE_WILD.contents,
-    "folder": folder.CONTENTS,
-    "voxceleb": voxceleb.CONTENTS,
-    "cnceleb": cnceleb.CONTENTS,
-    "speaker-folder": speakers.CONTENTS,
-}
-"""Corpus -> what its root must contain, for people."""
-SPLIT = ("folder", "voxceleb", "cnceleb", "speaker-folder")
-"""Corpora of which a share can be set aside for validation; the others come with a part for it."""
 
 
 def prepare(
@@ -56,28 +47,51 @@ def prepare(
     allow_missing: bool = False,
     dev_share: float = 0.0,
     seed: int = 0,
+    durations: bool = True,
+    workers: int = 4,
 ) -> Prepared:
-    """Turn a corpus's own protocol files into manifests, one per part.
+    """Turn a corpus's own protocol files into manifests, one per part; all are written or none.
 
     Args:
-        corpus: a name in `PREPARE`.
-        root: what `CONTENTS` says.
+        corpus: a name in `CORPORA`.
+        root: the folder it was unpacked in; its record says the contents.
         out: folder for the manifests.
-        allow_missing: leave out the utterances whose audio is missing, instead of refusing.
+        allow_missing: leave out the utterances whose audio is missing or no audio, instead of refusing.
         dev_share: fraction of the utterances, or in a corpus of speakers of these, to set aside for validation, 0 to 1;
-            for the corpora in `SPLIT`.
-        seed: of that split.
-
-    Raises:
-        InputError: the corpus is unknown, the root is not what it must be, a line of a protocol is malformed, or audio
-            is missing.
+            for the corpora that have no part for it.
+        seed: of that split, and of the trials drawn for dev.
+        durations: read every file's duration from its header; a second time only of changed files.
+        workers: files whose headers are read at the same time.
     """
-    if corpus not in PREPARE:
-        raise InputError(f"prepare: corpus '{corpus}' is unknown; known are {', '.join(PREPARE)}")
-    if dev_share and corpus not in SPLIT:
-        raise InputError(
-            f"prepare: {corpus} comes with its own parts; a share for validation is for {', '.join(SPLIT)}"
-        )
+    if corpus not in CORPORA:
+        raise InputError(f"prepare: corpus '{corpus}' is unknown; known are {', '.join(CORPORA)}")
+    if dev_share and not CORPORA[corpus].splits:
+        others = ", ".join(name for name, other in CORPORA.items() if other.splits)
+        raise InputError(f"prepare: {corpus} comes with its own parts; a share for validation is for {others}")
     if not 0 <= dev_share < 1:
         raise InputError(f"prepare: the share for validation is {dev_share:g}, expected 0 or more and less than 1")
-    return PREPARE[corpus](Path(root), Path(out), Options(allow_missing, dev_share, seed))
+    root = Path(root)
+    with Preparation(Path(out), allow_missing, dev_share, seed) as preparation:
+        CORPORA[corpus].add(root, preparation)
+        if not preparation.prepared.manifests:
+            found = "holds nothing to prepare" if root.exists() else "is not there"
+            raise InputError(f"{root}: {found}; the root must contain {CORPORA[corpus].contents}")
+    prepared = preparation.prepared
+    if durations:
+        from hybrid_pruning.data.durations import add_durations  # decoders, which the help does not need
+
+        for manifest in (*prepared.manifests.values(), *prepared.enrolments.values()):
+            prepared.warnings.extend(add_durations(manifest, workers, drop_unreadable=allow_missing))
+        if allow_missing:
+            _count_again(prepared)
+    return prepared
+
+
+def _count_again(prepared: Prepared) -> None:
+    """Count the manifests' utterances without the files that were no audio."""
+    for part, manifest in prepared.manifests.items():
+        utterances = read_manifest(manifest)
+        spoof = sum(utterance.label is Label.SPOOF for utterance in utterances)
+        prepared.counts[part] = len(utterances) - spoof, spoof
+        if part in prepared.speakers:
+            prepared.speakers[part] = dict(Counter(utterance.speaker for utterance in utterances))

@@ -5,12 +5,13 @@ Data, Deepfakes, and Adversarial Attacks at Scale", ASVspoof Workshop 2024, for 
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from hybrid_pruning.data.corpora.asvspoof5_trials import prepare_trials
-from hybrid_pruning.data.corpora.preparation import DEV, EVAL, TRAIN, Corpus, Options, Prepared, Protocol
-from hybrid_pruning.data.corpora.protocol import Entry
-from hybrid_pruning.data.tables import read_columns
+from hybrid_pruning.data.corpora.preparation import DEV, EVAL, TRAIN, Entry, Preparation, Trial, find_file
+from hybrid_pruning.data.corpora.releases import Protocol, Release, read_flac
+from hybrid_pruning.data.tables import read_columns, read_rows
+from hybrid_pruning.errors import InputError
 
 RELEASED = (
     *("speaker", "filename", "gender", "codec", "codec_quality", "codec_seed"),
@@ -21,28 +22,72 @@ CHALLENGE = ("speaker", "filename", "gender", "attack_tag", "attack", "label")
 """As handed out during the challenge."""
 ENROLMENT = ("speaker", "filenames")
 """E.g. `D_4205 D_A0000000562,D_A0000000898,D_A0000000328`; some speakers have fewer files."""
-ENROL = {part: f"{part}.track_2.enrol" for part in (DEV, EVAL)}
+TRIAL = ("spk", "filename", "gender", "attack", "label")
+"""TARGET_SPEAKER_ID FLAC_FILE_NAME TARGET_GENDER ATTACK_LABEL ASV_KEY, e.g. `D_0062 D_0000000001 F A11 spoof`."""
+CM_LABEL = {"target": "bonafide", "nontarget": "bonafide", "spoof": "spoof"}
+KEYS = ("spk", "filename", "cm-label", "asv-label")
+TRIALS = {DEV: 282_456, EVAL: 834_536}
+ENROL = {part: f"{part}.track_2.enrol" for part in TRIALS}
 
 
-def read_protocol(path: Path, part: str) -> Iterator[Entry]:
-    """Yield the lines of a track 1 protocol of ten columns (as released) or six (as in the challenge).
+def add_asvspoof5(root: Path, preparation: Preparation) -> None:
+    """Write the manifests of track 1 and, where its files are there, the lists of track 2.
 
-    Raises:
-        InputError: the file cannot be read, or a line has other columns.
+    These are PART.track_2.enrol.tsv, a manifest whose speakers are the target speakers, and PART.track_2.trials.tsv,
+    the key file of `evaluate --track2`. Trials name what the manifests have, so these are written first.
     """
-    for line, row in read_columns(path, RELEASED, CHALLENGE):
-        yield Entry(line, part, f"{row['filename']}.flac", row | {"utt_id": row["filename"]})
+    RELEASE.add(root, preparation)
+    preparation.close()
+    prepared = preparation.prepared
+    for part, enrol in ENROL.items():
+        if enrol in prepared.manifests:
+            prepared.enrolments[part] = prepared.manifests.pop(enrol)
+            del prepared.counts[enrol]
+        if (path := find_file(root, _places(f"ASVspoof5.{part}.track_2.trial.tsv"))) is None:
+            continue
+        if part not in prepared.enrolments:
+            prepared.warnings.append(f"{path}: left out, as ASVspoof5.{part}.track_2.enroll.tsv is not beside it")
+            continue
+        manifest = prepared.manifests.get(part)
+        utterances = set() if manifest is None else {row["utt_id"] for _, row in read_rows(manifest, ("utt_id",))}
+        speakers = {row["speaker"] for _, row in read_rows(prepared.enrolments[part], ("speaker",))}
+        preparation.copy_trials(
+            path,
+            ((trial, trial[1] in utterances and trial[0] in speakers) for trial in _read_trials(path)),
+            preparation.open_trials(part, f"{part}.track_2.trials.tsv", KEYS),
+            (TRIALS[part],),
+            f"an utterance that is not in the manifest of {part} or a target speaker without enrolment",
+            "are these files of one release?",
+        )
 
 
-def read_enrolment(path: Path, part: str) -> Iterator[Entry]:
-    """Yield the utterances a track 2 enrolment file lists for each target speaker.
+def _read_trials(path: Path) -> Iterator[Trial]:
+    """Yield (target speaker, utterance, bonafide | spoof, target | nontarget | spoof)."""
+    seen: set[str] = set()
+    for line, row in read_columns(path, TRIAL):
+        label, trial = row["label"], f"{row['spk']} {row['filename']}"
+        if label not in CM_LABEL:
+            raise InputError(f"{path}:{line}: label '{label}', expected {' or '.join(CM_LABEL)}")
+        if (row["attack"] == "bonafide") != (CM_LABEL[label] == "bonafide"):
+            raise InputError(f"{path}:{line}: attack '{row['attack']}' beside '{label}'; only a spoof has an attack")
+        if trial in seen:
+            raise InputError(f"{path}:{line}: '{trial}' stands twice; remove one of the lines")
+        seen.add(trial)
+        yield row["spk"], row["filename"], CM_LABEL[label], label
 
-    Raises:
-        InputError: the file cannot be read, or a line has other columns.
-    """
+
+def _read_enrolment(path: Path, part: str) -> Iterator[Entry]:
+    """Yield the utterances that a track 2 enrolment file lists for each target speaker."""
     for line, row in read_columns(path, ENROLMENT):
         for name in row["filenames"].split(","):
             yield Entry(line, part, f"{name}.flac", {"utt_id": name, "speaker": row["speaker"], "label": "bonafide"})
+
+
+def _places(name: str) -> tuple[str, ...]:
+    return name, f"ASVspoof5_protocols/{name}"
+
+
+_read_track1 = partial(read_flac, layouts=(RELEASED, CHALLENGE))
 
 
 def _protocol(
@@ -50,42 +95,20 @@ def _protocol(
     name: str,
     audio: str,
     counts: tuple[int, int],
-    read: Callable[[Path, str], Iterator[Entry]] = read_protocol,
+    read: Callable[[Path, str], Iterator[Entry]],
 ) -> Protocol:
-    return Protocol(part, (name, f"ASVspoof5_protocols/{name}"), (audio,), {part: counts}, read)
+    return Protocol(part, _places(name), (audio,), {part: counts}, read)
 
 
-CORPUS = Corpus(
-    name="ASVspoof5",
-    contents="ASVspoof5.train.tsv, ASVspoof5.dev.track_1.tsv and ASVspoof5.eval.track_1.tsv (or the folder "
-    "ASVspoof5_protocols with them), and the folders flac_T, flac_D and flac_E_eval; the files of track 2 are read "
-    "where they are there",
-    protocols=(
-        _protocol(TRAIN, "ASVspoof5.train.tsv", "flac_T", (18_797, 163_560)),
-        _protocol(DEV, "ASVspoof5.dev.track_1.tsv", "flac_D", (31_334, 109_616)),
-        _protocol(ENROL[DEV], "ASVspoof5.dev.track_2.enroll.tsv", "flac_D", (1_184, 0), read_enrolment),
-        _protocol(EVAL, "ASVspoof5.eval.track_1.tsv", "flac_E_eval", (138_688, 542_086)),
-        _protocol(ENROL[EVAL], "ASVspoof5.eval.track_2.enroll.tsv", "flac_E_eval", (1_098, 0), read_enrolment),
+RELEASE = Release(
+    "ASVspoof5",
+    "ASVspoof5.train.tsv, ASVspoof5.dev.track_1.tsv and ASVspoof5.eval.track_1.tsv (or the folder ASVspoof5_protocols "
+    "with them), and the folders flac_T, flac_D and flac_E_eval; the files of track 2 are read where they are there",
+    (
+        _protocol(TRAIN, "ASVspoof5.train.tsv", "flac_T", (18_797, 163_560), _read_track1),
+        _protocol(DEV, "ASVspoof5.dev.track_1.tsv", "flac_D", (31_334, 109_616), _read_track1),
+        _protocol(ENROL[DEV], "ASVspoof5.dev.track_2.enroll.tsv", "flac_D", (1_184, 0), _read_enrolment),
+        _protocol(EVAL, "ASVspoof5.eval.track_1.tsv", "flac_E_eval", (138_688, 542_086), _read_track1),
+        _protocol(ENROL[EVAL], "ASVspoof5.eval.track_2.enroll.tsv", "flac_E_eval", (1_098, 0), _read_enrolment),
     ),
 )
-
-
-def prepare(root: Path, out: Path, options: Options) -> Prepared:
-    """Write the manifests of track 1 and, where its files are there, the lists of track 2.
-
-    Args:
-        root: the folder with the protocol files and the flac_* folders.
-        out: where train.tsv, dev.tsv and eval.tsv go; and for track 2 PART.track_2.enrol.tsv, a manifest whose
-            speakers are the target speakers, and PART.track_2.trials.tsv, the trials as `evaluate --track2` reads them.
-        options: how.
-
-    Raises:
-        InputError: as `Corpus.prepare` and `prepare_trials`; the manifests are there in the latter case.
-    """
-    prepared = CORPUS.prepare(root, out, options)
-    for part, enrol in ENROL.items():
-        if enrol in prepared.manifests:
-            prepared.enrolments[part] = prepared.manifests.pop(enrol)
-            del prepared.counts[enrol]
-        prepare_trials(root, out, part, prepared, options)
-    return prepared

@@ -2,23 +2,25 @@
 
 There are no parts: everything goes to one manifest, or with a share for validation to `train` and `dev`, which then
 have no speaker in common as far as speakers are known.
+
+Source: kaldi-asr.org/doc/data_prep.html; utt2lab as WeDefense writes it. No command of a wav.scp is ever run.
 """
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from hybrid_pruning.data.corpora.kaldi import KEYS, LIST, read_directory
-from hybrid_pruning.data.corpora.preparation import DEV, LABELS, TRAIN, Options, Preparation, Prepared, wrong_root
-from hybrid_pruning.data.corpora.protocol import Audio, Entry, Files
+from hybrid_pruning.data.corpora.preparation import DEV, LABELS, TRAIN, Audio, Entry, ListedAudio, Preparation
 from hybrid_pruning.data.manifest import TEXT_COLUMNS, UNKNOWN
 from hybrid_pruning.data.names import list_recordings
-from hybrid_pruning.data.tables import TAB, read_rows
+from hybrid_pruning.data.tables import COMMA, TAB, read_columns, read_lines, read_rows
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.tasks import Label
 
 ALL = "all"
-REQUIRED = ("path", "label")
-SHARED = ("speaker", "recording")
+LIST, SPEAKERS, KEYS, GENDERS, SEGMENTS = "wav.scp", "utt2spk", "utt2lab", "spk2gender", "segments"
+ARCHIVE = re.compile(r".*\.ark:\d+(\[.*\])?", re.ASCII)
 CONTENTS = (
     "folders named bonafide and spoof, at any depth, with the recordings below them as SPEAKER/.../FILE or FILE; or "
     "the root is itself a CSV or TSV table with the columns path (below the table's folder), label (bonafide or spoof) "
@@ -27,50 +29,34 @@ CONTENTS = (
 )
 
 
-def prepare(root: Path, out: Path, options: Options) -> Prepared:
-    """Write all.tsv, or train.tsv and dev.tsv where `options.dev_share` is not 0.
+def add_folder(root: Path, preparation: Preparation) -> None:
+    """Write all.tsv, or with a share for validation train.tsv and dev.tsv.
 
-    Args:
-        root: a folder, also a data directory of Kaldi, or a table whose name ends in .csv or .tsv.
-        out: where the manifests go.
-        options: how.
-
-    Raises:
-        InputError: nothing is found, a line of the table is malformed, audio is missing, or there are too few speakers
-            for the split.
+    The root is a folder, also a data directory of Kaldi, or a table whose name ends in .csv or .tsv.
     """
-    folder = root.parent if root.is_file() else root
-    hidden: list[str] = []
+    folder, warnings = root.parent if root.is_file() else root, preparation.prepared.warnings
     kaldi = (folder / LIST).is_file() and (root.is_dir() or root.name == LIST)
-    audio = Files(folder / LIST, [folder, Path.cwd()]) if kaldi else Audio(root, [folder])
     if kaldi:
-        entries = list(read_directory(folder, ALL))
+        protocol, entries = folder / LIST, list(_read_kaldi(folder))
+        audio: Audio = ListedAudio(protocol, [folder, Path.cwd()])
     else:
-        entries = list(read_table(root) if root.is_file() else find_recordings(root, hidden))
+        protocol, audio = root, Audio(root, [folder])
+        entries = list(_read_table(root) if root.is_file() else _find_entries(root, preparation.prepared.hidden))
     if not entries:
-        raise wrong_root(root, CONTENTS)
-    if options.dev_share:
-        entries = split(entries, options.dev_share, options.seed, root)
-    with Preparation(out, options) as preparation:
-        preparation.prepared.hidden.extend(hidden)
-        preparation.add(folder / LIST if kaldi else root, entries, audio, source=folder.absolute().name or UNKNOWN)
-        if kaldi and not (folder / KEYS).exists():
-            preparation.prepared.warnings.append(f"{folder}: has no {KEYS}, so that everything is taken as bona fide")
-        if options.dev_share and all(entry.cells.get("speaker", UNKNOWN) == UNKNOWN for entry in entries):
-            preparation.prepared.warnings.append(
-                f"{root}: no speaker is known, so that train and dev may have speakers in common"
-            )
-    return preparation.prepared
+        return
+    if preparation.dev_share:
+        entries = _split(entries, preparation.dev_share, preparation.seed, root)
+    preparation.add(protocol, entries, audio, source=folder.absolute().name or UNKNOWN)
+    if kaldi and not (folder / KEYS).exists():
+        warnings.append(f"{folder}: has no {KEYS}, so that everything is taken as bona fide")
+    if preparation.dev_share and all(entry.cells.get("speaker", UNKNOWN) == UNKNOWN for entry in entries):
+        warnings.append(f"{root}: no speaker is known, so that train and dev may have speakers in common")
 
 
-def read_table(path: Path) -> Iterator[Entry]:
-    """Yield the rows of a table; `utt_id`, where it is not given, is the path without its ending.
-
-    Raises:
-        InputError: the file cannot be read, lacks a column, or has an unknown label or an utt_id twice.
-    """
+def _read_table(path: Path) -> Iterator[Entry]:
+    """Yield the rows of a table; `utt_id`, where it is not given, is the path without its ending."""
     first_line: dict[str, int] = {}
-    for line, row in read_rows(path, REQUIRED, TAB if path.suffix.lower() == ".tsv" else ","):
+    for line, row in read_rows(path, ("path", "label"), TAB if path.suffix.lower() == ".tsv" else COMMA):
         if row["label"] not in LABELS:
             raise InputError(f"{path}:{line}: label '{row['label']}', expected {' or '.join(LABELS)}")
         cells = {name: text for name, text in row.items() if text}
@@ -81,39 +67,76 @@ def read_table(path: Path) -> Iterator[Entry]:
         yield Entry(line, ALL, row["path"], cells)
 
 
-def find_recordings(root: Path, hidden: list[str] | None = None) -> Iterator[Entry]:
+def _find_entries(root: Path, hidden: list[str]) -> Iterator[Entry]:
     """Yield the recordings below folders named bonafide and spoof, in the order of their paths; none that are hidden.
 
-    Raises:
-        InputError: a recording lies below both, or two differ in nothing but their ending.
+    The speaker is the folder right below the one that is named after a label.
     """
     names: dict[str, str] = {}
     for path in map(PurePosixPath, list_recordings(root, hidden)):
-        labels = [part for part in path.parts[:-1] if part in LABELS]
+        places = [place for place, part in enumerate(path.parts[:-1]) if part in LABELS]
+        labels = [path.parts[place] for place in places]
         if not labels:
             continue
         if len(set(labels)) > 1:
             raise InputError(f"{root / path}: lies below bonafide and below spoof; which of them is it?")
-        cells = {"utt_id": path.with_suffix("").as_posix(), "label": labels[-1], "speaker": _speaker(path)}
+        below = path.parts[places[-1] + 1 :]
+        speaker = below[0] if len(below) > 1 else UNKNOWN
+        cells = {"utt_id": path.with_suffix("").as_posix(), "label": labels[-1], "speaker": speaker}
         if names.setdefault(cells["utt_id"], path.name) != path.name:
             raise InputError(f"{root / path}: differs from {names[cells['utt_id']]} in its ending; rename one")
         yield Entry(len(names), ALL, path.as_posix(), cells)
 
 
-def split(entries: Sequence[Entry], dev_share: float, seed: int, root: Path) -> list[Entry]:
-    """Deal entries to `train` and `dev`; what shares a speaker or a recording stays together.
+def _read_kaldi(folder: Path) -> Iterator[Entry]:
+    """Yield the lines of wav.scp; without utt2lab everything is bona fide."""
+    if (folder / SEGMENTS).exists():
+        raise InputError(
+            f"{folder / SEGMENTS}: cuts recordings into utterances, which is not done here; write a file for each "
+            "utterance (Kaldi's extract-segments), name these in wav.scp and remove segments"
+        )
+    speakers, labels, genders = (_read_map(folder / name) for name in (SPEAKERS, KEYS, GENDERS))
+    text = read_lines(folder / LIST)
+    seen: dict[str, int] = {}
+    for row, line in enumerate(text.lines):
+        name, _, file = line.strip().replace("\t", " ").partition(" ")
+        file = file.strip()
+        if not file:
+            raise InputError(f"{text.where(row)}: 1 column, expected UTTERANCE FILE")
+        if file.startswith("|") or file.endswith("|"):
+            raise InputError(f"{text.where(row)}: '{name}' is a command, which is never run; name a file instead")
+        if ARCHIVE.fullmatch(file):
+            raise InputError(f"{text.where(row)}: '{file}' is a place in an archive; name a file of audio instead")
+        if seen.setdefault(name, row) != row:
+            raise InputError(f"{text.where(row)}: '{name}' already stands in line {text.numbers[seen[name]]}")
+        cells = {"utt_id": name, "label": str(Label.BONAFIDE)}
+        for key, beside, found in (("speaker", SPEAKERS, speakers), ("label", KEYS, labels)):
+            if found is not None and name not in found:
+                raise InputError(f"{text.where(row)}: '{name}' is not in {beside}; add it there")
+            cells |= {} if found is None else {key: found[name]}
+        if cells["label"] not in LABELS:
+            raise InputError(f"{folder / KEYS}: label '{cells['label']}' of '{name}', expected {' or '.join(LABELS)}")
+        if gender := (genders or {}).get(cells.get("speaker", "")):
+            cells["gender"] = gender
+        yield Entry(text.numbers[row], ALL, file, cells)
+
+
+def _read_map(path: Path) -> dict[str, str] | None:
+    """Return first column -> second; None where there is no such file."""
+    if not path.exists():
+        return None
+    found: dict[str, str] = {}
+    for line, row in read_columns(path, ("name", "value")):
+        if found.setdefault(row["name"], row["value"]) != row["value"]:
+            raise InputError(f"{path}:{line}: '{row['name']}' already stands there with '{found[row['name']]}'")
+    return found
+
+
+def _split(entries: Sequence[Entry], dev_share: float, seed: int, root: Path) -> list[Entry]:
+    """Deal entries to `train` and `dev`; entries of one speaker or recording stay together.
 
     Groups are taken in a random order of the seed as long as `dev` has room for them: groups with both labels, with
     bona fide speech alone and with spoofs alone each for themselves, so that both parts get both labels.
-
-    Args:
-        entries: what to split.
-        dev_share: fraction of the entries for `dev`.
-        seed: of the order.
-        root: where they come from, for the message.
-
-    Raises:
-        InputError: one of the parts would lack a label.
     """
     kinds: dict[frozenset[str], list[list[int]]] = {}
     for group in _groups(entries):
@@ -147,7 +170,8 @@ def _groups(entries: Sequence[Entry]) -> list[list[int]]:
 
     groups: dict[tuple[str, str], list[int]] = {}
     shared = [
-        [(kind, name) for kind in SHARED if (name := entry.cells.get(kind, UNKNOWN)) != UNKNOWN] for entry in entries
+        [(kind, name) for kind in ("speaker", "recording") if (name := entry.cells.get(kind, UNKNOWN)) != UNKNOWN]
+        for entry in entries
     ]
     for keys in shared:
         for key in keys[1:]:
@@ -155,9 +179,3 @@ def _groups(entries: Sequence[Entry]) -> list[list[int]]:
     for index, keys in enumerate(shared):
         groups.setdefault(find_root(keys[0]) if keys else ("entry", str(index)), []).append(index)
     return list(groups.values())
-
-
-def _speaker(path: PurePosixPath) -> str:
-    """Return the folder right below the one that is named after a label."""
-    place = max(index for index, part in enumerate(path.parts[:-1]) if part in LABELS)
-    return path.parts[place + 1] if place + 2 < len(path.parts) else UNKNOWN

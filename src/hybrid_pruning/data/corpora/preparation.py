@@ -1,11 +1,15 @@
-"""A corpus below its root -> its manifests, all of them or none; what is missing or not as released is told."""
+"""A corpus below its root -> its manifests, all of them or none, with warnings of what is missing or not as released.
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+Every fault is one line that names the protocol and the line. No protocol is held in memory as a whole.
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from hybrid_pruning.data.corpora.protocol import Audio, Entry
 from hybrid_pruning.data.manifest import UNKNOWN, Utterance, open_manifest
 from hybrid_pruning.data.tables import open_table
 from hybrid_pruning.errors import InputError
@@ -15,39 +19,43 @@ TRAIN, DEV, EVAL = "train", "dev", "eval"
 WHOLE = "the whole file"
 FIRST = 10
 LABELS: Mapping[str, Label] = {str(label): label for label in Label}
+CELLS = ("speaker", "gender", "codec", "codec_quality", "recording")
+NOT_A_NAME = {"", ".", ".."}
 
 Counts = Mapping[str, tuple[int, int]]
 """Part, or `WHOLE`, -> bona fide and spoofed utterances."""
+Trial = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to prepare a corpus.
+class Entry(NamedTuple):
+    """One line of a protocol.
 
     Args:
-        allow_missing: leave out the utterances whose audio is missing, instead of refusing.
-        dev_share: fraction of the utterances to set aside for validation, where a corpus comes without parts.
-        seed: of that split.
+        line: its number.
+        part: the manifest it goes to.
+        file: its audio file, below one of the audio folders.
+        cells: `utt_id`, `label`, and further cells under the names of `Utterance`'s fields.
     """
 
-    allow_missing: bool = False
-    dev_share: float = 0.0
-    seed: int = 0
+    line: int
+    part: str
+    file: str
+    cells: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What was written.
+    """The files written for a corpus.
 
     Args:
         manifests: part -> manifest. `train` is for training and `dev` for validation; every other part is an
             evaluation set of that name.
         counts: part -> (bona fide, spoofed) utterances in its manifest.
         speakers: part -> speaker -> utterances, where the corpus is one for speaker verification.
-        enrolments: part -> manifest of the utterances that target speakers are known by, where it is one of its own.
+        enrolments: part -> manifest of the enrolment utterances of target speakers, where it is one of its own.
         trials: part, or name of a list -> key file of its trials.
-        notes: what else is worth telling, one line each.
-        warnings: what is missing or differs from the official release, one line each.
+        notes: further information, one line each.
+        warnings: differences from the official release and missing files, one line each.
         hidden: recordings that were left out because their names, or those of their folders, begin with a dot.
     """
 
@@ -61,88 +69,27 @@ class Prepared:
     hidden: list[str] = field(default_factory=list)
 
 
-Prepare = Callable[[Path, Path, Options], Prepared]
-"""(root, folder for the manifests, options) -> what was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """Where a protocol and its audio lie below the root.
-
-    Args:
-        part: the manifest its lines go to, where they do not say so themselves.
-        files: where the protocol may lie; the first that is there counts.
-        audio: folders its audio may lie in, the usual one first; `*` stands for any name.
-        counts: what the official release has.
-        read: (protocol, part) -> its lines.
-    """
-
-    part: str
-    files: tuple[str, ...]
-    audio: tuple[str, ...]
-    counts: Counts
-    read: Callable[[Path, str], Iterator[Entry]]
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """A corpus as it was released.
-
-    Args:
-        name: what its manifests say under `source`.
-        contents: what the root must contain, for people.
-        protocols: its protocols; those that are not there are passed over, as long as one is.
-        labels: the protocols' words for bona fide and spoofed.
-    """
-
-    name: str
-    contents: str
-    protocols: tuple[Protocol, ...]
-    labels: Mapping[str, Label] = field(default_factory=lambda: LABELS)
-
-    def prepare(self, root: Path, out: Path, options: Options) -> Prepared:
-        """Write a manifest for every part of the corpus whose protocol lies below `root`.
-
-        Args:
-            root: the folder the corpus was unpacked in.
-            out: where PART.tsv goes.
-            options: how.
-
-        Raises:
-            InputError: no protocol is there, a line of one is malformed, or audio that it names is missing; no
-                manifest is written then.
-        """
-        with Preparation(out, options) as preparation:
-            for protocol in self.protocols:
-                path = find_file(root, protocol.files)
-                if path is not None:
-                    audio = Audio(path, find_folders(root, protocol.audio) or [root / protocol.audio[0]])
-                    entries = protocol.read(path, protocol.part)
-                    preparation.add(path, entries, audio, self.name, self.labels, protocol.counts)
-            if not preparation.prepared.manifests:
-                raise wrong_root(root, self.contents)
-        return preparation.prepared
-
-
 class Preparation(ExitStack):
     """Manifests being written: they appear together when the block ends well, and not at all otherwise.
 
     Args:
         out: their folder.
-        options: how to prepare.
+        allow_missing: leave out the utterances whose audio is missing, instead of refusing.
+        dev_share: fraction of the utterances, or speakers, to set aside for validation.
+        seed: of that split.
     """
 
-    def __init__(self, out: Path, options: Options) -> None:
+    def __init__(self, out: Path, allow_missing: bool = False, dev_share: float = 0.0, seed: int = 0) -> None:
         super().__init__()
-        self.out, self.options, self.prepared = out, options, Prepared()
+        self.out, self.allow_missing, self.dev_share, self.seed = out, allow_missing, dev_share, seed
+        self.prepared = Prepared()
         self._writers: dict[str, Callable[[Utterance], None]] = {}
-        self._written: dict[str, list[int]] = {}
 
     def add(
         self,
         protocol: Path,
         entries: Iterable[Entry],
-        audio: Audio,
+        audio: "Audio",
         source: str,
         labels: Mapping[str, Label] = LABELS,
         official: Counts | None = None,
@@ -150,68 +97,151 @@ class Preparation(ExitStack):
         """Write a protocol's utterances to the manifests of their parts.
 
         Args:
-            protocol: the file the entries stand in.
+            protocol: the file of the entries, for messages.
             entries: its lines.
             audio: the files it may name.
-            source: what the manifests say of where the utterances come from, unless an entry says it itself.
+            source: of the utterances, unless an entry has one of its own.
             labels: the protocol's words for bona fide and spoofed.
-            official: what the official release has; anything else is a warning, since people prepare subsets.
-
-        Raises:
-            InputError: a label is unknown, a file is named twice or lies outside, or audio is missing.
+            official: counts of the official release; others are a warning, since people prepare subsets.
         """
         listed: dict[str, list[int]] = {}
-        for entry in entries:
-            label = _label(entry, labels, protocol)
-            listed.setdefault(entry.part, [0, 0])[label is Label.SPOOF] += 1
-            path = audio.claim(entry.file, entry.line)
+        for line, part, file, cells in entries:
+            if cells["label"] not in labels:
+                words = list(labels)
+                expected = " or ".join(words) if len(words) < 4 else f"{words[0]}, {words[1]}, ... {words[-1]}"
+                raise InputError(f"{protocol}:{line}: label '{cells['label']}', expected {expected}")
+            label = labels[cells["label"]]
+            listed.setdefault(part, [0, 0])[label is Label.SPOOF] += 1
+            path = audio.claim(file, line)
             if path is not None:
-                self.put(entry.part, _utterance(entry.cells, path, label, source))
-        self._report_counts(protocol, official or {}, listed)
-        self._report_missing(protocol, audio, sum(map(sum, listed.values())))
-        self.count()
-
-    def put(self, part: str, utterance: Utterance) -> None:
-        """Write one utterance to the manifest of a part."""
-        self._written.setdefault(part, [0, 0])[utterance.label is Label.SPOOF] += 1
-        self._writer(part)(utterance)
-
-    def open_trials(self, name: str, columns: Sequence[str]) -> Callable[[Collection[object]], None]:
-        """Return a function that adds a row to NAME.trials, which appears together with the manifests."""
-        self.prepared.trials[name] = self.out / f"{name}.trials"
-        return self.enter_context(open_table(self.prepared.trials[name], columns))
-
-    def count(self) -> None:
-        """Tell how many utterances each part has by now."""
-        self.prepared.counts.update({part: (bonafide, spoof) for part, (bonafide, spoof) in self._written.items()})
-
-    def _writer(self, part: str) -> Callable[[Utterance], None]:
-        if part not in self._writers:
-            self.prepared.manifests[part] = self.out / f"{part}.tsv"
-            self._writers[part] = self.enter_context(open_manifest(self.prepared.manifests[part]))
-        return self._writers[part]
-
-    def _report_counts(self, protocol: Path, official: Counts, listed: Mapping[str, list[int]]) -> None:
+                known = {name: cells[name] for name in CELLS if name in cells}
+                attack = cells.get("attack", UNKNOWN) if label is Label.SPOOF else UNKNOWN
+                known |= {"attack": attack, "source": cells.get("source", source)}
+                self.put(part, Utterance(cells["utt_id"], Path(path), label, **known))
         totals = [sum(column) for column in zip(*listed.values(), strict=True)] or [0, 0]
-        for part, (bonafide, spoof) in official.items():
+        for part, (bonafide, spoof) in (official or {}).items():
             found = totals if part == WHOLE else listed.get(part, [0, 0])
             if found != [bonafide, spoof]:
                 self.prepared.warnings.append(
                     f"{protocol}: expected {bonafide:,} bona fide and {spoof:,} spoofed utterances in {part}, as "
                     f"released, found {found[0]:,} and {found[1]:,}"
                 )
+        if audio.missing:
+            message = (
+                f"{protocol}: {len(audio.missing):,} of {sum(totals):,} audio files are missing in {audio.folders[0]}, "
+                f"first {', '.join(list(audio.missing)[:FIRST])}"
+            )
+            self.leave_out(message, "unpack the audio there, or leave these out with --allow-missing")
 
-    def _report_missing(self, protocol: Path, audio: Audio, listed: int) -> None:
-        if not audio.missing:
-            return
-        first = ", ".join(list(audio.missing)[:FIRST])
-        message = (
-            f"{protocol}: {len(audio.missing):,} of {listed:,} audio files are missing in {audio.folders[0]}, "
-            f"first {first}"
-        )
-        if not self.options.allow_missing:
-            raise InputError(f"{message}; unpack the audio there, or leave these out with --allow-missing")
+    def put(self, part: str, utterance: Utterance) -> None:
+        """Write one utterance to the manifest of a part, and count it."""
+        if part not in self._writers:
+            self.prepared.manifests[part] = self.out / f"{part}.tsv"
+            self._writers[part] = self.enter_context(open_manifest(self.prepared.manifests[part]))
+        bonafide, spoof = self.prepared.counts.get(part, (0, 0))
+        spoofed = utterance.label is Label.SPOOF
+        self.prepared.counts[part] = bonafide + (not spoofed), spoof + spoofed
+        self._writers[part](utterance)
+
+    def open_trials(self, name: str, file: str, columns: Sequence[str]) -> Callable[[Collection[object]], None]:
+        """Return a function that adds a row to a key file of trials, which appears together with the manifests."""
+        self.prepared.trials[name] = self.out / file
+        return self.enter_context(open_table(self.prepared.trials[name], columns))
+
+    def copy_trials(
+        self,
+        source: Path,
+        trials: Iterable[tuple[Trial, bool]],
+        write: Callable[[Trial], None],
+        official: Sequence[int],
+        unknown: str = "an utterance that is not there",
+        advice: str = "unpack the audio, or leave these out with --allow-missing",
+    ) -> None:
+        """Write the trials of an official list whose names are known.
+
+        Args:
+            source: the list.
+            trials: cells of each, and whether its names are known.
+            write: adds a row to a key file.
+            official: numbers of trials in the releases of the list; others are a warning.
+            unknown: description of an unknown name, for the message.
+            advice: what to do then.
+        """
+        listed, strangers, first = 0, 0, list[str]()
+        for cells, known in trials:
+            listed += 1
+            if known:
+                write(cells)
+                continue
+            strangers += 1
+            if len(first) < FIRST:
+                first.append(" ".join(cells[:2]))
+        if not listed:
+            raise InputError(f"{source}: no trials; is the file whole?")
+        if strangers:
+            named = f"{strangers:,} of {listed:,} trials name {unknown}"
+            self.leave_out(f"{source}: {named}, first {', '.join(first)}", advice)
+        if listed not in official:
+            expected = " or ".join(f"{count:,}" for count in official)
+            self.prepared.warnings.append(f"{source}: expected {expected} trials, as released, found {listed:,}")
+
+    def leave_out(self, message: str, advice: str) -> None:
+        """Refuse what is missing, with the advice, or with `allow_missing` warn that it is left out."""
+        if not self.allow_missing:
+            raise InputError(f"{message}; {advice}")
         self.prepared.warnings.append(f"{message}; left out")
+
+
+class Audio:
+    """The audio files of a protocol: each folder is listed once, and each file may be named once.
+
+    Args:
+        protocol: the protocol, for the messages.
+        folders: where the files may lie; the first that has one counts.
+    """
+
+    def __init__(self, protocol: Path, folders: Sequence[Path]) -> None:
+        self.folders = [str(folder) for folder in folders]
+        self.missing: dict[str, int] = {}
+        self._protocol = protocol
+        self._lines: dict[str, dict[str, int]] = {}  # folder -> file -> the line that names it, 0 before any does
+
+    def claim(self, file: str, line: int) -> str | None:
+        """Return the path of a file that a line of the protocol names, or None where it is missing."""
+        if "\\" in file or not NOT_A_NAME.isdisjoint(file.split("/")):
+            raise InputError(f"{self._protocol}:{line}: '{file}' is no name of a file below {self.folders[0]}")
+        subfolder, _, name = file.rpartition("/")
+        for folder in self.folders:
+            place = f"{folder}/{subfolder}" if subfolder else folder
+            lines = self._lines.get(place)
+            if lines is None:
+                lines = self._lines[place] = dict.fromkeys(list_names(place), 0)
+            if name in lines:
+                self._note(lines, name, file, line)
+                return f"{place}/{name}"
+        self._note(self.missing, file, file, line)
+        return None
+
+    def _note(self, lines: dict[str, int], name: str, file: str, line: int) -> None:
+        """Note the line that names a file; an earlier one may not."""
+        if earlier := lines.get(name, 0):
+            raise InputError(
+                f"{self._protocol}:{line}: '{file}' already stands in line {earlier}; remove one of the lines"
+            )
+        lines[name] = line
+
+
+class ListedAudio(Audio):
+    """Audio files that a list names anywhere, by absolute paths or by paths below one of the folders."""
+
+    def claim(self, file: str, line: int) -> str | None:
+        """Return the path of a file, or None where it is missing; as `Audio.claim`."""
+        self._note(self._lines.setdefault("", {}), file, file, line)
+        paths = [os.path.join(folder, file) for folder in self.folders]  # noqa: PTH118
+        found = next(filter(os.path.isfile, paths), None)
+        if found is None:
+            self.missing[file] = line
+        return found
 
 
 def find_file(root: Path, names: Iterable[str]) -> Path | None:
@@ -225,31 +255,11 @@ def find_folders(root: Path, patterns: Iterable[str]) -> list[Path]:
     return [path for paths in found for path in paths if path.is_dir()]
 
 
-def wrong_root(root: Path, contents: str) -> InputError:
-    """Return the error that says what the root must contain."""
-    found = "holds nothing to prepare" if root.exists() else "is not there"
-    return InputError(f"{root}: {found}; the root must contain {contents}")
-
-
-def _label(entry: Entry, labels: Mapping[str, Label], protocol: Path) -> Label:
-    text = entry.cells["label"]
-    if text not in labels:
-        words = list(labels)
-        expected = " or ".join(words) if len(words) < 4 else f"{words[0]}, {words[1]}, ... {words[-1]}"
-        raise InputError(f"{protocol}:{entry.line}: label '{text}', expected {expected}")
-    return labels[text]
-
-
-def _utterance(cells: Mapping[str, str], path: str, label: Label, source: str) -> Utterance:
-    return Utterance(
-        utt_id=cells["utt_id"],
-        path=Path(path),
-        label=label,
-        speaker=cells.get("speaker", UNKNOWN),
-        gender=cells.get("gender", UNKNOWN),
-        attack=cells.get("attack", UNKNOWN) if label is Label.SPOOF else UNKNOWN,
-        codec=cells.get("codec", UNKNOWN),
-        codec_quality=cells.get("codec_quality", UNKNOWN),
-        source=cells.get("source", source),
-        recording=cells.get("recording", UNKNOWN),
-    )
+def list_names(folder: str | Path) -> list[str]:
+    """Return the names in a folder; none where there is no such folder."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208  names, not 680,774 paths
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error

@@ -1,40 +1,38 @@
 """Speech of many speakers, a folder for each -> manifests and trials for speaker verification.
 
-Everything is bona fide; the speaker is what counts. Which speakers validate is drawn by a seed, never which utterances,
-so that no speaker is heard in training and in validation.
+Everything is bona fide; the speaker is what counts. Dev speakers are drawn by a seed, never single utterances, so that
+training and validation have no speaker in common.
 """
 
 import random
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from hybrid_pruning.data.corpora.preparation import DEV, FIRST, TRAIN, Options, Preparation, Prepared, wrong_root
-from hybrid_pruning.data.corpora.protocol import list_folder
-from hybrid_pruning.data.corpora.trials import COLUMNS, LIMIT, NONTARGET, TARGET, draw_trials
+from hybrid_pruning.data.corpora.preparation import DEV, FIRST, TRAIN, Preparation, Trial, list_names
 from hybrid_pruning.data.manifest import UNKNOWN, Utterance
 from hybrid_pruning.data.names import list_recordings
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.tasks import Label
 
 AAC = (".m4a", ".aac")
-"""What VoxCeleb2 comes as; decoded from its beginning whatever part is read."""
+"""The format of VoxCeleb2; decoded from its beginning whatever part is read."""
 LEAST = 2
-"""Speakers of a part: with one there is nothing to tell apart."""
+"""Speakers of a part: of one there are no nontarget trials."""
+COLUMNS = ("enrol", "test", "label")
+"""Of speaker verification's key files, as `evaluate --sv` reads them."""
+TARGET, NONTARGET = "target", "nontarget"
+TRIAL_LABELS = {"1": TARGET, "0": NONTARGET}
+LIMIT = 10_000
+"""Target trials drawn for a dev set at most, and as many nontarget ones: more of few speakers add little."""
 CONTENTS = "a folder for each speaker, named after him or her, with the recordings below it at any depth"
 
 
 class Speech(NamedTuple):
-    """One recording of a speaker.
-
-    Args:
-        speaker: whose it is.
-        name: its utt_id.
-        path: the file.
-        source: the data set it was taken from.
-    """
+    """One recording of a speaker, its utt_id, its file, and the data set it was taken from."""
 
     speaker: str
     name: str
@@ -42,89 +40,70 @@ class Speech(NamedTuple):
     source: str
 
 
-def prepare(root: Path, out: Path, options: Options) -> Prepared:
-    """Write all.tsv, or train.tsv, dev.tsv and dev.trials where `options.dev_share` is not 0.
+class SpeakerFolders(NamedTuple):
+    """Speakers of one data set: the folder of their folders, the `source` of their utterances, and their names."""
 
-    Args:
-        root: a folder of folders, one for each speaker.
-        out: where the manifests go.
-        options: how; `dev_share` is the fraction of the speakers that validate.
+    folder: Path
+    source: str
+    speakers: Sequence[str]
 
-    Raises:
-        InputError: nothing is found, two files differ in their ending alone, or there are too few speakers.
-    """
-    with Preparation(out, options) as preparation:
-        hidden = preparation.prepared.hidden
-        speakers = [name for name in find_speakers(root, hidden) if any(list_recordings(root / name))]
-        speech = find_speech(root, root.absolute().name or UNKNOWN, speakers, hidden)
-        if options.dev_share and speakers:
-            add_split(preparation, speech, speakers, root)
-        else:
-            add_speech(preparation, "all", speech)
-        if not preparation.prepared.manifests:
-            raise wrong_root(root, CONTENTS)
-    return preparation.prepared
+    def find_speech(self, hidden: list[str] | None = None) -> Iterator[Speech]:
+        """Yield the recordings, a speaker's side by side; their ids are their paths without endings.
+
+        Of an m4a and its conversion, side by side, the latter is taken. `hidden` is extended by the recordings that
+        are left out.
+        """
+        for speaker in self.speakers:
+            files: dict[str, str] = {}
+            for file in list_recordings(self.folder / speaker, hidden):
+                name = file.rpartition(".")[0]
+                if name in files and file.lower().endswith(AAC):
+                    continue
+                if not files.get(name, AAC[0]).lower().endswith(AAC):
+                    path = self.folder / speaker / file
+                    raise InputError(f"{path}: differs from {files[name]} in its ending; remove one")
+                files[name] = file
+            for name, file in files.items():
+                yield Speech(speaker, f"{speaker}/{name}", f"{self.folder}/{speaker}/{file}", self.source)
+
+
+def add_speaker_folders(root: Path, preparation: Preparation) -> None:
+    """Write all.tsv, or with a share for validation, of the speakers, train.tsv, dev.tsv and dev.trials."""
+    hidden = preparation.prepared.hidden
+    speakers = [name for name in find_speakers(root, hidden) if any(list_recordings(root / name))]
+    speech = SpeakerFolders(root, root.absolute().name or UNKNOWN, speakers).find_speech(hidden)
+    if preparation.dev_share and speakers:
+        add_split(preparation, speech, speakers, root)
+    else:
+        add_speech(preparation, "all", speech)
 
 
 def find_speakers(folder: Path, hidden: list[str] | None = None) -> list[str]:
-    """Return the names of the speakers' folders, sorted; `hidden` is given the recordings of those that are hidden."""
-    names = sorted(name for name in list_folder(folder) if (folder / name).is_dir())
+    """Return the names of the speakers' folders, sorted; `hidden` is extended by the recordings of hidden ones."""
+    names = sorted(name for name in list_names(folder) if (folder / name).is_dir())
     secret = [name for name in names if name.startswith(".") or name == "__MACOSX"]
     if hidden is not None:
         hidden += [f"{folder / name}/{file}" for name in secret for file in list_recordings(folder / name, hidden)]
     return [name for name in names if name not in secret]
 
 
-def find_speech(
-    folder: Path, source: str, speakers: Iterable[str], hidden: list[str] | None = None
-) -> Iterator[Speech]:
-    """Yield the recordings of speakers, a speaker's side by side; their ids are their paths without endings.
-
-    Of an m4a and what it was converted to, side by side, the latter is taken.
-
-    Args:
-        folder: of the speakers' folders.
-        source: what their manifests say under `source`.
-        speakers: whose to take.
-        hidden: is given the recordings that are left out.
-
-    Raises:
-        InputError: two other recordings differ in nothing but their ending.
-    """
-    for speaker in speakers:
-        files: dict[str, str] = {}
-        for file in list_recordings(folder / speaker, hidden):
-            name = file.rpartition(".")[0]
-            if name in files and file.lower().endswith(AAC):
-                continue
-            if not files.get(name, AAC[0]).lower().endswith(AAC):
-                raise InputError(f"{folder / speaker / file}: differs from {files[name]} in its ending; remove one")
-            files[name] = file
-        for name, file in files.items():
-            yield Speech(speaker, f"{speaker}/{name}", f"{folder}/{speaker}/{file}", source)
-
-
 def add_speech(
     preparation: Preparation, part: str, speech: Iterable[Speech], genders: Mapping[str, str] | None = None
 ) -> None:
-    """Write recordings to the manifest of a part, and count them by speaker.
-
-    Args:
-        preparation: the manifests being written.
-        part: the part.
-        speech: the recordings.
-        genders: speaker -> gender, where known.
-    """
-    speakers = preparation.prepared.speakers.setdefault(part, {})
+    """Write recordings to the manifest of a part, with the speakers' genders where known, and count by speaker."""
+    counts: dict[str, int] = {}
     for speaker, name, path, source in speech:
-        speakers[speaker] = speakers.get(speaker, 0) + 1
+        counts[speaker] = counts.get(speaker, 0) + 1
         gender = genders.get(speaker, UNKNOWN) if genders else UNKNOWN
         preparation.put(part, Utterance(name, Path(path), Label.BONAFIDE, speaker, gender, source=source))
-    preparation.count()
-    if not speakers:
-        del preparation.prepared.speakers[part]
-    elif part == TRAIN:
-        _warn_of_single(speakers, preparation)
+    if counts:
+        preparation.prepared.speakers[part] = counts
+    single = [speaker for speaker, utterances in counts.items() if utterances == 1]
+    if single and part == TRAIN:
+        preparation.prepared.warnings.append(
+            f"{preparation.prepared.manifests[TRAIN]}: {len(single):,} of {len(counts):,} speakers have a single "
+            f"utterance, first {', '.join(single[:FIRST])}; there is little to learn of them"
+        )
 
 
 def add_split(
@@ -134,28 +113,33 @@ def add_split(
     root: Path,
     genders: Mapping[str, str] | None = None,
 ) -> None:
-    """Deal recordings to `train` and `dev` by their speakers, and draw dev's trials.
+    """Deal recordings to `train` and, a share of the speakers drawn by the seed, to `dev`, and draw dev's trials.
 
     Args:
-        preparation: the manifests being written; its options say how many speakers validate, and the seed.
+        preparation: has the share and the seed.
         speech: the recordings.
-        speakers: whose they are, sorted.
-        root: where they come from, for the message.
+        speakers: of the recordings, sorted.
+        root: the origin, for the message.
         genders: speaker -> gender, where known.
-
-    Raises:
-        InputError: one of the parts would have less than two speakers, or dev no target trial.
     """
-    share = preparation.options.dev_share
+    share = preparation.dev_share
     count = round(share * len(speakers))
     if share and not LEAST <= count <= len(speakers) - LEAST:
         raise InputError(
             f"{root}: a share of {share:g} for dev is {count} of {len(speakers)} speakers, and both parts need {LEAST} "
             "at least; give another share, or more speakers"
         )
-    chosen = set(random.Random(preparation.options.seed).sample(speakers, count))
+    chosen = set(random.Random(preparation.seed).sample(speakers, count))
     held_out: list[Speech] = []
-    add_speech(preparation, TRAIN, _passed_on(speech, chosen, held_out), genders)
+
+    def others() -> Iterator[Speech]:
+        for speaker, recordings in groupby(speech, attrgetter("speaker")):
+            if speaker in chosen:
+                held_out.extend(recordings)
+            else:
+                yield from recordings
+
+    add_speech(preparation, TRAIN, others(), genders)
     if share:
         add_dev(preparation, held_out, root, genders)
 
@@ -163,41 +147,56 @@ def add_split(
 def add_dev(
     preparation: Preparation, speech: Sequence[Speech], root: Path, genders: Mapping[str, str] | None = None
 ) -> None:
-    """Write dev's manifest and, drawn by the seed, its trials.
-
-    Raises:
-        InputError: no two recordings are of one speaker, or all are.
-    """
-    seed = preparation.options.seed
+    """Write dev's manifest and, drawn by the seed, its trials."""
     add_speech(preparation, DEV, speech, genders)
-    trials = draw_trials([(one.speaker, one.name) for one in speech], seed)
+    trials = draw_trials([(one.speaker, one.name) for one in speech], preparation.seed)
     kinds = [label for *_, label in trials]
     if TARGET not in kinds or NONTARGET not in kinds:
         raise InputError(
             f"{root}: {DEV} has no two recordings of one speaker, or of two; trials need both, give more speakers"
         )
-    write = preparation.open_trials(DEV, COLUMNS)
+    write = preparation.open_trials(DEV, f"{DEV}.trials", COLUMNS)
     for trial in trials:
         write(trial)
     preparation.prepared.notes.append(
         f"{DEV}.trials: {kinds.count(TARGET):,} target and {kinds.count(NONTARGET):,} nontarget trials, drawn with "
-        f"seed {seed} among the pairs of its utterances, {LIMIT:,} of either kind at most"
+        f"seed {preparation.seed} among the pairs of its utterances, {LIMIT:,} of either kind at most"
     )
 
 
-def _passed_on(speech: Iterable[Speech], chosen: set[str], held_out: list[Speech]) -> Iterator[Speech]:
-    """Yield the recordings of all but the chosen speakers; theirs are held out."""
-    for speaker, recordings in groupby(speech, attrgetter("speaker")):
-        if speaker in chosen:
-            held_out.extend(recordings)
-        else:
-            yield from recordings
+def draw_trials(speech: Sequence[tuple[str, str]], seed: int, limit: int = LIMIT) -> list[Trial]:
+    """Return target trials, all pairs of a speaker's utterances or `limit` of them, and as many nontarget ones.
+
+    Args:
+        speech: (speaker, utt_id) of each utterance, a speaker's side by side.
+        seed: of the choice, in which every pair is as likely as any other.
+        limit: of either kind.
+
+    Returns:
+        (enrol, test, label), in the order of the utterances, the target trials first.
+    """
+    ends: dict[str, int] = {speaker: index for index, (speaker, _) in enumerate(speech, start=1)}
+    rng = random.Random(seed)
+    own = [range(index + 1, ends[speaker]) for index, (speaker, _) in enumerate(speech)]
+    others = [range(ends[speaker], len(speech)) for speaker, _ in speech]
+    targets = list(_draw_pairs(own, limit, rng))
+    kinds = ((TARGET, targets), (NONTARGET, _draw_pairs(others, len(targets), rng)))
+    return [(speech[enrol][1], speech[test][1], label) for label, pairs in kinds for enrol, test in pairs]
 
 
-def _warn_of_single(speakers: Mapping[str, int], preparation: Preparation) -> None:
-    single = [speaker for speaker, utterances in speakers.items() if utterances == 1]
-    if single:
-        preparation.prepared.warnings.append(
-            f"{preparation.prepared.manifests[TRAIN]}: {len(single):,} of {len(speakers):,} speakers have a single "
-            f"utterance, first {', '.join(single[:FIRST])}; there is little to learn of them"
-        )
+def _draw_pairs(partners: Sequence[range], limit: int, rng: random.Random) -> Iterator[tuple[int, int]]:
+    """Yield up to `limit` different pairs of an index and one of its partners, every pair as likely as any other."""
+    ends = list(accumulate(map(len, partners)))
+    total = ends[-1] if ends else 0
+    for place in sorted(rng.sample(range(total), min(limit, total))):
+        index = bisect_right(ends, place)
+        yield index, partners[index][place - ends[index]]  # counted from its end
+
+
+def trial_label(where: str, label: str, same: bool, trial: str) -> str:
+    """Return the label of an official trial's 1 or 0, which must agree with its speakers being the same."""
+    if label not in TRIAL_LABELS:
+        raise InputError(f"{where}: label '{label}', expected 1 (the same speaker) or 0")
+    if same != (label == "1"):
+        raise InputError(f"{where}: label '{label}' beside {trial}; is the line whole?")
+    return TRIAL_LABELS[label]

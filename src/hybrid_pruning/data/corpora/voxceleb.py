@@ -1,35 +1,35 @@
 """VoxCeleb 1 and 2: folders of speakers and the official trial lists -> manifests and trials.
 
 Training is on VoxCeleb2's dev part, where it is there, and else on VoxCeleb1's, which shares its speakers with the
-lists E and H. Validation is on VoxCeleb2's test part, which the lists know nothing of, or on speakers held out.
+lists E and H. Validation is on VoxCeleb2's test part, whose speakers are in no list, or on speakers held out.
 
 Source: Nagrani, Chung, Zisserman, "VoxCeleb: a large-scale speaker identification dataset", Interspeech 2017; Chung,
-Nagrani, Zisserman, "VoxCeleb2: Deep Speaker Recognition", Interspeech 2018. Layouts, names of the lists and all counts
-are second-hand, from the README of PaddleSpeech's recipe for the corpus, but for VoxCeleb2's test part, which is what
-the total of 1,128,246 utterances leaves; no copy of the corpus was at hand.
+Nagrani, Zisserman, "VoxCeleb2: Deep Speaker Recognition", Interspeech 2018. Layouts, names and form of the lists and
+all counts are second-hand, from the README of PaddleSpeech's recipe for the corpus and other recipes, but for
+VoxCeleb2's test part, which is the rest of the total of 1,128,246 utterances; no copy of the corpus was at hand.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-from hybrid_pruning.data.corpora.preparation import (
-    DEV,
-    TRAIN,
-    Options,
-    Preparation,
-    Prepared,
-    find_file,
-    find_folders,
-    wrong_root,
+from hybrid_pruning.data.corpora.preparation import DEV, TRAIN, Preparation, Trial, find_file, find_folders
+from hybrid_pruning.data.corpora.speakers import (
+    COLUMNS,
+    SpeakerFolders,
+    Speech,
+    add_dev,
+    add_speech,
+    add_split,
+    find_speakers,
+    trial_label,
 )
-from hybrid_pruning.data.corpora.speakers import Speech, add_dev, add_speech, add_split, find_speakers, find_speech
-from hybrid_pruning.data.corpora.voxceleb_trials import SPEAKER, TABLES, add_list, find_lists, read_list
-from hybrid_pruning.data.tables import read_rows
+from hybrid_pruning.data.tables import read_columns, read_rows
 from hybrid_pruning.errors import InputError
 
 VOX1, VOX2, TEST = "vox1", "vox2", "test"
+SPEAKER = re.compile(r"id([01])\d{4}", re.ASCII)
+"""VoxCeleb1's begin with 1, VoxCeleb2's with 0."""
 TEST_SPEAKERS = frozenset(f"id{number}" for number in range(10_270, 10_310))
 """VoxCeleb1's test part, and the speakers of list O."""
 PLACES = {
@@ -37,13 +37,22 @@ PLACES = {
     TEST: ("test/wav", "*/test/wav", "*test*/wav", "*/*test*/wav", "test/aac", "*/test/aac"),
     "": ("wav", "*/wav"),
 }
-"""Part -> where its speakers' folders may lie, what is converted already first; the last is VoxCeleb1 as a whole."""
+"""Part -> patterns of its speakers' folders, converted ones first; the last is VoxCeleb1 as a whole."""
 SPEECH = {  # part, release -> speakers, utterances
     (DEV, VOX1): (1_211, 148_642),
     (TEST, VOX1): (40, 4_874),
     (DEV, VOX2): (5_994, 1_092_009),
     (TEST, VOX2): (118, 36_237),
 }
+TABLES = ("", "meta/", "trials/", "vox1/", "vox1/meta/", "vox2/", "vox2/meta/")
+TRIAL = ("label", "enrol", "test")
+"""E.g. `1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav`."""
+LISTS = {  # list -> names, the cleaned one first; trials of the cleaned one and of the first one
+    "O": (("veri_test2.txt", "veri_test.txt"), (37_611, 37_720)),
+    "E": (("list_test_all2.txt", "list_test_all.txt"), (579_818, 581_480)),
+    "H": (("list_test_hard2.txt", "list_test_hard.txt"), (550_894, 552_536)),
+}
+OTHER_NAMES = ("vox1_{}_cleaned.txt", "vox1-{}-cleaned.txt", "vox1-{}.txt", "vox1_{}.txt")
 CONTENTS = (
     "the speakers' folders in vox1_dev_wav/wav and vox1_test_wav/wav (or vox1/dev/wav and vox1/test/wav, or wav), in "
     "vox2_dev_aac/dev/aac and vox2_test_aac/test/aac (or vox2/dev/aac ..., or converted, in wav beside aac), and the "
@@ -52,68 +61,83 @@ CONTENTS = (
     "speakers with the lists E and H; validation on VoxCeleb2's test part or with --dev-share on speakers held out"
 )
 
-
-class Part(NamedTuple):
-    """A part of a release as it lies on disk.
-
-    Args:
-        folder: of the speakers' folders.
-        speakers: their names, sorted.
-        source: what the manifests say under `source`.
-    """
-
-    folder: Path
-    speakers: tuple[str, ...]
-    source: str
-
-
-Parts = Mapping[tuple[str, str], Part]
+Parts = Mapping[tuple[str, str], SpeakerFolders]
 """dev or test, vox1 or vox2 -> the part."""
 
 
-def prepare(root: Path, out: Path, options: Options) -> Prepared:
-    """Write train.tsv, dev.tsv and dev.trials, vox1.tsv with what the lists name, and vox1-O.trials, -E and -H.
+def add_voxceleb(root: Path, preparation: Preparation) -> None:
+    """Write train.tsv, dev.tsv and dev.trials, vox1.tsv with what the lists name, and vox1-O.trials, -E and -H."""
+    parts, lists, genders = _find_parts(root), _find_lists(root), _read_genders(root)
+    if not parts:
+        return
+    hidden = preparation.prepared.hidden
+    train = next((release for release in (VOX2, VOX1) if (DEV, release) in parts), "")
+    if train:
+        part = parts[DEV, train]
+        add_split(preparation, part.find_speech(hidden), part.speakers, root, genders)
+    if (TEST, VOX2) in parts and not preparation.dev_share:
+        add_dev(preparation, list(parts[TEST, VOX2].find_speech(hidden)), root, genders)
+    named = {name for path in lists.values() for enrol, test, _ in _read_list(path) for name in (enrol, test)}
+    found: set[str] = set()
 
-    Args:
-        root: the folder both releases were unpacked in.
-        out: where they go.
-        options: how; `dev_share` is the fraction of the training speakers to hold out for dev.
+    def listed_speech() -> Iterator[Speech]:
+        for key in ((DEV, VOX1), (TEST, VOX1)):
+            for one in parts[key].find_speech(hidden) if key in parts else ():
+                if not lists or one.name in named:
+                    found.add(one.name)
+                    yield one
 
-    Raises:
-        InputError: nothing is found, a line of a list is malformed, or it names what is not there.
-    """
-    parts, lists = find_parts(root), find_lists(root)
-    genders = read_genders(root)
-    with Preparation(out, options) as preparation:
-        if not parts:
-            raise wrong_root(root, CONTENTS)
-        train = _add_train(preparation, parts, root, genders)
-        _add_dev(preparation, parts, root, genders)
-        found = _add_vox1(preparation, parts, lists, genders)
-        for name, path in lists.items():
-            add_list(preparation, name, path, found)
-        _report(preparation, parts, train, lists)
-    return preparation.prepared
+    add_speech(preparation, VOX1, listed_speech(), genders)
+    for letter, path in lists.items():
+        preparation.copy_trials(
+            path,
+            ((trial, trial[0] in found and trial[1] in found) for trial in _read_list(path)),
+            preparation.open_trials(f"{VOX1}-{letter}", f"{VOX1}-{letter}.trials", COLUMNS),
+            LISTS[letter][1],
+        )
+    _report(preparation, parts, train, lists)
 
 
-def find_parts(root: Path) -> Parts:
-    """Return the parts that lie below the root; VoxCeleb1 in one folder is told apart by its speakers."""
-    parts: dict[tuple[str, str], Part] = {}
+def _find_parts(root: Path) -> Parts:
+    """Return the parts that lie below the root; VoxCeleb1 in one folder is divided by its speakers."""
+    parts: dict[tuple[str, str], SpeakerFolders] = {}
     for part, patterns in PLACES.items():
         for folder in find_folders(root, patterns):
-            for key, speakers in _divide(part, find_speakers(folder)).items():
-                if speakers:
-                    parts.setdefault(key, Part(folder, tuple(speakers), f"VoxCeleb{key[1][-1]}"))
+            names = [name for name in find_speakers(folder) if SPEAKER.fullmatch(name)]
+            divided: dict[tuple[str, str], list[str]] = {}
+            for name in names:
+                release = VOX1 if name[2] == "1" else VOX2
+                if part or release == VOX1:
+                    key = part or (TEST if name in TEST_SPEAKERS else DEV), release
+                    divided.setdefault(key, []).append(name)
+            for key, speakers in sorted(divided.items()):
+                parts.setdefault(key, SpeakerFolders(folder, f"VoxCeleb{key[1][-1]}", speakers))
     return parts
 
 
-def read_genders(root: Path) -> dict[str, str]:
-    """Return speaker -> gender as far as vox1_meta.csv and vox2_meta.csv below the root tell it.
+def _find_lists(root: Path) -> dict[str, Path]:
+    """Return the trial lists that lie below the root by their letter; of two releases of one the cleaned one."""
+    found = {}
+    for letter, ((cleaned, first), _) in LISTS.items():
+        names = (cleaned, *(name.format(letter) for name in OTHER_NAMES), first)
+        found[letter] = find_file(root, (f"{place}{name}" for name in names for place in TABLES))
+    return {letter: path for letter, path in found.items() if path is not None}
+
+
+def _read_list(path: Path) -> Iterator[Trial]:
+    """Yield (enrol, test, label) of a trial list: ids without endings, and target or nontarget."""
+    for line, row in read_columns(path, TRIAL):
+        enrol, test = (row[side].rpartition(".")[0] for side in COLUMNS[:2])
+        same, given = enrol.partition("/")[0] == test.partition("/")[0], f"{row['enrol']} and {row['test']}"
+        if not (SPEAKER.match(enrol) and SPEAKER.match(test)):
+            raise InputError(f"{path}:{line}: '{row['enrol']} {row['test']}', expected two of id10270/VIDEO/00001.wav")
+        yield enrol, test, trial_label(f"{path}:{line}", row["label"], same, given)
+
+
+def _read_genders(root: Path) -> dict[str, str]:
+    """Return speaker -> gender as far as vox1_meta.csv and vox2_meta.csv below the root have it.
 
     Both are separated by tabs; there may be blanks about the cells.
-
-    Raises:
-        InputError: one has other columns.
     """
     genders: dict[str, str] = {}
     for name in ("vox1_meta.csv", "vox2_meta.csv"):
@@ -127,55 +151,8 @@ def read_genders(root: Path) -> dict[str, str]:
     return genders
 
 
-def _divide(part: str, names: Sequence[str]) -> dict[tuple[str, str], list[str]]:
-    """Return the speakers in a folder by the part and the release they belong to."""
-    first, second = ([name for name in names if SPEAKER.fullmatch(name) and name[2] == digit] for digit in "10")
-    if part:
-        return {(part, VOX1): first, (part, VOX2): second}
-    return {
-        (DEV, VOX1): [name for name in first if name not in TEST_SPEAKERS],
-        (TEST, VOX1): [name for name in first if name in TEST_SPEAKERS],
-    }
-
-
-def _speech(preparation: Preparation, part: Part) -> Iterator[Speech]:
-    return find_speech(part.folder, part.source, part.speakers, preparation.prepared.hidden)
-
-
-def _add_train(preparation: Preparation, parts: Parts, root: Path, genders: Mapping[str, str]) -> str:
-    """Write the training part, and return the release it is of; nothing where no dev part is there."""
-    release = next((release for release in (VOX2, VOX1) if (DEV, release) in parts), "")
-    if release:
-        part = parts[DEV, release]
-        add_split(preparation, _speech(preparation, part), part.speakers, root, genders)
-    return release
-
-
-def _add_dev(preparation: Preparation, parts: Parts, root: Path, genders: Mapping[str, str]) -> None:
-    if (TEST, VOX2) in parts and not preparation.options.dev_share:
-        add_dev(preparation, list(_speech(preparation, parts[TEST, VOX2])), root, genders)
-
-
-def _add_vox1(
-    preparation: Preparation, parts: Parts, lists: Mapping[str, Path], genders: Mapping[str, str]
-) -> set[str]:
-    """Write what the lists name, or without lists all of VoxCeleb1, and return the ids."""
-    named = {name for path in lists.values() for enrol, test, _ in read_list(path) for name in (enrol, test)}
-    found: set[str] = set()
-
-    def chosen(speech: Iterable[Speech]) -> Iterator[Speech]:
-        for one in speech:
-            if not lists or one.name in named:
-                found.add(one.name)
-                yield one
-
-    kinds = [parts[kind, VOX1] for kind in (DEV, TEST) if (kind, VOX1) in parts]
-    add_speech(preparation, VOX1, chosen(chain.from_iterable(_speech(preparation, part) for part in kinds)), genders)
-    return found
-
-
 def _report(preparation: Preparation, parts: Parts, train: str, lists: Mapping[str, Path]) -> None:
-    """Add what a person should know of the corpus."""
+    """Add warnings about parts that are missing, overlap with a list, or have other counts than the release."""
     warnings, made = preparation.prepared.warnings, preparation.prepared.manifests
     counted = {(DEV, VOX2): TRAIN, (TEST, VOX2): DEV, (DEV, VOX1): TRAIN}
     for key, part in parts.items():
