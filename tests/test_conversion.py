@@ -10,34 +10,44 @@ from transformers import AutoFeatureExtractor, AutoModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 import hybrid_pruning as hp
-from conftest import ON_WAVEFORMS, MakeBackbone, close, relative_error, shuffle
+from conftest import WHISPER, MakeBackbone, close, relative_error, shuffle
 from corpus import files_below
 from foreign_files import write_encoder, write_whole
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.models.classifier import Classes
-from hybrid_pruning.models.conversion import build_transformers, convert_foreign, write_transformers
-from hybrid_pruning.models.speech_model import SpeechModel, save_backbone
+from hybrid_pruning.models.conversion import build_transformers
+from hybrid_pruning.models.speech_model import save_backbone
 from hybrid_pruning.pruning import shape_of
-from test_foreign import NEEDS_REFERENCE, REFERENCE, STYLES, assert_as_expected
+from test_foreign import FILES, NEEDS_REFERENCE, REFERENCE, STYLES, assert_as_expected
 from world import Cli
 
 HEAD = HeadConfig(heads=3, compression=4, embedding=5)
-ON_WAVEFORMS_ONLY = pytest.mark.parametrize(("family", "style"), ON_WAVEFORMS, ids="-".join)
-ONE = pytest.mark.parametrize(("family", "style"), [("wavlm", "base")])
 SHAPES = {
+    "dense": (),
     "half": ("head.0", "interm.1", "conv.0"),
     "layers": ("attlayer.0", "ffnlayer.1", "conv.3"),
     "all heads and neurons": ("head.*", "interm.*"),
 }
+CASES = [
+    *(("wavlm", "base", shape) for shape in SHAPES),
+    *(("wavlm", "large", "half"), ("wav2vec2", "base", "dense"), ("wav2vec2", "large", "layers")),
+    *(("hubert", "base", "half"), ("hubert", "large", "all heads and neurons")),
+]
+
+
+def cut_to(backbone: Backbone, *patterns: str, share: float = 1.0) -> Backbone:
+    gates = hp.pruning.attach(backbone)
+    shuffle(gates, seed=4)
+    close(gates, *patterns, share=share)
+    return hp.pruning.shrink(backbone, gates).eval()
 
 
 @NEEDS_REFERENCE
-@pytest.mark.parametrize("file", ["", "whole_pytorch_model.bin", "avg_model.pt"])
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize(("style", "file"), [*zip(STYLES, ("", *FILES), strict=True)])
 def test_a_reference_model_as_an_artifact(style: str, file: str, tmp_path: Path):
-    convert_foreign(REFERENCE / style / file, tmp_path / "model")
+    hp.convert(REFERENCE / style / file, tmp_path / "model")
     model = hp.SpeechModel.from_pretrained(tmp_path / "model")
     assert_as_expected(model, style)
     about = model.provenance["converted"]
@@ -73,41 +83,35 @@ def test_a_converted_model_scores_and_is_inspected(cli: Cli, tmp_path: Path):
 @torch.no_grad()
 def test_gates_are_cut_as_asked(cli: Cli, tmp_path: Path):
     write_whole(tmp_path / "foreign", conv_6=[0, 1], head_1=[0, 1, 2, 3])
-    for name, options in {"exported": (), "trained": ("--as-trained",)}.items():
-        assert cli("convert", "foreign", "--out", name, *options).code == 0
-        about = json.loads((tmp_path / name / "config.json").read_text())["provenance"]["converted"]
-        assert about["gates"] == f"cut as {'the recipe exports' if name == 'exported' else 'trained'}"
-    wave = torch.randn(1, 4000)
-    exported, trained = (hp.load_backbone(tmp_path / name)(wave).frames for name in ("exported", "trained"))
-    assert relative_error(trained, exported) > 1e-3
+    wave, frames = torch.randn(1, 4000), []
+    for cut, options in {"cut as the recipe exports": (), "cut as trained": ("--as-trained",)}.items():
+        assert cli("convert", "foreign", "--out", cut, *options).code == 0
+        assert json.loads((tmp_path / cut / "config.json").read_text())["provenance"]["converted"]["gates"] == cut
+        frames.append(hp.load_backbone(tmp_path / cut)(wave).frames)
+    assert relative_error(*frames) > 1e-3
+    with pytest.raises(InputError, match="in front of a norm"):
+        hp.convert(tmp_path / "cut as trained", tmp_path / "plain", "transformers", zero_pad=True)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("nowhere",), "neither a folder here nor a model"),
-        ((".",), "holds no model of WeDefense"),
-        (("foreign", "--as-trained"), "has no gates any more"),
-        (("foreign", "--zero-pad"), "belongs to --to transformers"),
-        (("foreign", "--as-trained", "--to", "transformers"), "belongs to --to artifact"),
-        (("foreign", "--to", "onnx"), "onnx"),
-    ],
-)
-def test_what_cannot_be_converted(arguments: tuple[str, ...], message: str, cli: Cli, tmp_path: Path):
+def test_impossible_conversions_are_refused(cli: Cli, tmp_path: Path):
     write_whole(tmp_path / "foreign")
     before = files_below(tmp_path)
-    found = cli("convert", *arguments, "--out", "new")
-    assert (found.code, found.out) == (2, "")
-    assert message in found.err
-    assert files_below(tmp_path) == before
-
-
-def test_a_taken_folder_is_left_as_it_was(cli: Cli, tmp_path: Path):
-    write_whole(tmp_path / "foreign")
-    for to in ("artifact", "transformers"):
-        found = cli("convert", "foreign", "--to", to, "--out", "foreign")
-        assert (found.code, found.out) == (2, "")
-        assert "is not empty" in found.err
+    for arguments, message in {
+        "nowhere --out new": "neither a folder here nor a model",
+        ". --out new": "holds no model of WeDefense",
+        "foreign --out new --as-trained": "has no gates any more",
+        "foreign --out new --zero-pad": "belongs to --to transformers",
+        "foreign --out new --as-trained --to transformers": "belongs to --to artifact",
+        "foreign --out new --to onnx": "onnx",
+        "foreign --out foreign": "is not empty",
+        "foreign --out foreign --to transformers": "is not empty",
+    }.items():
+        found = cli("convert", *arguments.split())
+        assert (found.code, found.out) == (2, ""), arguments
+        assert message in found.err
+        assert files_below(tmp_path) == before
+    with pytest.raises(InputError, match="expected 'artifact' or 'transformers'"):
+        hp.convert(tmp_path / "foreign", tmp_path / "new", "onnx")
 
 
 def by_transformers(model: torch.nn.Module, wave: torch.Tensor) -> torch.Tensor:
@@ -119,22 +123,18 @@ def by_transformers(model: torch.nn.Module, wave: torch.Tensor) -> torch.Tensor:
     return torch.stack([*states[:-1], output[0] if isinstance(output, tuple) else output])
 
 
-def pruned(backbone: Backbone, shape: str) -> Backbone:
-    gates = hp.pruning.attach(backbone)
-    shuffle(gates, seed=4)
-    close(gates, *SHAPES[shape], share=0.5 if shape == "half" else 1.0)
-    return hp.pruning.shrink(backbone, gates).eval()
-
-
-@ON_WAVEFORMS_ONLY
-@pytest.mark.parametrize("shape", ["dense", *SHAPES])
+@pytest.mark.parametrize(("family", "style", "shape"), CASES, ids=[*map("-".join, CASES)])
 @torch.no_grad()
 def test_transformers_gives_the_same(make_backbone: MakeBackbone, shape: str, wave: torch.Tensor, tmp_path: Path):
-    backbone = make_backbone() if shape == "dense" else pruned(make_backbone(), shape)
+    backbone = make_backbone()
+    if shape != "dense":
+        backbone = cut_to(backbone, *SHAPES[shape], share=0.5 if shape == "half" else 1.0)
+        with pytest.raises(InputError, match=r"'conv.0' keeps \d+ of 12 units, .*--zero-pad fills up"):
+            build_transformers(backbone, "model")
     torch.manual_seed(0)
-    model = SpeechModel.build(backbone, HEAD, Classes(("spoof", "bonafide"), (1, 1)))
-    model.save_pretrained(tmp_path / "model")
-    write_transformers(tmp_path / "model", tmp_path / "plain", zero_pad=shape != "dense")
+    hp.SpeechModel.build(backbone, HEAD, Classes(("spoof", "bonafide"), (1, 1))).save_pretrained(tmp_path / "model")
+    found = hp.convert(tmp_path / "model", tmp_path / "plain", "transformers", zero_pad=shape != "dense")
+    assert found == {"loader": "AutoModel"}
     plain, info = AutoModel.from_pretrained(tmp_path / "plain", output_loading_info=True, attn_implementation="eager")
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
@@ -144,33 +144,24 @@ def test_transformers_gives_the_same(make_backbone: MakeBackbone, shape: str, wa
     assert relative_error(backbone(wave).frames, again(wave).frames) < 1e-5
 
 
-@ONE
+@pytest.mark.parametrize(("family", "style"), [("wavlm", "base")])
 def test_normalisation_is_written(make_backbone: MakeBackbone, tmp_path: Path):
     for normalize in (True, False):
         save_backbone(make_backbone(normalize=normalize), tmp_path / f"encoder{normalize}", {})
-        write_transformers(tmp_path / f"encoder{normalize}", tmp_path / f"plain{normalize}")
+        hp.convert(tmp_path / f"encoder{normalize}", tmp_path / f"plain{normalize}", "transformers")
         assert hp.load_backbone(tmp_path / f"plain{normalize}").normalize is normalize
 
 
-@ONE
-def test_a_pruned_encoder_has_to_be_padded(make_backbone: MakeBackbone):
-    with pytest.raises(InputError, match=r"'conv.0' keeps . of 12 units, .*--zero-pad fills up"):
-        build_transformers(pruned(make_backbone(), "half"), "model")
-
-
-@pytest.mark.parametrize(("family", "style"), [("whisper", "only")])
+@pytest.mark.parametrize(("family", "style"), [WHISPER])
 @pytest.mark.parametrize("shape", ["dense", "cut"])
 @torch.no_grad()
 def test_whispers_encoder_by_transformers(make_backbone: MakeBackbone, shape: str, tmp_path: Path):
     backbone = make_backbone(max_source_positions=50)
     if shape == "cut":
-        gates = hp.pruning.attach(backbone)
-        shuffle(gates, seed=4)
-        close(gates, "head.0", "interm.1", share=0.5)
-        backbone = hp.pruning.shrink(backbone, gates).eval()
+        backbone = cut_to(backbone, "head.0", "interm.1", share=0.5)
     save_backbone(backbone, tmp_path / "encoder", {})
-    loader = write_transformers(tmp_path / "encoder", tmp_path / "plain", zero_pad=shape == "cut")
-    assert loader == "WhisperEncoder"
+    found = hp.convert(tmp_path / "encoder", tmp_path / "plain", "transformers", zero_pad=shape == "cut")
+    assert found == {"loader": "WhisperEncoder"}
     plain, info = WhisperEncoder.from_pretrained(tmp_path / "plain", output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
@@ -185,18 +176,11 @@ def test_whispers_encoder_by_transformers(make_backbone: MakeBackbone, shape: st
     assert relative_error(frames, hp.load_backbone(tmp_path / "plain")(wave).frames) < 1e-5
 
 
-def test_scaled_channels_are_refused(tmp_path: Path):
-    write_whole(tmp_path / "foreign", conv_6=[1])
-    convert_foreign(tmp_path / "foreign", tmp_path / "model")
-    with pytest.raises(InputError, match="in front of a norm"):
-        write_transformers(tmp_path / "model", tmp_path / "plain", zero_pad=True)
-
-
 @pytest.mark.parametrize("style", ["base", "large"])
 @torch.no_grad()
 def test_a_dense_foreign_encoder_to_transformers(style: str, tmp_path: Path):
     file = write_encoder(tmp_path / "foreign", "wavlm", style)
-    write_transformers(file, tmp_path / "plain")
+    hp.convert(file, tmp_path / "plain", "transformers")
     wave, backbone = torch.randn(2, 4000), hp.load_backbone(file)
     backbone.normalize = False  # transformers leaves that to the preprocessor
     plain = AutoModel.from_pretrained(tmp_path / "plain", attn_implementation="eager").eval()

@@ -34,7 +34,6 @@ STILL_TWICE = {
     "Options",
     "Request",
     "Comparison",
-    "Form",
     "Section",
     "Group",
     "Part",

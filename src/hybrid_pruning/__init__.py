@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hybrid_pruning.jobs.run import run
     from hybrid_pruning.jobs.sweep import sweep
     from hybrid_pruning.models.backbone import Backbone, Hidden
+    from hybrid_pruning.models.conversion import convert
     from hybrid_pruning.models.onnx.runtime import OnnxModel
     from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
     from hybrid_pruning.scoring.scores import score_paths
@@ -29,6 +30,7 @@ __all__ = [
     "__version__",
     "audit",
     "calibrate",
+    "convert",
     "evaluate",
     "fuse",
     "load_backbone",
@@ -49,6 +51,7 @@ _PLACES = {
     "SpeechModel": "models.speech_model",
     "audit": "data.audit",
     "calibrate": "evaluation.fitting",
+    "convert": "models.conversion",
     "evaluate": "evaluation.results",
     "fuse": "evaluation.fusion",
     "load_backbone": "models.speech_model",

@@ -1,4 +1,4 @@
-"""Verbs that exchange models with other programs: convert."""
+"""Verb that exchanges models with other programs: convert."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+import hybrid_pruning as hp
 from hybrid_pruning.cli.app import app
 from hybrid_pruning.console import say
 
 
-class Form(StrEnum):
-    """What a model can be converted to."""
+class Target(StrEnum):
+    """Forms that a model can be converted to."""
 
     ARTIFACT = "artifact"
     TRANSFORMERS = "transformers"
@@ -23,7 +24,9 @@ def convert(
         str, typer.Argument(help="a WeDefense, DPHuBERT or DiariZen file, its folder or hub id; an exported model")
     ],
     out: Annotated[Path, typer.Option(help="new folder for the converted model")],
-    to: Annotated[Form, typer.Option(help="ours, or the encoder alone as a plain transformers folder")] = Form.ARTIFACT,
+    to: Annotated[
+        Target, typer.Option(help="ours, or the encoder alone as a plain transformers folder")
+    ] = Target.ARTIFACT,
     zero_pad: Annotated[
         bool, typer.Option("--zero-pad", help="to transformers: zeros where units were cut out, at the dense size")
     ] = False,
@@ -42,19 +45,10 @@ def convert(
 
               hybrid-pruning convert models/hp50 --to transformers --zero-pad --out hp50-padded
     """
-    if as_trained and to is Form.TRANSFORMERS:
-        raise typer.BadParameter("belongs to --to artifact", param_hint="--as-trained")
-    if to is Form.TRANSFORMERS:
-        from hybrid_pruning.models.conversion import write_transformers
-
-        loader = write_transformers(source, out, zero_pad)
-        say(f"{out}: transformers' {loader}.from_pretrained takes it; head and classifier stay in {source}")
+    found = hp.convert(source, out, to.value, zero_pad, as_trained)
+    if to is Target.TRANSFORMERS:
+        say(f"{out}: transformers' {found['loader']}.from_pretrained takes it; head and classifier stay in {source}")
         return
-    if zero_pad:
-        raise typer.BadParameter("belongs to --to transformers", param_hint="--zero-pad")
-    from hybrid_pruning.models.conversion import convert_foreign
-
-    found = convert_foreign(source, out, as_trained)
     say(f"{out}: {found['form']} of {found['parameters'] / 1e6:.2f}M encoder parameters, from {found['file']}")
     for line in found["assumed"]:
         say(f"assumed: {line}")

@@ -1,4 +1,4 @@
-"""An encoder's config -> transformers' own, made of checked values alone: what a file says is never obeyed unseen."""
+"""An encoder's config.json -> transformers' config, made of checked values alone."""
 
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -48,7 +48,7 @@ Activation = Annotated[
 
 
 class _Checked(BaseModel):
-    """The keys that make a difference to an encoder; all others are left out, and so are the defaults."""
+    """The keys that an encoder depends on; all others are left out, and so are the defaults."""
 
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 
@@ -118,7 +118,7 @@ MODELS: Mapping[str, tuple[type[_Checked], Any, Any]] = {
     "wavlm": (_WavLM, WavLMConfig, WavLMModel),
     "whisper": (_Whisper, WhisperConfig, WhisperEncoder),
 }
-"""Model type -> the values that are taken over, and transformers' config and model."""
+"""Model type -> the keys that are taken over, and transformers' config and model."""
 FAMILIES = tuple(MODELS)
 
 
@@ -126,12 +126,8 @@ def read_config(plain: Mapping[str, Any], source: str) -> Any:
     """Return transformers' config of an encoder.
 
     Args:
-        plain: what a config.json says.
-        source: where, for errors.
-
-    Raises:
-        InputError: another model type, or a value that is missing, of the wrong kind, out of bounds, or does not go
-            with another; nothing has been allocated by then.
+        plain: the content of a config.json; nothing is allocated before all of it is checked.
+        source: its file, for errors.
     """
     family = plain.get("model_type")
     if family is None:
@@ -148,9 +144,8 @@ def read_config(plain: Mapping[str, Any], source: str) -> Any:
         config = make(**checked.model_validate(dict(plain)).model_dump(exclude_unset=True))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        said = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-        raise InputError(f"{source}: {key} {_shown(first['input'])} in its config: {said}") from error
+        key, fault = ".".join(map(str, first["loc"])), f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise InputError(f"{source}: {key} {_shown(first['input'])} in its config: {fault}") from error
     except (ValueError, StrictDataclassError) as error:  # transformers' own checks
         raise InputError(f"{source}: the config makes no sense ({' '.join(str(error).split())[:300]})") from error
     for fault in _faults(config):

@@ -1,6 +1,10 @@
-"""Files that are no encoder for us -> what they are, by first bytes and names inside; nothing is executed."""
+"""Files that cannot be loaded as an encoder -> their format and a remedy, by first bytes and names inside.
+
+Nothing is executed.
+"""
 
 import io
+import itertools
 import json
 import pickletools
 import re
@@ -8,6 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 MOST_NAMES, MOST_BYTES = 200_000, 1 << 26
 """Names looked at, and bytes of pickle read, at most."""
@@ -26,6 +31,7 @@ STARTS: dict[bytes, str] = {
     b"7z\xbc\xaf": "is a 7z archive; unpack it and give what is inside",
     b"rar!": "is a RAR archive; unpack it and give what is inside",
 }
+NEMO = f"is a NeMo model, whose encoders are of other families; {FOLDER}, as microsoft/wavlm-base"
 SUFFIXES = {
     ".onnx": f"is an ONNX graph, which cannot be trained on or pruned; {FOLDER} that it was made from",
     ".msgpack": f"holds Flax weights; {FOLDER} with PyTorch weights (model.safetensors)",
@@ -53,17 +59,23 @@ HUB_IDS = {  # part of the name of a public release, in small letters, - as _ ->
 }
 PLAIN = re.compile(r"(torch|collections)[\w.]* .*|_codecs encode|__builtin__ set|builtins set")
 """Globals of pickles that hold tensors and plain values alone."""
+UNREADABLE = (OSError, ValueError, LookupError, EOFError, RecursionError, zipfile.BadZipFile, tarfile.TarError)
 
 
 def describe_file(file: Path) -> str | None:
-    """Return what a file is and what to use instead, as the rest of a line that begins with its name.
-
-    None where it is nothing that is known here.
-    """
+    """Return a file's format and the remedy, as the rest of a line that begins with its name; None where unknown."""
     try:
         return next(_describe(file), None)
-    except (OSError, ValueError, LookupError, EOFError, RecursionError, zipfile.BadZipFile, tarfile.TarError):
+    except UNREADABLE:
         return None
+
+
+def describe_folder(folder: Path) -> str | None:
+    """Return the first file of a folder whose format is known, and `describe_file` of it."""
+    if not folder.is_dir():
+        return None
+    files = (path for path in sorted(folder.iterdir())[:50] if path.is_file() and path.suffix != ".json")
+    return next((f"{path.name} {found}" for path in files if (found := describe_file(path)) is not None), None)
 
 
 def _describe(file: Path) -> Iterator[str]:
@@ -72,91 +84,69 @@ def _describe(file: Path) -> Iterator[str]:
     if not head:
         yield f"is empty; {AGAIN}"
     start, suffix = head.lstrip().lower(), file.suffix.lower()
-    yield from (said for begin, said in STARTS.items() if start.startswith(begin))
+    yield from (text for begin, text in STARTS.items() if start.startswith(begin))
     if suffix in SUFFIXES:
         yield SUFFIXES[suffix]
-    if head[8:9] == b"{":
-        yield from _describe_names(file, _safetensors(file), [])
+    if head[8:9] == b"{":  # of safetensors
+        size = min(int.from_bytes(head[:8], "little"), MOST_BYTES)
+        with file.open("rb") as handle:
+            names = [name for name in json.loads(handle.read(8 + size)[8:]) if name != "__metadata__"]
+        yield from _describe_names(file, names, [])
     if head[:2] == b"PK":
-        yield from _describe_zip(file)
+        with zipfile.ZipFile(file) as archive:
+            yield from _describe_zip(file, archive)
     if head[257:262] == b"ustar" or head[:2] == b"\x1f\x8b":
-        yield _describe_tar(file)
+        with tarfile.open(file) as archive:
+            names = [member.name for _, member in zip(range(100), archive, strict=False)]
+        if any(name.endswith(("model_config.yaml", "model_weights.ckpt")) for name in names):
+            yield NEMO
+        yield "is a tar archive; unpack it and give the folder inside"
     if head[:1] == b"\x80":
         with file.open("rb") as handle:
-            yield from _describe_names(file, *_names(handle))
+            yield from _describe_names(file, *_pickled_names(handle))
 
 
-def describe_folder(folder: Path) -> str | None:
-    """Return the first file of a folder that is something known, and what it is."""
-    if not folder.is_dir():
-        return None
-    files = (path for path in sorted(folder.iterdir())[:50] if path.is_file() and path.suffix != ".json")
-    return next((f"{path.name} {said}" for path in files if (said := describe_file(path)) is not None), None)
+def _describe_zip(file: Path, archive: zipfile.ZipFile) -> Iterator[str]:
+    names = archive.namelist()
+    if any("/code/" in name for name in names):
+        yield f"is a TorchScript program, which is never run; {FOLDER}"
+    data = next((name for name in names if name.endswith("/data.pkl") or name == "data.pkl"), None)
+    if data is None:
+        yield "is a .zip archive; unpack it and give the folder inside"
+    else:
+        with archive.open(data) as handle:
+            yield from _describe_names(file, *_pickled_names(io.BytesIO(handle.read(MOST_BYTES))))
 
 
-def _describe_zip(file: Path) -> Iterator[str]:
-    with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        if any("/code/" in name for name in names):
-            yield f"is a TorchScript program, which is never run; {FOLDER}"
-        pickles = [name for name in names if name.endswith("/data.pkl") or name == "data.pkl"]
-        for name in pickles[:1]:
-            with archive.open(name) as handle:
-                yield from _describe_names(file, *_names(io.BytesIO(handle.read(MOST_BYTES))))
-        if not pickles:
-            yield "is a .zip archive; unpack it and give the folder inside"
+def _pickled_names(handle: Any) -> tuple[list[str], list[str]]:
+    """Return the texts in the pickles of a stream and the globals that they import.
 
-
-def _describe_tar(file: Path) -> str:
-    with tarfile.open(file) as archive:
-        names = [member.name for _, member in zip(range(100), archive, strict=False)]
-    if any(name.endswith(("model_config.yaml", "model_weights.ckpt")) for name in names):
-        return f"is a NeMo model, whose encoders are of other families; {FOLDER}, as microsoft/wavlm-base"
-    return "is a tar archive; unpack it and give the folder inside"
-
-
-def _safetensors(file: Path) -> list[str]:
-    with file.open("rb") as handle:
-        size = int.from_bytes(handle.read(8), "little")
-        return [name for name in json.loads(handle.read(min(size, MOST_BYTES))) if name != "__metadata__"]
-
-
-def _names(handle: io.BufferedIOBase | io.BytesIO) -> tuple[list[str], list[str]]:
-    """Return the texts in the pickles of a stream and the globals that they ask for."""
+    Before torch 1.6 a file was five pickles in a row, and then raw numbers.
+    """
     texts: list[str] = []
-    wanted: list[str] = []
-    for name, value in _opcodes(handle):
-        if name == "GLOBAL":
-            wanted.append(str(value))
-        elif name == "STACK_GLOBAL":
-            wanted.append(" ".join(texts[-2:]))
-        elif isinstance(value, str):
-            texts.append(value)
-    return texts, wanted
+    imported: list[str] = []
+    opcodes = itertools.chain.from_iterable(map(pickletools.genops, itertools.repeat(handle, 5)))
+    try:
+        for opcode, value, _ in itertools.islice(opcodes, MOST_NAMES):
+            if opcode.name == "GLOBAL":
+                imported.append(str(value))
+            elif opcode.name == "STACK_GLOBAL":
+                imported.append(" ".join(texts[-2:]))
+            elif isinstance(value, str):
+                texts.append(value)
+    except ValueError:
+        pass
+    return texts, imported
 
 
-def _opcodes(handle: io.BufferedIOBase | io.BytesIO) -> Iterator[tuple[str, object]]:
-    """Yield at most so many opcodes; before torch 1.6 a file was five pickles in a row, and then raw numbers."""
-    left = MOST_NAMES
-    for _ in range(5):
-        try:
-            for opcode, value, _place in pickletools.genops(handle):  # type: ignore[arg-type]
-                left -= 1
-                if left < 0:
-                    return
-                yield opcode.name, value
-        except (ValueError, UnicodeDecodeError):
-            return
-
-
-def _describe_names(file: Path, texts: list[str], wanted: list[str]) -> Iterator[str]:
-    """Yield what the names of tensors and keys tell, the surest first."""
+def _describe_names(file: Path, texts: list[str], imported: list[str]) -> Iterator[str]:
+    """Yield the formats that have such names of tensors and keys, the surest first."""
     names, lines = set(texts), "\n".join(texts)
 
     def some(pattern: str) -> bool:
         return re.search(rf"^(?:{pattern})", lines, re.MULTILINE) is not None
 
-    alien = next((name for name in wanted if not PLAIN.fullmatch(name)), "").replace(" ", ".")[:80]
+    alien = next((name for name in imported if not PLAIN.fullmatch(name)), "").replace(" ", ".")[:80]
     objects = (
         f"holds an object of {alien}, and objects are never run; where it was written, save tensors and plain values "
         "alone, as {'state_dict': ..., 'config': ...}"
@@ -176,29 +166,29 @@ def _describe_names(file: Path, texts: list[str], wanted: list[str]) -> Iterator
     if some(r"(.*\.)?encoder\.layers\.0\.(attention|self_attn)\.k_proj\.weight$"):
         yield "holds weights under transformers' names; give the folder they lie in, with config.json"
     if some(r"(.*\.)?layers\.0\.norm_feed_forward1\."):
-        yield f"is a NeMo model, whose encoders are of other families; {FOLDER}, as microsoft/wavlm-base"
+        yield NEMO
     if alien:
         yield objects
     if file.suffix == ".safetensors" and texts:
         yield f"holds tensors of an unknown layout ({', '.join(texts[:2])[:80]}); {FOLDER}"
 
 
-def _describe_fairseq(file: Path, names: set[str], joined: str) -> str:
-    """Name a checkpoint of fairseq, or of what was released in its form, and the same model on the hub."""
-    layers = 1 + max(map(int, re.findall(r"encoder\.layers\.(\d+)\.", joined)), default=0)
+def _describe_fairseq(file: Path, names: set[str], lines: str) -> str:
+    """Name a checkpoint of fairseq, or one released in its form, and the same model on the hub."""
     stem = file.stem.lower().replace("-", "_")
-    known = next((hub_id for part, hub_id in HUB_IDS.items() if part in stem), None)
-    if "data2vec" in joined or "regression_head" in joined:
+    if "data2vec" in lines or "regression_head" in lines:
         return "is fairseq's data2vec, a family that is not supported; use e.g. facebook/wav2vec2-base"
-    if "unispeech" in joined.lower() or "unispeech" in stem:
+    if "unispeech" in lines.lower() or "unispeech" in stem:
         return "is UniSpeech(-SAT), a family that is not supported; use e.g. microsoft/wavlm-base-plus"
-    theirs = "cfg" in names and "args" not in names  # fairseq writes both
-    if theirs or ".grep_" in joined or "relative_attention_bias" in joined or "wavlm" in stem:
+    microsofts = "cfg" in names and "args" not in names  # fairseq writes both
+    if microsofts or ".grep_" in lines or "relative_attention_bias" in lines or "wavlm" in stem:
         kind, base, large = "Microsoft's own WavLM", "microsoft/wavlm-base", "microsoft/wavlm-large"
-    elif "label_embs_concat" in names or "hubert" in joined.lower() or "hubert" in stem:
+    elif "label_embs_concat" in names or "hubert" in lines.lower() or "hubert" in stem:
         kind, base, large = "a fairseq HuBERT", "facebook/hubert-base-ls960", "facebook/hubert-large-ll60k"
     else:
         kind, base, large = "a fairseq wav2vec 2.0", "facebook/wav2vec2-base", "facebook/wav2vec2-xls-r-300m"
-    said = known or (large if layers > 12 else base if layers > 1 else f"{base} or {large}")
+    layers = 1 + max(map(int, re.findall(r"encoder\.layers\.(\d+)\.", lines)), default=0)
+    by_size = large if layers > 12 else base if layers > 1 else f"{base} or {large}"
+    hub_id = next((hub_id for part, hub_id in HUB_IDS.items() if part in stem), by_size)
     form = " in s3prl's form" if "model_weight" in names else ""
-    return f"is {kind} checkpoint{form}, which is not read here; the same model on the hub: {said}"
+    return f"is {kind} checkpoint{form}, which is not read here; the same model on the hub: {hub_id}"

@@ -3,9 +3,14 @@
 Nothing in a file is executed, and every tensor in it is accounted for.
 """
 
+from hybrid_pruning.models.foreign.checkpoint import (
+    Checkpoint,
+    find_backbone,
+    find_model,
+    locate_model,
+    read_checkpoint,
+)
 from hybrid_pruning.models.foreign.encoder import build_backbone, read_backbone
-from hybrid_pruning.models.foreign.places import find_backbone, find_model, locate_model
-from hybrid_pruning.models.foreign.tensors import Checkpoint, read_checkpoint
 from hybrid_pruning.models.foreign.wedefense import RecipeModel, build_model, provenance_of, read_model
 
 __all__ = [
