@@ -17,8 +17,8 @@ from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.models.foreign.checkpoint import Checkpoint, read_checkpoint, read_descriptions
 from hybrid_pruning.models.foreign.encoder import build_backbone
 from hybrid_pruning.models.heads import build_head
-from hybrid_pruning.trees import section
 from hybrid_pruning.tasks import Label
+from hybrid_pruning.trees import section
 
 LINEARS = {"key": "cmp_linear_k", "value": "cmp_linear_v", "query": "att_head", "out": "pooling_fc"}
 HEAD = {
