@@ -18,7 +18,7 @@ import soundfile
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.distributed import keep_freed_memory
-from hybrid_pruning.scoring.embedder import load_embedder
+from hybrid_pruning.scoring.engine import load_embedder
 from hybrid_pruning.scoring.scores import score_paths
 
 

@@ -11,8 +11,7 @@ import time
 import numpy as np
 
 from hybrid_pruning.models.cohort import Cohort
-from hybrid_pruning.scoring.verification.backend import Backend
-from hybrid_pruning.scoring.verification.cosine import Voices
+from hybrid_pruning.scoring.verification.backend import Backend, EnrolmentModels
 from hybrid_pruning.scoring.verification.embeddings import Embeddings
 
 TRIALS, RECORDINGS, SPEAKERS, WIDTH, TOP_N, LOOPED = 550_894, 137_924, 5_994, 256, 300, 200
@@ -46,7 +45,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="a hundredth of the size")
     share = 100 if parser.parse_args().short else 1
     embeddings, cohort, pairs = generate(TRIALS // share, RECORDINGS // share, SPEAKERS // (10 if share > 1 else 1))
-    voices = Voices.of([[place] for place in range(len(embeddings.ids))], embeddings.ids)
+    voices = EnrolmentModels.of([[place] for place in range(len(embeddings.ids))], embeddings.ids)
     started = time.perf_counter()
     scores, _ = Backend(cohort).score(embeddings, voices, pairs)
     whole = time.perf_counter() - started

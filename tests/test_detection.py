@@ -1,11 +1,10 @@
-"""A person gets one line a file, a pipe gets columns or JSON, and a script gets an exit code it can go by."""
+"""Each file is a line in a terminal, a row or a JSON object in a pipe, and an exit code for a script."""
 
 import io
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from rich.console import Console
 
 from corpus import SAMPLE_RATE_HZ, noise, tiny_detector
 from hybrid_pruning import console as terminal
-from hybrid_pruning.cli import main
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.calibration import Calibration, Fit
 from hybrid_pruning.models.speech_model import SpeechModel
@@ -22,16 +20,9 @@ from hybrid_pruning.scoring.scores import score_paths
 from hybrid_pruning.scoring.verdicts import Detection, Unreadable, as_text, detect, find_audio
 from hybrid_pruning.tasks import Label
 from sounds import encode
+from world import Result, run_main
 
-
-class Result(NamedTuple):
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
+NAMES = ["a.FLAC", "b.wav", "sub/[red]é.ogg", "sub/deep/c d.flac"]
 Detect = Callable[..., Result]
 
 
@@ -66,27 +57,18 @@ def paths(folder: Path) -> list[Path]:
 def command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Detect:
     """Run `detect` in the folder, as a script would; its model stands in the environment."""
     monkeypatch.setenv("HYBRID_PRUNING_MODEL", "model")
-    monkeypatch.chdir(folder)
 
     def run(*arguments: str, stdin: str = "") -> Result:
         capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["hybrid-pruning", "detect", *arguments])
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return Result(int(caught.value.code or 0), *capsys.readouterr())
+        return Result(run_main(("detect", *arguments), folder), *capsys.readouterr())
 
     return run
 
 
-def middle(model: SpeechModel, paths: list[Path]) -> float:
-    """A threshold with clips on both sides."""
-    return float(np.median(score_paths(model, paths, workers=0)))
-
-
 def test_folders_are_searched_and_files_taken_as_they_are(folder: Path, paths: list[Path]):
     names = [path.relative_to(folder / "clips").as_posix() for path in paths]
-    assert names == ["a.FLAC", "b.wav", "sub/[red]é.ogg", "sub/deep/c d.flac"]
+    assert names == NAMES
     assert find_audio(folder / "clips" / "notes.txt") == [folder / "clips" / "notes.txt"]
     with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
         find_audio("nowhere")
@@ -94,18 +76,15 @@ def test_folders_are_searched_and_files_taken_as_they_are(folder: Path, paths: l
         find_audio(folder / "empty")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("window_seconds", [30.0, 1.0])
+@pytest.mark.parametrize(("workers", "window_seconds"), [(0, 30.0), (2, 1.0)])
 def test_detections_are_scores(model: SpeechModel, paths: list[Path], workers: int, window_seconds: float):
-    found = list(detect(model, paths, workers, window_seconds))
+    found = [one for one in detect(model, paths, workers, window_seconds) if isinstance(one, Detection)]
     expected = score_paths(model, paths, workers=0, window_seconds=window_seconds)
-    assert all(isinstance(one, Detection) for one in found)
-    detections = [one for one in found if isinstance(one, Detection)]
-    np.testing.assert_allclose([one.llr for one in detections], expected, atol=1e-4)
-    assert [one.path for one in detections] == paths
+    np.testing.assert_allclose([one.llr for one in found], expected, atol=1e-4)
+    assert [one.path for one in found] == paths
     lengths = [soundfile.info(str(path)).duration for path in paths]
-    assert [one.seconds for one in detections] == pytest.approx(lengths, abs=1e-3)
-    assert [one.windows for one in detections] == [max(1, int(np.ceil(s / window_seconds))) for s in lengths]
+    assert [one.seconds for one in found] == pytest.approx(lengths, abs=1e-3)
+    assert [one.windows for one in found] == [max(1, int(np.ceil(s / window_seconds))) for s in lengths]
 
 
 def test_what_cannot_be_read_keeps_its_place(model: SpeechModel, folder: Path, paths: list[Path], tmp_path: Path):
@@ -122,16 +101,11 @@ def test_the_threshold_itself_is_bona_fide():
 
 
 def test_a_pipe_gets_columns(command: Detect, model: SpeechModel, paths: list[Path]):
-    threshold = middle(model, paths)
+    threshold = float(np.median(score_paths(model, paths, workers=0)))
     found = command("clips", "--threshold", str(threshold), "--workers", "0", "--window-seconds", "1")
     assert found.code == 0
     rows = [line.split("\t") for line in found.out.splitlines()]
-    assert [row[4] for row in rows] == [
-        "clips/a.FLAC",
-        "clips/b.wav",
-        "clips/sub/[red]é.ogg",
-        "clips/sub/deep/c d.flac",
-    ]
+    assert [row[4] for row in rows] == [f"clips/{name}" for name in NAMES]
     assert {row[0] for row in rows} == {"bonafide", "spoof"}
     assert all((float(row[1]) >= threshold) == (row[0] == "bonafide") for row in rows)
     assert [row[3] for row in rows] == ["1", "1", "2", "2"]
@@ -157,7 +131,7 @@ def test_a_list_comes_in_on_standard_input(command: Detect):
     assert names == ["clips/sub/deep/c d.flac", "clips/a.FLAC", "clips/b.wav"]
 
 
-def test_the_rest_is_judged_and_the_exit_code_tells(command: Detect):
+def test_the_rest_is_scored_and_the_exit_code_says_so(command: Detect):
     found = command("bad.wav", "clips/b.wav", "nowhere.wav", "empty", "--json", "--workers", "0", "--fail-on-spoof")
     assert found.code == 2
     assert len(found.out.splitlines()) == 1
@@ -227,7 +201,7 @@ def test_calibration_is_noticed(folder: Path, command: Detect):
     assert command("clips/b.wav", "--model", "calibrated", "--workers", "0").err == ""
 
 
-def test_what_lies_in_a_folder_is_judged_named_or_counted(command: Detect, folder: Path, tmp_path: Path):
+def test_each_file_of_a_folder_is_scored_named_or_counted(command: Detect, folder: Path, tmp_path: Path):
     talks = tmp_path / "talks"
     (talks / "__MACOSX").mkdir(parents=True)
     (talks / "two.m4a").write_bytes(encode(noise(SAMPLE_RATE_HZ), "ipod", "aac"))

@@ -19,7 +19,7 @@ from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.models.backbone import load_transformers
 from hybrid_pruning.models.classifier import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.scoring.scores import score_file
+from hybrid_pruning.scoring.scores import score
 
 
 class Result(NamedTuple):
@@ -114,7 +114,7 @@ def test_a_calibrated_model_scores_calibrated(cli: Cli, scored: tuple[SpeechMode
     model, folder = scored
     model.save_pretrained(tmp_path / "model")
     manifest = folder / "dev" / "manifest.tsv"
-    raw = score_file(model, manifest, tmp_path / "raw.tsv", workers=0)
+    raw = score(model, manifest, tmp_path / "raw.tsv", workers=0).scores
     (tmp_path / "check.tsv").write_text((tmp_path / "raw.tsv").read_text())
     names = [line.split("\t")[0] for line in (tmp_path / "raw.tsv").read_text().splitlines()[1:]]
     labels = np.where(np.argsort(np.argsort(raw)) % 5 < 2, "spoof", "bonafide")  # an untrained model knows nothing:
@@ -131,7 +131,7 @@ def test_a_calibrated_model_scores_calibrated(cli: Cli, scored: tuple[SpeechMode
     again = SpeechModel.from_pretrained(tmp_path / "calibrated")
     assert again.calibration is not None
     assert (tmp_path / "calibrated" / "model.safetensors").read_bytes() == weights
-    scores = score_file(again, manifest, tmp_path / "better.tsv", workers=0)
+    scores = score(again, manifest, tmp_path / "better.tsv", workers=0).scores
     assert scores == pytest.approx(again.calibration.scale * raw + again.calibration.offset, rel=1e-4, abs=1e-4)
     assert (np.argsort(scores) == np.argsort(raw)).all()
     # in place: on its own scores a further fit; on scores it was fitted on, the same fit again

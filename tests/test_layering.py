@@ -28,12 +28,8 @@ LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager"}
 STILL_TWICE = {
     "Cell",
-    "Work",
-    "Scored",
     "Stream",
-    "Options",
     "Request",
-    "Comparison",
     "Section",
     "Group",
     "Part",

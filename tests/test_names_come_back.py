@@ -24,7 +24,7 @@ from hybrid_pruning.data.tracks import SV, TRACK1
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.evaluation.fusion import fuse
 from hybrid_pruning.files import find_danger, has_control_characters
-from hybrid_pruning.scoring.verification.enrolment import read_enrolment
+from hybrid_pruning.scoring.verification.trial_list import read_enrolment
 from hybrid_pruning.scoring.verification.trial_scores import write_trials
 from hybrid_pruning.tasks import Label
 from test_tables import ODD

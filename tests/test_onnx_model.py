@@ -15,7 +15,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.onnx import graph as onnx_export
 from hybrid_pruning.models.onnx.graph import export_onnx
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.scoring.embedder import load_embedder
+from hybrid_pruning.scoring.engine import load_embedder
 from hybrid_pruning.scoring.scores import embed_paths, score_utterances
 from wave_variants import ALONE, EQUAL, LENGTHS, REFUSED, TENSOR
 from world import Cli

@@ -1,4 +1,4 @@
-"""What a scoring that was cut off leaves is taken up whole lines only, and never by another scoring."""
+"""Of a scoring that was cut off, whole lines are taken up, and by the same scoring alone."""
 
 import json
 from dataclasses import replace
@@ -14,12 +14,12 @@ from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.artifact import fingerprint_model
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.scoring.batching import JobResult
+from hybrid_pruning.scoring.engine import GroupResult
 from hybrid_pruning.scoring.resume import Partial, fingerprint_manifest
 from hybrid_pruning.tasks import Label
 
 SETTINGS = {"model": "a", "batch_size": 4}
-RESULTS = [JobResult(3, {1: 0.1 + 0.2, 7: -1e-30}, {}), JobResult(0, {}, {4: "x.wav: is\tbad"})]
+RESULTS = [GroupResult(3, {1: 0.1 + 0.2, 7: -1e-30}, {}), GroupResult(0, {}, {4: "x.wav: is\tbad"}, frozenset({2}))]
 
 
 def fill(out: Path) -> Path:
@@ -29,7 +29,7 @@ def fill(out: Path) -> Path:
     return partial.folder
 
 
-def left(out: Path, settings: dict[str, Any] = SETTINGS) -> list[JobResult[Any]]:
+def left(out: Path, settings: dict[str, Any] = SETTINGS) -> list[GroupResult]:
     with Partial(out, settings) as partial:
         return partial.results()
 
@@ -37,6 +37,11 @@ def left(out: Path, settings: dict[str, Any] = SETTINGS) -> list[JobResult[Any]]
 def test_results_come_back_bit_for_bit(tmp_path: Path):
     fill(tmp_path / "new" / "scores.tsv")
     assert left(tmp_path / "new" / "scores.tsv") == RESULTS
+    vector = np.array([0.1, -1e-30, 3e38], dtype=np.float32)
+    with Partial(tmp_path / "e", SETTINGS) as partial:
+        partial.add(GroupResult(0, {5: vector}, {}))
+    ((index, found),) = left(tmp_path / "e")[0].values.items()
+    assert (index, found.dtype, found.tolist()) == (5, np.float32, vector.tolist())
 
 
 def test_a_line_that_was_cut_short_does_not_count(tmp_path: Path):
@@ -44,7 +49,7 @@ def test_a_line_that_was_cut_short_does_not_count(tmp_path: Path):
     (path,) = fill(out).glob("results-*")
     whole = path.read_bytes()
     first = whole.index(b"\n") + 1
-    for size in range(len(whole)):
+    for size in (*range(0, len(whole), 7), first - 2, first - 1, first, first + 1, len(whole) - 2, len(whole) - 1):
         path.write_bytes(whole[:size])
         ended = size >= len(whole) - 1  # the line is all there, but for its end
         assert left(out) == (RESULTS if ended else RESULTS[:1] if size >= first - 1 else [])

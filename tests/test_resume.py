@@ -15,11 +15,9 @@ from hybrid_pruning.config import save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.training.launch import train
 from hybrid_pruning.training.runs import STEP, Run, read_checkpoint
-from runs import assert_same_run, kill_at_random, run_command, start
+from runs import assert_same_run, finish, kill_at_random, run_command, start
 
 Recipe = dict[str, Any]
-SHORT = {"training__epochs": 6, "training__checkpoint_steps": 2}
-LONG = {"training__epochs": 60, "training__checkpoint_steps": 2}
 CROWDED = {"training__checkpoint_steps": 1, "training__keep_checkpoints": 100}
 
 
@@ -28,77 +26,31 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return write_world(tmp_path_factory.mktemp("world"))
 
 
-class Command:
-    """`hybrid-pruning train` on one recipe, with the interpreter started anew or forked off a warm one."""
+@pytest.mark.parametrize(
+    ("epochs", "kills", "steps"),
+    [
+        pytest.param(4, 2, 4, id="twice"),
+        pytest.param(60, 20, 12, id="twenty times", marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
+    ],
+)
+def test_a_killed_run_ends_as_if_it_had_not_been(recipe: Recipe, tmp_path: Path, epochs: int, kills: int, steps: int):
+    """Killed at random points, with workers and without in turn, against a training that was left alone."""
+    seed = int(os.environ.get("SOAK_SEED", "1"))
+    print(f"\n{kills} kills at random points, seed {seed}")
+    save_config(configure(recipe, training__epochs=epochs, training__checkpoint_steps=2), tmp_path / "recipe.yaml")
+    chance, killed, whole = random.Random(seed), tmp_path / "killed", tmp_path / "whole"
 
-    def __init__(self, recipe: Path, output: Path, anew: bool) -> None:
-        self.recipe, self.output, self.anew = recipe, output, anew
+    def begin(run: Path, workers: int, more: Sequence[str]) -> Any:
+        options = ["--out", str(run), "--set", f"data.workers={workers}", *more]
+        return start(run_command, ["train", str(tmp_path / "recipe.yaml"), *options], tmp_path / "output.txt")
 
-    def start(self, run: Path, workers: int, more: Sequence[str] = ()) -> Any:
-        arguments = ["train", str(self.recipe), "--out", str(run), "--set", f"data.workers={workers}", *more]
-        return Popen(arguments, self.output) if self.anew else start(run_command, arguments, self.output)
-
-    def run(self, run: Path, more: Sequence[str] = ()) -> None:
-        process = self.start(run, 0, more)
-        process.join()
-        assert process.exitcode == 0, self.output.read_text()
-
-
-class Popen:
-    """A real command line with the face of a multiprocessing process."""
-
-    def __init__(self, arguments: Sequence[str], output: Path) -> None:
-        with output.open("ab") as handle:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "hybrid_pruning.cli", *arguments],
-                stdout=handle,
-                stderr=handle,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-
-    @property
-    def exitcode(self) -> int | None:
-        return self.process.poll()
-
-    def is_alive(self) -> bool:
-        return self.process.poll() is None
-
-    def kill(self) -> None:
-        self.process.kill()
-
-    def join(self, timeout: float | None = None) -> None:
-        self.process.wait(timeout)
-
-
-def survive(train_into: Command, folder: Path, kills: int, seed: int, steps: int) -> None:
-    """Kill a training at random points, workers or not in turn, and compare it with one that was left alone."""
-    chance = random.Random(seed)
-    killed, whole = folder / "killed", folder / "whole"
     for number in range(1, kills + 1):
         workers = 2 * (number % 2)
-        where = kill_at_random(lambda more, w=workers: train_into.start(killed, w, more), killed, chance, steps)
+        where = kill_at_random(lambda more, w=workers: begin(killed, w, more), killed, chance, steps)
         print(f"kill {number:>2} of {kills}, {workers} workers: {where}", flush=True)
-    train_into.run(killed, ["--resume"])
-    train_into.run(whole)
+    assert finish(begin(killed, 0, ["--resume"]), begin(whole, 0, [])) == [0, 0], (tmp_path / "output.txt").read_text()
     assert_same_run(killed, whole)
-    leftovers = [path.name for path in killed.rglob(".*")]
-    assert leftovers == []
-    print(f"killed {kills} times: weights, optimisers, gates, multipliers and log equal the uninterrupted run's")
-
-
-def test_a_run_killed_three_times_ends_as_if_it_had_not(recipe: Recipe, tmp_path: Path):
-    save_config(configure(recipe, **SHORT), tmp_path / "recipe.yaml")
-    survive(Command(tmp_path / "recipe.yaml", tmp_path / "output.txt", anew=False), tmp_path, 3, seed=1, steps=5)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(3600)
-def test_a_run_killed_twenty_times_ends_as_if_it_had_not(recipe: Recipe, tmp_path: Path):
-    """As a user has it: the command line, started anew each time."""
-    seed = int(os.environ.get("SOAK_SEED", "1"))
-    print(f"\nsoak: 20 kills at random points, seed {seed}")
-    save_config(configure(recipe, **LONG), tmp_path / "recipe.yaml")
-    survive(Command(tmp_path / "recipe.yaml", tmp_path / "output.txt", anew=True), tmp_path, 20, seed, steps=12)
+    assert not list(killed.rglob(".*"))
 
 
 @pytest.fixture
@@ -118,16 +70,11 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(recipe: Recipe, tmp_path: P
     config, folder = configure(recipe, **CROWDED), small_disk / "run"
     with pytest.raises(InputError, match=r"run\S+: cannot be written \(No space left on device\); make room"):
         train(config, folder)
-    assert_sound(folder)
-    subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
-    train(config, folder, resume=True)
-    assert_same_run(folder, train(config, tmp_path / "whole"))
-
-
-def assert_sound(folder: Path) -> None:
-    """No half-written file, and every checkpoint whole."""
-    assert not list(folder.rglob("*.tmp"))
+    assert not list(folder.rglob("*.tmp")), "no half-written file"
     paths = [*Run(folder).list_checkpoints(), *Run(folder).list_checkpoints(STEP)]
     assert paths
     for path in paths:
-        read_checkpoint(path)
+        read_checkpoint(path)  # every one of them is whole
+    subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
+    train(config, folder, resume=True)
+    assert_same_run(folder, train(config, tmp_path / "whole"))

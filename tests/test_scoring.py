@@ -21,14 +21,12 @@ from hybrid_pruning.audio import read_audio
 from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.scoring import inference
-from hybrid_pruning.scoring.batching import Throughput
-from hybrid_pruning.scoring.embedder import choose_device
-from hybrid_pruning.scoring.scores import embed_paths, score_file, score_paths, score_utterances
+from hybrid_pruning.scoring.resume import Partial
+from hybrid_pruning.scoring.scores import embed_paths, score, score_paths, score_utterances
+from runs import finish, ranks, run_command, start
 
 NAN = float("nan")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
@@ -48,8 +46,9 @@ def alone(model: SpeechModel, utterances: list[Utterance]) -> np.ndarray:
     return np.array([model.score(wave).item() for wave in waves])
 
 
-@pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (3, 0), (16, 0), (3, 2)])
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("batch_size", "workers", "known"), [(1, 0, True), (3, 0, False), (16, 0, True), (3, 2, True), (3, 2, False)]
+)
 def test_scores_do_not_depend_on_the_batch(
     model: SpeechModel, manifest: Path, batch_size: int, workers: int, known: bool
 ):
@@ -78,12 +77,6 @@ def test_embeddings_are_what_the_scores_are_made_of(model: SpeechModel, manifest
     assert embed_paths(model, []).shape == (0, model.head.embedding_width)
 
 
-def test_an_embedding_that_is_not_finite_is_named(model: SpeechModel, manifest: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(model, "embed", lambda wave, _: torch.full((len(wave), 5), NAN))
-    with pytest.raises(InputError, match=r"(bonafide|spoof)-0.* its embedding is not finite"):
-        embed_paths(model, [utterance.path for utterance in read_manifest(manifest)], workers=0)
-
-
 def test_windows_change_the_scores_of_longer_utterances_alone(model: SpeechModel, manifest: Path):
     utterances = read_manifest(manifest)
     whole, cut = (score_utterances(model, utterances, 16, 0, seconds) for seconds in (30.0, 0.125))
@@ -94,61 +87,43 @@ def test_windows_change_the_scores_of_longer_utterances_alone(model: SpeechModel
 
 
 def test_the_file_is_what_the_challenges_read(model: SpeechModel, manifest: Path, tmp_path: Path):
-    throughput = Throughput()
-    scores = score_file(model, manifest, tmp_path / "new" / "scores.tsv", workers=0, throughput=throughput)
-    with (tmp_path / "new" / "scores.tsv").open(newline="") as handle:
+    found = score(model, manifest, tmp_path / "new" / "scores.tsv", workers=0)
+    with found.path.open(newline="") as handle:
         header, *rows = csv.reader(handle, delimiter="\t")
     assert header == ["filename", "cm-score"]
     assert [row[0] for row in rows] == [utterance.utt_id for utterance in read_manifest(manifest)]
-    assert [float(row[1]) for row in rows] == scores.tolist()
-    assert throughput.audio_seconds == pytest.approx(sum(u.seconds for u in read_manifest(manifest)), abs=1e-3)
+    assert [float(row[1]) for row in rows] == found.scores.tolist()
+    assert (found.left_out, found.recordings, found.backend) == (0, 7, None)
+    assert found.engine.throughput.audio_seconds == pytest.approx(
+        sum(u.seconds for u in read_manifest(manifest)), abs=1e-3
+    )
     assert [path.name for path in files_below(tmp_path / "new")] == ["scores.tsv"]
 
 
 def test_clips_shorter_than_a_frame_are_scored(model: SpeechModel, tmp_path: Path):
     manifest = write_corpus(tmp_path / "short", clips=2, shortest=10, longest=20)
-    assert np.isfinite(score_file(model, manifest, tmp_path / "scores.tsv", workers=0)).all()
-
-
-def test_a_diverged_model_is_named(model: SpeechModel, manifest: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(model, "classify", lambda embedding: torch.full((len(embedding),), NAN))
-    with pytest.raises(InputError, match=r"(bonafide|spoof)-0.* its score is not finite"):
-        score_utterances(model, read_manifest(manifest), workers=0)
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("broken", [True, False])
-def test_the_model_keeps_its_mode(model: SpeechModel, manifest: Path, training: bool, broken: bool):
-    utterances = read_manifest(manifest)
-    if broken:
-        utterances[0].path.write_text("no audio")
-    model.train(training)
-    caught = None
-    try:
-        score_utterances(model, utterances, workers=0)
-    except InputError as error:
-        caught = error
-    assert (caught is not None) == broken
-    assert model.training == training
-    model.eval()
+    assert np.isfinite(score(model, manifest, tmp_path / "scores.tsv", workers=0).scores).all()
 
 
 def test_an_unscorable_manifest_writes_nothing(model: SpeechModel, tmp_path: Path):
     write_manifest(tmp_path / "empty.tsv", [])
     with pytest.raises(InputError, match="no utterances"):
-        score_file(model, tmp_path / "empty.tsv", tmp_path / "scores.tsv")
+        score(model, tmp_path / "empty.tsv", tmp_path / "scores.tsv")
     assert [path.name for path in tmp_path.iterdir()] == ["empty.tsv"]
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["found when decoding", "found in the header"])
-@pytest.mark.parametrize("old", [None, "the old scores"])
-def test_a_bad_clip_is_told_once_all_others_are_scored(
+@pytest.mark.parametrize(
+    ("known", "old"),
+    [(True, None), (False, "the old scores")],
+    ids=["found when decoding", "found in the header, over old scores"],
+)
+def test_a_bad_clip_is_reported_once_all_others_are_scored(
     model: SpeechModel, manifest: Path, tmp_path: Path, known: bool, old: str | None, monkeypatch: pytest.MonkeyPatch
 ):
     if not known:
         write_manifest(manifest, [replace(utterance, seconds=NAN) for utterance in read_manifest(manifest)])
     out, bad = tmp_path / "out" / "scores.tsv", read_manifest(manifest)[4]
-    expected = score_file(model, manifest, tmp_path / "expected.tsv", batch_size=2, workers=0)
+    expected = score(model, manifest, tmp_path / "expected.tsv", batch_size=2, workers=0).scores
     good = bad.path.read_bytes()
     bad.path.write_text("no audio")
     if old is not None:
@@ -156,7 +131,7 @@ def test_a_bad_clip_is_told_once_all_others_are_scored(
         out.write_text(old)
     for _ in range(2):
         with pytest.raises(InputError) as caught:
-            score_file(model, manifest, out, batch_size=2, workers=0)
+            score(model, manifest, out, batch_size=2, workers=0)
         assert str(caught.value).startswith(f"{bad.path}: cannot be decoded")
         assert f"; 1 of 7 files cannot be scored and are listed in {out}.failed.tsv; " in str(caught.value)
         assert (out.read_text() if out.exists() else None) == old
@@ -166,7 +141,7 @@ def test_a_bad_clip_is_told_once_all_others_are_scored(
     embedded: list[int] = []
     embed = model.embed
     monkeypatch.setattr(model, "embed", lambda wave, lengths=None: embedded.append(len(wave)) or embed(wave, lengths))
-    scores = score_file(model, manifest, out, batch_size=2, workers=0)
+    scores = score(model, manifest, out, batch_size=2, workers=0).scores
     assert embedded == [1], "the mended clip alone is left to do"
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert [path.name for path in files_below(out.parent)] == ["scores.tsv"]
@@ -181,7 +156,7 @@ def test_a_wrong_duration_is_refused_however_often_it_is_tried(
     write_manifest(manifest, utterances)
     for _ in range(3):
         with pytest.raises(InputError, match=f"its manifest says {seconds:.3f}.*1 of 7 files cannot be scored"):
-            score_file(model, manifest, tmp_path / "scores.tsv", workers=0)
+            score(model, manifest, tmp_path / "scores.tsv", workers=0)
 
 
 def test_bad_clips_can_be_left_out(model: SpeechModel, manifest: Path, tmp_path: Path):
@@ -189,34 +164,35 @@ def test_bad_clips_can_be_left_out(model: SpeechModel, manifest: Path, tmp_path:
     for index in (1, 6):
         utterances[index].path.unlink()
     out = tmp_path / "out" / "scores.tsv"
-    scores = score_file(model, manifest, out, workers=0, skip_bad=True)
-    assert np.flatnonzero(np.isnan(scores)).tolist() == [1, 6]
+    found = score(model, manifest, out, workers=0, skip_bad=True)
+    assert np.flatnonzero(np.isnan(found.scores)).tolist() == [1, 6]
+    assert (found.left_out, found.recordings) == (2, 5)
     written = [row.split("\t")[0] for row in out.read_text().splitlines()[1:]]
     assert written == [u.utt_id for index, u in enumerate(utterances) if index not in (1, 6)]
     assert [path.name for path in files_below(out.parent)] == ["scores.tsv", "scores.tsv.failed.tsv"]
 
 
-@pytest.mark.parametrize("finished", range(4))
+@pytest.mark.parametrize("finished", [0, 1, 3])
 def test_an_interrupted_scoring_goes_on_where_it_was(
     model: SpeechModel, manifest: Path, tmp_path: Path, finished: int, monkeypatch: pytest.MonkeyPatch
 ):
     expected, out = tmp_path / "expected.tsv", tmp_path / "out" / "scores.tsv"
-    score_file(model, manifest, expected, batch_size=2, workers=0)
-    add, added = inference.Partial.add, []
+    score(model, manifest, expected, batch_size=2, workers=0)
+    add, added = Partial.add, []
 
-    def fail(partial: inference.Partial, result: Any) -> None:
+    def fail(partial: Partial, result: Any) -> None:
         if len(added) == finished:
             raise KeyboardInterrupt
         added.append(result)
         add(partial, result)
 
-    monkeypatch.setattr(inference.Partial, "add", fail)
+    monkeypatch.setattr(Partial, "add", fail)
     with pytest.raises(KeyboardInterrupt):
-        score_file(model, manifest, out, batch_size=2, workers=0)
-    monkeypatch.setattr(inference.Partial, "add", lambda partial, result: added.append(result) or add(partial, result))
-    score_file(model, manifest, out, batch_size=2, workers=0)
+        score(model, manifest, out, batch_size=2, workers=0)
+    monkeypatch.setattr(Partial, "add", lambda partial, result: added.append(result) or add(partial, result))
+    score(model, manifest, out, batch_size=2, workers=0)
     assert out.read_bytes() == expected.read_bytes()
-    assert sorted(result.job for result in added) == [0, 1, 2, 3], "nothing is done twice"
+    assert sorted(result.number for result in added) == [0, 1, 2, 3], "nothing is done twice"
     assert [path.name for path in files_below(out.parent)] == ["scores.tsv"]
 
 
@@ -225,23 +201,12 @@ def test_another_models_scores_are_not_taken_up(
 ):
     read_manifest(manifest)[4].path.unlink()
     with pytest.raises(InputError, match="no such file"):
-        score_file(model, manifest, tmp_path / "scores.tsv", workers=0)
+        score(model, manifest, tmp_path / "scores.tsv", workers=0)
     other = tiny_detector(tmp_path / "other", hidden_size=40)
-    found = score_file(other, manifest, tmp_path / "scores.tsv", workers=0, skip_bad=True)
+    found = score(other, manifest, tmp_path / "scores.tsv", workers=0, skip_bad=True).scores
     assert "scores.tsv.partial: is of another model; starting anew" in capsys.readouterr().out
     expected = alone(other, [u for index, u in enumerate(read_manifest(manifest)) if index != 4])
     np.testing.assert_allclose(found[np.isfinite(found)], expected, atol=1e-4)
-
-
-def test_devices_are_checked():
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(InputError, match="device 'gpu' is unknown; expected one of auto, cpu, cuda, mps"):
-        choose_device("gpu")
-    for name in ("cuda:99", "cuda:x", "mps"):
-        if name != "mps" or not torch.backends.mps.is_available():
-            with pytest.raises(InputError, match=f"device '{name}' cannot be used here"):
-                choose_device(name)
 
 
 @pytest.fixture(scope="module")
@@ -250,62 +215,57 @@ def world(model: SpeechModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     model.save_pretrained(folder / "model")
     manifest = write_corpus(folder / "corpus", clips=60, shortest=16_500, longest=25_000)
-    score_file(model, manifest, folder / "expected.tsv", 1, 0, 2.0)
+    score(model, manifest, folder / "expected.tsv", 1, 0, 2.0)
     return folder
 
 
-def score_command(out: Path) -> list[str]:
-    command = "score model corpus/manifest.tsv --batch-size 1 --workers 0 --window-seconds 2 --out"
-    return [*command.split(), str(out)]
-
-
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, env=ONE_THREAD, capture_output=True, text=True, check=False)
+def score_command(world: Path, out: Path) -> list[str]:
+    options = "--batch-size 1 --workers 0 --window-seconds 2 --out"
+    return ["score", str(world / "model"), str(world / "corpus" / "manifest.tsv"), *options.split(), str(out)]
 
 
 def test_a_killed_scoring_goes_on_bit_for_bit(
     model: SpeechModel, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     out, lines = tmp_path / "scores.tsv", tmp_path / "scores.tsv.partial" / "results-0.jsonl"
-    command = [sys.executable, "-m", "hybrid_pruning.cli", *score_command(out)]
-    process = subprocess.Popen(command, cwd=world, env=ONE_THREAD, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (lines.exists() and lines.stat().st_size):
+    process = start(run_command, score_command(world, out), tmp_path / "printed.txt")
+    while process.is_alive() and not (lines.exists() and lines.stat().st_size):
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     finished = lines.read_text().count('"job"')
     assert 0 < finished < 60, "killed in the middle"
     assert not out.exists()
-    score_file(model, world / "corpus" / "manifest.tsv", out, 1, 0, 2.0)
+    score(model, world / "corpus" / "manifest.tsv", out, 1, 0, 2.0)
     assert f"going on after {finished} of 60 batches" in capsys.readouterr().out
     assert out.read_bytes() == (world / "expected.tsv").read_bytes()
-    assert [path.name for path in files_below(tmp_path)] == ["scores.tsv"]
+    assert [path.name for path in files_below(tmp_path)] == ["printed.txt", "scores.tsv"]
 
 
-ON_ALL = """
-import sys
-import numpy as np
-from hybrid_pruning import SpeechModel, cli, processes
-from hybrid_pruning.data.manifest import read_manifest
-from hybrid_pruning.scoring.scores import score_utterances
-processes.start()
-scores = score_utterances(SpeechModel.from_pretrained("model"), read_manifest("corpus/manifest.tsv"), 1, 0, 2.0)
-np.save(f"{sys.argv[-1]}.{processes.rank()}.npy", scores)
-cli.main()
-"""
+def score_in_both_ways(*arguments: str) -> None:
+    """Score in memory, as a training does, and as the command line does."""
+    from hybrid_pruning import distributed as processes
+
+    processes.start()
+    utterances = read_manifest(arguments[2])
+    scores = score_utterances(SpeechModel.from_pretrained(arguments[1]), utterances, 1, 0, 2.0)
+    np.save(f"{arguments[-1]}.{processes.rank()}.npy", scores)
+    run_command(*arguments)
 
 
 def test_several_processes_find_the_same_scores(world: Path, tmp_path: Path):
-    out, program = tmp_path / "scores.tsv", tmp_path / "program.py"
-    program.write_text(ON_ALL)
-    found = run([*TORCHRUN, str(program), *score_command(out)], world)
-    assert found.returncode == 0, found.stderr
+    out = tmp_path / "scores.tsv"
+    codes = finish(*ranks(score_in_both_ways, score_command(world, out), tmp_path))
+    printed = [(tmp_path / f"rank{rank}.txt").read_text() for rank in range(2)]
+    assert codes == [0, 0], printed
     assert out.read_bytes() == (world / "expected.tsv").read_bytes()
     expected = [float(row.split("\t")[1]) for row in out.read_text().splitlines()[1:]]
     for rank in range(2):
         assert np.load(f"{out}.{rank}.npy").tolist() == expected, "to every process, as a training needs it"
-    assert found.stdout.count("60 scores; next: hybrid-pruning evaluate") == 1, "the main process alone speaks"
-    assert found.stdout.count("times real time") == 1
+    assert printed[0].count("60 scores; next: hybrid-pruning evaluate") == 1
+    assert printed[0].count("times real time") == 1
+    assert printed[1] == "", "the main process alone speaks"
     assert not (tmp_path / "scores.tsv.partial").exists()
 
 
@@ -314,7 +274,9 @@ def test_a_bad_clip_ends_several_processes_with_one_line(world: Path, tmp_path: 
         shutil.copytree(world / name, tmp_path / name)
     bad = read_manifest(tmp_path / "corpus" / "manifest.tsv")[4].path
     bad.write_text("no audio")
-    found = run([*TORCHRUN, "-m", "hybrid_pruning.cli", *score_command(tmp_path / "scores.tsv")], tmp_path)
+    command = [*TORCHRUN, "-m", "hybrid_pruning.cli", *score_command(tmp_path, tmp_path / "scores.tsv")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert found.returncode != 0
     lines = [line for line in found.stderr.splitlines() if line.startswith("hybrid-pruning: ")]
     assert len(lines) == 1, found.stderr
@@ -322,7 +284,7 @@ def test_a_bad_clip_ends_several_processes_with_one_line(world: Path, tmp_path: 
     assert "exitcode  : 2" in found.stderr, "of the process that left first; torchrun's own is always 1"
     kept = [path.read_text().splitlines() for path in sorted((tmp_path / "scores.tsv.partial").glob("*.jsonl"))]
     assert [len(rows) for rows in kept] == [30, 29], "both did their share of the 59 that could be opened"
-    found = [json.JSONDecoder().raw_decode(row)[0] for rows in kept for row in rows]  # a checksum stands behind it
-    scores = {index: score for row in found for index, score in row["values"].items()}
+    results = [json.JSONDecoder().raw_decode(row)[0] for rows in kept for row in rows]  # a checksum stands behind it
+    scores = {index: score for row in results for index, score in row["values"].items()}
     expected = [float(row.split("\t")[1]) for row in (world / "expected.tsv").read_text().splitlines()[1:]]
     assert scores == {str(index): score for index, score in enumerate(expected) if index != 4}

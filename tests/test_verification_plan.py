@@ -9,8 +9,7 @@ from hybrid_pruning.data.keys import read_pairs
 from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.data.names import Register, without_suffix
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.scoring.verification.enrolment import read_enrolment
-from hybrid_pruning.scoring.verification.trial_list import TrialPlan, plan_trials
+from hybrid_pruning.scoring.verification.trial_list import TrialPlan, plan_trials, read_enrolment
 from hybrid_pruning.tasks import Label
 
 UTTERANCES = [Utterance(name, Path(f"{name}.flac"), Label.BONAFIDE) for name in ("a/1", "a/2", "b/1", "b/2", "c/1")]
@@ -95,8 +94,8 @@ def test_enrolment_in_every_form(tmp_path: Path, text: str):
     [
         ("A a/1\nB\n", r"list:2: speaker 'B' has no recording; expected SPEAKER f1,f2"),
         ("A a/1\nA a/2\n", r"list:2: speaker 'A' stands twice"),
-        ("", r"list: nobody is enrolled"),
-        ("speaker\tutt_id\n", r"list: nobody is enrolled"),
+        ("", r"list: no speaker is enrolled"),
+        ("speaker\tutt_id\n", r"list: no speaker is enrolled"),
         ("speaker\tutt_id\nA\t\n", r"list:2: speaker or utt_id is empty"),
         ("speaker\tutt_id\nA\n", r"list:2: 1 columns, expected 2"),
         ("A ,\n", r"list:1: speaker 'A' has no recording"),
@@ -113,28 +112,27 @@ def plan(folder: Path, trials: str, enrolment: str | None = None) -> TrialPlan:
 
 
 def members(plan: TrialPlan) -> list[list[str]]:
-    """Return the recordings of each voice, by name."""
-    voices = plan.voices
+    """Return the recordings of each enrolment model, by name."""
+    places, owner = plan.models.places, plan.models.owner
     return [
-        [plan.utterances[place].utt_id for place in voices.places[voices.owner == voice]]
-        for voice in range(len(voices.names))
+        [plan.utterances[place].utt_id for place in places[owner == model]] for model in range(len(plan.models.names))
     ]
 
 
 def test_only_what_the_trials_need_is_planned(tmp_path: Path):
     found = plan(tmp_path, "1 b/2.wav b/1.wav\n0 b/1.wav c/1.wav\n1 b/2.wav b/1\n")
     assert [utterance.utt_id for utterance in found.utterances] == ["b/1", "b/2", "c/1"]
-    compared = [[members(found)[voice] for voice in pair] for pair in found.pairs]
+    compared = [[members(found)[model] for model in pair] for pair in found.pairs]
     assert compared == [[["b/2"], ["b/1"]], [["b/1"], ["c/1"]], [["b/2"], ["b/1"]]]
-    assert len(found.voices.names) == 3, "each recording once"
+    assert len(found.models.names) == 3, "each recording once"
 
 
 def test_enrolled_speakers_are_their_recordings(tmp_path: Path):
     found = plan(tmp_path, "a/1 a/2 target\nB c/1 nontarget\n", "a/1 b/1,b/2,b/1\nB a/2\nC nowhere\n")
-    compared = [[members(found)[voice] for voice in pair] for pair in found.pairs]
+    compared = [[members(found)[model] for model in pair] for pair in found.pairs]
     assert compared == [[["b/1", "b/2", "b/1"], ["a/2"]], [["a/2"], ["c/1"]]]
     assert found.pairs[0, 1] == found.pairs[1, 0], "a speaker of one recording is that recording"
-    np.testing.assert_array_equal(found.voices.total(np.ones(len(found.utterances))), [3, 1, 1])
+    np.testing.assert_array_equal(found.models.total(np.ones(len(found.utterances))), [3, 1, 1])
 
 
 @pytest.mark.parametrize(

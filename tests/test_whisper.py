@@ -24,7 +24,7 @@ from hybrid_pruning.models.backbone import Backbone, load_transformers, wrap
 from hybrid_pruning.models.backbone.families import whisper_windows
 from hybrid_pruning.models.backbone.whisper import LogMel
 from hybrid_pruning.reporting.inspection import print_inspection
-from hybrid_pruning.scoring.scores import score_file
+from hybrid_pruning.scoring.scores import score
 from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
 
@@ -229,7 +229,7 @@ def test_train_export_score_inspect(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert any(sparsity)
     export(run, tmp_path / "model")
     model = hp.SpeechModel.from_pretrained(tmp_path / "model")
-    assert np.isfinite(score_file(model, config.data.dev, tmp_path / "scores.tsv", workers=0)).all()
+    assert np.isfinite(score(model, config.data.dev, tmp_path / "scores.tsv", workers=0).scores).all()
     print_inspection(model)
     text = capsys.readouterr().out
     assert re.search(r"conv +channels *\n *0 +\d+/32 [^\n]+\n\n", text), "one convolution"

@@ -1,6 +1,7 @@
 """Speakers, their recordings and a tiny model for speaker verification on disk, for the tests that start from them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -16,9 +17,9 @@ from hybrid_pruning.tasks import Label
 EMBEDDING = 6
 
 
-def tiny_verifier(folder: Path) -> SpeechModel:
+def tiny_verifier(folder: Path, **overrides: Any) -> SpeechModel:
     """Return a model without classes, of random weights that tell recordings apart; its encoder is in the folder."""
-    backbone = load_transformers(write_wavlm(folder))
+    backbone = load_transformers(write_wavlm(folder, **overrides))
     with_telling_weights(backbone)
     return SpeechModel.build(backbone, HeadConfig(heads=3, compression=4, embedding=EMBEDDING), None).eval()
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from hybrid_pruning.models.conversion import convert
     from hybrid_pruning.models.onnx.runtime import OnnxModel
     from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
-    from hybrid_pruning.scoring.scores import score_paths
+    from hybrid_pruning.scoring.scores import embed_paths, score, score_paths
+    from hybrid_pruning.scoring.verdicts import detect
+    from hybrid_pruning.scoring.verification.embeddings import embed
+    from hybrid_pruning.scoring.verification.pairwise import verify
+    from hybrid_pruning.scoring.verification.trial_scores import add_cohort
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,9 +32,13 @@ __all__ = [
     "OnnxModel",
     "SpeechModel",
     "__version__",
+    "add_cohort",
     "audit",
     "calibrate",
     "convert",
+    "detect",
+    "embed",
+    "embed_paths",
     "evaluate",
     "fuse",
     "load_backbone",
@@ -39,8 +47,10 @@ __all__ = [
     "pruning",
     "quickstart",
     "run",
+    "score",
     "score_paths",
     "sweep",
+    "verify",
 ]
 
 _PLACES = {
@@ -49,17 +59,23 @@ _PLACES = {
     "InputError": "errors",
     "OnnxModel": "models.onnx.runtime",
     "SpeechModel": "models.speech_model",
+    "add_cohort": "scoring.verification.trial_scores",
     "audit": "data.audit",
     "calibrate": "evaluation.fitting",
     "convert": "models.conversion",
+    "detect": "scoring.verdicts",
+    "embed": "scoring.verification.embeddings",
+    "embed_paths": "scoring.scores",
     "evaluate": "evaluation.results",
     "fuse": "evaluation.fusion",
     "load_backbone": "models.speech_model",
     "prepare": "data.corpora",
     "quickstart": "jobs.quickstart",
     "run": "jobs.run",
+    "score": "scoring.scores",
     "score_paths": "scoring.scores",
     "sweep": "jobs.sweep",
+    "verify": "scoring.verification.pairwise",
 }
 """Where each public name is defined: looked up when it is asked for, so that nobody waits for torch without need."""
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+import hybrid_pruning as hp
 from hybrid_pruning.cli.app import app, finite
 from hybrid_pruning.cli.score import Device, Window, Workers
 from hybrid_pruning.console import printable, say, say_row, takes_blocks
@@ -43,40 +44,42 @@ def detect(
     at least is spoofed, and --fail-on-spoof was given.
     """
     from hybrid_pruning.audio import NO_SPEECH
-    from hybrid_pruning.console import console, say
+    from hybrid_pruning.console import console
     from hybrid_pruning.data.names import hidden_line
     from hybrid_pruning.distributed import keep_freed_memory
-    from hybrid_pruning.scoring import verdicts as detection
-    from hybrid_pruning.scoring.embedder import load_embedder
+    from hybrid_pruning.scoring.engine import load_embedder
+    from hybrid_pruning.scoring.verdicts import Unreadable, as_record, as_row, as_text
     from hybrid_pruning.tasks import Label
 
     keep_freed_memory()
     detector = load_embedder(model, device)
     if detector.task == "speaker-verification":
         raise InputError(f"{model}: is for speaker verification; it compares recordings, see verify")
-    calibrated = detection.is_calibrated(detector)
+    calibrated = detector.calibration is not None
     if not calibrated and not as_json:
-        _tell(f"{model} is not calibrated: its LLRs rank files, their size and the threshold are rough (see calibrate)")
+        _complain(
+            f"{model} is not calibrated: its LLRs rank files, their size and the threshold are rough (see calibrate)"
+        )
     hidden: list[str] = []
     paths, problems = _find(files, hidden)
     for line in hidden_line(hidden):
-        _tell(line)
+        _complain(line)
     counts = dict.fromkeys(Label, 0)
-    with closing(detection.detect(detector, paths, workers, window_seconds)) as found:
+    with closing(hp.detect(detector, paths, workers, window_seconds)) as found:
         for one in found:
-            if isinstance(one, detection.Unreadable):
-                _tell(one.reason)
+            if isinstance(one, Unreadable):
+                _complain(one.reason)
                 problems += 1
                 continue
             counts[one.verdict(threshold)] += 1
             if one.silent:
-                _tell(f"warning: {one.path}: {NO_SPEECH}; its score says nothing")
+                _complain(f"warning: {one.path}: {NO_SPEECH}; its score says nothing")
             if as_json:
-                say(json.dumps(detection.as_record(one, threshold, calibrated)))
+                say(json.dumps(as_record(one, threshold, calibrated)))
             elif console.is_terminal:
-                say(*detection.as_text(one, threshold, takes_blocks()))
+                say(*as_text(one, threshold, takes_blocks()))
             else:
-                say_row(detection.as_row(one, threshold))
+                say_row(as_row(one, threshold))
     if console.is_terminal and not as_json and sum(counts.values()) > 1:
         unread = f", {problems} could not be read" if problems else ""
         say(f"{counts[Label.BONAFIDE]} bona fide, {counts[Label.SPOOF]} spoofed{unread}; threshold {threshold:g}")
@@ -93,7 +96,7 @@ def _find(names: Sequence[str], hidden: list[str]) -> tuple[list[Path], int]:
         try:
             paths += find_audio(name, hidden)
         except InputError as error:
-            _tell(str(error))
+            _complain(str(error))
             problems += 1
     return paths, problems
 
@@ -106,6 +109,6 @@ def _expand(names: Sequence[str]) -> Iterator[str]:
             yield name
 
 
-def _tell(message: str) -> None:
-    """Print what is wrong on standard error."""
+def _complain(message: str) -> None:
+    """Print a line on standard error."""
     say(f"hybrid-pruning: {printable(message)}", error=True)

@@ -1,21 +1,13 @@
 """Verbs that use a model on lists of recordings: score, cohort."""
 
-import math
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import hybrid_pruning as hp
 from hybrid_pruning.cli.app import MOST_WORKERS, app
 from hybrid_pruning.console import say, warn
-from hybrid_pruning.errors import InputError
-
-if TYPE_CHECKING:
-    from hybrid_pruning.scoring.batching import Throughput
-    from hybrid_pruning.scoring.embedder import Embedder
-    from hybrid_pruning.scoring.inference import Options
 
 MOST_SPEAKERS = 1_000_000
 
@@ -27,34 +19,6 @@ Cache = Annotated[
     Path | None, typer.Option("--embeddings", help="keep embeddings in this file, and take those that are in it")
 ]
 TopN = Annotated[int, typer.Option(min=2, max=MOST_SPEAKERS, help="closest speakers of the cohort that AS-norm takes")]
-
-
-@dataclass(frozen=True)
-class _Comparing:
-    """What speaker verification adds to a scoring, as it was typed."""
-
-    trials: Path | None
-    enrol: Path | None
-    cohort: Path | None
-    top_n: int | None
-    no_norm: bool
-    qualities: bool
-    cache: Path | None
-
-    def check(self) -> None:
-        """Require what goes together."""
-        given = {
-            "--enrol": self.enrol,
-            "--cohort": self.cohort,
-            "--no-norm": self.no_norm,
-            "--qualities": self.qualities,
-            "--embeddings": self.cache,
-        }
-        if self.top_n is not None and self.cohort is None:
-            raise InputError("score: --top-n goes with --cohort; that of a model's own cohort is in the model")
-        alone = [name for name, value in given.items() if value]
-        if alone and self.trials is None:
-            raise InputError(f"score: {alone[0]} goes with --trials, for a model for speaker verification")
 
 
 @app.command()
@@ -109,28 +73,46 @@ def score(
     torchrun --nproc_per_node N -m hybrid_pruning.cli score ...
     """
     from hybrid_pruning import distributed as processes
-    from hybrid_pruning.distributed import keep_freed_memory
-    from hybrid_pruning.scoring.batching import Throughput
-    from hybrid_pruning.scoring.embedder import load_embedder
-    from hybrid_pruning.scoring.inference import Options
+    from hybrid_pruning.data.overlap import check_scored
+    from hybrid_pruning.scoring.resume import failures_of
 
-    comparing = _Comparing(trials, enrol, cohort, top_n, no_norm, qualities, cache)
-    comparing.check()
     processes.start()
-    keep_freed_memory()
-    loaded = load_embedder(model, device)
-    if loaded.task == "speaker-verification" and trials is None:
-        raise InputError(f"{model}: is for speaker verification; say with --trials which recordings to compare")
-    options, throughput = Options(batch_size, workers, window_seconds, skip_bad), Throughput()
+    processes.keep_freed_memory()
+    found = hp.score(
+        model,
+        manifest,
+        out,
+        batch_size,
+        workers,
+        window_seconds,
+        device,
+        skip_bad,
+        trials=trials,
+        enrol=enrol,
+        cohort=cohort,
+        top_n=top_n,
+        normalise=not no_norm,
+        qualities=qualities,
+        embeddings=cache,
+    )
+    throughput = found.engine.throughput.of_all_processes()
+    if not processes.is_main():
+        return
+    what, total = (
+        ("utterances", len(found.scores)) if trials is None else ("trials", len(found.scores) + found.left_out)
+    )
+    if found.left_out:
+        warn(f"{found.left_out} of {total} {what} are left out, see {failures_of(out)}")
+    for warning in check_scored(found.engine.model.provenance, manifest):
+        warn(warning)
+    say(str(throughput))
     if trials is None:
-        lines = _score_manifest(loaded, manifest, out, options, throughput)
+        say(f"{out}: {total - found.left_out} scores; next: hybrid-pruning evaluate {out} {manifest} --track1")
     else:
-        lines = _score_trials(loaded, manifest, out, options, throughput, comparing)
-    together = throughput.of_all_processes()
-    if processes.is_main():
-        _warn(loaded, manifest)
-        say(str(together))
-        say(lines)
+        say(
+            f"{out}: {len(found.scores):,} scores of {found.recordings:,} recordings ({found.backend}); "
+            f"next: hybrid-pruning evaluate {out} {trials} --sv"
+        )
 
 
 @app.command()
@@ -155,92 +137,12 @@ def cohort(
     again: what is done is kept in MODEL.cohort.partial.
     """
     from hybrid_pruning import distributed as processes
-    from hybrid_pruning.distributed import keep_freed_memory
-    from hybrid_pruning.files import new_folder, require_new_folder
-    from hybrid_pruning.models.speech_model import SpeechModel
-    from hybrid_pruning.scoring.embedder import choose_device
-    from hybrid_pruning.scoring.inference import Options
-    from hybrid_pruning.scoring.verification.trial_scores import make_cohort
 
-    if out is None and not Path(model).is_dir():
-        raise InputError(f"{model}: is no folder here; say with --out where the model with its cohort goes")
     processes.start()
-    keep_freed_memory()
-    target = Path(model) if out is None else require_new_folder(out)
-    loaded = SpeechModel.from_pretrained(model).to(choose_device(device))
-    options = Options(batch_size, workers, window_seconds, skip_bad)
-    beside = target.resolve().with_name(f"{target.resolve().name}.cohort")
-    loaded.cohort = make_cohort(loaded, manifest, beside, top_n, cache, options)
-    dropped, loaded.calibration = loaded.calibration is not None, None
-    if not processes.is_main():
-        return
-    with nullcontext(target) if out is None else new_folder(out) as place:
-        loaded.save_pretrained(place)
-    if dropped:
-        warn("the model's calibration is dropped: it was of scores without this cohort")
-    count = len(loaded.cohort.speakers)
+    processes.keep_freed_memory()
+    found = hp.add_cohort(model, manifest, out, top_n, batch_size, workers, window_seconds, device, skip_bad, cache)
+    target = model if out is None else out
     say(
-        f"{target}: cohort of {count:,} speakers, the closest {top_n} count; next: hybrid-pruning score {target} "
-        "MANIFEST --trials TRIALS --qualities --out SCORES, then calibrate"
+        f"{target}: cohort of {len(found.speakers):,} speakers, the closest {top_n} count; next: hybrid-pruning score "
+        f"{target} MANIFEST --trials TRIALS --qualities --out SCORES, then calibrate"
     )
-
-
-def _score_manifest(model: "Embedder", manifest: Path, out: Path, options: "Options", throughput: "Throughput") -> str:
-    """Score utterances; warn of those left out, and return what to tell."""
-    from hybrid_pruning.scoring.scores import score_file
-
-    arguments = (options.batch_size, options.workers, options.window_seconds, options.skip_bad)
-    scores = score_file(model, manifest, out, *arguments, throughput)
-    left_out = sum(map(math.isnan, scores.tolist()))
-    _tell_left_out(out, left_out, len(scores), "utterances")
-    return f"{out}: {len(scores) - left_out} scores; next: hybrid-pruning evaluate {out} {manifest} --track1"
-
-
-def _score_trials(
-    model: "Embedder",
-    manifest: Path,
-    out: Path,
-    options: "Options",
-    throughput: "Throughput",
-    comparing: _Comparing,
-) -> str:
-    """Score trials; warn of those left out, and return what to tell."""
-    from hybrid_pruning.models.cohort import TOP_N
-    from hybrid_pruning.scoring.verification.backend import Backend
-    from hybrid_pruning.scoring.verification.trial_scores import Request, make_cohort, require_verifier, score_trials
-
-    require_verifier(model)
-    assert comparing.trials is not None
-    request = Request(manifest, comparing.trials, comparing.enrol, comparing.cache, comparing.qualities)
-    if comparing.cohort is None:
-        backend = Backend.of(model)
-    else:
-        beside = out.with_name(f"{out.name}.cohort")
-        backend = Backend(
-            make_cohort(model, comparing.cohort, beside, comparing.top_n or TOP_N, comparing.cache, options)
-        )
-    if comparing.no_norm:
-        if backend.cohort is None:
-            raise InputError("score: --no-norm, but there is no AS-norm to leave out: the model has no cohort")
-        backend = Backend(backend.cohort, normalise=False)
-    found = score_trials(model, request, out, backend, options, throughput)
-    _tell_left_out(out, found.left_out, found.left_out + len(found.scores), "trials")
-    return (
-        f"{out}: {len(found.scores):,} scores of {found.recordings:,} recordings ({backend}); "
-        f"next: hybrid-pruning evaluate {out} {comparing.trials} --sv"
-    )
-
-
-def _tell_left_out(out: Path, left_out: int, count: int, what: str) -> None:
-    from hybrid_pruning import distributed as processes
-    from hybrid_pruning.scoring.inference import failures_of
-
-    if left_out and processes.is_main():
-        warn(f"{left_out} of {count} {what} are left out, see {failures_of(out)}")
-
-
-def _warn(model: "Embedder", manifest: Path) -> None:
-    from hybrid_pruning.data.overlap import check_scored
-
-    for warning in check_scored(model.provenance, manifest):
-        warn(warning)

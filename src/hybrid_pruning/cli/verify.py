@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import hybrid_pruning as hp
 from hybrid_pruning.cli.app import app, finite
 from hybrid_pruning.cli.score import Device, Window, Workers
 from hybrid_pruning.console import console, say, say_row, takes_blocks
@@ -47,23 +48,22 @@ def verify(
     differ, and --fail-on-different was given.
     """
     from hybrid_pruning.distributed import keep_freed_memory
-    from hybrid_pruning.errors import InputError
-    from hybrid_pruning.scoring.embedder import load_embedder
-    from hybrid_pruning.scoring.verification import pairwise as comparison
+    from hybrid_pruning.scoring.engine import load_embedder
+    from hybrid_pruning.scoring.verification.pairwise import match_record, match_row, match_text
 
     keep_freed_memory()
     loaded = load_embedder(model, device)
     if threshold is None and loaded.calibration is not None:
         threshold = 0.0
     if threshold is None and fail_on_different:
-        raise InputError(f"{model}: is not calibrated, and without --threshold there is no verdict to fail on")
-    found = comparison.compare(loaded, test, enrol, workers, window_seconds)
+        raise hp.InputError(f"{model}: is not calibrated, and without --threshold there is no verdict to fail on")
+    found = hp.verify(loaded, test, enrol, workers, window_seconds)
     if as_json:
-        say(json.dumps(comparison.as_record(found, threshold)))
+        say(json.dumps(match_record(found, threshold)))
     elif console.is_terminal:
-        say(*comparison.as_text(found, threshold, takes_blocks()))
+        say(*match_text(found, threshold, takes_blocks()))
     else:
-        say_row(comparison.as_row(found, threshold))
+        say_row(match_row(found, threshold))
     if threshold is None and not as_json:
         say(f"hybrid-pruning: {model} is not calibrated: no verdict without --threshold (see calibrate)", error=True)
     raise typer.Exit(3 if fail_on_different and found.verdict(threshold) == "different" else 0)

@@ -20,7 +20,7 @@ from hybrid_pruning.jobs.synthetic_corpus import QuickstartCorpus, build
 from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.reporting import write_report
-from hybrid_pruning.scoring.scores import score_file
+from hybrid_pruning.scoring.scores import score
 from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
 
@@ -123,7 +123,7 @@ def _build_system(
     metrics = {}
     for title, manifest in EVALUATIONS.items():
         scores, keys = _scores(out, name, manifest), getattr(corpus, manifest)
-        score_file(model, keys, scores, config.training.batch_size, config.data.workers)
+        score(model, keys, scores, config.training.batch_size, config.data.workers)
         metrics[title] = evaluate(scores, keys, "track1").metrics
     return model, metrics
 

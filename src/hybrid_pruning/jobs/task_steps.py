@@ -29,14 +29,11 @@ from hybrid_pruning.evaluation import Evaluation, evaluate
 from hybrid_pruning.jobs.steps import Step
 from hybrid_pruning.models.cohort import FILE as COHORT
 from hybrid_pruning.models.cohort import TOP_N
-from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.scoring.embedder import choose_device
-from hybrid_pruning.scoring.inference import Options
-from hybrid_pruning.scoring.scores import score_file
-from hybrid_pruning.scoring.verification.extraction import embed_utterances
+from hybrid_pruning.scoring.engine import Engine, load_embedder
+from hybrid_pruning.scoring.scores import score
+from hybrid_pruning.scoring.verification.embeddings import embed_utterances
 from hybrid_pruning.scoring.verification.trial_list import plan_trials
-from hybrid_pruning.scoring.verification.trial_scores import Request as Comparing
-from hybrid_pruning.scoring.verification.trial_scores import make_cohort, score_trials
+from hybrid_pruning.scoring.verification.trial_scores import add_cohort, score_trials
 from hybrid_pruning.tasks import Label
 
 DEV = "dev"
@@ -94,8 +91,7 @@ class AntiSpoofing:
 
     def score(self, name: str, model: Path, out: Path, _: str) -> object:
         """Score the utterances of a set."""
-        network = SpeechModel.from_pretrained(model).to(choose_device())
-        return score_file(network, self.sets[name][0], out, self.config.training.batch_size, self.config.data.workers)
+        return score(model, self.sets[name][0], out, self.config.training.batch_size, self.config.data.workers)
 
     def evaluate(self, name: str, scores: Path) -> Evaluation:
         """Return the metrics of ASVspoof 5's track 1, by the columns in which the spoofs differ."""
@@ -118,7 +114,6 @@ class SpeakerVerification:
 
     def __init__(self, config: Config, out: Path) -> None:
         self.config, self.out = config, out
-        self.options = Options(config.training.batch_size, config.data.workers)
         manifests, trials = {DEV: config.data.dev, **config.data.eval}, config.data.trials
         for name, manifest in manifests.items():
             if name not in trials:
@@ -157,9 +152,9 @@ class SpeakerVerification:
 
     def score(self, name: str, model: Path, out: Path, snapshot: str) -> object:
         """Score the trials of a set, with their quality measures as long as nothing is calibrated."""
-        network = SpeechModel.from_pretrained(model).to(choose_device())
-        request = Comparing(*self.sets[name], cache=self._cache(name, snapshot), qualities=network.calibration is None)
-        return score_trials(network, request, out, options=self.options)
+        engine, (manifest, trials) = self._engine(model), self.sets[name]
+        raw = engine.model.calibration is None
+        return score_trials(engine, manifest, trials, out, cache=self._cache(name, snapshot), qualities=raw)
 
     def evaluate(self, name: str, scores: Path) -> Evaluation:
         """Return EER and minDCF; speakers are resampled where the manifest names them all."""
@@ -183,17 +178,16 @@ class SpeakerVerification:
         processes.from_main(lambda: cache.unlink(missing_ok=True))
         utterances = read_manifest(manifest)
         needed = {u.utt_id: u for path in lists for u in plan_trials(read_pairs(path), manifest, utterances).utterances}
-        network = SpeechModel.from_pretrained(model).to(choose_device())
-        embed_utterances(network, list(needed.values()), cache, cache, self.options)
+        embed_utterances(self._engine(model), list(needed.values()), cache, cache)
 
     def _add_cohort(self, folder: Path) -> None:
         """Add the cohort of the training data that were used to a model."""
-        model = SpeechModel.from_pretrained(folder).to(choose_device())
         manifest, speakers = processes.from_main(self._trained_on)
-        beside = folder.with_name(f"{folder.name}.cohort")
-        model.cohort = make_cohort(model, manifest, beside, min(TOP_N, speakers), options=self.options)
-        if processes.is_main():
-            model.save_pretrained(folder)
+        batch_size, workers = self.config.training.batch_size, self.config.data.workers
+        add_cohort(folder, manifest, None, min(TOP_N, speakers), batch_size, workers)
+
+    def _engine(self, model: Path) -> Engine:
+        return Engine(load_embedder(model), self.config.training.batch_size, self.config.data.workers)
 
     def _trained_on(self) -> tuple[Path, int]:
         """Return the manifest of the training data that were used, and its number of speakers."""

@@ -115,10 +115,6 @@ class SpeechModel(nn.Module):
         return self.backbone.minimum_samples
 
     @property
-    def longest_samples(self) -> None:
-        """There is no longest waveform."""
-
-    @property
     def embedding_width(self) -> int:
         """E, the width of an embedding."""
         return self.head.embedding_width

@@ -1,9 +1,12 @@
-"""What a scoring or embedding that was cut off leaves beside its output, and how the next call goes on from it.
+"""A pass over all recordings of a manifest that can be cut off: its next call goes on from what is beside its output.
 
-A folder `OUT.partial`, which every process of the job has to see: `settings.json` says what is scored with what,
-`lengths.npy` holds the lengths that the batches were planned from, and each process adds a line of JSON to its own
-`results-RANK.jsonl` for every job it has finished. Lengths and lines end with a checksum: what a kill cut short, or a
-disk damaged, does not count. One job at a time holds the folder.
+The folder `OUT.partial`, which every process has to see: `settings.json` holds all that the values depend on,
+`lengths.npy` the lengths that the batches were planned from, and each process adds a line of JSON to its own
+`results-RANK.jsonl` for every group it has finished. Lengths and lines end with a checksum: what a kill cut short, or a
+disk damaged, does not count. One program at a time holds the folder.
+
+Under torchrun every process does its share of the groups. The groups are the same for any number of processes, and
+after an interruption, and so are the values.
 """
 
 import base64
@@ -11,67 +14,112 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
 
 from hybrid_pruning import distributed as processes
-from hybrid_pruning.console import say
+from hybrid_pruning.audio import NO_SPEECH
+from hybrid_pruning.console import printable, say, warn
 from hybrid_pruning.data.manifest import Utterance
+from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.distributed import FloatArray
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, cannot_write, hold, remove_leftovers, write_json
-from hybrid_pruning.scoring.batching import JobResult
+from hybrid_pruning.models.artifact import fingerprint_model, versions
+from hybrid_pruning.scoring.engine import Engine, GroupResult, Quantity, Recordings, share
+from hybrid_pruning.scoring.windows import measure_lengths
 from hybrid_pruning.trees import read_json
 
 SETTINGS, LENGTHS, RESULTS = "settings.json", "lengths.npy", "results-*.jsonl"
+DONE = {"scores": "scored", "embeddings": "embedded"}
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """How a value is written in JSON.
+def run_resumable(
+    engine: Engine,
+    utterances: Sequence[Utterance],
+    out: Path,
+    quantity: Quantity,
+    write: Callable[[FloatArray, FloatArray], None],
+    skip_bad: bool = False,
+) -> tuple[FloatArray, FloatArray]:
+    """Score or embed every utterance; a file that cannot be used stops nothing and is an error in the end.
 
     Args:
-        encode: value -> what JSON has.
-        decode: and back, bit for bit; raises ValueError or TypeError for what it cannot be.
+        engine: the model, and how it is run.
+        utterances: N of them.
+        out: beside it stands, meanwhile, the folder `OUT.partial`; and `OUT.failed.tsv` where files cannot be used.
+        quantity: scores or embeddings.
+        write: called in the main process with the result, before what was kept meanwhile is removed.
+        skip_bad: go on without the utterances that cannot be used.
+
+    Returns:
+        [N] scores or [N, E] embeddings, nan for what was skipped, and [N] samples at 16 kHz; the same to every process.
     """
+    paths, seconds = [utterance.path for utterance in utterances], [utterance.seconds for utterance in utterances]
+    window = engine.window
+    with Partial(out, _settings(engine, utterances, quantity)) as partial:
+        samples, failed = partial.lengths(lambda: measure_lengths(paths, seconds, window))
+        earlier = partial.results()
+        recordings = Recordings(paths, samples, seconds)
+        groups = _plan_rest(engine, recordings, failed, earlier, partial.folder)
+        values, silent = engine.empty(quantity, len(paths)), {index for result in earlier for index in result.silent}
+        if processes.is_main():
+            for result in earlier:
+                _fill(values, result)
+        with closing(engine.run(recordings, share(groups), quantity)) as results:
+            for result in results:
+                partial.add(result)
+                _fill(values, result)
+                failed |= result.failed
+                silent |= result.silent
+        processes.wait()
+        failed = dict(processes.join_lists(list(failed.items())))
+        values, silent = processes.join_arrays(values), set(processes.join_lists(sorted(silent)))
+    if processes.is_main():
+        if silent:
+            warn(f"{paths[min(silent)]}: {NO_SPEECH}; {len(silent):,} of {len(paths):,} files are like this")
+        _list_failures(out, utterances, failed)
+        if not failed or skip_bad:
+            write(values, samples)
+            partial.remove()
+    processes.wait()  # a process that leaves with an error ends the others: the main one has to have written by then
+    if failed and not skip_bad:
+        raise InputError(
+            f"{failed[min(failed)]}; {len(failed)} of {len(paths)} files cannot be {DONE[quantity]} and are listed in "
+            f"{failures_of(out)}; the {quantity} of the others are kept: mend these and call again, or leave them out "
+            "with --skip-bad"
+        )
+    return values, samples
 
-    encode: Callable[[Any], Any]
-    decode: Callable[[Any], Any]
+
+def failures_of(out: Path) -> Path:
+    """Return the list of the files that could not be used for an output."""
+    return out.with_name(f"{out.name}.failed.tsv")
 
 
-def _encode_vector(vector: Any) -> str:
-    return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode("ascii")
-
-
-def _decode_vector(text: Any) -> Any:
-    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
-
-
-SCALARS = Storage(float, float)
-VECTORS = Storage(_encode_vector, _decode_vector)
-"""Of float32, as base64: half as long as the numbers in decimals."""
+def fingerprint_manifest(utterances: Iterable[Utterance]) -> str:
+    """Return a digest of the files that a manifest lists, in their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for utterance in utterances:
+        row = f"{utterance.utt_id}\t{utterance.path.absolute()}\t{utterance.seconds!r}\n"
+        digest.update(row.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 class Partial:
-    """The results so far of one scoring or embedding; a context that closes this process's file.
+    """The results so far of one pass; a context that closes this process's file.
 
     Args:
         out: the file that will be written.
-        settings: all that the values depend on. What is there from other settings is removed, and that is said.
-        storage: how they are written.
-
-    Raises:
-        InputError: the output is a folder, its folder cannot be written to, or another process holds it.
+        settings: all that the values depend on. Results of other settings are removed, and a line states it.
     """
 
-    def __init__(self, out: Path, settings: Mapping[str, Any], storage: Storage = SCALARS) -> None:
-        self.folder = out.with_name(f"{out.name}.partial")
-        self.settings, self.storage = dict(settings), storage
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+        self.folder, self.settings = out.with_name(f"{out.name}.partial"), dict(settings)
         self._handle: IO[str] | None = None
         self._held = ExitStack()
         if processes.is_main():
@@ -97,7 +145,7 @@ class Partial:
         """Return what the first call measured, so that the batches stay what they were; measure in that first call.
 
         Returns:
-            [N] samples, nan where a file could not be opened, and why not where it was tried just now.
+            [N] samples, nan where a file could not be opened, and the reason where it was tried just now.
         """
         known = processes.from_main(self._read_lengths)
         if known is not None:
@@ -110,44 +158,61 @@ class Partial:
                 handle.write(content.getvalue() + _checksum(content.getvalue()))
         return lengths, failed
 
-    def results(self) -> list[JobResult[Any]]:
+    def results(self) -> list[GroupResult]:
         """Return what all processes of earlier calls finished, the same to every process."""
         return processes.from_main(self._read_results)
 
-    def add(self, result: JobResult[Any]) -> None:
-        """Keep what a job came to, whatever happens to this process next.
-
-        Raises:
-            InputError: the disk takes no more.
-        """
+    def add(self, result: GroupResult) -> None:
+        """Keep the result of a group, whatever happens to this process next."""
+        line = {
+            "job": result.number,
+            "values": {index: _encode(value) for index, value in result.values.items()},
+            "failed": dict(result.failed),
+            **({"silent": sorted(result.silent)} if result.silent else {}),
+        }
+        text = json.dumps(line)
         try:
             if self._handle is None:
-                self._handle = _open_for_lines(self.folder / RESULTS.replace("*", str(processes.rank())))
-            values = {index: self.storage.encode(value) for index, value in result.values.items()}
-            line = {"job": result.job, "values": values, "failed": dict(result.failed)}
-            if result.silent:
-                line["silent"] = sorted(result.silent)
-            text = json.dumps(line)
+                path = self.folder / RESULTS.replace("*", str(processes.rank()))
+                torn = path.exists() and not path.read_bytes().endswith(b"\n")  # a kill cut its last line short
+                self._handle = path.open("a", encoding="utf-8")
+                self._handle.write("\n" if torn else "")
             self._handle.write(f"{text}\t{_checksum(text.encode()).decode()}\n")
             self._handle.flush()
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
     def remove(self) -> None:
-        """Remove it all: the file is there."""
+        """Remove it all: the output is written."""
         self._clear()
         self._held.close()
         with suppress(OSError):  # somebody keeps a file of his own in it
             self.folder.rmdir()
 
     def _claim(self) -> None:
-        old = self._read_settings()
+        """Take the folder over, emptied if it is of other settings."""
+        try:
+            old = read_json(self.folder / SETTINGS)
+        except InputError:
+            old = None
         if old == self.settings:
             return
         if old is not None:
             other = ", ".join(name.replace("_", " ") for name in self.settings if old.get(name) != self.settings[name])
             say(f"{self.folder}: is of another {other}; starting anew")
         self._begin()
+
+    def _begin(self) -> None:
+        self._clear()
+        write_json(self.folder / SETTINGS, self.settings)
+
+    def _clear(self) -> None:
+        try:
+            for path in (self.folder / SETTINGS, self.folder / LENGTHS, *self.folder.glob(RESULTS)):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+        remove_leftovers(self.folder)
 
     def _read_lengths(self) -> FloatArray | None:
         """Return the lengths that are there; where they are damaged, forget all that was planned from them."""
@@ -166,63 +231,95 @@ class Partial:
             self._begin()
         return None
 
-    def _begin(self) -> None:
-        self._clear()
-        write_json(self.folder / SETTINGS, self.settings)
-
-    def _read_results(self) -> list[JobResult[Any]]:
+    def _read_results(self) -> list[GroupResult]:
+        """Return the results of all lines that are whole."""
         try:
             lines = b"\n".join(path.read_bytes() for path in sorted(self.folder.glob(RESULTS))).split(b"\n")
         except OSError as error:
             raise cannot_write(self.folder, error) from error
-        return [result for result in (_parse(line, self.storage) for line in lines) if result is not None]
-
-    def _read_settings(self) -> dict[str, Any] | None:
-        try:
-            return read_json(self.folder / SETTINGS)
-        except InputError:
-            return None
-
-    def _clear(self) -> None:
-        try:
-            for path in (self.folder / SETTINGS, self.folder / LENGTHS, *self.folder.glob(RESULTS)):
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
-        remove_leftovers(self.folder)
+        results = []
+        for line in lines:
+            text, _, checksum = line.rpartition(b"\t")
+            if checksum == _checksum(text):
+                with suppress(ValueError, KeyError, TypeError, AttributeError):
+                    found = json.loads(text)
+                    values = {int(index): _decode(value) for index, value in found["values"].items()}
+                    failed = {int(index): str(why) for index, why in found["failed"].items()}
+                    silent = frozenset(map(int, found.get("silent", ())))
+                    results.append(GroupResult(int(found["job"]), values, failed, silent))
+        return results
 
 
-def fingerprint_manifest(utterances: Iterable[Utterance]) -> str:
-    """Return a digest of what a manifest says about which files are scored, and in which order."""
-    digest = hashlib.blake2b(digest_size=16)
-    for utterance in utterances:
-        row = f"{utterance.utt_id}\t{utterance.path.absolute()}\t{utterance.seconds!r}\n"
-        digest.update(row.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+def _plan_rest(
+    engine: Engine, recordings: Recordings, failed: dict[int, str], earlier: Sequence[GroupResult], folder: Path
+) -> dict[int, list[int]]:
+    """Return the groups that earlier calls have not finished; a file that failed in one becomes a group of its own.
+
+    The other groups stay what they were, so their values do.
+
+    Args:
+        engine: plans the groups.
+        recordings: the lengths of files that are tried again are filled in.
+        failed: files that have just been tried; those of the others that cannot be opened are added.
+        earlier: results of earlier calls.
+        folder: of the partial results, for the message.
+    """
+    groups, done = engine.plan(recordings.samples), {result.number for result in earlier}
+    rest = {number: group for number, group in groups.items() if number not in done}
+    if earlier and processes.is_main():
+        say(f"{folder}: going on after {len(groups) - len(rest)} of {len(groups)} batches")
+    known = (index for result in earlier for index in result.values)
+    settled = {*known, *failed, *(index for group in rest.values() for index in group)}
+    again = [index for index in range(len(recordings.paths)) if index not in settled]
+    found, reasons = measure_lengths([recordings.paths[index] for index in again], None, engine.window)
+    recordings.samples[again] = found
+    failed |= {again[place]: why for place, why in reasons.items()}
+    return rest | {len(groups) + index: [index] for index in again if np.isfinite(recordings.samples[index])}
+
+
+def _settings(engine: Engine, utterances: Sequence[Utterance], quantity: Quantity) -> dict[str, Any]:
+    """Return all that the values depend on, down to the last bit, as far as this program knows it."""
+    if not processes.is_main():
+        return {}
+    return {
+        "quantity": quantity,
+        "model": fingerprint_model(engine.model, calibrated=quantity == "scores"),
+        "manifest": fingerprint_manifest(utterances),
+        "batch_size": engine.batch_size,
+        "window_seconds": engine.window_seconds,
+        "device": engine.model.device_type,
+        "version": versions(),
+    }
+
+
+def _list_failures(out: Path, utterances: Sequence[Utterance], failed: Mapping[int, str]) -> None:
+    """Write the list of files that cannot be used, or remove that of an earlier call."""
+    if not failed:
+        failures_of(out).unlink(missing_ok=True)
+        return
+    chosen = ((utterances[index], failed[index]) for index in sorted(failed))
+    rows = ((utterance.utt_id, utterance.path, printable(" ".join(why.split()))) for utterance, why in chosen)
+    write_table(failures_of(out), ("utt_id", "path", "reason"), rows)
+
+
+def _fill(values: FloatArray, result: GroupResult) -> None:
+    if result.values:
+        values[list(result.values)] = list(result.values.values())
+
+
+def _encode(value: Any) -> float | str:
+    """Return a score as a number, an embedding as base64 of float32: half as long as the numbers in decimals."""
+    if np.ndim(value) == 0:
+        return float(value)
+    return base64.b64encode(np.ascontiguousarray(value, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _decode(value: Any) -> Any:
+    """Return a value as it was encoded, bit for bit; ValueError or TypeError for what it cannot be."""
+    if isinstance(value, str):
+        return np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4")
+    return float(value)
 
 
 def _checksum(content: bytes) -> bytes:
     return f"{zlib.crc32(content):08x}".encode()
-
-
-def _parse(line: bytes, storage: Storage) -> JobResult[Any] | None:
-    """Return what a line says; None for one that was cut short or damaged."""
-    text, _, checksum = line.rpartition(b"\t")
-    if checksum != _checksum(text):
-        return None
-    try:
-        found = json.loads(text)
-        values = {int(index): storage.decode(value) for index, value in found["values"].items()}
-        failed = {int(index): str(why) for index, why in found["failed"].items()}
-        return JobResult(int(found["job"]), values, failed, frozenset(map(int, found.get("silent", ()))))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _open_for_lines(path: Path) -> IO[str]:
-    """Open a file to add lines to, ending the one that a kill may have cut short."""
-    torn = path.exists() and not path.read_bytes().endswith(b"\n")
-    handle = path.open("a", encoding="utf-8")
-    if torn:
-        handle.write("\n")
-    return handle

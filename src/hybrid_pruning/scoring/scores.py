@@ -1,88 +1,113 @@
-"""Model + audio -> scores, one log-likelihood ratio per utterance; higher is more bona fide.
+"""Model + audio -> scores; higher is more bona fide, or more the same speaker.
+
+A detector scores every utterance of a manifest, a model for speaker verification every trial of a list:
+
+    hp.score("models/hp50", "eval.tsv", "scores.tsv")
+    hp.score("models/verifier", "voxceleb1.tsv", "scores.tsv", trials="voxceleb1-O.txt")
 
 Scores of files, in their order, in batches and in windows where they are long (`windows.py` states the rule):
 
     model = hp.SpeechModel.from_pretrained("models/hp50")
-    scores = score_paths(model, ["short.flac", "two-hours.flac"])
+    scores = hp.score_paths(model, ["short.flac", "two-hours.flac"])
 
 Under torchrun every process scores its share of the batches. The batches are the same for any number of processes, and
 after an interruption, and so are the scores.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import WINDOW_SECONDS
 from hybrid_pruning.data.manifest import Utterance, read_manifest
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.distributed import FloatArray
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.scoring.batching import Throughput, Work, embed_jobs, require_finite, score_jobs
-from hybrid_pruning.scoring.embedder import Embedder
-from hybrid_pruning.scoring.inference import SCORE, Options, infer, share
-from hybrid_pruning.scoring.windows import measure_lengths, window_samples
+from hybrid_pruning.models.cohort import TOP_N
+from hybrid_pruning.scoring.engine import Embedder, Engine, load_embedder
+from hybrid_pruning.scoring.resume import run_resumable
+from hybrid_pruning.scoring.verification.backend import Backend
+from hybrid_pruning.scoring.verification.trial_scores import ScoreFile, make_cohort, require_verifier, score_trials
 
 
-def score_file(
-    model: Embedder,
+def score(
+    model: str | Path | Embedder,
     manifest: str | Path,
     out: str | Path,
     batch_size: int = 16,
     workers: int = 2,
     window_seconds: float = WINDOW_SECONDS,
+    device: str = "auto",
     skip_bad: bool = False,
-    throughput: Throughput | None = None,
-) -> FloatArray:
-    """Score every utterance of a manifest into `filename<TAB>cm-score`, in the manifest's order.
+    *,
+    trials: str | Path | None = None,
+    enrol: str | Path | None = None,
+    cohort: str | Path | None = None,
+    top_n: int | None = None,
+    normalise: bool = True,
+    qualities: bool = False,
+    embeddings: str | Path | None = None,
+) -> ScoreFile:
+    """Score every utterance of a manifest, or with `trials` every pair of a list, into a file, in the same order.
 
     Cut off, it goes on where it was when called again with the same arguments, and comes to the same scores bit for
     bit: what is finished is kept in the folder `OUT.partial` until the score file is written. A file that cannot be
     used stops nothing: the others are scored and kept, it is listed in `OUT.failed.tsv`, and the next call tries it
-    again, alone.
+    again, alone; the error comes once all others are done.
 
     Args:
-        model: the detector, on the device that is to score.
-        manifest: its TSV file.
-        out: the score file.
+        model: folder or hub id of an exported model, an .onnx file, or a loaded model.
+        manifest: TSV of the recordings.
+        out: the score file: `filename<TAB>cm-score`, or `enrol<TAB>test<TAB>score`.
         batch_size: windows in a batch at most; fewer where they are long.
         workers: threads that decode.
-        window_seconds: longer utterances are scored in windows no longer than this.
-        skip_bad: write the score file without the utterances that cannot be scored.
-        throughput: filled with where the time went, where it is given.
-
-    Returns:
-        [N] scores, the same to every process of the job; nan for what was skipped.
-
-    Raises:
-        InputError: a manifest that cannot be used, an output that cannot be written, a score that is not finite, or,
-            once all others are scored, audio that cannot be used.
+        window_seconds: longer recordings are cut into windows no longer than this.
+        device: of a model given by its name, see `choose_device`.
+        skip_bad: write the score file without what cannot be scored.
+        trials: list of trials, for a model for speaker verification.
+        enrol: recordings of the speakers on the trials' enrolment side; without it that side names recordings.
+        cohort: training manifest to centre with and normalise against, in place of the model's own cohort.
+        top_n: closest speakers of `cohort` that AS-norm takes; 300 by default.
+        normalise: apply AS-norm, where there is a cohort; without it, nor calibration.
+        qualities: also write the trials' quality measures, for calibration.
+        embeddings: file of embeddings to take from and add to, see `embed_utterances`.
     """
-    out, utterances = Path(out), read_manifest(manifest)
-    options = Options(batch_size, workers, window_seconds, skip_bad)
-    scores, _ = infer(
-        model, utterances, out, SCORE, options, lambda found, _: _write_scores(out, utterances, found), throughput
+    if top_n is not None and cohort is None:
+        raise InputError("score: --top-n goes with --cohort; that of a model's own cohort is in the model")
+    given = {
+        "--enrol": enrol is not None,
+        "--cohort": cohort is not None,
+        "--no-norm": not normalise,
+        "--qualities": qualities,
+        "--embeddings": embeddings is not None,
+    }
+    if trials is None and any(given.values()):
+        alone = next(name for name, value in given.items() if value)
+        raise InputError(f"score: {alone} goes with --trials, for a model for speaker verification")
+    out, loaded = Path(out), load_embedder(model, device)
+    engine = Engine(loaded, batch_size, workers, window_seconds)
+    if trials is None:
+        if loaded.task == "speaker-verification":
+            name = model if isinstance(model, (str, Path)) else "this model"
+            raise InputError(f"{name}: is for speaker verification; say with --trials which recordings to compare")
+        scores = _score_utterances(engine, read_manifest(manifest), out, skip_bad)
+        left_out = int(np.isnan(scores).sum())
+        return ScoreFile(out, scores, left_out, len(scores) - left_out, engine)
+    require_verifier(loaded)
+    cache = None if embeddings is None else Path(embeddings)
+    if cohort is None:
+        backend = Backend.of(loaded)
+    else:
+        beside = out.with_name(f"{out.name}.cohort")
+        backend = Backend(make_cohort(engine, cohort, beside, top_n or TOP_N, cache, skip_bad))
+    if not normalise:
+        if backend.cohort is None:
+            raise InputError("score: --no-norm, but there is no AS-norm to leave out: the model has no cohort")
+        backend = Backend(backend.cohort, normalise=False)
+    return score_trials(
+        engine, manifest, trials, out, backend, enrol=enrol, cache=cache, qualities=qualities, skip_bad=skip_bad
     )
-    return scores
-
-
-def score_utterances(
-    model: Embedder,
-    utterances: Sequence[Utterance],
-    batch_size: int = 16,
-    workers: int = 2,
-    window_seconds: float = WINDOW_SECONDS,
-) -> FloatArray:
-    """Return the [N] scores of a manifest's utterances: `score_paths` with their durations, where known.
-
-    Raises:
-        InputError: a file that cannot be used, or a score that is not finite.
-    """
-    seconds = [utterance.seconds for utterance in utterances]
-    return score_paths(model, [u.path for u in utterances], batch_size, workers, window_seconds, seconds)
 
 
 def score_paths(
@@ -93,27 +118,15 @@ def score_paths(
     window_seconds: float = WINDOW_SECONDS,
     seconds: Sequence[float] | None = None,
 ) -> FloatArray:
-    """Return the [N] scores of audio files, the same to every process of a job; the model keeps its mode.
+    """Return the [N] scores of audio files, the same to every process; the model keeps its mode.
 
     Args:
         model: the detector, on the device that is to score.
         paths: the files.
-        batch_size: windows in a batch at most; fewer where they are long.
-        workers: threads that decode.
-        window_seconds: longer files are scored in windows no longer than this.
+        batch_size, workers, window_seconds: as in `score`.
         seconds: durations where known, nan where not; saves opening short files twice.
-
-    Raises:
-        InputError: a file that cannot be used, or a score that is not finite.
     """
-    work = _plan(paths, batch_size, window_seconds, seconds)
-    scores = np.full(len(paths), np.nan)
-    with closing(score_jobs(model, work, share(list(enumerate(work.jobs()))), workers)) as results:
-        for result in results:
-            _raise_first(result.failed)
-            scores[list(result.values)] = list(result.values.values())
-    processes.wait()
-    return processes.join_arrays(scores)
+    return Engine(model, batch_size, workers, window_seconds).run_paths(paths, "scores", seconds)
 
 
 def embed_paths(
@@ -124,37 +137,27 @@ def embed_paths(
     window_seconds: float = WINDOW_SECONDS,
     seconds: Sequence[float] | None = None,
 ) -> FloatArray:
-    """Return the [N, E] embeddings of audio files, each the mean over its windows; as `score_paths`, of any task.
-
-    Raises:
-        InputError: a file that cannot be used, or an embedding that is not finite.
-    """
-    work = _plan(paths, batch_size, window_seconds, seconds)
-    embeddings = np.full((len(paths), model.embedding_width), np.nan)
-    with closing(embed_jobs(model, work, share(list(enumerate(work.jobs()))), workers)) as results:
-        for result in results:
-            _raise_first(result.failed)
-            require_finite(result.values, work.paths, "embedding")
-            embeddings[list(result.values)] = list(result.values.values())
-    processes.wait()
-    return processes.join_arrays(embeddings)
+    """Return the [N, E] embeddings of audio files, each the mean over its windows; as `score_paths`, of any task."""
+    return Engine(model, batch_size, workers, window_seconds).run_paths(paths, "embeddings", seconds)
 
 
-def _plan(paths: Sequence[str | Path], batch_size: int, window_seconds: float, seconds: Sequence[float] | None) -> Work:
-    """Measure files and plan their batches; a file that cannot be opened is an error."""
-    files, window = [Path(path) for path in paths], window_samples(window_seconds)
-    samples, failed = measure_lengths(files, seconds, window)
-    _raise_first(failed)
-    return Work(files, samples, batch_size, window, seconds)
+def score_utterances(
+    model: Embedder,
+    utterances: Sequence[Utterance],
+    batch_size: int = 16,
+    workers: int = 2,
+    window_seconds: float = WINDOW_SECONDS,
+) -> FloatArray:
+    """Return the [N] scores of a manifest's utterances: `score_paths` with their durations, where known."""
+    seconds = [utterance.seconds for utterance in utterances]
+    return score_paths(model, [u.path for u in utterances], batch_size, workers, window_seconds, seconds)
 
 
-def _write_scores(out: Path, utterances: Sequence[Utterance], scores: FloatArray) -> None:
-    rows = zip(utterances, scores.tolist(), strict=True)
-    write_table(
-        out, ("filename", "cm-score"), ((utterance.utt_id, score) for utterance, score in rows if np.isfinite(score))
-    )
+def _score_utterances(engine: Engine, utterances: Sequence[Utterance], out: Path, skip_bad: bool) -> FloatArray:
+    """Return the [N] scores that were written."""
 
+    def write(scores: FloatArray, _: FloatArray) -> None:
+        rows = zip((utterance.utt_id for utterance in utterances), scores.tolist(), strict=True)
+        write_table(out, ("filename", "cm-score"), (row for row in rows if np.isfinite(row[1])))
 
-def _raise_first(failed: Mapping[int, str]) -> None:
-    if failed:
-        raise InputError(failed[min(failed)])
+    return run_resumable(engine, utterances, out, "scores", write, skip_bad)[0]

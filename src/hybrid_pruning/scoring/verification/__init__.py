@@ -1,1 +1,1 @@
-"""Two recordings, or a list of trials -> how much more likely one speaker is than two; and with what."""
+"""Speaker verification: embeddings of recordings -> scores of trials, or of one pair."""

@@ -1,34 +1,92 @@
 """Embeddings -> scores of trials: centre, compare, normalise, calibrate, in this order.
 
 cosine      of embeddings less the cohort's mean, or of the embeddings themselves where there is no cohort
-AS-norm     against the cohort (`normalisation.py`), unless it is declined
-calibration a log-likelihood ratio of the score and of the trial's quality measures (`qualities.py`): last, as it
-            is fitted on normalised scores and two of the measures are by-products of AS-norm
+AS-norm     against the cohort, unless it is declined
+calibration a log-likelihood ratio of the score and of the trial's quality measures: last, as it is fitted on normalised
+            scores and two of the measures are by-products of AS-norm
+
+AS-norm: each score as far as it stands out among those that both its sides have with the closest cohort speakers.
+Source: Matějka et al., "Analysis of Score Normalization in Multilingual Speaker Recognition", 2017, adaptive symmetric
+normalisation with each side's own closest speakers; there the deviation is not defined, here it is that of the N
+speakers themselves (divided by N).
+
+Quality measures are symmetric: the smaller and the larger value of the two sides.
+Source: Thienpondt et al., "The IDLAB VoxSRC-20 Submission: Large Margin Fine-Tuning and Quality-Aware Score Calibration
+in DNN Based Speaker Verification", 2021: durations, magnitudes of the embeddings, and the mean of the closest
+impostors' scores.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
+from hybrid_pruning.console import progress_bar
+from hybrid_pruning.data.manifest import UNKNOWN
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import FloatArray, IntArray
-from hybrid_pruning.models.calibration import Calibration
-from hybrid_pruning.models.cohort import Cohort
-from hybrid_pruning.scoring.embedder import Embedder
-from hybrid_pruning.scoring.verification.cosine import Voices, average_directions, score_cosines, to_directions
+from hybrid_pruning.models.calibration import QUALITIES, Calibration
+from hybrid_pruning.models.cohort import Cohort, Vectors
+from hybrid_pruning.scoring.engine import Embedder
 from hybrid_pruning.scoring.verification.embeddings import Embeddings
-from hybrid_pruning.scoring.verification.normalisation import find_impostors
-from hybrid_pruning.scoring.verification.qualities import measure_voices
+
+BLOCK = 1 << 14
+"""Trials at a time, so that memory does not grow with their number."""
+CELLS = 1 << 22
+"""Scores against the cohort at a time: 16 MiB."""
+SHORTEST_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EnrolmentModels:
+    """The sides of trials, each of one recording or of several that a speaker is enrolled with.
+
+    The model of several recordings is the mean of their centred embeddings, each of unit length before, and is of unit
+    length itself.
+
+    Args:
+        names: [M] of recordings or enrolled speakers.
+        places: places of their recordings, model after model; one that stands twice counts twice.
+        owner: the model that each of these belongs to, ascending; every model has one at least.
+    """
+
+    names: list[str]
+    places: IntArray
+    owner: IntArray
+
+    @classmethod
+    def of(cls, members: Sequence[Sequence[int]], names: Sequence[str]) -> Self:
+        """Return them from the places of each one's recordings."""
+        counts = [len(places) for places in members]
+        places = np.array([place for places in members for place in places], dtype=np.int64)
+        return cls(list(names), places, np.repeat(np.arange(len(members)), counts))
+
+    def total(self, values: FloatArray) -> FloatArray:
+        """Return [M] the sum of a value [N] of recordings over each model's."""
+        sums: FloatArray = np.bincount(self.owner, values[self.places], minlength=len(self.names)).astype(np.float64)
+        return sums
+
+    def average(self, values: FloatArray) -> FloatArray:
+        """Return [M] the mean of a value [N] of recordings over each model's."""
+        return self.total(values) / np.bincount(self.owner, minlength=len(self.names))
+
+    def directions(self, recordings: Vectors) -> Vectors:
+        """Return [M, E] the models' directions from those [N, E] of the recordings."""
+        if len(self.names) == len(self.places):
+            return recordings[self.places]
+        sums = np.zeros((len(self.names), recordings.shape[1]), dtype=np.float32)
+        np.add.at(sums, self.owner, recordings[self.places])
+        return to_directions(sums, self.names)
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What stands between a model's embeddings and the scores of trials.
+    """The steps from a model's embeddings to the scores of trials.
 
     Args:
         cohort: of the model, or another; None for plain cosines.
-        normalise: whether scores are normalised against it, and not only centred with its mean.
+        normalise: apply AS-norm with the cohort, and not only its mean.
         calibration: of scores that were made with this very cohort; None for scores as they are.
     """
 
@@ -38,38 +96,40 @@ class Backend:
 
     @classmethod
     def of(cls, model: Embedder) -> Self:
-        """Return a model's own.
-
-        Raises:
-            InputError: it is calibrated by quality measures of a cohort that it does not have.
-        """
-        backend = cls(model.cohort, model.cohort is not None, model.calibration)
-        if model.calibration is not None and model.cohort is None and _needs_cohort(model.calibration):
+        """Return a model's own."""
+        weighed = () if model.calibration is None else model.calibration.qualities
+        if model.cohort is None and any(name.startswith("impostor-mean") for name in weighed):
             raise InputError(
                 "the model is calibrated by how close its cohort comes, but has none; give it the cohort it had"
             )
-        return backend
+        return cls(model.cohort, model.cohort is not None, model.calibration)
 
     def score(
-        self, embeddings: Embeddings, voices: Voices, pairs: IntArray
+        self, embeddings: Embeddings, models: EnrolmentModels, pairs: IntArray
     ) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Return [T] scores of trials, and their quality measures by name, [T] each.
 
         Args:
             embeddings: of recordings.
-            voices: made of them.
-            pairs: [T, 2] the voices that each trial compares.
-
-        Raises:
-            InputError: an embedding is the mean itself, or all closest speakers of the cohort are one to a voice.
+            models: made of them.
+            pairs: [T, 2] the models that each trial compares.
         """
         mean = None if self.cohort is None else self.cohort.mean
-        directions = average_directions(to_directions(embeddings.vectors, embeddings.ids, mean), voices)
-        scores, impostors = score_cosines(directions, pairs), None
+        directions = models.directions(to_directions(embeddings.vectors, embeddings.ids, mean))
+        scores = score_cosines(directions, pairs)
+        lengths = np.linalg.norm(embeddings.vectors, axis=1).astype(np.float64)
+        measures = {
+            "log-seconds": np.log(np.maximum(models.total(embeddings.seconds), SHORTEST_SECONDS)),
+            "embedding-length": models.average(lengths),
+        }
         if self.cohort is not None and self.normalise:
-            impostors = find_impostors(directions, voices.names, self.cohort)
-            scores = impostors.normalise(scores, pairs)
-        qualities = measure_voices(embeddings, voices, impostors).of_trials(pairs)
+            centre, deviation = find_impostors(directions, models.names, self.cohort)
+            enrol, test = ((scores - centre[side]) / deviation[side] for side in pairs.T)
+            scores = (enrol + test) / 2
+            measures["impostor-mean"] = centre
+        ends = {"min": np.min, "max": np.max}
+        found = {f"{name}-{end}": ends[end](of[pairs], axis=1) for name, of in measures.items() for end in ends}
+        qualities = {name: found[name] for name in QUALITIES if name in found}
         if self.calibration is not None:
             scores = self.calibration.apply(scores, qualities)
         return np.asarray(scores, dtype=np.float64), qualities
@@ -84,5 +144,83 @@ class Backend:
         return ", ".join(parts)
 
 
-def _needs_cohort(calibration: Calibration) -> bool:
-    return any(name.startswith("impostor-mean") for name in calibration.qualities)
+def to_directions(vectors: Vectors, names: Sequence[str], mean: Vectors | None = None) -> Vectors:
+    """Return embeddings centred and of unit length.
+
+    Args:
+        vectors: [N, E].
+        names: [N] of their recordings or speakers, for the message.
+        mean: [E], subtracted where it is given.
+    """
+    centred = vectors if mean is None else vectors - mean
+    lengths = np.sqrt(np.einsum("ve,ve->v", centred, centred))
+    bad = np.flatnonzero(~(lengths > 0) | ~np.isfinite(lengths))
+    if bad.size:
+        more = f" (and {bad.size - 1} more)" if bad.size > 1 else ""
+        raise InputError(
+            f"'{names[bad[0]]}'{more}: its embedding less the mean has no direction, as it is 0 or not finite; has the "
+            "training diverged, or is it compared with the mean of itself?"
+        )
+    unit: Vectors = centred / lengths[:, None]
+    return unit
+
+
+def score_cosines(directions: Vectors | FloatArray, pairs: IntArray) -> FloatArray:
+    """Return [T] the cosine of each trial.
+
+    Args:
+        directions: [M, E] of unit length.
+        pairs: [T, 2] the places of what each trial compares.
+    """
+    scores = np.empty(len(pairs))
+    for start in range(0, len(pairs), BLOCK):
+        enrol, test = pairs[start : start + BLOCK].T
+        scores[start : start + BLOCK] = np.einsum("te,te->t", directions[enrol], directions[test])
+    return scores
+
+
+def find_impostors(directions: Vectors, names: Sequence[str], cohort: Cohort) -> tuple[FloatArray, FloatArray]:
+    """Return [M] mean and [M] deviation, above 0, of the cosines with the closest speakers of a cohort.
+
+    Args:
+        directions: [M, E] centred with the cohort's mean and of unit length.
+        names: [M] for the message.
+        cohort: none of its speakers should be among them.
+    """
+    mean, deviation = np.empty(len(directions)), np.empty(len(directions))
+    rows = max(1, CELLS // len(cohort.speakers))
+    with progress_bar() as bar:
+        task = bar.add_task("comparing with the cohort", total=len(directions))
+        for start in range(0, len(directions), rows):
+            block = directions[start : start + rows] @ cohort.speakers.T
+            closest = np.partition(block, -cohort.top_n, axis=1)[:, -cohort.top_n :].astype(np.float64)
+            mean[start : start + rows], deviation[start : start + rows] = closest.mean(1), closest.std(1)
+            bar.update(task, advance=len(block))
+    flat = np.flatnonzero(~(deviation > 0))
+    if flat.size:
+        raise InputError(
+            f"'{names[flat[0]]}': the {cohort.top_n} closest speakers of {cohort.source} are all equally close; is "
+            "the cohort one recording under many names?"
+        )
+    return mean, deviation
+
+
+def build_cohort(embeddings: Embeddings, speakers: Iterable[str], top_n: int, source: str) -> Cohort:
+    """Return the cohort of a training manifest: the mean of all its embeddings, and its speakers' models.
+
+    Args:
+        embeddings: [N] of its utterances.
+        speakers: [N] of each.
+        top_n: closest speakers that AS-norm takes.
+        source: the manifest.
+    """
+    members: dict[str, list[int]] = {}
+    for place, speaker in enumerate(speakers):
+        members.setdefault(speaker, []).append(place)
+    if UNKNOWN in members:
+        raise InputError(
+            f"{source}: '{embeddings.ids[members[UNKNOWN][0]]}' has no speaker; a cohort needs the column 'speaker'"
+        )
+    mean = embeddings.vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    models = EnrolmentModels.of(list(members.values()), list(members))
+    return Cohort(mean, models.directions(to_directions(embeddings.vectors, embeddings.ids, mean)), top_n, source)

@@ -1,8 +1,12 @@
-"""The embeddings of named recordings, in memory and in a file."""
+"""A model for speaker verification + recordings -> their embeddings, resumable as scoring is, kept in a file if wanted.
+
+The embedding of a recording longer than the window is the mean of its windows' embeddings (`windows.py`).
+"""
 
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -11,10 +15,16 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from hybrid_pruning import distributed as processes
+from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
+from hybrid_pruning.data.manifest import Utterance, read_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import DIGESTS, atomic_write
-from hybrid_pruning.metrics import FloatArray, IntArray
+from hybrid_pruning.metrics import FloatArray
+from hybrid_pruning.models.artifact import fingerprint_model
 from hybrid_pruning.models.cohort import Vectors
+from hybrid_pruning.scoring.engine import Embedder, Engine, load_embedder
+from hybrid_pruning.scoring.resume import run_resumable
 from hybrid_pruning.trees import parse_json
 
 FORMAT = "hybrid-pruning embeddings"
@@ -27,7 +37,7 @@ class Embeddings:
     Args:
         ids: [N] the recordings' names, each once.
         vectors: [N, E] float32; of a recording in windows, the mean of theirs.
-        seconds: [N] how long the recordings are.
+        seconds: [N] durations of the recordings.
         model: digest of the model and the window, which the vectors depend on.
         paths: [N] the audio files; none where they do not matter.
     """
@@ -41,11 +51,12 @@ class Embeddings:
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.vectors) == len(self.seconds)
 
-    def take(self, places: IntArray) -> Self:
-        """Return those at the given places, in that order."""
-        chosen = [self.ids[place] for place in places.tolist()]
-        paths = [self.paths[place] for place in places.tolist()] if self.paths else []
-        return type(self)(chosen, self.vectors[places], self.seconds[places], self.model, paths)
+    def take(self, names: Iterable[str]) -> Self:
+        """Return those of the given names, in that order; names without an embedding are left out."""
+        known = {name: place for place, name in enumerate(self.ids)}
+        chosen = np.array([known[name] for name in names if name in known], dtype=np.int64)
+        ids, paths = ([of[place] for place in chosen.tolist()] if of else [] for of in (self.ids, self.paths))
+        return type(self)(ids, self.vectors[chosen], self.seconds[chosen], self.model, paths)
 
     def joined_with(self, others: Self) -> Self:
         """Return these and, after them, others of the same model."""
@@ -54,25 +65,17 @@ class Embeddings:
         return type(self)([*self.ids, *others.ids], vectors, seconds, self.model, [*self.paths, *others.paths])
 
     def write(self, path: str | Path) -> None:
-        """Write them as safetensors, with the names in its header.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
-        told = {"format": FORMAT, "model": self.model, "ids": self.ids, "paths": self.paths}
+        """Write them as safetensors, with the names in its header."""
+        about: dict[str, Any] = {"format": FORMAT, "model": self.model, "ids": self.ids, "paths": self.paths}
         vectors = np.ascontiguousarray(self.vectors)
-        sealed = {**told, DIGESTS: _digest(told, vectors, self.seconds)}
-        about = {"about": json.dumps(sealed)}  # one entry: safetensors writes several in any order
+        about[DIGESTS] = _digest(about, vectors, self.seconds)
+        header = {"about": json.dumps(about)}  # one entry: safetensors writes several in any order
         with atomic_write(path, "wb") as handle:
-            handle.write(save({"vectors": vectors, "seconds": self.seconds}, about))
+            handle.write(save({"vectors": vectors, "seconds": self.seconds}, header))
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read them back.
-
-        Raises:
-            InputError: the file cannot be read, or holds no embeddings.
-        """
+        """Read them back."""
         try:
             with safe_open(path, "numpy") as file:
                 about = parse_json((file.metadata() or {}).get("about", "{}"), math.inf)
@@ -97,8 +100,82 @@ class Embeddings:
         return cls(ids, vectors.astype(np.float32, copy=False), seconds.astype(np.float64), model, paths)
 
 
-def _digest(told: Any, *arrays: Vectors | FloatArray) -> str:
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+def embed(
+    model: str | Path | Embedder,
+    manifest: str | Path,
+    out: str | Path,
+    batch_size: int = 16,
+    workers: int = 2,
+    window_seconds: float = WINDOW_SECONDS,
+    device: str = "auto",
+    skip_bad: bool = False,
+) -> Embeddings:
+    """Embed every utterance of a manifest into a file; what is there already of this model is not embedded again.
+
+    Args:
+        model: folder or hub id of an exported model, an .onnx file, or a loaded model.
+        manifest: TSV of the recordings.
+        out: the file of embeddings; cut off, the next call goes on from `OUT.partial`.
+        batch_size, workers, window_seconds, device, skip_bad: as in `score`.
+    """
+    engine, out = Engine(load_embedder(model, device), batch_size, workers, window_seconds), Path(out)
+    return embed_utterances(engine, read_manifest(manifest), out, out, skip_bad)
+
+
+def embed_utterances(
+    engine: Engine, utterances: Sequence[Utterance], out: Path, cache: Path | None = None, skip_bad: bool = False
+) -> Embeddings:
+    """Embed recordings.
+
+    Args:
+        engine: the model, and how it is run.
+        utterances: their names differ.
+        out: what is finished is kept in the folder `OUT.partial` until all is, and failures are listed in
+            `OUT.failed.tsv`.
+        cache: a file whose embeddings are taken where they are of these recordings, and which those that it lacks are
+            added to.
+        skip_bad: leave out the recordings that cannot be used.
+
+    Returns:
+        The embeddings of the recordings, in their order, the same to every process; those skipped are left out.
+    """
+    digest = processes.from_main(lambda: f"{fingerprint_model(engine.model, False)} {engine.window_seconds!r}")
+    known = Embeddings([], np.empty((0, engine.model.embedding_width), dtype=np.float32), np.empty(0), digest)
+    if cache is not None and processes.from_main(cache.exists):
+        known = Embeddings.read(cache)
+        if known.model != digest:
+            raise InputError(
+                f"{cache}: holds embeddings of another model, or in windows of another length; name another file"
+            )
+    paths = dict(zip(known.ids, known.paths, strict=True))
+    for utterance in utterances:  # two manifests may use one name twice
+        path = str(utterance.path.absolute())
+        if paths.get(utterance.utt_id, path) != path:
+            raise InputError(
+                f"{cache}: '{utterance.utt_id}' is {paths[utterance.utt_id]} there, not {path}; name another file for "
+                "these recordings"
+            )
+    lacking = [utterance for utterance in utterances if utterance.utt_id not in paths]
+
+    def gather(found: FloatArray, samples: FloatArray) -> Embeddings:
+        """Return the embeddings that are known by now."""
+        good = np.flatnonzero(np.isfinite(found).all(axis=1))
+        chosen = [lacking[place] for place in good.tolist()]
+        ids, places = [utterance.utt_id for utterance in chosen], [str(u.path.absolute()) for u in chosen]
+        vectors, seconds = found[good].astype(np.float32), samples[good] / SAMPLE_RATE_HZ
+        return known.joined_with(Embeddings(ids, vectors, seconds, digest, places))
+
+    def write(found: FloatArray, samples: FloatArray) -> None:
+        if cache is not None:
+            gather(found, samples).write(cache)
+
+    if lacking:
+        known = gather(*run_resumable(engine, lacking, out, "embeddings", write, skip_bad))
+    return known.take(utterance.utt_id for utterance in utterances)
+
+
+def _digest(about: Any, *arrays: Vectors | FloatArray) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for array in arrays:
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -9,15 +9,12 @@ import numpy as np
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
 from hybrid_pruning.console import Span
-from hybrid_pruning.errors import InputError
-from hybrid_pruning.scoring.embedder import Embedder
-from hybrid_pruning.scoring.scores import embed_paths
+from hybrid_pruning.scoring.engine import Embedder, Engine, load_embedder, raise_first
 from hybrid_pruning.scoring.verdicts import draw_bar
-from hybrid_pruning.scoring.verification.backend import Backend
-from hybrid_pruning.scoring.verification.cosine import Voices
+from hybrid_pruning.scoring.verification.backend import Backend, EnrolmentModels
 from hybrid_pruning.scoring.verification.embeddings import Embeddings
 from hybrid_pruning.scoring.verification.trial_scores import require_verifier
-from hybrid_pruning.scoring.windows import measure_lengths, window_samples
+from hybrid_pruning.scoring.windows import measure_lengths
 
 COLOURS = {"same": "green", "different": "red"}
 Verdict = Literal["same", "different"]
@@ -25,15 +22,15 @@ Kind = Literal["LLR", "AS-norm", "cosine"]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """What was found.
+class SpeakerMatch:
+    """The score of a recording against an enrolled speaker.
 
     Args:
         test: the recording.
         enrol: the enrolled speaker's.
         score: log-likelihood ratio, natural logarithm, of one speaker against two; or what `kind` says.
         kind: `LLR` of a calibrated model, otherwise `AS-norm` or `cosine`.
-        seconds: how long the recording is, and the enrolled speaker's together.
+        seconds: durations of the recording, and of the enrolled speaker's together.
     """
 
     test: Path
@@ -49,42 +46,37 @@ class Comparison:
         return "same" if self.score >= threshold else "different"
 
 
-def compare(
-    model: Embedder,
+def verify(
+    model: str | Path | Embedder,
     test: str | Path,
     enrol: Sequence[str | Path],
     workers: int = 0,
     window_seconds: float = WINDOW_SECONDS,
-) -> Comparison:
-    """Compare a recording with those of an enrolled speaker, as `score_trials` does it.
+    device: str = "auto",
+) -> SpeakerMatch:
+    """Compare a recording with those of an enrolled speaker, as `score` does it with trials.
 
     Args:
-        model: for speaker verification, on the device that is to compute.
+        model: folder or hub id of a model for speaker verification, an .onnx file, or a loaded model.
         test: the recording.
         enrol: the enrolled speaker's, one at least.
-        workers: threads that decode.
-        window_seconds: longer recordings are cut into windows no longer than this.
-
-    Raises:
-        InputError: the model is for anti-spoofing, or a recording cannot be used.
+        workers, window_seconds, device: as in `score`.
     """
-    require_verifier(model)
-    backend = Backend.of(model)
-    paths = [Path(test), *map(Path, enrol)]
-    samples, failed = measure_lengths(paths, None, window_samples(window_seconds))
-    if failed:
-        raise InputError(failed[min(failed)])
+    engine = Engine(load_embedder(model, device), 16, workers, window_seconds)
+    require_verifier(engine.model)
+    backend, paths = Backend.of(engine.model), [Path(test), *map(Path, enrol)]
+    samples, failed = measure_lengths(paths, None, engine.window)
+    raise_first(failed)
     seconds = samples / SAMPLE_RATE_HZ
-    vectors = embed_paths(model, paths, 16, workers, window_seconds, seconds.tolist()).astype(np.float32)
-    voices = Voices.of([[0], list(range(1, len(paths)))], ["the recording", "the enrolled speaker"])
-    embeddings = Embeddings(list(map(str, paths)), vectors, seconds)
-    (score,), _ = backend.score(embeddings, voices, np.array([[1, 0]]))
+    vectors = engine.run_paths(paths, "embeddings", seconds.tolist()).astype(np.float32)
+    models = EnrolmentModels.of([[0], list(range(1, len(paths)))], ["the recording", "the enrolled speaker"])
+    (score,), _ = backend.score(Embeddings(list(map(str, paths)), vectors, seconds), models, np.array([[1, 0]]))
     kind: Kind = "LLR" if backend.calibration else "AS-norm" if backend.cohort else "cosine"
-    return Comparison(paths[0], tuple(paths[1:]), float(score), kind, (float(seconds[0]), float(seconds[1:].sum())))
+    return SpeakerMatch(paths[0], tuple(paths[1:]), float(score), kind, (float(seconds[0]), float(seconds[1:].sum())))
 
 
-def as_record(found: Comparison, threshold: float | None) -> dict[str, Any]:
-    """Return a comparison as a JSON object has it."""
+def match_record(found: SpeakerMatch, threshold: float | None) -> dict[str, Any]:
+    """Return a comparison as a JSON object."""
     return {
         "test": str(found.test),
         "enrol": list(map(str, found.enrol)),
@@ -97,13 +89,13 @@ def as_record(found: Comparison, threshold: float | None) -> dict[str, Any]:
     }
 
 
-def as_row(found: Comparison, threshold: float | None) -> tuple[object, ...]:
-    """Return the cells of a comparison as a pipe gets it: verdict or -, score, kind, and the recordings."""
+def match_row(found: SpeakerMatch, threshold: float | None) -> tuple[object, ...]:
+    """Return the cells of a comparison for a pipe: verdict or -, score, kind, and the recordings."""
     return found.verdict(threshold) or "-", f"{found.score:.4f}", found.kind, found.test, *found.enrol
 
 
-def as_text(found: Comparison, threshold: float | None, unicode: bool = True) -> list[Span]:
-    """Return a comparison as a person reads it: verdict, score, a bar where the score is an LLR, the recordings."""
+def match_text(found: SpeakerMatch, threshold: float | None, unicode: bool = True) -> list[Span]:
+    """Return a comparison for a terminal: verdict, score, a bar where the score is an LLR, the recordings."""
     verdict = found.verdict(threshold)
     line: list[Span] = [(f"{verdict or 'no verdict':10}", f"bold {COLOURS[verdict]}" if verdict else "bold")]
     line.append(f"  {found.kind} {found.score:+7.2f}  ")

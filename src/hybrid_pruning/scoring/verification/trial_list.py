@@ -1,83 +1,125 @@
-"""A list of trials and a manifest -> which recordings have to be embedded, and what is compared with what."""
+"""A list of trials, a manifest and an enrolment -> recordings to embed, and the enrolment models to compare."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from hybrid_pruning.data.keys import Pairs
-from hybrid_pruning.data.manifest import Utterance
+from hybrid_pruning.data.manifest import REQUIRED, Utterance, read_manifest
 from hybrid_pruning.data.names import Register
+from hybrid_pruning.data.tables import read_lines, read_rows
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import IntArray
-from hybrid_pruning.scoring.verification.cosine import Voices
-from hybrid_pruning.scoring.verification.enrolment import Enrolment
+from hybrid_pruning.scoring.verification.backend import EnrolmentModels
 
+COLUMNS = ("speaker", "utt_id")
 Places = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """The enrolled speakers.
+
+    Args:
+        path: the file that lists them.
+        speakers: name -> names of recordings, one at least.
+        utterances: the recordings themselves, where the file is a manifest.
+    """
+
+    path: Path
+    speakers: dict[str, list[str]]
+    utterances: Sequence[Utterance] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrialPlan:
-    """What is compared with what.
+    """The comparisons that a list of trials asks for.
 
     Args:
         trials: the list, as it is.
         utterances: [N] the recordings that its trials need.
-        voices: made of them; a speaker enrolled with one recording is the same voice as that recording.
-        pairs: [T, 2] the voices that each trial compares.
+        models: [M] made of them; a speaker enrolled with one recording has the same model as that recording.
+        pairs: [T, 2] the models that each trial compares.
     """
 
     trials: Pairs
     utterances: list[Utterance]
-    voices: Voices
+    models: EnrolmentModels
     pairs: IntArray
+
+
+def read_enrolment(path: str | Path) -> Enrolment:
+    """Read the recordings of each enrolled speaker.
+
+    Args:
+        path: ASVspoof's `SPEAKER f1,f2,f3`, Kaldi's spk2utt `SPEAKER u1 u2 u3`, or a TSV whose header has speaker and
+            utt_id, one recording a row. A manifest brings its recordings along.
+    """
+    path = Path(path)
+    text = read_lines(path)
+    header = text.lines[0].split("\t") if text.lines else []
+    speakers: dict[str, list[str]] = {}
+    utterances: Sequence[Utterance] = ()
+    if set(COLUMNS) <= set(header):
+        utterances = read_manifest(path) if set(REQUIRED) <= set(header) else ()
+        for line, cells in read_rows(path, COLUMNS):
+            if not cells["speaker"] or not cells["utt_id"]:
+                raise InputError(f"{path}:{line}: speaker or utt_id is empty")
+            speakers.setdefault(cells["speaker"], []).append(cells["utt_id"])
+    else:
+        for row, line_text in enumerate(text.lines):
+            speaker, *lists = line_text.split()
+            names = [name for some in lists for name in some.split(",") if name]
+            if not names:
+                raise InputError(
+                    f"{text.where(row)}: speaker '{speaker}' has no recording; expected SPEAKER f1,f2,..., or SPEAKER "
+                    "u1 u2 ..., or a TSV with the columns speaker and utt_id"
+                )
+            if speaker in speakers:
+                raise InputError(
+                    f"{text.where(row)}: speaker '{speaker}' stands twice; put all recordings into one line"
+                )
+            speakers[speaker] = names
+    if not speakers:
+        raise InputError(f"{path}: no speaker is enrolled")
+    return Enrolment(path, speakers, utterances)
 
 
 def plan_trials(
     trials: Pairs, manifest: str | Path, utterances: Sequence[Utterance], enrolment: Enrolment | None = None
 ) -> TrialPlan:
-    """Find what the trials name.
+    """Find the recordings that trials name.
 
     Args:
         trials: the list.
-        manifest: where the recordings are listed, for the message.
+        manifest: of the recordings, for the message.
         utterances: its recordings.
-        enrolment: who the names on the enrolment side are; without it they are recordings.
-
-    Raises:
-        InputError: a trial names a recording or a speaker that is not known, or an enrolled speaker a recording; or
-            two recordings have one name.
+        enrolment: the speakers that the trials' enrolment side names; without it that side names recordings.
     """
     known = list(utterances) if enrolment is None else _join(manifest, utterances, enrolment)
     register = Register(utterance.utt_id for utterance in known)
-
-    def recording(name: str) -> Places:
-        place = register.find(name)
-        return () if place is None else (place,)
-
-    def speaker(name: str) -> Places:
-        assert enrolment is not None
-        return tuple(place for one in enrolment.speakers.get(name, ()) for place in recording(one))
-
-    if enrolment is not None:
-        _require_recordings(trials.enrol, enrolment, recording, manifest)
-    enrol = {name: (recording if enrolment is None else speaker)(name) for name in dict.fromkeys(trials.enrol)}
-    test = {name: recording(name) for name in dict.fromkeys(trials.test)}
-    _require_known(trials, trials.enrol, enrol, manifest if enrolment is None else enrolment.path)
-    _require_known(trials, trials.test, test, manifest)
-    names = {places: name for side in (enrol, test) for name, places in side.items()}
-    number = {places: voice for voice, places in enumerate(names)}
-    sides = [[number[side[name]] for name in listed] for side, listed in ((enrol, trials.enrol), (test, trials.test))]
-    return _compact(trials, known, names, np.array(sides, dtype=np.int64).T)
-
-
-def _compact(trials: Pairs, known: Sequence[Utterance], names: dict[Places, str], pairs: IntArray) -> TrialPlan:
-    """Leave out the recordings that no voice needs."""
-    needed = sorted({place for places in names for place in places})
+    names = {name: register.find(name) for name in dict.fromkeys([*trials.enrol, *trials.test])}
+    recording: dict[str, Places] = {name: () if place is None else (place,) for name, place in names.items()}
+    enrol = recording if enrolment is None else _find_enrolled(trials, enrolment, register, manifest)
+    for listed, found, where in (
+        (trials.enrol, enrol, manifest if enrolment is None else enrolment.path),
+        (trials.test, recording, manifest),
+    ):
+        if unknown := [name for name in listed if not found[name]]:
+            raise InputError(
+                f"{trials.path}: {len(unknown):,} of {len(listed):,} trials name what is not in {where}, first "
+                f"'{unknown[0]}'; do they belong to the same set?"
+            )
+    sides = [[enrol[name] for name in trials.enrol], [recording[name] for name in trials.test]]
+    name_of = dict(zip(sides[0], trials.enrol, strict=True)) | dict(zip(sides[1], trials.test, strict=True))
+    number = {places: model for model, places in enumerate(name_of)}
+    pairs = np.array([[number[places] for places in side] for side in sides], dtype=np.int64).T
+    needed = sorted({place for places in name_of for place in places})
     moved = {place: new for new, place in enumerate(needed)}
-    voices = Voices.of([[moved[place] for place in places] for places in names], list(names.values()))
-    return TrialPlan(trials, [known[place] for place in needed], voices, pairs)
+    models = EnrolmentModels.of([[moved[place] for place in places] for places in name_of], list(name_of.values()))
+    return TrialPlan(trials, [known[place] for place in needed], models, pairs)
 
 
 def _join(manifest: str | Path, utterances: Sequence[Utterance], enrolment: Enrolment) -> list[Utterance]:
@@ -93,22 +135,15 @@ def _join(manifest: str | Path, utterances: Sequence[Utterance], enrolment: Enro
     return list(known.values())
 
 
-def _require_known(trials: Pairs, listed: Sequence[str], found: dict[str, Places], where: str | Path) -> None:
-    lines = [name for name in listed if not found[name]]
-    if lines:
-        raise InputError(
-            f"{trials.path}: {len(lines):,} of {len(listed):,} trials name what is not in {where}, first '{lines[0]}'; "
-            "do they belong to the same set?"
-        )
-
-
-def _require_recordings(
-    speakers: Iterable[str], enrolment: Enrolment, recording: Callable[[str], Places], manifest: str | Path
-) -> None:
-    """Require that the speakers of trials, where they are enrolled at all, are enrolled with known recordings."""
-    for speaker in dict.fromkeys(speakers):
-        for name in enrolment.speakers.get(speaker, ()):
-            if not recording(name):
-                raise InputError(
-                    f"{enrolment.path}: speaker '{speaker}' is enrolled with '{name}', which is not in {manifest}"
-                )
+def _find_enrolled(trials: Pairs, enrolment: Enrolment, register: Register, manifest: str | Path) -> dict[str, Places]:
+    """Return the places of the recordings of each speaker that the trials name; none where it is not enrolled."""
+    places: dict[str, Places] = {}
+    for speaker in dict.fromkeys(trials.enrol):
+        found = {name: register.find(name) for name in enrolment.speakers.get(speaker, ())}
+        if unknown := [name for name, place in found.items() if place is None]:
+            raise InputError(
+                f"{enrolment.path}: speaker '{speaker}' is enrolled with '{unknown[0]}', which is not in {manifest}"
+            )
+        known = {name: place for name, place in found.items() if place is not None}
+        places[speaker] = tuple(known[name] for name in enrolment.speakers.get(speaker, ()))
+    return places

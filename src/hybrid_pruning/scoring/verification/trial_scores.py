@@ -1,176 +1,181 @@
-"""A model for speaker verification + a manifest + a list of trials -> a score file, in the list's order."""
+"""A model for speaker verification + a list of trials -> a score file, in the list's order; and its cohort."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hybrid_pruning import distributed as processes
+from hybrid_pruning.audio import WINDOW_SECONDS
+from hybrid_pruning.console import warn
 from hybrid_pruning.data.keys import Pairs, read_pairs
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import new_folder, require_new_folder
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.models.cohort import TOP_N, Cohort, require_speakers
-from hybrid_pruning.scoring.batching import Throughput
-from hybrid_pruning.scoring.embedder import Embedder
-from hybrid_pruning.scoring.inference import Options
-from hybrid_pruning.scoring.verification.backend import Backend
-from hybrid_pruning.scoring.verification.embeddings import Embeddings
-from hybrid_pruning.scoring.verification.enrolment import read_enrolment
-from hybrid_pruning.scoring.verification.extraction import embed_utterances
-from hybrid_pruning.scoring.verification.normalisation import build_cohort
-from hybrid_pruning.scoring.verification.trial_list import TrialPlan, plan_trials
+from hybrid_pruning.scoring.engine import Embedder, Engine, choose_device
+from hybrid_pruning.scoring.verification.backend import Backend, build_cohort
+from hybrid_pruning.scoring.verification.embeddings import Embeddings, embed_utterances
+from hybrid_pruning.scoring.verification.trial_list import TrialPlan, plan_trials, read_enrolment
 from hybrid_pruning.trees import portable
 
-COLUMNS = ("enrol", "test", "score")
+SCORE_COLUMNS = ("enrol", "test", "score")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is compared, and how.
-
-    Args:
-        manifest: the recordings.
-        trials: the list.
-        enrol: who the names on its enrolment side are; None where they are recordings.
-        cache: a file of embeddings, see `embed_utterances`.
-        qualities: also write the trials' quality measures, for calibration.
-    """
-
-    manifest: Path
-    trials: Path
-    enrol: Path | None = None
-    cache: Path | None = None
-    qualities: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What became of a list.
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreFile:
+    """A score file that was written.
 
     Args:
-        scores: [T] of the trials that could be scored.
-        left_out: how many could not, as audio was skipped.
-        recordings: how many there are in the trials.
+        path: the file.
+        scores: [N] of the manifest's utterances, nan for those left out; or [T] of the trials that are in the file.
+        left_out: utterances or trials that are not in the file, as their audio cannot be used.
+        recordings: audio files that were scored or compared.
+        engine: the model that scored them, and its throughput in this process.
+        backend: of speaker verification; None for a detector.
     """
 
+    path: Path
     scores: FloatArray
     left_out: int
     recordings: int
+    engine: Engine
+    backend: Backend | None = None
 
 
 def require_verifier(model: Embedder) -> None:
-    """Require that a model is for speaker verification.
-
-    Raises:
-        InputError: it is for anti-spoofing.
-    """
+    """Require that a model is for speaker verification."""
     if model.task != "speaker-verification":
-        raise InputError(
-            "this model is for anti-spoofing: it has no voices to compare; score a manifest without --trials"
-        )
+        raise InputError("this model is for anti-spoofing: it compares no speakers; score a manifest without --trials")
 
 
 def score_trials(
-    model: Embedder,
-    request: Request,
-    out: str | Path,
+    engine: Engine,
+    manifest: str | Path,
+    trials: str | Path,
+    out: Path,
     backend: Backend | None = None,
-    options: Options | None = None,
-    throughput: Throughput | None = None,
-) -> Scored:
+    *,
+    enrol: str | Path | None = None,
+    cache: Path | None = None,
+    qualities: bool = False,
+    skip_bad: bool = False,
+) -> ScoreFile:
     """Score a list of trials into `enrol<TAB>test<TAB>score`, names and order as in the list.
 
     A trial that stands twice is there twice. Only recordings that the trials need are embedded.
 
     Args:
-        model: on the device that is to compute.
-        request: what is compared.
+        engine: the model, and how it is run.
+        manifest: the recordings.
+        trials: the list.
         out: the score file.
-        backend: how; the model's own where none is given.
-        options: with `skip_bad`, trials that need a recording that cannot be used are left out.
-        throughput: filled with where the time went, where it is given.
-
-    Raises:
-        InputError: the model is for anti-spoofing, a file cannot be used, a trial names what is not known, or as
-            `embed_utterances`.
+        backend: from embeddings to scores; the model's own where none is given.
+        enrol: recordings of the speakers on the enrolment side; None where that side names recordings.
+        cache, skip_bad: as in `embed_utterances`; trials that need a recording that is left out are left out, too.
+        qualities: also write the trials' quality measures, for calibration.
     """
-    require_verifier(model)
-    out, backend = Path(out), backend or Backend.of(model)
-    enrolment = None if request.enrol is None else read_enrolment(request.enrol)
-    utterances, trials = read_manifest(request.manifest), read_pairs(request.trials)
-    plan = plan_trials(trials, request.manifest, utterances, enrolment)
-    embeddings = embed_utterances(model, plan.utterances, out, request.cache, options, throughput)
-    kept = _drop_missing(plan, embeddings)
-    if kept is not plan.trials:
-        plan = plan_trials(kept, request.manifest, utterances, enrolment)
-        embeddings = _arrange(embeddings, plan)
-    scores, qualities = processes.from_main(lambda: backend.score(embeddings, plan.voices, plan.pairs))
+    require_verifier(engine.model)
+    backend = backend or Backend.of(engine.model)
+    enrolment = None if enrol is None else read_enrolment(enrol)
+    utterances, listed = read_manifest(manifest), read_pairs(trials)
+    plan = plan_trials(listed, manifest, utterances, enrolment)
+    embeddings = embed_utterances(engine, plan.utterances, out, cache, skip_bad)
+    if len(embeddings.ids) < len(plan.utterances):
+        plan = plan_trials(_drop_missing(plan, embeddings), manifest, utterances, enrolment)
+        embeddings = embeddings.take(utterance.utt_id for utterance in plan.utterances)
+    scores, measures = processes.from_main(lambda: backend.score(embeddings, plan.models, plan.pairs))
     if processes.is_main():
-        write_trials(out, plan.trials, scores, qualities if request.qualities else {})
+        write_trials(out, plan.trials, scores, measures if qualities else {})
     processes.wait()
-    return Scored(scores, len(trials.test) - len(scores), len(plan.utterances))
+    return ScoreFile(out, scores, len(listed.test) - len(scores), len(plan.utterances), engine, backend)
+
+
+def add_cohort(
+    model: str | Path,
+    manifest: str | Path,
+    out: str | Path | None = None,
+    top_n: int = TOP_N,
+    batch_size: int = 16,
+    workers: int = 2,
+    window_seconds: float = WINDOW_SECONDS,
+    device: str = "auto",
+    skip_bad: bool = False,
+    embeddings: str | Path | None = None,
+) -> Cohort:
+    """Give an exported verification model its cohort, which centres embeddings and normalises scores; return it.
+
+    A calibration that the model has is dropped with a warning, as it was fitted on other scores. Cut off, the next call
+    goes on from `MODEL.cohort.partial`.
+
+    Args:
+        model: folder of the model; also its hub id, with `out`.
+        manifest: training manifest; none of its speakers should speak in the trials.
+        out: new folder for the model with its cohort; without it, the model itself is changed.
+        top_n: closest speakers of the cohort that AS-norm takes.
+        batch_size, workers, window_seconds, device, skip_bad, embeddings: as in `score`.
+    """
+    from hybrid_pruning.models.speech_model import SpeechModel
+
+    if out is None and not Path(model).is_dir():
+        raise InputError(f"{model}: is no folder here; say with --out where the model with its cohort goes")
+    target = Path(model) if out is None else require_new_folder(out)
+    loaded = SpeechModel.from_pretrained(model).to(choose_device(device))
+    engine = Engine(loaded, batch_size, workers, window_seconds)
+    beside = target.resolve().with_name(f"{target.resolve().name}.cohort")
+    cache = None if embeddings is None else Path(embeddings)
+    cohort = loaded.cohort = make_cohort(engine, manifest, beside, top_n, cache, skip_bad)
+    dropped, loaded.calibration = loaded.calibration is not None, None
+    if processes.is_main():
+        with nullcontext(target) if out is None else new_folder(out) as place:
+            loaded.save_pretrained(place)
+        if dropped:
+            warn("the model's calibration is dropped: it was of scores without this cohort")
+    return cohort
 
 
 def make_cohort(
-    model: Embedder,
-    manifest: Path,
+    engine: Engine,
+    manifest: str | Path,
     out: Path,
     top_n: int = TOP_N,
     cache: Path | None = None,
-    options: Options | None = None,
+    skip_bad: bool = False,
 ) -> Cohort:
     """Return a training manifest as a cohort for a model.
 
     Args:
-        model: on the device that is to compute.
+        engine: the model, and how it is run.
         manifest: its speakers are the cohort; none of them should speak in the trials.
-        out: beside it what is finished is kept meanwhile.
-        top_n: how many of them AS-norm is to take.
-        cache: as in `embed_utterances`.
-        options: how.
-
-    Raises:
-        InputError: as `embed_utterances` and `build_cohort`.
+        out, cache, skip_bad: as in `embed_utterances`.
+        top_n: closest speakers that AS-norm takes.
     """
-    require_verifier(model)
-    utterances = read_manifest(manifest)
+    require_verifier(engine.model)
+    utterances, source = read_manifest(manifest), portable(str(manifest))
     speakers = {utterance.utt_id: utterance.speaker for utterance in utterances}
-    require_speakers(
-        len(set(speakers.values())), top_n, portable(str(manifest))
-    )  # hours of embedding would come to nothing
-    embeddings = embed_utterances(model, utterances, out, cache, options)
-    return build_cohort(embeddings, [speakers[name] for name in embeddings.ids], top_n, portable(str(manifest)))
+    require_speakers(len(set(speakers.values())), top_n, source)  # hours of embedding would come to nothing
+    embeddings = embed_utterances(engine, utterances, out, cache, skip_bad)
+    return build_cohort(embeddings, [speakers[name] for name in embeddings.ids], top_n, source)
 
 
 def write_trials(out: Path, trials: Pairs, scores: FloatArray, qualities: Mapping[str, FloatArray]) -> None:
-    """Write scores of trials, with their quality measures in further columns.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    columns = [scores, *qualities.values()]
-    cells = (column.tolist() for column in columns)
-    write_table(out, (*COLUMNS, *qualities), zip(trials.enrol, trials.test, *cells, strict=True))
+    """Write scores of trials, with their quality measures in further columns."""
+    cells = (column.tolist() for column in (scores, *qualities.values()))
+    write_table(out, (*SCORE_COLUMNS, *qualities), zip(trials.enrol, trials.test, *cells, strict=True))
 
 
 def _drop_missing(plan: TrialPlan, embeddings: Embeddings) -> Pairs:
-    """Return the trials that need no recording without an embedding; the plan's own where that is all of them."""
+    """Return the trials that need no recording without an embedding."""
     known = set(embeddings.ids)
     missing = np.array([utterance.utt_id not in known for utterance in plan.utterances])
-    if not missing.any():
-        return plan.trials
-    silent = np.zeros(len(plan.voices.names), dtype=np.bool_)
-    silent[plan.voices.owner[missing[plan.voices.places]]] = True
-    rows = np.flatnonzero(~silent[plan.pairs].any(axis=1)).tolist()
+    lacking = np.zeros(len(plan.models.names), dtype=np.bool_)
+    lacking[plan.models.owner[missing[plan.models.places]]] = True
+    rows = np.flatnonzero(~lacking[plan.pairs].any(axis=1)).tolist()
     if not rows:
         raise InputError(f"{plan.trials.path}: no trial is left without the recordings that cannot be used")
     enrol, test = plan.trials.enrol, plan.trials.test
     return Pairs(plan.trials.path, [enrol[row] for row in rows], [test[row] for row in rows])
-
-
-def _arrange(embeddings: Embeddings, plan: TrialPlan) -> Embeddings:
-    place = {name: index for index, name in enumerate(embeddings.ids)}
-    return embeddings.take(np.array([place[utterance.utt_id] for utterance in plan.utterances], dtype=np.int64))

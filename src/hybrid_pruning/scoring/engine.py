@@ -1,0 +1,324 @@
+"""The engine that runs a model over files: windows -> batches -> embeddings -> scores, and its throughput.
+
+A model is a `SpeechModel`, run by torch, or an `OnnxModel`, run by ONNX Runtime without torch. Both take arrays
+(`embed_arrays`, `classify_arrays`), and the engine knows no difference but the one in `longest_samples`.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from hybrid_pruning import distributed as processes
+from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
+from hybrid_pruning.console import progress_bar
+from hybrid_pruning.distributed import FloatArray
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.models.onnx.runtime import OnnxModel, find_onnx
+from hybrid_pruning.scoring.windows import Window, WindowBatch, cut, load_windows, measure_lengths
+
+if TYPE_CHECKING:
+    import torch
+
+    from hybrid_pruning.models.speech_model import SpeechModel
+
+Embedder: TypeAlias = Union["SpeechModel", OnnxModel]
+"""A trained model, from waveforms to embeddings and scores."""
+Quantity = Literal["scores", "embeddings"]
+Vector = npt.NDArray[np.float32]
+
+MOST_SECONDS = 86_400.0
+DEVICES = ("cpu", "cuda", "mps")
+BATCH_SECONDS = 120.0
+"""Audio in a batch at most, padding included; only a single longer window may exceed it."""
+CPU_SECONDS = 10.0
+"""And in what a CPU computes at once, again but for a longer window: more gains it no speed and costs memory."""
+
+
+def load_embedder(model: str | Path | Embedder, device: str = "auto") -> Embedder:
+    """Return a model by its name, on a device; a model that is loaded already, as it is.
+
+    Args:
+        model: an .onnx file or the folder of one, which is run without torch, or else the folder or hub id of an
+            exported model.
+        device: as `choose_device` takes it; an .onnx file runs on the CPU.
+    """
+    if not isinstance(model, (str, Path)):
+        return model
+    file = find_onnx(model)
+    if file is None:
+        from hybrid_pruning.models.speech_model import SpeechModel
+
+        return SpeechModel.from_pretrained(model).to(choose_device(device))
+    if device not in ("auto", "cpu"):
+        raise InputError(f"device '{device}': {file} runs on the CPU; leave --device out, or export without --onnx")
+    return OnnxModel.from_file(file)
+
+
+def choose_device(name: str = "auto") -> "torch.device":
+    """Return a device by its name; `auto` is CUDA where there is one, and otherwise the CPU."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] not in DEVICES:
+        raise InputError(f"device '{name}' is unknown; expected one of auto, {', '.join(DEVICES)}, or e.g. cuda:1")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"device '{name}' cannot be used here ({reason}); 'hybrid-pruning doctor' lists them"
+        ) from error
+    return device
+
+
+@dataclass(slots=True)
+class Throughput:
+    """Time of a pass over files and the audio it went through, summed up while it runs, for one process.
+
+    Args:
+        audio_seconds: audio that was scored.
+        computed_seconds: audio that went through the model, padding included.
+        waiting_seconds: time spent waiting for decoded audio.
+        wall_seconds: all time from the first request to the last score.
+    """
+
+    audio_seconds: float = 0.0
+    computed_seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    wall_seconds: float = 0.0
+
+    def of_all_processes(self) -> "Throughput":
+        """Return the audio of all processes together, and their mean times."""
+        parts = processes.join_lists([self])
+        audio, computed = sum(part.audio_seconds for part in parts), sum(part.computed_seconds for part in parts)
+        waiting, wall = sum(part.waiting_seconds for part in parts), sum(part.wall_seconds for part in parts)
+        return Throughput(audio, computed, waiting / len(parts), wall / len(parts))
+
+    def __str__(self) -> str:
+        if not self.computed_seconds or not self.wall_seconds:
+            return "no audio was scored"
+        return (
+            f"{self.audio_seconds:.0f} s of audio in {self.wall_seconds:.1f} s, "
+            f"{self.audio_seconds / self.wall_seconds:.1f} times real time; "
+            f"{1 - self.audio_seconds / self.computed_seconds:.1%} of what was computed was padding, "
+            f"{self.waiting_seconds / self.wall_seconds:.1%} of the time went on waiting for decoded audio"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Recordings:
+    """Audio files and their lengths.
+
+    Args:
+        paths: [N].
+        samples: [N] at 16 kHz; nan where a file is left out.
+        seconds: [N] durations that the files are held to; nan, or none at all, where they are not known.
+    """
+
+    paths: Sequence[Path]
+    samples: FloatArray
+    seconds: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResult:
+    """Scores or embeddings of the recordings of a group.
+
+    Args:
+        number: the group's.
+        values: by place of the recording: its score, or its embedding [E], the mean over its windows.
+        failed: reason why a recording has none, by its place.
+        silent: places of the recordings without speech-like energy.
+    """
+
+    number: int
+    values: Mapping[int, Any]
+    failed: Mapping[int, str]
+    silent: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A model as it is run over files.
+
+    Args:
+        model: on the device that is to compute.
+        batch_size: windows in a batch at most; fewer where they are long.
+        workers: threads that decode.
+        window_seconds: longer recordings are cut into windows no longer than this.
+        throughput: of all passes of this engine.
+    """
+
+    model: Embedder
+    batch_size: int = 16
+    workers: int = 2
+    window_seconds: float = WINDOW_SECONDS
+    throughput: Throughput = field(default_factory=Throughput)
+
+    @property
+    def window(self) -> int:
+        """The longest window, in samples at 16 kHz."""
+        if not 1 / SAMPLE_RATE_HZ <= self.window_seconds < MOST_SECONDS:  # nan is neither
+            raise InputError(
+                f"windows of {self.window_seconds:g} s; expected more than 0 and less than {MOST_SECONDS:g} s"
+            )
+        return round(self.window_seconds * SAMPLE_RATE_HZ)
+
+    def plan(self, samples: FloatArray) -> dict[int, list[int]]:
+        """Group recordings whose windows are of similar length, longest first, so that little is padded.
+
+        A group is one batch, or all the batches of one recording too long for a single one: all windows of a recording
+        are in the same group. The groups depend on the lengths, the batch size and the window, and on nothing else.
+
+        Args:
+            samples: [N] lengths; recordings with nan are left out.
+
+        Returns:
+            Number of each group -> places of its recordings.
+        """
+        known = [(index, cut(int(value), self.window)) for index, value in enumerate(samples) if not math.isnan(value)]
+        groups: list[list[int]] = []
+        rows = longest = 0
+        for index, windows in sorted(known, key=lambda one: (-one[1][0][1], one[0])):
+            if not groups or rows + len(windows) > self._rows(longest):
+                groups.append([])
+                rows, longest = 0, windows[0][1]
+            groups[-1].append(index)
+            rows += len(windows)
+        return dict(enumerate(groups))
+
+    def batches(self, recordings: Recordings, group: Sequence[int]) -> list[list[Window]]:
+        """Return the batches of a group's windows."""
+        pieces: list[Window] = []
+        for index in group:
+            path, total = recordings.paths[index], int(recordings.samples[index])
+            seconds = math.nan if recordings.seconds is None else recordings.seconds[index]
+            pieces += [Window(index, path, start, size, total, seconds) for start, size in cut(total, self.window)]
+        rows = self._rows(max(piece.samples for piece in pieces))
+        return [pieces[first : first + rows] for first in range(0, len(pieces), rows)]
+
+    def run(
+        self, recordings: Recordings, groups: Mapping[int, Sequence[int]], quantity: Quantity
+    ) -> Generator[GroupResult]:
+        """Embed or score groups one after the other; close the generator to have the model in the mode it was in.
+
+        Args:
+            recordings: of which the groups hold the places.
+            groups: number -> places, as `plan` returns them.
+            quantity: scores of embeddings, or the embeddings themselves.
+        """
+        model, clock = self.model, self.throughput
+        longest = model.longest_samples if isinstance(model, OnnxModel) else None
+        if longest is not None and self.window > longest:
+            raise InputError(
+                f"windows of {self.window / SAMPLE_RATE_HZ:g} s: this model takes {longest // SAMPLE_RATE_HZ} s; lower "
+                "--window-seconds"
+            )
+        started, before = time.perf_counter() - clock.wall_seconds, clock.audio_seconds
+        batches = (batch for group in groups.values() for batch in self.batches(recordings, group))
+        total = recordings.samples[[index for group in groups.values() for index in group]].sum() / SAMPLE_RATE_HZ
+        with (
+            model.evaluating(),
+            closing(load_windows(batches, self.window, model.minimum_samples, self.workers)) as loaded,
+            progress_bar() as bar,
+        ):
+            task = bar.add_task("scoring, seconds of audio", total=round(float(total)))
+            for number, group in groups.items():
+                sums, windows = dict[int, Vector](), Counter[int]()
+                failed, audible = dict[int, str](), set[int]()
+                for _ in self.batches(recordings, group):
+                    asked = time.perf_counter()
+                    batch = next(loaded)
+                    clock.waiting_seconds += time.perf_counter() - asked
+                    failed |= batch.failed
+                    audible |= batch.audible
+                    for index, embedding in zip(batch.index, self._embed(batch), strict=True):
+                        sums[index] = sums[index] + embedding if index in sums else embedding
+                        windows[index] += 1
+                    clock.wall_seconds = time.perf_counter() - started
+                    bar.update(task, completed=round(clock.audio_seconds - before))
+                means = {place: sums[place] / np.float32(windows[place]) for place in sums if place not in failed}
+                values: Mapping[int, Any] = means if quantity == "embeddings" else self._classify(means)
+                for index, value in values.items():
+                    if not np.isfinite(value).all():
+                        raise InputError(
+                            f"{recordings.paths[index]}: its {quantity.removesuffix('s')} is not finite; has the "
+                            "training diverged?"
+                        )
+                yield GroupResult(number, values, failed, frozenset(means.keys() - audible))
+
+    def run_paths(
+        self, paths: Sequence[str | Path], quantity: Quantity, seconds: Sequence[float] | None = None
+    ) -> FloatArray:
+        """Return [N] scores or [N, E] embeddings of files, the same to every process; a bad file is an error.
+
+        Args:
+            paths: the files.
+            quantity: scores or embeddings.
+            seconds: durations where known, nan where not; saves opening short files twice.
+        """
+        files = [Path(path) for path in paths]
+        samples, failed = measure_lengths(files, seconds, self.window)
+        raise_first(failed)
+        values = self.empty(quantity, len(files))
+        recordings = Recordings(files, samples, seconds)
+        with closing(self.run(recordings, share(self.plan(samples)), quantity)) as results:
+            for result in results:
+                raise_first(result.failed)
+                values[list(result.values)] = list(result.values.values())
+        processes.wait()
+        return processes.join_arrays(values)
+
+    def empty(self, quantity: Quantity, count: int) -> FloatArray:
+        """Return [N] or [N, E] of nan, to be filled with scores or embeddings."""
+        return np.full((count,) if quantity == "scores" else (count, self.model.embedding_width), np.nan)
+
+    def _rows(self, longest: int) -> int:
+        """Return how many windows of up to `longest` samples go into a batch."""
+        return max(1, min(self.batch_size, int(BATCH_SECONDS * SAMPLE_RATE_HZ) // max(1, longest)))
+
+    def _embed(self, batch: WindowBatch) -> Iterable[Vector]:
+        """Yield the embedding [E] of each window of a batch.
+
+        A batch of more audio than the device gains by is computed in parts: it was planned for a GPU, or the manifest's
+        durations are wrong.
+        """
+        wave, lengths = batch.wave, batch.lengths
+        if not len(wave):
+            return
+        most = CPU_SECONDS if self.model.device_type == "cpu" else BATCH_SECONDS
+        rows = -(-len(wave) // -(-wave.size // round(most * SAMPLE_RATE_HZ)))
+        padded = bool((lengths != wave.shape[1]).any())
+        self.throughput.audio_seconds += int(lengths.sum()) / SAMPLE_RATE_HZ
+        self.throughput.computed_seconds += wave.size / SAMPLE_RATE_HZ
+        for first in range(0, len(wave), rows):
+            part = slice(first, first + rows)
+            yield from self.model.embed_arrays(wave[part], lengths[part] if padded else None)
+
+    def _classify(self, embeddings: Mapping[int, Vector]) -> dict[int, float]:
+        """Return the score of each embedding."""
+        if not embeddings:
+            return {}
+        scores = self.model.classify_arrays(np.stack(list(embeddings.values()))).tolist()
+        return dict(zip(embeddings, scores, strict=True))
+
+
+def share(groups: Mapping[int, Sequence[int]]) -> dict[int, Sequence[int]]:
+    """Return this process's groups: longest first to each in turn, so that all are done at about the same time."""
+    return dict(list(groups.items())[processes.rank() :: processes.count()])
+
+
+def raise_first(failed: Mapping[int, str]) -> None:
+    """Raise the reason of the first recording that failed, if there is one."""
+    if failed:
+        raise InputError(failed[min(failed)])
