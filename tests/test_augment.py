@@ -1,6 +1,7 @@
 """The recipe's augmentation: who gets what, the same in every process; what cannot work is one line before training."""
 
 import pickle
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 from corpus import MINUTE, SAMPLE_RATE_HZ, configure, files_below, write_world
 from hybrid_pruning.config import AugmentConfig, Config, load_config, save_config
@@ -282,3 +284,18 @@ def test_recipes_survive_the_round_trip(tmp_path: Path):
     off = load_config(tmp_path / "saved.yaml", ["augment.noise=null", "augment.rawboost.probability=0"])
     assert off.augment.noise is None
     assert off.augment.codec == config.augment.codec
+
+
+def test_the_sheet_of_spectrograms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    script: Any = runpy.run_path(str(Path(__file__).parents[1] / "dev" / "augmentations.py"))
+    for kind in set(CODECS) - {"mulaw"}:
+        del script["CODEC_NAMES"][kind]
+    script["RAWBOOST"].clear()
+    clip = write_sounds(tmp_path / "clips", [vowel(seed=seed) for seed in range(5)]) / "00.wav"
+    script["main"]([str(clip), "--out", str(tmp_path / "sheet.png")])
+    with Image.open(tmp_path / "sheet.png") as drawn:
+        assert drawn.size == (1360, 620)
+        assert len(np.unique(np.asarray(drawn))) > 50
+    script["measure_costs"].__globals__["ROUNDS"] = 1
+    script["main"]([str(clip), "--cost"])
+    assert len([float(line.split()[0]) for line in capsys.readouterr().out.splitlines() if "  " in line]) == 8

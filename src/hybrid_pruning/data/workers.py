@@ -29,7 +29,7 @@ def work_in_processes(
         action: computes a result; importable by name where workers are not forked.
         items: its arguments, dealt out in turn.
         workers: how many processes; 0 computes here.
-        method: multiprocessing's way to start them; None for the platform's own.
+        method: multiprocessing's start method; None for the platform's own.
 
     Raises:
         InputError: raised by the action, or a worker has died or cannot be started.

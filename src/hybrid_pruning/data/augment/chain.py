@@ -1,4 +1,4 @@
-"""The recipe's augmentation: which kinds an example gets, and in which order."""
+"""The augmentation of a recipe: a random choice of its kinds for each example, in the order a sound takes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,30 +48,25 @@ class Augmentation:
         """Return the wave [S] float32 at 16 kHz augmented, as long as it was; silence stays finite."""
         if rng.random() >= self.probability:
             return wave
-        for kind in self._draw_kinds(rng):
+        probabilities = np.array([kind.probability for kind in self.kinds])
+        if self.choose == "one":
+            kinds = [self.kinds[int(rng.choice(len(self.kinds), p=probabilities / probabilities.sum()))]]
+        else:
+            chosen = rng.random(len(self.kinds)) < probabilities
+            kinds = [kind for kind, takes_part in zip(self.kinds, chosen, strict=True) if takes_part]
+        for kind in kinds:
             wave = limit(kind.transform(wave, rng))
         return wave
 
     def __str__(self) -> str:
-        """What it does, e.g. ``80% of the examples by one of noise 50%, reverberation 50%``."""
+        """A line for the log, e.g. ``80% of the examples by one of noise 50%, reverberation 50%``."""
         total = sum(kind.probability for kind in self.kinds) if self.choose == "one" else 1.0
         kinds = ", ".join(f"{kind.name} {kind.probability / total:.0%}" for kind in self.kinds)
         return f"{self.probability:.0%} of the examples by {'one of' if self.choose == 'one' else 'each of'} {kinds}"
 
-    def _draw_kinds(self, rng: np.random.Generator) -> list[Kind]:
-        probabilities = np.array([kind.probability for kind in self.kinds])
-        if self.choose == "one":
-            return [self.kinds[int(rng.choice(len(self.kinds), p=probabilities / probabilities.sum()))]]
-        chosen = rng.random(len(self.kinds)) < probabilities
-        return [kind for kind, takes_part in zip(self.kinds, chosen, strict=True) if takes_part]
-
 
 def build_augmentation(config: AugmentConfig) -> Augmentation | None:
-    """Build what a recipe asks for, with every folder listed and every codec tried; None where it asks for nothing.
-
-    Raises:
-        InputError: a folder or an encoder is missing; nothing is written.
-    """
+    """Build a recipe's augmentation, with every folder listed and every codec tried; None where it has none."""
     sections = {name: getattr(config, name) for name in BUILDERS}
     asked = {name: section for name, section in sections.items() if section is not None and section.probability > 0}
     if config.probability == 0:

@@ -54,7 +54,7 @@ class Sndfile:
             raise InputError(f"{KEY}: '{name}' is not in libsndfile {version}; pip install --upgrade soundfile")
 
     def __call__(self, wave: Wave, rate_hz: int) -> Wave:
-        """Return what is left of the wave after encoding, with the codec's delay."""
+        """Return the wave encoded and decoded, with the codec's delay."""
         kind = {"format": self.container, "subtype": self.subtype}
         quality = {"compression_level": self.level, "bitrate_mode": "CONSTANT" if self.constant else None}
         coded = io.BytesIO()
@@ -89,7 +89,7 @@ class Ffmpeg:
             ) from error
 
     def __call__(self, wave: Wave, rate_hz: int) -> Wave:
-        """Return what is left of the wave after encoding, with the codec's delay."""
+        """Return the wave encoded and decoded, with the codec's delay."""
         coded = io.BytesIO()
         with Capture(local=True), av.open(coded, "w", format=self.container) as out:
             stream: Any = out.add_stream(self.encoder, rate=rate_hz, layout="mono", options=dict(self.options))
@@ -107,44 +107,39 @@ class Ffmpeg:
         return np.concatenate([frame.to_ndarray()[0] for frame in frames])
 
 
-Coder = Sndfile | Ffmpeg
+Coders = tuple[Sndfile | Ffmpeg, ...]
 
 
-def _opus(*kbps: int) -> tuple[Coder, ...]:
-    """libsndfile's levels are linear in the bit rate, from 256 to 6 kbit/s."""
-    return tuple(Sndfile("OGG", "OPUS", (256 - rate) / 250) for rate in kbps)
+def _sndfile(container: str, subtype: str, highest: int, lowest: int, *kbps: int, constant: bool = False) -> Coders:
+    """libsndfile's levels are linear in the bit rate, from the highest to the lowest."""
+    span = highest - lowest
+    return tuple(Sndfile(container, subtype, (highest - rate) / span, constant) for rate in kbps)
 
 
-def _mp3(*kbps: int) -> tuple[Coder, ...]:
-    """libsndfile's levels are linear in the bit rate, from 160 to 8 kbit/s below 32 kHz."""
-    return tuple(Sndfile("MP3", "MPEG_LAYER_III", (160 - rate) / 152, constant=True) for rate in kbps)
+def _ffmpeg(encoder: str, container: str, *bits_per_second: int) -> Coders:
+    return tuple(Ffmpeg(encoder, container, rate) for rate in bits_per_second)
 
 
-def _speex(*qualities: int) -> tuple[Coder, ...]:
+def _speex(*qualities: int) -> Coders:
     return tuple(Ffmpeg("libspeex", "ogg", options={"cbr_quality": str(quality)}) for quality in qualities)
 
 
-def _amr(encoder: str, *bits_per_second: int) -> tuple[Coder, ...]:
-    return tuple(Ffmpeg(encoder, "amr", rate) for rate in bits_per_second)
+def _opus(*kbps: int) -> Coders:
+    return _sndfile("OGG", "OPUS", 256, 6, *kbps)
 
 
-def _aac(*kbps: int) -> tuple[Coder, ...]:
-    """M4A is AAC in a container; ADTS is a smaller one."""
-    return tuple(Ffmpeg("aac", "adts", 1000 * rate) for rate in kbps)
-
-
-CODECS: dict[str, tuple[int, tuple[Coder, ...]]] = {
+CODECS: dict[str, tuple[int, Coders]] = {
     "opus": (SAMPLE_RATE_HZ, _opus(8, 12, 16, 24, 32)),
     "opus-nb": (NARROW_HZ, _opus(6, 8, 12, 16, 20)),
-    "mp3": (SAMPLE_RATE_HZ, _mp3(16, 24, 32, 48, 64)),
+    "mp3": (SAMPLE_RATE_HZ, _sndfile("MP3", "MPEG_LAYER_III", 160, 8, 16, 24, 32, 48, 64, constant=True)),
     "mulaw": (NARROW_HZ, (Sndfile("WAV", "ULAW"),)),
     "alaw": (NARROW_HZ, (Sndfile("WAV", "ALAW"),)),
     "narrowband": (NARROW_HZ, (Sndfile("WAV", "PCM_16"),)),
     "speex": (SAMPLE_RATE_HZ, _speex(1, 3, 5, 7, 9)),  # 5.75 to 34.2 kbit/s
     "speex-nb": (NARROW_HZ, _speex(1, 3, 5, 7, 10)),  # 3.95 to 24.6 kbit/s
-    "amr-nb": (NARROW_HZ, _amr("libopencore_amrnb", 4750, 5900, 7400, 7950, 12200)),
-    "amr-wb": (SAMPLE_RATE_HZ, _amr("libvo_amrwbenc", 6600, 8850, 12650, 18250, 23850)),
-    "m4a": (SAMPLE_RATE_HZ, _aac(16, 24, 32, 48, 64)),
+    "amr-nb": (NARROW_HZ, _ffmpeg("libopencore_amrnb", "amr", 4750, 5900, 7400, 7950, 12200)),
+    "amr-wb": (SAMPLE_RATE_HZ, _ffmpeg("libvo_amrwbenc", "amr", 6600, 8850, 12650, 18250, 23850)),
+    "m4a": (SAMPLE_RATE_HZ, _ffmpeg("aac", "adts", 16_000, 24_000, 32_000, 48_000, 64_000)),
     "g722": (SAMPLE_RATE_HZ, (Ffmpeg("g722", "g722"),)),
 }
 """By name: the sample rate it works at, and its settings."""
@@ -154,10 +149,7 @@ class Codec:
     """Encodes and decodes; one codec and one of its settings are drawn.
 
     Args:
-        names: of CODECS, what is drawn from.
-
-    Raises:
-        InputError: a codec's library or encoder is missing, or does not work.
+        names: of CODECS, to draw from.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -165,12 +157,12 @@ class Codec:
         self.delays = {name: _measure_delays(name) for name in self.names}
 
     def __call__(self, wave: Wave, rng: np.random.Generator) -> Wave:
-        """Return what is left of the wave [S], in place."""
+        """Return the wave [S] encoded and decoded, in place."""
         name = self.names[int(rng.integers(len(self.names)))]
         return self.recode(wave, name, int(rng.integers(len(self.delays[name]))))
 
     def recode(self, wave: Wave, name: str, setting: int) -> Wave:
-        """Return what one codec at one of its settings leaves of the wave [S], in place."""
+        """Return the wave [S] after one codec at one of its settings, in place."""
         delay = self.delays[name][setting]
         return fit(_recode(limit(wave), name, setting)[delay:], len(wave))
 
@@ -187,7 +179,7 @@ def _recode(wave: Wave, name: str, setting: int) -> Wave:
 
 @functools.cache
 def _measure_delays(name: str) -> tuple[int, ...]:
-    """Return the delay of each of a codec's settings in samples, where a probe correlates best with what is left of it.
+    """Return the delay of each of a codec's settings in samples: where a probe correlates best with its coded self.
 
     MP3, for one, is delayed at the bit rates whose frames have no room for the tag that tells the delay.
     """

@@ -1,4 +1,4 @@
-"""How a recording is played back: its speed and its volume."""
+"""The playback of a recording: speed and volume."""
 
 import math
 from dataclasses import dataclass

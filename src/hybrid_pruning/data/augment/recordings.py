@@ -37,11 +37,7 @@ class AudioFolder:
         return self.folder / self.names[index]
 
     def piece(self, index: int, samples: int, rng: np.random.Generator) -> Wave:
-        """Return [samples] of a recording from a place drawn by lot; what is too short is repeated from its start.
-
-        Raises:
-            InputError: the recording cannot be decoded.
-        """
+        """Return [samples] of a recording from a place drawn by lot; what is too short is repeated from its start."""
         spare = max(int(self.samples[index]) - samples, 0)
         start = int(rng.integers(spare + 1))
         return np.resize(read_audio(self.path(index), start, samples), samples)
@@ -53,9 +49,6 @@ def list_folder(folder: Path, key: str) -> AudioFolder:
     Args:
         folder: searched at any depth for files with the suffixes of sound files.
         key: of the recipe, for messages, e.g. ``augment.noise.folder``.
-
-    Raises:
-        InputError: it is no folder, or no recording in it can be read.
     """
     if not folder.is_dir():
         raise InputError(f"{key}: {folder} is not a folder; name one with recordings in it")

@@ -61,9 +61,6 @@ def read_response(path: Path) -> Wave:
 
     Returns:
         [R] float32, at most 5 s.
-
-    Raises:
-        InputError: the file cannot be decoded, is silent, or holds values that are not finite.
     """
     try:
         with soundfile.SoundFile(path) as file:

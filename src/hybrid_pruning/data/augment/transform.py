@@ -1,4 +1,4 @@
-"""What every kind of augmentation is: a function of a wave and a source of chance; and the levels all of them keep."""
+"""Transforms of a wave, seedable and without delay, and the levels that all kinds of augmentation keep."""
 
 from typing import Protocol
 
