@@ -36,7 +36,7 @@ def repeated(classes: np.ndarray, column: np.ndarray, times: np.ndarray, *names:
 
 
 @pytest.mark.parametrize("digits", [0, 1, 9])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_track1_round_is_the_metric_of_the_trials_repeated(digits: int, seed: int):
     classes, scores, speakers = make_track1(300, 20, digits, seed)
     resampling = bootstrap.resample_speakers(classes, speakers)
@@ -50,7 +50,7 @@ def test_a_track1_round_is_the_metric_of_the_trials_repeated(digits: int, seed: 
 
 
 @pytest.mark.parametrize("digits", [0, 1, 9])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_track2_round_is_the_metric_of_the_trials_repeated(digits: int, seed: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("hybrid_pruning.metrics.tandem.COARSE_POINTS", 20)
     classes, scores = make_track2(400, digits, seed)
@@ -146,17 +146,17 @@ def test_intervals_hold_the_metric_and_shrink_with_more_speakers():
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    """The true EER of two unit normals 2 apart is 15.87%; sixty samples' 95% intervals miss it a few times."""
+    """The true EER of two unit normals 2 apart is 15.87%; thirty samples' 95% intervals miss it a few times."""
     covered = 0
-    for seed in range(60):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         classes = np.repeat(["bonafide", "spoof"], 200)
         scores = rng.normal(0, 1, 400) + np.repeat([2.0, 0.0], 200)
         found = bootstrap.intervals(
-            {"eer": TRACK1["eer"]}, classes, {"cm-score": scores}, bootstrap.resample_trials(classes), 200, seed
+            {"eer": TRACK1["eer"]}, classes, {"cm-score": scores}, bootstrap.resample_trials(classes), 100, seed
         )[0]["eer"]
         covered += found.low <= 0.158655 <= found.high
-    assert 52 <= covered <= 60
+    assert 25 <= covered <= 30
 
 
 def test_speakers_that_differ_widen_the_interval():
@@ -215,7 +215,7 @@ def test_unusable_scores_are_refused():
 
 
 def test_the_tandems_search_finds_the_same_however_coarse_it_starts(monkeypatch: pytest.MonkeyPatch):
-    for seed in range(20):
+    for seed in range(8):
         classes, scores = make_track2(300, 1 if seed % 2 else 9, seed)
         found = set()
         for coarse in (2, 3, 17, 512):
@@ -224,19 +224,18 @@ def test_the_tandems_search_finds_the_same_however_coarse_it_starts(monkeypatch:
         assert len(found) == 1
 
 
-def test_a_thousand_rounds_of_a_challenge_take_seconds():
-    """100 rounds in the time of some sorts of the same scores; whatever the machine does beside slows both."""
+def test_rounds_take_less_than_a_sort_of_the_trials():
+    """50 rounds in the time of 20 sorts of the same scores; whatever the machine does beside slows both."""
     rng = np.random.default_rng(0)
-    classes = np.repeat(["bonafide", "spoof"], [138_688, 542_086])
-    scores = rng.normal(0, 1.2, classes.size) + np.repeat([2.0, -2.0], [138_688, 542_086])
+    classes = np.repeat(["bonafide", "spoof"], [34_672, 135_521])
+    scores = rng.normal(0, 1.2, classes.size) + np.repeat([2.0, -2.0], [34_672, 135_521])
     speakers = rng.integers(737, size=classes.size).astype(str)
-    start = time.process_time()
+    resampling = bootstrap.resample_speakers(classes, speakers)
+    threads, start = threading.active_count(), time.process_time()
     np.argsort(scores, kind="stable")
     sort = time.process_time() - start
-    resampling = bootstrap.resample_speakers(classes, speakers)
-    threads = threading.active_count()
     start = time.process_time()
-    found = bootstrap.intervals(TRACK1, classes, {"cm-score": scores}, resampling, 100)[0]
+    found = bootstrap.intervals(TRACK1, classes, {"cm-score": scores}, resampling, 50)[0]
     assert time.process_time() - start < 40 * sort
     assert threading.active_count() == threads
     assert found["eer"].low < 0.052 < found["eer"].high + 0.01
@@ -256,5 +255,5 @@ def test_ctrl_c_ends_the_rounds(monkeypatch: pytest.MonkeyPatch):
         bootstrap.Resampling, "weights", lambda self, *place: drawn.append(place) or weights(self, *place)
     )
     with pytest.raises(KeyboardInterrupt):
-        bootstrap.intervals(TRACK1, classes, {"cm-score": scores}, resampling, 20_000)
-    assert len(drawn) < 10_000
+        bootstrap.intervals(TRACK1, classes, {"cm-score": scores}, resampling, 4_000)
+    assert len(drawn) < 3_000

@@ -123,8 +123,9 @@ TRACK2_TANDEM = TRACK2_SINGLE | {
     "min_t_dcf": fixed_verifier(TANDEM_CM, ASVSPOOF5_ASV),
     "t_eer": Ranked((TANDEM_CM, TANDEM_ASV), t_eer_of),
 }
-SV: dict[str, Measure] = {"eer": Ranked((VERIFIER,), eer_of)} | {
-    f"min_dcf_{cost.p_target:g}": least_cost(VERIFIER, cost) for cost in VERIFICATION
+SV: dict[str, Measure] = {
+    "eer": Ranked((VERIFIER,), eer_of),
+    **{f"min_dcf_{cost.p_target:g}": least_cost(VERIFIER, cost) for cost in VERIFICATION},
 }
 
 
