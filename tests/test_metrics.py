@@ -28,7 +28,7 @@ def rates(positive: np.ndarray, negative: np.ndarray, threshold: float) -> tuple
     return sum(positive < threshold) / len(positive), sum(negative >= threshold) / len(negative)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TIED, TIED)
 def test_min_dcf_is_the_smallest_cost_over_all_thresholds(positive: np.ndarray, negative: np.ndarray):
     for p_target, cost_miss, cost_false_alarm in ((0.95, 1, 10), (0.01, 1, 1), (0.05, 1, 1), (0.5, 3, 2)):
@@ -49,14 +49,14 @@ def steps(positive: np.ndarray, negative: np.ndarray) -> list[tuple[float, float
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TIED, TIED)
 def test_eer_is_at_the_closest_rates_with_positives_first_in_ties(positive: np.ndarray, negative: np.ndarray):
     miss, alarm, _ = min(steps(positive, negative), key=lambda point: abs(point[0] - point[1]))
     assert metrics.eer(positive, negative) == pytest.approx((miss + alarm) / 2, **EXACT)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TIED, TIED)
 def test_det_curve_holds_the_rates_of_each_threshold(positive: np.ndarray, negative: np.ndarray):
     curve = metrics.det_curve(positive, negative)
@@ -85,7 +85,7 @@ def test_cllr_is_one_bit_for_scores_that_say_nothing_and_stays_finite():
     assert metrics.cllr([-1e4], [1e4]) == pytest.approx(1e4 / math.log(2))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TIED, TIED)
 def test_min_cllr_is_the_best_monotone_relabelling(positive: np.ndarray, negative: np.ndarray):
     """The minimum over all ways to cut the sorted score levels into blocks, each with its own best constant."""
@@ -111,7 +111,7 @@ def test_min_cllr_is_the_best_monotone_relabelling(positive: np.ndarray, negativ
     assert found <= metrics.cllr(positive, negative) + 1e-12
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TIED, TIED, TIED)
 def test_a_dcf_is_the_smallest_cost_over_all_thresholds(target: np.ndarray, nontarget: np.ndarray, spoof: np.ndarray):
     costs = []
@@ -121,7 +121,7 @@ def test_a_dcf_is_the_smallest_cost_over_all_thresholds(target: np.ndarray, nont
     assert metrics.a_dcf(target, nontarget, spoof) == pytest.approx(min(costs) / 0.595, **EXACT)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TIED, TIED)
 def test_t_dcf_is_the_smallest_cost_over_all_thresholds(bonafide: np.ndarray, spoof: np.ndarray):
     organisers = metrics.AsvRates(0.01880141010575793, 0.01881016557566423, 0.4607082907604729)
@@ -135,7 +135,7 @@ def test_t_dcf_is_the_smallest_cost_over_all_thresholds(bonafide: np.ndarray, sp
     assert metrics.t_dcf(bonafide, spoof, asv=asv, legacy=True) == pytest.approx(min(costs) / min(weights), **EXACT)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TIED, TIED, TIED)
 def test_the_verifiers_rates_are_those_at_the_threshold_of_its_eer(
     target: np.ndarray, nontarget: np.ndarray, spoof: np.ndarray

@@ -28,21 +28,17 @@ def evaluate(
     bootstrap: Annotated[int | None, typer.Option(help="resamples for 95% intervals, such as 1000")] = None,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the resamples")] = 0,
     against: Annotated[Path | None, typer.Option(help="another system's score file, to compare with")] = None,
-    by: Annotated[
-        list[str] | None, typer.Option(help="key column for a table, or two: codec,attack; repeatable")
-    ] = None,
+    by: Annotated[list[str] | None, typer.Option(help="key columns for a table: codec,attack; repeatable")] = None,
     only: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE of the keys, such as phase=eval")] = None,
-    speakers: Annotated[
-        Path | None, typer.Option(help="with --sv and --bootstrap: manifest that tells who speaks in the recordings")
-    ] = None,
+    speakers: Annotated[Path | None, typer.Option(help="for --sv --bootstrap: manifest with the speakers")] = None,
     det: Annotated[Path | None, typer.Option(help="draw the DET curve: .png, .svg or .pdf")] = None,
     tdcf2019: Annotated[Path | None, typer.Option(help="ASVspoof 2019: the organisers' ASV scores")] = None,
     tdcf2021: Annotated[Pair | None, typer.Option(help="ASVspoof 2021: the organisers' ASV scores, their keys")] = None,
 ) -> None:
-    """Compare scores with the truth: EER, minDCF and their kin, as the challenges define them.
+    """Evaluate scores by their keys: EER, minDCF and the like, as the challenges define them.
 
-    Intervals (--bootstrap) resample whole speakers where the keys tell them, or
-    --speakers does. With --against, both systems are measured on the same resamples.
+    Intervals (--bootstrap) resample whole speakers where the keys or --speakers
+    have them. With --against, both systems are measured on the same resamples.
 
     Score files have the header `filename cm-score`, `enrol test score` or `spk
     filename sasv-score`, or none and the columns `ID SCORE`, AASIST's `ID ATTACK
@@ -83,29 +79,25 @@ def evaluate(
 @app.command()
 def calibrate(
     model: Annotated[str, typer.Argument(help="exported model: a folder, or a hub id with --out")],
-    scores: Annotated[Path, typer.Argument(help="what MODEL, as it is now, scored: a development set")],
+    scores: Annotated[Path, typer.Argument(help="development set scores by MODEL as it is now")],
     keys: Keys,
     out: Annotated[Path | None, typer.Option(help="write the calibrated model here and leave MODEL as it is")] = None,
     prior: Prior = 0.5,
-    check: Annotated[
-        Pair | None, typer.Option(help="further scores of MODEL and their keys, to see the effect")
-    ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="SCORES are older than MODEL's calibration: drop it")
-    ] = False,
+    check: Annotated[Pair | None, typer.Option(help="further scores of MODEL and keys, to see the effect")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="drop MODEL's calibration, which SCORES lack")] = False,
 ) -> None:
     """Make a model's scores log-likelihood ratios: a scale and an offset, kept in the model.
 
     Both are by logistic regression, each class weighted as its prior. Scores that
-    tell the classes apart without error have no best scale: it is then kept low
+    separate the classes without error have no best scale: it is then kept low
     (Jeffreys' prior), with a warning.
 
     Their order never changes. A model that is calibrated already is calibrated
     further: SCORES hold its calibrated scores. Scores that a calibration in the
     model was fitted on are known again, and fitted anew from there.
 
-    Of speaker verification, SCORES are those of `score --trials` with what MODEL
-    itself has (not --cohort or --no-norm). With --qualities there, durations,
+    Of speaker verification, SCORES are those of `score --trials` with MODEL's
+    own cohort (not --cohort or --no-norm). With --qualities there, durations,
     lengths of embeddings and closeness of the cohort are weighed too; the order
     of scores may then change.
     """
@@ -130,9 +122,7 @@ def fuse(
     keys: Annotated[Path | None, typer.Option(help="fit weights on these keys: of a development set")] = None,
     apply: Annotated[Path | None, typer.Option(help="a fusion to apply, its systems in the same order")] = None,
     sv: Annotated[bool, typer.Option("--sv", help="speaker verification scores: enrol, test, score")] = False,
-    sasv: Annotated[
-        bool, typer.Option("--sasv", help="SCORES are a verifier's and a countermeasure's: write track 2's file")
-    ] = False,
+    sasv: Annotated[bool, typer.Option("--sasv", help="of a verifier and a countermeasure: track 2's file")] = False,
     prior: Prior = 0.5,
 ) -> None:
     """Fuse systems: a weighted sum of their scores that is a log-likelihood ratio; one system alone is calibrated.
@@ -145,7 +135,7 @@ def fuse(
 
     Nothing is fitted there: both have to be calibrated, the verifier on trials
     without spoofs. The score is -log(r exp(-asv) + (1 - r) exp(-cm)), where
-    r = 0.16 is the nontargets' share in what acceptance costs by the a-DCF of
+    r = 0.16 is the nontargets' share of the false alarm costs in the a-DCF of
     ASVspoof 5; `evaluate sasv.tsv TRIALS --track2` reads it.
     """
     if sasv and sv:

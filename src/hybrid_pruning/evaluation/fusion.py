@@ -94,9 +94,9 @@ class Fused:
     """The outcome of `fuse`.
 
     Args:
-        trials: how many were fused.
+        trials: the number of fused trials.
         fusion: the weights; none of `sasv`.
-        comparison: where it was fitted, every system and their fusion on the trials fitted on.
+        comparison: of a fit, every system and their fusion on the trials of the fit.
     """
 
     trials: int
@@ -170,7 +170,7 @@ def _apply_fusion(scores: Sequence[str | Path], fusion: Fusion, out: str | Path)
 
 
 def fuse_tandem_files(verifier: str | Path, countermeasure: str | Path, out: str | Path) -> int:
-    """Write `spk filename cm-score asv-score sasv-score` for every trial of the verifier, and return how many they are.
+    """Write `spk filename cm-score asv-score sasv-score` for every trial of the verifier; return their number.
 
     Args:
         verifier: TSV with enrol, test and score.

@@ -54,7 +54,7 @@ def break_down(trials: Trials, columns: Sequence[str], track: Track, measures: M
     Args:
         trials: with the columns.
         columns: their names.
-        track: what is evaluated.
+        track: their form and metrics.
         measures: the metrics; the first orders the groups.
     """
     shared = _shared(columns, track)
@@ -104,15 +104,15 @@ def _gather(table: Mapping[str, Names], rows: IntArray) -> dict[tuple[str, ...],
 
 
 def find_resampling(trials: Trials, track: Track, manifest: str | Path | None = None) -> tuple[Resampling, str]:
-    """Return what to resample, also in words.
+    """Return the resampling of an evaluation, also in words.
 
-    Countermeasures: the speakers, each with the spoofs of that voice. Spoofing-robust verification: the enrolled
+    Countermeasures: the speakers, each with the spoofs of that speaker. Spoofing-robust verification: the enrolled
     speakers, as the speaker of a nontarget trial is not in the keys. Verification: the speakers of both sides. Trials,
     as if each were independent, where a speaker is not known.
 
     Args:
         trials: to be resampled.
-        track: what is evaluated.
+        track: their form and metrics.
         manifest: of verification trials' recordings and their speakers, where they are not in the names.
     """
     sides = find_speakers(trials, track) if manifest is None else read_speakers(trials, Path(manifest))
@@ -130,7 +130,7 @@ def find_speakers(trials: Trials, track: Track) -> list[Names]:
     """Return [N] the speakers of each trial: one array, or one for each side of a verification trial; none if unknown.
 
     In verification trials, VoxCeleb's and CN-Celeb's ids are found in the names of the recordings; otherwise the first
-    folder is the speaker. Names that disagree with the keys about who is who are not believed.
+    folder is the speaker. Where that contradicts the classes in the keys, the speakers count as unknown.
     """
     if track.sides == 0:
         speakers = trials.columns.get("speaker")
@@ -157,7 +157,7 @@ def read_speakers(trials: Trials, manifest: Path) -> list[Names]:
         place = register.find(name)
         found = utterances[place].speaker if place is not None else name if name in speakers else UNKNOWN
         if found == UNKNOWN:
-            raise InputError(f"{manifest}: tells no speaker of '{name}', which is in the trials")
+            raise InputError(f"{manifest}: has no speaker of '{name}', which is in the trials")
         return found
 
     known = {name: speaker(name) for side in trials.names for name in dict.fromkeys(side)}

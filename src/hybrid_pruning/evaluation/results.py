@@ -1,4 +1,4 @@
-"""A score file and its keys -> metrics, with intervals, tables by group and a comparison where they are asked for."""
+"""A score file and its keys -> metrics, and on request intervals, tables by group and a comparison."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,19 +27,19 @@ class Evaluation:
     """The metrics of a system's scores.
 
     Args:
-        track: what was evaluated.
+        track: the form of the trials, and their metrics.
         scores: the score file.
         trials: its trials.
-        metrics: name -> value, fractions or bits, and how many trials there are of each class.
-        rounds: of resampling for the intervals, where asked for.
+        metrics: name -> value, fractions or bits, and the number of trials of each class.
+        rounds: of resampling for the intervals.
         seed: of the resampling.
         intervals: metric -> 95% interval.
-        resampled: what was drawn for them, in words.
+        resampled: the units drawn for them, in words.
         groups: combination of columns -> its groups, the worst first.
         against: the score file of the system compared with.
         other: its trials.
         other_metrics: its metrics.
-        differences: metric -> how much the first system differs, where rounds were asked for.
+        differences: metric -> interval of the first system's less the other's.
     """
 
     track: Track
@@ -171,7 +171,7 @@ def curves(evaluation: Evaluation) -> dict[str, tuple[FloatArray, FloatArray]]:
 
 
 def operating_point(track: Track) -> DetectionCost:
-    """Return the detection cost that a track's scores are first looked at with."""
+    """Return the detection cost of a track's first minDCF."""
     return VERIFICATION[0] if track.repeats else ASVSPOOF5
 
 

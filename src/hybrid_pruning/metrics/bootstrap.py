@@ -1,4 +1,4 @@
-"""Confidence intervals by resampling what is independent: speakers where they are known, trials where they are not.
+"""Confidence intervals by resampling: of speakers where they are known, of trials where they are not.
 
 A round draws as many speakers as there are, with replacement, and measures the trials as often as their speakers were
 drawn. Trials of one speaker resemble each other, so drawing trials as if they were independent would make the intervals
@@ -63,10 +63,10 @@ class Resampling:
 
     Args:
         unit: [N] the unit that each trial is drawn with: a speaker, a pair of speakers, or the trial itself.
-        draw: random generator -> [units] how often each was drawn.
+        draw: random generator -> [units] the number of draws of each.
         present: [classes, units] whether a unit has trials of a class.
         drawn: speakers or trials.
-        count: how many of them there are.
+        count: their number.
     """
 
     unit: IntArray
@@ -76,7 +76,7 @@ class Resampling:
     count: int
 
     def weights(self, seed: int, index: int) -> IntArray:
-        """Return [units] how often each is drawn in a round; a draw that misses a class altogether is drawn again."""
+        """Return [units] the number of draws of each in a round; a draw that misses a class altogether is drawn again."""
         generator = np.random.default_rng((seed, index))
         weights = self.draw(generator)
         while not (self.present @ weights).all():
@@ -88,8 +88,8 @@ def resample_speakers(classes: Names, *sides: Names) -> Resampling:
     """Draw speakers, each with all its trials of every class.
 
     A verification trial of two speakers counts as often as both were drawn together, the product of their draws: every
-    copy of the one meets every copy of the other. A trial of one speaker counts as often as he was drawn: copies of one
-    person are different people in the resample, so a copy meets only itself.
+    copy of the one meets every copy of the other. A trial of one speaker counts as often as that speaker was drawn:
+    copies of one speaker are different speakers in the resample, so a copy meets only itself.
 
     Args:
         classes: [N] the class of each trial.
@@ -124,7 +124,7 @@ def resample_trials(classes: Names) -> Resampling:
 
 
 def _draw(generator: np.random.Generator, count: int) -> IntArray:
-    """Draw `count` of as many, with replacement, and return how often each came."""
+    """Draw `count` of as many, with replacement, and return the number of draws of each."""
     return np.bincount(generator.integers(count, size=count), minlength=count)
 
 
@@ -153,7 +153,7 @@ def intervals(
         classes: [N] the class of each trial.
         scores: the score columns the metrics read, [N] each.
         resampling: the units that are drawn.
-        rounds: how often.
+        rounds: the number of draws.
         seed: of the draws; the same seed draws the same, whatever the scores and the number of processors.
         against: another system's score columns of the same trials; without, there are no differences.
     """

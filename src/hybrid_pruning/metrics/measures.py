@@ -154,7 +154,7 @@ class Sample:
 
         Args:
             measures: name -> metric.
-            weights: [units] how often each unit was drawn; once each by default.
+            weights: [units] the number of draws of each unit; once each by default.
         """
         drawn = np.ones(self._units) if weights is None else weights.astype(np.float64)
         if weights is not None:  # few of them are large: what is small stays in the processor's cache

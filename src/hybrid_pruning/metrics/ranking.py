@@ -1,4 +1,4 @@
-"""Trials in the order of their scores: how many of each class a threshold rejects, whatever each trial weighs."""
+"""Trials in the order of their scores, and the counts of each class that a threshold rejects, under any weights."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ class Ranking:
     """Trials of several classes in ascending order of score; among tied scores the classes go in the order given.
 
     Neighbours of one class are taken together as a run: only how many trials a run holds can matter to a metric of
-    ranks. So trials may be given weights again and again (how often a resample drew them) without being sorted again.
+    ranks. So trials may be given weights again and again (the draws of a resample) without being sorted again.
 
     Args:
         classes: [N_c] finite scores of each class, the positive class first.
@@ -39,7 +39,7 @@ class Ranking:
         """Return the number of trials that every threshold rejects.
 
         Args:
-            weights: [N] how often each trial counts, lowest score first; once by default.
+            weights: [N] the count of each trial, lowest score first; once by default.
         """
         below = np.arange(1, self.order.size + 1) if weights is None else np.cumsum(weights, dtype=np.int64)
         points = np.zeros(self._ends.size + 1, dtype=np.int64)

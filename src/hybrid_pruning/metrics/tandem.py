@@ -228,7 +228,7 @@ def _first(low: IntArray, high: IntArray, holds: Callable[[IntArray], npt.NDArra
 
 
 def _distances(rates: FloatArray) -> FloatArray:
-    """Return how far nontargets and spoofs are from passing the tandem equally often, [..., M]."""
+    """Return the distance of nontargets and spoofs from passing the tandem equally often, [..., M]."""
     nontarget_passed, spoof_passed, cm_miss, cm_passed = rates
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.abs(nontarget_passed / spoof_passed - cm_passed / (1 - cm_miss))
