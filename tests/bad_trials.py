@@ -197,7 +197,7 @@ TRIALS: dict[str, Case] = {
     "a manifest of other speakers": Case(
         renamed("id00000"), EVALUATE, "voices/manifest.tsv: '.*' is of .* in the keys"
     ),
-    "a manifest without a speaker": Case(renamed("-"), EVALUATE, "tells no speaker of 'id00001/00.wav', which is in"),
+    "a manifest without a speaker": Case(renamed("-"), EVALUATE, "has no speaker of 'id00001/00.wav', which is in"),
     "speakers that are not resampled": Case(
         scored(), EVALUATE.replace("--bootstrap 40 ", ""), "--speakers goes with --sv and --bootstrap"
     ),

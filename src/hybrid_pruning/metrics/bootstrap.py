@@ -76,7 +76,7 @@ class Resampling:
     count: int
 
     def weights(self, seed: int, index: int) -> IntArray:
-        """Return [units] the number of draws of each in a round; a draw that misses a class altogether is drawn again."""
+        """Return [units] the number of draws of each in a round, drawn again where a class is missed altogether."""
         generator = np.random.default_rng((seed, index))
         weights = self.draw(generator)
         while not (self.present @ weights).all():
