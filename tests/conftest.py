@@ -269,6 +269,19 @@ def close(gates: Gates, *patterns: str, share: float = 1.0) -> None:
             gate.log_alpha.data[: round(share * gate.slot.size)] = -20.0
 
 
+@torch.no_grad()
+def states_of_transformers(model: torch.nn.Module, wave: torch.Tensor, **arguments: object) -> torch.Tensor:
+    """Return all hidden states of transformers' model, the last one before the final norm of pre-norm models."""
+    encoder, last = getattr(model, "encoder", model), {}
+    handle = encoder.layers[-1].register_forward_hook(lambda _, __, output: last.update(output=output))
+    found = model(wave, output_hidden_states=True, **arguments)
+    handle.remove()
+    output = last["output"][0] if isinstance(last["output"], tuple) else last["output"]
+    pre_norm = getattr(model.config, "do_stable_layer_norm", True)  # as Whisper is
+    assert torch.equal(encoder.layer_norm(output) if pre_norm else output, found.last_hidden_state)
+    return torch.stack([*found.hidden_states[: len(encoder.layers)], output])
+
+
 def relative_error(expected: torch.Tensor, found: torch.Tensor, lengths: torch.Tensor | None = None) -> float:
     """Return the largest error of any hidden state over valid frames, by the largest value in that hidden state."""
     worst = 0.0

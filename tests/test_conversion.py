@@ -10,7 +10,7 @@ from transformers import AutoFeatureExtractor, AutoModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 import hybrid_pruning as hp
-from conftest import WHISPER, MakeBackbone, close, relative_error, shuffle
+from conftest import WHISPER, MakeBackbone, close, relative_error, shuffle, states_of_transformers
 from corpus import files_below
 from foreign_files import write_encoder, write_whole
 from hybrid_pruning.config import HeadConfig
@@ -114,15 +114,6 @@ def test_impossible_conversions_are_refused(cli: Cli, tmp_path: Path):
         hp.convert(tmp_path / "foreign", tmp_path / "new", "onnx")
 
 
-def by_transformers(model: torch.nn.Module, wave: torch.Tensor) -> torch.Tensor:
-    """All hidden states, the last one before the final norm of pre-norm models, as ours are."""
-    last = {}
-    model.encoder.layers[-1].register_forward_hook(lambda _, __, output: last.update(output=output))
-    states = model(wave, output_hidden_states=True).hidden_states
-    output = last["output"]
-    return torch.stack([*states[:-1], output[0] if isinstance(output, tuple) else output])
-
-
 @pytest.mark.parametrize(("family", "style", "shape"), CASES, ids=[*map("-".join, CASES)])
 @torch.no_grad()
 def test_transformers_gives_the_same(make_backbone: MakeBackbone, shape: str, wave: torch.Tensor, tmp_path: Path):
@@ -138,7 +129,7 @@ def test_transformers_gives_the_same(make_backbone: MakeBackbone, shape: str, wa
     plain, info = AutoModel.from_pretrained(tmp_path / "plain", output_loading_info=True, attn_implementation="eager")
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    assert relative_error(backbone(wave).frames, by_transformers(plain.eval(), wave)) < 1e-5
+    assert relative_error(backbone(wave).frames, states_of_transformers(plain.eval(), wave)) < 1e-5
     again = hp.load_backbone(tmp_path / "plain")
     assert shape_of(again) is None
     assert relative_error(backbone(wave).frames, again(wave).frames) < 1e-5
@@ -155,7 +146,7 @@ def test_normalisation_is_written(make_backbone: MakeBackbone, tmp_path: Path):
 @pytest.mark.parametrize(("family", "style"), [WHISPER])
 @pytest.mark.parametrize("shape", ["dense", "cut"])
 @torch.no_grad()
-def test_whispers_encoder_by_transformers(make_backbone: MakeBackbone, shape: str, tmp_path: Path):
+def test_whispers_encoder_states_of_transformers(make_backbone: MakeBackbone, shape: str, tmp_path: Path):
     backbone = make_backbone(max_source_positions=50)
     if shape == "cut":
         backbone = cut_to(backbone, "head.0", "interm.1", share=0.5)
@@ -184,4 +175,4 @@ def test_a_dense_foreign_encoder_to_transformers(style: str, tmp_path: Path):
     wave, backbone = torch.randn(2, 4000), hp.load_backbone(file)
     backbone.normalize = False  # transformers leaves that to the preprocessor
     plain = AutoModel.from_pretrained(tmp_path / "plain", attn_implementation="eager").eval()
-    assert relative_error(backbone(wave).frames, by_transformers(plain, wave)) < 1e-5
+    assert relative_error(backbone(wave).frames, states_of_transformers(plain, wave)) < 1e-5

@@ -1,4 +1,4 @@
-"""What people bring that is no encoder for us: named, with what to use instead, and nothing in it is run."""
+"""Files that are no encoder for this program: named, with a remedy, and nothing in them is run."""
 
 import argparse
 import os
@@ -28,7 +28,7 @@ XLSR, LARGE = "facebook/wav2vec2-xls-r-300m", "facebook/hubert-large-ll60k"
 
 
 class Bomb:
-    """What runs a command where it is unpickled."""
+    """An object whose unpickling runs a command."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch exploded",)
@@ -154,7 +154,7 @@ def test_random_bytes_are_never_a_traceback(tmp_path: Path) -> None:
     torch.save({"model": FAIRSEQ}, tmp_path / "whole.pt")
     whole = (tmp_path / "whole.pt").read_bytes()
     heads = (b"PK\3\4", b"\x80\2", b"\x80\4\x95", b"\x1f\x8b", b"\x10\0\0\0\0\0\0\0{", b"\x89HDF", b"")
-    for index in range(200):
+    for index in range(60):
         content = bytearray(whole) if index % 2 else bytearray(generator.bytes(500))
         head = heads[index % len(heads)] if index % 4 < 2 else b""
         content[: len(head)] = head

@@ -30,7 +30,7 @@ def test_equal_to_transformers_at_30_seconds(bins: int) -> None:
     torch.testing.assert_close(found[0], of_transformers(wave, bins), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("samples", [EDGE + 1, 1000, 1120, 4321, WINDOW_SAMPLES + 777])
+@pytest.mark.parametrize("samples", [EDGE + 1, 1120, 4321])
 def test_equal_to_transformers_unpadded(samples: int) -> None:
     wave = noise(samples)
     expected = of_transformers(wave, 80, padding=False, truncation=False)

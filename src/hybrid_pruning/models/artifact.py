@@ -1,4 +1,4 @@
-"""The artifact's files: config.json (what the model is), model.safetensors (its weights), checked and atomic.
+"""The artifact's files: config.json (the description), model.safetensors (the weights), checked and atomic.
 
 A model for speaker verification may have a cohort beside them, see `cohort.py`.
 """
@@ -23,7 +23,7 @@ FORMAT = "hybrid-pruning"
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 UNSEALED = (DIGESTS, "provenance", "versions")
-"""What config.json's digest of itself leaves out: nothing is computed from it."""
+"""Keys of config.json that its digest of itself leaves out: nothing is computed from them."""
 
 
 def write_artifact(folder: Path, config: Mapping[str, Any], state: "Mapping[str, torch.Tensor]") -> None:
@@ -48,26 +48,26 @@ def write_variant(source: Path, config: Mapping[str, Any], out: Path) -> None:
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write a description without places of this machine and, among the digests of its files, with one of itself."""
+    """Write a description without paths of this machine and, among the digests of its files, with one of itself."""
     config = {**config, "provenance": portable(config.get("provenance", {}))}
     digests = {**config.get(DIGESTS, {}), CONFIG: digest_of(config, UNSEALED)}
     write_json(folder / CONFIG, {**config, DIGESTS: digests})
 
 
 def digest_of(description: Mapping[str, Any], without: Collection[str] = (DIGESTS,)) -> str:
-    """Return the SHA-256 of a description but for some of its keys, however its JSON is laid out."""
+    """Return the SHA-256 of a description but for some of its keys, independent of its JSON's layout."""
     plain = {key: value for key, value in description.items() if key not in without}
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def forget_cohort(folder: Path) -> None:
-    """Take the cohort, and what was fitted with it, out of an artifact that is about to be given another one."""
+    """Remove the cohort, and the calibration fitted with it, from an artifact that is about to get another one."""
     if is_artifact(folder) and "cohort" in (config := read_config(folder)):
         write_variant(folder, {name: config[name] for name in config if name not in ("cohort", "calibration")}, folder)
 
 
 def is_artifact(folder: str | Path) -> bool:
-    """Whether a folder holds one of our artifacts rather than, say, a transformers model."""
+    """Return whether a folder holds one of our artifacts rather than, say, a transformers model."""
     try:
         return bool(read_json(Path(folder) / CONFIG).get("format") == FORMAT)
     except InputError:
@@ -80,9 +80,6 @@ def locate(name_or_path: str | Path, also: Sequence[str] = ()) -> Path:
     Args:
         name_or_path: the folder, or the id, with @ and a revision or without.
         also: further files of the repository to download.
-
-    Raises:
-        InputError: there is neither such a folder nor such a repository.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -104,11 +101,7 @@ def locate(name_or_path: str | Path, also: Sequence[str] = ()) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read and check an artifact's config.json.
-
-    Raises:
-        InputError: it is missing, no artifact of ours, damaged, or written by a newer version.
-    """
+    """Read and check an artifact's config.json."""
     another = "describes no hybrid-pruning artifact; export a run to get one"
     found = read_description(folder / CONFIG, FORMAT, FORMAT_VERSION, f"is {folder} an exported model?", another)
     digests = found.get(DIGESTS)
@@ -124,11 +117,8 @@ def read_description(path: Path, kind: str, version: int, missing: str, another:
         path: the file.
         kind: its `format`.
         version: its `format_version`.
-        missing: what to do where it cannot be read.
-        another: what to say where it is another kind of file.
-
-    Raises:
-        InputError: it is missing, no such description, or written by a newer version.
+        missing: the remedy where it cannot be read, for the message.
+        another: the message where it is another kind of file.
     """
     found = read_json(path, missing, "export the model again")
     if found.get("format") != kind:
@@ -142,11 +132,7 @@ def read_description(path: Path, kind: str, version: int, missing: str, another:
 
 
 def read_weights(folder: Path, config: Mapping[str, Any]) -> "dict[str, torch.Tensor]":
-    """Read an artifact's weights, given its description.
-
-    Raises:
-        InputError: the file is missing or damaged, or holds values that are not finite.
-    """
+    """Read an artifact's weights, given its description."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -156,14 +142,13 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> "dict[str, torch.Te
         weights: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read ({error}); the artifact is incomplete, export it again") from error
-    broken = find_not_finite(weights)
-    if broken is not None:
+    if (broken := find_not_finite(weights)) is not None:
         raise InputError(f"{path}: '{broken}' holds values that are not finite; did the training diverge?")
     return weights
 
 
 def find_not_finite(weights: Mapping[str, Any]) -> str | None:
-    """Return the name of the first tensor that holds infinity or what is no number, None where all are fine."""
+    """Return the name of the first tensor with NaN or infinity, None where all are finite."""
     import torch
 
     tensors = ((name, value) for name, value in weights.items() if isinstance(value, torch.Tensor))
@@ -171,7 +156,7 @@ def find_not_finite(weights: Mapping[str, Any]) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes."""
+    """Return the versions of the programs that compute."""
     names = ("hybrid-pruning", "torch", "transformers", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 

@@ -17,7 +17,7 @@ Scores = TypeVar("Scores", bound=Any)
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One calibration, and what it was fitted on.
+    """One calibration, and the data it was fitted on.
 
     Args:
         scale: of the scores it was fitted on.
@@ -42,11 +42,10 @@ class Fit:
     qualities: Mapping[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise ValueError where it turns scores around or a number is not finite, TypeError where it is none."""
+        """Raise ValueError where scores would change order or a number is not finite, TypeError on other types."""
         if not (self.scale > 0 and all(map(math.isfinite, (self.scale, self.offset, *self.qualities.values())))):
             raise ValueError(f"scale {self.scale} and offset {self.offset}")
-        unknown = sorted(set(self.qualities) - set(QUALITIES))
-        if unknown:
+        if unknown := sorted(set(self.qualities) - set(QUALITIES)):
             raise TypeError(f"quality measure '{unknown[0]}' is unknown")
 
     def to_json(self) -> dict[str, Any]:
@@ -57,7 +56,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What turns the scores a model was trained to give into log-likelihood ratios: fit after fit, each on the last.
+    """An affine map of the scores a model was trained to give to log-likelihood ratios: fit after fit.
 
     Args:
         fits: the first on the model's own scores, every other on scores calibrated by those before it.
@@ -67,12 +66,12 @@ class Calibration:
 
     @property
     def scale(self) -> float:
-        """What the model's own scores are multiplied by; above 0."""
+        """The factor of the model's own scores; above 0."""
         return math.prod(fit.scale for fit in self.fits)
 
     @property
     def offset(self) -> float:
-        """What is added after."""
+        """The constant that is added after."""
         offset = 0.0
         for fit in self.fits:
             offset = fit.scale * offset + fit.offset
@@ -80,7 +79,7 @@ class Calibration:
 
     @property
     def qualities(self) -> dict[str, float]:
-        """What the trial's quality measures are multiplied by, of those that count."""
+        """The factors of the trial's quality measures, of those that count."""
         weights: dict[str, float] = {}
         for fit in self.fits:
             names = {**weights, **fit.qualities}
@@ -88,7 +87,7 @@ class Calibration:
         return weights
 
     def apply(self, scores: Scores, qualities: Mapping[str, Scores] | None = None) -> Scores:
-        """Return the calibrated scores of a model's own, an array or a tensor.
+        """Return the calibrated scores [N] of a model's own, an array or a tensor.
 
         Args:
             scores: [N].
@@ -115,15 +114,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, values: Any, where: str) -> Self:
-        """Read it back.
-
-        Args:
-            values: as `to_json` gave them.
-            where: the file, for the message.
-
-        Raises:
-            InputError: something is missing or unknown, a scale is not above 0, or a number is not finite.
-        """
+        """Read back and check the values of `to_json`; `where` is their file, for the message."""
         try:
             fits = tuple(Fit(**fit) for fit in values["fits"])
             for fit in fits:

@@ -1,4 +1,4 @@
-"""What an anti-spoofing model tells apart, by which layers, and what its logits say of bona fide speech."""
+"""The classes of an anti-spoofing model, its classifier, and its logits' log-likelihood ratio of bona fide speech."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Classes:
     counts: tuple[int, ...]
 
     def check(self) -> None:
-        """Raise ValueError where there is not bona fide speech and something else, and a count for each."""
+        """Raise ValueError unless there are bona fide speech, another class, and a count for each."""
         if len(set(self.labels)) < 2 or Label.BONAFIDE not in self.labels:
             raise ValueError(
                 f"the labels are {', '.join(map(str, self.labels))}: expected '{Label.BONAFIDE}' and others"
@@ -37,10 +37,10 @@ class Classes:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read them back.
+        """Read the values of `to_json` back.
 
         Raises:
-            ValueError, KeyError, TypeError: they are not what `to_json` gives, or make no sense.
+            ValueError, KeyError, TypeError: they are others, or make no sense.
         """
         classes = cls(tuple(values["labels"]), tuple(values["training_counts"]))
         classes.check()
@@ -53,7 +53,7 @@ class Classes:
 
 
 class Affine(nn.Module):
-    """[B, E] times a scale plus a shift: what a batch norm is once it is trained."""
+    """[B, E] times a scale plus a shift: a batch norm after training."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Affine(nn.Module):
 class Classifier(nn.Sequential):
     """Embedding [B, E] -> logits [B, classes].
 
-    A layer norm stands where the recipe has a batch norm: it gives the same on any number of processes. A model that
+    A layer norm takes the place of the recipe's batch norm: it gives the same on any number of processes. A model that
     was trained with the recipe keeps its batch norm as a scale and a shift.
     """
 
@@ -79,8 +79,6 @@ class Classifier(nn.Sequential):
 def log_likelihood_ratio(logits: torch.Tensor, classes: Classes) -> torch.Tensor:
     """Return log p(x | bona fide) - log p(x | spoof) from logits [B, classes] -> [B]."""
     free = logits - classes.log_priors().to(logits)
-    bonafide, spoof = (
-        [place for place, label in enumerate(classes.labels) if (label == Label.BONAFIDE) == wanted]
-        for wanted in (True, False)
-    )
+    bonafide = [place for place, label in enumerate(classes.labels) if label == Label.BONAFIDE]
+    spoof = [place for place, label in enumerate(classes.labels) if label != Label.BONAFIDE]
     return free[:, bonafide].logsumexp(1) - free[:, spoof].logsumexp(1)

@@ -1,4 +1,4 @@
-"""The speakers that verification scores are judged against: their mean and, one by one, their voices."""
+"""The cohort that verification scores are normalised against: speakers' mean embeddings, and the mean of all."""
 
 import json
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ TOP_N = 300
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cohort:
-    """What embeddings are centred with, and what their scores are normalised against.
+    """A mean to centre embeddings with, and speakers to normalise scores against.
 
     Args:
         mean: [E] of a training manifest's embeddings, subtracted from every embedding.
-        speakers: [C, E] of unit length, one a speaker: the mean of his centred embeddings, each of unit length before.
-        top_n: how many of them, the closest, AS-norm takes; 2 to C.
+        speakers: [C, E] of unit length: each speaker's mean of centred embeddings, each of unit length before.
+        top_n: number of the closest of them that AS-norm takes; 2 to C.
         source: the manifest.
     """
 
@@ -39,15 +39,11 @@ class Cohort:
         require_speakers(len(self.speakers), self.top_n, self.source)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the artifact's description says of it."""
+        """Return its part of the artifact's description."""
         return {"top_n": self.top_n, "speakers": len(self.speakers), "source": self.source}
 
     def write(self, folder: Path) -> None:
-        """Write its vectors into an artifact.
-
-        Raises:
-            InputError: the folder cannot be written to.
-        """
+        """Write its vectors into an artifact."""
         with atomic_write(folder / FILE, "wb") as handle:
             handle.write(save({"mean": self.mean, "speakers": self.speakers}, {"about": json.dumps(self.to_json())}))
 
@@ -57,11 +53,8 @@ class Cohort:
 
         Args:
             folder: the artifact.
-            description: the artifact's, in which `cohort` is as `to_json` gave it.
+            description: the artifact's, with `to_json` as its `cohort`.
             width: of the model's embeddings.
-
-        Raises:
-            InputError: its file is missing or damaged, or is not what the description says.
         """
         path, about = folder / FILE, description["cohort"]
         check_digest(path, description)
@@ -83,11 +76,7 @@ class Cohort:
 
 
 def require_speakers(count: int, top_n: int, source: str) -> None:
-    """Require that AS-norm can take the closest `top_n` of a cohort's speakers.
-
-    Raises:
-        InputError: there are fewer of them, or it would take fewer than 2.
-    """
+    """Require that AS-norm can take the closest `top_n` of a cohort's speakers, 2 at least."""
     if not 2 <= top_n <= count:
         raise InputError(
             f"{source}: top-n {top_n}, but this cohort has {count} speakers; choose --top-n from 2 up to that many"

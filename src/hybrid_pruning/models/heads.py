@@ -9,7 +9,7 @@ from hybrid_pruning.models.backbone import Hidden
 
 
 class Head(nn.Module):
-    """What every head promises: hidden states [L, B, T, D] with lengths [B] -> embedding [B, E]."""
+    """The contract of a head: hidden states [L, B, T, D] with lengths [B] -> embedding [B, E]."""
 
     embedding_width: int
 
@@ -26,12 +26,12 @@ class MHFA(Head):
     verification", SLT 2022, equations 4-7.
 
     Args:
-        depth: L, how many hidden states there are.
+        depth: L, the number of hidden states.
         width: D, their width.
         heads: attention heads.
         compression: width that keys and values are compressed to.
         embedding: E, the width of the result.
-        feature_mean: take each frame's mean over its features off first, as the recipe does.
+        feature_mean: subtract each frame's mean over its features first, as the recipe does.
     """
 
     def __init__(
@@ -58,8 +58,9 @@ class MHFA(Head):
         value = self.value(_mix(self.value_mix, hidden.frames, self.feature_mean))
         attention = self.query(key)  # [B, T, heads]
         if hidden.lengths is not None:
-            attention = attention.masked_fill(~_within(hidden), float("-inf"))
-            value = value.masked_fill(~_within(hidden), 0.0)
+            within = _within(hidden.frames, hidden.lengths)
+            attention = attention.masked_fill(~within, float("-inf"))
+            value = value.masked_fill(~within, 0.0)
         pooled = attention.softmax(dim=1).transpose(1, 2) @ value  # [B, heads, compression]
         return self.out(pooled.flatten(1))
 
@@ -70,10 +71,10 @@ class Statistics(Head):
     Source: Snyder et al., "X-vectors", ICASSP 2018, section 2.1.
 
     Args:
-        depth: L, how many hidden states there are.
+        depth: L, the number of hidden states.
         width: D, their width.
         embedding: E, the width of the result.
-        feature_mean: take each frame's mean over its features off first.
+        feature_mean: subtract each frame's mean over its features first.
     """
 
     def __init__(self, depth: int, width: int, embedding: int = 256, feature_mean: bool = False) -> None:
@@ -88,7 +89,8 @@ class Statistics(Head):
         if hidden.lengths is None:
             within, count = torch.ones_like(x[..., :1]), torch.full((len(x), 1), float(x.shape[1]), device=x.device)
         else:
-            within, count = _within(hidden).to(x.dtype), hidden.lengths.unsqueeze(1).to(x.dtype)
+            within = _within(hidden.frames, hidden.lengths).to(x.dtype)
+            count = hidden.lengths.unsqueeze(1).to(x.dtype)
         x = x.masked_fill(within == 0, 0.0)
         mean = x.sum(1) / count
         variance = ((x - mean.unsqueeze(1)).square() * within).sum(1) / count
@@ -105,14 +107,13 @@ def build_head(config: HeadConfig, depth: int, width: int) -> Head:
 def _mix(weights: torch.Tensor, frames: torch.Tensor, feature_mean: bool) -> torch.Tensor:
     """[L] and [L, B, T, D] -> the softmax-weighted sum [B, T, D], where asked for without its mean over D.
 
-    The weights sum to 1, so that the mean comes off the sum as well as off each hidden state.
+    The weights sum to 1, so that subtracting the sum's mean subtracts that of each hidden state.
     """
     x = torch.einsum("l,lbtd->btd", F.softmax(weights, dim=0).to(frames.dtype), frames)
     return x - x.mean(-1, keepdim=True) if feature_mean else x
 
 
-def _within(hidden: Hidden) -> torch.Tensor:
-    """[B, T, 1] bool, True for an utterance's own frames."""
-    assert hidden.lengths is not None
-    places = torch.arange(hidden.frames.shape[2], device=hidden.frames.device)
-    return (places < hidden.lengths.unsqueeze(1)).unsqueeze(-1)
+def _within(frames: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """[L, B, T, D] and [B] -> [B, T, 1] bool, True for an utterance's own frames."""
+    places = torch.arange(frames.shape[2], device=frames.device)
+    return (places < lengths.unsqueeze(1)).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""What is left of a backbone, slot by slot and in all, beside its dense original."""
+"""The kept units of a backbone, slot by slot and in all, beside its dense original."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class KeptUnits:
-    """What is left of a backbone.
+    """The size of a backbone.
 
     Args:
-        kept: slot name -> units that are left, of every slot the family has, gated or not.
+        kept: slot name -> number of kept units, of every slot the family has, gated or not.
         sizes: slot name -> units of the dense model.
         budget: exact parameters and MACs (for `SECONDS`), now and dense.
     """
@@ -33,14 +33,14 @@ def count_kept(backbone: Backbone) -> KeptUnits:
     """Count a backbone, dense or cut, beside the dense skeleton of its config.
 
     Raises:
-        RuntimeError: the count is not what the weights hold; an internal error.
+        RuntimeError: the count is not that of the weights; an internal error.
     """
     shape = shape_of(backbone)
     kept = {} if shape is None else {name: len(units) for name, units in shape.kept.items()}
-    left = count_units(backbone.config.to_diff_dict(), backbone.normalize, kept)
-    if left.budget.params != (found := count_parameters(backbone)):
-        raise RuntimeError(f"{left.budget.params} parameters counted from the kept units, the backbone holds {found}")
-    return left
+    size = count_units(backbone.config.to_diff_dict(), backbone.normalize, kept)
+    if size.budget.params != (found := count_parameters(backbone)):
+        raise RuntimeError(f"{size.budget.params} parameters counted from the kept units, the backbone holds {found}")
+    return size
 
 
 def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, int]) -> KeptUnits:
@@ -49,7 +49,7 @@ def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, i
     Args:
         config: the transformers config of the dense backbone, as plain values.
         normalize: whether it normalises the waveform.
-        kept: slot name -> units that are left.
+        kept: slot name -> number of kept units.
 
     Raises:
         PlanError: a slot that the family does not have.
@@ -61,10 +61,9 @@ def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, i
     if unknown := sorted(set(kept) - set(sizes)):
         raise PlanError(f"slot '{unknown[0]}' is unknown; this backbone has: {', '.join(sizes)}")
     counts = {name: kept.get(name, size) for name, size in sizes.items()}
-    budget = Accounting(dense, plan).exact(torch.tensor(list(counts.values())))
-    return KeptUnits(counts, sizes, budget)
+    return KeptUnits(counts, sizes, Accounting(dense, plan).exact(torch.tensor(list(counts.values()))))
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Return how many parameters a module holds."""
+    """Return the number of a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())

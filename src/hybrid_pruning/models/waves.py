@@ -1,4 +1,4 @@
-"""Waveforms as programs hand them over -> a checked batch: one rule for torch and for ONNX Runtime."""
+"""Waveforms in any of their forms -> a checked batch: one rule for torch and for ONNX Runtime."""
 
 import sys
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from hybrid_pruning.errors import InputError
 
 FULL_SCALE = {"int16": 1 << 15, "int32": 1 << 31}
-"""What integer samples are divided by."""
+"""Divisors of integer samples."""
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 NOT_FINITE = "wave: an utterance holds NaN or infinity; expected finite samples"
 
@@ -20,10 +20,7 @@ def as_batch(wave: Any, lengths: Any, minimum: int, values: bool = True) -> tupl
         wave: [B, S], or [S] as a batch of one: floating point, or 16 and 32-bit integers, which are brought to -1..1.
         lengths: [B] whole numbers of samples, or None where all have S.
         minimum: the fewest samples an utterance may have.
-        values: look at the lengths themselves too, for which a GPU has to be waited for.
-
-    Raises:
-        InputError: anything else, with what was expected and found.
+        values: check the values of lengths too, for which a GPU has to be waited for.
     """
     wave = _as_floats(_as_array(wave, "wave"))
     count, size = wave.shape
@@ -35,6 +32,14 @@ def as_batch(wave: Any, lengths: Any, minimum: int, values: bool = True) -> tupl
     if min(*found, size) < minimum:
         raise InputError(f"a wave of {min(*found, size)} samples; one frame needs {minimum}: pad it")
     return wave, lengths
+
+
+def as_numpy(array: Any) -> Any:
+    """Return an array, or a tensor on any device, as numpy's array."""
+    if isinstance(array, np.ndarray):
+        return array
+    array = array.detach().cpu()
+    return (array.float() if array.is_floating_point() else array).numpy()
 
 
 def _as_floats(wave: Any) -> Any:
@@ -79,11 +84,3 @@ def _as_array(found: Any, name: str) -> Any:
 def _kind(array: Any) -> str:
     """Return the name of an array's or a tensor's type of numbers."""
     return getattr(array.dtype, "name", None) or str(array.dtype).removeprefix("torch.")
-
-
-def as_numpy(array: Any) -> Any:
-    """Return an array, or a tensor wherever it is, as numpy's array."""
-    if isinstance(array, np.ndarray):
-        return array
-    array = array.detach().cpu()
-    return (array.float() if array.is_floating_point() else array).numpy()
