@@ -14,8 +14,8 @@ import onnx
 import torch
 from safetensors.torch import load_file, save_file
 
+from damage import cut, described, folder, link, removed, written
 from foreign_files import write_encoder, write_whole
-from hybrid_pruning.files import DIGESTS
 from hybrid_pruning.models.artifact import digest_of
 from hybrid_pruning.models.onnx.runtime import DIGEST
 from world import Case
@@ -25,44 +25,16 @@ SCORE, INSPECT = "score model dev/manifest.tsv --workers 0 --out new.tsv", "insp
 CONVERT, ENCODER = "convert foreign --out new", "foreign/pytorch_model.bin"
 TRAIN = "train recipe.yaml --out new"
 WEIGHTS, CONFIG, CHECKPOINT = "model/model.safetensors", "model/config.json", "run/checkpoints/epoch-0001.pt"
+DAMAGED = "epoch-0001.pt: (cannot be read as a checkpoint|is no checkpoint)|checkpoints: all checkpoints are damaged"
+JSON = "model/config.json: "
+SCORE_ONNX = SCORE.replace("model", "small.onnx", 1)
 
 
 class Bomb:
-    """What runs a command where it is unpickled."""
+    """An object that runs a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch exploded",)
-
-
-def removed(name: str, world: Path) -> None:
-    (world / name).unlink()
-
-
-def cut(name: str, world: Path) -> None:
-    data = (world / name).read_bytes()
-    (world / name).write_bytes(data[: len(data) // 2])
-
-
-def written(name: str, content: str | bytes, world: Path) -> None:
-    (world / name).write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def folder(name: str, world: Path) -> None:
-    (world / name).unlink()
-    (world / name).mkdir()
-
-
-def link(name: str, target: str, world: Path) -> None:
-    (world / name).unlink()
-    (world / name).symlink_to(target)
-
-
-def described(change: Callable[[dict[str, Any]], Any], world: Path, name: str = CONFIG) -> None:
-    """Change what a JSON file says, as of a version that kept no digests."""
-    about = json.loads((world / name).read_text())
-    about.pop(DIGESTS, None)
-    change(about)
-    (world / name).write_text(json.dumps(about))
 
 
 def weighted(change: Callable[[dict[str, torch.Tensor]], Any], world: Path) -> None:
@@ -87,10 +59,6 @@ def bomb(world: Path) -> None:
 def encoder_bomb(world: Path) -> None:
     (world / "wavlm" / "model.safetensors").unlink()
     torch.save({"weights": Bomb()}, world / "wavlm" / "pytorch_model.bin")
-
-
-def untouched(world: Path) -> None:
-    pass
 
 
 def foreign_bomb(world: Path) -> None:
@@ -142,15 +110,6 @@ def kept(text: str) -> Callable[[dict[str, Any]], Any]:
 
 def edit(**changes: Any) -> Callable[[Path], None]:
     return partial(described, lambda about: about.update(changes))
-
-
-DAMAGED = "epoch-0001.pt: (cannot be read as a checkpoint|is no checkpoint)|checkpoints: all checkpoints are damaged"
-JSON = "model/config.json: "
-SCORE_ONNX = SCORE.replace("model", "small.onnx", 1)
-
-
-def unharmed(_: Path) -> None:
-    """Leave the world as it is: the command is at fault."""
 
 
 def onnx_file(world: Path, metadata: dict[str, str] | None = None, version: int = 1) -> None:
@@ -266,7 +225,6 @@ ARTIFACTS: dict[str, Case] = {
     "weights that are infinite": Case(
         partial(weighted, spoil(float("inf"))), INSPECT, "model.safetensors: .*not finite"
     ),
-    "no .onnx file": Case(unharmed, SCORE_ONNX, "small.onnx: no such file; write one with `export"),
     "another program's .onnx file": Case(
         partial(onnx_file, metadata={"author": "x"}), SCORE_ONNX, "small.onnx: is another program's ONNX file"
     ),
@@ -303,9 +261,6 @@ ARTIFACTS: dict[str, Case] = {
     ),
     "an .onnx file on a GPU": Case(onnx_file, f"{SCORE_ONNX} --device cuda", "small.onnx runs on the CPU"),
     "an .onnx file to inspect": Case(onnx_file, "inspect small.onnx", "small.onnx: is a file; give the folder"),
-    "8 bits without ONNX": Case(unharmed, f"{EXPORT} --int8", "--int8 goes with --onnx"),
-    "no run for ONNX": Case(unharmed, "export dev --out new --onnx", "dev: is no training run"),
-    "a folder that is taken for ONNX": Case(unharmed, "export model --out run --onnx", "run: is not empty"),
     "an encoder that would run a command": Case(encoder_bomb, TRAIN, "pytorch_model.bin: the weights cannot be loaded"),
     "an encoder with half its weights": Case(
         partial(cut, "wavlm/model.safetensors"), TRAIN, "wavlm/model.safetensors: the weights cannot"
@@ -330,16 +285,9 @@ ARTIFACTS: dict[str, Case] = {
         r"layers.1.feed_forward.* is \[48, 32\], encoder_ff_interm_features in the config asks for \[40, 32\]",
     ),
     "a foreign encoder for a model": Case(
-        partial(foreign, untouched), SCORE.replace("model", ENCODER, 1), "an encoder alone, without head"
+        partial(foreign, lambda _: None), SCORE.replace("model", ENCODER, 1), "an encoder alone, without head"
     ),
     "a foreign model beside another's recipe": Case(whole, CONVERT, "says nb_layer 13, the weights are of 4"),
-    "nothing to convert": Case(untouched, "convert dev --out new", "dev: holds no model of WeDefense"),
-    "an artifact to convert": Case(untouched, "convert model --out new", "model: holds no model of WeDef"),
     "an encoder alone, to score with": Case(headless, SCORE, "model: is an encoder alone, without head"),
-    "a pruned encoder for transformers": Case(
-        untouched,
-        "convert model --to transformers --out new",
-        "model: '.*' keeps .* of .* units, .*--zero-pad",
-    ),
     "no encoder": Case(partial(removed, CONFIG), f"{TRAIN} --set backbone.source=/no/where", "/no/where: no trans"),
 }

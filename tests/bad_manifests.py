@@ -4,19 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from damage import changed, folder, removed
 from world import Case
 
 AUDIT, SCORE = "audit dev/manifest.tsv --workers 0", "score model dev/manifest.tsv --workers 0 --out new.tsv"
 TRAIN, EVALUATE = "train recipe.yaml --out new", "evaluate scores.tsv dev/manifest.tsv --track1"
 HEADER = "utt_id\tpath\tlabel\n"
 Change = Callable[[str], str]
-
-
-def changed(name: str, change: Change, world: Path) -> None:
-    path = world / name
-    path.write_text(change(path.read_text()))
-
-
 dev, train, scores = (partial(partial, changed, f"{name}") for name in (
     "dev/manifest.tsv", "train/manifest.tsv", "scores.tsv"))  # fmt: skip
 
@@ -37,15 +31,6 @@ def seconds(value: str) -> Callable[[Path], None]:
     return of(f"utt_id\tpath\tlabel\tseconds\na\ta.wav\tspoof\t{value}\n")
 
 
-def gone(name: str, world: Path) -> None:
-    (world / name).unlink()
-
-
-def folder(name: str, world: Path) -> None:
-    (world / name).unlink()
-    (world / name).mkdir()
-
-
 def replace(old: str, new: str, count: int = 1) -> Change:
     return lambda content: content.replace(old, new, count)
 
@@ -60,7 +45,7 @@ def without_class(label: str) -> Change:
 
 HERE = r"dev/manifest.tsv:2: "
 MANIFESTS: dict[str, Case] = {
-    "no manifest": Case(partial(gone, "dev/manifest.tsv"), SCORE, "dev/manifest.tsv: cannot be read .*check the path"),
+    "no manifest": Case(partial(removed, "dev/manifest.tsv"), SCORE, "dev/manifest.tsv: cannot be read .*check"),
     "a folder for a manifest": Case(partial(folder, "dev/manifest.tsv"), AUDIT, "dev/manifest.tsv: cannot be read"),
     "a manifest below a file": Case(of(HEADER), "audit recipe.yaml/m.tsv", "m.tsv: cannot be read .Not a directory"),
     "an empty manifest": Case(of(""), AUDIT, "manifest.tsv:1: column 'utt_id' is missing.*nothing"),
@@ -108,5 +93,5 @@ MANIFESTS: dict[str, Case] = {
     "a score missing": Case(scores(without_last_line), EVALUATE, "spoof-07.*scores.tsv"),
     "a score too many": Case(dev(without_last_line), EVALUATE, "scores.tsv.*spoof-07"),
     "a score that is no number": Case(scores(replace("\t", "\tx", 10**6)), EVALUATE, "scores.tsv:1"),
-    "no scores": Case(partial(gone, "scores.tsv"), EVALUATE, "scores.tsv: cannot be read"),
+    "no scores": Case(partial(removed, "scores.tsv"), EVALUATE, "scores.tsv: cannot be read"),
 }

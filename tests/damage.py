@@ -1,0 +1,43 @@
+"""Damage done to a world's files: removed, cut, written over, changed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hybrid_pruning.files import DIGESTS
+
+
+def removed(name: str, world: Path) -> None:
+    (world / name).unlink()
+
+
+def cut(name: str, world: Path) -> None:
+    data = (world / name).read_bytes()
+    (world / name).write_bytes(data[: len(data) // 2])
+
+
+def written(name: str, content: str | bytes, world: Path) -> None:
+    (world / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def changed(name: str, change: Callable[[str], str], world: Path) -> None:
+    (world / name).write_text(change((world / name).read_text()))
+
+
+def folder(name: str, world: Path) -> None:
+    (world / name).unlink()
+    (world / name).mkdir()
+
+
+def link(name: str, target: str, world: Path) -> None:
+    (world / name).unlink()
+    (world / name).symlink_to(target)
+
+
+def described(change: Callable[[dict[str, Any]], Any], world: Path, name: str = "model/config.json") -> None:
+    """Change a JSON file, as of a version that kept no digests."""
+    about = json.loads((world / name).read_text())
+    about.pop(DIGESTS, None)
+    change(about)
+    (world / name).write_text(json.dumps(about))
