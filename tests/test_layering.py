@@ -28,7 +28,6 @@ LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager"}
 STILL_TWICE = {
     "Cell",
-    "Stream",
     "Request",
     "Section",
     "Group",

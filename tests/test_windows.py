@@ -89,8 +89,8 @@ def test_what_only_ffmpeg_reads_is_decoded_once(tmp_path: Path, monkeypatch: pyt
     path.write_bytes(encode(noise(90_000), "ipod", "aac", 22_050))
     whole = read_audio(path)
     starts: list[None] = []
-    start = ffmpeg.Stream._start
-    monkeypatch.setattr(ffmpeg.Stream, "_start", lambda *stream: starts.append(None) or start(*stream))
+    start = ffmpeg.FfmpegStream._start
+    monkeypatch.setattr(ffmpeg.FfmpegStream, "_start", lambda *stream: starts.append(None) or start(*stream))
     windows = [Window(0, path, *place, len(whole)) for place in cut(len(whole), WINDOW)]
     loaded = list(load_windows([windows[:20], windows[20:]], WINDOW, 1, 0))
     rows = [row for batch in loaded for row in batch.wave]

@@ -6,7 +6,7 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,15 +21,15 @@ FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,mpegts,"
     "nistsphere,ogg,oma,qcp,shn,tak,tta,voc,w64,wav,wv,xwma"
 )
-"""What a file may be: no playlist among them, which could name any other file or address."""
+"""Formats of a file: no playlist among them, which could name any other file or address."""
 BLOCK = 1 << 18
 """Samples given out at a time, all channels together."""
 ANNOUNCED = ("ape", "flac", "mp3", "nistsphere", "tak", "tta", "wv")
-"""Formats whose header says how much audio there is."""
+"""Formats whose header has the length of the audio."""
 FRAME = 1152
 """Samples by which encoders differ in what an MP3's header announces."""
 ESTIMATED, HARMLESS = "Estimating duration", "backstep"
-"""FFmpeg's words for a header that announces nothing, and for an MP3 that begins in the middle of a stream."""
+"""In FFmpeg's messages on a header that announces nothing, and on an MP3 that begins in the middle of a stream."""
 TAG = re.compile(rb"ID3[\2-\4].[\0\x10\x20\x40\x80]([\0-\x7f]{4})|APETAGEX....(....)", re.DOTALL)
 BITRATES = {  # of MPEG audio in kbit/s, by version (1, or 2 and 2.5) and layer
     (1, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -47,7 +47,7 @@ logging.getLogger("libav").addHandler(logging.NullHandler())
 logging.getLogger("libav").propagate = False
 
 
-class Stream:
+class FfmpegStream:
     """The samples of a file's first audio stream.
 
     Args:
@@ -128,9 +128,10 @@ class Stream:
             self._estimated = any(ESTIMATED in message for _, _, message in logs)
 
     def _blocks(self) -> Iterator[tuple[int, Samples]]:
+        """Yield rate and [N, channels], frames of one kind together, link by link."""
         kept: list[Samples] = []
         kind, size = (0, 0), 0
-        for rate, samples in self._decode():
+        for rate, samples in chain.from_iterable(self._decode(part) for part in self._parts):
             if kept and (kind != (rate, samples.shape[1]) or size >= BLOCK):
                 yield kind[0], np.concatenate(kept)
                 kept, size = [], 0
@@ -139,16 +140,12 @@ class Stream:
         if kept:
             yield kind[0], np.concatenate(kept)
 
-    def _decode(self) -> Iterator[tuple[int, Samples]]:
-        """Yield rate and [N, channels] frame by frame, link by link."""
-        for part in self._parts:
-            if part is not self._parts[0]:
-                self.close()
-                self._start(part)
-                self._decoding = True
-            yield from self._decode_part()
-
-    def _decode_part(self) -> Iterator[tuple[int, Samples]]:
+    def _decode(self, part: View) -> Iterator[tuple[int, Samples]]:
+        """Yield rate and [N, channels] frame by frame, and require that all of a link was there."""
+        if part is not self._parts[0]:
+            self.close()
+            self._start(part)
+            self._decoding = True
         name = self._container.format.name
         packets, seconds, head, size = 0, 0.0, b"", 0
         for packet in self._container.demux(self._stream):
@@ -175,7 +172,7 @@ class Stream:
 
     @contextmanager
     def _strict(self) -> Iterator[list[tuple[int, str, str]]]:
-        """Take whatever FFmpeg reports as an error for one: it goes on with less audio than there was."""
+        """Raise the errors that FFmpeg only reports: it goes on with less audio than there was."""
         reasons: list[str] = []
         try:
             with Capture(local=True) as logs:
@@ -195,7 +192,7 @@ class Stream:
 
 
 def _samples(frame: av.AudioFrame) -> Samples:
-    """[N, channels] float32 of a frame."""
+    """Return the samples of a frame, [N, channels]."""
     values: Any = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
     if values.dtype == np.uint8:
@@ -237,7 +234,7 @@ def _mpeg_bytes(head: bytes) -> int:
 
 
 def _find_fault(data: mmap.mmap, name: str) -> str | None:
-    """Say what is missing in a file, as far as its format tells and FFmpeg does not."""
+    """Return the fault of a file that its format shows and FFmpeg does not report."""
     if name.startswith("mov"):
         return _mov_fault(data)
     if name == "asf":  # file size and flags stand in its file properties
@@ -252,7 +249,7 @@ def _missing(promised: int, there: int) -> str | None:
 
 
 def _follow_pages(data: mmap.mmap, place: int) -> tuple[list[tuple[int, int]], str | None]:
-    """Return the links of a chained Ogg (RFC 3533), and what is wrong: pages must be whole, and none missing."""
+    """Return the links of a chained Ogg (RFC 3533), and its fault: pages must be whole, and none missing."""
     starts, ended, goes_on, begins = [place], True, False, True
     last: dict[int, tuple[int, int]] = {}
     fault = None

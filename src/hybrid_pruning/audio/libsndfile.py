@@ -15,7 +15,7 @@ from hybrid_pruning.errors import InputError
 BLOCK = 1 << 18
 """Samples decoded at a time, all channels together: what a header claims is never allocated unseen."""
 NOT_KNOWN = 1 << 62
-"""From here on a number of frames is libsndfile's way to say that the header has none."""
+"""From here on a number of frames stands for a header that has none."""
 MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"caff", b".snd", b"dns.", b"fLaC")
 PLACEHOLDERS = (  # and 0, which promises nothing: written by programs that cannot go back to fill the length in
     (0x7F000000, 0x7F000040),
@@ -24,7 +24,7 @@ PLACEHOLDERS = (  # and 0, which promises nothing: written by programs that cann
     (0xFFFFFF00, 0xFFFFFFFF),
 )
 LOGGED = re.compile(r"^(?:riff|data| *Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-"""What libsndfile notes of a Wave64, CAF or AU that is not as long as its header promises."""
+"""A note of libsndfile on a Wave64, CAF or AU that is not as long as its header promises."""
 MOST_CHUNKS = 1000
 ADVICE = "fetch it anew or remove it from the manifest"
 
@@ -33,7 +33,7 @@ class NotRecognized(Exception):  # noqa: N818  no error yet: another decoder may
     """libsndfile cannot read a file; the message says why."""
 
 
-class Stream:
+class SndfileStream:
     """The samples of a file at its own rate.
 
     Args:

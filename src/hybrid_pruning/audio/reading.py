@@ -30,17 +30,21 @@ CANCELLED_SHARE, CANCELLED_POWER = 0.05, 0.5
 CONTEXT = 512
 """Samples at 16 kHz decoded on either side of a part that is resampled: the filter reaches no further."""
 REMEMBERED = 600 * SAMPLE_RATE_HZ
-"""Up to which length a file that must be decoded to know its length is kept for what is read of it next."""
+"""Samples up to which a file that must be decoded to know its length is kept for the next read."""
 NOWHERE = sys.maxsize
-"""Where a file stands from which nothing was read yet: behind whatever is asked for."""
+"""Place in a file from which nothing was read yet: behind every start."""
+FRAME = SAMPLE_RATE_HZ // 50
+FLOOR_DBFS, LEAST_FRAMES = -70.0, 5
+"""The level of active speech is above the floor, the noise of 16 bits, at -90 to -96, below; a click is no speech."""
+NO_SPEECH = f"holds no speech-like energy, nothing above {FLOOR_DBFS:g} dBFS"
 LOUDEST = 100.0
 """Above this, 40 dB over full scale, floats were written on another scale than -1 to 1."""
 SECONDS_TOLERANCE, SHARE_TOLERANCE = 0.2, 0.01
-"""How far a file's duration may be from its manifest's: for rounding, and for the padding of lossy codecs."""
+"""Differences allowed between a file's duration and its manifest's: rounding, and the padding of lossy codecs."""
 ADVICE = "check the file and the manifest's path column"
 
 Wave = np.ndarray[Any, np.dtype[np.float32]]
-Source = libsndfile.Stream | ffmpeg.Stream
+Source = libsndfile.SndfileStream | ffmpeg.FfmpegStream
 
 
 def read_audio(path: str | Path, start: int = 0, samples: int | None = None) -> Wave:
@@ -71,9 +75,9 @@ def check_seconds(path: str | Path, samples: int, seconds: float) -> None:
     """Compare a file's length with the duration its manifest has.
 
     Args:
-        path: the file, for the message.
-        samples: its length at 16 kHz.
-        seconds: what the manifest says; nan where it does not.
+        path: for the message.
+        samples: the file's length at 16 kHz.
+        seconds: in the manifest; nan where there is none.
     """
     found = samples / SAMPLE_RATE_HZ
     if abs(found - seconds) > max(SECONDS_TOLERANCE, SHARE_TOLERANCE * seconds):
@@ -81,6 +85,18 @@ def check_seconds(path: str | Path, samples: int, seconds: float) -> None:
             f"{path}: lasts {found:.3f} s, its manifest says {seconds:.3f}; fetch it anew if it is cut short, "
             "or correct the column seconds ('-' where not known)"
         )
+
+
+def may_hold_speech(wave: Wave) -> bool:
+    """Return whether the root mean square of 100 ms of a wave, in frames of 20 ms less their means, is above the floor.
+
+    Args:
+        wave: [S] at 16 kHz; of a shorter one, all frames must be above it.
+    """
+    size = min(FRAME, len(wave))
+    frames = wave[: len(wave) // size * size].reshape(-1, size)
+    loud = frames.std(axis=1, dtype=np.float64) > 10 ** (FLOOR_DBFS / 20)
+    return bool(loud.sum() >= min(LEAST_FRAMES, len(frames)))
 
 
 class AudioFile:
@@ -127,18 +143,33 @@ class AudioFile:
         if self._length is None and frames is not None:
             self._length = (2 * frames * SAMPLE_RATE_HZ + rate) // (2 * rate)  # as soxr rounds, halves up
         if self._length is None:
-            self._length = self._measure()
+            self._place = NOWHERE
+            kept: list[Wave] = []
+            length = 0
+            for block in self._decoded():
+                length += len(block)
+                kept.append(block)
+                if length > REMEMBERED:
+                    kept.clear()
+            self._length, self._remembered = length, _joined(kept) if length <= REMEMBERED else None
         return self._length
 
     def read(self, start: int = 0, samples: int | None = None) -> Wave:
-        """Return [S] float32 at 16 kHz, `samples` at most from `start` on."""
+        """Return [S] float32 at 16 kHz, `samples` at most from `start` on; all are finite and not too large."""
         if self._remembered is not None:
             wave = self._remembered[start:][:samples].copy()
         elif self._source.seekable and (start or samples is not None):
             wave = self._read_part(start, samples)
         else:
             wave = self._read_on(start, samples)
-        return self._checked(wave)
+        if not len(wave):
+            raise InputError(f"{self.path}: holds no audio; remove it from the manifest")
+        if not np.isfinite(wave).all():
+            raise InputError(f"{self.path}: holds values that are not finite; remove it from the manifest")
+        loudest = float(np.abs(wave).max())
+        if loudest > LOUDEST:
+            raise InputError(f"{self.path}: holds values up to {loudest:.3g}, expected -1 to 1; write it on that scale")
+        return np.ascontiguousarray(wave, dtype=np.float32)
 
     def _read_part(self, start: int, samples: int | None) -> Wave:
         """Decode the part alone, with the context that resampling needs."""
@@ -191,36 +222,12 @@ class AudioFile:
         if resampler is not None:
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
-    def _measure(self) -> int:
-        """Decode to the end, remember what is not too long, and return the length."""
-        self._place = NOWHERE
-        kept: list[Wave] = []
-        length = 0
-        for block in self._decoded():
-            length += len(block)
-            kept.append(block)
-            if length > REMEMBERED:
-                kept.clear()
-        if length <= REMEMBERED:
-            self._remembered = _joined(kept)
-        return length
-
     def _mixed(self, block: Wave) -> Wave:
         """[N, channels] -> [N]."""
         if self._channel is not None or block.shape[1] == 1:
             return block[:, min(self._channel or 0, block.shape[1] - 1)]
         with np.errstate(all="ignore"):  # what is not finite is reported in one line
             return block.mean(axis=1)
-
-    def _checked(self, wave: Wave) -> Wave:
-        if not len(wave):
-            raise InputError(f"{self.path}: holds no audio; remove it from the manifest")
-        if not np.isfinite(wave).all():
-            raise InputError(f"{self.path}: holds values that are not finite; remove it from the manifest")
-        loudest = float(np.abs(wave).max())
-        if loudest > LOUDEST:
-            raise InputError(f"{self.path}: holds values up to {loudest:.3g}, expected -1 to 1; write it on that scale")
-        return np.ascontiguousarray(wave, dtype=np.float32)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -239,8 +246,17 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _choose_source(path: Path, file: BinaryIO) -> Source:
-    """Return the stream of whichever decoder knows the file."""
-    source = _libsndfile_or_ffmpeg(path, file)
+    """Return the stream of the decoder that knows the file."""
+    source: Source
+    try:
+        source = libsndfile.SndfileStream(path, file)
+    except libsndfile.NotRecognized:
+        try:
+            source = ffmpeg.FfmpegStream(path, file)
+        except InputError as error:
+            file.seek(0)
+            text = _text(file.read(512))
+            raise InputError(f"{path}: cannot be decoded (it is text, '{text}'); {ADVICE}") if text else error from None
     if not LOWEST_RATE_HZ <= source.rate <= HIGHEST_RATE_HZ:
         source.close()
         raise InputError(
@@ -248,18 +264,6 @@ def _choose_source(path: Path, file: BinaryIO) -> Source:
             "is its header damaged?"
         )
     return source
-
-
-def _libsndfile_or_ffmpeg(path: Path, file: BinaryIO) -> Source:
-    try:
-        return libsndfile.Stream(path, file)
-    except libsndfile.NotRecognized:
-        try:
-            return ffmpeg.Stream(path, file)
-        except InputError as error:
-            file.seek(0)
-            text = _text(file.read(512))
-            raise InputError(f"{path}: cannot be decoded (it is text, '{text}'); {ADVICE}") if text else error from None
 
 
 _channels: dict[tuple[int, ...], int | None] = {}
@@ -293,7 +297,7 @@ def _choose_channel(source: Source, file: BinaryIO) -> int | None:
 
 
 def _text(head: bytes) -> str:
-    """Return how a file begins if that is text, such as the page of an error that was saved in place of the audio."""
+    """Return the beginning of a file that is text, such as an error page saved in place of the audio; else nothing."""
     try:
         words = " ".join(head.decode("ascii").split())
     except UnicodeDecodeError:
