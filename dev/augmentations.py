@@ -27,12 +27,10 @@ from hybrid_pruning.audio import SAMPLE_RATE_HZ, read_audio
 from hybrid_pruning.config import RawBoostConfig
 from hybrid_pruning.console import say
 from hybrid_pruning.data.augment.codec import Codec
-from hybrid_pruning.data.augment.noise import Noise
-from hybrid_pruning.data.augment.playback import Speed, Volume
 from hybrid_pruning.data.augment.rawboost import RawBoost
-from hybrid_pruning.data.augment.recordings import list_folder
+from hybrid_pruning.data.augment.recordings import Noise, list_folder
 from hybrid_pruning.data.augment.reverberation import Reverberation
-from hybrid_pruning.data.augment.transform import Transform, Wave, fit, limit
+from hybrid_pruning.data.augment.transform import Speed, Transform, Volume, Wave, fit, limit
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 

@@ -14,8 +14,7 @@ from PIL import Image
 
 from corpus import MINUTE, SAMPLE_RATE_HZ, configure, files_below, write_world
 from hybrid_pruning.config import AugmentConfig, Config, load_config, save_config
-from hybrid_pruning.data.augment import Augmentation, Kind, build_augmentation
-from hybrid_pruning.data.augment.chain import BUILDERS
+from hybrid_pruning.data.augment import BUILDERS, Augmentation, Kind, build_augmentation
 from hybrid_pruning.data.augment.codec import CODECS
 from hybrid_pruning.data.augment.transform import at_snr, fit, limit
 from hybrid_pruning.data.batches import Crops, load_batches

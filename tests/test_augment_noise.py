@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hybrid_pruning.data.augment.noise import Noise
-from hybrid_pruning.data.augment.recordings import list_folder
+from hybrid_pruning.data.augment.recordings import Noise, list_folder
 from sounds import level_db, power_db, rng, snr_db, tone, vowel, write_sounds
 
 RATES = (16_000, 8_000, 44_100)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from corpus import SAMPLE_RATE_HZ
-from hybrid_pruning.data.augment.playback import Speed, Volume
+from hybrid_pruning.data.augment.transform import Speed, Volume
 from sounds import Wave, power_db, rng, tone, vowel
 
 

@@ -9,16 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hybrid_pruning.data.names import Name
-from hybrid_pruning.data.tables import (
-    SEPARATORS,
-    Fault,
-    Text,
-    raise_first,
-    read_lines,
-    require_columns,
-    split,
-    take_columns,
-)
+from hybrid_pruning.data.tables import Fault, Text, read_lines
 from hybrid_pruning.data.tracks import SV, TRACK2, Form, Track
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics.measures import Names
@@ -82,11 +73,11 @@ def read_keys(
     kept = [*columns, *only, *(name for name in ALWAYS if name in header)]
     require_known(path, header, kept)
     beside = [name for name in ("cm-label",) if name in header]
-    cells = take_columns(rows, header, tuple(dict.fromkeys([*form.trial, form.label, *beside, *kept])), separator)
+    cells = rows.take(header, tuple(dict.fromkeys([*form.trial, form.label, *beside, *kept])), separator)
     classes = form.classes or track.classes
     kinds = [classes.get(label, "") for label in cells[form.label]]
     names = [cells[part] for part in form.trial]
-    raise_first(rows, [*_label_faults(cells, form.label, kinds, classes), *find_repeated(names, kinds, track)])
+    rows.refuse([*_label_faults(cells, form.label, kinds, classes), *find_repeated(names, kinds, track)])
     chosen = np.ones(len(kinds), dtype=np.bool_)
     for column, value in only.items():
         chosen &= np.array([cell == value for cell in cells[column]], dtype=np.bool_)
@@ -112,7 +103,7 @@ def read_pairs(path: str | Path) -> Pairs:
     text = read_lines(Path(path))
     form, header, separator = _recognise(text, LISTS, labelled=False)
     rows = text if form.columns else text.below()
-    cells = take_columns(rows, header, form.trial, separator)
+    cells = rows.take(header, form.trial, separator)
     enrol, test = (cells[name] for name in form.trial)
     if not enrol:
         raise InputError(f"{path}: no trials")
@@ -167,8 +158,7 @@ def _recognise(text: Text, track: Track, labelled: bool = True) -> tuple[Form, S
         track: whose forms it may have.
         labelled: whether it has to have a column of labels.
     """
-    first = text.lines[0] if text.lines else ""
-    lines = [(separator, split(first, separator)) for separator in SEPARATORS]
+    lines = text.candidates()
     headers = [
         (form, [cell.strip() for cell in cells], separator) for separator, cells in lines for form in track.headers
     ]
@@ -180,7 +170,7 @@ def _recognise(text: Text, track: Track, labelled: bool = True) -> tuple[Form, S
 
     form, header, separator = best = max(headers, key=known)
     if known(best):
-        require_columns(text, header, (*form.trial, form.label) if labelled else form.trial, separator)
+        text.require(header, (*form.trial, form.label) if labelled else form.trial, separator)
         return best
     fitting = [
         (layout, cells, separator)
@@ -192,7 +182,7 @@ def _recognise(text: Text, track: Track, labelled: bool = True) -> tuple[Form, S
         forms = " or ".join(", ".join((*header.trial, header.label)) for header in track.headers)
         widths = ", ".join(f"{len(layout.columns)} ({' '.join(layout.columns)})" for layout in track.layouts)
         raise InputError(
-            f"{text.path}:1: {len(first.split())} columns, expected a header with {forms}, or columns separated by "
+            f"{text.path}:1: {len(lines[-1][1])} columns, expected a header with {forms}, or columns separated by "
             f"tabs, commas or spaces: {widths}"
         )
 

@@ -9,16 +9,7 @@ import numpy as np
 from hybrid_pruning.data.keys import Keys, find_repeated, identify, name_trial, read_keys
 from hybrid_pruning.data.manifest import UNKNOWN
 from hybrid_pruning.data.names import Register
-from hybrid_pruning.data.tables import (
-    SEPARATORS,
-    Fault,
-    Text,
-    raise_first,
-    read_lines,
-    require_columns,
-    split,
-    take_columns,
-)
+from hybrid_pruning.data.tables import Fault, Text, read_lines
 from hybrid_pruning.data.tracks import Track
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import LARGEST_SCORE, FloatArray, IntArray
@@ -71,7 +62,7 @@ def join_scores(scores_path: str | Path, keys: Keys, track: Track) -> Trials:
     """Read a score file and put its scores in the order of the keys."""
     text, faults, names, scores = _read_scores(Path(scores_path), track)
     row, strangers = _match(names, keys, track)
-    raise_first(text, [*faults, *strangers])
+    text.refuse([*faults, *strangers])
     unscored = np.flatnonzero((row < 0) & keys.chosen)
     if unscored.size:
         more = f" (and {unscored.size - 1} more)" if unscored.size > 1 else ""
@@ -94,7 +85,7 @@ def join_systems(paths: Sequence[str | Path], track: Track) -> list[Trials]:
     """Read several systems' scores of the same trials, in the order of the first; the classes stay empty."""
     text, faults, names, _ = _read_scores(Path(paths[0]), track)
     kinds = [""] * len(names[0])
-    raise_first(text, [*faults, *find_repeated(names, kinds, track)])
+    text.refuse([*faults, *find_repeated(names, kinds, track)])
     known = Keys(text.path, names, np.array(kinds), {}, np.ones(len(kinds), dtype=np.bool_), "score")
     return [join_scores(path, known, track) for path in paths]
 
@@ -103,12 +94,12 @@ def _read_scores(path: Path, track: Track) -> tuple[Text, list[Fault], list[list
     """Return a score file's rows, the faults of its scores, the names of its trials, and their scores by column."""
     text = read_lines(path)
     rows, header, separator = _recognise(text, track)
-    first = dict(zip(header, split(rows.lines[0], separator), strict=False)) if rows.lines else {}
+    first = dict(zip(header, dict(rows.candidates())[separator], strict=False))
     # a single system has no cm-score and asv-score, or only dashes there
     tandem = () if {first.get(column, UNKNOWN) for column in track.tandem} <= {UNKNOWN} else track.tandem
     columns = (*tandem, track.scores, *(column for column in track.beside if column in header))
-    require_columns(text, header, track.trial + columns, separator)
-    cells = take_columns(rows, header, track.trial + columns, separator)
+    text.require(header, track.trial + columns, separator)
+    cells = rows.take(header, track.trial + columns, separator)
     names = [cells[name] for name in track.trial]
     faults: list[Fault] = []
     scores = {column: _to_numbers(cells[column]) for column in columns}
@@ -121,8 +112,7 @@ def _read_scores(path: Path, track: Track) -> tuple[Text, list[Fault], list[list
 
 def _recognise(text: Text, track: Track) -> tuple[Text, Sequence[str], str | None]:
     """Return a score file's rows, the names of its columns, and what separates them."""
-    first = text.lines[0] if text.lines else ""
-    lines = [(separator, split(first, separator)) for separator in SEPARATORS]
+    first, lines = "".join(text.lines[:1]), text.candidates()
     for separator, cells in lines:
         names = [cell.strip() for cell in cells]
         header = [name if track.aliases.get(name, name) in names else track.aliases[name] for name in names]

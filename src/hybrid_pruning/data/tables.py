@@ -50,6 +50,49 @@ class Text:
         """Return what stands below the header."""
         return Text(self.path, self.lines[1:], self.numbers[1:])
 
+    def candidates(self) -> list[tuple[str | None, list[str]]]:
+        """Return the cells of the first line by each of `SEPARATORS`."""
+        first = self.lines[0] if self.lines else ""
+        return [(separator, _split(first, separator)) for separator in SEPARATORS]
+
+    def require(self, header: Sequence[str], required: Sequence[str], separator: str | None = TAB) -> None:
+        """Require that a header has the columns, each once."""
+        missing = [column for column in required if column not in header]
+        if missing:
+            where = f"{self.path}:{self.numbers[0] if self.numbers else 1}"
+            raise InputError(
+                f"{where}: column '{missing[0]}' is missing; the header needs {', '.join(required)}, separated by "
+                f"{NAMES[separator]}, and has: {', '.join(header) or 'nothing'}"
+            )
+        twice = [column for column in required if header.count(column) > 1]
+        if twice:
+            raise InputError(f"{self.where(0)}: column '{twice[0]}' stands twice in the header; leave one")
+
+    def take(self, header: Sequence[str], wanted: Sequence[str], separator: str | None) -> dict[str, list[str]]:
+        """Return the wanted ones of the columns that `header` names, of lines below it."""
+        columns: dict[str, list[str]] = {name: [] for name in wanted}
+        places = [(cells, header.index(name)) for name, cells in columns.items()]
+        for start in range(0, len(self.lines), BLOCK_LINES):
+            block = self.lines[start : start + BLOCK_LINES]
+            flat = _flatten(block, len(header), separator)
+            if flat is None:
+                widths = [len(_split(line, separator)) for line in block]
+                odd = next(row for row, width in enumerate(widths) if width != len(header))
+                raise InputError(
+                    f"{self.where(start + odd)}: {widths[odd]} columns, expected {len(header)}: {' '.join(header)}"
+                )
+            for cells, place in places:
+                cells.extend(flat[place :: len(header)])
+        return columns
+
+    def refuse(self, faults: Iterable[Fault]) -> None:
+        """Refuse a table with faults: the first in full, and how many more there are."""
+        ordered = sorted(faults)
+        if ordered:
+            row, message = ordered[0]
+            more = f" (and {len(ordered) - 1} more faulty lines)" if len(ordered) > 1 else ""
+            raise InputError(f"{self.where(row)}: {message}{more}")
+
 
 def read_lines(path: str | Path) -> Text:
     """Read the lines of a table, in which the only control characters are tabs."""
@@ -76,7 +119,7 @@ def read_rows(path: Path, required: Columns, separator: str = TAB) -> Iterator[t
     text = read_lines(path)
     rows = enumerate(line.split(TAB) for line in text.lines) if separator == TAB else _parse(text)
     header = next(rows, (0, list[str]()))[1]
-    require_columns(text, header, required, separator)
+    text.require(header, required, separator)
     for row, cells in rows:
         if len(cells) == len(header):
             yield text.numbers[row], dict(zip(header, cells, strict=True))
@@ -114,7 +157,7 @@ def read_columns(path: Path, *layouts: Columns) -> Iterator[tuple[int, dict[str,
         yield line, dict(zip(names, cells, strict=True))
 
 
-def split(line: str, separator: str | None) -> list[str]:
+def _split(line: str, separator: str | None) -> list[str]:
     """Return the cells of a line; none where its quotation marks do not match."""
     if separator != COMMA or '"' not in line:
         return line.split(separator)
@@ -122,26 +165,6 @@ def split(line: str, separator: str | None) -> list[str]:
         return next(csv.reader([line], strict=True))
     except csv.Error:
         return []
-
-
-def take_columns(
-    text: Text, header: Sequence[str], wanted: Sequence[str], separator: str | None
-) -> dict[str, list[str]]:
-    """Return the wanted ones of the columns that `header` names, of rows below it; a separator of `SEPARATORS`."""
-    columns: dict[str, list[str]] = {name: [] for name in wanted}
-    places = [(cells, header.index(name)) for name, cells in columns.items()]
-    for start in range(0, len(text.lines), BLOCK_LINES):
-        block = text.lines[start : start + BLOCK_LINES]
-        flat = _flatten(block, len(header), separator)
-        if flat is None:
-            widths = [len(split(line, separator)) for line in block]
-            odd = next(row for row, width in enumerate(widths) if width != len(header))
-            raise InputError(
-                f"{text.where(start + odd)}: {widths[odd]} columns, expected {len(header)}: {' '.join(header)}"
-            )
-        for cells, place in places:
-            cells.extend(flat[place :: len(header)])
-    return columns
 
 
 def _flatten(lines: Sequence[str], width: int, separator: str | None) -> list[str] | None:
@@ -154,30 +177,8 @@ def _flatten(lines: Sequence[str], width: int, separator: str | None) -> list[st
         flat = (separator or " ").join(lines).split(separator)
         if len(flat) == width * len(lines) and {line.count(separator or " ") for line in lines} == {width - 1}:
             return flat
-    rows = [split(line, separator) for line in lines]  # more white space than one blank is well, too
+    rows = [_split(line, separator) for line in lines]  # more white space than one blank is well, too
     return [cell for row in rows for cell in row] if {len(row) for row in rows} == {width} else None
-
-
-def require_columns(text: Text, header: Sequence[str], required: Sequence[str], separator: str | None = TAB) -> None:
-    """Require that a header has the columns, each once."""
-    missing = [column for column in required if column not in header]
-    if missing:
-        raise InputError(
-            f"{text.path}:{text.numbers[0] if text.numbers else 1}: column '{missing[0]}' is missing; the header needs "
-            f"{', '.join(required)}, separated by {NAMES[separator]}, and has: {', '.join(header) or 'nothing'}"
-        )
-    twice = [column for column in required if header.count(column) > 1]
-    if twice:
-        raise InputError(f"{text.where(0)}: column '{twice[0]}' stands twice in the header; leave one")
-
-
-def raise_first(text: Text, faults: Iterable[Fault]) -> None:
-    """Refuse a table with faults: the first in full, and how many more there are."""
-    ordered = sorted(faults)
-    if ordered:
-        row, message = ordered[0]
-        more = f" (and {len(ordered) - 1} more faulty lines)" if len(ordered) > 1 else ""
-        raise InputError(f"{text.where(row)}: {message}{more}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hybrid_pruning.data.keys import require_known
-from hybrid_pruning.data.tables import Text, raise_first, read_lines, take_columns
+from hybrid_pruning.data.tables import Text, read_lines
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import AsvRates, asv_rates, t_dcf
 
@@ -24,7 +24,7 @@ KEYS_2021 = ("spk", "filename", "codec", "transmission", "attack", "kind", "trim
 def read_verifier_2019(path: str | Path) -> AsvRates:
     """Return the error rates from ASVspoof2019.LA.asv.*.gi.trl.scores.txt."""
     text = read_lines(Path(path))
-    cells = take_columns(text, SCORES_2019, ("kind", "score"), None)
+    cells = text.take(SCORES_2019, ("kind", "score"), None)
     return _rates(text, cells["kind"], cells["score"])
 
 
@@ -37,8 +37,8 @@ def read_verifier_2021(scores: str | Path, keys: str | Path, only: Mapping[str, 
         only: column of the keys -> value that a trial must have to count, such as phase -> eval.
     """
     table, text = read_lines(Path(scores)), read_lines(Path(keys))
-    scored = take_columns(table, SCORES_2021, SCORES_2021, None)
-    known = take_columns(text, KEYS_2021, KEYS_2021, None)
+    scored = table.take(SCORES_2021, SCORES_2021, None)
+    known = text.take(KEYS_2021, KEYS_2021, None)
     require_known(text.path, KEYS_2021, list(only or {}))
     score = dict(zip(zip(scored["spk"], scored["filename"], strict=True), scored["score"], strict=True))
     chosen = [
@@ -47,7 +47,7 @@ def read_verifier_2021(scores: str | Path, keys: str | Path, only: Mapping[str, 
         if all(known[column][row] == value for column, value in (only or {}).items())
     ]
     missing = [(row, trial) for row, trial in chosen if trial not in score]
-    raise_first(text, [(row, f"'{' '.join(trial)}' has no score in {scores}") for row, trial in missing])
+    text.refuse([(row, f"'{' '.join(trial)}' has no score in {scores}") for row, trial in missing])
     return _rates(text, [known["kind"][row] for row, _ in chosen], [score[trial] for _, trial in chosen])
 
 

@@ -97,9 +97,6 @@ class Preparation(ExitStack):
         """Write a protocol's utterances to the manifests of their parts.
 
         Args:
-            protocol: the file of the entries, for messages.
-            entries: its lines.
-            audio: the files it may name.
             source: of the utterances, unless an entry has one of its own.
             labels: the protocol's words for bona fide and spoofed.
             official: counts of the official release; others are a warning, since people prepare subsets.
@@ -160,9 +157,7 @@ class Preparation(ExitStack):
         """Write the trials of an official list whose names are known.
 
         Args:
-            source: the list.
             trials: cells of each, and whether its names are known.
-            write: adds a row to a key file.
             official: numbers of trials in the releases of the list; others are a warning.
             unknown: description of an unknown name, for the message.
             advice: what to do then.
