@@ -2,7 +2,7 @@
 
 from hybrid_pruning.evaluation.groups import Group
 from hybrid_pruning.evaluation.results import TRACKS, Evaluation, curves, evaluate, operating_point
-from hybrid_pruning.evaluation.show import print_evaluation, print_scores, print_table
+from hybrid_pruning.evaluation.show import print_evaluation, print_scores
 
 __all__ = [
     "TRACKS",
@@ -13,5 +13,4 @@ __all__ = [
     "operating_point",
     "print_evaluation",
     "print_scores",
-    "print_table",
 ]

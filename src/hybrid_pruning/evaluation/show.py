@@ -12,10 +12,7 @@ from hybrid_pruning.metrics.measures import TITLES, show_value
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print an evaluation: metrics, comparison, and groups."""
-    if evaluation.intervals:
-        _print_intervals(evaluation)
-    else:
-        print_table(evaluation.metrics)
+    _print_metrics(evaluation)
     phases = np.unique(evaluation.trials.columns.get("phase", np.empty(0, dtype=np.str_)))
     if phases.size > 1:
         say(f"phases {', '.join(phases)} together; challenges report one: --only phase=eval")
@@ -25,12 +22,6 @@ def print_evaluation(evaluation: Evaluation) -> None:
         _print_groups(evaluation, columns)
 
 
-def print_table(result: Mapping[str, float], title: str = "") -> None:
-    """Print metrics alone."""
-    rows = [(TITLES.get(name, name), show_value(name, value)) for name, value in result.items()]
-    say_table(Table(("metric", "value"), rows, title))
-
-
 def print_scores(rows: Mapping[tuple[str, str], Mapping[str, float]]) -> None:
     """Print metrics of several score columns of the same trials: (trials, scores) -> metrics."""
     headings = ("trials", "scores", *(TITLES[name] for name in next(iter(rows.values()))))
@@ -38,14 +29,17 @@ def print_scores(rows: Mapping[tuple[str, str], Mapping[str, float]]) -> None:
     say_table(Table(headings, shown, left=2))
 
 
-def _print_intervals(evaluation: Evaluation) -> None:
+def _print_metrics(evaluation: Evaluation) -> None:
     rows = []
     for name, value in evaluation.metrics.items():
         ends = evaluation.intervals.get(name)
         shown = "" if ends is None else f"{show_value(name, ends.low)} to {show_value(name, ends.high)}"
         rows.append((TITLES.get(name, name), show_value(name, value), shown))
-    say_table(Table(("metric", "value", "95% interval"), rows))
-    say(f"intervals: {evaluation.rounds:,} resamples of {evaluation.resampled}; seed {evaluation.seed}")
+    if evaluation.intervals:
+        say_table(Table(("metric", "value", "95% interval"), rows))
+        say(f"intervals: {evaluation.rounds:,} resamples of {evaluation.resampled}; seed {evaluation.seed}")
+    else:
+        say_table(Table(("metric", "value"), [row[:2] for row in rows]))
 
 
 def _print_comparison(evaluation: Evaluation) -> None:
