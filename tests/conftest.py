@@ -41,6 +41,8 @@ ON_WAVEFORMS = [(family, style) for family in ("wav2vec2", "hubert", "wavlm") fo
 LARGE = [(family, style) for family, style in ON_WAVEFORMS if style == "large"]
 WHISPER = ("whisper", "only")
 KINDS = [*ON_WAVEFORMS, WHISPER]
+TELLING = [("wavlm", "base"), ("hubert", "large"), WHISPER]
+"""Kinds that between them have every module: post-norm and pre-norm, relative positions, windows."""
 TINY = {
     "hidden_size": 32,
     "num_hidden_layers": 3,

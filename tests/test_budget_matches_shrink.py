@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import STYLES, WHISPER, MakeBackbone, close, shuffle, spread
+from conftest import TELLING, WHISPER, MakeBackbone, close, shuffle, spread
 from hybrid_pruning import pruning
 from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.pruning import Gates, PlanError
@@ -13,6 +13,9 @@ from hybrid_pruning.pruning.gate import open_probability
 
 MID_SIZE = {"hidden_size": 64, "intermediate_size": 256, "conv_dim": (32, 32, 32, 32)}
 """Fine enough for half a point: no neuron or channel weighs more than 0.3% of the model."""
+telling_kinds = pytest.mark.parametrize("kind", TELLING, ids="-".join)
+one_kind = pytest.mark.parametrize("kind", TELLING[:1], ids="-".join)
+both_constraints = pytest.mark.parametrize("constraint", ["params", "macs"])
 
 
 @torch.no_grad()
@@ -27,39 +30,35 @@ def counted(backbone: Backbone, gates: Gates, kept: pruning.Kept) -> tuple[int, 
     return budget.params, budget.macs
 
 
-@pytest.mark.parametrize(("seconds", "align"), [(0.05, 1), (0.25, 1), (0.3337, 1), (0.25, 4), (0.25, 32)])
+@pytest.mark.parametrize(("seconds", "align"), [(0.05, 1), (0.3337, 4), (0.25, 32)])
 def test_random_masks(seconds: float, align: int, backbone: Backbone) -> None:
     gates = pruning.attach(backbone, seconds=seconds, align=align)
-    for seed in range(3):
+    for seed in range(2 if align == 1 else 1):
         shuffle(gates, seed)
         kept = gates.kept()
         assert counted(backbone, gates, kept) == measured(pruning.shrink(backbone, gates, kept), seconds)
 
 
-@pytest.mark.parametrize(
-    "closed",
-    [("head.0",), ("attlayer.0",), ("interm.1",), ("ffnlayer.1",), ("attlayer.*", "ffnlayer.*"), ("conv.*",), ("*",)],
-    ids=" ".join,
-)
-def test_closed(closed: tuple[str, ...], backbone: Backbone) -> None:
+def test_closed(backbone: Backbone) -> None:
     gates = pruning.attach(backbone, seconds=0.2)
-    spread(gates)
-    close(gates, *closed)
-    assert counted(backbone, gates, gates.kept()) == measured(pruning.shrink(backbone, gates), 0.2)
+    for closed in (("head.0", "interm.1"), ("attlayer.0", "ffnlayer.1"), ("attlayer.*", "ffnlayer.*"), ("*",)):
+        spread(gates)
+        close(gates, *closed)
+        assert counted(backbone, gates, gates.kept()) == measured(pruning.shrink(backbone, gates), 0.2), closed
 
 
-@pytest.mark.parametrize("closed", [("head.0", "interm.1"), ("attlayer.1", "ffnlayer.0"), ("*",)], ids=" ".join)
-def test_shrunk_again(closed: tuple[str, ...], backbone: Backbone) -> None:
+@telling_kinds
+def test_shrunk_again(backbone: Backbone) -> None:
     gates = pruning.attach(backbone)
-    shuffle(gates, seed=0)
-    close(gates, *closed)
-    small = pruning.shrink(backbone, gates)
-    again = pruning.attach(small, seconds=0.2)
-    assert (again.accounting.dense_params, again.accounting.dense_macs) == measured(
-        pruning.shrink(backbone, gates), 0.2
-    )
-    shuffle(again, seed=1)
-    assert counted(small, again, again.kept()) == measured(pruning.shrink(small, again), 0.2)
+    for closed in (("head.0", "interm.1"), ("attlayer.1", "ffnlayer.0"), ("*",)):
+        shuffle(gates, seed=0)
+        close(gates, *closed)
+        small = pruning.shrink(backbone, gates)
+        dense = measured(small, 0.2)
+        again = pruning.attach(small, seconds=0.2)
+        assert (again.accounting.dense_params, again.accounting.dense_macs) == dense
+        shuffle(again, seed=1)
+        assert counted(small, again, again.kept()) == measured(pruning.shrink(small, again), 0.2)
 
 
 @pytest.mark.parametrize("unit", pruning.UNITS)
@@ -74,15 +73,16 @@ def test_unit_alone(unit: str, backbone: Backbone) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "style", "changes"),
+    ("kind", "changes"),
     [
-        *(("wav2vec2", style, {"conv_bias": True}) for style in STYLES),
-        *(("wavlm", style, {"do_stable_layer_norm": True}) for style in STYLES),
-        *(("hubert", style, {"feat_proj_layer_norm": False}) for style in STYLES),
-        *(("hubert", style, {"conv_pos_batch_norm": True}) for style in STYLES),
-        *(("wav2vec2", style, {"num_conv_pos_embeddings": 15}) for style in STYLES),
-        *((*WHISPER, {"max_source_positions": positions}) for positions in (1, 3, 4, 9)),
-        (*WHISPER, {"num_mel_bins": 128}),
+        (("wav2vec2", "base"), {"conv_bias": True}),
+        (("wav2vec2", "large"), {"num_conv_pos_embeddings": 15}),
+        (("wavlm", "base"), {"do_stable_layer_norm": True}),
+        (("wavlm", "large"), {"do_stable_layer_norm": False}),
+        *((("hubert", style), {"feat_proj_layer_norm": False}) for style in ("base", "large")),
+        *((("hubert", style), {"conv_pos_batch_norm": True}) for style in ("base", "large")),
+        *((WHISPER, {"max_source_positions": positions}) for positions in (1, 4, 9)),
+        (WHISPER, {"num_mel_bins": 128}),
     ],
 )
 def test_variant(changes: dict[str, object], make_backbone: MakeBackbone) -> None:
@@ -106,6 +106,7 @@ def test_all_open_reads_zero(backbone: Backbone) -> None:
     assert expected.macs_sparsity.item() == pytest.approx(0, abs=1e-9)
 
 
+@telling_kinds
 def test_expectation_is_the_mean_of_samples(backbone: Backbone) -> None:
     gates = pruning.attach(backbone, seconds=0.2)
     shuffle(gates, seed=0)
@@ -113,7 +114,7 @@ def test_expectation_is_the_mean_of_samples(backbone: Backbone) -> None:
         gate.log_alpha.data.div_(2).sub_(1)  # a good share of heads, and of all heads of a layer, shut at times
     draws = []
     with torch.no_grad():
-        for _ in range(1000):
+        for _ in range(600):
             gates.sample()
             counts = torch.tensor([int((gate.sampled > 0).sum()) for gate in gates.values()])
             exact = gates.accounting.exact(counts)
@@ -124,6 +125,7 @@ def test_expectation_is_the_mean_of_samples(backbone: Backbone) -> None:
     assert (error <= 4.5 * found.std(0) / len(draws) ** 0.5).all()
 
 
+@telling_kinds
 def test_gradients_of_the_expectation(backbone: Backbone) -> None:
     gates = pruning.attach(backbone, seconds=0.2)
     shuffle(gates, seed=0)
@@ -140,15 +142,14 @@ def test_gradients_of_the_expectation(backbone: Backbone) -> None:
     assert all(gate.log_alpha.grad is not None for gate in gates.values())
 
 
-@pytest.mark.parametrize("constraint", ["params", "macs"])
-@pytest.mark.parametrize("seed", range(3))
-def test_kept_meets_its_target(constraint: str, seed: int, make_backbone: MakeBackbone, record: object) -> None:
+@both_constraints
+def test_kept_meets_its_target(constraint: str, make_backbone: MakeBackbone, record: object) -> None:
     backbone = make_backbone(**MID_SIZE)
     gates = pruning.attach(backbone, seconds=0.25)  # of longer ones, attention without weights is most of the MACs
-    shuffle(gates, seed)
+    shuffle(gates, seed=0)
     maximum = gates.accounting.maximum(constraint)
     found = []
-    for target in (0, 0.02, 0.1, 0.25, 0.4, 0.5, 0.65, 0.8, maximum):
+    for target in (0, 0.02, 0.25, 0.5, 0.65, 0.8, maximum):
         if target > maximum:
             continue
         kept = gates.kept(target=target, constraint=constraint)
@@ -160,8 +161,10 @@ def test_kept_meets_its_target(constraint: str, seed: int, make_backbone: MakeBa
     assert found[-1] == maximum
 
 
-@pytest.mark.parametrize("constraint", ["params", "macs"])
-@pytest.mark.parametrize("align", [1, 3, 8, 32, 100])
+@telling_kinds
+@pytest.mark.parametrize(
+    ("align", "constraint"), [(1, "macs"), (3, "params"), (8, "macs"), (32, "params"), (100, "macs")]
+)
 def test_aligned_widths_meet_the_target(align: int, constraint: str, make_backbone: MakeBackbone) -> None:
     backbone = make_backbone(**MID_SIZE)
     gates = pruning.attach(backbone, seconds=0.25, align=align)
@@ -169,7 +172,7 @@ def test_aligned_widths_meet_the_target(align: int, constraint: str, make_backbo
     fine = [index for index, slot in enumerate(gates.plan.slots) if slot.unit in ("conv", "interm")]
     costs = [gates.accounting.unit_cost(index, constraint) * gates.plan.slots[index].step for index in fine]
     dense = gates.accounting.dense_macs if constraint == "macs" else gates.accounting.dense_params
-    for target in (0, 0.1, 0.3, 0.45):
+    for target in (0.1, 0.45):
         kept = gates.kept(target=target, constraint=constraint)
         off = abs(gates.accounting.exact_kept(kept).removed(constraint) - target)
         assert off <= max(costs) / dense / 2 + 1e-9
@@ -185,6 +188,7 @@ def assert_aligned(gates: Gates, kept: pruning.Kept, align: int) -> None:
         assert count or slot.unit != "conv", slot.name
 
 
+@one_kind
 def test_equal_gates_keep_whole_blocks(make_backbone: MakeBackbone) -> None:
     """Means of equal values differ in their last bit with the number of values: a short block is still the last."""
     gates = pruning.attach(make_backbone(**MID_SIZE), align=24)
@@ -192,24 +196,25 @@ def test_equal_gates_keep_whole_blocks(make_backbone: MakeBackbone) -> None:
         assert_aligned(gates, gates.kept(target=target), 24)
 
 
+@one_kind
 def test_an_alignment_below_1_is_refused(backbone: Backbone) -> None:
     with pytest.raises(PlanError, match="align 0: expected"):
         pruning.attach(backbone, align=0)
 
 
+@telling_kinds
 @pytest.mark.parametrize("closed", ["*", "attlayer.*", "interm.*", "conv.*"])
-@pytest.mark.parametrize("target", [0.05, 0.4, 0.7])
-def test_kept_meets_a_target_far_from_its_gates(
-    closed: str, target: float, make_backbone: MakeBackbone, record: object
-) -> None:
+def test_kept_meets_a_target_far_from_its_gates(closed: str, make_backbone: MakeBackbone, record: object) -> None:
     backbone = make_backbone(**MID_SIZE)
     gates = pruning.attach(backbone)
     spread(gates)
     close(gates, closed)
-    exact = pruning.budget(backbone, gates, gates.kept(target=target)).sparsity
-    assert record("points off, params", 100 * abs(exact - target)) <= 0.5
+    for target in (0.05, 0.7):
+        exact = pruning.budget(backbone, gates, gates.kept(target=target)).sparsity
+        assert record("points off, params", 100 * abs(exact - target)) <= 0.5
 
 
+@telling_kinds
 def test_kept_prefers_the_gates_that_are_most_open(make_backbone: MakeBackbone) -> None:
     gates = pruning.attach(make_backbone(**MID_SIZE))
     shuffle(gates, seed=0)
@@ -219,7 +224,8 @@ def test_kept_prefers_the_gates_that_are_most_open(make_backbone: MakeBackbone) 
             assert log_alpha[list(units)].min() >= log_alpha[closed].max()
 
 
-@pytest.mark.parametrize("constraint", ["params", "macs"])
+@one_kind
+@both_constraints
 @pytest.mark.parametrize("units", [("interm",), ("head", "attlayer"), pruning.UNITS], ids=" ".join)
 def test_a_target_out_of_reach_is_refused(constraint: str, units: tuple[str, ...], backbone: Backbone) -> None:
     gates = pruning.attach(backbone, units=units)
@@ -232,6 +238,7 @@ def test_a_target_out_of_reach_is_refused(constraint: str, units: tuple[str, ...
             pruning.check_target(gates.accounting, target, constraint)
 
 
+@one_kind
 def test_gates_of_another_model_are_refused(backbone: Backbone, make_backbone: MakeBackbone) -> None:
     gates = pruning.attach(backbone)
     close(gates, "*")

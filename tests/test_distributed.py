@@ -27,7 +27,7 @@ from hybrid_pruning.training.trainer import Trainer
 from runs import assert_same, assert_same_run, final_state, finish, kill_at_random, ranks, read_steps, run_command
 
 Recipe = dict[str, Any]
-PAIR = {"training.batch_size": 4, "training.accumulate": 2, "training.epochs": 3}
+PAIR = {"training.batch_size": 4, "training.accumulate": 2, "training.epochs": 2}
 ALONE = {**PAIR, "training.batch_size": 8}
 TOLERANCE = 1e-6
 UNFELT = ("head.query.bias", "head.key.bias", "k_proj.bias")
@@ -79,13 +79,13 @@ def read_scores(folder: Path) -> list[float]:
 
 
 def test_two_processes_are_one_with_the_same_batch(recipe: Recipe, tmp_path: Path):
-    """By torchrun, as a user has it; gates, multipliers and accumulated gradients included."""
-    found = torchrun(write_recipe(recipe, tmp_path, PAIR))
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.count("finished; next: hybrid-pruning export") == found.stdout.count("epoch 3/3") == 1
+    """Gates, multipliers and accumulated gradients included; the main process alone prints."""
+    train_pair(write_recipe(recipe, tmp_path, PAIR), tmp_path)
+    printed = "".join((tmp_path / f"rank{rank}.txt").read_text() for rank in range(2))
+    assert printed.count("finished; next: hybrid-pruning export") == printed.count("epoch 2/2") == 1
     alone = train(configure(settings(recipe, ALONE)), tmp_path / "alone")
     differences = largest_differences(final_state(tmp_path / "run")["objective"], final_state(alone)["objective"])
-    print(f"largest differences between 2 processes and 1 after 9 steps: {differences}")
+    print(f"largest differences between 2 processes and 1 after 6 steps: {differences}")
     assert set(differences) == {"model", "gates", "lagrangian"}
     assert max(differences.values()) < TOLERANCE
     assert read_scores(tmp_path / "run") == pytest.approx(read_scores(alone), abs=1e-5)
@@ -110,7 +110,9 @@ def note_states(folder: str, *arguments: str) -> None:
 
 def test_gates_and_multipliers_are_the_same_everywhere_and_in_float32(recipe: Recipe, tmp_path: Path):
     dropout = {"backbone.source": str(write_wavlm(tmp_path / "dropout", hidden_dropout=0.1))}
-    arguments = write_recipe(recipe, tmp_path, {**PAIR, **dropout, "training.mixed_precision": "bf16"})
+    arguments = write_recipe(
+        recipe, tmp_path, {**PAIR, **dropout, "training.mixed_precision": "bf16", "training.epochs": 1}
+    )
     train_pair([str(tmp_path), *arguments], tmp_path, note_states)
     first, second = (torch.load(tmp_path / f"state{rank}.pt", weights_only=True) for rank in range(2))
     assert_same(first, second)
@@ -139,6 +141,7 @@ class Pair:
         return self.members[0].exitcode
 
 
+@pytest.mark.soak
 def test_a_killed_pair_ends_as_if_it_had_not(recipe: Recipe, tmp_path: Path):
     arguments = write_recipe(recipe, tmp_path, {**PAIR, "training.checkpoint_steps": 2, "data.workers": 1})
     chance = random.Random(1)
@@ -157,7 +160,9 @@ def test_a_shrunk_model_is_trained_further_by_two(recipe: Recipe, tmp_path: Path
     """A pre-norm model that lost whole attentions: parameters are left that no gradient reaches."""
     large = {"backbone.source": str(write_wavlm(tmp_path / "large", **STYLES["large"]))}
     closing = {"pruning.units": ["attlayer"], "pruning.target_sparsity": 0.15, "pruning.initial_reg_lr": 2.0}
-    parent = train(configure(settings(recipe, {**ALONE, **large, **closing})), tmp_path / "parent")
+    parent = train(
+        configure(settings(recipe, {**ALONE, **large, **closing, "training.epochs": 1})), tmp_path / "parent"
+    )
     shape = shape_of(export(parent, tmp_path / "small", 1).backbone)
     assert shape is not None
     assert not all(shape.kept.values())

@@ -70,8 +70,9 @@ def train(gates: Gates, lagrangian: Lagrangian, optimizer: str, target: float) -
 
 
 @pytest.mark.parametrize("clamp", [False, True], ids=["free", "clamped"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize(("drop_rate", "target"), [(0.01, 0.5), (0.5, 0.7), (0.8, 0.2), (0.9, 0.3)])
+@pytest.mark.parametrize(
+    ("optimizer", "drop_rate", "target"), [("adam", 0.01, 0.5), ("sgd", 0.5, 0.7), ("adam", 0.8, 0.2)]
+)
 def test_reaches_its_target_from_both_sides(drop_rate: float, target: float, optimizer: str, clamp: bool) -> None:
     torch.manual_seed(0)
     gates = gated_mlp(drop_rate)

@@ -13,14 +13,13 @@ import torch
 
 from conftest import STYLES
 from corpus import configure, files_below, settings, write_corpus, write_wavlm, write_world
-from hybrid_pruning.config import load_config, save_config
+from hybrid_pruning.config import DataConfig, load_config, save_config
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.data.trainset import TrainSet
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import eer
-from hybrid_pruning.models.classifier import Classes
-from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
+from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import PlanError, shape_of
 from hybrid_pruning.tasks import Label
 from hybrid_pruning.training.export import export
@@ -28,7 +27,7 @@ from hybrid_pruning.training.launch import train
 from hybrid_pruning.training.objective import build_objective
 from hybrid_pruning.training.optimizers import learning_rate_factor
 from hybrid_pruning.training.runs import EPOCH, Run, read_checkpoint
-from hybrid_pruning.training.trainer import Trainer
+from hybrid_pruning.training.trainer import Skipped, Trainer
 from runs import assert_same_run, final_state, read_log, read_steps
 
 Recipe = dict[str, Any]
@@ -54,28 +53,30 @@ def reference(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(recipe, tmp_path_factory.mktemp("reference") / "run")
 
 
+@pytest.fixture(scope="module")
+def dense(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its run without pruning."""
+    return run(recipe, tmp_path_factory.mktemp("dense") / "run", **DENSE)
+
+
 @pytest.mark.parametrize(("drop_rate", "target"), [(0.3, 0.4), (0.8, 0.3)], ids=["from below", "from above"])
-def test_a_run_reaches_its_target(recipe: Recipe, tmp_path: Path, drop_rate: float, target: float):
+def test_a_run_reaches_its_target(recipe: Recipe, dense: Path, tmp_path: Path, drop_rate: float, target: float):
     folder = run(
         recipe,
         tmp_path / "run",
-        training__epochs=14,
+        training__epochs=7,
         training__batch_size=2,
         pruning__drop_rate=drop_rate,
         pruning__target_sparsity=target,
-        pruning__initial_reg_lr=0.2,
+        pruning__initial_reg_lr=0.4,
         pruning__sparsity_warmup_epochs=0,
     )
     expected = [record["sparsity"]["expected"] for record in read_steps(folder)]
     assert abs(expected[0] - target) > 0.2
     assert (expected[0] > target) == (drop_rate > 0.5)
     assert max(abs(value - target) for value in expected[-3:]) < 0.05
-    dense = backbone_size(SpeechModel.build(load_backbone(recipe["backbone"]["source"]), *parts(recipe)))
-    assert abs(1 - backbone_size(export(folder, tmp_path / "model")) / dense - target) < 0.005
-
-
-def parts(recipe: Recipe) -> tuple[Any, Classes]:
-    return configure(recipe).head, Classes((Label.SPOOF, Label.BONAFIDE), (1, 1))
+    whole = backbone_size(Run(dense).read_model())
+    assert abs(1 - backbone_size(export(folder, tmp_path / "model")) / whole - target) < 0.005
 
 
 def test_the_target_grows_as_scheduled(reference: Path):
@@ -84,39 +85,26 @@ def test_the_target_grows_as_scheduled(reference: Path):
     assert targets == pytest.approx([0.0, 0.2, 0.4, 0.4, 0.4, 0.4])
 
 
-def test_gates_are_drawn_from_the_first_step(recipe: Recipe, tmp_path: Path):
-    """Units of one slot part ways in the first epoch: only the task, through sampled gates, tells them apart."""
-    folder = run(recipe, tmp_path / "run", training__epochs=1, pruning__drop_rate=0.3)
-    state = final_state(folder)["objective"]
-    log_alpha = [value for name, value in state.items() if name.endswith("log_alpha") and len(value) > 1]
-    assert log_alpha
-    assert all(value.std() > 1e-4 for value in log_alpha)
-
-
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"data__workers": 2}, {"backbone__gradient_checkpointing": True}],
-    ids=["same again", "more workers", "recomputed layers"],
+    [{"data__workers": 2}, {"backbone__gradient_checkpointing": True}],
+    ids=["more workers", "recomputed layers"],
 )
 def test_a_seed_is_a_run(recipe: Recipe, reference: Path, tmp_path: Path, changes: dict[str, Any]):
     assert_same_run(run(recipe, tmp_path / "run", **changes), reference)
-
-
-def test_another_seed_is_another_run(recipe: Recipe, reference: Path, tmp_path: Path):
-    other = run(recipe, tmp_path / "run", seed=1)
-    assert read_steps(other)[0]["loss"] != read_steps(reference)[0]["loss"]
 
 
 def test_every_seed_and_step_has_dropout_of_its_own(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seeds: list[int] = []
     manual_seed = torch.manual_seed
     monkeypatch.setattr(torch, "manual_seed", lambda seed: seeds.append(seed % 2**32) or manual_seed(seed))
-    for seed in (1, 2):  # a CPU generator reads 32 bits of its seed
-        run(recipe, tmp_path / f"run{seed}", seed=seed, training__accumulate=2, **DENSE)
-    assert len(set(seeds)) == len(seeds) >= 2 * 2 * 3 * 2
+    changes = {"training__accumulate": 2, "training__epochs": 1, **DENSE}
+    one, two = (run(recipe, tmp_path / f"run{seed}", seed=seed, **changes) for seed in (1, 2))
+    assert read_steps(one)[0]["loss"] != read_steps(two)[0]["loss"]
+    assert len(set(seeds)) == len(seeds) >= 2 * 3 * 2, "a CPU generator reads 32 bits of its seed"
 
 
-@pytest.mark.parametrize("left", [0, 1, 2])
+@pytest.mark.parametrize("left", [1, 2])
 def test_a_resumed_run_is_the_uninterrupted_one(recipe: Recipe, reference: Path, tmp_path: Path, left: int):
     folder = tmp_path / "run"
     shutil.copytree(reference, folder)
@@ -126,7 +114,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(recipe: Recipe, reference: Path,
     assert_same_run(folder, reference)
 
 
-def test_what_cannot_be_resumed(recipe: Recipe, reference: Path, tmp_path: Path):
+def test_a_folder_that_cannot_be_resumed(recipe: Recipe, reference: Path, tmp_path: Path):
     shutil.copytree(reference, tmp_path / "run")
     with pytest.raises(InputError, match=r"config\.yaml: differs from the recipe"):
         train(configure(recipe, seed=7), tmp_path / "run", resume=True)
@@ -151,8 +139,8 @@ def test_a_run_keeps_its_recipe_and_its_last_checkpoints(recipe: Recipe, referen
     assert epochs[-1]["sparsity"] == pytest.approx(0.4, abs=0.005)
 
 
-def test_export_averages_checkpoints(recipe: Recipe, tmp_path: Path):
-    folder = run(recipe, tmp_path / "run", **DENSE)
+def test_export_averages_checkpoints(dense: Path, tmp_path: Path):
+    folder = shutil.copytree(dense, tmp_path / "run")
     states = [read_checkpoint(path)["objective"] for path in Run(folder).list_checkpoints()]
     name = "classifier.2.weight"
     weights = [state[f"model.{name}"] for state in states]
@@ -168,11 +156,10 @@ def test_export_averages_checkpoints(recipe: Recipe, tmp_path: Path):
     assert not (tmp_path / "model3").exists()
 
 
-def test_without_the_pruning_loss_a_run_is_dense(recipe: Recipe, tmp_path: Path):
-    folder = run(recipe, tmp_path / "run", **DENSE)
-    assert all(set(record["loss"]) == {"task"} and "sparsity" not in record for record in read_steps(folder))
-    assert not any("log_alpha" in name or "lambda" in name for name in final_state(folder)["objective"])
-    model = export(folder, tmp_path / "model")
+def test_without_the_pruning_loss_a_run_is_dense(dense: Path, tmp_path: Path):
+    assert all(set(record["loss"]) == {"task"} and "sparsity" not in record for record in read_steps(dense))
+    assert not any("log_alpha" in name or "lambda" in name for name in final_state(dense)["objective"])
+    model = export(dense, tmp_path / "model")
     assert shape_of(model.backbone) is None
     assert backbone_size(model) == backbone_size(SpeechModel.from_pretrained(tmp_path / "model"))
 
@@ -191,19 +178,15 @@ def test_learning_rates_are_logged_and_applied(recipe: Recipe, tmp_path: Path):
             assert torch.equal(value, first[name]) == name.startswith("model.backbone"), name
 
 
-def test_multipliers_ascend(recipe: Recipe, tmp_path: Path):
-    """Below its target a model is rewarded for sparsity: lambda1 falls, lambda2 rises."""
-    folder = run(
-        recipe, tmp_path / "run", pruning__min_sparsity=0.4, pruning__drop_rate=0.1, pruning__clamp_lambda1=False
-    )
-    multipliers = read_steps(folder)[-1]["multipliers"]
-    assert multipliers["lambda1"] < -0.1
-    assert multipliers["lambda2"] > 0.1
-
-
-def test_clamped_lambda1_stays_positive(recipe: Recipe, tmp_path: Path):
-    folder = run(recipe, tmp_path / "run", pruning__min_sparsity=0.4, pruning__clamp_lambda1=True)
-    assert {record["multipliers"]["lambda1"] for record in read_steps(folder)} == {0.0}
+@pytest.mark.parametrize("clamp", [True, False])
+def test_multipliers_ascend(recipe: Recipe, tmp_path: Path, clamp: bool):
+    """Below its target a model is rewarded for sparsity: lambda1 falls, unless clamped, and lambda2 rises."""
+    changes = {"pruning__min_sparsity": 0.4, "pruning__drop_rate": 0.1, "training__batch_size": 4}
+    folder = run(recipe, tmp_path / "run", pruning__clamp_lambda1=clamp, training__epochs=1, **changes)
+    multipliers = [record["multipliers"] for record in read_steps(folder)]
+    assert multipliers[-1]["lambda2"] > 0.1
+    assert multipliers[-1]["lambda1"] < -0.1 or clamp
+    assert {each["lambda1"] for each in multipliers} == {0.0} or not clamp
 
 
 def test_accumulated_gradients_are_the_big_batchs(recipe: Recipe, tmp_path: Path):
@@ -236,8 +219,8 @@ def test_clipping_is_for_the_network_alone(recipe: Recipe, tmp_path: Path, monke
 
 
 def test_bf16_runs_and_leaves_what_is_learnt_in_float32(recipe: Recipe, reference: Path, tmp_path: Path):
-    folder = run(recipe, tmp_path / "run", training__mixed_precision="bf16")
-    losses, expected = ([record["loss"]["task"] for record in read_steps(path)] for path in (folder, reference))
+    folder = run(recipe, tmp_path / "run", training__mixed_precision="bf16", training__epochs=1)
+    losses, expected = ([record["loss"]["task"] for record in read_steps(path)[:3]] for path in (folder, reference))
     assert losses == pytest.approx(expected, abs=0.05)
     assert losses != expected
     state = final_state(folder)["objective"]
@@ -300,7 +283,7 @@ def test_a_taken_folder_is_left_as_it_was(recipe: Recipe, tmp_path: Path):
 
 def test_a_pruned_model_can_be_trained_further_and_pruned_again(recipe: Recipe, reference: Path, tmp_path: Path):
     small = export(reference, tmp_path / "small")
-    source = {"backbone__source": str(tmp_path / "small")}
+    source = {"backbone__source": str(tmp_path / "small"), "training__epochs": 1}
     further = export(run(recipe, tmp_path / "further", **source, **DENSE), tmp_path / "model")
     assert shape_of(further.backbone) == shape_of(small.backbone)
     assert backbone_size(further) == backbone_size(small)
@@ -317,16 +300,15 @@ def test_groups_are_logged(reference: Path):
     assert all(group["parameters"] > 0 and group["peak_learning_rate"] > 0 for group in groups)
 
 
-@pytest.mark.parametrize("killed_at", [1, 5])
 def test_a_run_killed_within_an_epoch_ends_as_if_it_had_not(
-    recipe: Recipe, reference: Path, tmp_path: Path, killed_at: int, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The process dies between two checkpoints; what it logged after the last one is forgotten and done again."""
     config = configure(recipe, training__checkpoint_steps=2)
     step = Trainer._step
 
     def die_at(self: Trainer, batch: Batch) -> dict[str, Any]:
-        if self.step == killed_at:
+        if self.step == 5:
             raise KeyboardInterrupt
         return step(self, batch)
 
@@ -338,7 +320,7 @@ def test_a_run_killed_within_an_epoch_ends_as_if_it_had_not(
     assert_same_run(tmp_path / "run", reference)
 
 
-def test_records_say_what_the_report_reads(reference: Path):
+def test_records_have_all_that_the_report_reads(reference: Path):
     log = [json.loads(line) for line in (reference / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in log] == [0, 1, 2, 3, 3, 4, 5, 6, 6]
     parts = {"network", "backbone", "head", "gates", "multipliers"}
@@ -366,18 +348,20 @@ def test_records_say_what_the_report_reads(reference: Path):
     assert [record["epoch"] for record in validations] == [1, 2]
 
 
-def test_the_exact_sparsity_is_that_of_the_rounded_gates(recipe: Recipe, tmp_path: Path):
+def test_gates_are_drawn_and_counted_as_rounded(recipe: Recipe, tmp_path: Path):
+    """Units of one slot part ways in the first epoch: only the task, through sampled gates, tells them apart."""
     folder = run(recipe, tmp_path / "run", training__epochs=1, pruning__drop_rate=0.4, pruning__constraint="macs")
-    config, model = Run(folder).read_config(), Run(folder).read_model()
-    objective = build_objective(config, model)
+    objective = build_objective(Run(folder).read_config(), Run(folder).read_model())
     objective.load_state_dict(final_state(folder)["objective"])
-    assert objective.gates is not None
-    kept = objective.gates.kept()
-    last = read_steps(folder)[-1]
-    exact = objective.gates.accounting.exact_kept(kept).macs_sparsity
-    assert last["sparsity"]["exact"] == pytest.approx(exact)
+    gates, last = objective.gates, read_steps(folder)[-1]
+    assert gates is not None
+    assert all(gate.log_alpha.std() > 1e-4 for gate in gates.values() if gate.slot.size > 1)
+    kept = gates.kept()
+    assert last["sparsity"]["exact"] == pytest.approx(gates.accounting.exact_kept(kept).macs_sparsity)
     assert last["sparsity"]["exact"] != pytest.approx(last["sparsity"]["expected"], abs=1e-4)
-    assert last["kept"]["conv.0"] == len(kept["conv.0"]) / objective.gates["conv.0"].slot.size
+    assert last["kept"] == {name: len(kept[name]) / gate.slot.size for name, gate in gates.items()}
+    (read,) = [Run(folder).read_gates([path]).kept(0.4, "macs") for path in Run(folder).list_checkpoints()]
+    assert read == gates.kept(0.4, "macs"), "without the network"
 
 
 def test_dev_scores_lie_beside_the_log(recipe: Recipe, reference: Path):
@@ -424,11 +408,17 @@ def test_a_run_killed_in_its_validation_validates_once(
     assert_same_run(tmp_path / "run", reference)
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_again(recipe: Recipe, reference: Path, tmp_path: Path):
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_run_killed_before_its_first_checkpoint_begins_again(
+    recipe: Recipe, reference: Path, tmp_path: Path, logged: bool
+):
     folder = tmp_path / "run"
     folder.mkdir()
     save_config(configure(recipe), folder / "config.yaml")
     (folder / ".architecture.json.abcdefgh.tmp").write_text("{")
+    if logged:
+        for name in ("architecture.json", "data.json", "log.jsonl"):
+            shutil.copy(reference / name, folder)
     train(configure(recipe), folder, resume=True)
     assert_same_run(folder, reference)
     assert (folder / "architecture.json").read_text() == (reference / "architecture.json").read_text()
@@ -475,14 +465,38 @@ def test_unreadable_files_are_reported_at_the_end(
     assert read_log(tmp_path / "run")[-1]["skipped"]["files"] == 2
 
 
-def test_too_many_unreadable_files_stop_a_run(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    replace_files(monkeypatch, 3)
-    with pytest.raises(InputError, match=r"manifest.tsv: 2 of 24 training files cannot be read, data.skip_limit 0.01"):
-        run(recipe, tmp_path / "run")
+def skipped(total: int, limit: float = 0.01) -> Skipped:
+    return Skipped(DataConfig(train="train.tsv", dev="dev.tsv", skip_limit=limit), total)
+
+
+def messages(count: int) -> list[str]:
+    return [f"clips/{index}.flac: cannot be decoded" for index in range(count)]
+
+
+def test_an_unreadable_file_counts_once_and_the_first_ten_are_reported():
+    found = skipped(2000)
+    found.add(messages(12))
+    found.add(["clips/1.flac: cannot be decoded (another reason, at another place)"])
+    found.join()
+    assert found.messages() == messages(12)
+    assert found.record() == {"skipped": {"files": 12, "first": messages(10)}}
+    title, *lines, rest = found.explain()
+    assert title == "12 of 2000 training files could not be read and were replaced by others:"
+    assert [line.strip() for line in lines] == messages(10)
+    assert rest.strip() == "and 2 more"
+
+
+@pytest.mark.parametrize(("total", "limit", "allowed"), [(1000, 0.01, 10), (10, 0.01, 1), (10, 0.0, 1), (5, 1.0, 5)])
+def test_too_many_unreadable_files_are_refused(total: int, limit: float, allowed: int):
+    found = skipped(total, limit)
+    found.add(messages(allowed))
+    expected = rf"train.tsv: {allowed + 1} of {total} .* data.skip_limit {limit:g} allows {allowed}; .* clips/{allowed}"
+    with pytest.raises(InputError, match=expected):
+        found.add(messages(allowed + 1))
 
 
 def test_what_no_gradient_reaches_is_frozen(recipe: Recipe, tmp_path: Path):
-    """In a pre-norm model that lost its attentions, the norms in front of them are of no use to anybody."""
+    """In a pre-norm model that lost its attentions, the norms in front of them reach no output."""
     large = write_wavlm(tmp_path / "large", **STYLES["large"])
     changes = {"pruning__units": ["attlayer"], "pruning__target_sparsity": 0.15, "backbone__source": str(large)}
     changes |= {"training__epochs": 1, "pruning__initial_reg_lr": 2.0}

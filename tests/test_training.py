@@ -33,7 +33,7 @@ Recipe = dict[str, Any]
 DENSE = {"pruning__use_pruning_loss": False}
 STAGES = {
     "head": {"backbone": {"frozen": True}, "pruning": {"use_pruning_loss": False}, "training": {"optimizer": "sgd"}},
-    "joint": {"training": {"epochs": 3}},
+    "joint": {"training": {"epochs": 2}},
     "large": {"pruning": {"use_pruning_loss": False}, "objective": {"margin": 0.3}, "training": {"epochs": 1}},
 }
 
@@ -61,15 +61,15 @@ def test_speakers_are_told_apart(recipe: Recipe, tmp_path: Path):
     """Those of the training data: six tell nothing of strangers. At no learning rate to speak of, they are not."""
     trials = write_trials(tmp_path / "train.trials", Path(recipe["data"]["train"]))
     found = {}
-    for lr, epochs in ((1e-30, 1), (1e-2, 10)):
+    for lr, epochs in ((1e-30, 1), (2e-2, 6)):
         changes = {"data.dev": recipe["data"]["train"], "data.trials.dev": str(trials), "training.epochs": epochs}
         changes |= {"training.lr": lr, "training.final_lr": lr / 2, "training.backbone_lr_ratio": 0.5}
         run = train(configure(settings(recipe, changes), **DENSE), tmp_path / f"run{epochs}")
         found[epochs] = validations(run)[-1]
         assert set(found[epochs]) == {"eer", "min_dcf_0.01", "min_dcf_0.05"}
     assert found[1]["eer"] > 0.1
-    assert found[10]["eer"] < 0.5 * found[1]["eer"]
-    losses = [record["loss"]["task"] for record in read_steps(tmp_path / "run10")]
+    assert found[6]["eer"] < 0.5 * found[1]["eer"]
+    losses = [record["loss"]["task"] for record in read_steps(tmp_path / "run6")]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
 
 
@@ -149,7 +149,7 @@ def test_stages_are_runs_each_with_its_own_recipe(recipe: Recipe, staged: Path):
         found = Run(staged / name).read_config()
         assert found == expected
         assert not found.stages
-    assert [expand_stages(config)[name].training.epochs for name in STAGES] == [2, 3, 1]
+    assert [expand_stages(config)[name].training.epochs for name in STAGES] == [2, 2, 1]
 
 
 def test_a_stage_begins_with_the_mean_weights_of_the_one_before(recipe: Recipe, staged: Path, tmp_path: Path):
@@ -179,18 +179,18 @@ def test_the_stage_after_pruning_trains_the_small_model(staged: Path, tmp_path: 
 def test_antispoofing_has_stages_too(tmp_path: Path):
     recipe = write_world(tmp_path)
     stages = {"head": {"backbone": {"frozen": True}, "pruning": {"use_pruning_loss": False}}, "joint": {}}
-    run = train(configure(recipe, stages=stages), tmp_path / "run")
+    run = train(configure(recipe, stages=stages, training__epochs=1), tmp_path / "run")
     model = export(run, tmp_path / "model")
     assert model.task == "anti-spoofing"
     assert shape_of(model.backbone) is not None
     assert model.provenance["recipe"]["stages"] == {}
 
 
-@pytest.mark.parametrize("left", [{}, {"head": 1}, {"head": 2}, {"head": 2, "joint": 1}, {"head": 2, "joint": 3}])
+@pytest.mark.parametrize("left", [{"head": 1}, {"head": 2, "joint": 1}, {"head": 2, "joint": 2}])
 def test_a_staged_run_resumed_is_the_uninterrupted_one(
     recipe: Recipe, staged: Path, tmp_path: Path, left: dict[str, int]
 ):
-    """Cut off before, within and between stages: `left` epochs of each had been saved."""
+    """Cut off within and between stages: `left` epochs of each had been saved."""
     run = tmp_path / "run"
     shutil.copytree(staged, run)
     for name in STAGES:
@@ -204,6 +204,7 @@ def test_a_staged_run_resumed_is_the_uninterrupted_one(
         assert_same_run(run / name, staged / name)
 
 
+@pytest.mark.soak
 def test_a_staged_run_killed_ends_as_if_it_had_not(recipe: Recipe, staged: Path, tmp_path: Path):
     """The first kill falls into the first stage, the second into one of those that come after."""
     changes = {"training__checkpoint_steps": 2, "training__keep_checkpoints": 9}

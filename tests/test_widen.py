@@ -7,23 +7,21 @@ from conftest import MakeBackbone, close, relative_error, shuffle
 from hybrid_pruning import pruning
 from hybrid_pruning.pruning import PlanError
 
-SHAPES = [(), ("attlayer.0", "ffnlayer.1"), ("head.*", "interm.*"), ("*",)]
+SHAPES = [("attlayer.0", "ffnlayer.1"), ("head.*", "interm.*"), ("*",)]
 
 
-@pytest.mark.parametrize("closed", SHAPES, ids=" ".join)
 @torch.no_grad()
-def test_every_shape(
-    closed: tuple[str, ...], make_backbone: MakeBackbone, wave: torch.Tensor, lengths: torch.Tensor
-) -> None:
+def test_every_shape(make_backbone: MakeBackbone, wave: torch.Tensor, lengths: torch.Tensor) -> None:
     backbone = make_backbone()
     gates = pruning.attach(backbone)
-    shuffle(gates, seed=1)
-    close(gates, *closed)
-    small = pruning.shrink(backbone, gates)
-    dense = pruning.widen(small, make_backbone(initializer_range=0.1))
-    expected, found = small(wave, lengths), dense(wave, lengths)
-    assert pruning.shape_of(dense) is None
-    assert relative_error(expected.frames, found.frames, expected.lengths) < 1e-5
+    for closed in SHAPES:
+        shuffle(gates, seed=1)
+        close(gates, *closed)
+        small = pruning.shrink(backbone, gates)
+        dense = pruning.widen(small, make_backbone(initializer_range=0.1))
+        expected, found = small(wave, lengths), dense(wave, lengths)
+        assert pruning.shape_of(dense) is None
+        assert relative_error(expected.frames, found.frames, expected.lengths) < 1e-5, closed
 
 
 @pytest.mark.parametrize(("family", "style"), [("wavlm", "base")])
