@@ -40,6 +40,8 @@ __all__ = [
     "embed",
     "embed_paths",
     "evaluate",
+    "export",
+    "export_snapshots",
     "fuse",
     "load_backbone",
     "metrics",
@@ -68,6 +70,8 @@ _PLACES = {
     "embed_paths": "scoring.scores",
     "evaluate": "evaluation.results",
     "fuse": "evaluation.fusion",
+    "export": "training.export",
+    "export_snapshots": "training.export",
     "load_backbone": "models.speech_model",
     "prepare": "data.corpora",
     "quickstart": "jobs.quickstart",
@@ -75,6 +79,7 @@ _PLACES = {
     "score": "scoring.scores",
     "score_paths": "scoring.scores",
     "sweep": "jobs.sweep",
+    "train": "training.launch",
     "verify": "scoring.verification.pairwise",
 }
 """Where each public name is defined: looked up when it is asked for, so that nobody waits for torch without need."""

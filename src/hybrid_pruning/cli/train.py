@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+import hybrid_pruning as hp
+from hybrid_pruning import distributed as processes
 from hybrid_pruning.cli.app import Overrides, Share, app, changes, finite
 from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
@@ -22,14 +24,9 @@ def train(
 
     Example: hybrid-pruning train recipes/asvspoof5/base.yaml --out runs/hp70 --set pruning.target_sparsity=0.7
     """
-    from hybrid_pruning import distributed as processes
-    from hybrid_pruning.config import load_config
-    from hybrid_pruning.distributed import keep_freed_memory
-    from hybrid_pruning.training.launch import train as run_training
-
     processes.start()
-    keep_freed_memory()
-    run_training(load_config(recipe, changes(set_, fraction)), out, resume)
+    processes.keep_freed_memory()
+    hp.train(recipe, out, changes(set_, fraction), resume)
     if processes.is_main():
         say(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
 
@@ -63,32 +60,16 @@ def export(
     if int8 and not onnx:
         raise InputError("export: --int8 goes with --onnx")
     if family and (onnx or at is not None):
-        raise InputError("export: --family writes all members, --at one of them, --onnx another form; give one of them")
-    from hybrid_pruning.models.artifact import is_artifact
-
+        raise InputError(
+            "export: --family writes all snapshots, --at one of them, --onnx another form; give one of them"
+        )
     if onnx:
-        _export_onnx(run, out, average, at, int8)
+        hp.export(run, out, average, at, onnx, int8)
+        file = out / "model.onnx"
+        say(f"{file}: {file.stat().st_size / 1e6:.1f} MB; next: hybrid-pruning score {file} MANIFEST.tsv ...")
         return
+    models = hp.export_snapshots(run, out, average) if family else {out: hp.export(run, out, average, at)}
     from hybrid_pruning.reporting.inspection import tell_size
-    from hybrid_pruning.training.export import export as write_export
-    from hybrid_pruning.training.export import export_snapshots
 
-    if is_artifact(run):
-        raise InputError(f"{run}: is an exported model already; give a training run, or --onnx to convert it")
-    models = export_snapshots(run, out, average) if family else {out: write_export(run, out, average, at)}
     for folder, model in models.items():
         say(f"{folder}: {tell_size(model)}; next: hybrid-pruning score {folder} MANIFEST.tsv ...")
-
-
-def _export_onnx(run: Path, out: Path, average: int, at: float | None, int8: bool) -> None:
-    from hybrid_pruning.files import require_new_folder
-    from hybrid_pruning.models.artifact import is_artifact
-    from hybrid_pruning.models.onnx.graph import export_onnx
-    from hybrid_pruning.models.speech_model import SpeechModel
-    from hybrid_pruning.training.export import build_export
-
-    if out.resolve() != run.resolve() or not is_artifact(run):
-        require_new_folder(out)
-    model = SpeechModel.from_pretrained(run) if is_artifact(run) else build_export(run, average, at)
-    file = export_onnx(model, out, int8)
-    say(f"{file}: {file.stat().st_size / 1e6:.1f} MB; next: hybrid-pruning score {file} MANIFEST.tsv ...")

@@ -1,14 +1,17 @@
 """A recipe: YAML plus `--set a.b=c` -> one checked, complete configuration."""
 
-from hybrid_pruning.config.augmentation import AugmentConfig, CodecConfig, CodecName, RawBoostConfig
 from hybrid_pruning.config.recipe import (
+    AugmentConfig,
     BackboneConfig,
+    CodecConfig,
+    CodecName,
     Config,
     CorpusConfig,
     DataConfig,
     HeadConfig,
     ObjectiveConfig,
     PruningConfig,
+    RawBoostConfig,
     TrainingConfig,
 )
 from hybrid_pruning.config.recipe_files import check_config, expand_stages, load_config, save_config

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -12,6 +13,7 @@ from hybrid_pruning.console import say
 from hybrid_pruning.data.overlap import TRAINED_ON
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import digest_file, new_folder, require_new_folder
+from hybrid_pruning.models.artifact import is_artifact
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import shrink
 from hybrid_pruning.training.objective import MARGIN, Objective, build_objective
@@ -42,24 +44,45 @@ class Trained:
     weights: Mapping[str, torch.Tensor]
 
 
-def export(run: str | Path, out: str | Path, average: int = AVERAGED, at: float | None = None) -> SpeechModel:
-    """Write a run's model, cut to its target, as an artifact and return it.
+def export(
+    run: str | Path,
+    out: str | Path,
+    average: int = AVERAGED,
+    at: float | None = None,
+    onnx: bool = False,
+    int8: bool = False,
+) -> SpeechModel:
+    """Cut a run's model down for real, write it and return it.
 
     Args:
         run: the folder of a training; finished, unless one of its snapshots is asked for. Of stages the last counts.
-        out: a new folder.
+            With `onnx` also that of an exported model.
+        out: a new folder; an exported model's graph may go to the model's own.
         average: how many of the last checkpoints to average; all of them where the run kept fewer. A snapshot is one.
         at: the sparsity of the snapshot to write; None for the target's, the end of the training.
+        onnx: write one graph, model.onnx, and its description, model.json, instead of the artifact.
+        int8: with linear layers in 8 bits, in the graph alone.
     """
-    require_new_folder(out)
-    small = build_export(run, average, at)
+    exported = is_artifact(run)
+    if exported and not onnx:
+        _refuse_exported(run)
+    if not exported or Path(out).resolve() != Path(run).resolve():
+        require_new_folder(out)
+    model = SpeechModel.from_pretrained(run) if exported else build_export(run, average, at)
+    if onnx:
+        from hybrid_pruning.models.onnx.graph import export_onnx  # its packages are an extra
+
+        export_onnx(model, out, int8)
+        return model
     with new_folder(out) as folder:
-        small.save_pretrained(folder)
-    return small
+        model.save_pretrained(folder)
+    return model
 
 
 def export_snapshots(run: str | Path, out: str | Path, average: int = AVERAGED) -> dict[Path, SpeechModel]:
     """Write all snapshots of a finished run and its last model, each to a folder of its own as in `out`/hp30."""
+    if is_artifact(run):
+        _refuse_exported(run)
     trained, out = Run(run).last_stage(), require_new_folder(out)
     _, config = trained.read_model(), trained.read_config()
     if not config.pruning.snapshots:
@@ -139,6 +162,10 @@ def shrink_model(objective: Objective, target_sparsity: float) -> SpeechModel:
     small.head.load_state_dict(model.head.state_dict())
     small.classifier.load_state_dict(model.classifier.state_dict())
     return small
+
+
+def _refuse_exported(run: str | Path) -> NoReturn:
+    raise InputError(f"{run}: is an exported model already; give a training run, or --onnx to convert it")
 
 
 def _check_finished(run: Run, config: Config) -> None:

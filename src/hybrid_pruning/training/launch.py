@@ -86,7 +86,7 @@ class Data:
         return found
 
 
-def train(recipe: Config | str | Path, run: str | Path, resume: bool = False, overrides: Sequence[str] = ()) -> Path:
+def train(recipe: Config | str | Path, out: str | Path, overrides: Sequence[str] = (), resume: bool = False) -> Path:
     """Fine-tune a backbone with a head and, where the recipe says so, prune it at the same time.
 
     Under torchrun every process calls this, and the main one writes. Of a recipe with stages, each is a run of its own
@@ -96,9 +96,9 @@ def train(recipe: Config | str | Path, run: str | Path, resume: bool = False, ov
 
     Args:
         recipe: a YAML file, or its configuration.
-        run: folder for configuration, log and checkpoints.
-        resume: continue from the last checkpoint, in the stage that was cut off; those that are finished are skipped.
+        out: folder for configuration, log and checkpoints.
         overrides: ``a.b=c`` settings that win over the file.
+        resume: continue from the last checkpoint, in the stage that was cut off; those that are finished are skipped.
 
     Returns:
         The run's folder; nothing is written before recipe, data and model are checked.
@@ -108,7 +108,7 @@ def train(recipe: Config | str | Path, run: str | Path, resume: bool = False, ov
     """
     processes.start()
     config = recipe if isinstance(recipe, Config) else load_config(recipe, overrides)
-    whole, stages = Run(run), expand_stages(config)
+    whole, stages = Run(out), expand_stages(config)
     with ExitStack() as held:
         if processes.is_main():
             if resume and not whole.folder.exists():
