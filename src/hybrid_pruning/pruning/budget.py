@@ -1,4 +1,4 @@
-"""How large the model is: expected parameters and MACs with gradients, exact ones for given kept units.
+"""The size of the model: expected parameters and MACs with gradients, exact ones for given kept units.
 
 Sparsity is the fraction REMOVED of the dense model's parameters (or MACs), gates and head not counted.
 """
@@ -151,7 +151,7 @@ def budget(model: nn.Module, gates: "Gates", kept: Kept | None = None) -> Budget
     Args:
         model: the model the gates are attached to.
         gates: what `attach` returned.
-        kept: the units that survive; None for the expectation over the gates' noise.
+        kept: the kept units; None for the expectation over the gates' noise.
 
     Raises:
         PlanError: the gates belong to another model, or `kept` does not fit.

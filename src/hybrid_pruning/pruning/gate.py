@@ -1,4 +1,4 @@
-"""Hard Concrete gates: what is learnt about each unit, and the values its weights are multiplied by.
+"""Hard Concrete gates: the parameter learnt for each unit, and the factor on its weights.
 
 Source: Louizos et al., "Learning Sparse Neural Networks through L0 Regularization", ICLR 2018, equations 10-12.
 """
@@ -20,8 +20,8 @@ NOISE_EPS = 1e-6
 SEED_STRIDE = 2_654_435_761
 """Draws between the noise of one seed and the next, of 2**32: torch's CPU generator reads no more bits of a seed."""
 DROP_RATE = 0.01
-"""How likely a fresh gate is to be shut, before stretching. The recipe starts its FFN neurons at 0.5, which is 10%
-sparsity before the first step; an experiment in dev/LOG.md is why we do not."""
+"""Probability of a fresh gate to be shut, before stretching. The public recipe starts its FFN neurons at 0.5, which
+is 10% sparsity before the first step; an experiment in dev/LOG.md is why we do not."""
 
 
 def hard_concrete(log_alpha: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -37,7 +37,7 @@ def open_probability(log_alpha: torch.Tensor) -> torch.Tensor:
 
 
 def soft_value(log_alpha: torch.Tensor) -> torch.Tensor:
-    """Return what an open gate multiplies by in evaluation: sigmoid(0.8 log_alpha / temperature), as in the recipe.
+    """Return the factor of an open gate in evaluation, sigmoid(0.8 log_alpha / temperature), as the public recipe.
 
     The floor keeps a unit that is kept against its gate's will different from one that is closed.
     """
@@ -71,7 +71,7 @@ class Gate(nn.Module):
         return {**self.__dict__, "sampled": None if self.sampled is None else self.sampled.detach()}
 
     def value(self, training: bool) -> torch.Tensor:
-        """Return the [units] values the weights are multiplied by: sampled in training, deterministic otherwise.
+        """Return the [units] factors on the weights: sampled in training, deterministic otherwise.
 
         Raises:
             RuntimeError: a training forward before the first `Gates.sample()`.

@@ -13,8 +13,8 @@ class Lagrangian(nn.Module):
     """The two multipliers; their optimiser ascends (torch's `maximize=True`), everything else descends.
 
     Args:
-        clamp: keep lambda1 at or above 0, as the recipe does. The quadratic term alone then pushes the sparsity up,
-            and lambda1 cannot wind up while fresh gates take their time to move; measured in dev/LOG.md.
+        clamp: keep lambda1 at or above 0, as the public recipe does. The quadratic term alone then pushes the sparsity
+            up, and lambda1 cannot wind up while fresh gates take their time to move; measured in dev/LOG.md.
     """
 
     def __init__(self, clamp: bool = True) -> None:
@@ -30,6 +30,6 @@ class Lagrangian(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Bring lambda1 back to where it may be; call after each step of the multipliers' optimiser."""
+        """Project lambda1 to its range; call after each step of the multipliers' optimiser."""
         if self.clamp:
             self.lambda1.clamp_(min=0)

@@ -8,7 +8,7 @@ class NarrowLayerNorm(nn.Module):
     """A layer norm over channels of which some are gone but still count, as the zeros they were while masked.
 
     Args:
-        weight, bias: [kept] of the channels that are left; None where the norm has none.
+        weight, bias: [kept] of the kept channels; None where the norm has none.
         eps: added to the variance.
         width: the number of channels the statistics are taken over, as in the dense model.
     """
@@ -31,7 +31,7 @@ class NarrowLayerNorm(nn.Module):
 
 
 class Closed(nn.Module):
-    """What is left of a sub-layer that lost all its units: its output bias, or nothing.
+    """A sub-layer that lost all its units: its output bias, or nothing.
 
     Args:
         bias: [D], or None where the whole sub-layer is closed.

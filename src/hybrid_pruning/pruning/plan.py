@@ -1,4 +1,4 @@
-"""What can be cut: a declaration of which slice of which tensor belongs to which gate, checked against the model."""
+"""The plan: a declaration of which slice of which tensor belongs to which gate, checked against the model."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 UNITS = ("conv", "head", "attlayer", "interm", "ffnlayer")
 """Kinds of units that a plan may have, in the order of every shape."""
 Kept = Mapping[str, tuple[int, ...]]
-"""Slot name -> the indices of its units that survive, ascending."""
+"""Slot name -> the indices of its kept units, ascending."""
 
 
 class PlanError(ValueError):
@@ -20,7 +20,7 @@ class PlanError(ValueError):
 
 
 class Role(StrEnum):
-    """What a gate does to a slice while it is still there; every slice vanishes with its unit when shrinking.
+    """The effect of a gate on a slice until shrinking, when every slice vanishes with its unit.
 
     DROP: nothing; the unit is already silenced elsewhere (the producer's rows).
     SCALE: multiplied by the gate's value, which folds into the weights when shrinking (the consumer's columns).
@@ -34,11 +34,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a model was cut to; a narrowed model carries it, so that the same cut can be made on a fresh skeleton.
+    """The kept units of a narrowed model, which carries it so that the same cut can be made on a fresh skeleton.
 
     Args:
         units: the kinds of units that had gates.
-        kept: slot name -> indices of the units that survived.
+        kept: slot name -> indices of the kept units.
     """
 
     units: tuple[str, ...]
@@ -54,8 +54,8 @@ class Cut:
         dim: the dimension the slot's units lie along, or None where the whole tensor lives while any unit lives.
         role: what the gate does to it before shrinking.
         block: rows or columns per unit (a head has head_dim of them).
-        multiplied: whether the gradient that the gate gets here is multiplied by the model's `extractor_gradient`, as
-            a consumer's behind the extractor has to be.
+        multiplied: whether the gate's gradient from this slice is scaled by the model's `extractor_gradient`, as the
+            model scales that of all that lies before the slice.
     """
 
     tensor: str
@@ -75,8 +75,8 @@ class Slot:
         size: how many units it has.
         cuts: everything that goes when a unit goes.
         swap: what else must change in a narrowed model: (model, indices of the kept units) -> None.
-        at_least: units that survive whatever the gate says.
-        step: units survive in multiples of it, or all of them.
+        at_least: units that are kept whatever the gate says.
+        step: units are kept in multiples of it, or all of them.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Slot:
         return replace(self, step=step, at_least=min(-(-self.at_least // step) * step, self.size))
 
     def round(self, count: int) -> int:
-        """Return the number of units closest to `count` that may survive; of two, the larger."""
+        """Return the number of units closest to `count` that may be kept; of two, the larger."""
         below = count // self.step * self.step
         above = min(below + self.step, self.size)
         return max(below if count - below < above - count else above, self.at_least)

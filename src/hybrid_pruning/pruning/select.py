@@ -1,4 +1,4 @@
-"""Which units survive when the exact size has to meet a target.
+"""Kept units whose exact size meets a target.
 
 Rounding each gate on its own leaves the size points away from the expected one. So layers and heads are decided by
 their gates, and the finest units (neurons, channels) fill up to the target in the order of their log_alpha. Only where
@@ -17,13 +17,13 @@ from hybrid_pruning.pruning.plan import Kept, PlanError
 FINE = 10.0
 """Units that weigh up to this many times the lightest one are ranked together."""
 TOLERANCE = 1e-3
-"""How far from the target a choice may be before another one is looked for."""
+"""Distance from the target up to which a choice is taken without a search for another."""
 TRIES = 8
-"""Choices of a coarse group that are followed up, the ones closest to its gates' own first."""
+"""Choices of a coarse tier that are followed up, the ones closest to its gates' own first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Tier:
     """Slots whose units weigh alike, decided together, block by block; a block is a slot's step of its units.
 
     Args:
@@ -31,7 +31,7 @@ class Group:
         order: [blocks] the slot of each block, and
         blocks: [blocks] its units there, both in the order in which blocks are kept.
         sizes: [blocks] how many units each has.
-        minimum: how many of them survive whatever is decided.
+        minimum: how many of them are kept whatever is decided.
     """
 
     slots: tuple[int, ...]
@@ -41,7 +41,7 @@ class Group:
     minimum: int
 
     def counts(self, kept: int, slots: int) -> torch.Tensor:
-        """Return the kept-unit counts [slots] when the first `kept` blocks of the order survive."""
+        """Return the kept-unit counts [slots] of the first `kept` blocks of the order."""
         return torch.bincount(self.order[:kept], self.sizes[:kept], minlength=slots).long()
 
 
@@ -53,7 +53,7 @@ def meet_target(
     Args:
         accounting: counts the model.
         rounded: the units each gate keeps on its own.
-        scores: slot name -> [units] log_alpha; within and across the slots of a group the highest survive.
+        scores: slot name -> [units] log_alpha; within and across the slots of a tier the highest are kept.
         target: fraction removed, in [0, 1].
         constraint: of parameters or of MACs.
 
@@ -62,7 +62,7 @@ def meet_target(
     """
     check_target(accounting, target, constraint)
     search = _Search(accounting, rounded, scores, target, constraint)
-    return search.kept(search.best(len(search.groups) - 1, ())[1])
+    return search.kept(search.best(len(search.tiers) - 1, ())[1])
 
 
 def check_target(accounting: Accounting, target: float, constraint: Constraint) -> None:
@@ -77,12 +77,12 @@ def check_target(accounting: Accounting, target: float, constraint: Constraint) 
 
 
 def _finer(accounting: Accounting) -> str:
-    """What else helps where slots have steps."""
+    """Return further advice where slots have steps."""
     return ", or align widths to a smaller multiple" if any(slot.step > 1 for slot in accounting.plan.slots) else ""
 
 
 class _Search:
-    """Decides group after group, the heaviest units first; a decision is a number of kept blocks, or None: rounded."""
+    """Decides tier after tier, the heaviest units first; a decision is a number of kept blocks, or None: rounded."""
 
     def __init__(
         self,
@@ -94,11 +94,11 @@ class _Search:
     ) -> None:
         self.accounting, self.rounded, self.target, self.constraint = accounting, rounded, target, constraint
         self.slots = accounting.plan.slots
-        self.groups = [_group(accounting, scores, slots) for slots in _by_weight(accounting, constraint)]
+        self.tiers = [_tier(accounting, scores, slots) for slots in _by_weight(accounting, constraint)]
         self.own = torch.tensor([len(rounded[slot.name]) for slot in self.slots])
 
     def best(self, level: int, decided: tuple[int | None, ...]) -> tuple[float, tuple[int | None, ...]]:
-        """Return (distance from the target, decisions) over the groups from the heaviest down to the finest."""
+        """Return (distance from the target, decisions) over the tiers from the heaviest down to the finest."""
         found = []
         for choice in self._choices(level, decided):
             here = (*decided, choice)
@@ -110,66 +110,66 @@ class _Search:
     def kept(self, decisions: tuple[int | None, ...]) -> dict[str, tuple[int, ...]]:
         """Return the units of every slot."""
         kept = {slot.name: list(self.rounded[slot.name]) for slot in self.slots}
-        for group, choice in zip(reversed(self.groups), decisions, strict=True):
+        for tier, choice in zip(reversed(self.tiers), decisions, strict=True):
             if choice is None:
                 continue
-            for index in group.slots:
+            for index in tier.slots:
                 kept[self.slots[index].name] = []
-            for index, block in zip(group.order[:choice].tolist(), group.blocks[:choice], strict=True):
+            for index, block in zip(tier.order[:choice].tolist(), tier.blocks[:choice], strict=True):
                 kept[self.slots[index].name] += block
         return {name: tuple(sorted(units)) for name, units in kept.items()}
 
     def _choices(self, level: int, decided: tuple[int | None, ...]) -> Iterator[int | None]:
-        """Yield what this group may keep so that the finer ones can still meet the target, most wanted first."""
-        group = self.groups[level]
-        low = self._first(group, lambda kept: self._sparsity((*decided, kept), finer_open=True) <= self.target)
-        high = self._first(group, lambda kept: self._sparsity((*decided, kept), finer_open=False) < self.target) - 1
+        """Yield what this tier may keep so that the finer ones can still meet the target, most wanted first."""
+        tier = self.tiers[level]
+        low = self._first(tier, lambda kept: self._sparsity((*decided, kept), finer_open=True) <= self.target)
+        high = self._first(tier, lambda kept: self._sparsity((*decided, kept), finer_open=False) < self.target) - 1
         if level == 0 or low > high:  # nothing meets it exactly: the two neighbours of the target
-            yield from (kept for kept in (low, low - 1) if group.minimum <= kept <= len(group.blocks))
+            yield from (kept for kept in (low, low - 1) if tier.minimum <= kept <= len(tier.blocks))
             return
-        own = sum(-(-int(self.own[index]) // self.slots[index].step) for index in group.slots)
+        own = sum(-(-int(self.own[index]) // self.slots[index].step) for index in tier.slots)
         wide, narrow = (self._sparsity((*decided, None), finer_open=is_open) for is_open in (False, True))
         if narrow <= self.target <= wide:
             yield None
         yield from sorted(range(low, high + 1), key=lambda kept: abs(kept - own))[:TRIES]
 
-    def _first(self, group: Group, holds: Callable[[int], bool]) -> int:
+    def _first(self, tier: Tier, holds: Callable[[int], bool]) -> int:
         """The smallest number of kept blocks for which a condition, false at first, holds; one more than all: none."""
-        low, high = group.minimum, len(group.blocks) + 1
+        low, high = tier.minimum, len(tier.blocks) + 1
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if middle > len(group.blocks) or holds(middle) else (middle + 1, high)
+            low, high = (low, middle) if middle > len(tier.blocks) or holds(middle) else (middle + 1, high)
         return low
 
     def _sparsity(self, decided: tuple[int | None, ...], finer_open: bool = True) -> float:
-        """The exact sparsity of these decisions, with all finer groups fully open or closed as far as they may be."""
+        """The exact sparsity of these decisions, with all finer tiers fully open or closed as far as they may be."""
         counts = self.own.clone()
-        for place, group in enumerate(reversed(self.groups)):
+        for place, tier in enumerate(reversed(self.tiers)):
             if place >= len(decided):
-                choice: int | None = len(group.blocks) if finer_open else group.minimum
+                choice: int | None = len(tier.blocks) if finer_open else tier.minimum
             else:
                 choice = decided[place]
             if choice is not None:
-                chosen = list(group.slots)
-                counts[chosen] = group.counts(choice, len(self.slots))[chosen]
+                chosen = list(tier.slots)
+                counts[chosen] = tier.counts(choice, len(self.slots))[chosen]
         return float(self.accounting.exact(counts).removed(self.constraint))
 
 
 def _by_weight(accounting: Accounting, constraint: Constraint) -> list[list[int]]:
-    """Return the slots in groups of similar weight per unit, the lightest first."""
+    """Return the slots in tiers of similar weight per unit, the lightest first."""
     costs = sorted((accounting.unit_cost(index, constraint), index) for index in range(len(accounting.plan.slots)))
-    groups: list[list[int]] = []
+    tiers: list[list[int]] = []
     bound = -1.0
     for cost, index in costs:
         if cost > bound:
             bound = max(cost, 1.0) * FINE
-            groups.append([])
-        groups[-1].append(index)
-    return groups
+            tiers.append([])
+        tiers[-1].append(index)
+    return tiers
 
 
-def _group(accounting: Accounting, scores: Mapping[str, torch.Tensor], slots: Sequence[int]) -> Group:
-    """Rank the blocks of some slots by their mean scores; what must survive comes first."""
+def _tier(accounting: Accounting, scores: Mapping[str, torch.Tensor], slots: Sequence[int]) -> Tier:
+    """Rank the blocks of some slots by their mean scores; those that must be kept come first."""
     ranked = []
     for index in slots:
         slot = accounting.plan.slots[index]
@@ -184,4 +184,4 @@ def _group(accounting: Accounting, scores: Mapping[str, torch.Tensor], slots: Se
     minimum = sum(-(-accounting.plan.slots[index].at_least // accounting.plan.slots[index].step) for index in slots)
     order = torch.tensor([index for _, index, _, _ in ranked], dtype=torch.int64)
     units = tuple(tuple(block.tolist()) for *_, block in ranked)
-    return Group(tuple(slots), order, units, torch.tensor([len(block) for block in units]), minimum)
+    return Tier(tuple(slots), order, units, torch.tensor([len(block) for block in units]), minimum)

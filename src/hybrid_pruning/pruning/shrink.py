@@ -26,7 +26,7 @@ def shrink(model: Model, gates: "Gates", kept: Kept | None = None) -> Model:
     Args:
         model: the model the gates are attached to.
         gates: what `attach` returned.
-        kept: the units that survive; None for what evaluation keeps now.
+        kept: the kept units; None for those that evaluation keeps now.
 
     Raises:
         PlanError: `kept` does not fit the plan.
@@ -45,7 +45,7 @@ def narrow(model: nn.Module, plan: Plan, kept: Kept, values: Mapping[str, torch.
     Args:
         model: the model without masks, dense or narrowed before.
         plan: its slots.
-        kept: slot name -> indices of the units that survive.
+        kept: slot name -> indices of the kept units.
         values: slot name -> [units] gate values that fold into the weights; None where the weights hold them already.
 
     Raises:
@@ -71,7 +71,7 @@ def _shape(before: Shape | None, plan: Plan, kept: Kept) -> Shape:
 
 
 def _place(unit: str) -> int:
-    """Where a kind of units stands in the plans of all families, so that a shape does not tell how often it was cut."""
+    """Return the place of a kind of units in the plans of all families, so that equal cuts have equal shapes."""
     return UNITS.index(unit) if unit in UNITS else len(UNITS)
 
 

@@ -60,7 +60,7 @@ def _find(small: nn.Module, name: str) -> torch.Tensor | None:
 def _fill(
     name: str, tensor: torch.Tensor, found: torch.Tensor | None, cuts: list[tuple[Slot, Cut]], kept: Kept
 ) -> None:
-    """Put the values of the units that are left in their places, and zeros in all others."""
+    """Put the values of the kept units in their places, and zeros in all others."""
     tensor.zero_()
     if found is None:
         return

@@ -20,28 +20,13 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import hold, is_vacant, remove_leftovers, require_new_folder
 from hybrid_pruning.models.classifier import Classes
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
-from hybrid_pruning.training.export import read_trained, shrink_model
+from hybrid_pruning.training.export import Trained, read_trained, shrink_model
 from hybrid_pruning.training.losses import carry_over
 from hybrid_pruning.training.objective import build_objective
 from hybrid_pruning.training.runs import Digest, Run
 from hybrid_pruning.training.trainer import Trainer
 from hybrid_pruning.training.validation import DevTrials, read_dev_trials
 from hybrid_pruning.training.warnings import check_before
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """The network that a stage begins with: that of the stage before.
-
-    Args:
-        model: that network, whole or cut.
-        classes: the speakers of its training data, in the order of their weights; none for anti-spoofing.
-        weights: the state of its loss on embeddings.
-    """
-
-    model: SpeechModel
-    classes: Sequence[str]
-    weights: Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +52,14 @@ class Data:
         class; of a folder to augment with the names of its files; and the order. The other columns decide nothing.
         """
         found = {}
-        for key, path, utterances in (
-            ("data.train", config.data.train, self.train),
-            ("data.dev", config.data.dev, self.dev),
-        ):
+        sets = {"data.train": (config.data.train, self.train), "data.dev": (config.data.dev, self.dev)}
+        for key, (path, utterances) in sets.items():
             folder = f"{path.parent}/"  # a corpus may move together with its manifests
-            columns = (
-                (u.utt_id, str(u.path).removeprefix(folder), u.label, u.speaker, u.recording) for u in utterances
-            )
-            found[key] = _digest(path, map("\t".join, columns))
+            rows = ((u.utt_id, str(u.path).removeprefix(folder), u.label, u.speaker, u.recording) for u in utterances)
+            found[key] = _digest(path, map("\t".join, rows))
         if self.trials is not None:
-            rows = zip(self.trials.enrol, self.trials.test, self.trials.classes, strict=True)
-            found["data.trials.dev"] = _digest(config.data.trials["dev"], map("\t".join, rows))
+            trials = zip(self.trials.enrol, self.trials.test, self.trials.classes, strict=True)
+            found["data.trials.dev"] = _digest(config.data.trials["dev"], map("\t".join, trials))
         for kind, section in config.augment:
             if source := getattr(section, "folder", None):
                 names = sorted(str(path.relative_to(source)) for path in source.rglob("*"))
@@ -145,8 +126,7 @@ def _train_stages(config: Config, stages: Mapping[str, Config], whole: Run) -> N
             say(f"stage {name}: {'finished before' if finished else f'{epochs} epochs'}", style="bold")
         if not finished:
             begun = processes.from_main(partial(_check_folder, run, stage, run.config.exists()))
-            start = None if before is None else _read_start(before)
-            _train_one(stage, run, begun, start, lambda: save_config(config, whole.config))
+            _train_one(stage, run, begun, before, lambda: save_config(config, whole.config))
         before = run
 
 
@@ -154,20 +134,11 @@ def _check_data(config: Config, run: Run) -> None:
     run.check_data(read_data(config).digests(config))
 
 
-def _read_start(run: Run) -> Start:
-    """Return the network of a finished run, fresh of everything that its own training put on it."""
-    trained = read_trained(run)
-    small = shrink_model(trained.objective, trained.sparsity)
-    model = SpeechModel.from_architecture(small.architecture())
-    model.load_state_dict(small.state_dict())
-    return Start(model, trained.classes, trained.weights)
-
-
 def _train_one(
     config: Config,
     run: Run,
     resume: bool,
-    start: Start | None = None,
+    before: Run | None = None,
     before_writing: Callable[[], object] = lambda: None,
 ) -> None:
     """Do one training.
@@ -176,9 +147,10 @@ def _train_one(
         config: its recipe, without stages.
         run: its folder.
         resume: continue from its last checkpoint.
-        start: the network to begin with; by default the recipe's backbone with a fresh head.
+        before: the run to begin with the network of; by default with the recipe's backbone and a fresh head.
         before_writing: called by the main process once all is checked.
     """
+    start = None if before is None else read_trained(before)
     data = processes.from_main(lambda: read_data(config))
     digests = processes.from_main(lambda: data.digests(config))
     processes.from_main(lambda: run.check_data(digests))
@@ -216,10 +188,16 @@ def read_data(config: Config) -> Data:
     return Data(trainset, devset, trials, classes)
 
 
-def _build_model(config: Config, data: Data, start: Start | None) -> SpeechModel:
+def _build_model(config: Config, data: Data, start: Trained | None) -> SpeechModel:
+    """Return the recipe's backbone with a fresh head, or the network of an earlier training, free of its masks."""
+    given = None
+    if start is not None:
+        small = shrink_model(start.objective, start.sparsity)
+        given = SpeechModel.from_architecture(small.architecture())
+        given.load_state_dict(small.state_dict())
     torch.manual_seed(config.seed)  # fresh weights
     source = config.backbone
-    backbone = load_backbone(source.source, source.random, source.revision) if start is None else start.model.backbone
+    backbone = load_backbone(source.source, source.random, source.revision) if given is None else given.backbone
     shortest = backbone.minimum_samples / SAMPLE_RATE_HZ
     if config.data.crop_seconds < shortest:
         raise InputError(
@@ -230,8 +208,8 @@ def _build_model(config: Config, data: Data, start: Start | None) -> SpeechModel
         counts = Counter(utterance.label for utterance in data.train)
         classes = Classes(LABELS, tuple(counts[label] for label in LABELS))
     model = SpeechModel.build(backbone, config.head, classes)
-    if start is not None:
-        model.load_state_dict(start.model.state_dict())
+    if given is not None:
+        model.load_state_dict(given.state_dict())
     return model
 
 

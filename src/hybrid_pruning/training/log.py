@@ -61,9 +61,8 @@ class RunLog:
         self.lines += 1
         if self._board is not None:
             try:
-                self._board.add_scalars(step, dict(_numbers(record)))
-                for unit, counts in record.get("gates", {}).items():
-                    self._board.add_histogram(step, f"gates/{unit}", counts)
+                histograms = {f"gates/{unit}": counts for unit, counts in record.get("gates", {}).items()}
+                self._board.write(step, dict(_numbers(record)), histograms)
             except OSError as error:
                 raise cannot_write(self._board.folder, error) from error
 
@@ -102,24 +101,22 @@ class Board:
         self._append(file_version="brain.Event:2")  # from this version on earlier events can be purged
         self._append(step=purge_step, session_log=SessionLog(status=SessionLog.START))
 
-    def add_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Append numbers by tag."""
+    def write(self, step: int, scalars: Mapping[str, float], histograms: Mapping[str, Sequence[int]]) -> None:
+        """Append numbers by tag, and the numbers of values in bins of equal width from 0 to 1."""
         values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        for tag, counts in histograms.items():
+            middles = [(index + 0.5) / len(counts) for index in range(len(counts))]
+            histogram = self._histogram(
+                min=0.0,
+                max=1.0,
+                num=sum(counts),
+                sum=sum(count * middle for count, middle in zip(counts, middles, strict=True)),
+                sum_squares=sum(count * middle**2 for count, middle in zip(counts, middles, strict=True)),
+                bucket_limit=[middle + 0.5 / len(counts) for middle in middles],
+                bucket=counts,
+            )
+            values.append(self._summary.Value(tag=tag, histo=histogram))
         self._append(step=step, summary=self._summary(value=values))
-
-    def add_histogram(self, step: int, tag: str, counts: Sequence[int]) -> None:
-        """Append the numbers of values in bins of equal width from 0 to 1."""
-        middles = [(index + 0.5) / len(counts) for index in range(len(counts))]
-        histogram = self._histogram(
-            min=0.0,
-            max=1.0,
-            num=sum(counts),
-            sum=sum(count * middle for count, middle in zip(counts, middles, strict=True)),
-            sum_squares=sum(count * middle**2 for count, middle in zip(counts, middles, strict=True)),
-            bucket_limit=[middle + 0.5 / len(counts) for middle in middles],
-            bucket=counts,
-        )
-        self._append(step=step, summary=self._summary(value=[self._summary.Value(tag=tag, histo=histogram)]))
 
     def close(self) -> None:
         """Close the file."""
