@@ -47,8 +47,9 @@ def check_config(tree: Mapping[str, Any], name: str) -> Config:
     """Return the configuration of a tree of plain values; `name` stands in the error messages."""
     config = _validate(tree, name)
     stages = expand_stages(config, name)
-    for place, whole in {f"{name}: stages.{stage}": found for stage, found in stages.items()} or {name: config}.items():
-        for fault in _faults(whole):
+    trainings = {f"{name}: stages.{stage}": found for stage, found in stages.items()} or {name: config}
+    for place, training in trainings.items():
+        for fault in _faults(training):
             raise InputError(f"{place}: {fault}")
     _check_order(stages, name)
     return config
