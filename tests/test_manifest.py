@@ -23,31 +23,17 @@ def test_round_trip(tmp_path: Path):
     outside = tmp_path.parent / "elsewhere.wav"
     written = [
         Utterance("a", inside, Label.BONAFIDE, seconds=1.25),
-        Utterance(
-            'b "quoted" ü',
-            outside,
-            Label.SPOOF,
-            speaker="speaker",
-            gender="F",
-            attack="A07",
-            codec="opus",
-            codec_quality="2",
-            source="asvspoof5",
-            recording="take 1",
-            seconds=3.0,
-        ),
+        Utterance('b "quoted" ü', outside, Label.SPOOF, "speaker", "F", "A07", "opus", "2", "asvspoof5", "take 1", 3.0),
     ]
     path = tmp_path / "manifest.tsv"
     write_manifest(path, written)
     assert read_manifest(path) == written
+    known = ("speaker", "gender", "attack", "codec", "codec_quality", "source", "recording", "seconds")
+    assert ("utt_id", "path", "label", *known) == COLUMNS
     assert "\tflac/a b.flac\t" in path.read_text(encoding="utf-8"), "paths below the manifest are relative to it"
-
-
-def test_a_folder_with_its_manifest_can_be_moved(tmp_path: Path):
-    (tmp_path / "old").mkdir()
-    write_manifest(tmp_path / "old" / "m.tsv", [Utterance("a", tmp_path / "old" / "a.wav", Label.SPOOF)])
-    (tmp_path / "old").rename(tmp_path / "new")
-    assert read_manifest(tmp_path / "new" / "m.tsv")[0].path == tmp_path / "new" / "a.wav"
+    (tmp_path / "moved").mkdir()
+    path.rename(tmp_path / "moved" / "m.tsv")
+    assert read_manifest(tmp_path / "moved" / "m.tsv")[0].path == tmp_path / "moved" / "flac" / "a b.flac"
 
 
 def test_the_least_a_manifest_needs(tmp_path: Path):
@@ -146,8 +132,3 @@ def test_names_that_would_break_the_table_are_not_written(tmp_path: Path):
         with pytest.raises(InputError, match=r"m.tsv: column 'path' of 'a' holds control characters"):
             write_manifest(tmp_path / "m.tsv", [Utterance("a", tmp_path / name, Label.SPOOF)])
     assert not (tmp_path / "m.tsv").exists()
-
-
-def test_columns_are_the_documented_ones():
-    known = ("speaker", "gender", "attack", "codec", "codec_quality", "source", "recording", "seconds")
-    assert ("utt_id", "path", "label", *known) == COLUMNS
