@@ -1,18 +1,20 @@
 """The command `prepare`: what it prints, what it refuses, and that its help teaches."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from corpus import files_below, noise
-from hybrid_pruning.cli import app, main
+from corpus import files_below, noise, touch
+from hybrid_pruning.cli import app
 from hybrid_pruning.data.corpora import CORPORA
 from hybrid_pruning.data.durations import CACHE
 from hybrid_pruning.data.manifest import read_manifest
 from sounds import encode
+from world import Cli
 
 
 @pytest.fixture
@@ -27,14 +29,12 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def prepare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def prepare(cli: Cli) -> Callable[..., tuple[int, str, str]]:
     """Run the command and return its exit code, output and errors."""
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["hybrid-pruning", "prepare", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return int(caught.value.code or 0), *capsys.readouterr()
+        found = cli("prepare", *map(str, arguments))
+        return found.code, found.out, found.err
 
     return run
 
@@ -81,15 +81,9 @@ def test_missing_audio(prepare, root: Path, tmp_path: Path):
 
 def test_a_folder_with_films_phones_and_macos_files(prepare, tmp_path: Path):
     root = tmp_path / "set"
-    for name in (
-        "bonafide/a.m4a",
-        "bonafide/._a.m4a",
-        "spoof/b.webm",
-        "spoof/c.wma",
-        "__MACOSX/spoof/._b.webm",
-        "spoof/d.txt",
-    ):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
+    names = ("bonafide/a.m4a", "bonafide/._a.m4a", "spoof/c.wma", "__MACOSX/spoof/._b.webm", "spoof/d.txt")
+    touch(root, *names, "spoof/b.webm")
+    for name in names:
         (root / name).write_bytes(b"\0\5\x16\7" + bytes(500))
     (root / "bonafide" / "a.m4a").write_bytes(encode(noise(16_000), "ipod", "aac"))
     (root / "spoof" / "b.webm").write_bytes(encode(noise(16_000), "webm", "libopus", 48_000))
@@ -116,8 +110,7 @@ def test_a_folder_with_films_phones_and_macos_files(prepare, tmp_path: Path):
         (("asvspoof5", "--out", "o"), "Missing option '--root'"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments, expected):
-    monkeypatch.chdir(tmp_path)
+def test_what_cannot_be_done_is_one_line(prepare, tmp_path: Path, arguments, expected):
     code, printed, errors = prepare(*arguments)
     assert (code, printed, errors.count("\n")) == (2, "", 1)
     assert expected in errors
