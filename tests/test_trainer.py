@@ -66,6 +66,7 @@ def test_a_run_reaches_its_target(recipe: Recipe, dense: Path, tmp_path: Path, d
         tmp_path / "run",
         training__epochs=7,
         training__batch_size=2,
+        training__log_every=4,
         pruning__drop_rate=drop_rate,
         pruning__target_sparsity=target,
         pruning__initial_reg_lr=0.4,
@@ -283,8 +284,9 @@ def test_a_taken_folder_is_left_as_it_was(recipe: Recipe, tmp_path: Path):
 
 def test_a_pruned_model_can_be_trained_further_and_pruned_again(recipe: Recipe, reference: Path, tmp_path: Path):
     small = export(reference, tmp_path / "small")
-    source = {"backbone__source": str(tmp_path / "small"), "training__epochs": 1}
-    further = export(run(recipe, tmp_path / "further", **source, **DENSE), tmp_path / "model")
+    source = {"backbone__source": str(tmp_path / "small")}
+    folder = run(recipe, tmp_path / "further", training__epochs=1, **source, **DENSE)
+    further = export(folder, tmp_path / "model")
     assert shape_of(further.backbone) == shape_of(small.backbone)
     assert backbone_size(further) == backbone_size(small)
     again = export(run(recipe, tmp_path / "again", **source), tmp_path / "twice")

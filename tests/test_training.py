@@ -61,15 +61,15 @@ def test_speakers_are_told_apart(recipe: Recipe, tmp_path: Path):
     """Those of the training data: six tell nothing of strangers. At no learning rate to speak of, they are not."""
     trials = write_trials(tmp_path / "train.trials", Path(recipe["data"]["train"]))
     found = {}
-    for lr, epochs in ((1e-30, 1), (2e-2, 6)):
+    for lr, epochs in ((1e-30, 1), (1e-2, 10)):
         changes = {"data.dev": recipe["data"]["train"], "data.trials.dev": str(trials), "training.epochs": epochs}
         changes |= {"training.lr": lr, "training.final_lr": lr / 2, "training.backbone_lr_ratio": 0.5}
         run = train(configure(settings(recipe, changes), **DENSE), tmp_path / f"run{epochs}")
         found[epochs] = validations(run)[-1]
         assert set(found[epochs]) == {"eer", "min_dcf_0.01", "min_dcf_0.05"}
     assert found[1]["eer"] > 0.1
-    assert found[6]["eer"] < 0.5 * found[1]["eer"]
-    losses = [record["loss"]["task"] for record in read_steps(tmp_path / "run6")]
+    assert found[10]["eer"] < 0.5 * found[1]["eer"]
+    losses = [record["loss"]["task"] for record in read_steps(tmp_path / "run10")]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
 
 
@@ -186,7 +186,7 @@ def test_antispoofing_has_stages_too(tmp_path: Path):
     assert model.provenance["recipe"]["stages"] == {}
 
 
-@pytest.mark.parametrize("left", [{"head": 1}, {"head": 2, "joint": 1}, {"head": 2, "joint": 2}])
+@pytest.mark.parametrize("left", [{"head": 2, "joint": 1}, {"head": 2, "joint": 2}])
 def test_a_staged_run_resumed_is_the_uninterrupted_one(
     recipe: Recipe, staged: Path, tmp_path: Path, left: dict[str, int]
 ):
