@@ -21,34 +21,22 @@ def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray[Any, Any]:
     return np.repeat(wave[:, None], channels, axis=1)
 
 
+TOLERANCES = {  # by subtype, 1e-4 for all others
+    **dict.fromkeys(("VORBIS", "OPUS", "MPEG_LAYER_III", "IMA_ADPCM"), 5e-2),
+    **{"PCM_U8": 1e-2, "ALAW": 2e-2, "ULAW": 2e-2, "GSM610": 1e-1},
+}
+FORMATS = {
+    "WAV": "PCM_U8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE ALAW ULAW IMA_ADPCM GSM610",
+    "WAVEX": "PCM_16 FLOAT",
+    **dict.fromkeys(("RF64", "W64", "AIFF", "AU", "NIST"), "PCM_16"),
+    **{"FLAC": "PCM_24", "CAF": "ALAC_16", "OGG": "VORBIS OPUS", "MP3": "MPEG_LAYER_III"},
+}
+
+
 @pytest.mark.parametrize(
-    ("kind", "subtype", "tolerance"),
-    [
-        ("WAV", "PCM_U8", 1e-2),
-        ("WAV", "PCM_16", 1e-4),
-        ("WAV", "PCM_24", 1e-4),
-        ("WAV", "PCM_32", 1e-4),
-        ("WAV", "FLOAT", 1e-4),
-        ("WAV", "DOUBLE", 1e-4),
-        ("WAV", "ALAW", 2e-2),
-        ("WAV", "ULAW", 2e-2),
-        ("WAV", "IMA_ADPCM", 5e-2),
-        ("WAV", "GSM610", 1e-1),
-        ("WAVEX", "PCM_16", 1e-4),
-        ("WAVEX", "FLOAT", 1e-4),
-        ("RF64", "PCM_16", 1e-4),
-        ("W64", "PCM_16", 1e-4),
-        ("FLAC", "PCM_24", 1e-4),
-        ("AIFF", "PCM_16", 1e-4),
-        ("AU", "PCM_16", 1e-4),
-        ("CAF", "ALAC_16", 1e-4),
-        ("NIST", "PCM_16", 1e-4),
-        ("OGG", "VORBIS", 5e-2),
-        ("OGG", "OPUS", 5e-2),
-        ("MP3", "MPEG_LAYER_III", 5e-2),
-    ],
+    ("kind", "subtype"), [(kind, subtype) for kind, subtypes in FORMATS.items() for subtype in subtypes.split()]
 )
-def test_every_format_becomes_the_same_waveform(tmp_path: Path, kind: str, subtype: str, tolerance: float):
+def test_every_format_becomes_the_same_waveform(tmp_path: Path, kind: str, subtype: str):
     path = tmp_path / "named.wrongly"  # what it is, not what it is called
     soundfile.write(path, tone(0.5, SAMPLE_RATE_HZ), SAMPLE_RATE_HZ, format=kind, subtype=subtype)
     found, expected = read_audio(path), tone(0.5, SAMPLE_RATE_HZ)[:, 0]
@@ -56,7 +44,7 @@ def test_every_format_becomes_the_same_waveform(tmp_path: Path, kind: str, subty
     assert len(found) == audio_samples(path)
     assert 0 <= len(found) - len(expected) < 1100, "ADPCM fills its last block"
     inner = slice(400, len(expected) - 400)  # lossy codecs blur the ends
-    assert np.abs(found[: len(expected)] - expected)[inner].max() < tolerance
+    assert np.abs(found[: len(expected)] - expected)[inner].max() < TOLERANCES.get(subtype, 1e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
@@ -121,16 +109,10 @@ def test_what_is_unusual_is_no_fault(tmp_path: Path, name: str):
     np.testing.assert_array_equal(read_audio(tmp_path / "a.wav"), waves[name].astype(np.float32))
 
 
-PARTS = {  # format, subtype -> largest difference between a part and the slice of the whole, nothing resampled
-    ("WAV", "PCM_16"): 0.0,
-    ("WAV", "ULAW"): 0.0,
-    ("WAV", "GSM610"): 0.0,
-    ("WAV", "MS_ADPCM"): 0.0,
-    ("FLAC", "PCM_16"): 0.0,
-    ("OGG", "VORBIS"): 0.0,
-    ("OGG", "OPUS"): 0.0,
-    ("MP3", "MPEG_LAYER_III"): 0.0,
-}
+PARTS = [  # a part of them is the slice of the whole, exactly where nothing is resampled
+    *(("WAV", subtype) for subtype in ("PCM_16", "ULAW", "GSM610", "MS_ADPCM")),
+    *(("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")),
+]
 RATES = {
     "OPUS": (8_000, 12_000, 16_000, 24_000, 48_000),
     "MPEG_LAYER_III": (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
@@ -139,9 +121,9 @@ RATES = {
 
 
 @given(data=st.data())
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_part_is_the_slice_of_the_whole(tmp_path: Path, data: st.DataObject):
-    kind, subtype = data.draw(st.sampled_from(sorted(PARTS)))
+    kind, subtype = data.draw(st.sampled_from(PARTS))
     rate = data.draw(st.sampled_from(RATES[subtype]) if subtype in RATES else st.integers(8_000, 65_535))
     frames = data.draw(st.integers(rate // 4, 3 * rate))
     path = tmp_path / "a"
@@ -152,14 +134,14 @@ def test_a_part_is_the_slice_of_the_whole(tmp_path: Path, data: st.DataObject):
     samples = data.draw(st.none() | st.integers(1, len(whole)))
     part, expected = read_audio(path, start, samples), whole[start:][:samples]
     assert len(part) == len(expected)
-    assert np.abs(part - expected).max() <= PARTS[kind, subtype] + (1e-6 if rate != SAMPLE_RATE_HZ else 0)
+    assert np.abs(part - expected).max() <= (1e-6 if rate != SAMPLE_RATE_HZ else 0)
 
 
 @pytest.mark.parametrize("rate", [SAMPLE_RATE_HZ, 44_100])
 def test_the_last_page_of_a_vorbis_file_is_where_it_should_be(tmp_path: Path, rate: int):
     soundfile.write(tmp_path / "a.ogg", noise(13 * rate + 77), rate)
     whole = read_audio(tmp_path / "a.ogg")
-    for start in range(len(whole) - 20_000, len(whole), 1111):
+    for start in range(len(whole) - 20_000, len(whole), 3333):
         np.testing.assert_allclose(read_audio(tmp_path / "a.ogg", start, 500), whole[start:][:500], atol=1e-6)
 
 

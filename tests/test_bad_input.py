@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from bad_artifacts import ARTIFACTS
-from bad_audio import AUDIO
+from bad_audio import AUDIO, FFMPEG, FORMATS
 from bad_commands import COMMANDS
 from bad_manifests import MANIFESTS
 from bad_recipes import RECIPES, TRAIN, at, given
@@ -54,7 +54,11 @@ def run(case: Case, world: Path) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
-@pytest.mark.parametrize("name", CASES)
+MANY = {name for name in AUDIO if name.partition(",")[0] in {*FORMATS, *FFMPEG} - {"wav", "flac", "mp3", "m4a"}}
+"""Formats whose damage the tests of `audio` go through."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] * (name in MANY)) for name in CASES])
 def test_bad_input_is_one_line_and_leaves_nothing(world: Path, name: str):
     case = CASES[name]
     if case.needs and shutil.which(case.needs) is None:

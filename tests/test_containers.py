@@ -227,18 +227,8 @@ def test_oggs_that_are_not_whole_are_refused(tmp_path: Path, damage: Callable[[b
 @pytest.mark.parametrize(
     ("kind", "subtype"),
     [
-        ("WAV", "PCM_16"),
-        ("WAV", "MS_ADPCM"),
-        ("WAVEX", "FLOAT"),
-        ("RF64", "PCM_16"),
-        ("W64", "PCM_16"),
-        ("AIFF", "PCM_16"),
-        ("AU", "PCM_16"),
-        ("CAF", "PCM_16"),
-        ("CAF", "ALAC_16"),
-        ("NIST", "PCM_16"),
-        ("FLAC", "PCM_16"),
-        ("RIFX", "PCM_16"),
+        *((kind, "PCM_16") for kind in ("WAV", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "RIFX")),
+        *(("WAV", "MS_ADPCM"), ("WAVEX", "FLOAT"), ("CAF", "ALAC_16")),
     ],
 )
 def test_a_cut_is_found_by_the_header(tmp_path: Path, kind: str, subtype: str):

@@ -28,7 +28,7 @@ from hybrid_pruning.scoring.verification.trial_list import read_enrolment
 from hybrid_pruning.scoring.verification.trial_scores import write_trials
 from hybrid_pruning.tasks import Label
 from test_tables import ODD
-from world import run_main
+from world import hurry, run_main
 
 TEXT = st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp"))
 NAMES = st.sampled_from(ODD) | st.text(TEXT, min_size=1, max_size=12).filter(
@@ -153,6 +153,9 @@ def go_through_every_verb(folder: Path, names: Sequence[str], seed: int) -> None
     assert escape(name) in (folder / "job" / "report.html").read_text()
 
 
-def test_odd_names_go_through_every_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_odd_names_go_through_every_verb(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    hurry(monkeypatch, report=True)
     go_through_every_verb(tmp_path, ODD, 0)
     assert "internal error" not in capsys.readouterr().err
