@@ -27,20 +27,21 @@ def detect(
     window_seconds: Window = 30.0,
     device: Device = "auto",
 ) -> None:
-    """Tell bona fide speech from spoofed, file by file.
+    """Detect spoofed speech, file by file.
 
     LLR is the natural logarithm of how much likelier the audio is as bona fide
-    speech than as a fake. The threshold 0 takes the likelier of the two. Where
-    a share p of all files is fake, and letting one pass costs c times as much
-    as refusing a person, it is ln(c p / (1 - p)): -0.64 at the operating point
-    of ASVspoof 5 (p = 0.05, c = 10). Both mean this for a calibrated model.
+    speech than as a spoof. The threshold 0 takes the likelier of the two. Where
+    a share p of all files is spoofed, and a false acceptance costs c times as
+    much as a false rejection, it is ln(c p / (1 - p)): -0.64 at the operating
+    point of ASVspoof 5 (p = 0.05, c = 10). Both mean this for a calibrated model.
 
-    Folders are searched for audio, subfolders too; hidden files are left out. A pipe gets one line a file:
-    verdict, LLR, seconds, windows, path, separated by tabs. What cannot be read
-    is one line on standard error; the others are judged all the same.
+    Folders are searched for audio, subfolders too; hidden files are left out. A
+    pipe gets one line a file: verdict, LLR, seconds, windows, path, separated
+    by tabs. A file that cannot be read is one line on standard error; the
+    others are scored all the same.
     Recordings longer than --window-seconds are cut into windows, as in score.
 
-    Exit codes: 0 all judged; 2 something could not be read; 3 all judged, one
+    Exit codes: 0 all scored; 2 something could not be read; 3 all scored, one
     at least is spoofed, and --fail-on-spoof was given.
     """
     from hybrid_pruning.audio import NO_SPEECH

@@ -32,7 +32,7 @@ def score(
     device: Device = "auto",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out audio that cannot be used")] = False,
     trials: Annotated[
-        Path | None, typer.Option(help="speaker verification: what to compare; keys or labels in it are not looked at")
+        Path | None, typer.Option(help="speaker verification: list of trials; keys or labels in it are ignored")
     ] = None,
     enrol: Annotated[
         Path | None, typer.Option(help="speakers enrolled with several recordings: SPEAKER f1,f2; spk2utt; a manifest")
@@ -131,7 +131,7 @@ def cohort(
     """Give a verification model its cohort: what it centres embeddings with and normalises scores against.
 
     Kept in the model: the mean of the manifest's embeddings, and each of its
-    speakers' (the mean of his centred embeddings of unit length). `score
+    speakers' (the mean of its centred embeddings of unit length). `score
     --trials` and `verify` then use them. A calibration that the model has is
     dropped, as it was fitted on other scores. Cut off, it goes on when called
     again: what is done is kept in MODEL.cohort.partial.

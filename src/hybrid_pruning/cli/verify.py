@@ -29,17 +29,17 @@ def verify(
     window_seconds: Window = 30.0,
     device: Device = "auto",
 ) -> None:
-    """Tell whether a recording is of the same speaker as others, as score --trials does it.
+    """Compare a recording with those of a speaker, as score --trials does it.
 
     A calibrated model gives an LLR, the natural logarithm of how much likelier
     the recordings are of one speaker than of two. The threshold 0 takes the
     likelier of the two. Where a share p of all comparisons is of one speaker,
-    and accepting another costs c times as much as refusing him, it is
+    and a false acceptance costs c times as much as a false rejection, it is
     ln(c (1 - p) / p).
 
-    A model that is not calibrated gives a cosine or an AS-norm score. What is
-    enough differs from model to model and nothing in it says so: there is no
-    verdict without --threshold (see calibrate).
+    A model that is not calibrated gives a cosine or an AS-norm score, whose
+    threshold differs from model to model: there is no verdict without
+    --threshold (see calibrate).
 
     A pipe gets one line: verdict or -, score, what it is, TEST, ENROL..., with
     tabs between them.

@@ -248,7 +248,10 @@ class Engine:
                     clock.wall_seconds = time.perf_counter() - started
                     bar.update(task, completed=round(clock.audio_seconds - before))
                 means = {place: sums[place] / np.float32(windows[place]) for place in sums if place not in failed}
-                values: Mapping[int, Any] = means if quantity == "embeddings" else self._classify(means)
+                values: dict[int, Any] = means
+                if quantity == "scores" and means:
+                    scores = model.classify_arrays(np.stack(list(means.values()))).tolist()
+                    values = dict(zip(means, scores, strict=True))
                 for index, value in values.items():
                     if not np.isfinite(value).all():
                         raise InputError(
@@ -304,13 +307,6 @@ class Engine:
         for first in range(0, len(wave), rows):
             part = slice(first, first + rows)
             yield from self.model.embed_arrays(wave[part], lengths[part] if padded else None)
-
-    def _classify(self, embeddings: Mapping[int, Vector]) -> dict[int, float]:
-        """Return the score of each embedding."""
-        if not embeddings:
-            return {}
-        scores = self.model.classify_arrays(np.stack(list(embeddings.values()))).tolist()
-        return dict(zip(embeddings, scores, strict=True))
 
 
 def share(groups: Mapping[int, Sequence[int]]) -> dict[int, Sequence[int]]:
