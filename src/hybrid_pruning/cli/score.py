@@ -52,7 +52,7 @@ def score(
     """Score every utterance, or with --trials every pair: higher is more bona fide, or more the same speaker.
 
     The scores stand in the manifest's order, or the list's. Cut off, a scoring
-    goes on when called again with the same arguments: what is done is kept in
+    goes on when called again with the same arguments: results so far are in
     OUT.partial. Audio that cannot be used stops nothing: all else is done and
     kept, OUT.failed.tsv lists it, and the exit code is 2. Mend it (and leave
     the manifest as it is) and call again, or leave it out with --skip-bad.
@@ -98,19 +98,17 @@ def score(
     throughput = found.engine.throughput.of_all_processes()
     if not processes.is_main():
         return
-    what, total = (
-        ("utterances", len(found.scores)) if trials is None else ("trials", len(found.scores) + found.left_out)
-    )
     if found.left_out:
-        warn(f"{found.left_out} of {total} {what} are left out, see {failures_of(out)}")
+        scored = "utterances" if trials is None else "trials"
+        warn(f"{found.left_out} of {found.left_out + found.written} {scored} are left out, see {failures_of(out)}")
     for warning in check_scored(found.engine.model.provenance, manifest):
         warn(warning)
     say(str(throughput))
     if trials is None:
-        say(f"{out}: {total - found.left_out} scores; next: hybrid-pruning evaluate {out} {manifest} --track1")
+        say(f"{out}: {found.written} scores; next: hybrid-pruning evaluate {out} {manifest} --track1")
     else:
         say(
-            f"{out}: {len(found.scores):,} scores of {found.recordings:,} recordings ({found.backend}); "
+            f"{out}: {found.written:,} scores of {found.recordings:,} recordings ({found.backend}); "
             f"next: hybrid-pruning evaluate {out} {trials} --sv"
         )
 
@@ -128,13 +126,13 @@ def cohort(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out audio that cannot be used")] = False,
     cache: Cache = None,
 ) -> None:
-    """Give a verification model its cohort: what it centres embeddings with and normalises scores against.
+    """Give a verification model its cohort, which centres embeddings and normalises scores.
 
     Kept in the model: the mean of the manifest's embeddings, and each of its
     speakers' (the mean of its centred embeddings of unit length). `score
     --trials` and `verify` then use them. A calibration that the model has is
     dropped, as it was fitted on other scores. Cut off, it goes on when called
-    again: what is done is kept in MODEL.cohort.partial.
+    again: results so far are in MODEL.cohort.partial.
     """
     from hybrid_pruning import distributed as processes
 

@@ -41,7 +41,7 @@ def verify(
     threshold differs from model to model: there is no verdict without
     --threshold (see calibrate).
 
-    A pipe gets one line: verdict or -, score, what it is, TEST, ENROL..., with
+    A pipe gets one line: verdict or -, score, its kind, TEST, ENROL..., with
     tabs between them.
 
     Exit codes: 0 compared; 2 something could not be read; 3 the speakers

@@ -39,7 +39,7 @@ DEVICES = ("cpu", "cuda", "mps")
 BATCH_SECONDS = 120.0
 """Audio in a batch at most, padding included; only a single longer window may exceed it."""
 CPU_SECONDS = 10.0
-"""And in what a CPU computes at once, again but for a longer window: more gains it no speed and costs memory."""
+"""And in a CPU's batch, again but for a longer window: more gains no speed and costs memory."""
 
 
 def load_embedder(model: str | Path | Embedder, device: str = "auto") -> Embedder:

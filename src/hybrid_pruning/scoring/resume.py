@@ -2,8 +2,8 @@
 
 The folder `OUT.partial`, which every process has to see: `settings.json` holds all that the values depend on,
 `lengths.npy` the lengths that the batches were planned from, and each process adds a line of JSON to its own
-`results-RANK.jsonl` for every group it has finished. Lengths and lines end with a checksum: what a kill cut short, or a
-disk damaged, does not count. One program at a time holds the folder.
+`results-RANK.jsonl` for every group it has finished. Lengths and lines end with a checksum: one that a kill cut short,
+or a disk damaged, does not count. One program at a time holds the folder.
 
 Under torchrun every process does its share of the groups. The groups are the same for any number of processes, and
 after an interruption, and so are the values.
@@ -53,7 +53,7 @@ def run_resumable(
         utterances: N of them.
         out: beside it stands, meanwhile, the folder `OUT.partial`; and `OUT.failed.tsv` where files cannot be used.
         quantity: scores or embeddings.
-        write: called in the main process with the result, before what was kept meanwhile is removed.
+        write: called in the main process with the result, before the partial results are removed.
         skip_bad: go on without the utterances that cannot be used.
 
     Returns:
@@ -142,7 +142,7 @@ class Partial:
         self._held.close()
 
     def lengths(self, measure: Callable[[], tuple[FloatArray, dict[int, str]]]) -> tuple[FloatArray, dict[int, str]]:
-        """Return what the first call measured, so that the batches stay what they were; measure in that first call.
+        """Return the lengths that the first call measured, so that batches stay the same; measure in the first call.
 
         Returns:
             [N] samples, nan where a file could not be opened, and the reason where it was tried just now.
@@ -159,7 +159,7 @@ class Partial:
         return lengths, failed
 
     def results(self) -> list[GroupResult]:
-        """Return what all processes of earlier calls finished, the same to every process."""
+        """Return the results of all processes of earlier calls, the same to every process."""
         return processes.from_main(self._read_results)
 
     def add(self, result: GroupResult) -> None:
@@ -186,7 +186,7 @@ class Partial:
         """Remove it all: the output is written."""
         self._clear()
         self._held.close()
-        with suppress(OSError):  # somebody keeps a file of his own in it
+        with suppress(OSError):  # another program's file is in it
             self.folder.rmdir()
 
     def _claim(self) -> None:
@@ -255,7 +255,7 @@ def _plan_rest(
 ) -> dict[int, list[int]]:
     """Return the groups that earlier calls have not finished; a file that failed in one becomes a group of its own.
 
-    The other groups stay what they were, so their values do.
+    The other groups stay the same, and so do their values.
 
     Args:
         engine: plans the groups.
@@ -315,7 +315,7 @@ def _encode(value: Any) -> float | str:
 
 
 def _decode(value: Any) -> Any:
-    """Return a value as it was encoded, bit for bit; ValueError or TypeError for what it cannot be."""
+    """Return the value that was encoded, bit for bit; ValueError or TypeError for any other."""
     if isinstance(value, str):
         return np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4")
     return float(value)

@@ -52,7 +52,7 @@ def score(
     """Score every utterance of a manifest, or with `trials` every pair of a list, into a file, in the same order.
 
     Cut off, it goes on where it was when called again with the same arguments, and comes to the same scores bit for
-    bit: what is finished is kept in the folder `OUT.partial` until the score file is written. A file that cannot be
+    bit: results so far are kept in the folder `OUT.partial` until the score file is written. A file that cannot be
     used stops nothing: the others are scored and kept, it is listed in `OUT.failed.tsv`, and the next call tries it
     again, alone; the error comes once all others are done.
 
@@ -64,7 +64,7 @@ def score(
         workers: threads that decode.
         window_seconds: longer recordings are cut into windows no longer than this.
         device: of a model given by its name, see `choose_device`.
-        skip_bad: write the score file without what cannot be scored.
+        skip_bad: leave out recordings that cannot be used, and trials that need them.
         trials: list of trials, for a model for speaker verification.
         enrol: recordings of the speakers on the trials' enrolment side; without it that side names recordings.
         cohort: training manifest to centre with and normalise against, in place of the model's own cohort.
@@ -91,9 +91,7 @@ def score(
         if loaded.task == "speaker-verification":
             name = model if isinstance(model, (str, Path)) else "this model"
             raise InputError(f"{name}: is for speaker verification; say with --trials which recordings to compare")
-        scores = _score_utterances(engine, read_manifest(manifest), out, skip_bad)
-        left_out = int(np.isnan(scores).sum())
-        return ScoreFile(out, scores, left_out, len(scores) - left_out, engine)
+        return _score_utterances(engine, read_manifest(manifest), out, skip_bad)
     require_verifier(loaded)
     cache = None if embeddings is None else Path(embeddings)
     if cohort is None:
@@ -153,11 +151,11 @@ def score_utterances(
     return score_paths(model, [u.path for u in utterances], batch_size, workers, window_seconds, seconds)
 
 
-def _score_utterances(engine: Engine, utterances: Sequence[Utterance], out: Path, skip_bad: bool) -> FloatArray:
-    """Return the [N] scores that were written."""
-
+def _score_utterances(engine: Engine, utterances: Sequence[Utterance], out: Path, skip_bad: bool) -> ScoreFile:
     def write(scores: FloatArray, _: FloatArray) -> None:
         rows = zip((utterance.utt_id for utterance in utterances), scores.tolist(), strict=True)
         write_table(out, ("filename", "cm-score"), (row for row in rows if np.isfinite(row[1])))
 
-    return run_resumable(engine, utterances, out, "scores", write, skip_bad)[0]
+    scores, _ = run_resumable(engine, utterances, out, "scores", write, skip_bad)
+    left_out = int(np.isnan(scores).sum())
+    return ScoreFile(out, scores, left_out, len(scores) - left_out, engine)

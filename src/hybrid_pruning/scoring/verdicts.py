@@ -1,4 +1,4 @@
-"""Files -> verdicts for a person or a script: bona fide or spoofed, and by how much.
+"""Files -> verdicts: bona fide or spoofed, and by how much.
 
 for found in hp.detect("models/hp50", ["a.flac", "b.wav"]):
     print(found.path, found.llr if isinstance(found, Detection) else found.reason)

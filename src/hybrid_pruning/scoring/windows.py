@@ -29,7 +29,7 @@ TOLERANCE = SAMPLE_RATE_HZ // 100
 """Samples that a window may lack at its end: resamplers and headers differ by a few."""
 HEADER_READERS, HEADERS_AT_ONCE = 16, 1024
 AHEAD = 2
-"""Batches that each thread may be ahead of what is asked for."""
+"""Batches that each thread decodes ahead of their use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class _Reader:
 
 
 def _collate(found: Sequence[tuple[int, Wave | str]]) -> WindowBatch:
-    """Pad what could be read side by side; a recording with a bad window is left out whole."""
+    """Pad windows side by side; a recording with a bad window is left out whole."""
     failed = {index: wave for index, wave in found if isinstance(wave, str)}
     good = [(index, wave) for index, wave in found if not isinstance(wave, str) and index not in failed]
     lengths = np.array([len(wave) for _, wave in good], dtype=np.int64)

@@ -170,7 +170,7 @@ def score_cosines(directions: Vectors | FloatArray, pairs: IntArray) -> FloatArr
 
     Args:
         directions: [M, E] of unit length.
-        pairs: [T, 2] the places of what each trial compares.
+        pairs: [T, 2] the places of the two sides of each trial.
     """
     scores = np.empty(len(pairs))
     for start in range(0, len(pairs), BLOCK):

@@ -110,7 +110,7 @@ def embed(
     device: str = "auto",
     skip_bad: bool = False,
 ) -> Embeddings:
-    """Embed every utterance of a manifest into a file; what is there already of this model is not embedded again.
+    """Embed every utterance of a manifest into a file; embeddings of this model that are there already are kept.
 
     Args:
         model: folder or hub id of an exported model, an .onnx file, or a loaded model.
@@ -130,8 +130,7 @@ def embed_utterances(
     Args:
         engine: the model, and how it is run.
         utterances: their names differ.
-        out: what is finished is kept in the folder `OUT.partial` until all is, and failures are listed in
-            `OUT.failed.tsv`.
+        out: results so far are kept in the folder `OUT.partial`, and failures are listed in `OUT.failed.tsv`.
         cache: a file whose embeddings are taken where they are of these recordings, and which those that it lacks are
             added to.
         skip_bad: leave out the recordings that cannot be used.

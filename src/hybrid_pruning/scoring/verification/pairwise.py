@@ -1,4 +1,4 @@
-"""A recording against those of an enrolled speaker -> same or different, for a person or a script."""
+"""A recording against those of an enrolled speaker -> same or different, and by how much."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class SpeakerMatch:
     Args:
         test: the recording.
         enrol: the enrolled speaker's.
-        score: log-likelihood ratio, natural logarithm, of one speaker against two; or what `kind` says.
+        score: log-likelihood ratio, natural logarithm, of one speaker against two; or another `kind`.
         kind: `LLR` of a calibrated model, otherwise `AS-norm` or `cosine`.
         seconds: durations of the recording, and of the enrolled speaker's together.
     """

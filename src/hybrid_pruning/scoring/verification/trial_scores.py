@@ -46,6 +46,11 @@ class ScoreFile:
     engine: Engine
     backend: Backend | None = None
 
+    @property
+    def written(self) -> int:
+        """How many scores are in the file."""
+        return int(np.isfinite(self.scores).sum())
+
 
 def require_verifier(model: Embedder) -> None:
     """Require that a model is for speaker verification."""
