@@ -146,7 +146,7 @@ def test_normalisation_is_written(make_backbone: MakeBackbone, tmp_path: Path):
 @pytest.mark.parametrize(("family", "style"), [WHISPER])
 @pytest.mark.parametrize("shape", ["dense", "cut"])
 @torch.no_grad()
-def test_whispers_encoder_states_of_transformers(make_backbone: MakeBackbone, shape: str, tmp_path: Path):
+def test_whispers_encoder_by_transformers(make_backbone: MakeBackbone, shape: str, tmp_path: Path):
     backbone = make_backbone(max_source_positions=50)
     if shape == "cut":
         backbone = cut_to(backbone, "head.0", "interm.1", share=0.5)

@@ -87,12 +87,7 @@ class Calibration:
         return weights
 
     def apply(self, scores: Scores, qualities: Mapping[str, Scores] | None = None) -> Scores:
-        """Return the calibrated scores [N] of a model's own, an array or a tensor.
-
-        Args:
-            scores: [N].
-            qualities: name -> [N], those of `self.qualities` at least.
-        """
+        """Return calibrated scores of a model's own [N], an array or a tensor; `qualities` are name -> [N]."""
         calibrated = scores * self.scale + self.offset
         for name, weight in self.qualities.items():
             calibrated = calibrated + weight * (qualities or {})[name]

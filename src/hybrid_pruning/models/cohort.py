@@ -49,13 +49,7 @@ class Cohort:
 
     @classmethod
     def read(cls, folder: Path, description: Mapping[str, Any], width: int) -> Self:
-        """Read it back.
-
-        Args:
-            folder: the artifact.
-            description: the artifact's, with `to_json` as its `cohort`.
-            width: of the model's embeddings.
-        """
+        """Read it back from an artifact, whose description and width of embeddings have to fit."""
         path, about = folder / FILE, description["cohort"]
         check_digest(path, description)
         try:

@@ -47,8 +47,7 @@ def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, i
     """Count a backbone that keeps so many units of the named slots, and all of the others.
 
     Args:
-        config: the transformers config of the dense backbone, as plain values.
-        normalize: whether it normalises the waveform.
+        config, normalize: of the dense backbone, as plain values.
         kept: slot name -> number of kept units.
 
     Raises:

@@ -74,25 +74,19 @@ class SpeechModel(nn.Module):
         return self.classifier(self.embed(wave, lengths))
 
     def embed(self, wave: Any, lengths: Any = None) -> torch.Tensor:
-        """Return the embedding of each utterance.
+        """Return the embedding [B, E] of each utterance.
 
         Args:
             wave: [B, S] at 16 kHz, or [S] for a batch of one, as `Backbone` takes it: floats, or 16 or 32-bit integers.
             lengths: [B] samples of each utterance, or None where all have S.
-
-        Returns:
-            [B, E].
         """
         return self.head(self.backbone(wave, lengths))
 
     def score(self, wave: Any, lengths: Any = None) -> torch.Tensor:
-        """Return the log-likelihood ratio of bona fide against spoofed speech; higher is more bona fide.
+        """Return the log-likelihood ratio [B] of bona fide against spoofed speech; higher is more bona fide.
 
-        Args:
-            wave, lengths: as `embed` takes them.
-
-        Returns:
-            [B], the difference of the logits freed from the training priors, calibrated where the model is.
+        It is the difference of the logits freed from the training priors, calibrated where the model is; wave and
+        lengths are those of `embed`.
         """
         return self.classify(self.embed(wave, lengths))
 
@@ -218,7 +212,7 @@ class SpeechModel(nn.Module):
         """
         folder = foreign.locate_model(at_revision(name_or_path, revision))
         if (file := foreign.find_model(folder) or foreign.find_backbone(folder)) is not None:
-            return cls.from_recipe(foreign.read_model(file))
+            return cls.from_recipe(foreign.build_model(foreign.read_checkpoint(file)))
         config = artifact.read_config(folder)
         if config.get("task") == BACKBONE_ALONE:
             raise InputError(
@@ -237,7 +231,7 @@ class SpeechModel(nn.Module):
     @classmethod
     def from_recipe(cls, found: foreign.RecipeModel) -> Self:
         """Return a model of the public recipe, in evaluation mode; its classes' training counts are unknown."""
-        classes = Classes(found.labels, (1,) * len(found.labels))
+        classes = Classes(foreign.LABELS, (1,) * len(foreign.LABELS))
         model = cls.build(found.backbone, found.head, classes, provenance=found.provenance)
         weights = {f"{BACKBONE}{name}": tensor for name, tensor in found.backbone.state_dict().items()}
         model.load_state_dict({**weights, **found.weights}, strict=True)
@@ -267,7 +261,7 @@ def load_backbone(name_or_path: str | Path, random: bool = False, revision: str 
     name_or_path = at_revision(name_or_path, revision)
     if not artifact.is_artifact(name_or_path):
         if (file := foreign.find_backbone(Path(name_or_path))) is not None:
-            return foreign.read_backbone(file)
+            return foreign.build_backbone(foreign.read_checkpoint(file)).eval()
         return load_transformers(name_or_path, random).eval()
     folder = Path(name_or_path)
     config = artifact.read_config(folder)

@@ -35,11 +35,9 @@ class Hidden:
 class Backbone(nn.Module):
     """An encoder whose padded batches give every utterance the hidden states it gets alone; `wrap` makes one.
 
-    Args:
+    Attributes:
         config: transformers' config of the model.
         normalize: whether to bring each waveform to zero mean and unit variance first, as the checkpoint was trained.
-
-    Attributes:
         origin: its source: `normalize` names the file that decided on normalisation, or the assumption; a hub's
             backbone has `hub_id` and `commit` too.
         encoder: transformers' encoder, whose layers are run one by one.
@@ -101,7 +99,7 @@ class Backbone(nn.Module):
                 but not in training, where the check would wait for a GPU.
             lengths: [B] samples of each utterance, or None where all have S.
         """
-        compiling, dtype = torch.compiler.is_compiling(), self._weight.dtype
+        compiling, dtype = torch.compiler.is_compiling(), next(self.parameters()).dtype
         if not compiling:  # which cannot look into lengths
             wave, lengths = self._check(wave, lengths)
         if lengths is not None:  # times 0 would not do: padding may hold inf or nan, and gradients flow through it
@@ -116,13 +114,10 @@ class Backbone(nn.Module):
                 return self._encode(wave, lengths)
         return self._encode(wave, lengths)
 
-    @property
-    def _weight(self) -> torch.Tensor:
-        return next(self.parameters())
-
     def _check(self, wave: Any, lengths: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return wave and lengths as tensors on the model's device, the wave in single precision or better."""
-        device, precise = self._weight.device, torch.promote_types(self._weight.dtype, torch.float32)
+        weight = next(self.parameters())
+        device, precise = weight.device, torch.promote_types(weight.dtype, torch.float32)
         waits = (self.training or self.frozen) and getattr(lengths, "is_cuda", False)
         wave, lengths = as_batch(wave, lengths, self.minimum_samples, values=not waits)
         if isinstance(wave, torch.Tensor) and wave.device != device:

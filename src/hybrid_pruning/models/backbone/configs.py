@@ -123,11 +123,9 @@ FAMILIES = tuple(MODELS)
 
 
 def read_config(plain: Mapping[str, Any], source: str) -> Any:
-    """Return transformers' config of an encoder.
+    """Return transformers' config of an encoder from the content of a config.json; `source` is named in errors.
 
-    Args:
-        plain: the content of a config.json; nothing is allocated before all of it is checked.
-        source: its file, for errors.
+    Nothing is allocated before all of it is checked.
     """
     family = plain.get("model_type")
     if family is None:

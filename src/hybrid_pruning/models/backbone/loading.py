@@ -50,12 +50,8 @@ def load_transformers(name_or_path: str | Path, random: bool = False) -> Backbon
     """Load an encoder from a hub id or a local transformers folder.
 
     Args:
-        name_or_path: e.g. ``microsoft/wavlm-base``, that ``@`` a revision, or a folder with config.json and its
-            weights.
+        name_or_path: e.g. ``microsoft/wavlm-base``, that ``@`` a revision, or a folder with config.json and weights.
         random: take the architecture alone, with fresh weights.
-
-    Returns:
-        The encoder; its `origin` names the source of the normalisation of waveforms, and the hub's commit.
     """
     file = _find_config(name_or_path)
     config = read_config(read_json(file, damaged=NO_MODEL), str(name_or_path))
@@ -140,13 +136,7 @@ def _find_config(name_or_path: str | Path) -> Path:
 def _find_file(name_or_path: str | Path, file: str, optional: bool = False) -> Path | None:
     """Return the local path of a repository's file, downloaded where need be; None where it has no such file.
 
-    Args:
-        name_or_path: a hub id, with @ and a revision or without, or a folder.
-        file: its name there.
-        optional: also None where the hub cannot be reached.
-
-    Raises:
-        OSError: the hub cannot be reached.
+    Where the hub cannot be reached, OSError is raised, or None returned if the file is optional.
     """
     name, revision = split_revision(name_or_path)
     options = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": not optional}
@@ -155,8 +145,8 @@ def _find_file(name_or_path: str | Path, file: str, optional: bool = False) -> P
     except OSError:
         if not optional:
             raise
-        return None
-    return None if found is None else Path(found)
+        found = None
+    return found and Path(found)
 
 
 def _read_normalize(name: str, shown: str, config: Any) -> tuple[bool, str]:

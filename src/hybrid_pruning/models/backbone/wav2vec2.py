@@ -12,12 +12,7 @@ from hybrid_pruning.models.backbone.linear import take_over
 
 
 class Wav2Vec2Backbone(Backbone):
-    """One of the three families that wav2vec 2.0 began.
-
-    Args:
-        model: transformers' Wav2Vec2Model, HubertModel or WavLMModel; its modules are taken over under their names.
-        normalize: whether to bring each waveform to zero mean and unit variance first, as the checkpoint was trained.
-    """
+    """One of the three families that wav2vec 2.0 began, from transformers' model; see `wrap`."""
 
     def __init__(self, model: Any, normalize: bool = False) -> None:
         super().__init__(model.config, normalize)

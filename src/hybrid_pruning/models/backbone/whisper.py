@@ -28,11 +28,7 @@ class WhisperBackbone(Backbone):
     at position 0 and attends to itself alone, and the hidden states are joined in time.
 
     Counting: the positions and the final norm, which no hidden state passes, are frozen, but count as parameters in
-    the dense backbone and in the shrunk one.
-
-    Args:
-        model: transformers' WhisperEncoder, or a model that has one.
-        normalize: whether to bring each waveform to zero mean and unit variance first; Whisper was trained without.
+    the dense backbone and in the shrunk one. It was trained on waveforms that are not normalised; see `wrap`.
     """
 
     def __init__(self, model: Any, normalize: bool = False) -> None:

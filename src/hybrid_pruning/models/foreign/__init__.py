@@ -10,10 +10,11 @@ from hybrid_pruning.models.foreign.checkpoint import (
     locate_model,
     read_checkpoint,
 )
-from hybrid_pruning.models.foreign.encoder import build_backbone, read_backbone
-from hybrid_pruning.models.foreign.wedefense import RecipeModel, build_model, provenance_of, read_model
+from hybrid_pruning.models.foreign.encoder import build_backbone
+from hybrid_pruning.models.foreign.wedefense import LABELS, RecipeModel, build_model, provenance_of
 
 __all__ = [
+    "LABELS",
     "Checkpoint",
     "RecipeModel",
     "build_backbone",
@@ -22,7 +23,5 @@ __all__ = [
     "find_model",
     "locate_model",
     "provenance_of",
-    "read_backbone",
     "read_checkpoint",
-    "read_model",
 ]

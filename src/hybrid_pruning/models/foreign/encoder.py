@@ -12,7 +12,6 @@ count in the norm of their own convolution, with values that are gone once they 
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -20,7 +19,7 @@ from torch import nn
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import Backbone, skeleton
 from hybrid_pruning.models.backbone.loading import first_line
-from hybrid_pruning.models.foreign.checkpoint import Checkpoint, read_checkpoint
+from hybrid_pruning.models.foreign.checkpoint import Checkpoint
 from hybrid_pruning.models.foreign.layout import Layout, blame, find_config, read_layout
 from hybrid_pruning.pruning import Gate, Kept, PlanError, narrow, plan_for
 from hybrid_pruning.pruning.gate import soft_value
@@ -44,11 +43,6 @@ GATES = {  # unit -> its gate
     "interm": LAYER + "feed_forward.hard_concrete_for_intermediate.log_alpha",
     "ffnlayer": LAYER + "feed_forward.hard_concrete_for_layer.log_alpha",
 }
-
-
-def read_backbone(file: Path) -> Backbone:
-    """Read a foreign encoder, or that of a whole model, in evaluation mode; gates are cut out as the recipe does."""
-    return build_backbone(read_checkpoint(file)).eval()
 
 
 def build_backbone(checkpoint: Checkpoint, as_trained: bool = False) -> Backbone:

@@ -6,7 +6,6 @@ Source: the recipe v15_ssl_mhfa_pruning of WeDefense.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ import torch
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import Backbone
-from hybrid_pruning.models.foreign.checkpoint import Checkpoint, read_checkpoint, read_descriptions
+from hybrid_pruning.models.foreign.checkpoint import Checkpoint, read_descriptions
 from hybrid_pruning.models.foreign.encoder import build_backbone
 from hybrid_pruning.models.heads import build_head
 from hybrid_pruning.tasks import Label
@@ -43,29 +42,17 @@ class RecipeModel:
         backbone: its encoder.
         head: its head's configuration.
         weights: of head and classifier, under a SpeechModel's names.
-        labels: in the order of the logits.
         provenance: its file, and the assumptions made.
     """
 
     backbone: Backbone
     head: HeadConfig
     weights: Mapping[str, torch.Tensor]
-    labels: tuple[str, ...]
     provenance: Mapping[str, Any]
 
 
-def read_model(file: Path) -> RecipeModel:
-    """Read a whole model of the recipe, pruned or with its gates."""
-    return build_model(read_checkpoint(file))
-
-
 def build_model(checkpoint: Checkpoint, as_trained: bool = False) -> RecipeModel:
-    """Return the model in a whole model's file.
-
-    Args:
-        checkpoint: the file's content.
-        as_trained: cut gates so that the outputs stay those of the gated model, rather than as the recipe does.
-    """
+    """Return the model in a whole model's file; `as_trained` as for `build_backbone`."""
     file = checkpoint.file
     if not checkpoint.rest:
         raise InputError(
@@ -78,7 +65,7 @@ def build_model(checkpoint: Checkpoint, as_trained: bool = False) -> RecipeModel
     assumed = ["logits in the order bonafide, spoof (the recipe sorts its labels)", "equal training priors"]
     assumed += [] if recipe is not None else ["the feature mean is taken off (there is no config.yaml)"]
     weights = _convert_weights(checkpoint, head, backbone)
-    return RecipeModel(backbone, head, weights, LABELS, provenance_of(checkpoint, as_trained, assumed))
+    return RecipeModel(backbone, head, weights, provenance_of(checkpoint, as_trained, assumed))
 
 
 def provenance_of(checkpoint: Checkpoint, as_trained: bool = False, assumed: Sequence[str] = ()) -> dict[str, Any]:
