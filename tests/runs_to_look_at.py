@@ -2,10 +2,12 @@
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from conftest import STYLES, TINY
@@ -30,6 +32,24 @@ def build_model() -> SpeechModel:
     return SpeechModel.build(backbone, head, Classes(("spoof", "bonafide"), (9, 5)))
 
 
+@cache
+def _architecture() -> tuple[str, dict[str, int]]:
+    """Return that model's architecture as JSON, and the size of each slot."""
+    model = build_model()
+    about = json.dumps(model.architecture())
+    return about, {name: gate.slot.size for name, gate in pruning.attach(model.backbone).items()}
+
+
+def draw_nothing(patch: pytest.MonkeyPatch, only_layout: bool = False) -> None:
+    """Leave the figures out of pages, which take most of the time; or draw them, and leave out their layout alone."""
+    drawing = ["page.draw_det", "page.draw_histograms", "page.draw_kept_units", "page.draw_sizes"]
+    drawing += ["curves.draw_curves", "curves.draw_panels", "curves.draw_gates"]
+    for name in [] if only_layout else drawing:
+        patch.setattr(f"hybrid_pruning.reporting.{name}", lambda *_, **__: None)
+    for name in ("page.to_inline_svg", "curves.to_inline_svg"):
+        patch.setattr(f"hybrid_pruning.reporting.{name}", lambda *_: "<svg></svg>")
+
+
 def write_run(folder: Path, epochs: int = EPOCHS, pruned: bool = True, seed: int = 0, **changes: Any) -> Path:
     """Write what a training of so many epochs leaves behind.
 
@@ -44,7 +64,7 @@ def write_run(folder: Path, epochs: int = EPOCHS, pruned: bool = True, seed: int
     changes = {"training__epochs": EPOCHS, "pruning__use_pruning_loss": pruned} | changes
     folder.mkdir(parents=True)
     save_config(configure(recipe, **changes), folder / "config.yaml")
-    (folder / "architecture.json").write_text(json.dumps(build_model().architecture()))
+    (folder / "architecture.json").write_text(_architecture()[0])
     records = list(_records(epochs, pruned, np.random.default_rng(seed)))
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     for epoch in range(max(epochs - 1, 1), epochs + 1):
@@ -58,10 +78,9 @@ def write_checkpoint(run: Path, epoch: int, pruned: bool, seed: int = 0) -> None
     """Write the part of a checkpoint that says what is kept."""
     objective: dict[str, Any] = {}
     if pruned:
-        gates = pruning.attach(build_model().backbone)
         generator = torch.Generator().manual_seed(seed + epoch)
-        for name, gate in gates.items():
-            objective[f"gates.{name}.log_alpha"] = 2 + 2 * torch.randn(gate.slot.size, generator=generator)
+        for name, size in _architecture()[1].items():
+            objective[f"gates.{name}.log_alpha"] = 2 + 2 * torch.randn(size, generator=generator)
     state = {"epoch": epoch, "step": epoch * STEPS, "objective": objective, "versions": {"torch": "9.8.7"}}
     (run / "checkpoints").mkdir(exist_ok=True)
     torch.save(state, run / "checkpoints" / f"epoch-{epoch:04d}.pt")

@@ -12,10 +12,12 @@ import torch
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.reporting import write_report
-from runs_to_look_at import EPOCHS, STEPS, write_keys, write_run, write_scores
+from hybrid_pruning.reporting.overview import compare_snapshots
+from hybrid_pruning.reporting.run_files import count_model, read_runs
+from runs_to_look_at import EPOCHS, STEPS, draw_nothing, write_keys, write_run, write_scores
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
-SECTIONS = ("comparison", "errors", "left", "training", "recipe")
+SECTIONS = {"comparison", "errors", "kept", "training", "recipe"}
 
 
 class Page(HTMLParser):
@@ -23,12 +25,9 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.ids: list[str] = []
+        self.open, self.tags, self.ids, self.words = [], [], [], []
         self.attributes: set[str] = set()
         self.references: list[tuple[str, str]] = []
-        self.words: list[str] = []
         self.feed(text)
         self.close()
         assert not self.open, f"never closed: {self.open}"
@@ -36,14 +35,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
+        self.open += [] if tag in VOID else [tag]
         self.attributes |= {name for name, _ in attrs}
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(value or "")
-            if name in ("href", "src", "srcset", "action", "data", "poster", "xlink:href"):
-                self.references.append((tag, value or ""))
+        self.ids += [value for name, value in attrs if name == "id"]
+        links = ("href", "src", "srcset", "action", "data", "poster", "xlink:href")
+        self.references += [(tag, value or "") for name, value in attrs if name in links]
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -64,13 +60,11 @@ Report = Callable[..., Page]
 
 @pytest.fixture
 def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
-    """Write a report whose figures are drawn but not laid out, which takes most of the time, and take it apart."""
-    for module in ("page", "curves"):
-        monkeypatch.setattr(f"hybrid_pruning.reporting.{module}.to_inline_svg", lambda *_: "<svg></svg>")
+    """Write a report without its figures, or `drawn` and not laid out, and take it apart."""
 
-    def make(*folders: Path, rounds: int = 0, **options: object) -> Page:
-        out = write_report(folders, tmp_path / "report.html", rounds=rounds, **options)
-        return Page(out.read_text())
+    def make(*folders: Path, rounds: int = 0, drawn: bool = False, **options: object) -> Page:
+        draw_nothing(monkeypatch, only_layout=drawn)
+        return Page(write_report(folders, tmp_path / "report.html", rounds=rounds, **options).read_text())
 
     return make
 
@@ -83,6 +77,13 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def whole(pristine: Path) -> str:
+    """A page with all its figures."""
+    runs = [pristine / "dense", pristine / "hp40"]
+    return write_report(runs, pristine / "r.html", published="asvspoof5", rounds=0).read_text()
+
+
 @pytest.fixture
 def runs(pristine: Path, tmp_path: Path) -> Path:
     """A folder with a dense and a pruned run, for a test to break."""
@@ -90,18 +91,33 @@ def runs(pristine: Path, tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def test_the_page_stands_alone(pristine: Path, tmp_path: Path) -> None:
-    out = write_report([pristine / "dense", pristine / "hp40"], tmp_path / "r.html", published="asvspoof5", rounds=0)
-    text = out.read_text()
-    page = Page(text)
-    assert "script" not in page.tags
-    assert "link" not in page.tags
+def test_the_page_stands_alone(whole: str) -> None:
+    page = Page(whole)
+    assert not {"script", "link"} & set(page.tags)
     outside = [(tag, where) for tag, where in page.references if not where.startswith("#")]
     assert outside == [("a", "https://arxiv.org/abs/2508.16232")]
-    assert not re.search(r"@import|url\((?!#)", text)
+    assert not re.search(r"@import|url\((?!#)", whole)
     assert len(page.ids) == len(set(page.ids))
     assert {where[1:] for _, where in page.references if where.startswith("#")} <= set(page.ids)
-    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(page.ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", whole)) <= set(page.ids)
+
+
+def test_every_section_is_there(whole: str) -> None:
+    page = Page(whole)
+    assert set(page.ids) >= SECTIONS
+    assert "attention" not in page.ids
+    for words in (
+        *("EER, %", "minDCF", "actDCF", "Cllr, bits", "backbone parameters", "false alarms, %", "attention heads"),
+        *("share of the class, %", "removed, %", "task loss", "λ2", "attention sub-layers: 30", "target_sparsity: 0.4"),
+        "The lowest EER on the dev set: dense 7.5% at step 40, hp40 7.5% at step 40",
+        *("Learning rates peak at 5e−4 (backbone)", "9.8.7", "pruning.use_pruning_loss"),
+    ):
+        assert words in page.text, words
+
+
+def test_the_page_is_the_same_byte_for_byte(whole: str, pristine: Path, tmp_path: Path) -> None:
+    runs = [pristine / "dense", pristine / "hp40"]
+    assert write_report(runs, tmp_path / "r.html", published="asvspoof5", rounds=0).read_text() == whole
 
 
 HOSTILE = (
@@ -121,7 +137,7 @@ ATTRIBUTES = re.findall(
 
 
 def test_names_of_others_are_text_alone(tmp_path: Path) -> None:
-    run = write_run(tmp_path / HOSTILE[3])
+    run = write_run(tmp_path / f"{HOSTILE[3]}<b>$x$ & y")
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     for record in records:
         for part in ("loss", "multipliers", "gradient_norm", "learning_rate", "gates"):
@@ -143,39 +159,8 @@ def test_names_of_others_are_text_alone(tmp_path: Path) -> None:
     assert not set("\x1b\x07\u202e") & set(text)
     assert "default-src 'none'" in text
     assert len(page.ids) == len(set(page.ids))
-    for name in HOSTILE[:3]:
+    for name in (*HOSTILE[:3], "<b>$x$ & y"):
         assert name in page.text
-
-
-def test_every_section_is_there(pristine: Path, tmp_path: Path) -> None:
-    page = Page(write_report([pristine / "dense", pristine / "hp40"], tmp_path / "r.html", rounds=0).read_text())
-    assert set(SECTIONS) <= set(page.ids)
-    assert "attention" not in page.ids
-    for words in (
-        "EER, %",
-        "minDCF",
-        "actDCF",
-        "Cllr, bits",
-        "backbone parameters",
-        "false alarms, %",
-        "share of the class, %",
-        "attention heads",
-        "removed, %",
-        "task loss",
-        "λ2",
-        "The lowest EER on the dev set: dense 7.5% at step 40, hp40 7.5% at step 40",
-        "Learning rates peak at 5e−4 (backbone)",
-        "attention sub-layers: 30",
-        "target_sparsity: 0.4",
-        "9.8.7",
-        "pruning.use_pruning_loss",
-    ):
-        assert words in page.text, words
-
-
-def test_the_page_is_the_same_byte_for_byte(pristine: Path, tmp_path: Path) -> None:
-    one, two = (write_report([pristine / "hp40"], tmp_path / name, published="asvspoof5", rounds=50) for name in "ab")
-    assert one.read_bytes() == two.read_bytes()
 
 
 def test_one_run_alone_has_no_differences(pristine: Path, report: Report) -> None:
@@ -185,39 +170,29 @@ def test_one_run_alone_has_no_differences(pristine: Path, report: Report) -> Non
     assert "intervals: 95%, by 50 resamples" in page.text
 
 
-def test_differences_are_paired_and_told(pristine: Path, report: Report) -> None:
+def test_differences_are_paired(pristine: Path, report: Report) -> None:
     page = report(pristine / "dense", pristine / "hp40", rounds=50)
     assert re.search(
         r"hp40 39\.9% of the parameters .* EER on dev \d+\.\d%, [+−]\d+\.\d points from dense \(", page.text
     )
+    assert re.search(r"EER, % \d+\.\d+ \d+\.\d+–\d+\.\d+ \d+\.\d+ \d+\.\d+–\d+\.\d+ [+−]\d+\.\d+ \(", page.text)
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path, report: Report) -> None:
-    write_run(tmp_path / "monday" / "hp", epochs=1)
-    write_run(tmp_path / "tuesday" / "hp", epochs=1)
-    assert "monday/hp · tuesday/hp" in report(tmp_path / "monday" / "hp", tmp_path / "tuesday" / "hp").text
-    write_run(tmp_path / "hp50" / "run", epochs=1)
-    assert "report hp50 hp50" in report(tmp_path / "hp50" / "run").text
-
-
-def test_names_are_text_and_nothing_else(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "<b>$x$ & y", epochs=2)
-    page = Page(write_report([run], tmp_path / "r.html", rounds=0).read_text())
-    assert "<b>$x$ & y" in page.text
+    runs = [write_run(tmp_path / day / "hp", epochs=1) for day in ("monday", "tuesday")]
+    assert "monday/hp · tuesday/hp" in report(*runs).text
+    assert "report hp50 hp50" in report(write_run(tmp_path / "hp50" / "run", epochs=1)).text
 
 
 def test_a_run_in_progress(tmp_path: Path, report: Report) -> None:
-    page = report(write_run(tmp_path / "young", epochs=2))
+    page = report(write_run(tmp_path / "young", epochs=2), drawn=True)
     assert f"In progress: 2 of {EPOCHS} epochs are done." in page.text
     assert "in the middle of the training (epoch-0002)" in page.text
     assert "20.0% of the parameters" in page.text  # the schedule's target by now, not the recipe's 40%
 
 
 def test_a_run_that_has_only_begun(tmp_path: Path, report: Report) -> None:
-    run = write_run(tmp_path / "new", epochs=0)
-    (run / "checkpoints" / "epoch-0000.pt").unlink(missing_ok=True)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    page = report(run)
+    page = report(write_run(tmp_path / "new", epochs=0), drawn=True)
     assert f"In progress: epoch 1 of {EPOCHS}." in page.text
     assert "new: no training step is logged yet." in page.text
     assert "No scores yet" in page.text
@@ -292,9 +267,9 @@ MISSING: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_is_missing_is_said(runs: Path, report: Report, part: str) -> None:
     damage, expected = MISSING[part]
     damage(runs / "hp40")
-    page = report(runs / "hp40")
+    page = report(runs / "hp40", drawn=part in ("validations", "recipe", "sense in the log"))
     assert expected in page.text
-    assert set(SECTIONS) <= set(page.ids)
+    assert set(page.ids) >= SECTIONS
 
 
 def test_runs_of_which_different_parts_are_missing(runs: Path, report: Report) -> None:
@@ -302,23 +277,22 @@ def test_runs_of_which_different_parts_are_missing(runs: Path, report: Report) -
     (runs / "dense" / "dev_scores.tsv").unlink()
     (runs / "hp40" / "log.jsonl").unlink()
     (runs / "hp2" / "config.yaml").unlink()
-    assert set(SECTIONS) <= set(report(runs / "dense", runs / "hp40", runs / "hp2").ids)
+    assert set(report(runs / "dense", runs / "hp40", runs / "hp2", drawn=True).ids) >= SECTIONS
 
 
 def test_a_dense_run_says_why_there_is_no_sparsity(pristine: Path, report: Report) -> None:
-    page = report(pristine / "dense")
+    page = report(pristine / "dense", drawn=True)
     assert "dense: trained without pruning: no sparsity, multipliers or gates to show." in page.text
-    assert "dense: everything is left" in page.text
+    assert "dense: everything is kept" in page.text
     assert "Nothing was pruned in this training." in page.text
 
 
-def test_without_checkpoints_the_log_tells_what_is_left(runs: Path, report: Report) -> None:
+def test_without_checkpoints_the_log_has_the_kept_units(runs: Path, report: Report) -> None:
     shutil.rmtree(runs / "hp40" / "checkpoints")
-    page = report(runs / "hp40")
-    assert "As last logged, each gate rounded on its own" in page.text
+    assert "As last logged, each gate rounded on its own" in report(runs / "hp40").text
 
 
-def test_the_manifest_tells_the_speakers(runs: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_manifest_has_the_speakers(runs: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(runs)
     write_keys(runs / "dev.tsv")
     assert "resamples of 10 speakers" in report(runs / "hp40", rounds=50).text
@@ -327,15 +301,13 @@ def test_the_manifest_tells_the_speakers(runs: Path, report: Report, monkeypatch
 
 
 def test_further_sets(runs: Path, report: Report, tmp_path: Path) -> None:
-    keys = write_keys(tmp_path / "keys" / "eval.tsv")
+    both, keys = (runs / "dense", runs / "hp40"), [write_keys(tmp_path / "keys" / "eval.tsv")]
     scores = [str(write_scores(tmp_path / f"{name}.tsv", seed=place)) for place, name in enumerate(("dense", "hp40"))]
-    page = report(runs / "dense", runs / "hp40", scores=scores, keys=[keys], rounds=50)
+    page = report(*both, scores=scores, keys=keys, rounds=50)
     assert "60 bona fide and 60 spoof trials; intervals: 95%, by 50 resamples of 10 speakers" in page.text
-    named = report(
-        runs / "dense", runs / "hp40", scores=[f"hp40={scores[1]}", f"dense={scores[0]}"], keys=[keys], rounds=50
-    )
+    named = report(*both, scores=[f"hp40={scores[1]}", f"dense={scores[0]}"], keys=keys, rounds=50)
     assert named.text == page.text
-    alone = report(runs / "dense", runs / "hp40", scores=[f"hp40={scores[1]}"], keys=[keys], rounds=50)
+    alone = report(*both, scores=[f"hp40={scores[1]}"], keys=keys, rounds=50)
     assert "EER on eval" in alone.text
     assert "points from dense" in alone.text  # on dev, where both are
     write_scores(runs / "hp40" / "evaluation" / "eval.tsv", labels=True, seed=3)
@@ -400,17 +372,56 @@ def test_published_systems_come_with_the_recipe(runs: Path, report: Report) -> N
 
 
 def test_long_runs_stay_small(tmp_path: Path) -> None:
-    folders = []
-    for index in range(2):
-        run = write_run(tmp_path / f"run{index}", seed=index)
-        step = next(line for line in (run / "log.jsonl").read_text().splitlines() if '"loss"' in line)
-        rng = torch.Generator().manual_seed(index)
-        with (run / "log.jsonl").open("a") as handle:
-            for count in range(EPOCHS * STEPS, 3000):
-                record = json.loads(step) | {"step": count, "loss": {"task": float(torch.rand(1, generator=rng))}}
-                record["gradient_norm"] = {"network": float(torch.rand(1, generator=rng))}
-                handle.write(json.dumps(record) + "\n")
-        write_scores(run / "dev_scores.tsv", trials=10_000, labels=True, seed=index)
-        folders.append(run)
-    out = write_report(folders, tmp_path / "r.html", rounds=0)
-    assert out.stat().st_size < 1_000_000
+    run = write_run(tmp_path / "run")
+    step = json.loads(next(line for line in (run / "log.jsonl").read_text().splitlines() if '"loss"' in line))
+    noise = torch.rand(3000, 2, generator=torch.Generator().manual_seed(0)).tolist()
+    with (run / "log.jsonl").open("a") as handle:
+        for count, (loss, norm) in enumerate(noise, EPOCHS * STEPS):
+            record = step | {"step": count, "loss": {"task": loss}, "gradient_norm": {"network": norm}}
+            handle.write(json.dumps(record) + "\n")
+    write_scores(run / "dev_scores.tsv", trials=10_000, labels=True)
+    assert write_report([run], tmp_path / "r.html", rounds=0).stat().st_size < 500_000
+
+
+SIZES = {"sparsity": 0.25, "macs_sparsity": 0.125}
+
+
+def write_snapshot(folder: Path, epochs: int = EPOCHS) -> Path:
+    """Write a run that has left one snapshot, and whose last validation has its size."""
+    run = write_run(folder, epochs, pruning__export_at=[0.25])
+    with (run / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 9, "snapshot": {"name": "hp25", "target": 0.25, "eer": 0.2, **SIZES}}) + "\n")
+        dev = {"eer": 0.3, "sparsity": 0.4, "macs_sparsity": 0.5}
+        log.write(json.dumps({"step": 40, "epoch": epochs, "dev": dev}) + "\n")
+    write_scores(run / "evaluation" / "hp25" / "strangers.tsv", labels=True)
+    return run
+
+
+def snapshots(*folders: Path) -> list[tuple[int, tuple[str, ...], dict[str, tuple[str, ...]]]]:
+    runs = read_runs(folders)
+    found = compare_snapshots(runs, [count_model(run) for run in runs])
+    return [(run, table.headings[4:], {row[0]: row[1:] for row in table.rows}) for run, table in found]
+
+
+def test_the_models_of_one_training_stand_side_by_side(tmp_path: Path, report: Report) -> None:
+    dense, run = write_run(tmp_path / "dense", pruned=False), write_snapshot(tmp_path / "family")
+    [(index, sets, rows)] = snapshots(dense, run)
+    assert (index, sets) == (1, ("EER on dev, %", "EER on strangers, %"))
+    assert list(rows) == ["hp25", "hp40"]
+    (params, *sizes, dev, strangers), last = rows["hp25"], rows["hp40"]
+    assert (sizes, dev) == (["25.0", "12.5"], "20.00")
+    assert params.endswith("k")
+    assert 0 < float(strangers) < 50
+    assert last[1:] == ("40.0", "50.0", "30.00", "–")
+    page = report(run)
+    assert "models of one training" in page.text
+    assert " ".join(("hp40", *last)) in page.text
+    assert "models of one training" not in report(dense).text
+    (run / "evaluation" / "hp25" / "strangers.tsv").write_text("filename\tcm-score\n")
+    [(_, sets, _)] = snapshots(run)
+    assert sets == ("EER on dev, %",)
+
+
+def test_a_run_that_goes_on_has_its_snapshots_alone(tmp_path: Path) -> None:
+    [(_, _, rows)] = snapshots(write_snapshot(tmp_path / "run", epochs=2))
+    assert list(rows) == ["hp25"]

@@ -1,4 +1,5 @@
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -8,9 +9,8 @@ from hybrid_pruning.console import visible
 from hybrid_pruning.models.size import KeptUnits
 from hybrid_pruning.pruning import Budget
 from hybrid_pruning.reporting import figures, plots
-from hybrid_pruning.reporting.figures import Line
-from hybrid_pruning.reporting.inline import COLOURS, to_inline_svg
-from hybrid_pruning.reporting.picture import draw_survivors
+from hybrid_pruning.reporting.figures import Line, draw_kept_units
+from hybrid_pruning.reporting.plots import VARIABLES, to_inline_svg
 from hybrid_pruning.reporting.published import Ours, draw_sizes, is_of_set, read_published
 
 BUDGET = Budget(1, 1, 1, 1)
@@ -31,7 +31,7 @@ def texts(figure) -> list[str]:
 def test_the_picture_has_a_row_per_convolution_and_layer(
     layers: int, heads: int, neurons: int, convolutions: int
 ) -> None:
-    figure = draw_survivors(survivors(layers, heads, neurons, convolutions, interm_1=7, head_2=3))
+    figure = draw_kept_units(survivors(layers, heads, neurons, convolutions, interm_1=7, head_2=3))
     assert texts(figure).count("512/512") == convolutions
     assert texts(figure).count(f"{neurons}/{neurons}") == layers - 1
     assert f"7/{neurons}" in texts(figure)
@@ -42,13 +42,13 @@ def test_the_picture_has_a_row_per_convolution_and_layer(
 
 def test_the_picture_tells_closed_from_empty() -> None:
     left = survivors(3, 4, 48, 0, attlayer_0=0, head_1=0, ffnlayer_2=0)
-    assert texts(draw_survivors(left)).count("closed") == 2
-    assert texts(draw_survivors(left)).count("bias only") == 1
-    assert "0/48" in texts(draw_survivors(left))
+    assert texts(draw_kept_units(left)).count("closed") == 2
+    assert texts(draw_kept_units(left)).count("bias only") == 1
+    assert "0/48" in texts(draw_kept_units(left))
 
 
 def test_a_bar_is_full_or_empty_only_at_the_ends() -> None:
-    figure = draw_survivors(survivors(2, 2, 10_000, 0, interm_0=1, interm_1=9_999))
+    figure = draw_kept_units(survivors(2, 2, 10_000, 0, interm_0=1, interm_1=9_999))
     pale, filled = (sorted(map(len, patch.get_path().to_polygons())) for patch in figure.axes[0].patches)
     assert len(pale) == 2
     assert len(filled) == 4 + 2
@@ -126,26 +126,29 @@ def test_names_in_a_figure_are_text_alone() -> None:
     assert {element.tag for element in root.iter()} <= {"svg", "g", "path", "text", "use", "defs", "clipPath", "rect"}
 
 
+def draw_small() -> Any:
+    return plots.draw_det({"a & b": ([1.0, 2, 3], [0.0, 1.5])}, legend=False)
+
+
 def test_an_inline_figure_belongs_to_its_page() -> None:
-    figure = plots.draw_det({"a & b": ([1.0, 2, 3], [0.0, 1.5])}, legend=False)
-    svg = to_inline_svg(figure, "det-0", 'a "quoted" name')
+    svg = to_inline_svg(draw_small(), "det-0", 'a "quoted" name')
     assert svg.startswith('<svg viewBox="0 0 380 380" role="img" aria-label="a &quot;quoted&quot; name">')
     assert "<style" not in svg
     assert "<metadata" not in svg
     assert "font-family" not in svg
-    assert all(name.startswith("det-0-") for name in re.findall(r' id="([^"]+)"', svg))
-    assert set(re.findall(r"#([\w-]+)", svg)) == set(re.findall(r' id="([^"]+)"', svg))
+    ids = re.findall(r' id="([^"]+)"', svg)
+    assert set(re.findall(r"#([\w-]+)", svg)) == set(ids)
     assert "var(--run-0)" in svg
-    assert svg == to_inline_svg(
-        plots.draw_det({"a & b": ([1.0, 2, 3], [0.0, 1.5])}, legend=False), "det-0", 'a "quoted" name'
-    )
+    again, other = (draw_small() for _ in range(2))
+    assert svg == to_inline_svg(again, "det-0", 'a "quoted" name')
+    assert not set(ids) & set(re.findall(r' id="([^"]+)"', to_inline_svg(other, "det-1", "")))
 
 
 def test_only_the_pages_colours_are_used() -> None:
     figure = figures.draw_curves([Line([0, 1], [0.12345, 1], index) for index in range(6)], "loss")
     svg = to_inline_svg(figure, "f", "")
     assert not re.search(r"#[0-9a-f]{6}\b", svg)
-    assert len(set(COLOURS.values())) == len(COLOURS)
+    assert len(set(VARIABLES.values())) == len(VARIABLES)
 
 
 def test_coordinates_are_cut_and_texts_are_not() -> None:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hybrid_pruning.reporting.remaining import find_remaining
 
 from corpus import configure, write_world
 from hybrid_pruning.models.size import count_kept
-from hybrid_pruning.reporting.remaining import find_remaining
 from hybrid_pruning.reporting.run_files import read_runs
 from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train

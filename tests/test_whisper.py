@@ -23,7 +23,7 @@ from hybrid_pruning.benchmarks.latency import latency_ratio
 from hybrid_pruning.models.backbone import Backbone, load_transformers, wrap
 from hybrid_pruning.models.backbone.families import whisper_windows
 from hybrid_pruning.models.backbone.whisper import LogMel
-from hybrid_pruning.reporting.inspection import print_inspection
+from hybrid_pruning.reporting.inspection import inspect_model, print_inspection
 from hybrid_pruning.scoring.scores import score
 from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
@@ -214,7 +214,7 @@ def test_train_export_score_inspect(tmp_path: Path, capsys: pytest.CaptureFixtur
     export(run, tmp_path / "model")
     model = hp.SpeechModel.from_pretrained(tmp_path / "model")
     assert np.isfinite(score(model, config.data.dev, tmp_path / "scores.tsv", workers=0).scores).all()
-    print_inspection(model)
+    print_inspection(inspect_model(model))
     text = capsys.readouterr().out
     assert re.search(r"conv +channels *\n *0 +\d+/32 [^\n]+\n\n", text), "one convolution"
     assert " 40.0%" in text

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hybrid_pruning.models.conversion import convert
     from hybrid_pruning.models.onnx.runtime import OnnxModel
     from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
+    from hybrid_pruning.reporting.inspection import inspect_model
+    from hybrid_pruning.reporting.page import report
     from hybrid_pruning.scoring.scores import embed_paths, score, score_paths
     from hybrid_pruning.scoring.verdicts import detect
     from hybrid_pruning.scoring.verification.embeddings import embed
@@ -43,11 +45,13 @@ __all__ = [
     "export",
     "export_snapshots",
     "fuse",
+    "inspect_model",
     "load_backbone",
     "metrics",
     "prepare",
     "pruning",
     "quickstart",
+    "report",
     "run",
     "score",
     "score_paths",
@@ -72,9 +76,11 @@ _PLACES = {
     "fuse": "evaluation.fusion",
     "export": "training.export",
     "export_snapshots": "training.export",
+    "inspect_model": "reporting.inspection",
     "load_backbone": "models.speech_model",
     "prepare": "data.corpora",
     "quickstart": "jobs.quickstart",
+    "report": "reporting.page",
     "run": "jobs.run",
     "score": "scoring.scores",
     "score_paths": "scoring.scores",

@@ -184,6 +184,11 @@ def parts(cell: Spans | Cell) -> Cell:
     return cell if isinstance(cell, Cell) else Cell(cell)
 
 
+def spans(text: Spans) -> list[tuple[str, str]]:
+    """Return the parts of a text, each with its style."""
+    return [part if isinstance(part, tuple) else (part, "") for part in (text if isinstance(text, list) else [text])]
+
+
 def say_rule(title: str) -> None:
     """Print a line across the terminal with a title at its left."""
     console.rule(_text(title, "bold"), align="left")
@@ -218,8 +223,7 @@ def progress_bar(*columns: str) -> Progress:
 
 def _text(cell: Spans, style: str = "", encoding: str = "") -> Text:
     text = Text(style=style)
-    for part in cell if isinstance(cell, list) else [cell]:
-        plain, own = part if isinstance(part, tuple) else (part, "")
+    for plain, own in spans(cell):
         text.append(_encodable(visible(plain), encoding or console.encoding), own)
     return text
 

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 
-from hybrid_pruning.console import Spans, Table, parts, printable
+from hybrid_pruning.console import Table, parts, printable, spans
 
 SPECIAL = re.compile(r"(^\d+(?=[.)](?!\S)))|[\\`*_{}\[\]<>#|~!&$@]|^[-+=](?!\w)|:(?=//)|(?<=www)\.", re.IGNORECASE)
 """Markup of Markdown as the hub renders it: lists, links without brackets and formulas too."""
@@ -37,13 +37,8 @@ def to_markdown(table: Table) -> str:
     """Return a table with its title as a heading, its note as a paragraph, and small print in brackets."""
     rows = [[escape(heading) for heading in table.headings], ["---"] * len(table.headings)]
     for row in table.rows:
-        cells = [[plain for text in parts(cell) if (plain := _plain(text))] for cell in row]
-        rows.append([escape(" ".join(texts[:1] + [f"({text})" for text in texts[1:]])) for texts in cells])
+        cells = [["".join(plain for plain, _ in spans(text)) for text in parts(cell)] for cell in row]
+        rows.append([escape(" ".join([first, *(f"({text})" for text in small if text)])) for first, *small in cells])
     title = f"### {escape(table.title)}\n\n" if table.title else ""
     note = f"\n{escape(table.note)}\n" if table.note else ""
     return title + "".join(f"| {' | '.join(row)} |\n" for row in rows) + note
-
-
-def _plain(text: Spans) -> str:
-    """Return a text without its styles."""
-    return "".join(span if isinstance(span, str) else span[0] for span in (text if isinstance(text, list) else [text]))

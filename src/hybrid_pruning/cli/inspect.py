@@ -1,10 +1,11 @@
-"""Verbs that only look: report, inspect, benchmark, doctor."""
+"""Verbs that change nothing: report, inspect, benchmark, doctor."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import hybrid_pruning as hp
 from hybrid_pruning.cli.app import MOST_WORKERS, app
 from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
@@ -31,15 +32,13 @@ def report(
     ] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="rounds of resampling for 95% intervals; 0 for none")] = 1000,
 ) -> None:
-    """Make one page of one or more runs: figures, errors, what is left, how the training went.
+    """Make one page of one or more runs: metrics, errors, kept units, the course of the training.
 
     The page is one file that needs no network. Runs in progress are shown as far as they have come.
 
     Example: hybrid-pruning report runs/dense runs/hp50 --scores d.tsv --scores p.tsv --keys eval.tsv --out report.html
     """
-    from hybrid_pruning.reporting import write_report
-
-    write_report(runs, out, scores or [], keys or [], published, bootstrap)
+    hp.report(runs, out, scores or [], keys or [], published, bootstrap)
     say(f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}; open it in a browser")
 
 
@@ -48,18 +47,10 @@ def inspect(
     model: Annotated[str, typer.Argument(help="exported model: a folder or a hub id")],
     out: Annotated[Path | None, typer.Option(help="also draw it: a .svg, .png or .pdf file")] = None,
 ) -> None:
-    """Show what survived, layer by layer, as a heat map; with --out also as a picture."""
-    from hybrid_pruning.models.size import count_kept
-    from hybrid_pruning.models.speech_model import SpeechModel
+    """Show the kept units, layer by layer, as a heat map; with --out also as a picture."""
     from hybrid_pruning.reporting.inspection import print_inspection
 
-    found = SpeechModel.from_pretrained(model)
-    if out is not None:
-        from hybrid_pruning.reporting.picture import draw_survivors
-        from hybrid_pruning.reporting.plots import save_figure
-
-        save_figure(draw_survivors(count_kept(found.backbone)), out)
-    print_inspection(found)
+    print_inspection(hp.inspect_model(model, out))
     if out is not None:
         say(f"picture {out}")
 

@@ -69,7 +69,7 @@ def export(
         say(f"{file}: {file.stat().st_size / 1e6:.1f} MB; next: hybrid-pruning score {file} MANIFEST.tsv ...")
         return
     models = hp.export_snapshots(run, out, average) if family else {out: hp.export(run, out, average, at)}
-    from hybrid_pruning.reporting.inspection import tell_size
+    from hybrid_pruning.reporting.inspection import describe_size
 
     for folder, model in models.items():
-        say(f"{folder}: {tell_size(model)}; next: hybrid-pruning score {folder} MANIFEST.tsv ...")
+        say(f"{folder}: {describe_size(model)}; next: hybrid-pruning score {folder} MANIFEST.tsv ...")

@@ -1,13 +1,14 @@
-"""The figures of a training: curves over its steps, several runs in one, and how its gates made up their minds."""
+"""Figures of trainings and models: curves over the steps, the spread of the gates, and the kept units as a picture."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hybrid_pruning.metrics import FloatArray
+from hybrid_pruning.models.size import KeptUnits
 from hybrid_pruning.reporting import plots
 
 if TYPE_CHECKING:
@@ -18,11 +19,15 @@ MOST_POINTS = 360
 """Of a curve; longer ones are averaged over stretches of steps."""
 SMOOTHING = 15
 """A noisy curve's mean runs over this part of it."""
-PANEL = 104
-"""Height of one of several small figures in one, in points."""
 LEVELS = 12
 """Shades of a heat map."""
 SOLID, DASHED, DOTTED = "solid", (0, (4, 2)), (0, (1, 1.3))
+ROW, BAR = 19.0, 13.0
+"""Height of a row of the kept units and of the boxes in it, in points."""
+LEFT, HEADS, FEED_FORWARD, RIGHT, COUNTS = 24.0, 150.0, 200.0, plots.WIDTH - 62.0, float(plots.WIDTH)
+"""Where the boxes begin, the heads end, the neurons' bars begin and end, and the counts end."""
+SUBLAYERS = {"head": "attlayer", "interm": "ffnlayer"}
+"""Kind of unit -> the gate of its whole sub-layer: while that is closed, the unit's own gate has no effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,8 @@ class Line:
 
     Args:
         steps: [N] training steps.
-        values: [N] what is drawn.
-        system: index of the run, which decides the colour; None for what is no run's own.
+        values: [N] the curve over them.
+        system: index of the run, which decides the colour; None for a curve of no run or of several.
         dash: its line style.
         width: its width in points.
         noisy: draw it faintly, and its running mean over it.
@@ -45,29 +50,12 @@ class Line:
     width: float = 1.5
     noisy: bool = False
 
-    @property
-    def colour(self) -> str:
-        """Of the run."""
-        return plots.MUTED if self.system is None else colour_of(self.system)
 
-
-def colour_of(system: int) -> str:
-    """Return the colour that stands for a run on the whole page."""
-    return plots.COLOURS[system % len(plots.COLOURS)]
-
-
-def draw_curves(lines: Sequence[Line], label: str, log: bool = False, unit_interval: bool = False) -> "Figure":
-    """Draw curves over the training steps.
-
-    Args:
-        lines: what to draw, the later ones on top.
-        label: of the vertical axis.
-        log: give it a logarithmic scale.
-        unit_interval: keep 0 in sight, as is right for fractions.
-    """
+def draw_curves(lines: Sequence[Line], label: str, unit_interval: bool = False) -> "Figure":
+    """Draw curves over the training steps, the later ones on top; with 0 in sight for values of a unit interval."""
     with plots.styled():
         figure, axes = plots.new_figure(plots.WIDTH, 0.62 * plots.WIDTH)
-        _draw(axes, lines, log)
+        _draw_lines(axes, lines, log=False)
         axes.set_ylabel(label)
         axes.set_xlabel("step")
         if unit_interval:
@@ -76,82 +64,110 @@ def draw_curves(lines: Sequence[Line], label: str, log: bool = False, unit_inter
 
 
 def draw_panels(panels: Mapping[str, Sequence[Line]], log: bool = False, mark: Mapping[str, float] = {}) -> "Figure":
-    """Draw several small figures over the same steps, one idea each.
+    """Draw several small figures over the same steps.
 
     Args:
         panels: title -> curves.
         log: give all vertical axes a logarithmic scale.
         mark: title -> a value to draw a line at.
     """
-    columns = 2 if len(panels) > 1 else 1
-    rows = -(-len(panels) // columns)
     with plots.styled():
-        figure, _ = plots.new_figure(plots.WIDTH, _height(rows, columns))
-        figure.clear()
-        grid: Any = figure.subplots(rows, columns, sharex=True, squeeze=False)
-        for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
-            _draw(axes, lines, log)
-            axes.set_title(title, loc="left", fontsize=10, color=plots.INK)
-            axes.tick_params(labelsize=9)
+        figure, grid = plots.new_grid(list(panels), 2, "step")
+        for axes, (title, lines) in zip(grid, panels.items(), strict=True):
+            _draw_lines(axes, lines, log)
             if title in mark:
                 axes.axhline(mark[title], color=plots.MUTED, linewidth=0.9, linestyle=DASHED)
-        for axes in list(grid.flat)[len(panels) :]:
-            axes.axis("off")
-        for axes in grid[-1]:
-            axes.set_xlabel("step")
-        if len(panels) % columns:  # the panel above the empty place is the last of its column
-            grid[-2][-1].tick_params(labelbottom=True)
     return figure
 
 
 def draw_gates(history: Mapping[str, tuple[Sequence[float], npt.ArrayLike]], colour: str) -> "Figure":
-    """Draw how the open probabilities of each kind of unit spread, validation after validation.
+    """Draw the spread of the open probabilities of each kind of unit, validation after validation.
 
     Args:
         history: kind of unit -> epochs [E] and counts [E, bins] over probabilities from 0 to 1.
         colour: of the darkest shade.
     """
-    columns = 2 if len(history) > 1 else 1
-    rows = -(-len(history) // columns)
+    tables = {unit: np.asarray(counts, dtype=np.float64) for unit, (_, counts) in history.items()}
     with plots.styled():
-        figure, _ = plots.new_figure(plots.WIDTH, _height(rows, columns))
-        figure.clear()
-        grid: Any = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, (unit, (epochs, counts)) in zip(grid.flat, history.items(), strict=False):
-            table = np.asarray(counts, dtype=np.float64)
-            _shade(axes, np.asarray(epochs, dtype=np.float64), table, colour)
-            axes.set_title(f"{unit}: {table[-1].sum():,.0f}", loc="left", fontsize=10, color=plots.INK)
-            axes.tick_params(labelsize=9)
-        for axes in list(grid.flat)[len(history) :]:
-            axes.axis("off")
-        for axes in grid[-1]:
-            axes.set_xlabel("epoch")
-        for axes in grid[:, 0]:
+        titles = [f"{unit}: {table[-1].sum():,.0f}" for unit, table in tables.items()]
+        figure, grid = plots.new_grid(titles, 2, "epoch", sharey=True)
+        for axes, (unit, table) in zip(grid, tables.items(), strict=True):
+            epochs = np.asarray(history[unit][0], dtype=np.float64)
+            middles = (epochs[1:] + epochs[:-1]) / 2  # the epochs need not be evenly spaced
+            first = epochs[0] - (middles[0] - epochs[0] if middles.size else 0.5)
+            last = epochs[-1] + (epochs[-1] - middles[-1] if middles.size else 0.5)
+            edges, height = [first, *middles, last], 1 / table.shape[1]
+            share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+            level = np.ceil(LEVELS * np.sqrt(share)).astype(int)
+            for shade in range(1, LEVELS + 1):
+                places = np.argwhere(level == shade)
+                boxes = [(edges[x], y * height, edges[x + 1] - edges[x], height) for x, y in places]
+                plots.fill_boxes(axes, boxes, colour, shade / LEVELS)
+            axes.grid(False)
+            axes.set_xlim(first, last)
+            axes.set_ylim(0, 1)
+            axes.set_yticks((0, 0.5, 1), ("0", "½", "1"))
+            axes.set_xticks([epochs[0], epochs[-1]] if len(epochs) > 1 else [epochs[0]])
+        for axes in grid[::2]:
             axes.set_ylabel("p(open)")
-        if len(history) % columns:
-            grid[-2][-1].tick_params(labelbottom=True)
     return figure
 
 
-def draw_histograms(systems: Mapping[str, plots.Scores], threshold: float) -> "Figure":
-    """Draw the scores of several systems under each other, over the same axis.
+@dataclass(slots=True)
+class _Canvas:
+    """Boxes by their look, and texts, in points from the upper left corner; `top` is that of the current row."""
 
-    Args:
-        systems: name -> scores of bona fide speech and of spoofs.
-        threshold: the decision threshold to mark.
+    top: float = 0.0
+    kept: list[plots.Box] = field(default_factory=list)
+    gone: list[plots.Box] = field(default_factory=list)
+    texts: list[tuple[float, float, str, dict[str, Any]]] = field(default_factory=list)
+
+    def write(self, x: float, text: str, align: str = "left", muted: bool = True) -> None:
+        """Write a text into the current row."""
+        look = {"ha": align, "color": plots.MUTED if muted else plots.INK, "size": 10}
+        self.texts.append((x, self.top + BAR / 2, text, look))
+
+    def bar(self, left: float, right: float, share: float) -> None:
+        """Draw a bar of which a share is filled; fully only where all is kept, empty only where nothing is."""
+        width = right - left
+        filled = share * width if share in (0, 1) else min(max(share * width, 1.5), width - 1.5)
+        self.kept += [(left, self.top, filled, BAR)] if filled else []
+        self.gone += [(left + filled, self.top, width - filled, BAR)] if filled < width else []
+
+    def without_units(self, start: float, end: float, is_open: bool) -> None:
+        """Draw a sub-layer without units: while it is open, it still adds its bias."""
+        self.gone.append((start, self.top, end - start, BAR))
+        self.write((start + end) / 2, "bias only" if is_open else "closed", "center")
+
+
+def draw_kept_units(left: KeptUnits, colour: str = plots.COLOURS[0]) -> "Figure":
+    """Draw the kept units of a backbone: a bar per convolution; per layer a cell per head and a bar of neurons.
+
+    Kept units are filled, removed ones pale. The wave enters at the top.
     """
-    edges = plots.bin_edges(list(systems.values()))
+    from matplotlib.figure import Figure
+
+    canvas = _Canvas()
+    _draw_convolutions(canvas, left)
+    _draw_layers(canvas, left)
+    height = canvas.top + 2
     with plots.styled():
-        figure, _ = plots.new_figure(plots.WIDTH, _height(len(systems), 1))
-        figure.clear()
-        grid: Any = figure.subplots(len(systems), 1, sharex=True, squeeze=False)
-        for axes, (name, scores) in zip(grid.flat, systems.items(), strict=True):
-            plots.fill_scores(axes, scores, edges, ("bona fide", "spoof"), threshold)
-            axes.set_title(name, loc="left", fontsize=10, color=plots.INK)
-            axes.tick_params(labelsize=9)
-        grid[-1][0].set_xlabel("score")
-        figure.supylabel("share of the class, %", fontsize=11, color=plots.MUTED)
+        figure = Figure(figsize=(plots.WIDTH / 72, height / 72))
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        axes.set_xlim(0, plots.WIDTH)
+        axes.set_ylim(height, 0)
+        axes.axis("off")
+        plots.fill_boxes(axes, canvas.gone, plots.GRID)
+        plots.fill_boxes(axes, canvas.kept, colour)
+        for x, y, text, look in canvas.texts:
+            axes.text(x, y, text, va="center_baseline", **look)
     return figure
+
+
+def active_units(left: KeptUnits, name: str) -> int:
+    """Return how many units of a slot are kept: none where their whole sub-layer is closed."""
+    unit, _, layer = name.partition(".")
+    return left.kept[name] if left.kept.get(f"{SUBLAYERS.get(unit)}.{layer}", 1) else 0
 
 
 def thin(values: Sequence[float]) -> FloatArray:
@@ -164,14 +180,6 @@ def thin(values: Sequence[float]) -> FloatArray:
     return sums / np.diff(np.append(edges, array.size))
 
 
-def short(value: float) -> str:
-    """Return a number in as few letters as it needs: 0.0005 -> '5e-4', 12.0 -> '12'."""
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.4g}"
-    mantissa, _, exponent = f"{value:.2e}".partition("e")
-    return f"{float(mantissa):g}e{int(exponent)}".replace("-", "−")
-
-
 def smooth(values: FloatArray) -> FloatArray:
     """Return the running mean over a part of the curve, shorter at its ends."""
     reach = max(values.size // SMOOTHING // 2, 1)
@@ -182,58 +190,74 @@ def smooth(values: FloatArray) -> FloatArray:
     return means
 
 
-def _height(rows: int, columns: int) -> float:
-    """Return the height of a figure of several; one alone is as high as a curve."""
-    return 0.62 * plots.WIDTH if rows == columns == 1 else 26 + PANEL * rows
+def short(value: float) -> str:
+    """Return a number in as few letters as it needs: 0.0005 -> '5e-4', 12.0 -> '12'."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}"
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}".replace("-", "−")
 
 
-def _draw(axes: "Axes", lines: Sequence[Line], log: bool) -> None:
+def _draw_lines(axes: "Axes", lines: Sequence[Line], log: bool) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
     if log:
         axes.set_yscale("log")
     for line in lines:
+        colour = plots.MUTED if line.system is None else plots.colour_of(line.system)
         steps, values = thin(line.steps), thin(line.values)
         if line.noisy and values.size > 4:
-            axes.plot(steps, values, color=line.colour, linewidth=0.7, alpha=0.3)
+            axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
             values = smooth(values)
-        marker = "o" if values.size == 1 else "none"
-        look: dict[str, Any] = {"color": line.colour, "linestyle": line.dash, "linewidth": line.width}
-        axes.plot(steps, values, marker=marker, markersize=4, **look)
+        look: dict[str, Any] = {"color": colour, "linestyle": line.dash, "linewidth": line.width, "markersize": 4}
+        axes.plot(steps, values, marker="o" if values.size == 1 else "none", **look)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     if log:
-        axes.yaxis.set_major_locator(LogLocator(subs=_log_steps(axes.get_ylim()), numticks=6))
+        low, high = axes.get_ylim()
+        named = (1.0,) if high > 50 * low else (1.0, 2.0, 5.0)  # of a decade: more where there are few
+        axes.yaxis.set_major_locator(LogLocator(subs=named, numticks=6))
         axes.minorticks_off()
     else:
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
 
 
-def _log_steps(limits: tuple[float, float]) -> tuple[float, ...]:
-    """Return what a logarithmic axis names within a decade: more where it has few of them."""
-    return (1.0,) if limits[1] > 50 * limits[0] else (1.0, 2.0, 5.0)
+def _draw_convolutions(canvas: _Canvas, left: KeptUnits) -> None:
+    names = [name for name in left.sizes if name.startswith("conv.")]
+    if not names:
+        return
+    widest = max(left.sizes[name] for name in names)
+    canvas.write(LEFT, "convolutions", muted=False)
+    canvas.write(COUNTS, "channels", "right")
+    canvas.top += ROW
+    for name in names:
+        kept, size = left.kept[name], left.sizes[name]
+        canvas.write(LEFT - 8, name.partition(".")[2], "right")
+        canvas.bar(LEFT, LEFT + (RIGHT - LEFT) * size / widest, kept / size)
+        canvas.write(COUNTS, f"{kept}/{size}", "right")
+        canvas.top += ROW
+    canvas.top += ROW / 2
 
 
-def _shade(axes: "Axes", epochs: FloatArray, counts: FloatArray, colour: str) -> None:
-    """Draw a heat map over the epochs, shade by shade."""
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    level = np.ceil(LEVELS * np.sqrt(share)).astype(int)
-    edges = _edges(epochs)
-    height = 1 / counts.shape[1]
-    for shade in range(1, LEVELS + 1):
-        boxes = [(edges[x], y * height, edges[x + 1] - edges[x], height) for x, y in np.argwhere(level == shade)]
-        plots.fill_boxes(axes, boxes, colour, shade / LEVELS)
-    axes.grid(False)
-    axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, 1)
-    axes.set_yticks((0, 0.5, 1), ("0", "½", "1"))
-    axes.set_xticks([epochs[0], epochs[-1]] if len(epochs) > 1 else [epochs[0]])
-
-
-def _edges(epochs: FloatArray) -> FloatArray:
-    """Return the edges of columns around the epochs, which need not be evenly spaced."""
-    middles = (epochs[1:] + epochs[:-1]) / 2
-    first = epochs[0] - (middles[0] - epochs[0] if middles.size else 0.5)
-    last = epochs[-1] + (epochs[-1] - middles[-1] if middles.size else 0.5)
-    return np.concatenate(([first], middles, [last]))
+def _draw_layers(canvas: _Canvas, left: KeptUnits) -> None:
+    canvas.write(LEFT, "attention heads", muted=False)
+    canvas.write(FEED_FORWARD, "feed-forward", muted=False)
+    canvas.write(COUNTS, "neurons", "right")
+    canvas.top += ROW
+    for layer in dict.fromkeys(name.partition(".")[2] for name in left.sizes if name.startswith("head.")):
+        canvas.write(LEFT - 8, layer, "right")
+        heads, neurons = active_units(left, f"head.{layer}"), active_units(left, f"interm.{layer}")
+        size, width = left.sizes[f"head.{layer}"], left.sizes[f"interm.{layer}"]
+        pitch = min((HEADS - LEFT) / size, BAR + 2)
+        for unit in range(size if heads else 0):
+            (canvas.kept if unit < heads else canvas.gone).append((LEFT + unit * pitch, canvas.top, pitch - 2, BAR))
+        if not heads:
+            end = max(LEFT + size * pitch - 2, LEFT + 58)
+            canvas.without_units(LEFT, end, bool(left.kept.get(f"attlayer.{layer}", 1)))
+        canvas.write(COUNTS, f"{neurons}/{width}", "right")
+        if neurons:
+            canvas.bar(FEED_FORWARD, RIGHT, neurons / width)
+        else:
+            canvas.without_units(FEED_FORWARD, RIGHT, bool(left.kept.get(f"ffnlayer.{layer}", 1)))
+        canvas.top += ROW

@@ -1,4 +1,4 @@
-"""What the terminal shows of a model and of a machine: what survived the pruning, and what is installed here."""
+"""A model or a machine on the terminal: the kept units of a model, and the versions and devices that are installed."""
 
 import importlib
 import os
@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,20 +17,18 @@ from hybrid_pruning.console import Span, Spans, Table, say, say_table, takes_blo
 from hybrid_pruning.models.backbone import FAMILIES
 from hybrid_pruning.models.size import SECONDS, KeptUnits, count_kept, count_parameters
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.pruning import Budget, shape_of
+from hybrid_pruning.pruning import shape_of
+from hybrid_pruning.reporting.figures import SUBLAYERS, draw_kept_units
+from hybrid_pruning.reporting.plots import save_figure
 from hybrid_pruning.trees import portable, section
 
 CONV_COLUMNS = {"conv": "channels"}
 LAYER_COLUMNS = {"head": "heads", "attlayer": "attention", "interm": "FFN neurons", "ffnlayer": "FFN"}
-DECIDED_BY = {"head": "attlayer", "interm": "ffnlayer"}
-"""Kinds of units that are gone with their whole sub-layer, whatever their own slot kept."""
 BAR_WIDTH = 10
 HEAT = ("magenta", "blue", "cyan", "green", "yellow")
-"""From nearly all gone to all kept, as viridis has it."""
+"""From nearly all removed to all kept, as viridis has it."""
 
 PACKAGE = "hybrid-pruning"
-EXTRA = "pip install 'hybrid-pruning[{}]'"
-DEBIAN = "part of Debian and Ubuntu; elsewhere quickstart --bonafide DIR"
 MODULES = {
     "pyworld": ("pyworld-prebuilt", "quickstart", "quickstart: the WORLD vocoder, which makes spoofs"),
     "G722": ("g722", "quickstart", "quickstart: decodes Asterisk's recordings"),
@@ -37,45 +36,85 @@ MODULES = {
     "onnxscript": ("onnxscript", "onnx", "export --onnx; benchmark"),
     "tensorboard": ("tensorboard", "tensorboard", "train: curves beside the log"),
 }
-"""Module -> its package, the extra that brings it, and what needs it."""
+"""Optional module -> its package, the extra that brings it, and its purpose."""
 TOOLS = {
-    "apt-get": ("quickstart: fetches recordings from Debian's packages", DEBIAN),
-    "dpkg-deb": ("quickstart: unpacks them", DEBIAN),
+    "apt-get": "quickstart: fetches recordings from Debian's packages",
+    "dpkg-deb": "quickstart: unpacks them",
 }
-"""Program -> what needs it, and how to get it."""
+"""Optional program -> its purpose."""
+DEBIAN = "part of Debian and Ubuntu; elsewhere quickstart --bonafide DIR"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Something optional that may be installed.
+class Inspection:
+    """The size and the origin of a model.
 
     Args:
-        name: what it is called.
-        found: its version or place, or None where it is absent.
-        purpose: what needs it.
-        remedy: how to get it.
+        units: kept units of the backbone, and its parameters and MACs.
+        head_params: parameters of head and classifier.
+        state: dense, or the kinds of units that had gates.
+        labels: of the training, with their numbers of utterances.
+        origin: recipe or converted file, as far as it is recorded.
     """
 
-    name: str
-    found: str | None
-    purpose: str
-    remedy: str
+    units: KeptUnits
+    head_params: int
+    state: str
+    labels: str
+    origin: str
 
 
-def print_inspection(model: SpeechModel) -> None:
-    """Print what survived of a model's backbone as a heat map, then its size beside the dense one and its origin."""
-    left = count_kept(model.backbone)
-    convs, layers = len(_slots(left, "conv")), len(_slots(left, "head"))
-    head_params = count_parameters(model.head) + count_parameters(model.classifier)
-    _print_heat_map("conv", CONV_COLUMNS, convs, left)
-    _print_heat_map("layer", LAYER_COLUMNS, layers, left)
-    _print_sizes(left.budget, head_params)
-    for name, text in {"state": _state(model), "labels": _labels(model), "origin": _origin(model.provenance)}.items():
-        say(f"{name:<8}{text}")
+def inspect_model(model: str | Path | SpeechModel, out: str | Path | None = None) -> Inspection:
+    """Return the kept units of an exported model, layer by layer, with its size and origin.
+
+    Args:
+        model: a folder, an id of the hub, or a model in memory.
+        out: also draw the kept units into this .svg, .png or .pdf file.
+    """
+    found = model if isinstance(model, SpeechModel) else SpeechModel.from_pretrained(str(model))
+    units, shape = count_kept(found.backbone), shape_of(found.backbone)
+    if out is not None:
+        save_figure(draw_kept_units(units), out)
+    labels = "none: for speaker verification, where embeddings are compared"
+    if found.classes is not None:
+        pairs = zip(found.classes.labels, found.classes.counts, strict=True)
+        labels = f"{', '.join(f'{label} ({count})' for label, count in pairs)}; in brackets the training utterances"
+    return Inspection(
+        units,
+        count_parameters(found.head) + count_parameters(found.classifier),
+        "dense: everything is kept, nothing had gates"
+        if shape is None
+        else f"pruned: {', '.join(shape.units)} had gates",
+        labels,
+        _origin(found.provenance),
+    )
 
 
-def tell_size(model: SpeechModel) -> str:
-    """Return a model's size in a line: parameters and MACs of its backbone, and the shares of them that are gone."""
+def print_inspection(found: Inspection) -> None:
+    """Print a heat map of the kept units, then the model's size beside the dense one and its origin."""
+    units, budget = found.units, found.units.budget
+    for title, columns in (("conv", CONV_COLUMNS), ("layer", LAYER_COLUMNS)):
+        count = len(_slots(units, next(iter(columns))))
+        digits = len(str(count - 1))
+        cells = [(f"{index:{digits}d}", *(_cell(unit, index, units) for unit in columns)) for index in range(count)]
+        say_table(Table((title, *columns.values()), cells, left=1 + len(columns)), box="none")
+        say()
+    rows = [
+        (name, _short(int(now), dense), _short(dense, dense), f"{float(removed):.1%}")
+        for name, now, dense, removed in (
+            ("backbone parameters", budget.params, budget.dense_params, budget.sparsity),
+            (f"backbone MACs, {SECONDS:g} s", budget.macs, budget.dense_macs, budget.macs_sparsity),
+        )
+    ]
+    head = ("head parameters", _short(found.head_params, found.head_params))
+    say_table(Table(("", "now", "dense", "removed"), [*rows, head]), box="none")
+    say()
+    for name in ("state", "labels", "origin"):
+        say(f"{name:<8}{getattr(found, name)}")
+
+
+def describe_size(model: SpeechModel) -> str:
+    """Return parameters and MACs of a model's backbone in a line, and the shares of them that are removed."""
     found = count_kept(model.backbone).budget
     params, macs = _short(int(found.params), found.dense_params), _short(int(found.macs), found.dense_macs)
     return (
@@ -85,12 +124,12 @@ def tell_size(model: SpeechModel) -> str:
 
 
 def print_doctor() -> None:
-    """Print versions, devices, optional parts, and what is known to break."""
+    """Print versions, devices, optional parts, and known problems."""
     for title, found in (("versions", find_versions()), ("devices", find_devices())):
         rows = [(name, (value, "yellow" if value.startswith("missing") else "")) for name, value in found.items()]
         say_table(Table(("", ""), rows, title, left=2), box="none")
         say()
-    _print_parts(find_parts())
+    say_table(Table(("", "", ""), find_optional(), "optional parts", left=3), box="none")
     for warning in find_problems():
         say(f"warning: {warning}", style="yellow")
 
@@ -104,7 +143,7 @@ def find_versions() -> dict[str, str]:
 
 
 def find_devices() -> dict[str, str]:
-    """Return what torch can compute on."""
+    """Return the devices that torch can compute on."""
     found = {"cpu": f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"}
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -116,17 +155,25 @@ def find_devices() -> dict[str, str]:
     return found
 
 
-def find_parts() -> list[Part]:
-    """Return the optional parts, present or absent."""
-    modules = [
-        Part(name, _import(name, package), purpose, EXTRA.format(extra))
-        for name, (package, extra, purpose) in MODULES.items()
+def find_optional() -> list[tuple[Spans, ...]]:
+    """Return each optional part: its name, its version or place, and its purpose, with a remedy where it is absent."""
+    found = {}
+    for name, (package, extra, purpose) in MODULES.items():
+        try:
+            importlib.import_module(name)
+            version = _version(package) or "version unknown"
+        except ImportError:
+            version = None
+        found[name] = version, purpose, f"pip install 'hybrid-pruning[{extra}]'"
+    found |= {name: (shutil.which(name), purpose, DEBIAN) for name, purpose in TOOLS.items()}
+    return [
+        (name, (there, "green") if there else ("absent", "yellow"), purpose if there else f"{purpose}: {remedy}")
+        for name, (there, purpose, remedy) in found.items()
     ]
-    return [*modules, *(Part(name, shutil.which(name), *about) for name, about in TOOLS.items())]
 
 
 def find_problems() -> list[str]:
-    """Return what is known to break here, one line each: encoders that cannot be imported, and why they may not be."""
+    """Return known problems of this installation, one line each: encoders that cannot be imported, and why."""
     problems = []
     try:
         for family in FAMILIES:
@@ -142,39 +189,27 @@ def find_problems() -> list[str]:
     return problems
 
 
-def _slots(left: KeptUnits, unit: str) -> list[str]:
-    return [name for name in left.sizes if name.partition(".")[0] == unit]
+def _slots(units: KeptUnits, unit: str) -> list[str]:
+    return [name for name in units.sizes if name.partition(".")[0] == unit]
 
 
-def _print_heat_map(title: str, columns: Mapping[str, str], rows: int, left: KeptUnits) -> None:
-    digits = len(str(rows - 1))
-    cells = [(f"{index:{digits}d}", *(_cell(unit, index, left) for unit in columns)) for index in range(rows)]
-    say_table(Table((title, *columns.values()), cells, left=1 + len(columns)), box="none")
-    say()
-
-
-def _cell(unit: str, index: int, left: KeptUnits) -> Spans:
-    """One slot: kept/size and a bar; open or closed for a whole sub-layer; `-` for units of a closed one."""
+def _cell(unit: str, index: int, units: KeptUnits) -> Spans:
+    """Return kept/size and a bar for units, `-` for those of a closed sub-layer; open or closed for a sub-layer."""
     name = f"{unit}.{index}"
-    if unit in DECIDED_BY.values():
-        inner = next(kind for kind, layer in DECIDED_BY.items() if layer == unit)
-        return _layer_cell(bool(left.kept[name]), bool(left.kept[f"{inner}.{index}"]))
-    if unit in DECIDED_BY and not left.kept[f"{DECIDED_BY[unit]}.{index}"]:
+    if unit in SUBLAYERS.values():
+        inner = next(kind for kind, layer in SUBLAYERS.items() if layer == unit)
+        if not units.kept[name]:
+            return "closed", "dim"
+        return ("open", HEAT[-1]) if units.kept[f"{inner}.{index}"] else ("bias only", "dim")
+    if unit in SUBLAYERS and not units.kept[f"{SUBLAYERS[unit]}.{index}"]:
         return "-", "dim"
-    kept, size = left.kept[name], left.sizes[name]
-    digits = len(str(max(left.sizes[slot] for slot in _slots(left, unit))))
-    count = f"{kept:>{digits}}/{size:<{digits}} "
-    return [count, *_bar(kept / size)]
-
-
-def _layer_cell(is_open: bool, has_units: bool) -> Spans:
-    if is_open:
-        return ("open", HEAT[-1]) if has_units else ("bias only", "dim")
-    return "closed", "dim"
+    kept, size = units.kept[name], units.sizes[name]
+    digits = len(str(max(units.sizes[slot] for slot in _slots(units, unit))))
+    return [f"{kept:>{digits}}/{size:<{digits}} ", *_bar(kept / size)]
 
 
 def _bar(share: float) -> tuple[Span, Span]:
-    """A bar that is full only where all is kept and empty only where nothing is."""
+    """Return a bar that is full only where all is kept and empty only where nothing is."""
     full, empty = ("█", "░") if takes_blocks() else ("#", ".")
     filled = round(share * BAR_WIDTH)
     filled = min(max(filled, 1), BAR_WIDTH - 1) if 0 < share < 1 else filled
@@ -182,42 +217,16 @@ def _bar(share: float) -> tuple[Span, Span]:
     return (full * filled, heat), (empty * (BAR_WIDTH - filled), "dim")
 
 
-def _print_sizes(budget: Budget, head_params: int) -> None:
-    rows: list[tuple[str, ...]] = []
-    for name, now, dense, removed in (
-        ("backbone parameters", budget.params, budget.dense_params, budget.sparsity),
-        (f"backbone MACs, {SECONDS:g} s", budget.macs, budget.dense_macs, budget.macs_sparsity),
-    ):
-        rows.append((name, _short(int(now), dense), _short(dense, dense), f"{float(removed):.1%}"))
-    rows.append(("head parameters", _short(head_params, head_params)))
-    say_table(Table(("", "now", "dense", "removed"), rows), box="none")
-    say()
-
-
 def _short(count: int, scale: int) -> str:
-    """94381936 -> '94.38 M', in the unit that suits `scale`, so that numbers side by side share it."""
+    """Return 94381936 as '94.38 M', in the unit that suits `scale`, so that numbers side by side share it."""
     for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if scale >= factor:
             return f"{count / factor:.2f} {suffix}"
     return str(count)
 
 
-def _state(model: SpeechModel) -> str:
-    shape = shape_of(model.backbone)
-    if shape is None:
-        return "dense: everything is kept, nothing had gates"
-    return f"pruned: {', '.join(shape.units)} had gates"
-
-
-def _labels(model: SpeechModel) -> str:
-    if model.classes is None:
-        return "none: for speaker verification, where embeddings are compared"
-    pairs = zip(model.classes.labels, model.classes.counts, strict=True)
-    return f"{', '.join(f'{label} ({count})' for label, count in pairs)}; in brackets the training utterances"
-
-
 def _origin(provenance: Mapping[str, Any]) -> str:
-    """Where the model came from; provenance is free-form, so that nothing in it can be relied on."""
+    """Return the origin of a model; provenance is free-form, so that nothing in it can be relied on."""
     if converted := section(provenance, "converted"):
         return f"converted from {converted.get('file')} ({converted.get('form')})"
     recipe = provenance.get("recipe")
@@ -233,23 +242,6 @@ def _origin(provenance: Mapping[str, Any]) -> str:
     averaged = provenance.get("averaged_checkpoints")
     mean = f"; mean of {averaged} checkpoints" if averaged else ""
     return f"{weights}{source}; {target}; seed {recipe.get('seed')}{mean}"
-
-
-def _print_parts(parts: list[Part]) -> None:
-    rows = []
-    for part in parts:
-        found = (part.found, "green") if part.found else ("absent", "yellow")
-        rows.append((part.name, found, part.purpose if part.found else f"{part.purpose}: {part.remedy}"))
-    say_table(Table(("", "", ""), rows, "optional parts", left=3), box="none")
-
-
-def _import(module: str, package: str) -> str | None:
-    """Return the version of a module that really can be imported, or None."""
-    try:
-        importlib.import_module(module)
-    except ImportError:
-        return None
-    return _version(package) or "version unknown"
 
 
 def _version(package: str) -> str | None:

@@ -1,17 +1,21 @@
-"""Figures of a detector's scores, drawn without a display: DET curves on normal-deviate axes, histograms, and files.
+"""Drawing without a display: the style, DET curves on normal-deviate axes, histograms of scores, files, inline SVG.
 
 Figures are made of `matplotlib.figure.Figure` alone: no global state, no window, nothing to close. matplotlib is
 imported when the first figure is drawn.
 """
 
+import io
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 from scipy.special import ndtri
 
 from hybrid_pruning.console import visible
@@ -29,8 +33,19 @@ DASHES = ("solid", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (7, 1.6, 1.2, 1.6)), (0, 
 """One per system too, for print without colour."""
 INK, MUTED, GRID, PAPER = "#1a1d21", "#5c6670", "#dfe3e7", "#ffffff"
 BONAFIDE, SPOOF = "#1b7f79", "#c27a0e"
-WIDTH, HEIGHT = 380, 300
+VARIABLES = {colour: f"var(--run-{index})" for index, colour in enumerate(COLOURS)} | {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    PAPER: "var(--paper)",
+    BONAFIDE: "var(--bonafide)",
+    SPOOF: "var(--spoof)",
+}
+"""Colour of a figure -> that of a page, whose style sheet has one value for light and one for dark."""
+WIDTH = 380
 """Of a figure in points, small enough to be read on a telephone at its own size."""
+PANEL = 104
+"""Height of one of several small figures in one, in points."""
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 40, 60, 80, 90, 95, 98, 99, 99.5, 99.9, 99.99)
 """Percentages that a DET axis may name."""
 CELLS = 800
@@ -62,7 +77,7 @@ def draw_det(
         systems: name -> scores of the positive class [P] and of the negative class [N].
         cost: the minDCF's priors and costs.
         legend: name the systems inside the figure.
-        places: which of the colours each system has; one after the other by default.
+        places: index of each system's colour; one after the other by default.
 
     Raises:
         ValueError: no system, a class is empty, or a score is not finite.
@@ -74,12 +89,13 @@ def draw_det(
     curves = {name: det_curve(*scores) for name, scores in systems.items()}
     with styled():
         figure, axes = new_figure(WIDTH, WIDTH)
-        low, high = _det_limits(curves.values())
+        low, high = _det_limits(list(curves.values()))
         _deviate_axes(axes, low, high)
         for index, (name, curve) in zip(places or range(len(curves)), curves.items(), strict=True):
-            look: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
+            look: dict[str, Any] = {"color": colour_of(index), "linestyle": DASHES[index % len(DASHES)]}
+            separates = bool(np.any((curve.miss == 0) & (curve.false_alarm == 0)))
+            label = label_of(f"{name} (no errors)" if separates else name)
             points = _visible(curve, low, high)
-            label = label_of(f"{name} (no errors)" if _separates(curve) else name)
             axes.plot(deviate(curve.false_alarm[points]), deviate(curve.miss[points]), label=label, **look)
             for marker, point in (("o", eer_point(curve)), ("D", cost_point(curve, cost))):
                 rates = curve.false_alarm[point : point + 1], curve.miss[point : point + 1]
@@ -91,88 +107,112 @@ def draw_det(
     return figure
 
 
-def draw_scores(
-    positive: npt.ArrayLike,
-    negative: npt.ArrayLike,
-    names: tuple[str, str] = ("bona fide", "spoof"),
-    threshold: float | None = None,
-    legend: bool = True,
-) -> "Figure":
-    """Draw how the scores of both classes spread: histograms, each of its own class's share.
+def draw_histograms(systems: Mapping[str, Scores], threshold: float | None = None) -> "Figure":
+    """Draw the histograms of both classes of several systems below each other, each of its own class's share.
 
     Bins are fewer where scores are few, and the outermost thousandth of all scores may lie outside the figure.
 
     Args:
-        positive: [P] scores of the positive class.
-        negative: [N] scores of the negative class.
-        names: of both classes.
+        systems: name -> scores of bona fide speech [P] and of spoofs [N].
         threshold: a decision threshold to mark, such as `DetectionCost.threshold` for log-likelihood ratios.
-        legend: name the classes inside the figure.
 
     Raises:
         ValueError: a class is empty.
     """
+    classes = [np.asarray(values, dtype=np.float64) for scores in systems.values() for values in scores]
+    smallest = min(values.size for values in classes)
+    if not smallest:
+        raise ValueError("both classes need scores to be drawn")
+    bins = min(MOST_BINS, max(8, round(2.5 * smallest ** (1 / 3))))
+    low, high = np.quantile(np.concatenate(classes), (0.0005, 0.9995))
+    margin = 0.05 * (high - low) or 0.5
+    edges = np.linspace(low - margin, high + margin, bins + 1)
     with styled():
-        figure, axes = new_figure(WIDTH, 0.62 * WIDTH)
-        fill_scores(axes, (positive, negative), bin_edges([(positive, negative)]), names, threshold)
-        axes.set_xlabel("score")
-        axes.set_ylabel("share of the class, %")
-        if legend:
-            figure.legend(loc="outside upper left", ncols=3)
+        figure, grid = new_grid(list(systems), 1, "score")
+        for axes, positive, negative in zip(grid, classes[::2], classes[1::2], strict=True):
+            for values, name, colour in ((positive, "bona fide", BONAFIDE), (negative, "spoof", SPOOF)):
+                share = 100 * np.histogram(values, edges)[0] / values.size
+                axes.stairs(share, edges, fill=True, color=colour, alpha=0.22)
+                axes.stairs(share, edges, color=colour, linewidth=1.3, label=name)
+            if threshold is not None:
+                axes.axvline(threshold, color=MUTED, linewidth=1, linestyle=DASHES[1], label="decision threshold")
+            axes.set_ylim(bottom=0)
+        figure.supylabel("share of the class, %", fontsize=11, color=MUTED)
     return figure
 
 
 def save_figure(figure: "Figure", path: str | Path) -> None:
-    """Write a figure as PNG, SVG or PDF, by the file's ending; the same figure gives the same bytes.
-
-    Raises:
-        InputError: another ending, or a place that cannot be written to.
-    """
+    """Write a figure as PNG, SVG or PDF, by the file's ending; the same figure gives the same bytes."""
     path = Path(path)
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"{path}: a figure is written as {', '.join(FORMATS)}; choose one of these endings")
     with atomic_write(path, "wb") as handle:
-        write_figure(figure, handle, kind)
+        _write_figure(figure, handle, kind)
 
 
-def write_figure(figure: "Figure", handle: IO[Any], kind: str, **options: Any) -> None:
-    """Write a figure into an open file; names in it are short and without control characters.
+def to_inline_svg(figure: "Figure", name: str, label: str) -> Markup:
+    """Return a figure as an `<svg>` element in a page's colours and fonts: the only markup that a page takes as it is.
 
     Args:
         figure: the figure.
-        handle: the file.
-        kind: `png`, `svg` or `pdf`.
-        options: of matplotlib's `savefig`.
+        name: unique on the page, as the ids inside the element then are.
+        label: text alternative for screen readers.
     """
+    stream = io.StringIO()
+    _write_figure(figure, stream, "svg", salt=name, transparent=True)
+    root = ElementTree.fromstring(stream.getvalue())
+    svg = ElementTree.Element("svg", {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": visible(label)})
+    svg.extend(part for part in root if part.tag.endswith(("}g", "}defs")) and part.find("{*}style") is None)
+    shared = {id(element) for element in svg.iterfind(".//{*}defs/*")}
+    for element in svg.iter():
+        element.tag, element.tail = element.tag.rpartition("}")[2], None
+        if element.tag != "text":
+            element.text = None
+        attributes = {key.rpartition("}")[2]: value for key, value in element.items()}
+        if id(element) not in shared:  # nothing refers to it
+            attributes.pop("id", None)
+        element.attrib.clear()
+        element.attrib.update({key: _restyle(key, value) for key, value in attributes.items()})
+    return Markup(ElementTree.tostring(svg, encoding="unicode"))
+
+
+def _restyle(key: str, value: str) -> str:
+    """Return an attribute's value with the page's font and colours, and with coordinates in hundredths of a point."""
+    if key in ("d", "x", "y"):
+        return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(value.split()))
+    if key == "style":
+        value = "; ".join(part for part in value.split("; ") if not part.startswith("font-family"))
+    for colour, variable in VARIABLES.items():
+        value = value.replace(colour, variable)
+    return value
+
+
+def _write_figure(
+    figure: "Figure", handle: IO[Any], kind: str, salt: str = "hybrid-pruning", transparent: bool = False
+) -> None:
+    """Write a figure into an open file; names in it are short and without control characters."""
+    import matplotlib
     from matplotlib.text import Text
 
     dates: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with styled(), warnings.catch_warnings():
+    with styled(), matplotlib.rc_context({"svg.hashsalt": salt}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of scripts that DejaVu lacks: boxes
         for text in figure.findobj(Text):
             assert isinstance(text, Text)
-            text.set_text(visible(shorten(text.get_text())))
-        figure.savefig(handle, format=kind, dpi=RESOLUTION_DPI, metadata=dates.get(kind, {}), **options)
+            name, half = text.get_text(), LONGEST // 2
+            text.set_text(visible(name if len(name) <= LONGEST else f"{name[:half]}…{name[-half:]}"))
+        figure.savefig(handle, format=kind, dpi=RESOLUTION_DPI, metadata=dates.get(kind, {}), transparent=transparent)
 
 
-def shorten(name: str) -> str:
-    """Return a name of at most LONGEST letters, the middle of a longer one left out."""
-    half = LONGEST // 2
-    return name if len(name) <= LONGEST else f"{name[:half]}…{name[-half:]}"
+def colour_of(system: int) -> str:
+    """Return the colour that stands for a run on the whole page."""
+    return COLOURS[system % len(COLOURS)]
 
 
 def label_of(name: str) -> str:
     """Return a name as a curve's label: matplotlib's legends leave out those that begin with an underscore."""
     return f" {name}" if name.startswith("_") else name
-
-
-def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
-    """Return an empty figure of the given size in points and its axes; call it, and draw, inside `styled`."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
-    return figure, figure.add_subplot()
 
 
 @contextmanager
@@ -184,34 +224,37 @@ def styled() -> Iterator[None]:
         yield
 
 
-def fill_scores(
-    axes: "Axes", scores: Scores, edges: FloatArray, names: tuple[str, str], threshold: float | None
-) -> None:
-    """Draw the histograms of both classes into given axes, over bins with the given [bins + 1] edges."""
-    for values, name, colour in zip(scores, names, (BONAFIDE, SPOOF), strict=True):
-        array = np.asarray(values, dtype=np.float64)
-        share = 100 * np.histogram(array, edges)[0] / array.size
-        axes.stairs(share, edges, fill=True, color=colour, alpha=0.22)
-        axes.stairs(share, edges, color=colour, linewidth=1.3, label=name)
-    if threshold is not None:
-        axes.axvline(threshold, color=MUTED, linewidth=1, linestyle=DASHES[1], label="decision threshold")
-    axes.set_ylim(bottom=0)
+def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+    """Return an empty figure of the given size in points and its axes; call it, and draw, inside `styled`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+    return figure, figure.add_subplot()
 
 
-def bin_edges(systems: Sequence[Scores]) -> FloatArray:
-    """Return the [bins + 1] edges of bins for the scores of one or more systems, fewer where a class is small.
+def new_grid(titles: Sequence[str], columns: int, label: str, sharey: bool = False) -> tuple["Figure", list["Axes"]]:
+    """Return small empty figures in one, which share the horizontal axis; one alone is as high as a curve.
 
-    Raises:
-        ValueError: a class is empty.
+    Args:
+        titles: one per small figure.
+        columns: the most beside each other.
+        label: of the horizontal axis.
+        sharey: share the vertical axis too.
     """
-    classes = [np.asarray(values, dtype=np.float64) for scores in systems for values in scores]
-    smallest = min(values.size for values in classes)
-    if not smallest:
-        raise ValueError("both classes need scores to be drawn")
-    bins = min(MOST_BINS, max(8, round(2.5 * smallest ** (1 / 3))))
-    low, high = np.quantile(np.concatenate(classes), (0.0005, 0.9995))
-    margin = 0.05 * (high - low) or 0.5
-    return np.linspace(low - margin, high + margin, bins + 1)
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
+    figure, axes = new_figure(WIDTH, 0.62 * WIDTH if len(titles) == 1 else 26 + PANEL * rows)
+    axes.remove()
+    grid: Any = figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False)
+    for axes, title in zip(grid.flat, titles, strict=False):
+        axes.set_title(title, loc="left", fontsize=10, color=INK)
+        axes.tick_params(labelsize=9)
+    for axes in grid.flat[len(titles) :]:
+        axes.axis("off")
+        grid[-2][-1].tick_params(labelbottom=True)  # the one above the empty place is the last of its column
+    for axes in grid[-1]:
+        axes.set_xlabel(label)
+    return figure, list(grid.flat)[: len(titles)]
 
 
 def fill_boxes(axes: "Axes", boxes: Sequence[Box], colour: str, alpha: float = 1.0) -> None:
@@ -240,28 +283,17 @@ def deviate(rate: npt.ArrayLike) -> FloatArray:
     return np.asarray(ndtri(np.clip(np.asarray(rate, dtype=np.float64), 1e-9, 1 - 1e-9)))
 
 
-def _det_limits(curves: Any) -> tuple[float, float]:
-    """Both axes' limits as rates: around every system's EER, but no finer than one trial."""
-    rates, finest = [], []
-    for curve in curves:
-        point = eer_point(curve)
-        rates.append((curve.miss[point] + curve.false_alarm[point]) / 2)
-        finest.append(min(_smallest_step(curve.miss), _smallest_step(curve.false_alarm)))
-    wanted = max(min(rates) / 15, min(finest) / 1.5)
+def _det_limits(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Return both axes' limits as rates: around every system's EER, but no finer than one trial."""
+    points = [(curve, eer_point(curve)) for curve in curves]
+    rates = [(curve.miss[point] + curve.false_alarm[point]) / 2 for curve, point in points]
+    steps = [np.abs(np.diff(rate)) for curve in curves for rate in (curve.miss, curve.false_alarm)]
+    finest = min(float(step[step > 0].min()) for step in steps)
+    wanted = max(min(rates) / 15, finest / 1.5)
     ticks = np.array(TICKS) / 100
     low = ticks[max(int(np.searchsorted(ticks, min(wanted, 0.05), side="right")) - 1, 0)]
     high = ticks[min(int(np.searchsorted(ticks, max(0.55, 1.25 * max(rates)))), len(ticks) - 1)]
     return float(low), float(high)
-
-
-def _separates(curve: Curve) -> bool:
-    """Whether some threshold makes no error."""
-    return bool(np.any((curve.miss == 0) & (curve.false_alarm == 0)))
-
-
-def _smallest_step(rate: FloatArray) -> float:
-    steps = np.abs(np.diff(rate))
-    return float(steps[steps > 0].min())
 
 
 def _deviate_axes(axes: "Axes", low: float, high: float) -> None:
@@ -269,13 +301,9 @@ def _deviate_axes(axes: "Axes", low: float, high: float) -> None:
     labels = [f"{100 * rate:g}" for rate in rates]
     limits = float(deviate(low)), float(deviate(high))
     axes.plot(limits, limits, color=GRID, linewidth=0.8, zorder=0)
-    axes.set_xlim(limits)
-    axes.set_ylim(limits)
+    axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="false alarms, %", ylabel="misses, %")
     axes.set_xticks(deviate(rates), labels)
     axes.set_yticks(deviate(rates), labels)
-    axes.set_aspect("equal")
-    axes.set_xlabel("false alarms, %")
-    axes.set_ylabel("misses, %")
 
 
 def _visible(curve: Curve, low: float, high: float) -> IntArray:
@@ -318,6 +346,5 @@ _STYLE: Any = {
     "axes.facecolor": "none",
     "savefig.facecolor": "auto",
     "svg.fonttype": "none",
-    "svg.hashsalt": "hybrid-pruning",
     "path.simplify": True,
 }

@@ -1,4 +1,4 @@
-"""Systems that others have published, to stand beside ours: a table of figures, each with where it is from."""
+"""Published systems to compare with: a table of figures, each with its source."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ class Published:
     Args:
         set: the evaluation set of its corpus.
         system: its name.
-        family: what kind of system it is, or what it was pruned by.
+        family: its kind, or the method it was pruned by.
         sparsity: fraction removed; None where it does not apply.
         params_m: parameters of the whole system, in millions; None where they are not stated.
         derived: whether the parameters were computed from the sparsity.
         flops_g: for four seconds, in billions, as published.
         eer: a fraction.
         min_dcf: the normalised cost.
-        source: where the figures are from.
+        source: of the figures.
     """
 
     set: str
@@ -68,11 +68,7 @@ class Ours:
 
 
 def read_published(corpus: str) -> list[Published]:
-    """Return the published systems of a corpus.
-
-    Raises:
-        InputError: none are known.
-    """
+    """Return the published systems of a corpus."""
     with resources.as_file(resources.files("hybrid_pruning.reporting") / "published.tsv") as path:
         rows = [row for _, row in read_rows(path, ())]
     known = sorted({row["corpus"] for row in rows})
@@ -82,7 +78,7 @@ def read_published(corpus: str) -> list[Published]:
 
 
 def is_known(corpus: str) -> bool:
-    """Whether there are published systems of a corpus."""
+    """Return whether there are published systems of a corpus."""
     try:
         return bool(read_published(corpus))
     except InputError:
@@ -90,7 +86,7 @@ def is_known(corpus: str) -> bool:
 
 
 def is_of_set(system: Published, name: str) -> bool:
-    """Whether a published system was measured on what a run calls by a name: `eval`, or `vox1-O`, is part of it."""
+    """Return whether an evaluation set has the name of a published system's, such as `eval` or `vox1-O`, in its own."""
     return system.set.lower() in name.lower()
 
 
@@ -101,47 +97,35 @@ def draw_sizes(published: Sequence[Published], ours: Sequence[Ours]) -> "Figure"
         published: those without a known size are left out.
         ours: measured here.
     """
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter
 
     with plots.styled():
         figure, axes = plots.new_figure(plots.WIDTH, 0.8 * plots.WIDTH)
         for family, marker in MARKERS.items():
-            _mark(axes, [row for row in published if row.family == family and row.params_m], family, marker)
+            rows = [row for row in published if row.family == family and row.params_m]
+            _mark([row for row in rows if row.derived], "-", axes, family, marker)
+            again = any(row.derived for row in rows)
+            _mark([row for row in rows if not row.derived], "none", axes, None if again else family, marker)
         for run in ours:
-            colour = plots.COLOURS[run.system % len(plots.COLOURS)]
-            axes.plot(
-                run.params_m,
-                100 * run.eer,
-                "*",
-                color=colour,
-                markersize=13,
-                label=plots.label_of(f"{run.name}, measured here"),
-            )
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_minor_formatter(NullFormatter())
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+            label = plots.label_of(f"{run.name}, measured here")
+            axes.plot(run.params_m, 100 * run.eer, "*", color=plots.colour_of(run.system), markersize=13, label=label)
+        axes.set(xscale="log", yscale="log", xlabel="parameters, millions", ylabel="EER, %")
         sizes = [row.params_m for row in published if row.params_m] + [run.params_m for run in ours]
-        rates = [100 * row.eer for row in published] + [100 * run.eer for run in ours]
         axes.set_xticks(_ticks(sizes), minor=False)
-        axes.set_yticks(_ticks(rates), minor=False)
+        axes.set_yticks(_ticks([100 * row.eer for row in (*published, *ours)]), minor=False)
         axes.minorticks_off()
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.set_xlabel("parameters, millions")
-        axes.set_ylabel("EER, %")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
-def _mark(axes: "Axes", rows: list[Published], family: str, marker: str) -> None:
-    """Mark one family of systems, and join those of a sweep."""
+def _mark(rows: Sequence[Published], style: str, axes: "Axes", label: str | None, marker: str) -> None:
+    """Mark systems of one family, joined where they are a sweep."""
     look: dict[str, Any] = {"color": plots.MUTED, "linewidth": 0.8, "marker": marker, "markersize": 4.5, "alpha": 0.75}
-    swept = [row for row in rows if row.derived]
-    for points, style in ((swept, "-"), ([row for row in rows if not row.derived], "none")):
-        if points:
-            x, y = zip(*sorted((row.params_m, 100 * row.eer) for row in points), strict=True)
-            axes.plot(x, y, linestyle=style, label=None if swept and style == "none" else family, **look)
+    if rows:
+        x, y = zip(*sorted((row.params_m, 100 * row.eer) for row in rows), strict=True)
+        axes.plot(x, y, linestyle=style, label=label, **look)
 
 
 def _parse(row: dict[str, str]) -> Published:

@@ -1,36 +1,41 @@
-"""A run's folder, read for looking at: whatever is there is taken, whatever is missing is said."""
+"""Runs as far as they have come: whatever is in their folders is read, and a sentence kept for all that is missing."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
+from hybrid_pruning.data.tracks import SV, TRACK1, Track
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.training import runs as training_runs
-from hybrid_pruning.training.runs import open_checkpoint
+from hybrid_pruning.models.size import KeptUnits, count_parameters, count_units
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.pruning import Budget, Constraint, PlanError, plan_for, shape_of
+from hybrid_pruning.training.runs import AVERAGED, Run, open_checkpoint
 from hybrid_pruning.trees import number, parse_json, parse_yaml, portable, section, without_folders
 
-CONFIG, ARCHITECTURE, LOG = "config.yaml", "architecture.json", "log.jsonl"
 OWN = "run"
 """The folder of a training below that of the job it belongs to."""
 
 Record = Mapping[str, Any]
+Series = tuple[list[float], list[float]]
+"""Steps and values."""
 
 
 @dataclass(slots=True)
 class Log:
-    """What a run logged, by kind of record, oldest first.
+    """The records of a log by kind, oldest first.
 
     Args:
-        groups: what each optimiser was given.
+        groups: parameter groups of the optimisers.
         steps: records of training steps.
-        validations: records of the dev set's figures.
-        snapshots: the members of the run's family, with their figures.
+        validations: records of the dev set's metrics.
+        snapshots: the snapshots, with their metrics.
         warnings: of the checks before and after the training.
-        skipped: how many training files could not be read, and the first messages; None where none was.
+        skipped: number of training files that could not be read, and the first messages; None where there is none.
         damaged: numbers of lines that are no records.
     """
 
@@ -43,7 +48,7 @@ class Log:
     damaged: list[int] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
-        """Sort a record in; parts that are not known are left aside."""
+        """Sort a record in; parts of other kinds are left aside."""
         if isinstance(record.get("loss"), Mapping):
             self.steps.append(record)
         if isinstance(record.get("dev"), Mapping):
@@ -59,39 +64,39 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One training, as far as it has come.
+class LoggedRun:
+    """One training as far as it has come; its recipe and architecture as plain values, for those of other versions.
 
     Args:
-        name: what tells it from the others of the report.
-        folder: where it lies.
-        config: its resolved recipe as plain values; empty where that is missing.
-        config_text: the same as text, without places of this machine; as it stands there where it cannot be read.
-        architecture: its model as plain values; empty where that is missing.
-        log: what it logged.
-        versions: of what computed its last checkpoint; empty where there is none.
-        missing: what could not be found or read, one sentence each.
+        name: unique in the report.
+        files: its folder.
+        config: its resolved recipe; empty where that is missing.
+        config_text: the same as text, without places of this machine; unchanged where it cannot be read.
+        architecture: its model; empty where that is missing.
+        log: its log.
+        versions: of Python and the libraries that computed its last checkpoint; empty where there is none.
+        missing: a sentence for each file that could not be found or read.
     """
 
     name: str
-    folder: Path
-    config: Mapping[str, Any]
+    files: Run
+    config: Record
     config_text: str
-    architecture: Mapping[str, Any]
+    architecture: Record
     log: Log
     versions: Mapping[str, str]
-    missing: tuple[str, ...]
+    missing: Sequence[str]
 
     @property
     def epochs(self) -> tuple[int, int]:
-        """How many epochs are done, and how many there are to be (0 where that is not known)."""
+        """Epochs that are done, and all that are planned (0 where that is not known)."""
         done = max((int(number(record.get("epoch"))) for record in self.log.validations), default=0)
         return done, int(number(section(self.config, "training").get("epochs")))
 
     @property
-    def task(self) -> str:
-        """What it learns to tell."""
-        return str(self.config.get("task", "anti-spoofing"))
+    def track(self) -> Track:
+        """The kind of evaluation of its scores."""
+        return SV if self.config.get("task") == "speaker-verification" else TRACK1
 
     @property
     def is_finished(self) -> bool:
@@ -101,102 +106,147 @@ class Run:
 
     @property
     def is_pruned(self) -> bool:
-        """Whether the recipe prunes; told from the log where there is no recipe."""
+        """Whether the recipe prunes, or the log where there is no recipe."""
         if self.config:
             return bool(section(self.config, "pruning").get("use_pruning_loss"))
         return any("sparsity" in record for record in self.log.steps)
 
-    def series(self, *keys: str) -> tuple[list[float], list[float]]:
-        """Return steps and values of one number of the training records, where they have it."""
+    def series(self, *keys: str) -> Series:
+        """Return steps and values of one number of the training records that have it."""
         return _series(self.log.steps, keys)
 
-    def validated(self, *keys: str) -> tuple[list[float], list[float]]:
-        """Return steps and values of one number of the validations, where they have it."""
+    def validated(self, *keys: str) -> Series:
+        """Return steps and values of one number of the validations that have it."""
         return _series(self.log.validations, keys)
 
-    def names(self, part: str) -> list[str]:
-        """Return the names of the numbers in one part of the training records, in the order they came up."""
-        return list(dict.fromkeys(name for record in self.log.steps for name in section(record, part)))
 
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """The size of a run's model.
 
-def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Read runs to be compared; of one in stages each that has begun is a run of its own.
-
-    Raises:
-        InputError: a folder is no run, or the same is given twice.
+    Args:
+        units: kept units of the backbone.
+        head_params: parameters of head and classifier, which nothing is removed from.
+        basis: source of the kept units, a sentence.
     """
-    paths = [run for folder in folders for run in _begun(Path(folder))]
-    seen: dict[Path, Path] = {}
-    for path in paths:
-        if path.resolve() in seen:
-            raise InputError(f"{path}: is given twice; name each run once")
-        seen[path.resolve()] = path
-    return [_read_run(path, name) for path, name in zip(paths, _tell_apart(list(seen)), strict=True)]
+
+    units: KeptUnits
+    head_params: int
+    basis: str
+
+    @property
+    def budget(self) -> Budget:
+        """Parameters and MACs of the backbone."""
+        return self.units.budget
 
 
-def _begun(folder: Path) -> list[Path]:
-    """Return the runs of a folder's stages, or the folder itself where it has none, or none has begun."""
-    return [stage.folder for stage in training_runs.Run(folder).stages() if stage.folder.is_dir()] or [folder]
+def read_runs(folders: Sequence[str | Path]) -> list[LoggedRun]:
+    """Read runs to be compared; of one in stages each that has begun is a run of its own."""
+    paths: list[Path] = []
+    for folder in folders:
+        stages = [stage.folder for stage in Run(folder).stages() if stage.folder.is_dir()]
+        paths += stages or [Path(folder)]
+    seen = {path.resolve() for path in paths}
+    if len(seen) < len(paths):
+        again = next(path for place, path in enumerate(paths) if path.resolve() in map(Path.resolve, paths[:place]))
+        raise InputError(f"{again}: is given twice; name each run once")
+    names = _tell_apart([path.resolve() for path in paths])
+    return [_read_run(Run(path), name) for path, name in zip(paths, names, strict=True)]
 
 
-def newest_checkpoints(folder: Path, count: int) -> list[Path]:
-    """Return the last `count` epochs' checkpoints, or where there is none the newest of any kind."""
-    return training_runs.Run(folder).newest_checkpoints(count)
-
-
-def _read_run(folder: Path, name: str) -> Run:
-    if not (folder / CONFIG).exists() and not (folder / LOG).exists():
-        problem = f"has neither {CONFIG} nor {LOG}" if folder.is_dir() else "does not exist"
-        raise InputError(f"{folder}: {problem}; give a folder that `hybrid-pruning train --out` has made")
-    missing: list[str] = []
-    text = _read_text(folder / CONFIG, missing)
-    config = _parse(lambda: parse_yaml(text), folder / CONFIG, missing) if text else {}
-    text = yaml.safe_dump(portable(config), sort_keys=False, allow_unicode=True) if config else without_folders(text)
-    plain = _read_text(folder / ARCHITECTURE, missing)
-    architecture = _parse(lambda: parse_json(plain), folder / ARCHITECTURE, missing) if plain else {}
-    log = _read_log(folder / LOG, missing)
-    versions = _read_versions(folder, missing)
-    return Run(name, folder, config, text, architecture, log, versions, tuple(missing))
-
-
-def _read_text(path: Path, missing: list[str]) -> str:
+def count_model(run: LoggedRun) -> ModelSize | str:
+    """Return the size of the model that an export would write now, or one sentence why that is not known."""
+    about = section(run.architecture, "backbone")
+    if not about:
+        return "Unknown without the model's architecture."
     try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
+        with torch.device("meta"):  # sizes without weights
+            model = SpeechModel.from_architecture(run.architecture)
+        kept, basis = _count_kept(run, model)
+        units = count_units(section(about, "config"), bool(about.get("normalize")), kept)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # plain values of another version's making
+        return f"Could not be counted ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
+    return ModelSize(units, count_parameters(model.head) + count_parameters(model.classifier), basis)
+
+
+def _count_kept(run: LoggedRun, model: SpeechModel) -> tuple[dict[str, int], str]:
+    """Return slot name -> kept units, for slots that had gates now or before, and the source of these counts."""
+    shape = shape_of(model.backbone)
+    before = {} if shape is None else {name: len(units) for name, units in shape.kept.items()}
+    if not run.is_pruned:
+        return before, "Nothing was pruned in this training."
+    pruning, scheduled = section(run.config, "pruning"), run.series("sparsity", "target")[1]
+    paths = run.files.newest_checkpoints(AVERAGED if run.is_finished else 1)
+    try:
+        gates = run.files.read_gates(paths) if paths else None
+    except (InputError, PlanError):  # damaged, or of another version
+        gates = None
+    if gates is None:
+        sizes = {slot.name: slot.size for slot in plan_for(model.backbone).slots}
+        logged = [section(record, "kept") for record in run.log.steps if record.get("kept")]
+        if not logged:
+            raise ValueError("neither a checkpoint nor the log has the gates")
+        counts = {name: round(number(share) * sizes[name]) for name, share in logged[-1].items()}
+        return before | counts, "As last logged, each gate rounded on its own: no checkpoint can be read."
+    target = number(pruning.get("target_sparsity")) if run.is_finished or not scheduled else scheduled[-1]
+    constraint: Constraint = "macs" if pruning.get("constraint") == "macs" else "params"
+    kept = before | {name: len(units) for name, units in gates.kept(target, constraint).items()}
+    if not run.is_finished:
+        return kept, f"Cut as an export would cut it now, in the middle of the training ({paths[-1].stem})."
+    averaged = f"the mean of the last {len(paths)} checkpoints" if len(paths) > 1 else "the last checkpoint"
+    return kept, f"Cut as an export cuts it, by {averaged}."
+
+
+def _read_run(files: Run, name: str) -> LoggedRun:
+    if not files.config.exists() and not files.log.exists():
+        absent = f"has neither {files.config.name} nor {files.log.name}"
+        problem = absent if files.folder.is_dir() else "does not exist"
+        raise InputError(f"{files.folder}: {problem}; give a folder that `hybrid-pruning train --out` has made")
+    missing: list[str] = []
+    text, config = _read_plain(files.config, parse_yaml, missing)
+    text = yaml.safe_dump(portable(config), sort_keys=False, allow_unicode=True) if config else without_folders(text)
+    _, architecture = _read_plain(files.architecture, parse_json, missing)
+    log = _read_log(files, missing)
+    return LoggedRun(name, files, config, text, architecture, log, _read_versions(files, missing), missing)
+
+
+def _read_plain(path: Path, parse: Any, missing: list[str]) -> tuple[str, Record]:
+    """Return the text of a file and its names with values; empty where it cannot be read, which is noted."""
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         missing.append(f"{path.name} is not there ({error.strerror}).")
-        return ""
-
-
-def _parse(parse: Any, path: Path, missing: list[str]) -> Mapping[str, Any]:
+        return "", {}
     try:
-        tree = parse()
+        tree = parse(text) if text else {}
     except ValueError:
         tree = None
     if isinstance(tree, Mapping):
-        return tree
+        return text, tree
     missing.append(f"{path.name} is damaged.")
-    return {}
+    return text, {}
 
 
-def _read_log(path: Path, missing: list[str]) -> Log:
+def _read_log(files: Run, missing: list[str]) -> Log:
     log = Log()
-    for line, text in enumerate(_read_text(path, missing).splitlines(), start=1):
-        try:
-            record = parse_json(text)
-        except ValueError:
-            record = None
-        if isinstance(record, Mapping):
-            log.add(record)
-        elif text.strip():
+    try:
+        records = files.read_log()
+    except OSError as error:
+        missing.append(f"{files.log.name} is not there ({error.strerror}).")
+        return log
+    for line, record in enumerate(records, start=1):
+        if record is None:
             log.damaged.append(line)
+        else:
+            log.add(record)
     if log.damaged:
         lines = ", ".join(map(str, log.damaged[:3])) + ("..." if len(log.damaged) > 3 else "")
-        missing.append(f"{path.name}, line {lines}: cut off or damaged and left out.")
+        missing.append(f"{files.log.name}, line {lines}: cut off or damaged and left out.")
     return log
 
 
-def _read_versions(folder: Path, missing: list[str]) -> Mapping[str, str]:
-    newest = newest_checkpoints(folder, 1)
+def _read_versions(files: Run, missing: list[str]) -> dict[str, str]:
+    newest = files.newest_checkpoints(1)
     if not newest:
         missing.append("No checkpoint has been written yet, or they were removed.")
         return {}
@@ -206,16 +256,10 @@ def _read_versions(folder: Path, missing: list[str]) -> Mapping[str, str]:
     return {str(name): str(version) for name, version in section(state, "versions").items()}
 
 
-def _series(records: Sequence[Record], keys: tuple[str, ...]) -> tuple[list[float], list[float]]:
-    points = list(_points(records, keys))
+def _series(records: Sequence[Record], keys: tuple[str, ...]) -> Series:
+    found = [(number(record.get("step")), section(record, *keys[:-1]).get(keys[-1])) for record in records]
+    points = [(step, float(value)) for step, value in found if isinstance(value, int | float) and math.isfinite(value)]
     return [step for step, _ in points], [value for _, value in points]
-
-
-def _points(records: Sequence[Record], keys: tuple[str, ...]) -> Iterator[tuple[float, float]]:
-    for record in records:
-        value: Any = section(record, *keys[:-1]).get(keys[-1])
-        if isinstance(value, int | float) and math.isfinite(value):
-            yield number(record.get("step")), float(value)
 
 
 def _tell_apart(paths: Sequence[Path]) -> list[str]:
