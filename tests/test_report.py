@@ -333,9 +333,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(runs: Path, tmp_path: Path) ->
     run, scores, keys = runs / "hp40", str(write_scores(tmp_path / "s.tsv")), write_keys(tmp_path / "k.tsv")
     out = tmp_path / "new" / "r.html"
     mistakes: dict[str, dict[str, object]] = {
-        "no/run: does not exist; give a folder": {"folders": ["no/run"]},
-        "has neither config.yaml nor log.jsonl": {"folders": [tmp_path]},
-        "is given twice": {"folders": [run, runs / "dense" / ".." / "hp40"]},
+        "no/run: does not exist; give a folder": {"runs": ["no/run"]},
+        "has neither config.yaml nor log.jsonl": {"runs": [tmp_path]},
+        "is given twice": {"runs": [run, runs / "dense" / ".." / "hp40"]},
         "2 --scores and 0 --keys": {"scores": [scores, scores]},
         "more score files for .*k.tsv than runs": {"scores": [scores, scores], "keys": [keys]},
         "no.tsv: cannot be read": {"scores": ["no.tsv"], "keys": [keys]},
@@ -345,7 +345,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(runs: Path, tmp_path: Path) ->
     }
     for expected, options in mistakes.items():
         with pytest.raises(InputError, match=expected) as caught:
-            write_report(**{"folders": [run], "out": out, "rounds": 0} | options)  # type: ignore[arg-type]
+            write_report(**{"runs": [run], "out": out, "rounds": 0} | options)  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
         assert not list(out.parent.glob("*")) if out.parent.exists() else True
     with pytest.raises(InputError, match="is a folder"):
@@ -415,7 +415,7 @@ def test_the_models_of_one_training_stand_side_by_side(tmp_path: Path, report: R
     assert last[1:] == ("40.0", "50.0", "30.00", "–")
     page = report(run)
     assert "models of one training" in page.text
-    assert " ".join(("hp40", *last)) in page.text
+    assert " ".join(("hp40", *last)).replace("\N{NO-BREAK SPACE}", " ") in page.text
     assert "models of one training" not in report(dense).text
     (run / "evaluation" / "hp25" / "strangers.tsv").write_text("filename\tcm-score\n")
     [(_, sets, _)] = snapshots(run)
