@@ -27,12 +27,8 @@ MAY_IMPORT_THE_PACKAGE = {"cli"}
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager"}
 STILL_TWICE = {
-    "Cell",
-    "Request",
-    "Section",
     "Group",
-    "Part",
-    "Run",
+    "Request",
 }
 FILES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in sorted(ROOT.rglob("*.py"))}
 MODULES = {name: tree for name, tree in FILES.items() if name != "__init__.py"}

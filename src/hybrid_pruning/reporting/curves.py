@@ -47,14 +47,14 @@ class Captioned:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PageSection:
     """Figures on one subject, and a sentence for each that is missing."""
 
     figures: Sequence[Captioned] = ()
     notes: Sequence[str] = ()
 
 
-def describe_training(runs: Runs) -> Section:
+def describe_training(runs: Runs) -> PageSection:
     """Return the figures of the trainings' course."""
     others = [(name, f"loss-{place}") for place, name in enumerate(_names(runs, "loss")) if name != "task"]
     figures = (
@@ -72,7 +72,7 @@ def describe_training(runs: Runs) -> Section:
     dense = [run.name for run in runs if run.log.steps and not run.is_pruned]
     if dense:
         notes.append(f"{', '.join(dense)}: trained without pruning: no sparsity, multipliers or gates to show.")
-    return Section(figures, notes)
+    return PageSection(figures, notes)
 
 
 def _sparsity(runs: Runs) -> Iterator[Captioned]:

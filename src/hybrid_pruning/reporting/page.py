@@ -14,7 +14,7 @@ from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION
 from hybrid_pruning.metrics.bootstrap import ROUNDS, check_rounds
 from hybrid_pruning.reporting import overview as tables
-from hybrid_pruning.reporting.curves import Captioned, Section, describe_training
+from hybrid_pruning.reporting.curves import Captioned, PageSection, describe_training
 from hybrid_pruning.reporting.figures import active_units, draw_kept_units
 from hybrid_pruning.reporting.plots import COLOURS, colour_of, draw_det, draw_histograms, to_inline_svg
 from hybrid_pruning.reporting.published import Published, draw_sizes, is_known, is_of_set, read_published
@@ -112,11 +112,11 @@ def _collect_warnings(run: LoggedRun) -> list[str]:
     return [without_folders(line) for line in (*lines, *run.missing)]
 
 
-def _draw_results(runs: Runs, results: ResultSet, place: int) -> Section:
+def _draw_results(runs: Runs, results: ResultSet, place: int) -> PageSection:
     """Return the DET curves of all runs on one set, and the histograms of each."""
     evaluations = results.evaluations
     if not evaluations:
-        return Section(notes=results.notes)
+        return PageSection(notes=results.notes)
     scores = {}
     for index, found in evaluations.items():
         positive, negative = (found.trials.of(found.track.scores, kind) for kind in found.track.kinds)
@@ -146,10 +146,10 @@ def _draw_results(runs: Runs, results: ResultSet, place: int) -> Section:
                 classes=True,
             )
         )
-    return Section(figures)
+    return PageSection(figures)
 
 
-def _draw_kept(runs: Runs, sizes: Sizes) -> Section:
+def _draw_kept(runs: Runs, sizes: Sizes) -> PageSection:
     """Return a picture of each run's kept units, its title with the kinds of units that lost most."""
     figures, notes = [], []
     for index, (run, size) in enumerate(zip(runs, sizes, strict=True)):
@@ -164,7 +164,7 @@ def _draw_kept(runs: Runs, sizes: Sizes) -> Section:
         kept = "everything is kept" if units.kept == units.sizes else f"{', '.join(shares)} are kept"
         svg = to_inline_svg(draw_kept_units(units, colour_of(index)), f"kept-{index}", f"Kept units of {run.name}")
         figures.append(Captioned(f"{run.name}: {kept}", svg, f"Filled: kept. Pale: removed. {size.basis}"))
-    return Section(figures, notes)
+    return PageSection(figures, notes)
 
 
 def _compare_published(
