@@ -85,8 +85,8 @@ def attach(
         model: a backbone; it is changed in place and keeps its own parameters. It may have been shrunk before: sparsity
             is then the fraction of that smaller model.
         units: the kinds of units to prune; None for all the plan has.
-        plan: what can be cut; None for the plan of the model's family.
-        drop_rate: how likely units start shut, one number or one per kind.
+        plan: slots and cuts; None for the plan of the model's family.
+        drop_rate: probability of units to start shut, one number or one per kind.
         seed: of the gates' noise.
         seconds: the length of the input that MACs are counted for; used where `plan` is None.
         align: kept widths (channels, neurons, heads x their size) are multiples of it, or what they were.

@@ -150,7 +150,7 @@ def budget(model: nn.Module, gates: "Gates", kept: Kept | None = None) -> Budget
 
     Args:
         model: the model the gates are attached to.
-        gates: what `attach` returned.
+        gates: those of `attach`.
         kept: the kept units; None for the expectation over the gates' noise.
 
     Raises:

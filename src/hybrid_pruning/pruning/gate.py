@@ -49,7 +49,7 @@ class Gate(nn.Module):
 
     Args:
         slot: the slot it controls.
-        drop_rate: how likely a unit starts shut, in (0, 1).
+        drop_rate: probability of a unit to start shut, in (0, 1).
 
     Attributes:
         log_alpha: the learnt parameter, [units] float32; large is open.
@@ -106,7 +106,7 @@ class Gates(nn.Module):
     Args:
         plan: the slots.
         accounting: counts the model under that plan.
-        drop_rate: how likely units start shut, one number or one per unit kind.
+        drop_rate: probability of units to start shut, one number or one per unit kind.
         seed: of the noise, which is a function of (seed, number of samples drawn) alone: every rank draws the same.
     """
 
@@ -173,7 +173,7 @@ class Gates(nn.Module):
 
         Args:
             target: the sparsity that the exact count has to meet; None rounds each gate on its own.
-            constraint: whether `target` is of parameters or of MACs.
+            constraint: the quantity that `target` counts.
 
         Raises:
             PlanError: a target that no choice of units meets, naming the range.

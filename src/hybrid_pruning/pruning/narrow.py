@@ -35,7 +35,7 @@ class Closed(nn.Module):
 
     Args:
         bias: [D], or None where the whole sub-layer is closed.
-        outputs: how many values the sub-layer it replaces returns; those beyond the first are None.
+        outputs: the number of values that the sub-layer it replaces returns; those beyond the first are None.
     """
 
     def __init__(self, bias: nn.Parameter | None = None, outputs: int = 1) -> None:

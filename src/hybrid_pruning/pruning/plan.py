@@ -52,7 +52,7 @@ class Cut:
     Args:
         tensor: the parameter's name in the model.
         dim: the dimension the slot's units lie along, or None where the whole tensor lives while any unit lives.
-        role: what the gate does to it before shrinking.
+        role: the gate's effect on it before shrinking.
         block: rows or columns per unit (a head has head_dim of them).
         multiplied: whether the gate's gradient from this slice is scaled by the model's `extractor_gradient`, as the
             model scales that of all that lies before the slice.
@@ -72,9 +72,9 @@ class Slot:
     Args:
         name: e.g. ``head.3``.
         unit: the kind of unit, e.g. ``head``.
-        size: how many units it has.
+        size: the number of its units.
         cuts: everything that goes when a unit goes.
-        swap: what else must change in a narrowed model: (model, indices of the kept units) -> None.
+        swap: further changes of a narrowed model: (model, indices of the kept units) -> None.
         at_least: units that are kept whatever the gate says.
         step: units are kept in multiples of it, or all of them.
     """
@@ -107,7 +107,7 @@ class Work:
     """Multiply-accumulates without a weight of their own, such as attention's two products.
 
     Args:
-        macs: how many in the dense model.
+        macs: their number in the dense model.
         slots: the slots whose kept fractions they are proportional to.
     """
 

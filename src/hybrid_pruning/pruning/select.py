@@ -31,7 +31,7 @@ class Tier:
         order: [blocks] the slot of each block, and
         blocks: [blocks] its units there, both in the order in which blocks are kept.
         sizes: [blocks] how many units each has.
-        minimum: how many of them are kept whatever is decided.
+        minimum: the number of them that are always kept.
     """
 
     slots: tuple[int, ...]

@@ -25,7 +25,7 @@ def shrink(model: Model, gates: "Gates", kept: Kept | None = None) -> Model:
 
     Args:
         model: the model the gates are attached to.
-        gates: what `attach` returned.
+        gates: those of `attach`.
         kept: the kept units; None for those that evaluation keeps now.
 
     Raises:

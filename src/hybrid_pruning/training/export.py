@@ -58,7 +58,7 @@ def export(
         run: the folder of a training; finished, unless one of its snapshots is asked for. Of stages the last counts.
             With `onnx` also that of an exported model.
         out: a new folder; an exported model's graph may go to the model's own.
-        average: how many of the last checkpoints to average; all of them where the run kept fewer. A snapshot is one.
+        average: the number of last checkpoints to average; all of them where the run kept fewer. A snapshot is one.
         at: the sparsity of the snapshot to write; None for the target's, the end of the training.
         onnx: write one graph, model.onnx, and its description, model.json, instead of the artifact.
         int8: with linear layers in 8 bits, in the graph alone.

@@ -24,7 +24,7 @@ class RunLog:
 
     Args:
         run: the run.
-        lines: how many records of an earlier log are true; those beyond the checkpoint are dropped.
+        lines: the number of records of an earlier log that are true; those beyond the checkpoint are dropped.
         step: the step of the last of them.
     """
 

@@ -2,7 +2,7 @@
 
 Each is a module: embedding [B, E], target [B] -> loss. Its weights are the objective's and no part of the model: they
 know the speakers of the training data, and verification compares strangers. At the start the weights are drawn from a
-normal distribution of variance 1 / E: all directions are as likely, and lengths, which cosines take no notice of, about
+normal distribution of variance 1 / E: all directions are as likely, and lengths, which do not change cosines, about
 1; the SphereFace2 bias has a rule of its own.
 """
 
@@ -73,7 +73,7 @@ class MarginSoftmax(CosineLoss):
         kind: "am" or "aam".
         scale: factor on the cosines.
         margin: for "am" in cosine, for "aam" in radians.
-        top_k: how many rivals get `inter_margin`; less than C.
+        top_k: the number of rivals that get `inter_margin`; less than C.
         inter_margin: theirs, in the same unit.
         sub_centres: K.
     """

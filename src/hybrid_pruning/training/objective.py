@@ -38,7 +38,7 @@ class Objective(nn.Module):
         model: the network.
         gates: the gates on its backbone, or None for dense training.
         lagrangian: the multipliers, with the gates.
-        constraint: whether the target counts parameters or MACs.
+        constraint: the quantity that the target counts.
         margin: speaker verification's loss on embeddings; None for the softmax over the model's own classifier.
     """
 

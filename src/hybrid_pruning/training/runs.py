@@ -36,8 +36,8 @@ class Digest:
     """The content of a manifest, of a list, or of a folder of recordings, as far as it decides a training.
 
     Args:
-        path: where it lies.
-        rows: how many utterances, trials or files it has.
+        path: the file or folder.
+        rows: the number of its utterances, trials or files.
         sha256: of the rows, in their order.
     """
 

@@ -41,8 +41,8 @@ class Trainer:
     Args:
         config: the recipe.
         objective: network, gates and multipliers.
-        trainset: what to train on.
-        devset: what to validate on after each epoch.
+        trainset: utterances to train on.
+        devset: utterances to validate on after each epoch.
         run: the run's folder.
         trials: over the dev set, for speaker verification.
     """
@@ -294,8 +294,8 @@ class Skipped:
     """The distinct training files that could not be read and were replaced by others.
 
     Args:
-        data: what is trained on, and the fraction of it that may be unreadable.
-        total: how many training files there are.
+        data: the manifest, and the fraction of it that may be unreadable.
+        total: the number of training files.
     """
 
     def __init__(self, data: DataConfig, total: int) -> None:
@@ -329,7 +329,7 @@ class Skipped:
         return {"skipped": {"files": len(self), "first": self.messages()[:SHOWN]}}
 
     def explain(self) -> list[str]:
-        """Return lines for the user: how many there were, and the first of them."""
+        """Return lines for the user: their number, and the first of them."""
         title = f"{len(self)} of {self.total} training files could not be read and were replaced by others"
         rest = [] if len(self) <= SHOWN else [f"  and {len(self) - SHOWN} more"]
         return [f"{title}:", *(f"  {message}" for message in self.messages()[:SHOWN]), *rest]
