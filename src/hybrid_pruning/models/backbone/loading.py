@@ -146,7 +146,7 @@ def _find_file(name_or_path: str | Path, file: str, optional: bool = False) -> P
         if not optional:
             raise
         found = None
-    return found and Path(found)
+    return None if found is None else Path(found)
 
 
 def _read_normalize(name: str, shown: str, config: Any) -> tuple[bool, str]:
