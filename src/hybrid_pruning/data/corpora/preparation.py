@@ -114,7 +114,7 @@ class Preparation(ExitStack):
                 known = {name: cells[name] for name in CELLS if name in cells}
                 attack = cells.get("attack", UNKNOWN) if label is Label.SPOOF else UNKNOWN
                 known |= {"attack": attack, "source": cells.get("source", source)}
-                self.put(part, Utterance(cells["utt_id"], Path(path), label, **known))
+                self.put(part, Utterance(cells["utt_id"], Path(path), label, seconds=float("nan"), **known))
         totals = [sum(column) for column in zip(*listed.values(), strict=True)] or [0, 0]
         for part, (bonafide, spoof) in (official or {}).items():
             found = totals if part == WHOLE else listed.get(part, [0, 0])
