@@ -181,8 +181,8 @@ def draw_sweep(swept: Sequence[Swept], published: Sequence[Published] = ()) -> "
         for size, top, bottom in zip(SIZES, *grid, strict=True):
             bottom.set_xlabel(size)
             for job in swept:
-                place = SIZES[size][0](job), 1
-                top.annotate(job.name, place, (-3, 3), xycoords=top.get_xaxis_transform(), **above)
+                point = SIZES[size][0](job), 1
+                top.annotate(job.name, point, (-3, 3), xycoords=top.get_xaxis_transform(), **above)
         lines: dict[str, Any] = {}  # every one named once, ours first
         for axes in grid.flat:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

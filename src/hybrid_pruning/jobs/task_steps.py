@@ -81,7 +81,8 @@ class AntiSpoofing:
     """The `TaskSteps` of anti-spoofing."""
 
     def __init__(self, config: Config) -> None:
-        self.config, self.trained = config, ()
+        self.config = config
+        self.trained: tuple[Path, ...] = ()
         manifests = {DEV: config.data.dev, **config.data.eval}
         self.sets: Mapping[str, tuple[Path, ...]] = {name: (manifest,) for name, manifest in manifests.items()}
 
