@@ -7,6 +7,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,7 @@ LENGTHS = (4000, 2500, 3111)
 
 MakeModel = Callable[..., torch.nn.Module]
 MakeBackbone = Callable[..., Backbone]
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 _largest: dict[str, dict[str, float]] = defaultdict(dict)
 
@@ -185,11 +187,17 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 @pytest.fixture(scope="session")
-def pristine(tmp_path_factory):
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Make a folder once in all test processes: `once(name, make)` returns it, filled by `make(folder)`."""
+    return partial(made_once, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def pristine(once: Once) -> Path:
     """A world with a recipe, a finished run, its model, and scores."""
     from world import make_world
 
-    return made_once(tmp_path_factory, "world", make_world)
+    return once("world", make_world)
 
 
 @pytest.fixture

@@ -3,47 +3,39 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from conftest import FAMILIES, make_config
+from conftest import KINDS, Once
 from corpus import write_wavlm
-from hybrid_pruning import SpeechModel, load_backbone
+from exports import export_detector, export_ragged, export_run
+from hybrid_pruning import SpeechModel, benchmark
 from hybrid_pruning.benchmarks import __main__ as own
+from hybrid_pruning.benchmarks import comparison, engines, timing
 from hybrid_pruning.benchmarks import gated_step as training
-from hybrid_pruning.benchmarks import memory, timing
-from hybrid_pruning.benchmarks import models as comparison
-from hybrid_pruning.benchmarks.engines import choose_engines
-from hybrid_pruning.benchmarks.latency import latency_ratio
-from hybrid_pruning.benchmarks.models import Case, compare_models
-from hybrid_pruning.benchmarks.sections import describe, print_section
+from hybrid_pruning.benchmarks.comparison import Case, print_table
 from hybrid_pruning.benchmarks.shapes import TINY, shrunk
-from hybrid_pruning.benchmarks.timing import Ratio
+from hybrid_pruning.benchmarks.timing import Ratio, latency_ratio
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.console import Table
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import skeleton
 from hybrid_pruning.models.classifier import Classes
-from hybrid_pruning.models.onnx.graph import export_onnx
+from hybrid_pruning.models.onnx import graph
 from hybrid_pruning.models.size import count_kept
-from hybrid_pruning.pruning import Constraint, attach, shrink
+from hybrid_pruning.pruning import Constraint
 
 HEAD, CLASSES = HeadConfig(heads=2, compression=4, embedding=8), Classes(("spoof", "bonafide"), (1, 1))
 
 
-def make_models() -> tuple[SpeechModel, SpeechModel]:
-    torch.manual_seed(0)
-    dense = skeleton(dict(TINY.config), False)
-    small, _ = shrunk(dense, 0.7)
-    return SpeechModel.build(small, HEAD, CLASSES), SpeechModel.build(dense, HEAD, CLASSES)
-
-
 @pytest.fixture
-def artifact(tmp_path: Path) -> Path:
-    make_models()[0].save_pretrained(tmp_path / "small")
-    return tmp_path / "small"
+def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the processes that measure memory, each of which takes seconds to start."""
+    for module in (comparison, training):
+        monkeypatch.setattr(module, "peak_elsewhere", lambda *_: 1)
 
 
 def test_ratio_pairs_rounds() -> None:
@@ -58,12 +50,12 @@ def test_verdict_needs_rounds_that_agree(low: float, high: float, verdict: str) 
 
 def test_tasks_take_turns() -> None:
     calls: list[str] = []
-    told: list[None] = []
+    advanced: list[None] = []
     tasks = {name: lambda name=name: calls.append(name) for name in "ab"}
-    times = timing.interleaved(tasks, 3, told=lambda: told.append(None))
+    times = timing.interleaved(tasks, 3, advance=lambda: advanced.append(None))
     assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
-    assert len(told) == 6
+    assert len(advanced) == 6
 
 
 def test_threads_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,22 +98,36 @@ def test_training_step_learns(gated: bool, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_latency_ratio_of_models() -> None:
-    models = make_models()
-    found = latency_ratio(*models, seconds=0.2, repeats=3)
+    torch.manual_seed(0)
+    dense = skeleton(dict(TINY.config), False)
+    models = [SpeechModel.build(backbone, HEAD, CLASSES) for backbone in (shrunk(dense, 0.7)[0], dense)]
+    found = latency_ratio(*models, seconds=0.2, repeats=2)
     assert 0 < found.low <= found.median <= found.high
     assert not any(model.training for model in models)
 
 
-def test_memory_is_measured_in_another_process() -> None:
-    arguments = ("--peak-memory", "gated", "--quick", "--threads", "1")
-    assert 0 < memory.peak_elsewhere(training.MODULE, *arguments) < 2**30
+def test_memory_is_measured_in_another_process(once: Once, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = export_detector(once)
+    arguments = ("onnx", str(folder / "onnx" / "model.onnx"), "1", "8000")
+    assert 0 < engines.peak_elsewhere(engines.MODULE, *arguments) < 2**30
+    own.main(["--peak-memory", "gated", "--quick", "--threads", "1"])
+    assert int(capsys.readouterr().out) >= 0
     with pytest.raises(InputError, match="measuring memory failed"):
-        memory.peak_elsewhere(comparison.MEMORY, "torch", "nowhere", "1", "8000")
+        engines.peak_elsewhere("hybrid_pruning.nowhere")
 
 
-def test_models_stand_beside_the_dense_one(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "peak_elsewhere", lambda *_: 1)
-    found = compare_models([str(artifact)], None, "torch,torch-bf16,onnx,onnx-int8", (0.2, 0.4), (1, 2), 2, 1)
+def test_models_stand_beside_the_dense_one(
+    once: Once, pristine: Path, monkeypatch: pytest.MonkeyPatch, without_memory: None
+) -> None:
+    """Exports of the same kind, made before, stand in for those of the benchmark."""
+    folder, small = export_detector(once), export_run(once, pristine) / "small"
+
+    def export(model: SpeechModel, out: Path, int8: bool) -> Path:
+        return Path(shutil.copytree(small if int8 else folder / "onnx", out)) / "model.onnx"
+
+    monkeypatch.setattr(graph, "export_onnx", export)
+    artifact = folder / "model"
+    found = benchmark([artifact], None, (), (0.2, 0.4), (1, 2), 2, 1)
     dense, *rows = found.measured
     assert dense.contestant.engine == "transformers"
     assert [row.contestant.engine for row in rows] == ["torch", "torch-bf16", "onnx", "onnx-int8"]
@@ -133,53 +139,39 @@ def test_models_stand_beside_the_dense_one(artifact: Path, monkeypatch: pytest.M
     plain = json.loads(json.dumps(found.as_json()))
     assert len(plain["models"]) == 5
     assert plain["models"][1]["latency"][0]["real_time_factor"] > 0
-    assert [section.title for section in describe(found)][:2] == ["size", "latency, 0.2 s"]
+    assert [table.title for table in found.tables()][:2] == ["size", "latency, 0.2 s"]
 
 
-def test_the_dense_model_can_be_named(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "peak_elsewhere", lambda *_: 1)
-    folder = write_wavlm(tmp_path / "dense")
-    file = export_onnx(SpeechModel.from_pretrained(artifact), tmp_path / "int8", int8=True)
-    found = compare_models([str(artifact), str(file), str(file.parent)], str(folder), "torch", (0.2,), (1,), 1, 1)
-    assert found.measured[0].contestant.path == str(folder)
-    engines = [row.contestant.engine for row in found.measured]
-    assert engines == ["transformers", "torch", "onnx-int8", "onnx-int8"]
+def test_the_dense_model_can_be_named(once: Once, pristine: Path, tmp_path: Path, without_memory: None) -> None:
+    folder, small = str(write_wavlm(tmp_path / "dense")), export_run(once, pristine) / "small"
+    artifact = export_detector(once) / "model"
+    found = benchmark([artifact, small / "model.onnx", small], folder, ["torch"], (0.2,), (1,), 1, 1)
+    assert found.measured[0].contestant.path == folder
+    names = [row.contestant.engine for row in found.measured]
+    assert names == ["transformers", "torch", "onnx-int8", "onnx-int8"]
     with pytest.raises(InputError, match=r"gone\.onnx: no such file"):
-        compare_models([str(artifact), str(tmp_path / "gone.onnx")], str(folder), "torch", (0.2,), (1,), 1, 1)
+        benchmark([artifact, tmp_path / "gone.onnx"], folder, ["torch"], (0.2,), (1,), 1, 1)
 
 
-@pytest.mark.parametrize("family", ["wav2vec2", "hubert", "wavlm", "whisper"])
-def test_a_folder_is_loaded_pruned_exported_and_measured(
-    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(comparison, "peak_elsewhere", lambda *_: 1)
-    torch.manual_seed(0)
-    FAMILIES[family][1](make_config(family, "only" if family == "whisper" else "base")).save_pretrained(
-        tmp_path / "dense"
-    )
-    backbone = load_backbone(tmp_path / "dense")
-    gates = attach(backbone)
-    for gate in gates.values():
-        torch.nn.init.normal_(gate.log_alpha)
-    small = shrink(backbone, gates, gates.kept(0.3))
-    SpeechModel.build(small, HEAD, CLASSES).save_pretrained(tmp_path / "small")
-    found = compare_models([str(tmp_path / "small")], None, "torch,onnx", (0.3,), (1,), 1, 1)
+@pytest.mark.parametrize(("family", "style"), KINDS[::2])
+def test_pruned_models_of_every_family_are_measured(family: str, style: str, once: Once, without_memory: None) -> None:
+    artifact = export_ragged(once, family, style)
+    file = artifact / "model.onnx"
+    found = benchmark([artifact, file], None, ["torch"], (0.3,), (1,), 1, 1)
     assert [row.contestant.engine for row in found.measured] == ["transformers", "torch", "onnx"]
     assert all(latency.median > 0 for row in found.measured for latency in row.latencies.values())
     if family == "whisper":
         with pytest.raises(InputError, match=r"model.onnx: takes 0.3\d s at most; give shorter --seconds"):
-            compare_models([str(tmp_path / "small")], None, "onnx", (0.5,), (1,), 1, 1)
+            benchmark([artifact, file], None, ["torch"], (0.5,), (1,), 1, 1)
 
 
 def test_engines_are_checked() -> None:
-    assert choose_engines("torch, torch") == ("torch",)
+    assert engines.choose_engines(["torch", "torch"]) == ("torch",)
     with pytest.raises(InputError, match="--engines: 'tensorrt' is unknown; known are torch, torch-bf16"):
-        choose_engines("torch,tensorrt")
+        engines.choose_engines(["torch", "tensorrt"])
 
 
-def test_quick_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "peak_elsewhere", lambda *_: 1)  # each process takes seconds to start
-    monkeypatch.setattr(comparison, "peak_elsewhere", lambda *_: 1)
+def test_quick_run(capsys: pytest.CaptureFixture[str], without_memory: None) -> None:
     threads = torch.get_num_threads()
     own.main(["--quick", "--threads", "1", "--markdown", "--engines", "torch"])
     text = capsys.readouterr().out
@@ -190,7 +182,7 @@ def test_quick_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
 
 def test_table_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("time", str(Ratio(1.0, 0.9, 1.1, 1.0)))]
-    print_section(Table(("", "ratio"), rows, "title", "note"), False)
+    print_table(Table(("", "ratio"), rows, "title", "note"), False)
     text = capsys.readouterr().out
     assert "1.00 (0.90-1.10)" in text
     assert max(map(len, text.splitlines())) <= 80

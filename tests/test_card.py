@@ -22,7 +22,7 @@ from hybrid_pruning.cli import app
 from hybrid_pruning.console import printable
 from hybrid_pruning.markdown import escape
 from hybrid_pruning.models.calibration import Calibration, Fit
-from hybrid_pruning.models.card import Request, find_results, is_edited, read_results, render_card, write_card
+from hybrid_pruning.models.card import find_results, is_edited, read_results, render_card, write_card
 from world import Cli
 
 RECIPE = {
@@ -111,8 +111,7 @@ def test_a_name_is_no_markdown(name: str) -> None:
 
 
 def test_the_front_matter_is_what_the_hub_reads(detector: hp.SpeechModel, tmp_path: Path) -> None:
-    request = Request("me/small", results(tmp_path), "cc-by-4.0", ["me/data"])
-    data = ModelCard(render_card(detector, request)).data
+    data = ModelCard(render_card(detector, "me/small", results(tmp_path), "cc-by-4.0", ["me/data"])).data
     assert (data.license, data.library_name, data.pipeline_tag) == (
         "cc-by-4.0",
         "hybrid-pruning",
@@ -127,7 +126,7 @@ def test_the_front_matter_is_what_the_hub_reads(detector: hp.SpeechModel, tmp_pa
 
 def test_what_is_not_known_is_left_out(detector: hp.SpeechModel) -> None:
     detector.provenance = {}
-    text = render_card(detector, Request("small"))
+    text = render_card(detector, "small")
     about = yaml.safe_load(text.split("---\n")[1])
     assert set(about) == {"library_name", "pipeline_tag", "tags"}
     for sentence in (
@@ -145,7 +144,7 @@ def test_what_is_not_known_is_left_out(detector: hp.SpeechModel) -> None:
 @pytest.mark.parametrize("source", ["/data/wavlm", "./wavlm", "models/a/wavlm", "wavlm"])
 def test_a_folder_is_no_id_of_the_hub(detector: hp.SpeechModel, source: str) -> None:
     detector.provenance = {"recipe": {"backbone": {"source": source}}}
-    text = render_card(detector, Request("small"))
+    text = render_card(detector, "small")
     assert "base_model" not in text
     assert "huggingface.co" not in text
     assert "Its backbone started from wavlm (WavLM)." in text
@@ -153,14 +152,14 @@ def test_a_folder_is_no_id_of_the_hub(detector: hp.SpeechModel, source: str) -> 
 
 def test_random_weights_have_no_base(detector: hp.SpeechModel) -> None:
     detector.provenance = {"recipe": {"backbone": {"source": "microsoft/wavlm-base", "random": True}}}
-    text = render_card(detector, Request("small"))
+    text = render_card(detector, "small")
     assert "base_model" not in text
     assert "started from random weights" in text
 
 
 def test_sizes_are_exact(detector: hp.SpeechModel) -> None:
     small = pruned(detector)
-    text = render_card(small, Request("small"))
+    text = render_card(small, "small")
     counts = [sum(p.numel() for p in model.backbone.parameters()) for model in (small, detector)]
     removed = f"{1 - counts[0] / counts[1]:.1%}"
     assert row(text, "backbone parameters") == [*(f"{count:,}" for count in counts), removed]
@@ -174,13 +173,13 @@ def test_sizes_are_exact(detector: hp.SpeechModel) -> None:
 def test_how_a_foreign_model_was_pruned_is_not_claimed(detector: hp.SpeechModel) -> None:
     small = pruned(detector)
     small.provenance = {}
-    text = render_card(small, Request("small"))
+    text = render_card(small, "small")
     assert "gates learnt" not in text
     assert "how that was learnt is not recorded" in text
 
 
 def test_figures_are_those_of_the_evaluation(detector: hp.SpeechModel, tmp_path: Path) -> None:
-    text = render_card(detector, Request("small", results(tmp_path)))
+    text = render_card(detector, "small", results(tmp_path))
     assert row(text, "eval") == ["1,234", "5,678", "5.120 (4.000 to 6.000)", "0.1230", "0.4000"]
     assert "95% intervals over resamples of 20 speakers" in text
     assert "A09" not in text
@@ -189,12 +188,12 @@ def test_figures_are_those_of_the_evaluation(detector: hp.SpeechModel, tmp_path:
 def test_sets_without_a_metric_have_a_dash(detector: hp.SpeechModel, tmp_path: Path) -> None:
     first = results(tmp_path, {"eer": 0.1}, "one")
     both = first + results(tmp_path, {"min_dcf": 0.2, "n_spoof": 3}, "two")
-    text = render_card(detector, Request("small", both))
+    text = render_card(detector, "small", both)
     assert (row(text, "one"), row(text, "two")) == (["–", "10.000", "–"], ["3", "–", "0.2000"])
 
 
 def test_data_and_training(detector: hp.SpeechModel) -> None:
-    text = render_card(detector, Request("small"))
+    text = render_card(detector, "small")
     expected = {
         "corpus": "asvspoof5",
         "trained on": "asvspoof5/train.tsv",
@@ -211,18 +210,18 @@ def test_data_and_training(detector: hp.SpeechModel) -> None:
 
 
 def test_calibration(detector: hp.SpeechModel, tmp_path: Path) -> None:
-    text = render_card(detector, Request("small"))
+    text = render_card(detector, "small")
     assert "None. Scores rank recordings" in text
     assert "logarithm" not in text
     detector.calibration = Calibration((FIT,))
-    text = render_card(detector, Request("small", results(tmp_path, name="dev")))
+    text = render_card(detector, "small", results(tmp_path, name="dev"))
     assert "natural logarithm" in text
     assert "with the keys dev.tsv: 300 bona fide and 700 spoofed trials, prior 0.5" in text
     assert "The calibration was fitted on dev itself" in text
 
 
 def test_suspicious_figures_are_pointed_out(detector: hp.SpeechModel, tmp_path: Path) -> None:
-    text = render_card(detector, Request("small", results(tmp_path, {"eer": 0.9})))
+    text = render_card(detector, "small", results(tmp_path, {"eer": 0.9}))
     assert "eval: an equal error rate of 90.0% is worse than chance" in text
 
 
@@ -231,7 +230,7 @@ def test_speaker_verification_has_no_scores_of_one_recording(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     figures = {"eer": 0.01, "min_dcf_0.01": 0.1, "n_target": 10, "n_nontarget": 20}
-    text = render_card(verifier, Request("small", results(tmp_path, figures)))
+    text = render_card(verifier, "small", results(tmp_path, figures))
     assert ModelCard(text).data.pipeline_tag == "feature-extraction"
     assert row(text, "eval") == ["10", "20", "1.000", "0.1000"]
     assert "gives no score for one recording" in text
@@ -255,7 +254,7 @@ def test_what_it_says_can_be_typed(
     monkeypatch.chdir(tmp_path)
     detector.save_pretrained(name)
     soundfile.write("speech.flac", noise(16_000), 16_000)
-    text = render_card(detector, Request(name))
+    text = render_card(detector, name)
     exec(compile(blocks(text, "python"), "card", "exec"), {})
     assert float(capsys.readouterr().out.strip("[]\n "))
     _, verb, *arguments = shlex.split(blocks(text, "bash"))
@@ -266,7 +265,7 @@ def test_what_it_says_can_be_typed(
 def test_names_are_read_as_names(detector: hp.SpeechModel, tmp_path: Path) -> None:
     recipe = {"backbone": {"source": NASTY}, "data": {"train": NASTY}, "corpus": {"name": NASTY}, "seed": NASTY}
     plain, nasty = (
-        render_card(detector, Request(name, results(tmp_path, name=name)))
+        render_card(detector, name, results(tmp_path, name=name))
         for name in ("plain", NASTY)
         if not detector.provenance.update(recipe=recipe if name == NASTY else RECIPE | {"backbone": {"source": "w"}})
     )
@@ -287,22 +286,22 @@ def skeleton(page: str) -> list[str]:
 
 
 def test_the_same_input_gives_the_same_card(detector: hp.SpeechModel) -> None:
-    assert render_card(detector, Request("small")) == render_card(detector, Request("small"))
+    assert render_card(detector, "small") == render_card(detector, "small")
 
 
 def test_only_an_untouched_card_is_written_over(detector: hp.SpeechModel, tmp_path: Path) -> None:
     out = tmp_path / "cards" / "README.md"
     assert not is_edited(out)
     for name in ("first", "second"):
-        write_card(render_card(detector, Request(name)), out)
+        write_card(render_card(detector, name), out)
     edited = out.read_text().replace("# second", "# mine")
     for content in (edited, edited.rpartition("\n<!--")[0], "# mine\n", "", b"\xff"):
         out.write_bytes(content.encode() if isinstance(content, str) else content)
         before = out.read_bytes()
         with pytest.raises(InputError, match="edited by somebody"):
-            write_card(render_card(detector, Request("third")), out)
+            write_card(render_card(detector, "third"), out)
         assert out.read_bytes() == before
-    write_card(render_card(detector, Request("third")), out, force=True)
+    write_card(render_card(detector, "third"), out, force=True)
     assert "# third" in out.read_text()
 
 
@@ -310,7 +309,7 @@ def test_a_card_whose_line_ends_were_changed_counts_as_edited_or_not_but_is_neve
     detector: hp.SpeechModel, tmp_path: Path
 ) -> None:
     out = tmp_path / "README.md"
-    text = render_card(detector, Request("small"))
+    text = render_card(detector, "small")
     out.write_bytes(text.replace("\n", "\r\n").encode())
     write_card(text, out)  # git on Windows does this; nothing anybody wrote is lost
     assert out.read_text() == text

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import Once
+from exports import calibrate, copy_files, export_verifier
 from hybrid_pruning.console import console
-from hybrid_pruning.models.calibration import Calibration, Fit
+from hybrid_pruning.models.calibration import Calibration
 from hybrid_pruning.models.speech_model import SpeechModel
-from voices import EMBEDDING, tiny_verifier, write_speakers
+from voices import EMBEDDING, write_speakers
 from world import Cli, Result
 
 SCORE = "score {} voices/manifest.tsv --trials voices/trials --workers 0 --embeddings e --out"
@@ -25,14 +27,6 @@ def done(cli: Cli, command: str) -> Result:
 
 def read_scores(path: Path) -> np.ndarray:
     return np.array([float(line.split("\t")[2]) for line in path.read_text().splitlines()[1:]])
-
-
-def calibrate(folder: Path) -> None:
-    """Put a calibration into a model that has a cohort."""
-    model = SpeechModel.from_pretrained(folder)
-    weights = {"log-seconds-min": 0.5, "embedding-length-max": 0.1, "impostor-mean-max": -2.0}
-    model.calibration = Calibration((Fit(2.0, -1.0, 0.5, "s.tsv", "k.tsv", "", 4, 12, weights),))
-    model.save_pretrained(folder)
 
 
 @pytest.fixture
@@ -156,11 +150,8 @@ def test_a_verifier_of_another_size_is_refused_in_one_line(cli: Cli, with_cohort
     assert "cohort.safetensors: " in found.err
 
 
-def test_an_onnx_file_compares_as_the_model_does(cli: Cli, world: Path):
-    tiny_verifier(world / "wavlm1", num_hidden_layers=1).save_pretrained(world / "mc")
-    done(cli, "cohort mc voices/manifest.tsv --top-n 3 --workers 0")
-    calibrate(world / "mc")
-    done(cli, "export mc --out graph --onnx")
+def test_an_onnx_file_compares_as_the_model_does(cli: Cli, once: Once, pristine: Path, tmp_path: Path):
+    world = copy_files(export_verifier(once, pristine), tmp_path)
     files = sorted(path.name for path in (world / "graph").iterdir())
     assert files == ["cohort.safetensors", "model.json", "model.onnx"]
     for model in ("mc", "graph"):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybrid_pruning import metrics, pruning
+    from hybrid_pruning.benchmarks.comparison import benchmark
     from hybrid_pruning.data.audit import audit
     from hybrid_pruning.data.corpora import prepare
     from hybrid_pruning.errors import InputError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from hybrid_pruning.jobs.run import run
     from hybrid_pruning.jobs.sweep import sweep
     from hybrid_pruning.models.backbone import Backbone, Hidden
+    from hybrid_pruning.models.card.publishing import card
     from hybrid_pruning.models.conversion import convert
     from hybrid_pruning.models.onnx.runtime import OnnxModel
     from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
@@ -36,7 +38,9 @@ __all__ = [
     "__version__",
     "add_cohort",
     "audit",
+    "benchmark",
     "calibrate",
+    "card",
     "convert",
     "detect",
     "embed",
@@ -67,7 +71,9 @@ _PLACES = {
     "SpeechModel": "models.speech_model",
     "add_cohort": "scoring.verification.trial_scores",
     "audit": "data.audit",
+    "benchmark": "benchmarks.comparison",
     "calibrate": "evaluation.fitting",
+    "card": "models.card.publishing",
     "convert": "models.conversion",
     "detect": "scoring.verdicts",
     "embed": "scoring.verification.embeddings",

@@ -1,1 +1,1 @@
-"""What gates cost in training and what shrinking saves in use: ratios, each measured side by side in one run."""
+"""The cost of gates in training and the savings of shrinking in use: ratios, measured side by side in one run."""

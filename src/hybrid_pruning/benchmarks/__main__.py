@@ -1,4 +1,4 @@
-"""`python -m hybrid_pruning.benchmarks`, what `make bench` runs: a training step, and models cut at random.
+"""`python -m hybrid_pruning.benchmarks`, run by `make bench`: a training step, and models cut at random.
 
 Usage: python -m hybrid_pruning.benchmarks [--quick] [--threads N] [--markdown]
 """
@@ -12,19 +12,18 @@ from tempfile import TemporaryDirectory
 import torch
 
 from hybrid_pruning.benchmarks import timing
+from hybrid_pruning.benchmarks.comparison import benchmark, print_table
 from hybrid_pruning.benchmarks.gated_step import MODES, measure_training, peak_bytes
-from hybrid_pruning.benchmarks.models import compare_models
-from hybrid_pruning.benchmarks.sections import describe, describe_machine, print_section
 from hybrid_pruning.benchmarks.shapes import BASE, TINY, Scale, shrunk
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.console import say
 from hybrid_pruning.data.trainset import LABELS
-from hybrid_pruning.models.backbone import Backbone, skeleton
+from hybrid_pruning.models.backbone import skeleton
 from hybrid_pruning.models.classifier import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 
 TARGETS = (0.5, 0.7)
-"""Fractions of the MACs that are removed."""
+"""Fractions of the MACs to remove."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,33 +35,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
             say(str(peak_bytes(scale, options.peak_memory == "gated")))
             return
         flags = ["--threads", str(options.threads), *(["--quick"] if options.quick else [])]
-        print_section(measure_training(scale, flags), options.markdown)
+        print_table(measure_training(scale, flags), options.markdown)
+    engines = [name.strip() for name in options.engines.split(",") if name]
     with models(scale) as folders:
-        found = compare_models([*folders], None, options.engines, scale.seconds, (1,), scale.repeats, options.threads)
-    for section in describe(found):
-        print_section(section, options.markdown)
-    say(f"{scale.name}, random weights; {describe_machine(found)}")
+        found = benchmark(folders, None, engines, scale.seconds, (1,), scale.repeats, options.threads)
+    for table in found.tables():
+        print_table(table, options.markdown)
+    say(f"{scale.name}, random weights; {found.machine()}")
 
 
 @contextmanager
-def models(scale: Scale) -> Iterator[list[str]]:
+def models(scale: Scale) -> Iterator[list[Path]]:
     """Yield folders of artifacts: the dense model of a shape, and copies with a share of the MACs removed at random."""
     torch.manual_seed(0)
     dense = skeleton(dict(scale.config), False).eval()
+    backbones = {"dense": dense}
+    for target, align in (*((target, 1) for target in TARGETS), (TARGETS[-1], scale.align)):
+        name = f"{target:.0%} of the MACs removed" + (f", widths of {align}" if align > 1 else "")
+        backbones[name] = shrunk(dense, target, constraint="macs", align=align)[0]
     with TemporaryDirectory() as folder:
-        cuts = [*((target, 1) for target in TARGETS), (TARGETS[-1], scale.align)]
-        cut = {_name(*choice): shrunk(dense, choice[0], constraint="macs", align=choice[1])[0] for choice in cuts}
-        yield [_write(backbone, scale, Path(folder) / name) for name, backbone in {"dense": dense, **cut}.items()]
-
-
-def _name(target: float, align: int) -> str:
-    return f"{target:.0%} of the MACs removed" + (f", widths of {align}" if align > 1 else "")
-
-
-def _write(backbone: Backbone, scale: Scale, folder: Path) -> str:
-    head = HeadConfig(**scale.head)
-    SpeechModel.build(backbone, head, Classes(LABELS, (1, 1))).save_pretrained(folder)
-    return str(folder)
+        paths = [Path(folder) / name for name in backbones]
+        for path, backbone in zip(paths, backbones.values(), strict=True):
+            SpeechModel.build(backbone, HeadConfig(**scale.head), Classes(LABELS, (1, 1))).save_pretrained(path)
+        yield paths
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -1,16 +1,21 @@
-"""The programs that can run a model, each as a function from waves to whatever it computes of them.
+"""The programs that can run a model, each as a function from waves to its outputs, and their memory.
 
-Nothing is imported before it is needed: what an engine takes to start, and its memory, are its own.
+Nothing is imported before it is needed: the start of an engine and its memory are its own. Run as a program, this file
+loads a model, computes one batch and prints the peak of its memory.
 """
 
-from collections.abc import Callable, Mapping
-from importlib.util import find_spec
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.models.onnx.runtime import OnnxModel, missing_package
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Run = Callable[[FloatArray], object]
@@ -18,6 +23,9 @@ Run = Callable[[FloatArray], object]
 
 TRANSFORMERS = "transformers"
 """A dense model as its users run it: all hidden states in float32, no head."""
+KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+"""glibc then keeps no large block that was freed."""
+MODULE = "hybrid_pruning.benchmarks.engines"
 
 
 def run_torch(path: str) -> Run:
@@ -34,14 +42,11 @@ def run_bf16(path: str) -> Run:
     """Run an artifact with its matrix products and convolutions in bfloat16."""
     import torch
 
-    run = run_torch(path)
-    return torch.autocast("cpu", torch.bfloat16)(run)
+    return torch.autocast("cpu", torch.bfloat16)(run_torch(path))
 
 
 def run_onnx(path: str) -> Run:
     """Run an .onnx file, of either kind."""
-    from hybrid_pruning.models.onnx.runtime import OnnxModel
-
     model = OnnxModel.from_file(path)
 
     def run(wave: FloatArray) -> object:
@@ -73,30 +78,50 @@ ENGINES: Mapping[str, Callable[[str], Run]] = {
     TRANSFORMERS: run_transformers,
 }
 CHOICES = tuple(name for name in ENGINES if name != TRANSFORMERS)
-"""What an artifact can be run by."""
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+"""Those that run an artifact."""
 
 
-def choose_engines(names: str) -> tuple[str, ...]:
-    """Return the engines asked for, separated by commas; for an empty text all that are installed.
-
-    Raises:
-        InputError: one is unknown or not installed.
-    """
-    missing = [package for package in PACKAGES if find_spec(package) is None]
+def choose_engines(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the named engines once each, or all that are installed where none is named."""
+    missing = missing_package()
     if not names:
-        return CHOICES if not missing else tuple(name for name in CHOICES if not name.startswith("onnx"))
-    chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
-    for name in chosen:
+        return CHOICES if missing is None else tuple(name for name in CHOICES if not name.startswith("onnx"))
+    for name in names:
         if name not in CHOICES:
             raise InputError(f"--engines: '{name}' is unknown; known are {', '.join(CHOICES)}")
         if name.startswith("onnx") and missing:
-            raise InputError(f"--engines: '{name}' needs {missing[0]}; install it: pip install 'hybrid-pruning[onnx]'")
-    return chosen
+            raise InputError(f"--engines: '{name}' needs {missing}; install it: pip install 'hybrid-pruning[onnx]'")
+    return tuple(dict.fromkeys(names))
 
 
-def size_on_disk(path: str | Path) -> int:
-    """Return the bytes of a model's file, or of all files in its folder."""
-    path = Path(path)
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+def peak_elsewhere(module: str, *arguments: str) -> int:
+    """Run a module that prints its peak of memory, in a process of its own: a process never forgets its peak."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, **KEEP})
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise InputError(f"measuring memory failed ({said}); is there enough of it?")
+    return int(done.stdout)
+
+
+def high_water_bytes() -> int:
+    """Return this process's peak of resident memory so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage, on Linux, starts from the peak of the process that launched this one
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main(engine: str, path: str, batch: str, samples: str) -> None:
+    """Load a model, compute once, and print the peak in bytes."""
+    wave = np.random.default_rng(0).normal(size=(int(batch), int(samples))).astype(np.float32)
+    ENGINES[engine](path)(wave)
+    say(str(high_water_bytes()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

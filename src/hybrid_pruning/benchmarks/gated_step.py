@@ -1,12 +1,11 @@
-"""What gates cost in training: a gated step beside a dense one, in time and in memory."""
+"""The cost of gates in training: a gated step beside a dense one, in time and in memory."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.benchmarks.memory import high_water_bytes, peak_elsewhere
+from hybrid_pruning.benchmarks.engines import high_water_bytes, peak_elsewhere
 from hybrid_pruning.benchmarks.shapes import Scale
 from hybrid_pruning.benchmarks.timing import Ratio, Task, interleaved, ratio
 from hybrid_pruning.config import check_config
@@ -17,7 +16,7 @@ from hybrid_pruning.distributed import keep_freed_memory
 from hybrid_pruning.models.backbone import skeleton
 from hybrid_pruning.models.classifier import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.training.objective import Objective, build_objective
+from hybrid_pruning.training.objective import build_objective
 from hybrid_pruning.training.optimizers import Optimizers
 
 GOAL = 1.05
@@ -28,10 +27,10 @@ MODULE = "hybrid_pruning.benchmarks"
 
 
 def measure_training(scale: Scale, flags: Sequence[str] = ()) -> Table:
-    """Return what gates cost a training step, in time and in memory.
+    """Return the cost of gates in a training step, in time and in memory.
 
     Args:
-        scale: what to train.
+        scale: the model and its batch.
         flags: of the command line, for the processes that measure memory.
     """
     peaks = {mode: peak_elsewhere(MODULE, "--peak-memory", mode, *flags) for mode in MODES}
@@ -60,34 +59,26 @@ def training_step(scale: Scale, gated: bool) -> Task:
         gated: with gates, multipliers and their optimiser; else the dense model through the same code.
     """
     torch.manual_seed(0)
-    config = check_config(_recipe(scale, gated), "benchmark")
-    model = SpeechModel.build(skeleton(dict(scale.config), False), config.head, Classes(LABELS, (1, 1)))
-    objective = build_objective(config, model).train()
-    optimizers = Optimizers(objective, config.training, config.pruning.initial_reg_lr)
-    batch = _noise_batch(scale)
-    return lambda: _take_step(objective, optimizers, batch)
-
-
-def _recipe(scale: Scale, gated: bool) -> dict[str, Any]:
-    return {
+    recipe = {
         "data": {"train": "-", "dev": "-"},
         "backbone": {"source": "-"},
         "head": dict(scale.head),
         "pruning": {"use_pruning_loss": gated, "target_sparsity": TRAINING_TARGET},
     }
-
-
-def _noise_batch(scale: Scale) -> Batch:
-    wave = torch.randn(scale.batch, round(scale.crop_seconds * SAMPLE_RATE_HZ))
+    config = check_config(recipe, "benchmark")
+    model = SpeechModel.build(skeleton(dict(scale.config), False), config.head, Classes(LABELS, (1, 1)))
+    objective = build_objective(config, model).train()
+    optimizers = Optimizers(objective, config.training, config.pruning.initial_reg_lr)
     index = torch.arange(scale.batch)
-    return Batch(wave, None, index % len(LABELS), index)
+    wave = torch.randn(scale.batch, round(scale.crop_seconds * SAMPLE_RATE_HZ))
+    batch = Batch(wave, None, index % len(LABELS), index)
 
+    def step() -> None:  # as Trainer's between two batches, on one process and without the log
+        objective(batch, TRAINING_TARGET).total.backward()
+        optimizers.clip()
+        optimizers.step()
 
-def _take_step(objective: Objective, optimizers: Optimizers, batch: Batch) -> None:
-    """What Trainer does between two batches, on one process and without the log."""
-    objective(batch, TRAINING_TARGET).total.backward()
-    optimizers.clip()
-    optimizers.step()
+    return step
 
 
 def _verdict(found: Ratio) -> str:
@@ -97,7 +88,7 @@ def _verdict(found: Ratio) -> str:
 
 
 def peak_bytes(scale: Scale, gated: bool) -> int:
-    """Return by how much two training steps raise this process's peak of resident memory."""
+    """Return the rise of this process's peak of resident memory by two training steps."""
     before = high_water_bytes()
     step = training_step(scale, gated)
     for _ in range(2):  # from the second on, Adam's moments are there

@@ -1,4 +1,4 @@
-"""What the project's own benchmark measures: shapes with random weights, and models cut from them at random."""
+"""Shapes with random weights for the project's own benchmark, and models cut from them at random."""
 
 import copy
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ from hybrid_pruning.pruning import Budget, Constraint, Gates, attach, shrink
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large a benchmark is.
+    """The size of a benchmark.
 
     Args:
-        name: of the shape, for people.
+        name: of the shape, in the tables.
         config: the transformers config of the backbone; its weights are random.
-        head: what stands on it.
+        head: settings of its head.
         batch: utterances per training step.
         crop_seconds: their length.
         steps: training steps timed of each kind.
         seconds: lengths of the utterances that latency is measured on.
         repeats: rounds of them.
-        align: what the widths of one of the models are multiples of.
+        align: divisor of the widths of one of the models.
     """
 
     name: str
@@ -66,14 +66,14 @@ def shrunk(
 ) -> tuple[Backbone, Budget]:
     """Return a copy cut to a share of its parameters or MACs, and its exact size beside the dense one.
 
-    Which units survive is random, as after a training that pressed on channels, heads and neurons alike and closed no
-    whole layer; trained gates may choose otherwise, and the time follows the MACs they leave.
+    The kept units are random, as after a training that pressed on channels, heads and neurons alike and closed no
+    whole layer; trained gates may choose otherwise, and the time follows the MACs they keep.
 
     Args:
         backbone: a dense backbone; it is left as it was.
         target_sparsity: fraction to remove.
         seed: of the choice.
-        constraint: what it is a fraction of; MACs are counted for 4 s.
+        constraint: the quantity of which a fraction is removed; MACs are counted for 4 s.
         align: kept widths are multiples of it.
     """
     gated = copy.deepcopy(backbone)

@@ -12,7 +12,9 @@ from typing import TypeVar
 
 import torch
 
+from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.models.artifact import versions
+from hybrid_pruning.models.speech_model import SpeechModel
 
 Name = TypeVar("Name")
 Task = Callable[[], object]
@@ -41,19 +43,38 @@ class Ratio:
         return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
+def latency_ratio(model: SpeechModel, reference: SpeechModel, seconds: float = 4.0, repeats: int = 12) -> Ratio:
+    """Return the time of a model to embed one utterance of noise over that of a reference; below 1 is faster.
+
+    Args:
+        model: the model in question; both are left in evaluation mode.
+        reference: the model it is compared with, on the same device.
+        seconds: length of the utterance.
+        repeats: rounds, each of one pass through either model.
+    """
+
+    def embedding(net: SpeechModel) -> Task:
+        wave = torch.randn(1, round(seconds * SAMPLE_RATE_HZ), device=next(net.parameters()).device)
+        net.eval()
+        return torch.inference_mode()(lambda: net.embed(wave))
+
+    times = interleaved({"model": embedding(model), "reference": embedding(reference)}, repeats)
+    return ratio(times["model"], times["reference"])
+
+
 def interleaved(
     tasks: Mapping[Name, Task],
     repeats: int,
     clock: Callable[[], float] = time.perf_counter,
-    told: Callable[[], object] = lambda: None,
+    advance: Callable[[], object] = lambda: None,
 ) -> dict[Name, list[float]]:
-    """Time tasks in turn, so that whatever else the machine does falls on all of them.
+    """Time tasks in turn, so that other load on the machine falls on all of them.
 
     Args:
-        tasks: what to call, by name; each is called once more beforehand, untimed.
+        tasks: functions to call, by name; each is called once more beforehand, untimed.
         repeats: rounds; every other one goes through the tasks backwards.
-        clock: tells the seconds; the wall's, or with time.process_time those of the processor.
-        told: called after every task that was timed, for a progress bar.
+        clock: gives seconds, of the wall or, with time.process_time, of the processor.
+        advance: called after every timed task, for a progress bar.
 
     Returns:
         The same names -> [repeats] seconds.
@@ -63,8 +84,13 @@ def interleaved(
     times: dict[Name, list[float]] = {name: [] for name in tasks}
     for index in range(repeats):
         for name in list(tasks)[:: -1 if index % 2 else 1]:
-            times[name].append(_seconds(tasks[name], clock))
-            told()
+            time.sleep(SETTLING)
+            start = clock()
+            tasks[name]()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times[name].append(clock() - start)
+            advance()
     return times
 
 
@@ -98,7 +124,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def machine() -> str:
-    """Return the processor and what computes on it."""
+    """Return the names of the processor and of the libraries that compute."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -108,14 +134,5 @@ def machine() -> str:
 
 
 def load() -> str:
-    """Return how many processes have been computing of late, on average over a minute."""
+    """Return the machine's load average over the last minute."""
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-
-
-def _seconds(task: Task, clock: Callable[[], float]) -> float:
-    time.sleep(SETTLING)
-    start = clock()
-    task()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return clock() - start

@@ -81,16 +81,16 @@ def benchmark(
 
     Example: hybrid-pruning benchmark models/hp50 models/hp70 --seconds 4 --batch 1
     """
-    from hybrid_pruning.benchmarks.models import compare_models
-    from hybrid_pruning.benchmarks.sections import describe, describe_machine, print_section
+    from hybrid_pruning.benchmarks.comparison import print_table
     from hybrid_pruning.files import write_json
 
     lengths = _numbers("--seconds", seconds)
     sizes = [round(number) for number in _numbers("--batch", batch)]
-    found = compare_models(models, against, engines, lengths, sizes, rounds, threads)
-    for section in describe(found):
-        print_section(section, markdown)
-    say(describe_machine(found))
+    names = [name.strip() for name in engines.split(",") if engines]
+    found = hp.benchmark(models, against, names, lengths, sizes, rounds, threads)
+    for table in found.tables():
+        print_table(table, markdown)
+    say(found.machine())
     if json_ is not None:
         write_json(json_, found.as_json())
 

@@ -1,6 +1,5 @@
 """An artifact's folder -> a model repository on the Hugging Face hub, in one commit."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -12,7 +11,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.artifact import CONFIG
 
 CARD = "README.md"
-"""What the hub shows of a repository."""
+"""The file that the hub shows of a repository."""
 MESSAGE = "Upload a hybrid-pruning model"
 SIGN_IN = "sign in with `hf auth login`, or set HF_TOKEN to a token that may write"
 REFUSED = {401: SIGN_IN, 403: f"your token may not write there; {SIGN_IN}"}
@@ -41,9 +40,6 @@ def upload(
 
     Returns:
         The repository's address.
-
-    Raises:
-        InputError: the id is none, the hub cannot be reached, or it refuses.
     """
     check_repo_id(repo_id)
     files = published(folder, card)
@@ -58,13 +54,14 @@ def upload(
 
 
 def published(folder: str | Path, card: str | Path | None = None) -> dict[str, Path]:
-    """Return what `upload` publishes, and under which names.
-
-    Raises:
-        InputError: the folder holds no artifact.
-    """
-    files = {path.name: path for path in _published(Path(folder))}
-    return files if card is None else {**files, CARD: Path(card)}
+    """Return the files that `upload` publishes, by their names there; beside each ONNX file, its description."""
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder / CONFIG}: is not there; is {folder} an exported model?")
+    exported = sorted(folder.glob("*.onnx"))
+    described = [path.with_suffix(".json") for path in exported]
+    paths = (folder / CONFIG, *sorted(folder.glob("*.safetensors")), *exported, *described, folder / CARD)
+    return {path.name: path for path in paths if path.is_file()} | ({} if card is None else {CARD: Path(card)})
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -74,7 +71,7 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def is_repo_id(text: str) -> bool:
-    """Whether a text is formed as the hub's ids are; nobody is asked whether it exists."""
+    """Return whether a text has the form of the hub's ids; the hub is not asked whether it exists."""
     try:
         validate_repo_id(text)
     except HFValidationError:
@@ -82,34 +79,19 @@ def is_repo_id(text: str) -> bool:
     return True
 
 
-def _published(folder: Path) -> Iterator[Path]:
-    """Yield what belongs to an artifact: beside each ONNX file, its description of the same name."""
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder / CONFIG}: is not there; is {folder} an exported model?")
-    exported = sorted(folder.glob("*.onnx"))
-    described = [path.with_suffix(".json") for path in exported]
-    for path in (folder / CONFIG, *sorted(folder.glob("*.safetensors")), *exported, *described, folder / CARD):
-        if path.is_file():
-            yield path
-
-
 def _explain(error: Exception) -> str:
-    """Say what went wrong and what to do, in one line."""
+    """Return the reason of a failure and its remedy, in one line."""
     if isinstance(error, LocalTokenNotFoundError):
         return f"nobody is signed in; {SIGN_IN}"
     if isinstance(error, HfHubHTTPError):
-        return _explain_refusal(error)
+        status = error.response.status_code
+        if isinstance(error, RepositoryNotFoundError) and status == 404:
+            return f"the hub has no such model repository, or hides it from you; {SIGN_IN}"
+        said = " ".join((error.server_message or str(error)).split())[:200]
+        return f"the hub refused (HTTP {status}: {said}); {REFUSED.get(status, 'nothing was published')}"
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # an upload's own wrapping
         return _explain(error.__cause__)
     said = " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, ValueError):
         return f"cannot be published: {said}"
     return f"the hub cannot be reached ({said}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE, then call again"
-
-
-def _explain_refusal(error: HfHubHTTPError) -> str:
-    status = error.response.status_code
-    if isinstance(error, RepositoryNotFoundError) and status == 404:
-        return f"the hub has no such model repository, or hides it from you; {SIGN_IN}"
-    said = " ".join((error.server_message or str(error)).split())[:200]
-    return f"the hub refused (HTTP {status}: {said}); {REFUSED.get(status, 'nothing was published')}"

@@ -194,12 +194,12 @@ class SpeechModel(nn.Module):
             message: of the commit.
             token: with write access; by default the one huggingface_hub finds (HF_TOKEN, `hf auth login`).
         """
-        from hybrid_pruning.models.card import Request, render_card
+        from hybrid_pruning.models.card import render_card
 
         hub.check_repo_id(repo_id)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            (Path(folder) / hub.CARD).write_text(card or render_card(self, Request(repo_id)), encoding="utf-8")
+            (Path(folder) / hub.CARD).write_text(card or render_card(self, repo_id), encoding="utf-8")
             return hub.upload(folder, repo_id, None, private, message, token)
 
     @classmethod

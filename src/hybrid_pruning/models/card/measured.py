@@ -1,4 +1,4 @@
-"""Figures of `evaluate --json` and of `run`, as a card shows them: nothing is computed anew, nothing is made up."""
+"""Results of `evaluate --json` and of `run`, as a card shows them: nothing is computed anew."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ FOLDER, RUN, RECIPE = "evaluation", "run", "config.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One evaluation set's figures.
+    """Results on one evaluation set.
 
     Args:
         name: of the set.
         metrics: name -> value, fractions or bits, in the order of `TITLES`.
         intervals: metric -> the ends of its 95% interval, where there is one.
-        resampled: what was drawn for them, in words.
-        trials: kind -> how many, where known.
+        resampled: units of the bootstrap, in words.
+        trials: kind -> count, where known.
     """
 
     name: str
@@ -45,15 +45,7 @@ class Result:
 
 
 def read_results(files: Sequence[str], others: Sequence[Result] = ()) -> list[Result]:
-    """Read what `evaluate --json` wrote, and return it after what is there already.
-
-    Args:
-        files: `FILE` or `NAME=FILE`; the file's name without its ending names the set otherwise.
-        others: results of other sets.
-
-    Raises:
-        InputError: a file cannot be read or holds no figures, or two sets have the same name.
-    """
+    """Read files of `evaluate --json`, `FILE` or `NAME=FILE`, and return their results after those of other sets."""
     found = {result.name: result for result in others}
     for text in files:
         name, equals, path = text.partition("=")
@@ -70,10 +62,7 @@ def find_results(run: str | Path, provenance: Mapping[str, Any]) -> list[Result]
 
     Args:
         run: the folder that `run` filled, or its run/ folder.
-        provenance: the model's, to see that it was trained by this recipe.
-
-    Raises:
-        InputError: the folder holds no evaluations, or its training is not the model's.
+        provenance: of the model, whose recipe must be the job's.
     """
     job = Path(run)
     job = job.parent if job.name == RUN and not (job / RUN).is_dir() else job
@@ -107,15 +96,14 @@ def _read(name: str, path: Path) -> Result:
     metrics = {metric: float(value) for metric, value in known.items() if metric not in COUNTS}
     if not metrics:
         raise InputError(f"{path}: holds no figures; give what `hybrid-pruning evaluate --json` wrote")
-    ends = section(values, "intervals")
-    intervals = {metric: (ends[metric][0], ends[metric][1]) for metric in metrics if _is_interval(ends.get(metric))}
+    intervals = {}
+    for metric in metrics:
+        ends = section(values, "intervals").get(metric)
+        if isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends)):
+            intervals[metric] = (ends[0], ends[1])
     trials = {kind: int(known[key]) for key, kind in COUNTS.items() if key in known}
     return Result(name, metrics, intervals, str(section(values, "bootstrap").get("resampled") or ""), trials)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))

@@ -1,7 +1,7 @@
 """A model -> model.onnx and model.json: one graph with all weights from waveform to embedding and score.
 
 The graph takes wave [B, S] float32 at 16 kHz and lengths [B] int64, both sizes free, and gives embedding [B, E] and,
-for anti-spoofing, llr [B], calibrated where the model is. What stands beyond an utterance's length has no influence.
+for anti-spoofing, llr [B], calibrated where the model is. Samples beyond an utterance's length have no influence.
 """
 
 import base64
@@ -9,9 +9,8 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,12 @@ from hybrid_pruning.models.onnx.runtime import (
     LENGTHS,
     LLR,
     WAVE,
+    missing_package,
 )
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.trees import portable
 
 OPSET = 20
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 LARGEST = (1 << 31) - (1 << 24)
 """Bytes of weights: protobuf ends at 2 GB, graph included."""
 WINDOW_RULE = (
@@ -51,7 +50,7 @@ WINDOW_RULE = (
 
 
 class _Graph(nn.Module):
-    """What is traced: a model without its checks and choices."""
+    """The part of a model that is traced: without its checks and choices."""
 
     def __init__(self, model: SpeechModel) -> None:
         super().__init__()
@@ -75,23 +74,26 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
 
     Returns:
         The .onnx file.
-
-    Raises:
-        InputError: the packages are not installed, the folder is taken, or the model is larger than such a file can be.
     """
     out = Path(out)
     own = is_artifact(out) and not (out / FILE).exists()
     if not own:
         require_new_folder(out)
-    _require_packages()
+    if (missing := missing_package()) is not None:
+        raise InputError(
+            f"export --onnx needs the package {missing}; install it with: pip install 'hybrid-pruning[onnx]'"
+        )
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if size > LARGEST:
         raise InputError(f"{out}: the model's weights are {size / 1e9:.1f} GB, an .onnx file holds 2; prune more")
+    import onnx.utils
+
     description = describe(model, int8)
     proto = trace(model, int8)
     metadata = {DIGEST: digest_of(description)}
     if model.classes is not None:
-        metadata[CLASSIFIER] = base64.b64encode(_cut_out(proto, EMBEDDING, LLR)).decode("ascii")
+        classifier = onnx.utils.Extractor(proto).extract_model([EMBEDDING], [LLR])
+        metadata[CLASSIFIER] = base64.b64encode(classifier.SerializeToString()).decode("ascii")
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
     with new_folder(out, own) as folder:
@@ -106,15 +108,16 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
 
 
 def describe(model: SpeechModel, int8: bool = False) -> dict[str, Any]:
-    """Return what model.json says."""
-    classes = {} if model.classes is None else model.classes.to_json()
-    calibration = None if model.calibration is None else model.calibration.to_json()
+    """Return the content of model.json."""
+    import onnx
+    import onnxruntime
+
     about = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "task": model.task,
-        **classes,
-        "calibration": calibration,
+        **({} if model.classes is None else model.classes.to_json()),
+        "calibration": None if model.calibration is None else model.calibration.to_json(),
         "cohort": None if model.cohort is None else model.cohort.to_json(),
         "sample_rate_hz": SAMPLE_RATE_HZ,
         "embedding_width": model.embedding_width,
@@ -124,7 +127,12 @@ def describe(model: SpeechModel, int8: bool = False) -> dict[str, Any]:
         "weights": "int8" if int8 else "float32",
         "model": fingerprint_model(model),
         "provenance": portable(model.provenance),
-        "versions": {**versions(), **_onnx_versions()},
+        "versions": {
+            **versions(),
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "opset": str(OPSET),
+        },
     }
     plain: dict[str, Any] = json.loads(json.dumps(about, default=str))
     return plain
@@ -155,7 +163,12 @@ def trace(model: SpeechModel, int8: bool = False) -> Any:
             verbose=False,
         )
     assert program is not None
-    _rename(program.model.graph, names)
+    for node in program.model.graph:  # a value inside the graph may have an output's name
+        for value in node.outputs:
+            if value.name in names:
+                value.name += "_inside"
+    for value, name in zip(program.model.graph.outputs, names, strict=True):
+        value.name = name
     proto = program.model_proto
     for node in proto.graph.node:  # the exporter notes where in our source each came from, many times its size
         del node.metadata_props[:]
@@ -179,24 +192,6 @@ def _plain(model: SpeechModel) -> SpeechModel:
     return plain
 
 
-def _rename(graph: Any, names: list[str]) -> None:
-    """Give the outputs their names, which values inside the graph may have."""
-    for node in graph:
-        for value in node.outputs:
-            if value.name in names:
-                value.name += "_inside"
-    for value, name in zip(graph.outputs, names, strict=True):
-        value.name = name
-
-
-def _cut_out(proto: Any, start: str, end: str) -> bytes:
-    """Return the part of a graph from one value to another, as a model's bytes."""
-    import onnx.utils
-
-    part: bytes = onnx.utils.Extractor(proto).extract_model([start], [end]).SerializeToString()
-    return part
-
-
 def _longest(model: SpeechModel) -> int | None:
     """Return the most samples that a graph of fixed positions takes (Whisper's), None where there is no limit."""
     positions = getattr(model.backbone.config, "max_source_positions", None)
@@ -207,24 +202,9 @@ def _longest(model: SpeechModel) -> int | None:
     return (2 * int(positions) + 1) * HOP - 1
 
 
-def _require_packages() -> None:
-    for name in PACKAGES:
-        if find_spec(name) is None:
-            raise InputError(
-                f"export --onnx needs the package {name}; install it with: pip install 'hybrid-pruning[onnx]'"
-            )
-
-
-def _onnx_versions() -> Mapping[str, str]:
-    import onnx
-    import onnxruntime
-
-    return {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "opset": str(OPSET)}
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the exporters tell their developers from the user."""
+    """Silence messages of the exporters to their developers."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -5,7 +5,7 @@ two products up in 16 bits, and overflow silently. What comes into a layer is ro
 scale for the whole batch. A convolution is the product of the frames that it sees, gathered after they have become
 bytes: several times faster than ONNX Runtime's own integer convolution (dev/LOG.md).
 
-What is here can only be traced by `torch.onnx.export`, which writes the operators down; torch itself has none of them.
+These layers can only be traced by `torch.onnx.export`, which writes the operators down; torch itself has none of them.
 """
 
 from collections.abc import Iterator
@@ -33,11 +33,7 @@ def to_integers(model: nn.Module) -> None:
 
 
 class IntegerLinear(nn.Module):
-    """A linear layer in integers, with the GELU that follows where the layer has it.
-
-    Args:
-        layer: what it is made from.
-    """
+    """A linear layer in integers, with the GELU that follows where the layer has it."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -51,11 +47,7 @@ class IntegerLinear(nn.Module):
 
 
 class IntegerConv1d(nn.Module):
-    """A convolution in integers.
-
-    Args:
-        layer: what it is made from; zeros pad it, and nothing dilates it.
-    """
+    """A convolution in integers, padded with zeros and not dilated."""
 
     def __init__(self, layer: nn.Conv1d) -> None:
         super().__init__()
@@ -69,11 +61,13 @@ class IntegerConv1d(nn.Module):
         """Return [B, out, T] of [B, in, S]."""
         x, scale, zero = _bytes_of(F.pad(x.transpose(1, 2), (0, 0, self.padding, self.padding)))
         groups = x.chunk(len(self.products), dim=2)
-        found = [product(self._seen(group), scale, zero) for product, group in zip(self.products, groups, strict=True)]
+        found = [
+            product(self._frames(group), scale, zero) for product, group in zip(self.products, groups, strict=True)
+        ]
         return torch.cat(found, dim=2).transpose(1, 2)
 
-    def _seen(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, S, C] -> [B, T, kernel x C], the frames that each output sees."""
+    def _frames(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [B, T, kernel x C] of [B, S, C], the frames that each output depends on."""
         count = (x.shape[1] - self.kernel) // self.stride + 1
         places = torch.arange(count).unsqueeze(1) * self.stride + torch.arange(self.kernel)
         return x.index_select(1, places.flatten()).view(x.shape[0], count, self.kernel * x.shape[2])
@@ -93,7 +87,9 @@ class _Product(nn.Module):
         self.scale: torch.Tensor
         self.zero: torch.Tensor
         self.bias: torch.Tensor | None
-        scale = _largest_of_neighbours(weight).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST
+        signs = torch.stack([weight, -weight]).clamp_min(0.0)
+        sums = signs + F.pad(signs[:, 1:], (0, 0, 0, 1))  # of neighbours of the same sign
+        scale = sums.amax((0, 1)).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST
         self.register_buffer("weight", (weight / scale).round().to(torch.int8))
         self.register_buffer("scale", scale)
         self.register_buffer("zero", torch.zeros_like(scale, dtype=torch.int8))
@@ -108,14 +104,8 @@ class _Product(nn.Module):
         )
 
 
-def _largest_of_neighbours(weight: torch.Tensor) -> torch.Tensor:
-    """Return, for each output of [in, out], the largest weight or sum of two neighbours of the same sign."""
-    signs = torch.stack([weight, -weight]).clamp_min(0.0)
-    return (signs + F.pad(signs[:, 1:], (0, 0, 0, 1))).amax((0, 1))
-
-
 def _bytes_of(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return a tensor rounded to bytes, and what they stand for: their scale and the byte that is zero."""
+    """Return a tensor rounded to bytes, their scale, and the byte that stands for zero."""
     types = torch.uint8, torch.float32, torch.uint8
     q, scale, zero = torch.onnx.ops.symbolic_multi_out(
         "::DynamicQuantizeLinear", [x], dtypes=types, shapes=(x.shape, (), ()), version=11
@@ -124,7 +114,7 @@ def _bytes_of(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 
 
 def _replaceable(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    """Yield the layers that gain by it, with their names and where they are."""
+    """Yield the layers that gain by it: their parents, their names, and themselves."""
     for path, parent in model.named_modules():
         for name, layer in parent.named_children():
             if {*path.split("."), name} & {*FEATURES}:

@@ -1,9 +1,9 @@
-"""A model in an .onnx file, run by ONNX Runtime: nothing here needs torch, nor does who uses it.
+"""A model in an .onnx file, run by ONNX Runtime, without torch.
 
 Two files lie side by side: NAME.onnx, which holds the graph, all weights and the classifier once more as a graph of its
 own (the window rule of `windows.py` classifies the mean of several windows' embeddings), and NAME.json, which describes
-it. Each has a digest of the other, so that no other's is taken for it and damage is noticed. A verifier's cohort is a
-third file beside them, as in an artifact.
+it. Each has a digest of the other, so that they are not mixed up and damage is noticed. A verifier's cohort is a third
+file beside them, as in an artifact.
 """
 
 import base64
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,28 +25,29 @@ from hybrid_pruning.models.waves import NOT_FINITE, as_batch, as_numpy
 
 FORMAT, FORMAT_VERSION = "hybrid-pruning onnx", 1
 FILE = "model.onnx"
-"""The name it is exported under."""
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+"""Needed to export."""
 DIGEST, CLASSIFIER = "hybrid_pruning_digest", "hybrid_pruning_classifier"
 """Metadata of the .onnx file: the digest of its description, and base64 of the graph embedding [B, E] -> llr [B]."""
 WAVE, LENGTHS, EMBEDDING, LLR = "wave", "lengths", "embedding", "llr"
 PROVIDERS = ["CPUExecutionProvider"]
 SLOWER = ["SkipLayerNormFusion"]
-"""What ONNX Runtime would do to a graph to make it faster and does not: that norm takes three times as long."""
+"""Optimisations of ONNX Runtime to leave out: that norm takes three times as long."""
 KEYS = {"task": str, "minimum_samples": int, "embedding_width": int, "sample_rate_hz": int, "provenance": dict}
-"""What a description must have, and of which type."""
+"""Required keys of a description, and their types."""
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class OnnxModel:
-    """A detector of spoofed speech or, without a classifier, a speaker's voice as an embedding.
+    """A detector of spoofed speech or, without a classifier, an extractor of speaker embeddings.
 
     Args:
         path: the .onnx file.
-        description: what NAME.json says.
+        description: the content of NAME.json.
         session: ONNX Runtime's, of the whole graph.
-        classifier: and of the classifier alone; None for speaker verification.
+        classifier: its session of the classifier alone; None for speaker verification.
     """
 
     def __init__(self, path: Path, description: Mapping[str, Any], session: Any, classifier: Any = None) -> None:
@@ -54,12 +56,7 @@ class OnnxModel:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """Read an .onnx file that `export --onnx` wrote, and the description beside it.
-
-        Raises:
-            InputError: either is missing, damaged or another program's, or they do not belong together; or ONNX Runtime
-                is not installed.
-        """
+        """Read an .onnx file that `export --onnx` wrote, and the description beside it."""
         path = Path(path)
         beside = path.with_suffix(".json")
         if beside.is_file():  # before a damaged graph gets into ONNX Runtime
@@ -78,14 +75,14 @@ class OnnxModel:
 
     @property
     def task(self) -> str:
-        """What it was trained for."""
+        """The task it was trained for."""
         return str(self.description["task"])
 
     @property
     def calibration(self) -> Any:
-        """What made its scores log-likelihood ratios; None where nothing did.
+        """The calibration of its scores, None where there is none.
 
-        That of a detector is in the graph, and here as plain values; a verifier's is applied to what it is asked of.
+        That of a detector is in the graph, and here as plain values; a verifier's is applied to scores of trials.
         """
         found = self.description.get("calibration")
         if found is None or self.task == "anti-spoofing":
@@ -96,18 +93,14 @@ class OnnxModel:
 
     @cached_property
     def cohort(self) -> Cohort | None:
-        """What a verifier's embeddings are centred with and its scores normalised against; None where nothing is.
-
-        Raises:
-            InputError: its file is not beside the .onnx file, or is damaged.
-        """
+        """The cohort for centring a verifier's embeddings and normalising its scores, None where there is none."""
         if self.description.get("cohort") is None:
             return None
         return Cohort.read(self.path.parent, self.description, self.embedding_width)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """How it came about; free-form."""
+        """Its origin; free-form."""
         return dict(self.description["provenance"])
 
     @property
@@ -128,7 +121,7 @@ class OnnxModel:
 
     @property
     def device_type(self) -> str:
-        """Where it computes."""
+        """The kind of device it computes on."""
         return "cpu"
 
     def evaluating(self) -> AbstractContextManager[None]:
@@ -139,14 +132,11 @@ class OnnxModel:
         """Return the embeddings of a batch.
 
         Args:
-            wave: as `SpeechModel.embed` takes it; what stands beyond an utterance's length is ignored.
+            wave: as `SpeechModel.embed` takes it; samples beyond an utterance's length are ignored.
             lengths: [B] samples of each utterance, `minimum_samples` at least, or None where all have S.
 
         Returns:
             [B, E].
-
-        Raises:
-            InputError: it is given anything else, or more samples than the model takes.
         """
         checked = as_batch(wave, lengths, self.minimum_samples)
         wave, (count, size) = as_numpy(checked[0]), checked[0].shape
@@ -160,11 +150,7 @@ class OnnxModel:
         return found
 
     def classify_arrays(self, embeddings: FloatArray) -> FloatArray:
-        """Return the log-likelihood ratio [B] of each embedding [B, E]; higher is more bona fide.
-
-        Raises:
-            InputError: the model is one for speaker verification.
-        """
+        """Return the log-likelihood ratio [B] of each embedding [B, E]; higher is more bona fide."""
         if self.classifier is None:
             raise InputError(
                 "this model is for speaker verification: one recording has no score; compare embeddings, see `verify`"
@@ -173,22 +159,18 @@ class OnnxModel:
         return found
 
     def architecture(self) -> Mapping[str, Any]:
-        """Return what it is and what runs it, as plain values."""
+        """Return its description and the version of ONNX Runtime, as plain values."""
         import onnxruntime
 
         return {**self.description, "onnxruntime": onnxruntime.__version__}
 
     def weights(self) -> Iterator[tuple[str, Any]]:
-        """Yield the file's bytes, in which the weights are."""
+        """Yield the file's bytes, which hold the weights."""
         yield self.path.suffix, self.path.read_bytes()
 
 
 def find_onnx(name_or_path: str | Path) -> Path | None:
-    """Return the .onnx file that a model's name stands for: a file, or the one in an exported folder; else None.
-
-    Raises:
-        InputError: there is no file of that name.
-    """
+    """Return the .onnx file that a model's name stands for: a file, or the one in an exported folder; else None."""
     path = Path(name_or_path)
     if path.suffix == ".onnx":
         if not path.is_file():
@@ -198,11 +180,7 @@ def find_onnx(name_or_path: str | Path) -> Path | None:
 
 
 def read_beside(path: Path) -> dict[str, Any]:
-    """Read and check the JSON beside an .onnx file.
-
-    Raises:
-        InputError: it is missing, no description of ours, or written by a newer version.
-    """
+    """Read and check the JSON beside an .onnx file."""
     missing = "it belongs beside the .onnx file, copy the two together"
     another = "describes no .onnx file of ours; write one with `export RUN --out NEW --onnx`"
     found = read_description(path, FORMAT, FORMAT_VERSION, missing, another)
@@ -222,8 +200,9 @@ def _open_session(model: Path | bytes, path: Path) -> Any:
             f"{path}: ONNX Runtime is not installed; install it with: pip install 'hybrid-pruning[onnx]'"
         ) from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors alone; what they say is told in one line
-    options.intra_op_num_threads = _threads()
+    asked = os.environ.get("OMP_NUM_THREADS", "")  # torch heeds it too; 0 lets ONNX Runtime choose
+    options.log_severity_level = 3  # errors alone; their message becomes one line
+    options.intra_op_num_threads = int(asked) if asked.isdecimal() else 0
     options.enable_mem_pattern = False  # one plan is kept for each length otherwise, and memory grows with them
     failures = (state.InvalidProtobuf, state.Fail, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
     try:
@@ -234,7 +213,6 @@ def _open_session(model: Path | bytes, path: Path) -> Any:
         raise InputError(f"{path}: cannot be loaded ({reason}); is it whole? Export the model again") from error
 
 
-def _threads() -> int:
-    """Return how many threads OMP_NUM_THREADS asks for, as torch heeds it; 0 lets ONNX Runtime choose."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() else 0
+def missing_package() -> str | None:
+    """Return the first package that an export needs and that is not installed."""
+    return next((name for name in PACKAGES if find_spec(name) is None), None)
