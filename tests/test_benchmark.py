@@ -27,6 +27,7 @@ from hybrid_pruning.models.classifier import Classes
 from hybrid_pruning.models.onnx import graph
 from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.pruning import Constraint
+from hybrid_pruning.training.objective import Objective
 
 HEAD, CLASSES = HeadConfig(heads=2, compression=4, embedding=8), Classes(("spoof", "bonafide"), (1, 1))
 
@@ -82,14 +83,14 @@ def test_shrunk_meets_its_target(target: float, constraint: Constraint) -> None:
 @pytest.mark.parametrize("gated", [False, True])
 def test_training_step_learns(gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     losses: list[dict[str, float]] = []
-    forward = training.Objective.forward
+    forward = Objective.forward
 
-    def listen(self: training.Objective, *arguments: object) -> object:
+    def listen(self: Objective, *arguments: object) -> object:
         found = forward(self, *arguments)
         losses.append({name: float(loss.detach()) for name, loss in found.parts.items()})
         return found
 
-    monkeypatch.setattr(training.Objective, "forward", listen)
+    monkeypatch.setattr(Objective, "forward", listen)
     step = training.training_step(TINY, gated)
     for _ in range(3):
         step()

@@ -18,6 +18,7 @@ from corpus import tiny_detector
 from hub_stand_in import TOKEN, Hub, serve
 from hybrid_pruning import InputError
 from hybrid_pruning.models import hub
+from hybrid_pruning.models.classifier import Classes
 from hybrid_pruning.models.speech_model import describe_backbone
 from world import Cli
 
@@ -105,7 +106,7 @@ def test_without_network_the_cache_is_enough(
 
 def test_pushed_again_it_is_replaced(here: Hub, detector: hp.SpeechModel) -> None:
     detector.push_to_hub("me/small")
-    detector.classes = hp.classifier.Classes(("spoof", "bonafide"), (1, 1))
+    detector.classes = Classes(("spoof", "bonafide"), (1, 1))
     detector.push_to_hub("me/small", card="# mine\n")
     assert json.loads(here.files["me/small"]["config.json"])["training_counts"] == [1, 1]
     assert here.files["me/small"]["README.md"] == b"# mine\n"
