@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import LARGE, LENGTHS, WHISPER
+from conftest import LARGE, LENGTHS, WHISPER, Once
 from exports import ragged_backbone
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone.linear import Linear
@@ -65,17 +65,25 @@ FRAMES = torch.randn(2, 48, 41, generator=torch.Generator().manual_seed(1)) - 0.
 
 
 @pytest.fixture(scope="module")
-def computed() -> dict[str, torch.Tensor]:
+def computed(once: Once) -> dict[str, torch.Tensor]:
     """The outputs of all layers, computed by ONNX Runtime."""
-    batch, shapes = torch.export.Dim("batch"), [torch.export.Dim("t"), torch.export.Dim("s", min=8)]
-    dynamic = ({0: batch, 1: shapes[0]}, {0: batch, 2: shapes[1]})
-    with torch.no_grad():
-        model = _Integers(LAYERS).eval()
+
+    def make(folder: Path) -> None:
+        sizes = [torch.export.Dim(name) for name in ("utterances", "rows", "batch", "frames")]
+        dynamic = ({0: sizes[0], 1: sizes[1]}, {0: sizes[2], 2: sizes[3]})
         program = torch.onnx.export(
-            model, (ROWS, FRAMES), dynamo=True, opset_version=OPSET, dynamic_shapes=dynamic, verbose=False
+            _Integers(LAYERS).eval(),
+            (ROWS, FRAMES),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=dynamic,
+            verbose=False,
         )
-    assert program is not None
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        assert program is not None
+        program.save(folder / "layers.onnx")
+
+    file = once("integers", torch.no_grad()(make)) / "layers.onnx"
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
     outputs = session.run(None, dict(zip(names, (ROWS.numpy(), FRAMES.numpy()), strict=True)))
     return {name: torch.from_numpy(found) for name, found in zip(LAYERS, outputs, strict=True)}
