@@ -28,7 +28,6 @@ LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager"}
 STILL_TWICE = {
     "Group",
-    "Request",
 }
 FILES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in sorted(ROOT.rglob("*.py"))}
 MODULES = {name: tree for name, tree in FILES.items() if name != "__init__.py"}
