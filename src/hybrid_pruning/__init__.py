@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from hybrid_pruning.scoring.verification.embeddings import embed
     from hybrid_pruning.scoring.verification.pairwise import verify
     from hybrid_pruning.scoring.verification.trial_scores import add_cohort
+    from hybrid_pruning.training.export import export, export_snapshots
+    from hybrid_pruning.training.launch import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "score",
     "score_paths",
     "sweep",
+    "train",
     "verify",
 ]
 
@@ -79,9 +82,9 @@ _PLACES = {
     "embed": "scoring.verification.embeddings",
     "embed_paths": "scoring.scores",
     "evaluate": "evaluation.results",
-    "fuse": "evaluation.fusion",
     "export": "training.export",
     "export_snapshots": "training.export",
+    "fuse": "evaluation.fusion",
     "inspect_model": "reporting.inspection",
     "load_backbone": "models.speech_model",
     "prepare": "data.corpora",
