@@ -46,6 +46,8 @@ def test_the_more_open_the_larger() -> None:
         assert (values.diff() >= 0).all()
         assert values.min() > 0
         assert values.max() <= 1
+    factor = 0.8 / (2 / 3)  # of the public recipe's soft mask, at its temperature
+    assert torch.allclose(soft_value(torch.tensor([1.0, -2.0])), torch.sigmoid(torch.tensor([factor, -2 * factor])))
 
 
 @pytest.mark.parametrize("drop_rate", [0.01, 0.3, 0.5, 0.9])
