@@ -112,7 +112,7 @@ def draw_sizes(published: Sequence[Published], ours: Sequence[Ours]) -> "Figure"
         axes.set(xscale="log", yscale="log", xlabel="parameters, millions", ylabel="EER, %")
         sizes = [row.params_m for row in published if row.params_m] + [run.params_m for run in ours]
         axes.set_xticks(_ticks(sizes), minor=False)
-        axes.set_yticks(_ticks([100 * row.eer for row in (*published, *ours)]), minor=False)
+        axes.set_yticks(_ticks([100 * row.eer for row in published] + [100 * run.eer for run in ours]), minor=False)
         axes.minorticks_off()
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
