@@ -158,8 +158,8 @@ class Benchmark:
                 rows.append((one.model, one.engine, spread, str(it.speedup), f"{it.real_time_factor:.4f}"))
             header = ("model", "engine", "ms", "times faster", "real-time factor")
             latencies.append(Table(header, rows, f"latency, {case}", note))
-        header = ("model", "engine", "params", "MACs", "on disk", "peak memory")
-        return [Table(header, sizes, "size", size_note), *latencies]
+        columns = ("model", "engine", "params", "MACs", "on disk", "peak memory")
+        return [Table(columns, sizes, "size", size_note), *latencies]
 
 
 def benchmark(
