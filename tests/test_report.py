@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import hybrid_pruning as hp
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.reporting import write_report
 from hybrid_pruning.reporting.overview import compare_snapshots
 from hybrid_pruning.reporting.run_files import count_model, read_runs
 from runs_to_look_at import EPOCHS, STEPS, draw_nothing, write_keys, write_run, write_scores
@@ -64,7 +64,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
 
     def make(*folders: Path, rounds: int = 0, drawn: bool = False, **options: object) -> Page:
         draw_nothing(monkeypatch, only_layout=drawn)
-        return Page(write_report(folders, tmp_path / "report.html", rounds=rounds, **options).read_text())
+        return Page(hp.report(folders, tmp_path / "report.html", rounds=rounds, **options).read_text())
 
     return make
 
@@ -81,7 +81,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(pristine: Path) -> str:
     """A page with all its figures."""
     runs = [pristine / "dense", pristine / "hp40"]
-    return write_report(runs, pristine / "r.html", published="asvspoof5", rounds=0).read_text()
+    return hp.report(runs, pristine / "r.html", published="asvspoof5", rounds=0).read_text()
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_every_section_is_there(whole: str) -> None:
 
 def test_the_page_is_the_same_byte_for_byte(whole: str, pristine: Path, tmp_path: Path) -> None:
     runs = [pristine / "dense", pristine / "hp40"]
-    assert write_report(runs, tmp_path / "r.html", published="asvspoof5", rounds=0).read_text() == whole
+    assert hp.report(runs, tmp_path / "r.html", published="asvspoof5", rounds=0).read_text() == whole
 
 
 HOSTILE = (
@@ -151,7 +151,7 @@ def test_names_of_others_are_text_alone(tmp_path: Path) -> None:
     (run / "config.yaml").write_text(recipe.replace("source: somewhere", f"source: {json.dumps(HOSTILE[0])}"))
     keys = write_keys(tmp_path / f"{HOSTILE[0]}.tsv")
     scores = write_scores(tmp_path / "scores.tsv")
-    text = write_report([run], tmp_path / "r.html", [str(scores)], [keys], "asvspoof5", rounds=0).read_text()
+    text = hp.report([run], tmp_path / "r.html", [str(scores)], [keys], "asvspoof5", rounds=0).read_text()
     page = Page(text)
     assert not set(page.tags).difference(TAGS)
     assert not page.attributes.difference(ATTRIBUTES)
@@ -287,9 +287,18 @@ def test_a_dense_run_says_why_there_is_no_sparsity(pristine: Path, report: Repor
     assert "Nothing was pruned in this training." in page.text
 
 
-def test_without_checkpoints_the_log_has_the_kept_units(runs: Path, report: Report) -> None:
-    shutil.rmtree(runs / "hp40" / "checkpoints")
-    assert "As last logged, each gate rounded on its own" in report(runs / "hp40").text
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ("checkpoints", "no checkpoint can be read"),
+        ("whole checkpoints", "no checkpoint can be read"),
+        ("recipe", "config.yaml cannot be read"),
+        ("recipe's form", "config.yaml cannot be read"),
+    ],
+)
+def test_the_log_has_the_kept_units_too(runs: Path, report: Report, part: str, reason: str) -> None:
+    MISSING[part][0](runs / "hp40")
+    assert f"As last logged, each gate rounded on its own: {reason}." in report(runs / "hp40").text
 
 
 def test_the_manifest_has_the_speakers(runs: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,11 +354,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(runs: Path, tmp_path: Path) ->
     }
     for expected, options in mistakes.items():
         with pytest.raises(InputError, match=expected) as caught:
-            write_report(**{"runs": [run], "out": out, "rounds": 0} | options)  # type: ignore[arg-type]
+            hp.report(**{"runs": [run], "out": out, "rounds": 0} | options)  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
         assert not list(out.parent.glob("*")) if out.parent.exists() else True
     with pytest.raises(InputError, match="is a folder"):
-        write_report([run], tmp_path, rounds=0)
+        hp.report([run], tmp_path, rounds=0)
 
 
 def test_published_systems(runs: Path, report: Report, tmp_path: Path) -> None:
@@ -380,7 +389,7 @@ def test_long_runs_stay_small(tmp_path: Path) -> None:
             record = step | {"step": count, "loss": {"task": loss}, "gradient_norm": {"network": norm}}
             handle.write(json.dumps(record) + "\n")
     write_scores(run / "dev_scores.tsv", trials=10_000, labels=True)
-    assert write_report([run], tmp_path / "r.html", rounds=0).stat().st_size < 500_000
+    assert hp.report([run], tmp_path / "r.html", rounds=0).stat().st_size < 500_000
 
 
 SIZES = {"sparsity": 0.25, "macs_sparsity": 0.125}

@@ -14,7 +14,6 @@ from corpus import PROTOCOLS, configure, describe_asvspoof5, files_below, write_
 from hybrid_pruning import InputError, SpeechModel
 from hybrid_pruning.jobs.sweep_table import read_job, to_markdown
 from hybrid_pruning.models.card import find_results
-from hybrid_pruning.reporting import write_report
 from world import hurry
 
 
@@ -146,4 +145,4 @@ def test_a_model_that_cannot_be_calibrated_is_scored_and_marked(
     assert r"| dev | out \* |" in markdown
     assert r"\*: not calibrated" in markdown
     if scores == "inverted":
-        assert "not calibrated" in write_report([out / "run"], tmp_path / "page.html", rounds=0).read_text()
+        assert "not calibrated" in hp.report([out / "run"], tmp_path / "page.html", rounds=0).read_text()

@@ -20,7 +20,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
 from hybrid_pruning.pruning import shape_of
-from hybrid_pruning.reporting import write_report
+from hybrid_pruning.reporting import report
 from hybrid_pruning.scoring.scores import embed_paths
 from hybrid_pruning.tasks import Label
 from hybrid_pruning.training.export import export, read_trained
@@ -367,7 +367,7 @@ def test_a_digest_of_a_large_manifest_is_cheap(tmp_path: Path):
 
 
 def test_a_report_shows_every_stage_with_verifications_figures(staged: Path, tmp_path: Path):
-    page = write_report([staged], tmp_path / "report.html", rounds=0).read_text()
+    page = report([staged], tmp_path / "report.html", rounds=0).read_text()
     for words in (*STAGES, "minDCF, P(target) 0.05", "24 target and 96 nontarget trials", "DET curves on dev"):
         assert words in page
     assert "Accepted at the threshold" not in page

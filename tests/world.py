@@ -97,8 +97,8 @@ def hurry(patch: pytest.MonkeyPatch, report: bool = False) -> None:
     """Make whole jobs quick: few rounds of resampling and, where `report` is false, an empty page."""
     for module in (task_steps, hybrid_pruning.jobs.run, hybrid_pruning.jobs.sweep):
         patch.setattr(module, "ROUNDS", 50)
-        if not report and hasattr(module, "write_report"):
-            patch.setattr(module, "write_report", lambda runs, out, **_: Path(out).write_text(f"{runs}"))
+        if not report and hasattr(module, "report"):
+            patch.setattr(module, "report", lambda runs, out, **_: Path(out).write_text(f"{runs}"))
 
 
 def make_spoofing_job(folder: Path) -> None:

@@ -18,7 +18,7 @@ from hybrid_pruning.files import atomic_write, hold, is_vacant, write_json
 from hybrid_pruning.jobs.synthetic_corpus import QuickstartCorpus, build
 from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.reporting import write_report
+from hybrid_pruning.reporting import report
 from hybrid_pruning.scoring.scores import score
 from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
@@ -79,7 +79,7 @@ def quickstart(
         figures["latency_ratio"] = asdict(latency_ratio(models["pruned"], models["dense"]))
         write_json(out / RESULTS, figures)
         pairs = [(_scores(out, name, manifest), manifest) for manifest in EVALUATIONS.values() for name in SYSTEMS]
-        write_report(
+        report(
             [out / system for system in SYSTEMS],
             out / REPORT,
             [str(scores) for scores, _ in pairs],

@@ -18,7 +18,7 @@ from hybrid_pruning.files import atomic_write, hold, new_folder, write_json
 from hybrid_pruning.jobs.steps import Step, bring_up_to_date
 from hybrid_pruning.jobs.task_steps import DEV, ROUNDS, AntiSpoofing, SpeakerVerification, TaskSteps
 from hybrid_pruning.models import artifact
-from hybrid_pruning.reporting import write_report
+from hybrid_pruning.reporting import report
 from hybrid_pruning.reporting.score_tables import UNCALIBRATED
 from hybrid_pruning.training.export import build_export
 from hybrid_pruning.training.launch import train
@@ -106,8 +106,9 @@ class Job:
             results += [final, Step(f"evaluate {name}", evaluate, (table,), {"rounds": ROUNDS}, (), (final,))]
         for sparsity in self.trainings[-1].pruning.snapshots:
             results += self._snapshot(sparsity, trained)
-        report = Step("report", self._report, (self.report,), needs=tuple(results))
-        return [trained, exported, *ready, scored, calibrated, *results, report]
+        make = partial(report, [self.run], self.report, rounds=ROUNDS)
+        page = Step("report", make, (self.report,), needs=tuple(results))
+        return [trained, exported, *ready, scored, calibrated, *results, page]
 
     def _snapshot(self, sparsity: float, trained: Step) -> list[Step]:
         """Export a snapshot of the run and score all sets with it, uncalibrated; the report reads the joined tables."""
@@ -185,6 +186,3 @@ class Job:
     def _join(self, out: Path, name: str, scores: Path) -> None:
         """Write scores with their keys in one file, for the report and for a look at single scores."""
         write_table(out, *self.task.join(name, scores))
-
-    def _report(self) -> None:
-        write_report([self.run], self.report, rounds=ROUNDS)

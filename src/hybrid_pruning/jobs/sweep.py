@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hybrid_pruning.jobs.steps import Step, bring_up_to_date
 from hybrid_pruning.jobs.sweep_table import read_job, write_sweep
 from hybrid_pruning.jobs.task_steps import DEV, ROUNDS
 from hybrid_pruning.models.card.measured import FOLDER as EVALUATION
-from hybrid_pruning.reporting import write_report
+from hybrid_pruning.reporting import report
 from hybrid_pruning.reporting.published import PAPER, is_known, read_published
 from hybrid_pruning.training.runs import snapshot_name
 
@@ -54,8 +55,8 @@ def sweep(
             write_sweep(swept, [row for row in rows if row.source.startswith(PAPER)], table)
         page, runs = table.with_suffix(".html"), [out / name / "run" for name in done]
         figures = tuple(out / job / EVALUATION / f"{name}.json" for job in done for name in sets)
-        report = Step(f"{NAME} report", lambda: write_report(runs, page, rounds=ROUNDS), (page,), {}, figures)
-        bring_up_to_date([report], out)
+        make = partial(report, runs, page, rounds=ROUNDS)
+        bring_up_to_date([Step(f"{NAME} report", make, (page,), {}, figures)], out)
     if failed:
         reason = next(iter(failed.values()))
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""

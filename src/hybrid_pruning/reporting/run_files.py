@@ -177,17 +177,20 @@ def _count_kept(run: LoggedRun, model: SpeechModel) -> tuple[dict[str, int], str
         return before, "Nothing was pruned in this training."
     pruning, scheduled = section(run.config, "pruning"), run.series("sparsity", "target")[1]
     paths = run.files.newest_checkpoints(AVERAGED if run.is_finished else 1)
+    gates, reason = None, "no checkpoint can be read"
     try:
         gates = run.files.read_gates(paths) if paths else None
-    except (InputError, PlanError):  # damaged, or of another version
-        gates = None
+    except PlanError:  # damaged, or of another version
+        pass
+    except InputError:
+        reason = f"{run.files.config.name} cannot be read"
     if gates is None:
         sizes = {slot.name: slot.size for slot in plan_for(model.backbone).slots}
         logged = [section(record, "kept") for record in run.log.steps if record.get("kept")]
         if not logged:
             raise ValueError("neither a checkpoint nor the log has the gates")
         counts = {name: round(number(share) * sizes[name]) for name, share in logged[-1].items()}
-        return before | counts, "As last logged, each gate rounded on its own: no checkpoint can be read."
+        return before | counts, f"As last logged, each gate rounded on its own: {reason}."
     target = number(pruning.get("target_sparsity")) if run.is_finished or not scheduled else scheduled[-1]
     constraint: Constraint = "macs" if pruning.get("constraint") == "macs" else "params"
     kept = before | {name: len(units) for name, units in gates.kept(target, constraint).items()}
