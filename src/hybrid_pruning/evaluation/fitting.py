@@ -51,14 +51,7 @@ class UncalibratableError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A calibrated model.
-
-    Args:
-        folder: of the model.
-        track: `TRACK1`, or speaker verification.
-        calibration: its calibration; the last fit is the new one.
-        comparison: the scores as they are and calibrated.
-    """
+    """A calibrated model's folder and calibration, the new fit last; the scores as they are and calibrated compared."""
 
     folder: Path
     track: Track
@@ -131,17 +124,8 @@ def fit_calibration(
 ) -> Fit:
     """Fit scale and offset on one system's scores, and weights of the quality measures that stand beside them.
 
-    A quality measure that is the same in all trials is left out.
-
-    Args:
-        trials: the system's.
-        track: `TRACK1`, `SV` or `VERIFICATION`.
-        scores_path: their score file.
-        keys_path: their keys.
-        prior: of the positive class, inside (0, 1).
-
-    Raises:
-        UncalibratableError: all scores are the same, or lower scores speak for the positive class.
+    A quality measure that is the same in all trials is left out. UncalibratableError: all scores are the same, or lower
+    scores speak for the positive class.
     """
     positive, scores = trials.classes == track.kinds[0], trials.scores[track.scores]
     measured = {name: trials.scores[name] for name in track.beside if name in trials.scores}
@@ -181,20 +165,14 @@ def require_same_cohort(trials: Trials, scores_path: str | Path, has_cohort: boo
 def fit_weights(
     scores: FloatArray, positive: npt.NDArray[np.bool_], prior: float = PRIOR
 ) -> tuple[tuple[float, ...], float]:
-    """Return the weights [S] and the offset that make the scores a log-likelihood ratio, by logistic regression.
+    """Return the weights [S] and the offset that make scores [S, N] a log-likelihood ratio, by logistic regression.
 
     Each class counts as its prior, whatever its number of trials. Where the weighted scores separate the classes
     without error, the cross-entropy has no minimum: every larger scale is better. Jeffreys' prior then stands beside
-    it, in proportion to the effective number of trials (Kish's, of the weights of the trials): the scale is finite,
-    and falls with the width of the gap rather than growing without limit. It is no estimate of the true scale.
+    it, in proportion to the effective number of trials (Kish's, of the weights of the trials): the scale is finite, and
+    falls with the width of the gap rather than growing without limit. It is no estimate of the true scale.
 
-    Args:
-        scores: [S, N] of S systems.
-        positive: [N] whether each trial is of the positive class; both classes occur.
-        prior: of the positive class, inside (0, 1).
-
-    Raises:
-        UncalibratableError: all scores of a system are the same, or they are too large or too close.
+    UncalibratableError: all scores of a system are the same, or they are too large or too close.
     """
     if not 0 < prior < 1:
         raise InputError(f"prior {prior}, expected one between 0 and 1, both excluded")

@@ -41,18 +41,7 @@ FUSIBLE = {"track1": TRACK1, "sv": SV}
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """A weighted sum of several systems' scores that is a log-likelihood ratio.
-
-    Args:
-        task: `track1` or `sv`.
-        systems: the score files it was fitted on, in order.
-        weights: of each.
-        offset: added to the weighted sum.
-        prior: of the positive class.
-        keys: the keys it was fitted with.
-        positives: bona fide or target trials.
-        negatives: spoof or nontarget trials.
-    """
+    """A weighted sum of several systems' scores that is a log-likelihood ratio; the score files and keys of its fit."""
 
     task: str
     systems: tuple[str, ...]
@@ -91,13 +80,7 @@ class Fusion:
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """The outcome of `fuse`.
-
-    Args:
-        trials: the number of fused trials.
-        fusion: the weights; none of `sasv`.
-        comparison: of a fit, every system and their fusion on the trials of the fit.
-    """
+    """The number of fused trials; the weights (none of `sasv`); of a fit, the systems and their fusion compared."""
 
     trials: int
     fusion: Fusion | None = None
@@ -172,10 +155,7 @@ def _apply_fusion(scores: Sequence[str | Path], fusion: Fusion, out: str | Path)
 def fuse_tandem_files(verifier: str | Path, countermeasure: str | Path, out: str | Path) -> int:
     """Write `spk filename cm-score asv-score sasv-score` for every trial of the verifier; return their number.
 
-    Args:
-        verifier: TSV with enrol, test and score.
-        countermeasure: TSV with filename and cm-score of every recording that is tested, with or without suffix.
-        out: the file that `evaluate --track2` reads.
+    The countermeasure's file has every recording that is tested, with or without suffix.
     """
     (trials,), (scored,) = join_systems([verifier], SV), join_systems([countermeasure], TRACK1)
     pairs = list(zip(*trials.names, strict=True))
@@ -201,10 +181,7 @@ def fuse_tandem_files(verifier: str | Path, countermeasure: str | Path, out: str
 def fuse_tandem(verifier: FloatArray, countermeasure: FloatArray, cost: SasvCost = ASVSPOOF5_SASV) -> FloatArray:
     """Return [T] the log-likelihood ratio of the target against nontarget and spoof.
 
-    Args:
-        verifier: [T] log-likelihood ratios of target against nontarget.
-        countermeasure: [T] log-likelihood ratios of bona fide against spoof.
-        cost: its shares of nontarget and spoof.
+    Both scores [T] are log-likelihood ratios: target against nontarget, and bona fide against spoof.
     """
     _, nontarget, spoof = cost.weights
     share = nontarget / (nontarget + spoof)

@@ -26,13 +26,7 @@ FEW_SPEAKERS = 20
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One group of trials.
-
-    Args:
-        values: of the columns that make the group.
-        counts: class -> trials.
-        metrics: name -> value; empty where a class has no trial.
-    """
+    """A group of trials: the values of its columns, trials by class, and metrics, none where a class has no trial."""
 
     values: tuple[str, ...]
     counts: Mapping[str, int]
@@ -45,17 +39,11 @@ class Group:
 
 
 def break_down(trials: Trials, columns: Sequence[str], track: Track, measures: Measures) -> list[Group]:
-    """Measure every group that the columns make, the worst first and those without a figure last.
+    """Measure every group that the columns make, the worst by the first metric first, those without a figure last.
 
     A group holds the trials of every class that agree in the columns. Columns that say something of spoofs alone
     (`SPOOFING_COLUMNS`) put human speech into all their groups: by attack, each attack's spoofs stand against all human
     speech; by codec and attack, against all human speech of the same codec.
-
-    Args:
-        trials: with the columns.
-        columns: their names.
-        track: their form and metrics.
-        measures: the metrics; the first orders the groups.
     """
     shared = _shared(columns, track)
     spoof = trials.classes == SPOOF if len(shared) < len(columns) else np.ones(trials.classes.size, dtype=np.bool_)
@@ -107,13 +95,8 @@ def find_resampling(trials: Trials, track: Track, manifest: str | Path | None = 
     """Return the resampling of an evaluation, also in words.
 
     Countermeasures: the speakers, each with the spoofs of that speaker. Spoofing-robust verification: the enrolled
-    speakers, as the speaker of a nontarget trial is not in the keys. Verification: the speakers of both sides. Trials,
-    as if each were independent, where a speaker is not known.
-
-    Args:
-        trials: to be resampled.
-        track: their form and metrics.
-        manifest: of verification trials' recordings and their speakers, where they are not in the names.
+    speakers, as the speaker of a nontarget trial is not in the keys. Verification: the speakers of both sides, which a
+    manifest may state. Trials, as if each were independent, where a speaker is not known.
     """
     sides = find_speakers(trials, track) if manifest is None else read_speakers(trials, Path(manifest))
     if not sides:

@@ -24,22 +24,10 @@ TRACKS: Mapping[str, Track] = {"track1": TRACK1, "track2": TRACK2, "sv": SV}
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The metrics of a system's scores.
+    """The metrics of a system's scores: fractions or bits, and the number of trials of each class.
 
-    Args:
-        track: the form of the trials, and their metrics.
-        scores: the score file.
-        trials: its trials.
-        metrics: name -> value, fractions or bits, and the number of trials of each class.
-        rounds: of resampling for the intervals.
-        seed: of the resampling.
-        intervals: metric -> 95% interval.
-        resampled: the units drawn for them, in words.
-        groups: combination of columns -> its groups, the worst first.
-        against: the score file of the system compared with.
-        other: its trials.
-        other_metrics: its metrics.
-        differences: metric -> interval of the first system's less the other's.
+    Where asked for: 95% intervals of the units `resampled` (in words); for combinations of columns, groups, the worst
+    first; and another system's trials and metrics, with intervals of the first system's less its own.
     """
 
     track: Track

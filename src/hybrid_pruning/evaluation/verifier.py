@@ -31,10 +31,7 @@ def read_verifier_2019(path: str | Path) -> AsvRates:
 def read_verifier_2021(scores: str | Path, keys: str | Path, only: Mapping[str, str] | None = None) -> AsvRates:
     """Return the error rates from ASV/ASVtorch_kaldi/score.txt and ASV/trial_metadata.txt of the keys of 2021 LA.
 
-    Args:
-        scores: the verifier's score of each trial.
-        keys: the classes of the trials.
-        only: column of the keys -> value that a trial must have to count, such as phase -> eval.
+    Only trials with the given values in columns of the keys count, such as phase -> eval.
     """
     table, text = read_lines(Path(scores)), read_lines(Path(keys))
     scored = table.take(SCORES_2021, SCORES_2021, None)

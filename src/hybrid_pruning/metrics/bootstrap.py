@@ -44,12 +44,9 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One system's metric minus another's, both measured on the same draws; below 0 the first system is better.
+    """The middle 95% of one system's metric less another's on the same draws; below 0 the first is better.
 
-    Args:
-        low: the lower end of the middle 95% of the rounds.
-        high: its upper end.
-        better: share of the rounds in which the first system's metric was smaller.
+    `better` is the share of the rounds in which the first system's metric was smaller.
     """
 
     low: float
@@ -59,14 +56,12 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resampling:
-    """The units drawn in a round.
+    """The units drawn in a round: `count` speakers or trials.
 
     Args:
         unit: [N] the unit that each trial is drawn with: a speaker, a pair of speakers, or the trial itself.
         draw: random generator -> [units] the number of draws of each.
         present: [classes, units] whether a unit has trials of a class.
-        drawn: speakers or trials.
-        count: their number.
     """
 
     unit: IntArray
@@ -85,15 +80,11 @@ class Resampling:
 
 
 def resample_speakers(classes: Names, *sides: Names) -> Resampling:
-    """Draw speakers, each with all its trials of every class.
+    """Draw speakers, each with all its trials of every class; [N] speakers of one side, or of two in verification.
 
     A verification trial of two speakers counts as often as both were drawn together, the product of their draws: every
     copy of the one meets every copy of the other. A trial of one speaker counts as often as that speaker was drawn:
     copies of one speaker are different speakers in the resample, so a copy meets only itself.
-
-    Args:
-        classes: [N] the class of each trial.
-        sides: [N] its speaker; of verification, the one enrolled and the one tested.
     """
     speakers = np.unique(np.concatenate(sides), return_inverse=True)[1].reshape(len(sides), -1)
     count = int(speakers.max()) + 1
@@ -146,16 +137,10 @@ def intervals(
     seed: int = 0,
     against: Scores | None = None,
 ) -> tuple[dict[str, Interval], dict[str, Difference]]:
-    """Return the 95% percentile interval of every metric, and of its difference from another system's.
+    """Return the 95% percentile interval of every metric, and of its difference from another system's, if given.
 
-    Args:
-        measures: name -> metric, such as `metrics.measures.TRACK1`.
-        classes: [N] the class of each trial.
-        scores: the score columns the metrics read, [N] each.
-        resampling: the units that are drawn.
-        rounds: the number of draws.
-        seed: of the draws; the same seed draws the same, whatever the scores and the number of processors.
-        against: another system's score columns of the same trials; without, there are no differences.
+    Scores are columns by name, [N] each like the classes. The same seed draws the same, whatever the scores and the
+    number of processors.
     """
     check_rounds(rounds)
     samples = [Sample(columns, classes, resampling.unit) for columns in (scores, *([against] if against else []))]

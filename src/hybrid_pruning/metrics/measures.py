@@ -41,12 +41,7 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A score column and the classes it must tell apart.
-
-    Args:
-        name: of the column.
-        groups: classes of trials, those of the positive class first; one group may hold several classes.
-    """
+    """A score column and the groups of classes it must tell apart, those of the positive class first."""
 
     name: str
     groups: tuple[tuple[str, ...], ...]
@@ -54,12 +49,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A metric of ranks.
-
-    Args:
-        columns: those it reads.
-        of: the counted trials of each column -> the metric.
-    """
+    """A metric of ranks: from the counted trials of each of its columns."""
 
     columns: tuple[Column, ...]
     of: Callable[..., float]
@@ -67,13 +57,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Averaged:
-    """A metric of averages.
-
-    Args:
-        column: the one it reads.
-        losses: the scores of each group -> the loss of each trial.
-        of: the mean loss of each group -> the metric.
-    """
+    """A metric of averages: from the mean over each group of a column of the losses of its trials."""
 
     column: Column
     losses: tuple[Callable[[FloatArray], npt.NDArray[Any]], ...]
@@ -130,14 +114,10 @@ SV: dict[str, Measure] = {
 
 
 class Sample:
-    """One system's scored trials.
+    """One system's scored trials; measuring raises ValueError where a class is empty or a score is not finite.
 
-    Args:
-        scores: the named score columns, [N] each.
-        classes: [N] the class of each trial.
-        unit: [N] the number, from 0, of the unit that each trial is drawn with; each trial on its own by default.
-
-    Measuring raises ValueError where a class is empty or a score is not finite.
+    Score columns by name, [N] each; `unit` [N] the number, from 0, of the unit that each trial is drawn with, by
+    default each trial on its own.
     """
 
     def __init__(self, scores: Mapping[str, FloatArray], classes: Names, unit: IntArray | None = None) -> None:
@@ -148,13 +128,9 @@ class Sample:
         self._sums: dict[Averaged, list[tuple[slice, FloatArray, FloatArray]]] = {}
 
     def measure(self, measures: Measures, weights: npt.NDArray[np.integer] | None = None) -> dict[str, float]:
-        """Return the metrics of the trials, or of a resample of them.
+        """Return the metrics of the trials, or of a resample of them, given the number of draws of each unit.
 
         The metrics are those of the trials repeated as often as they were drawn, not an approximation.
-
-        Args:
-            measures: name -> metric.
-            weights: [units] the number of draws of each unit; once each by default.
         """
         drawn = np.ones(self._units) if weights is None else weights.astype(np.float64)
         if weights is not None:  # few of them are large: what is small stays in the processor's cache

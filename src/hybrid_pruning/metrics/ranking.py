@@ -16,10 +16,8 @@ class Ranking:
     """Trials of several classes in ascending order of score; among tied scores the classes go in the order given.
 
     Neighbours of one class are taken together as a run: only how many trials a run holds can matter to a metric of
-    ranks. So trials may be given weights again and again (the draws of a resample) without being sorted again.
-
-    Args:
-        classes: [N_c] finite scores of each class, the positive class first.
+    ranks. So trials may be given weights again and again (the draws of a resample) without being sorted again. The
+    positive class comes first.
     """
 
     def __init__(self, *classes: FloatArray) -> None:
@@ -36,11 +34,7 @@ class Ranking:
         self._owned = [self.owner == index for index in range(self.classes - 1)]
 
     def count(self, weights: npt.NDArray[np.integer] | None = None) -> "Steps":
-        """Return the number of trials that every threshold rejects.
-
-        Args:
-            weights: [N] the count of each trial, lowest score first; once by default.
-        """
+        """Return the number of trials that every threshold rejects, each counting [N] times, lowest score first."""
         below = np.arange(1, self.order.size + 1) if weights is None else np.cumsum(weights, dtype=np.int64)
         points = np.zeros(self._ends.size + 1, dtype=np.int64)
         below.take(self._ends, out=points[1:])

@@ -15,13 +15,7 @@ from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Steps, checked,
 
 @dataclass(frozen=True, slots=True)
 class DetectionCost:
-    """An operating point of a two-class detector; ValueError where it is impossible.
-
-    Args:
-        p_target: prior of the positive class, inside (0, 1).
-        cost_miss: cost of rejecting a positive trial, above 0.
-        cost_false_alarm: cost of accepting a negative trial, above 0.
-    """
+    """An operating point of a two-class detector; ValueError where it is impossible."""
 
     p_target: float
     cost_miss: float = 1.0

@@ -21,13 +21,7 @@ COARSE_POINTS, FINE_POINTS = 512, 16
 class SasvCost:
     """Priors and costs of spoofing-robust speaker verification; the defaults are those of every ASVspoof since 2019.
 
-    Args:
-        p_target: prior of the target speaker.
-        p_nontarget: prior of another human speaker.
-        p_spoof: prior of a spoof.
-        cost_miss: cost of rejecting a target.
-        cost_nontarget: cost of accepting a nontarget.
-        cost_spoof: cost of accepting a spoof.
+    A miss rejects a target; the other two costs are those of accepting a nontarget and a spoof.
 
     Source: ASVspoof 2019 evaluation plan, t-DCF (the miss cost of verifier and countermeasure is 1, the false alarm
     cost of both 10); ASVspoof 2021 evaluation plan, table of t-DCF costs and priors; ASVspoof 5 evaluation plan.
@@ -49,13 +43,7 @@ class SasvCost:
 
 @dataclass(frozen=True, slots=True)
 class AsvRates:
-    """Error rates of the fixed speaker verifier behind a t-DCF; the defaults are the organisers' of ASVspoof 5.
-
-    Args:
-        miss: fraction of targets rejected.
-        nontarget_false_alarm: fraction of nontargets accepted.
-        spoof_false_alarm: fraction of spoofs accepted.
-    """
+    """Error rates of the fixed speaker verifier behind a t-DCF; the defaults are the organisers' of ASVspoof 5."""
 
     miss: float = 0.01880141010575793
     nontarget_false_alarm: float = 0.01881016557566423

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 
@@ -43,13 +43,7 @@ CPU_SECONDS = 10.0
 
 
 def load_embedder(model: str | Path | Embedder, device: str = "auto") -> Embedder:
-    """Return a model by its name, on a device; a model that is loaded already, as it is.
-
-    Args:
-        model: an .onnx file or the folder of one, which is run without torch, or else the folder or hub id of an
-            exported model.
-        device: as `choose_device` takes it; an .onnx file runs on the CPU.
-    """
+    """Return a model by its name, on a device; a loaded one as it is. An .onnx file runs without torch, on the CPU."""
     if not isinstance(model, (str, Path)):
         return model
     file = find_onnx(model)
@@ -83,14 +77,7 @@ def choose_device(name: str = "auto") -> "torch.device":
 
 @dataclass(slots=True)
 class Throughput:
-    """Time of a pass over files and the audio it went through, summed up while it runs, for one process.
-
-    Args:
-        audio_seconds: audio that was scored.
-        computed_seconds: audio that went through the model, padding included.
-        waiting_seconds: time spent waiting for decoded audio.
-        wall_seconds: all time from the first request to the last score.
-    """
+    """Seconds of audio scored and computed (padding included), and of waiting for it and in all, of one process."""
 
     audio_seconds: float = 0.0
     computed_seconds: float = 0.0
@@ -100,8 +87,7 @@ class Throughput:
     def of_all_processes(self) -> "Throughput":
         """Return the audio of all processes together, and their mean times."""
         parts = processes.join_lists([self])
-        audio, computed = sum(part.audio_seconds for part in parts), sum(part.computed_seconds for part in parts)
-        waiting, wall = sum(part.waiting_seconds for part in parts), sum(part.wall_seconds for part in parts)
+        audio, computed, waiting, wall = (sum(column) for column in zip(*map(astuple, parts), strict=True))
         return Throughput(audio, computed, waiting / len(parts), wall / len(parts))
 
     def __str__(self) -> str:
@@ -117,13 +103,7 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class Recordings:
-    """Audio files and their lengths.
-
-    Args:
-        paths: [N].
-        samples: [N] at 16 kHz; nan where a file is left out.
-        seconds: [N] durations that the files are held to; nan, or none at all, where they are not known.
-    """
+    """Audio files [N], their samples [N] at 16 kHz (nan: left out), and stated durations [N] (nan: not known)."""
 
     paths: Sequence[Path]
     samples: FloatArray
@@ -132,14 +112,7 @@ class Recordings:
 
 @dataclass(frozen=True, slots=True)
 class GroupResult:
-    """Scores or embeddings of the recordings of a group.
-
-    Args:
-        number: the group's.
-        values: by place of the recording: its score, or its embedding [E], the mean over its windows.
-        failed: reason why a recording has none, by its place.
-        silent: places of the recordings without speech-like energy.
-    """
+    """The scores or embeddings [E] of a group's recordings; all by place, also reasons of failure and silent files."""
 
     number: int
     values: Mapping[int, Any]
@@ -149,15 +122,7 @@ class GroupResult:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A model as it is run over files.
-
-    Args:
-        model: on the device that is to compute.
-        batch_size: windows in a batch at most; fewer where they are long.
-        workers: threads that decode.
-        window_seconds: longer recordings are cut into windows no longer than this.
-        throughput: of all passes of this engine.
-    """
+    """A model as it is run over files, on the device it is on, and the throughput of all its passes."""
 
     model: Embedder
     batch_size: int = 16
@@ -175,16 +140,11 @@ class Engine:
         return round(self.window_seconds * SAMPLE_RATE_HZ)
 
     def plan(self, samples: FloatArray) -> dict[int, list[int]]:
-        """Group recordings whose windows are of similar length, longest first, so that little is padded.
+        """Return groups of recordings whose windows are of similar length, longest first, so that little is padded.
 
         A group is one batch, or all the batches of one recording too long for a single one: all windows of a recording
-        are in the same group. The groups depend on the lengths, the batch size and the window, and on nothing else.
-
-        Args:
-            samples: [N] lengths; recordings with nan are left out.
-
-        Returns:
-            Number of each group -> places of its recordings.
+        are in the same group. The groups, numbered, depend on the lengths [N], the batch size and the window, and on
+        nothing else; recordings with a nan for a length are left out.
         """
         known = [(index, cut(int(value), self.window)) for index, value in enumerate(samples) if not math.isnan(value)]
         groups: list[list[int]] = []
@@ -210,13 +170,7 @@ class Engine:
     def run(
         self, recordings: Recordings, groups: Mapping[int, Sequence[int]], quantity: Quantity
     ) -> Generator[GroupResult]:
-        """Embed or score groups one after the other; close the generator to have the model in the mode it was in.
-
-        Args:
-            recordings: of which the groups hold the places.
-            groups: number -> places, as `plan` returns them.
-            quantity: scores of embeddings, or the embeddings themselves.
-        """
+        """Embed or score numbered groups of places; close the generator to have the model in the mode it was in."""
         model, clock = self.model, self.throughput
         longest = model.longest_samples if isinstance(model, OnnxModel) else None
         if longest is not None and self.window > longest:
@@ -263,13 +217,7 @@ class Engine:
     def run_paths(
         self, paths: Sequence[str | Path], quantity: Quantity, seconds: Sequence[float] | None = None
     ) -> FloatArray:
-        """Return [N] scores or [N, E] embeddings of files, the same to every process; a bad file is an error.
-
-        Args:
-            paths: the files.
-            quantity: scores or embeddings.
-            seconds: durations where known, nan where not; saves opening short files twice.
-        """
+        """Return [N] scores or [N, E] embeddings of files, the same to every process; a bad file is an error."""
         files = [Path(path) for path in paths]
         samples, failed = measure_lengths(files, seconds, self.window)
         raise_first(failed)

@@ -46,18 +46,11 @@ def run_resumable(
     write: Callable[[FloatArray, FloatArray], None],
     skip_bad: bool = False,
 ) -> tuple[FloatArray, FloatArray]:
-    """Score or embed every utterance; a file that cannot be used stops nothing and is an error in the end.
+    """Return [N] scores or [N, E] embeddings and [N] samples at 16 kHz, the same to every process.
 
-    Args:
-        engine: the model, and how it is run.
-        utterances: N of them.
-        out: beside it stands, meanwhile, the folder `OUT.partial`; and `OUT.failed.tsv` where files cannot be used.
-        quantity: scores or embeddings.
-        write: called in the main process with the result, before the partial results are removed.
-        skip_bad: go on without the utterances that cannot be used.
-
-    Returns:
-        [N] scores or [N, E] embeddings, nan for what was skipped, and [N] samples at 16 kHz; the same to every process.
+    Files that cannot be used stop nothing and are an error in the end; with `skip_bad` they are nan. Beside `out`
+    stand, meanwhile, the folder `OUT.partial`, and `OUT.failed.tsv` where files cannot be used. The main process calls
+    `write` with the result before the partial results are removed.
     """
     paths, seconds = [utterance.path for utterance in utterances], [utterance.seconds for utterance in utterances]
     window = engine.window
@@ -111,12 +104,7 @@ def fingerprint_manifest(utterances: Iterable[Utterance]) -> str:
 
 
 class Partial:
-    """The results so far of one pass; a context that closes this process's file.
-
-    Args:
-        out: the file that will be written.
-        settings: all that the values depend on. Results of other settings are removed, and a line states it.
-    """
+    """The results so far of one pass, a context; results of other settings are removed, and a line states it."""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.folder, self.settings = out.with_name(f"{out.name}.partial"), dict(settings)
@@ -142,11 +130,7 @@ class Partial:
         self._held.close()
 
     def lengths(self, measure: Callable[[], tuple[FloatArray, dict[int, str]]]) -> tuple[FloatArray, dict[int, str]]:
-        """Return the lengths that the first call measured, so that batches stay the same; measure in the first call.
-
-        Returns:
-            [N] samples, nan where a file could not be opened, and the reason where it was tried just now.
-        """
+        """Return [N] samples as the first call measured them, so that batches stay, and what failed just now."""
         known = processes.from_main(self._read_lengths)
         if known is not None:
             return known, {}
@@ -253,16 +237,10 @@ class Partial:
 def _plan_rest(
     engine: Engine, recordings: Recordings, failed: dict[int, str], earlier: Sequence[GroupResult], folder: Path
 ) -> dict[int, list[int]]:
-    """Return the groups that earlier calls have not finished; a file that failed in one becomes a group of its own.
+    """Return the groups that earlier calls have not finished, their numbers and values unchanged.
 
-    The other groups stay the same, and so do their values.
-
-    Args:
-        engine: plans the groups.
-        recordings: the lengths of files that are tried again are filled in.
-        failed: files that have just been tried; those of the others that cannot be opened are added.
-        earlier: results of earlier calls.
-        folder: of the partial results, for the message.
+    A file that failed in an earlier call becomes a group of its own, its length filled in; where it cannot be opened
+    again, it is added to those that failed.
     """
     groups, done = engine.plan(recordings.samples), {result.number for result in earlier}
     rest = {number: group for number, group in groups.items() if number not in done}

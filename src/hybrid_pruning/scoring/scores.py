@@ -118,11 +118,7 @@ def score_paths(
 ) -> FloatArray:
     """Return the [N] scores of audio files, the same to every process; the model keeps its mode.
 
-    Args:
-        model: the detector, on the device that is to score.
-        paths: the files.
-        batch_size, workers, window_seconds: as in `score`.
-        seconds: durations where known, nan where not; saves opening short files twice.
+    `seconds` are durations where known, nan where not: they save opening short files twice.
     """
     return Engine(model, batch_size, workers, window_seconds).run_paths(paths, "scores", seconds)
 

@@ -26,15 +26,7 @@ WORDS = {Label.BONAFIDE: ("bona fide", "green"), Label.SPOOF: ("spoofed", "red")
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """The score of a file.
-
-    Args:
-        path: the file.
-        llr: log-likelihood ratio of bona fide against spoofed speech, natural logarithm.
-        seconds: its duration.
-        windows: into which it was cut; 1 for a whole one.
-        silent: it holds no speech-like energy, so that its score says nothing.
-    """
+    """The LLR of a file, natural logarithm, of bona fide against spoofed speech; it says nothing where `silent`."""
 
     path: Path
     llr: float
@@ -63,15 +55,7 @@ def detect(
     batch_size: int = 16,
     device: str = "auto",
 ) -> Generator[Detection | Unreadable]:
-    """Score files one after the other, in their order; one that cannot be read is reported and passed over.
-
-    A file is scored as `score_paths` does it, but never beside another one, so that each result is there at once.
-
-    Args:
-        model: folder or hub id of an exported detector, an .onnx file, or a loaded model.
-        paths: the files.
-        workers, window_seconds, batch_size, device: as in `score`.
-    """
+    """Score files as `score_paths`, but one by one, in order; one that cannot be read is reported and passed over."""
     files, engine = [Path(path) for path in paths], Engine(load_embedder(model, device), batch_size, 0, window_seconds)
     samples, failed = measure_lengths(files, None, engine.window)
     recordings = Recordings(files, samples)
@@ -89,12 +73,7 @@ def detect(
 
 
 def find_audio(place: str | Path, hidden: list[str] | None = None) -> list[Path]:
-    """Return a file as it is, whatever its suffix, or the audio files in a folder and below, ordered by their names.
-
-    Args:
-        place: the file or folder.
-        hidden: is given the paths of the hidden files in a folder, which are left out.
-    """
+    """Return a file as it is, or the audio files in a folder and below by name; hidden ones go into `hidden`."""
     place = Path(place)
     if not place.is_dir():
         if not place.exists():
@@ -138,12 +117,7 @@ def as_text(found: Detection, threshold: float, unicode: bool = True) -> list[Sp
 
 
 def draw_bar(distance: float, unicode: bool) -> tuple[str, str, str]:
-    """Return a bar's left half, its middle and its right half; it is full BAR_LLR away from the threshold.
-
-    Args:
-        distance: of a log-likelihood ratio from its threshold.
-        unicode: the terminal has blocks.
-    """
+    """Return a bar's left half, middle and right half; it is full at BAR_LLR from the threshold; unicode has blocks."""
     full, empty, middle = ("█", "·", "│") if unicode else ("#", ".", "|")
     size = min(BAR_WIDTH, max(1, round(BAR_WIDTH * abs(distance) / BAR_LLR)))
     low, high = (size, 0) if distance < 0 else (0, size)

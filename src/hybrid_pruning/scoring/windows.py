@@ -34,16 +34,7 @@ AHEAD = 2
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A piece of a recording, in samples at 16 kHz.
-
-    Args:
-        index: place of the recording among those of the pass.
-        path: its file.
-        start: first sample.
-        samples: length; of a whole recording, roughly.
-        total: length of the recording.
-        seconds: duration of the recording that its manifest states; nan where it states none.
-    """
+    """A piece of a recording, `index` its place, in samples at 16 kHz; `seconds` as its manifest states them."""
 
     index: int
     path: Path
@@ -57,12 +48,8 @@ class Window:
 class WindowBatch:
     """Windows side by side, without those of recordings that cannot be read.
 
-    Args:
-        wave: [B, S] float32 at 16 kHz, zeros beyond each window's length.
-        lengths: [B] samples of each window.
-        index: [B] place of each window's recording.
-        failed: reason why a recording cannot be read, by its place.
-        audible: places of the recordings of which a window may hold speech.
+    `wave` [B, S] float32 at 16 kHz, zeros beyond `lengths` [B]; `index` [B] the place of each window's recording; by
+    place, the reason why one cannot be read, and those of which a window may hold speech.
     """
 
     wave: Wave
@@ -82,15 +69,10 @@ def cut(samples: int, window: int) -> list[tuple[int, int]]:
 def measure_lengths(
     paths: Sequence[Path], seconds: Sequence[float] | None, window: int
 ) -> tuple[FloatArray, dict[int, str]]:
-    """Measure recordings; under torchrun the processes share the work.
+    """Return [N] samples at 16 kHz, nan where a file cannot be opened, and the reason by place.
 
-    Args:
-        paths: the files.
-        seconds: durations where known (nan where not): a file that is clearly no longer than a window is not opened.
-        window: the longest a window may be, in samples.
-
-    Returns:
-        [N] samples at 16 kHz, nan where the file cannot be opened, and the reason, by place.
+    A file whose known duration (nan: unknown) is clearly no longer than a window is not opened. Under torchrun the
+    processes share the work.
     """
     known = np.full(len(paths), np.nan) if seconds is None else np.asarray(seconds, dtype=np.float64)
     samples = np.round(known * SAMPLE_RATE_HZ)
@@ -160,10 +142,7 @@ def load_windows(
 
 
 class _Reader:
-    """Reads windows one after the other.
-
-    The last file stays open: most formats are sought in, the others are decoded on from the window before.
-    """
+    """Reads windows one by one; the last file stays open, to be sought in or decoded on from the window before."""
 
     def __init__(self, window: int, minimum: int) -> None:
         self.window, self.minimum = window, minimum

@@ -40,15 +40,11 @@ SHORTEST_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EnrolmentModels:
-    """The sides of trials, each of one recording or of several that a speaker is enrolled with.
+    """The sides of trials, M models of one recording each, or of several that a speaker is enrolled with.
 
     The model of several recordings is the mean of their centred embeddings, each of unit length before, and is of unit
-    length itself.
-
-    Args:
-        names: [M] of recordings or enrolled speakers.
-        places: places of their recordings, model after model; one that stands twice counts twice.
-        owner: the model that each of these belongs to, ascending; every model has one at least.
+    length itself. `places` are those of their recordings, model after model (one that stands twice counts twice),
+    `owner` the model that each belongs to, ascending.
     """
 
     names: list[str]
@@ -84,10 +80,8 @@ class EnrolmentModels:
 class Backend:
     """The steps from a model's embeddings to the scores of trials.
 
-    Args:
-        cohort: of the model, or another; None for plain cosines.
-        normalise: apply AS-norm with the cohort, and not only its mean.
-        calibration: of scores that were made with this very cohort; None for scores as they are.
+    No cohort makes plain cosines; not to normalise with it still subtracts its mean. The calibration is of scores that
+    were made with this very cohort.
     """
 
     cohort: Cohort | None = None
@@ -107,13 +101,7 @@ class Backend:
     def score(
         self, embeddings: Embeddings, models: EnrolmentModels, pairs: IntArray
     ) -> tuple[FloatArray, dict[str, FloatArray]]:
-        """Return [T] scores of trials, and their quality measures by name, [T] each.
-
-        Args:
-            embeddings: of recordings.
-            models: made of them.
-            pairs: [T, 2] the models that each trial compares.
-        """
+        """Return [T] scores of trials, pairs [T, 2] of models, and their quality measures by name, [T] each."""
         mean = None if self.cohort is None else self.cohort.mean
         directions = models.directions(to_directions(embeddings.vectors, embeddings.ids, mean))
         scores = score_cosines(directions, pairs)
@@ -145,13 +133,7 @@ class Backend:
 
 
 def to_directions(vectors: Vectors, names: Sequence[str], mean: Vectors | None = None) -> Vectors:
-    """Return embeddings centred and of unit length.
-
-    Args:
-        vectors: [N, E].
-        names: [N] of their recordings or speakers, for the message.
-        mean: [E], subtracted where it is given.
-    """
+    """Return embeddings [N, E], less the mean [E] where one is given, at unit length; bad ones are named."""
     centred = vectors if mean is None else vectors - mean
     lengths = np.sqrt(np.einsum("ve,ve->v", centred, centred))
     bad = np.flatnonzero(~(lengths > 0) | ~np.isfinite(lengths))
@@ -166,12 +148,7 @@ def to_directions(vectors: Vectors, names: Sequence[str], mean: Vectors | None =
 
 
 def score_cosines(directions: Vectors | FloatArray, pairs: IntArray) -> FloatArray:
-    """Return [T] the cosine of each trial.
-
-    Args:
-        directions: [M, E] of unit length.
-        pairs: [T, 2] the places of the two sides of each trial.
-    """
+    """Return [T] the cosine of each trial's two directions, [M, E] of unit length."""
     scores = np.empty(len(pairs))
     for start in range(0, len(pairs), BLOCK):
         enrol, test = pairs[start : start + BLOCK].T
@@ -182,10 +159,7 @@ def score_cosines(directions: Vectors | FloatArray, pairs: IntArray) -> FloatArr
 def find_impostors(directions: Vectors, names: Sequence[str], cohort: Cohort) -> tuple[FloatArray, FloatArray]:
     """Return [M] mean and [M] deviation, above 0, of the cosines with the closest speakers of a cohort.
 
-    Args:
-        directions: [M, E] centred with the cohort's mean and of unit length.
-        names: [M] for the message.
-        cohort: none of its speakers should be among them.
+    The directions [M, E] are centred with the cohort's mean; none of its speakers should be among them.
     """
     mean, deviation = np.empty(len(directions)), np.empty(len(directions))
     rows = max(1, CELLS // len(cohort.speakers))
@@ -206,14 +180,7 @@ def find_impostors(directions: Vectors, names: Sequence[str], cohort: Cohort) ->
 
 
 def build_cohort(embeddings: Embeddings, speakers: Iterable[str], top_n: int, source: str) -> Cohort:
-    """Return the cohort of a training manifest: the mean of all its embeddings, and its speakers' models.
-
-    Args:
-        embeddings: [N] of its utterances.
-        speakers: [N] of each.
-        top_n: closest speakers that AS-norm takes.
-        source: the manifest.
-    """
+    """Return the cohort of a training manifest: the mean of all its embeddings, and its speakers' models."""
     members: dict[str, list[int]] = {}
     for place, speaker in enumerate(speakers):
         members.setdefault(speaker, []).append(place)

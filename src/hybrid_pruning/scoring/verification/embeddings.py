@@ -32,14 +32,9 @@ FORMAT = "hybrid-pruning embeddings"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embeddings:
-    """Embeddings as a model gave them, neither centred nor of unit length.
+    """Embeddings [N, E] float32 as a model gave them, neither centred nor of unit length, by unique names.
 
-    Args:
-        ids: [N] the recordings' names, each once.
-        vectors: [N, E] float32; of a recording in windows, the mean of theirs.
-        seconds: [N] durations of the recordings.
-        model: digest of the model and the window, which the vectors depend on.
-        paths: [N] the audio files; none where they do not matter.
+    `model` is a digest of the model and the window, which the vectors depend on; no paths where they do not matter.
     """
 
     ids: list[str]
@@ -112,11 +107,7 @@ def embed(
 ) -> Embeddings:
     """Embed every utterance of a manifest into a file; embeddings of this model that are there already are kept.
 
-    Args:
-        model: folder or hub id of an exported model, an .onnx file, or a loaded model.
-        manifest: TSV of the recordings.
-        out: the file of embeddings; cut off, the next call goes on from `OUT.partial`.
-        batch_size, workers, window_seconds, device, skip_bad: as in `score`.
+    Cut off, the next call goes on from `OUT.partial`. The arguments are those of `score`.
     """
     engine, out = Engine(load_embedder(model, device), batch_size, workers, window_seconds), Path(out)
     return embed_utterances(engine, read_manifest(manifest), out, out, skip_bad)
@@ -125,18 +116,14 @@ def embed(
 def embed_utterances(
     engine: Engine, utterances: Sequence[Utterance], out: Path, cache: Path | None = None, skip_bad: bool = False
 ) -> Embeddings:
-    """Embed recordings.
+    """Return the embeddings of recordings whose names differ, in their order, the same to every process.
 
     Args:
         engine: the model, and how it is run.
-        utterances: their names differ.
+        utterances: the recordings.
         out: results so far are kept in the folder `OUT.partial`, and failures are listed in `OUT.failed.tsv`.
-        cache: a file whose embeddings are taken where they are of these recordings, and which those that it lacks are
-            added to.
+        cache: a file that embeddings of these recordings are taken from, and those that it lacks are added to.
         skip_bad: leave out the recordings that cannot be used.
-
-    Returns:
-        The embeddings of the recordings, in their order, the same to every process; those skipped are left out.
     """
     digest = processes.from_main(lambda: f"{fingerprint_model(engine.model, False)} {engine.window_seconds!r}")
     known = Embeddings([], np.empty((0, engine.model.embedding_width), dtype=np.float32), np.empty(0), digest)

@@ -23,14 +23,9 @@ Kind = Literal["LLR", "AS-norm", "cosine"]
 
 @dataclass(frozen=True, slots=True)
 class SpeakerMatch:
-    """The score of a recording against an enrolled speaker.
+    """The score of a recording against an enrolled speaker's: an LLR (natural logarithm), or of another kind.
 
-    Args:
-        test: the recording.
-        enrol: the enrolled speaker's.
-        score: log-likelihood ratio, natural logarithm, of one speaker against two; or another `kind`.
-        kind: `LLR` of a calibrated model, otherwise `AS-norm` or `cosine`.
-        seconds: durations of the recording, and of the enrolled speaker's together.
+    `seconds` are the durations of the recording, and of the enrolled speaker's together.
     """
 
     test: Path
@@ -54,14 +49,7 @@ def verify(
     window_seconds: float = WINDOW_SECONDS,
     device: str = "auto",
 ) -> SpeakerMatch:
-    """Compare a recording with those of an enrolled speaker, as `score` does it with trials.
-
-    Args:
-        model: folder or hub id of a model for speaker verification, an .onnx file, or a loaded model.
-        test: the recording.
-        enrol: the enrolled speaker's, one at least.
-        workers, window_seconds, device: as in `score`.
-    """
+    """Compare a recording with those of an enrolled speaker, one at least, as `score` does it with trials."""
     engine = Engine(load_embedder(model, device), 16, workers, window_seconds)
     require_verifier(engine.model)
     backend, paths = Backend.of(engine.model), [Path(test), *map(Path, enrol)]

@@ -20,13 +20,7 @@ Places = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """The enrolled speakers.
-
-    Args:
-        path: the file that lists them.
-        speakers: name -> names of recordings, one at least.
-        utterances: the recordings themselves, where the file is a manifest.
-    """
+    """The enrolled speakers of a file, each with a recording or more; with the recordings where it is a manifest."""
 
     path: Path
     speakers: dict[str, list[str]]
@@ -35,13 +29,9 @@ class Enrolment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrialPlan:
-    """The comparisons that a list of trials asks for.
+    """A list of trials, the recordings [N] that it needs, and the enrolment models [M] made of them.
 
-    Args:
-        trials: the list, as it is.
-        utterances: [N] the recordings that its trials need.
-        models: [M] made of them; a speaker enrolled with one recording has the same model as that recording.
-        pairs: [T, 2] the models that each trial compares.
+    `pairs` [T, 2] are the models that each trial compares; a speaker of one recording has the model of that recording.
     """
 
     trials: Pairs
@@ -53,9 +43,8 @@ class TrialPlan:
 def read_enrolment(path: str | Path) -> Enrolment:
     """Read the recordings of each enrolled speaker.
 
-    Args:
-        path: ASVspoof's `SPEAKER f1,f2,f3`, Kaldi's spk2utt `SPEAKER u1 u2 u3`, or a TSV whose header has speaker and
-            utt_id, one recording a row. A manifest brings its recordings along.
+    Forms: ASVspoof's `SPEAKER f1,f2,f3`, Kaldi's spk2utt `SPEAKER u1 u2 u3`, or a TSV whose header has speaker and
+    utt_id, one recording a row. A manifest brings its recordings along.
     """
     path = Path(path)
     text = read_lines(path)
@@ -90,14 +79,7 @@ def read_enrolment(path: str | Path) -> Enrolment:
 def plan_trials(
     trials: Pairs, manifest: str | Path, utterances: Sequence[Utterance], enrolment: Enrolment | None = None
 ) -> TrialPlan:
-    """Find the recordings that trials name.
-
-    Args:
-        trials: the list.
-        manifest: of the recordings, for the message.
-        utterances: its recordings.
-        enrolment: the speakers that the trials' enrolment side names; without it that side names recordings.
-    """
+    """Find the recordings that trials name; with an enrolment their first side names its speakers."""
     known = list(utterances) if enrolment is None else _join(manifest, utterances, enrolment)
     register = Register(utterance.utt_id for utterance in known)
     names = {name: register.find(name) for name in dict.fromkeys([*trials.enrol, *trials.test])}

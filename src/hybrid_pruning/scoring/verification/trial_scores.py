@@ -30,13 +30,9 @@ SCORE_COLUMNS = ("enrol", "test", "score")
 class ScoreFile:
     """A score file that was written.
 
-    Args:
-        path: the file.
-        scores: [N] of the manifest's utterances, nan for those left out; or [T] of the trials that are in the file.
-        left_out: utterances or trials that are not in the file, as their audio cannot be used.
-        recordings: audio files that were scored or compared.
-        engine: the model that scored them, and its throughput in this process.
-        backend: of speaker verification; None for a detector.
+    `scores` are [N] of the manifest's utterances, nan for those left out, or [T] of the trials in the file; `left_out`
+    and `recordings` count utterances or trials that could not be scored, and audio files that were; a detector has no
+    backend.
     """
 
     path: Path
@@ -72,17 +68,9 @@ def score_trials(
 ) -> ScoreFile:
     """Score a list of trials into `enrol<TAB>test<TAB>score`, names and order as in the list.
 
-    A trial that stands twice is there twice. Only recordings that the trials need are embedded.
-
-    Args:
-        engine: the model, and how it is run.
-        manifest: the recordings.
-        trials: the list.
-        out: the score file.
-        backend: from embeddings to scores; the model's own where none is given.
-        enrol: recordings of the speakers on the enrolment side; None where that side names recordings.
-        cache, skip_bad: as in `embed_utterances`; trials that need a recording that is left out are left out, too.
-        qualities: also write the trials' quality measures, for calibration.
+    A trial that stands twice is there twice. Only recordings that the trials need are embedded. With `enrol`, the first
+    side of the trials names its speakers; with `qualities`, columns of quality measures follow, for calibration. Trials
+    of recordings that `skip_bad` leaves out are left out, too.
     """
     require_verifier(engine.model)
     backend = backend or Backend.of(engine.model)
@@ -151,14 +139,7 @@ def make_cohort(
     cache: Path | None = None,
     skip_bad: bool = False,
 ) -> Cohort:
-    """Return a training manifest as a cohort for a model.
-
-    Args:
-        engine: the model, and how it is run.
-        manifest: its speakers are the cohort; none of them should speak in the trials.
-        out, cache, skip_bad: as in `embed_utterances`.
-        top_n: closest speakers that AS-norm takes.
-    """
+    """Return a training manifest as a cohort for a model; none of its speakers should speak in the trials."""
     require_verifier(engine.model)
     utterances, source = read_manifest(manifest), portable(str(manifest))
     speakers = {utterance.utt_id: utterance.speaker for utterance in utterances}
