@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.logging import Capture, set_level, set_skip_repeated
 
-from hybrid_pruning.audio.libsndfile import View
+from hybrid_pruning.audio.libsndfile import ADVICE, BLOCK, Samples, View
 from hybrid_pruning.errors import InputError
 
 FORMATS = (
@@ -22,8 +22,6 @@ FORMATS = (
     "nistsphere,ogg,oma,qcp,shn,tak,tta,voc,w64,wav,wv,xwma"
 )
 """Formats of a file: no playlist among them, which could name any other file or address."""
-BLOCK = 1 << 18
-"""Samples given out at a time, all channels together."""
 ANNOUNCED = ("ape", "flac", "mp3", "nistsphere", "tak", "tta", "wv")
 """Formats whose header has the length of the audio."""
 FRAME = 1152
@@ -37,9 +35,6 @@ BITRATES = {  # of MPEG audio in kbit/s, by version (1, or 2 and 2.5) and layer
     (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-ADVICE = "fetch it anew or remove it from the manifest"
-
-Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 set_level(av.logging.WARNING)
 set_skip_repeated(False)
@@ -48,21 +43,10 @@ logging.getLogger("libav").propagate = False
 
 
 class FfmpegStream:
-    """The samples of a file's first audio stream.
+    """The samples of a file's first audio stream; rate and channels are those at the beginning."""
 
-    Args:
-        path: the file, for messages.
-        file: the same, open, without a buffer.
-
-    Attributes:
-        rate: in Hz, at the beginning.
-        channels: at the beginning.
-        frames: None: only decoding tells.
-        seekable: False: decoding from a place on is not always what decoding gives there on the way.
-    """
-
-    frames: int | None = None
-    seekable = False
+    frames: int | None = None  # only decoding tells
+    seekable = False  # decoding from a place on is not always what decoding gives there on the way
     _container: Any
     _stream: Any
 
@@ -118,9 +102,8 @@ class FfmpegStream:
             context = self._stream.codec_context
             if context is None or not context.sample_rate:
                 self._container.close()
-                raise InputError(
-                    f"{self.path}: cannot be decoded (damaged, or in a codec that av does not have); {ADVICE}"
-                )
+                found = "damaged, or in a codec that av does not have"
+                raise InputError(f"{self.path}: cannot be decoded ({found}); {ADVICE}")
             context.thread_type = "NONE"
             context.options = {"err_detect": "crccheck+explode"}
             if part is self._parts[0]:
@@ -129,8 +112,7 @@ class FfmpegStream:
 
     def _blocks(self) -> Iterator[tuple[int, Samples]]:
         """Yield rate and [N, channels], frames of one kind together, link by link."""
-        kept: list[Samples] = []
-        kind, size = (0, 0), 0
+        kept, kind, size = list[Samples](), (0, 0), 0
         for rate, samples in chain.from_iterable(self._decode(part) for part in self._parts):
             if kept and (kind != (rate, samples.shape[1]) or size >= BLOCK):
                 yield kind[0], np.concatenate(kept)

@@ -29,22 +29,15 @@ MOST_CHUNKS = 1000
 ADVICE = "fetch it anew or remove it from the manifest"
 
 
+Samples = np.ndarray[Any, np.dtype[np.float32]]
+
+
 class NotRecognized(Exception):  # noqa: N818  no error yet: another decoder may know the file
     """libsndfile cannot read a file; the message says why."""
 
 
 class SndfileStream:
-    """The samples of a file at its own rate.
-
-    Args:
-        path: the file, for messages.
-        file: the same, open, without a buffer.
-
-    Attributes:
-        rate: in Hz.
-        channels: how many.
-        frames: samples of each channel; None where the header has no number.
-        seekable: whether decoding may begin anywhere.
+    """The samples of a file at its own rate; `frames` of each channel are None where the header has no number.
 
     Raises:
         NotRecognized: libsndfile does not know the format, or the header is damaged.
@@ -86,9 +79,7 @@ class SndfileStream:
         self.frames: int | None = self._sound.frames if self._sound.frames < NOT_KNOWN else None
         self.seekable = self._sound.can_seek and self.frames is not None
 
-    def blocks(
-        self, first: int = 0, last: int | None = None
-    ) -> Iterator[tuple[int, np.ndarray[Any, np.dtype[np.float32]]]]:
+    def blocks(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, Samples]]:
         """Yield rate and [N, channels] from sample `first` up to `last`, None for the end."""
         size = BLOCK // self.channels + 1
         end = NOT_KNOWN if self.frames is None else min(last or self.frames, self.frames)
@@ -117,12 +108,7 @@ class SndfileStream:
 
 
 class View:
-    """Pieces of a file as if there were nothing between them, without a name.
-
-    Args:
-        file: the file, open.
-        pieces: first byte of each, and the one behind its last.
-    """
+    """Pieces of a file, from a first byte to before a last, as if there were nothing between them, without a name."""
 
     def __init__(self, file: BinaryIO, pieces: list[tuple[int, int]]) -> None:
         self._file, self._pieces, self._place = file, pieces, 0

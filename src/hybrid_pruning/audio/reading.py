@@ -55,8 +55,7 @@ def read_audio(path: str | Path, start: int = 0, samples: int | None = None) -> 
 
     Args:
         path: any file that libsndfile or FFmpeg reads.
-        start: where to begin, in samples at 16 kHz.
-        samples: how many to return at most; None for all.
+        start, samples: first sample at 16 kHz, and how many to return at most; None for all.
 
     Returns:
         [S] float32.
@@ -72,13 +71,7 @@ def audio_samples(path: str | Path) -> int:
 
 
 def check_seconds(path: str | Path, samples: int, seconds: float) -> None:
-    """Compare a file's length with the duration its manifest has.
-
-    Args:
-        path: for the message.
-        samples: the file's length at 16 kHz.
-        seconds: in the manifest; nan where there is none.
-    """
+    """Compare a file's length in samples at 16 kHz with the duration its manifest has, nan where there is none."""
     found = samples / SAMPLE_RATE_HZ
     if abs(found - seconds) > max(SECONDS_TOLERANCE, SHARE_TOLERANCE * seconds):
         raise InputError(
@@ -88,10 +81,9 @@ def check_seconds(path: str | Path, samples: int, seconds: float) -> None:
 
 
 def may_hold_speech(wave: Wave) -> bool:
-    """Return whether the root mean square of 100 ms of a wave, in frames of 20 ms less their means, is above the floor.
+    """Return whether the rms of 100 ms of a wave [S], or all of a shorter one, is above the floor.
 
-    Args:
-        wave: [S] at 16 kHz; of a shorter one, all frames must be above it.
+    Taken in frames of 20 ms less their means.
     """
     size = min(FRAME, len(wave))
     frames = wave[: len(wave) // size * size].reshape(-1, size)
@@ -100,11 +92,7 @@ def may_hold_speech(wave: Wave) -> bool:
 
 
 class AudioFile:
-    """One open audio file; a context manager.
-
-    Args:
-        path: any file that libsndfile or FFmpeg reads.
-    """
+    """One open audio file that libsndfile or FFmpeg reads; a context manager."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -143,9 +131,7 @@ class AudioFile:
         if self._length is None and frames is not None:
             self._length = (2 * frames * SAMPLE_RATE_HZ + rate) // (2 * rate)  # as soxr rounds, halves up
         if self._length is None:
-            self._place = NOWHERE
-            kept: list[Wave] = []
-            length = 0
+            self._place, kept, length = NOWHERE, list[Wave](), 0
             for block in self._decoded():
                 length += len(block)
                 kept.append(block)
@@ -173,16 +159,14 @@ class AudioFile:
 
     def _read_part(self, start: int, samples: int | None) -> Wave:
         """Decode the part alone, with the context that resampling needs."""
-        rate = self._source.rate
-        frames = self._source.frames or 0
+        rate, frames = self._source.rate, self._source.frames or 0
         common = math.gcd(rate, SAMPLE_RATE_HZ)
         period = SAMPLE_RATE_HZ // common  # samples after which input and output fall together again
         context = 0 if rate == SAMPLE_RATE_HZ else CONTEXT
         periods = max(0, start - context) // period
         first = min(periods * (rate // common), frames)
-        last = frames
-        if samples is not None:
-            last = min(frames, -(-(start + samples + context) * rate // SAMPLE_RATE_HZ))
+        end = frames if samples is None else -(-(start + samples + context) * rate // SAMPLE_RATE_HZ)
+        last = min(frames, end)
         if first >= last:
             return np.zeros(0, np.float32)
         mono = _joined(self._mixed(block) for _, block in self._source.blocks(first, last))

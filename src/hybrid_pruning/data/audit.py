@@ -14,13 +14,7 @@ from hybrid_pruning.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class FaultyFile:
-    """A file of a manifest that cannot be used as it is.
-
-    Args:
-        utterance: the manifest's row.
-        message: one line that names the file, what was expected and what was found.
-        harmless: whether it can be used all the same: it holds no speech-like energy.
-    """
+    """A file of a manifest that cannot be used as it is; a harmless one can: it holds no speech-like energy."""
 
     utterance: Utterance
     message: str
@@ -31,7 +25,6 @@ def audit(manifest: str | Path, out: str | Path | None = None, workers: int = 2)
     """Decode every file of a manifest once, write the table of the faulty ones, and return them in its order.
 
     Args:
-        manifest: TSV with utt_id, path and label.
         out: the table, with a header alone where nothing is wrong; `MANIFEST.faults.tsv` beside it by default.
         workers: processes that decode; 0 decodes in this one.
     """

@@ -34,8 +34,7 @@ class Batch:
     Args:
         wave: [B, S] float32 at 16 kHz, zeros beyond each utterance's length.
         lengths: [B] samples of each utterance, or None where all have S.
-        target: [B] class of each utterance.
-        index: [B] place of each utterance in its manifest.
+        target, index: [B] class of each utterance, and its place in its manifest.
         padding: fraction of the B x S samples that are zeros beyond an utterance or repetitions of a short one.
         skipped: the fault of each file that could not be used and was replaced by another.
     """
@@ -49,15 +48,11 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
-        lengths = None if self.lengths is None else self.lengths.to(device)
-        wave, target, index = self.wave.to(device), self.target.to(device), self.index.to(device)
-        return replace(self, wave=wave, lengths=lengths, target=target, index=index)
+        columns = {name: getattr(self, name) for name in ("wave", "lengths", "target", "index")}
+        return replace(self, **{name: None if one is None else one.to(device) for name, one in columns.items()})
 
     def split(self, parts: int) -> list["Batch"]:
-        """Return up to `parts` smaller batches, for gradient accumulation.
-
-        Each has the whole batch's padding; `skipped` is in the first alone.
-        """
+        """Return up to `parts` smaller batches of the whole one's padding; `skipped` is in the first alone."""
         size = -(-len(self.wave) // parts)
         lengths: Sequence[Any] = [None] * parts if self.lengths is None else self.lengths.split(size)
         columns = (self.wave.split(size), self.target.split(size), self.index.split(size))
@@ -68,12 +63,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One utterance, or a crop of it.
+    """One utterance, or a crop of it: its wave [S] float32 at 16 kHz, its class and its place in the manifest.
 
     Args:
-        wave: [S] float32 at 16 kHz.
-        target: its class.
-        index: its place in the manifest.
         repeated: number of samples that repeat earlier ones, because the utterance was too short.
         skipped: the faults of the files that it replaces.
     """
@@ -104,11 +96,9 @@ class Crops:
     and the number of the attempt.
 
     Args:
-        utterances: the source of the crops.
-        targets: the class of each utterance.
+        utterances, targets: the source of the crops, and the class of each.
         samples: length of an example; utterances shorter than that are repeated.
-        seed: of the crops' places.
-        augment: augmentation of each example, if any; examples of one recording share its random choices too.
+        augment: augmentation of each example; examples of one recording share its random choices too.
         speeds: playback speed of each utterance; none for all as they are.
     """
 
@@ -145,8 +135,7 @@ class Crops:
                 continue
             if self.augment is not None:  # another random stream than the crop's place
                 wave = self.augment(wave, self._rng(epoch, chosen, turn).spawn(1)[0])
-            skipped = tuple(str(fault) for fault in faults)
-            return Example(torch.from_numpy(wave), self.targets[chosen], chosen, repeated, skipped)
+            return Example(torch.from_numpy(wave), self.targets[chosen], chosen, repeated, tuple(map(str, faults)))
         raise faults[-1]
 
     def _candidates(self, epoch: int, index: int) -> Iterator[int]:

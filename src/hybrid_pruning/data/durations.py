@@ -25,11 +25,7 @@ def add_durations(manifest: str | Path, workers: int = 4, drop_unreadable: bool 
 
     Args:
         manifest: rewritten in place, atomically; its other columns stay as they are.
-        workers: files read at the same time.
-        drop_unreadable: leave out the files whose header cannot be read, instead of refusing.
-
-    Returns:
-        A line about the files left out, or nothing.
+        drop_unreadable: leave out the files whose header cannot be read, and return a line on them.
     """
     manifest = Path(manifest)
     paths = [row["path"] for _, row in read_rows(manifest, REQUIRED)]
@@ -55,12 +51,7 @@ def measure_durations(
 ) -> tuple[Mapping[str, float], Mapping[str, str]]:
     """Return the seconds of the files whose headers can be read, and the faults of the others, by path.
 
-    Interrupted, it keeps in the cache the durations it has read.
-
-    Args:
-        paths: relative to the folder, or absolute.
-        folder: where the cache lies.
-        workers: files read at the same time.
+    Interrupted, it keeps in the cache, in the folder to which paths may be relative, the durations it has read.
     """
     cache, changed = _read_cache(folder / CACHE), False
     durations: dict[str, float] = {}

@@ -31,9 +31,7 @@ class Keys:
     """The trials of a set and their classes.
 
     Args:
-        path: the key file.
         names: the columns that name the trials, [N] each.
-        classes: [N] their classes.
         columns: other columns that were asked for, [N] each; `ALWAYS` where they have it.
         chosen: [N] whether a trial is to be evaluated.
         what: the content of the file for each trial: a key, or another system's score.
@@ -49,13 +47,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The names that a list's trials compare, in its order; a trial that stands twice is there twice.
-
-    Args:
-        path: the list.
-        enrol: [T] names of a recording or of an enrolled speaker.
-        test: [T] names of a recording.
-    """
+    """The names that a list's trials compare, in its order; `enrol` may name a speaker, and trials stand twice."""
 
     path: Path
     enrol: list[str]
@@ -151,17 +143,9 @@ def name_trial(names: Sequence[list[str]], row: int) -> str:
 
 
 def _recognise(text: Text, track: Track, labelled: bool = True) -> tuple[Form, Sequence[str], str | None]:
-    """Return the form of a key file, its column names, and what separates them.
-
-    Args:
-        text: its lines.
-        track: whose forms it may have.
-        labelled: whether it has to have a column of labels.
-    """
+    """Return the form of a key file, its column names, and what separates them."""
     lines = text.candidates()
-    headers = [
-        (form, [cell.strip() for cell in cells], separator) for separator, cells in lines for form in track.headers
-    ]
+    headers = [(form, [*map(str.strip, cells)], separator) for separator, cells in lines for form in track.headers]
 
     def known(candidate: tuple[Form, list[str], str | None]) -> int:
         form, cells, separator = candidate
@@ -172,12 +156,8 @@ def _recognise(text: Text, track: Track, labelled: bool = True) -> tuple[Form, S
     if known(best):
         text.require(header, (*form.trial, form.label) if labelled else form.trial, separator)
         return best
-    fitting = [
-        (layout, cells, separator)
-        for separator, cells in lines
-        for layout in track.layouts
-        if len(layout.columns) == len(cells)
-    ]
+    pairs = [(layout, cells, separator) for separator, cells in lines for layout in track.layouts]
+    fitting = [pair for pair in pairs if len(pair[0].columns) == len(pair[1])]
     if not fitting:
         forms = " or ".join(", ".join((*header.trial, header.label)) for header in track.headers)
         widths = ", ".join(f"{len(layout.columns)} ({' '.join(layout.columns)})" for layout in track.layouts)

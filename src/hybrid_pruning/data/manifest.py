@@ -22,13 +22,8 @@ class Utterance:
 
     Args:
         utt_id: unique within its manifest; may have folders, but none that lead elsewhere.
-        path: the audio file.
-        label: bona fide or spoof.
-        speaker: the speaker's name in the corpus.
-        gender: as the corpus writes it.
         attack: the spoofing system; `-` for bona fide speech.
-        codec: the codec the recording went through.
-        codec_quality: its setting, as the corpus writes it.
+        codec, codec_quality: the codec the recording went through, and its setting as the corpus writes it.
         source: the data set it was taken from.
         recording: shared by a copy-synthesised fake and the speech it was made from; utterances that share it are
             trained on in the same batch and at the same place.
@@ -53,11 +48,7 @@ TEXT_COLUMNS = COLUMNS[len(REQUIRED) : -1]
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:
-    """Read a manifest; audio paths are relative to the folder the manifest lies in.
-
-    Args:
-        path: a TSV file whose header names at least utt_id, path and label; columns of other names are ignored.
-    """
+    """Read a manifest, a TSV with at least utt_id, path and label; audio paths are relative to its folder."""
     path = Path(path)
     utterances: list[Utterance] = []
     first_line: dict[str, int] = {}

@@ -25,11 +25,7 @@ def without_suffix(name: str) -> str:
 
 
 class Register:
-    """The place of each recording, or trial of recordings, in a list of them.
-
-    Args:
-        ids: their names, each once.
-    """
+    """The place of each recording, or trial of recordings, in a list that has each once."""
 
     def __init__(self, ids: Iterable[Name]) -> None:
         self._places = {name: place for place, name in enumerate(ids)}
@@ -59,11 +55,7 @@ def list_recordings(root: Path, hidden: list[str] | None = None) -> Iterator[str
 
     A million of them take seconds. Links are followed, but not in circles; the folders within a folder come after its
     own files. Names that begin with a dot (`._a.wav` is what macOS leaves beside a.wav), and all below such a folder or
-    `__MACOSX`, are left out.
-
-    Args:
-        root: the folder.
-        hidden: extended by the paths of the recordings that are left out.
+    `__MACOSX`, are left out and added to `hidden`.
     """
     start = len(os.fspath(root).rstrip(os.sep)) + 1
     for place, folders, files in os.walk(root, followlinks=True):

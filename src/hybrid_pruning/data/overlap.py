@@ -20,12 +20,7 @@ TRAINED_ON = "trained_on_sha256"
 
 
 def check_scored(provenance: Mapping[str, Any], manifest: str | Path) -> list[str]:
-    """Return warnings about scores on a manifest by a model whose provenance names its training data.
-
-    Args:
-        provenance: the model's; free-form, and its manifest may be gone.
-        manifest: the scored set.
-    """
+    """Return warnings about scores on a manifest by a model whose provenance, free-form, names its training data."""
     recipe = provenance.get("recipe")
     data = recipe.get("data") if isinstance(recipe, Mapping) else None
     train = data.get("train") if isinstance(data, Mapping) else None
@@ -44,11 +39,6 @@ def check_overlap(trainset: Sequence[Utterance], other: Sequence[Utterance], nam
     """Return warnings where a set overlaps with the training data: in files, their content, ids or speakers.
 
     Of large sets, contents are compared for `MOST_READ` files of each alone; all paths, ids and speakers are.
-
-    Args:
-        trainset: the training data.
-        other: the evaluated set.
-        name: its name in the warnings.
     """
     trained = {_absolute(utterance.path) for utterance in trainset}
     files = [utterance for utterance in other if _absolute(utterance.path) in trained]

@@ -24,7 +24,6 @@ class Trials:
 
     Args:
         scores: the named score columns, [N] each.
-        classes: [N] class names.
         columns: other columns of the keys that were asked for, [N] each; `keys.ALWAYS` where they have it.
         names: the columns that name the trials, [N] each.
     """
@@ -49,9 +48,6 @@ def read_trials(
     """Read a score file and its keys, and join them; each trial must stand in both.
 
     Args:
-        scores_path: in any of the track's forms.
-        keys_path: in any of the track's forms.
-        track: the kind of evaluation.
         columns: further columns of the keys to keep.
         only: key column -> value that a trial must have to count, such as phase -> eval.
     """

@@ -30,13 +30,7 @@ Fault = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The lines of a file that are not blank.
-
-    Args:
-        path: the file.
-        lines: [N] their text.
-        numbers: [N] where they stand, from 1.
-    """
+    """The lines of a file that are not blank, and their numbers, from 1."""
 
     path: Path
     lines: list[str]
@@ -109,13 +103,7 @@ def read_lines(path: str | Path) -> Text:
 
 
 def read_rows(path: Path, required: Columns, separator: str = TAB) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, row) of a table whose header holds the required columns.
-
-    Args:
-        path: the file.
-        required: the columns that must be there.
-        separator: of the cells: tabs, or commas and then quotation marks may be around cells.
-    """
+    """Yield (line number, row) of a table whose header holds the required columns; commas allow quotation marks."""
     text = read_lines(path)
     rows = enumerate(line.split(TAB) for line in text.lines) if separator == TAB else _parse(text)
     header = next(rows, (0, list[str]()))[1]
@@ -141,12 +129,7 @@ def _parse(text: Text) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_columns(path: Path, *layouts: Columns) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, cells by name) of a file whose columns are separated by white space.
-
-    Args:
-        path: the file.
-        layouts: the columns it may have, told apart by their number.
-    """
+    """Yield (line number, cells by name) of a file separated by white space; layouts differ in their widths."""
     by_width = {len(layout): layout for layout in layouts}
     text = read_lines(path)
     for line, cells in zip(text.numbers, map(str.split, text.lines), strict=True):

@@ -12,11 +12,9 @@ SPOOFING_COLUMNS = ("attack", "attack_tag", "vocoder", "task", "team", "replay_d
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One form of key or score file.
+    """One form of key or score file, whose `trial` columns name a trial.
 
     Args:
-        trial: the columns that name a trial.
-        label: the column that says what it is, where there is one.
         columns: all column names where the file has no header.
         classes: the class each label stands for, where the task's own do not hold.
     """
@@ -32,15 +30,11 @@ class Track:
     """What one kind of evaluation reads and measures.
 
     Args:
-        trial: the columns that name a trial in score files.
         classes: the class each label stands for.
-        headers: forms of key files with a header.
-        layouts: forms without one, told apart by their number of columns.
+        headers, layouts: forms of key files with a header and without, told apart by their number of columns.
         score_layouts: forms of score files without a header, told apart likewise.
         scores: the score column that every system has.
-        measures: the metrics.
-        tandem: further score columns, of a countermeasure and a verifier in tandem.
-        tandem_measures: the metrics where those are there.
+        tandem, tandem_measures: further score columns, of a countermeasure and a verifier, and the metrics with them.
         beside: further score columns, each read where it is there.
         main: the metrics to show by group.
         sides: how many speakers a trial's name tells.

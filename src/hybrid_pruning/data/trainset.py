@@ -88,13 +88,8 @@ def order_utterances(utterances: Sequence[Utterance], seed: int, epoch: int) -> 
 def order_speakers(members: Sequence[IntArray], seed: int, epoch: int) -> list[Address]:
     """Return an epoch with as many crops of every speaker, together as many as there are utterances.
 
-    Where that does not divide evenly, some speakers by chance have one more. A speaker's utterances come again as often
-    as each other, or once more, and are cropped anew each time.
-
-    Args:
-        members: the indices of each speaker's utterances.
-        seed: of the recipe.
-        epoch: from 0.
+    Where that does not divide evenly, some speakers by chance have one more. A speaker's utterances, `members`, come
+    again as often as each other, or once more, and are cropped anew each time.
     """
     rng = np.random.default_rng((seed, epoch))
     share, rest = divmod(sum(map(len, members)), len(members))

@@ -23,12 +23,10 @@ Result = TypeVar("Result")
 def work_in_processes(
     action: Callable[[Item], Result], items: Sequence[Item], workers: int, method: str | None = None
 ) -> Iterator[Result]:
-    """Yield `action(item)` of each item in order, whatever the number of workers.
+    """Yield `action(item)` of each item in order, whatever the number of workers; 0 computes here.
 
     Args:
-        action: computes a result; importable by name where workers are not forked.
-        items: its arguments, dealt out in turn.
-        workers: how many processes; 0 computes here.
+        action: importable by name where workers are not forked.
         method: multiprocessing's start method; None for the platform's own.
 
     Raises:

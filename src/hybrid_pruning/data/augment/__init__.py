@@ -29,9 +29,8 @@ class Kind:
 class Augmentation:
     """Augments one training example.
 
-    All that is random comes from the generator given, so an example is the same whichever process makes it. Levels are
-    the transforms' own (noise is added to an untouched wave, reverberation keeps the energy); a result that would
-    exceed full scale is scaled down as a whole, never clipped.
+    Levels are the transforms' own (noise is added to an untouched wave, reverberation keeps the energy); a result that
+    would exceed full scale is scaled down as a whole, never clipped.
 
     Args:
         kinds: in the order in which they are applied.
@@ -50,8 +49,7 @@ class Augmentation:
         if self.choose == "one":
             kinds = [self.kinds[int(rng.choice(len(self.kinds), p=probabilities / probabilities.sum()))]]
         else:
-            chosen = rng.random(len(self.kinds)) < probabilities
-            kinds = [kind for kind, takes_part in zip(self.kinds, chosen, strict=True) if takes_part]
+            kinds = [self.kinds[place] for place in np.flatnonzero(rng.random(len(self.kinds)) < probabilities)]
         for kind in kinds:
             wave = limit(kind.transform(wave, rng))
         return wave
@@ -67,14 +65,12 @@ def build_augmentation(config: AugmentConfig) -> Augmentation | None:
     """Build a recipe's augmentation, with every folder listed and every codec tried; None where it has none."""
     sections = {name: getattr(config, name) for name in BUILDERS}
     asked = {name: section for name, section in sections.items() if section is not None and section.probability > 0}
-    if config.probability == 0:
-        return None
-    if not asked:
-        if config.probability < 1:
-            raise InputError(
-                f"augment.probability: {config.probability} of the examples should be augmented, but no kind is there; "
-                f"add one of {', '.join(BUILDERS)}"
-            )
+    if not asked and 0 < config.probability < 1:
+        raise InputError(
+            f"augment.probability: {config.probability} of the examples should be augmented, but no kind is there; "
+            f"add one of {', '.join(BUILDERS)}"
+        )
+    if not asked or config.probability == 0:
         return None
     kinds = [Kind(name, section.probability, BUILDERS[name](section)) for name, section in asked.items()]
     augmentation = Augmentation(kinds, config.probability, config.choose)
@@ -89,9 +85,7 @@ BUILDERS: Mapping[str, Callable[[Any], Transform]] = {
     "reverberation": lambda section: Reverberation(list_folder(section.folder, "augment.reverberation.folder")),
     "noise": lambda section: Noise(list_folder(section.folder, "augment.noise.folder"), section.snr_db),
     "music": lambda section: Noise(list_folder(section.folder, "augment.music.folder"), section.snr_db),
-    "babble": lambda section: Noise(
-        list_folder(section.folder, "augment.babble.folder"), section.snr_db, section.speakers
-    ),
+    "babble": lambda one: Noise(list_folder(one.folder, "augment.babble.folder"), one.snr_db, one.speakers),
     "rawboost": RawBoost,
     "codec": lambda section: Codec(section.codecs),
     "volume": lambda section: Volume(section.gain_db),

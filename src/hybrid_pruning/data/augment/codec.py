@@ -34,13 +34,7 @@ INSTALL = "build av upon the system's FFmpeg, which may have it: pip install --f
 
 @dataclass(frozen=True)
 class Sndfile:
-    """A codec of libsndfile's at one setting.
-
-    Args:
-        container, subtype: libsndfile's names.
-        level: 0 (best) to 1 (smallest), or None where there is but one quality.
-        constant: whether the bit rate is held; not all codecs have the choice.
-    """
+    """A codec of libsndfile's at a compression level: 0 (best) to 1 (smallest), None where there is but one."""
 
     container: str
     subtype: str
@@ -65,13 +59,7 @@ class Sndfile:
 
 @dataclass(frozen=True)
 class Ffmpeg:
-    """A codec of FFmpeg's at one setting.
-
-    Args:
-        encoder, container: FFmpeg's names.
-        bit_rate: in bit/s, where the codec has more than one.
-        options: FFmpeg's options for the encoder.
-    """
+    """A codec of FFmpeg's at a bit rate in bit/s, where it has more than one, and options for the encoder."""
 
     encoder: str
     container: str
@@ -124,13 +112,9 @@ def _speex(*qualities: int) -> Coders:
     return tuple(Ffmpeg("libspeex", "ogg", options={"cbr_quality": str(quality)}) for quality in qualities)
 
 
-def _opus(*kbps: int) -> Coders:
-    return _sndfile("OGG", "OPUS", 256, 6, *kbps)
-
-
 CODECS: dict[str, tuple[int, Coders]] = {
-    "opus": (SAMPLE_RATE_HZ, _opus(8, 12, 16, 24, 32)),
-    "opus-nb": (NARROW_HZ, _opus(6, 8, 12, 16, 20)),
+    "opus": (SAMPLE_RATE_HZ, _sndfile("OGG", "OPUS", 256, 6, 8, 12, 16, 24, 32)),
+    "opus-nb": (NARROW_HZ, _sndfile("OGG", "OPUS", 256, 6, 6, 8, 12, 16, 20)),
     "mp3": (SAMPLE_RATE_HZ, _sndfile("MP3", "MPEG_LAYER_III", 160, 8, 16, 24, 32, 48, 64, constant=True)),
     "mulaw": (NARROW_HZ, (Sndfile("WAV", "ULAW"),)),
     "alaw": (NARROW_HZ, (Sndfile("WAV", "ALAW"),)),
@@ -146,11 +130,7 @@ CODECS: dict[str, tuple[int, Coders]] = {
 
 
 class Codec:
-    """Encodes and decodes; one codec and one of its settings are drawn.
-
-    Args:
-        names: of CODECS, to draw from.
-    """
+    """Encodes and decodes; one codec of those named and one of its settings are drawn."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -171,10 +151,10 @@ def _recode(wave: Wave, name: str, setting: int) -> Wave:
     """Encode and decode [S], and return it with the codec's delay and as long as that makes it."""
     rate_hz, coders = CODECS[name]
     padded = np.pad(wave, (0, TAIL))
-    given = padded if rate_hz == SAMPLE_RATE_HZ else soxr.resample(padded, SAMPLE_RATE_HZ, rate_hz)
-    coded = coders[setting](given, rate_hz)
-    back = coded if rate_hz == SAMPLE_RATE_HZ else soxr.resample(coded, rate_hz, SAMPLE_RATE_HZ)
-    return np.asarray(back, dtype=np.float32)
+    if rate_hz == SAMPLE_RATE_HZ:
+        return np.asarray(coders[setting](padded, rate_hz), dtype=np.float32)
+    coded = coders[setting](soxr.resample(padded, SAMPLE_RATE_HZ, rate_hz), rate_hz)
+    return np.asarray(soxr.resample(coded, rate_hz, SAMPLE_RATE_HZ), dtype=np.float32)
 
 
 @functools.cache
@@ -183,12 +163,9 @@ def _measure_delays(name: str) -> tuple[int, ...]:
 
     MP3, for one, is delayed at the bit rates whose frames have no room for the tag that tells the delay.
     """
-    _, coders = CODECS[name]
-    for coder in coders:
+    probe, delays = _probe(), list[int]()
+    for setting, coder in enumerate(CODECS[name][1]):
         coder.require(name)
-    probe = _probe()
-    delays = []
-    for setting in range(len(coders)):
         coded = fit(_recode(probe, name, setting), len(probe) + TAIL)
         delays.append(int(fftconvolve(coded, probe[::-1], mode="valid").argmax()))
     return tuple(delays)

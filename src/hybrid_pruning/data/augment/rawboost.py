@@ -24,11 +24,7 @@ TINY = 1e-12
 
 
 class RawBoost:
-    """Distorts by one of the paper's algorithms.
-
-    Args:
-        config: the algorithm and its values.
-    """
+    """Distorts by one of the paper's algorithms."""
 
     def __init__(self, config: RawBoostConfig) -> None:
         self.config = config

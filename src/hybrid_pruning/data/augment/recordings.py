@@ -22,13 +22,7 @@ from hybrid_pruning.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class AudioFolder:
-    """Every recording below a folder.
-
-    Args:
-        folder: where they lie.
-        names: their paths below it, sorted, so that the order is not the file system's.
-        samples: [N] their lengths in samples at 16 kHz.
-    """
+    """Every recording below a folder: their paths, sorted, and lengths [N] in samples at 16 kHz."""
 
     folder: Path
     names: tuple[str, ...]
@@ -43,18 +37,12 @@ class AudioFolder:
 
     def piece(self, index: int, samples: int, rng: np.random.Generator) -> Wave:
         """Return [samples] of a recording from a place drawn by lot; what is too short is repeated from its start."""
-        spare = max(int(self.samples[index]) - samples, 0)
-        start = int(rng.integers(spare + 1))
+        start = int(rng.integers(max(int(self.samples[index]) - samples, 0) + 1))
         return np.resize(read_audio(self.path(index), start, samples), samples)
 
 
 def list_folder(folder: Path, key: str) -> AudioFolder:
-    """List the recordings below a folder by their headers; what cannot be read is left out and told in one line.
-
-    Args:
-        folder: searched at any depth for files with the suffixes of sound files.
-        key: of the recipe, for messages, e.g. ``augment.noise.folder``.
-    """
+    """List the recordings below a folder by their headers; those that cannot be read are left out, with one line."""
     if not folder.is_dir():
         raise InputError(f"{key}: {folder} is not a folder; name one with recordings in it")
     hidden: list[str] = []
@@ -92,9 +80,8 @@ class Noise:
     def __call__(self, wave: Wave, rng: np.random.Generator) -> Wave:
         """Return the wave [S] with the recordings added."""
         count = int(rng.integers(self.voices[0], self.voices[1] + 1))
-        chosen = rng.choice(len(self.recordings), count, replace=count > len(self.recordings))
         total = wave.copy()
-        for index in chosen:
+        for index in rng.choice(len(self.recordings), count, replace=count > len(self.recordings)):
             piece = self.recordings.piece(int(index), len(wave), rng)
             total += at_snr(piece, wave, rng.uniform(*self.snr_db))
         return total

@@ -25,11 +25,7 @@ KEPT_RESPONSES = 64  # per process: with the longest ones 20 MB
 
 @dataclass(frozen=True)
 class Reverberation:
-    """Puts the wave into a room.
-
-    Args:
-        responses: recordings or simulations of impulse responses; one is drawn.
-    """
+    """Puts the wave into a room: one of the impulse responses is drawn."""
 
     responses: AudioFolder
 
@@ -39,15 +35,7 @@ class Reverberation:
 
 
 def reverberate(wave: Wave, response: Wave) -> Wave:
-    """Convolve, with the direct sound left in place and the energy kept.
-
-    Args:
-        wave: [S].
-        response: [R] impulse response; its highest peak is the direct sound.
-
-    Returns:
-        [S]; what would ring on beyond the end is cut off.
-    """
+    """Convolve [S] with an impulse response [R] whose highest peak is the direct sound, to [S] of the same energy."""
     direct = int(np.abs(response).argmax())
     wet = fftconvolve(wave, response)[direct : direct + len(wave)]
     power = mean_power(wet)
@@ -57,11 +45,7 @@ def reverberate(wave: Wave, response: Wave) -> Wave:
 
 @functools.lru_cache(maxsize=KEPT_RESPONSES)
 def read_response(path: Path) -> Wave:
-    """Decode an impulse response to 16 kHz; of several channels the first, since their mean is no room's response.
-
-    Returns:
-        [R] float32, at most 5 s.
-    """
+    """Decode an impulse response to 16 kHz, [R], 5 s at most; of several channels the first: no room has their mean."""
     try:
         with soundfile.SoundFile(path) as file:
             rate = file.samplerate

@@ -58,12 +58,9 @@ def at_snr(noise: npt.NDArray[np.floating], wave: Wave, snr_db: float) -> Wave:
 
 @dataclass(frozen=True)
 class Speed:
-    """Plays faster and higher, or slower and lower.
+    """Plays faster and higher, or slower and lower, by one of the factors.
 
     Source: Ko, Peddinti, Povey, Khudanpur, "Audio augmentation for speech recognition", Interspeech 2015.
-
-    Args:
-        factors: one is drawn; above 1 is faster.
     """
 
     factors: tuple[float, ...]
@@ -82,11 +79,7 @@ def change_speed(wave: Wave, factor: float) -> Wave:
 
 @dataclass(frozen=True)
 class Volume:
-    """Plays louder or softer.
-
-    Args:
-        gain_db: range of the gain.
-    """
+    """Plays louder or softer, by a gain within a range."""
 
     gain_db: tuple[float, float]
 

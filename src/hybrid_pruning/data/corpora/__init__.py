@@ -16,13 +16,7 @@ __all__ = ["CORPORA", "Corpus", "Prepared", "prepare"]
 
 
 class Corpus(NamedTuple):
-    """A corpus that can be prepared.
-
-    Args:
-        contents: required contents of its root, for the help.
-        add: writes its manifests and trials.
-        splits: whether a share can be set aside for validation; the others come with a part for it.
-    """
+    """A corpus: required contents of its root, its writer, and whether a share can be set aside for validation."""
 
     contents: str
     add: Callable[[Path, Preparation], None]
@@ -53,9 +47,7 @@ def prepare(
     """Turn a corpus's own protocol files into manifests, one per part; all are written or none.
 
     Args:
-        corpus: a name in `CORPORA`.
-        root: the folder it was unpacked in; its record says the contents.
-        out: folder for the manifests.
+        corpus: a name in `CORPORA`, whose record says the contents of the root.
         allow_missing: leave out the utterances whose audio is missing or no audio, instead of refusing.
         dev_share: fraction of the utterances, or in a corpus of speakers of these, to set aside for validation, 0 to 1;
             for the corpora that have no part for it.
@@ -82,16 +74,10 @@ def prepare(
 
         for manifest in (*prepared.manifests.values(), *prepared.enrolments.values()):
             prepared.warnings.extend(add_durations(manifest, workers, drop_unreadable=allow_missing))
-        if allow_missing:
-            _count_again(prepared)
+        for part, manifest in prepared.manifests.items() if allow_missing else ():  # count without what is no audio
+            utterances = read_manifest(manifest)
+            spoof = sum(utterance.label is Label.SPOOF for utterance in utterances)
+            prepared.counts[part] = len(utterances) - spoof, spoof
+            if part in prepared.speakers:
+                prepared.speakers[part] = dict(Counter(utterance.speaker for utterance in utterances))
     return prepared
-
-
-def _count_again(prepared: Prepared) -> None:
-    """Count the manifests' utterances without the files that were no audio."""
-    for part, manifest in prepared.manifests.items():
-        utterances = read_manifest(manifest)
-        spoof = sum(utterance.label is Label.SPOOF for utterance in utterances)
-        prepared.counts[part] = len(utterances) - spoof, spoof
-        if part in prepared.speakers:
-            prepared.speakers[part] = dict(Counter(utterance.speaker for utterance in utterances))

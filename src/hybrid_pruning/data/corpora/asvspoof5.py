@@ -4,8 +4,7 @@ Source: README.txt of the release for layout, columns and number of lines; Wang 
 Data, Deepfakes, and Adversarial Attacks at Scale", ASVspoof Workshop 2024, for the corpus.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 from hybrid_pruning.data.corpora.preparation import DEV, EVAL, TRAIN, Entry, Preparation, Trial, find_file
@@ -87,28 +86,22 @@ def _places(name: str) -> tuple[str, ...]:
     return name, f"ASVspoof5_protocols/{name}"
 
 
-_read_track1 = partial(read_flac, layouts=(RELEASED, CHALLENGE))
-
-
-def _protocol(
-    part: str,
-    name: str,
-    audio: str,
-    counts: tuple[int, int],
-    read: Callable[[Path, str], Iterator[Entry]],
-) -> Protocol:
-    return Protocol(part, _places(name), (audio,), {part: counts}, read)
+def _read_track1(path: Path, part: str) -> Iterator[Entry]:
+    return read_flac(path, part, (RELEASED, CHALLENGE))
 
 
 RELEASE = Release(
     "ASVspoof5",
     "ASVspoof5.train.tsv, ASVspoof5.dev.track_1.tsv and ASVspoof5.eval.track_1.tsv (or the folder ASVspoof5_protocols "
     "with them), and the folders flac_T, flac_D and flac_E_eval; the files of track 2 are read where they are there",
-    (
-        _protocol(TRAIN, "ASVspoof5.train.tsv", "flac_T", (18_797, 163_560), _read_track1),
-        _protocol(DEV, "ASVspoof5.dev.track_1.tsv", "flac_D", (31_334, 109_616), _read_track1),
-        _protocol(ENROL[DEV], "ASVspoof5.dev.track_2.enroll.tsv", "flac_D", (1_184, 0), _read_enrolment),
-        _protocol(EVAL, "ASVspoof5.eval.track_1.tsv", "flac_E_eval", (138_688, 542_086), _read_track1),
-        _protocol(ENROL[EVAL], "ASVspoof5.eval.track_2.enroll.tsv", "flac_E_eval", (1_098, 0), _read_enrolment),
+    tuple(
+        Protocol(part, _places(f"ASVspoof5.{name}.tsv"), (audio,), {part: counts}, read)
+        for part, name, audio, counts, read in (
+            (TRAIN, "train", "flac_T", (18_797, 163_560), _read_track1),
+            (DEV, "dev.track_1", "flac_D", (31_334, 109_616), _read_track1),
+            (ENROL[DEV], "dev.track_2.enroll", "flac_D", (1_184, 0), _read_enrolment),
+            (EVAL, "eval.track_1", "flac_E_eval", (138_688, 542_086), _read_track1),
+            (ENROL[EVAL], "eval.track_2.enroll", "flac_E_eval", (1_098, 0), _read_enrolment),
+        )
     ),
 )

@@ -150,5 +150,4 @@ def _note_genres(preparation: Preparation, part: str, genres: Counter[str]) -> N
 
 
 def _speaker(name: str) -> str:
-    """E.g. of `test/id00999-singing-02-006`."""
     return name.rpartition("/")[2].partition("-")[0]

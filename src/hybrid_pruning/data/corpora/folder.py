@@ -30,10 +30,7 @@ CONTENTS = (
 
 
 def add_folder(root: Path, preparation: Preparation) -> None:
-    """Write all.tsv, or with a share for validation train.tsv and dev.tsv.
-
-    The root is a folder, also a data directory of Kaldi, or a table whose name ends in .csv or .tsv.
-    """
+    """Write all.tsv, or with a share for validation train.tsv and dev.tsv, of a folder or a .csv or .tsv table."""
     folder, warnings = root.parent if root.is_file() else root, preparation.prepared.warnings
     kaldi = (folder / LIST).is_file() and (root.is_dir() or root.name == LIST)
     if kaldi:
@@ -68,10 +65,7 @@ def _read_table(path: Path) -> Iterator[Entry]:
 
 
 def _find_entries(root: Path, hidden: list[str]) -> Iterator[Entry]:
-    """Yield the recordings below folders named bonafide and spoof, in the order of their paths; none that are hidden.
-
-    The speaker is the folder right below the one that is named after a label.
-    """
+    """Yield the recordings below folders named after a label, in order; the folder right below is the speaker."""
     names: dict[str, str] = {}
     for path in map(PurePosixPath, list_recordings(root, hidden)):
         places = [place for place, part in enumerate(path.parts[:-1]) if part in LABELS]

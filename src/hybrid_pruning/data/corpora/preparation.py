@@ -28,14 +28,7 @@ Trial = tuple[str, ...]
 
 
 class Entry(NamedTuple):
-    """One line of a protocol.
-
-    Args:
-        line: its number.
-        part: the manifest it goes to.
-        file: its audio file, below one of the audio folders.
-        cells: `utt_id`, `label`, and further cells under the names of `Utterance`'s fields.
-    """
+    """One line of a protocol: its number, its manifest, its audio file, and cells under `Utterance`'s names."""
 
     line: int
     part: str
@@ -70,14 +63,7 @@ class Prepared:
 
 
 class Preparation(ExitStack):
-    """Manifests being written: they appear together when the block ends well, and not at all otherwise.
-
-    Args:
-        out: their folder.
-        allow_missing: leave out the utterances whose audio is missing, instead of refusing.
-        dev_share: fraction of the utterances, or speakers, to set aside for validation.
-        seed: of that split.
-    """
+    """Manifests being written: they appear together when the block ends well, and not at all otherwise."""
 
     def __init__(self, out: Path, allow_missing: bool = False, dev_share: float = 0.0, seed: int = 0) -> None:
         super().__init__()
@@ -159,12 +145,10 @@ class Preparation(ExitStack):
         Args:
             trials: cells of each, and whether its names are known.
             official: numbers of trials in the releases of the list; others are a warning.
-            unknown: description of an unknown name, for the message.
-            advice: what to do then.
+            unknown, advice: description of an unknown name, for the message, and the remedy.
         """
         listed, strangers, first = 0, 0, list[str]()
-        for cells, known in trials:
-            listed += 1
+        for listed, (cells, known) in enumerate(trials, start=1):  # noqa: B007  the last is the number of all
             if known:
                 write(cells)
                 continue
@@ -188,12 +172,7 @@ class Preparation(ExitStack):
 
 
 class Audio:
-    """The audio files of a protocol: each folder is listed once, and each file may be named once.
-
-    Args:
-        protocol: the protocol, for the messages.
-        folders: where the files may lie; the first that has one counts.
-    """
+    """The audio files of a protocol: each folder is listed once, the first that has a file counts, each named once."""
 
     def __init__(self, protocol: Path, folders: Sequence[Path]) -> None:
         self.folders = [str(folder) for folder in folders]

@@ -64,8 +64,6 @@ class Protocol:
         part: the manifest of its lines, where they do not say so themselves.
         files: possible places of the protocol; the first that is there counts.
         audio: folders its audio may lie in, the usual one first; `*` stands for any name.
-        counts: of the official release.
-        read: (protocol, part) -> its lines.
     """
 
     part: str
@@ -77,14 +75,7 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A corpus as it was released.
-
-    Args:
-        name: `source` of its utterances.
-        contents: required contents of the root, for the help.
-        protocols: its protocols; those that are not there are passed over, as long as one is.
-        labels: the protocols' words for bona fide and spoofed.
-    """
+    """A corpus as it was released; protocols that are not there are passed over, as long as one is."""
 
     name: str
     contents: str

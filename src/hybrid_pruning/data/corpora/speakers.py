@@ -48,10 +48,9 @@ class SpeakerFolders(NamedTuple):
     speakers: Sequence[str]
 
     def find_speech(self, hidden: list[str] | None = None) -> Iterator[Speech]:
-        """Yield the recordings, a speaker's side by side; their ids are their paths without endings.
+        """Yield the recordings, a speaker's side by side, under their paths without endings.
 
-        Of an m4a and its conversion, side by side, the latter is taken. `hidden` is extended by the recordings that
-        are left out.
+        Of an m4a and its conversion the latter is taken. `hidden` is extended by the recordings that are left out.
         """
         for speaker in self.speakers:
             files: dict[str, str] = {}
@@ -113,15 +112,7 @@ def add_split(
     root: Path,
     genders: Mapping[str, str] | None = None,
 ) -> None:
-    """Deal recordings to `train` and, a share of the speakers drawn by the seed, to `dev`, and draw dev's trials.
-
-    Args:
-        preparation: has the share and the seed.
-        speech: the recordings.
-        speakers: of the recordings, sorted.
-        root: the origin, for the message.
-        genders: speaker -> gender, where known.
-    """
+    """Deal recordings to `train` and, a share of their sorted speakers drawn by the seed, to `dev`, with its trials."""
     share = preparation.dev_share
     count = round(share * len(speakers))
     if share and not LEAST <= count <= len(speakers) - LEAST:
@@ -169,8 +160,6 @@ def draw_trials(speech: Sequence[tuple[str, str]], seed: int, limit: int = LIMIT
 
     Args:
         speech: (speaker, utt_id) of each utterance, a speaker's side by side.
-        seed: of the choice, in which every pair is as likely as any other.
-        limit: of either kind.
 
     Returns:
         (enrol, test, label), in the order of the utterances, the target trials first.

@@ -103,9 +103,8 @@ def _find_parts(root: Path) -> Parts:
     parts: dict[tuple[str, str], SpeakerFolders] = {}
     for part, patterns in PLACES.items():
         for folder in find_folders(root, patterns):
-            names = [name for name in find_speakers(folder) if SPEAKER.fullmatch(name)]
             divided: dict[tuple[str, str], list[str]] = {}
-            for name in names:
+            for name in filter(SPEAKER.fullmatch, find_speakers(folder)):
                 release = VOX1 if name[2] == "1" else VOX2
                 if part or release == VOX1:
                     key = part or (TEST if name in TEST_SPEAKERS else DEV), release
@@ -135,10 +134,7 @@ def _read_list(path: Path) -> Iterator[Trial]:
 
 
 def _read_genders(root: Path) -> dict[str, str]:
-    """Return speaker -> gender as far as vox1_meta.csv and vox2_meta.csv below the root have it.
-
-    Both are separated by tabs; there may be blanks about the cells.
-    """
+    """Return speaker -> gender as far as vox1_meta.csv and vox2_meta.csv, with tabs and blanks, have it."""
     genders: dict[str, str] = {}
     for name in ("vox1_meta.csv", "vox2_meta.csv"):
         path = find_file(root, (f"{place}{name}" for place in TABLES))
