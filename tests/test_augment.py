@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from corpus import MINUTE, SAMPLE_RATE_HZ, configure, files_below, write_world
-from hybrid_pruning.config import AugmentConfig, Config, load_config, save_config
+from hybrid_pruning.config import AugmentConfig, load_config, save_config
 from hybrid_pruning.data.augment import BUILDERS, Augmentation, Kind, build_augmentation
 from hybrid_pruning.data.augment.codec import CODECS
 from hybrid_pruning.data.batches import Crops, load_batches
@@ -26,23 +26,13 @@ from sounds import Wave, rng, tone, vowel, write_sounds
 CROP = 4000
 
 
-def add(value: float) -> Any:
-    def transform(wave: Wave, source: np.random.Generator) -> Wave:
-        return wave + np.float32(value)
-
-    return transform
-
-
-def multiply(factor: float) -> Any:
-    def transform(wave: Wave, source: np.random.Generator) -> Wave:
-        return wave * np.float32(factor)
-
-    return transform
+def apply(operation: Any, value: float) -> Any:
+    return lambda wave, _: operation(wave, np.float32(value))
 
 
 def kinds(*probabilities: float) -> list[Kind]:
     """Kinds that leave their mark: the first adds 0.001, the second 0.002, the third 0.004."""
-    return [Kind(str(index), p, add(0.001 * 2**index)) for index, p in enumerate(probabilities)]
+    return [Kind(str(index), p, apply(np.add, 0.001 * 2**index)) for index, p in enumerate(probabilities)]
 
 
 def marks(augmentation: Augmentation, times: int = 4000) -> np.ndarray[Any, Any]:
@@ -91,23 +81,20 @@ def test_as_many_examples_are_augmented_as_asked(probability: float):
     assert found[0] + found[1] == pytest.approx(1)
 
 
-def test_one_kind_in_proportion():
+def test_one_kind_in_proportion_or_each_by_its_own_probability():
     found = marks(Augmentation(kinds(0.5, 0.25, 0.05), 1.0, "one"))
     np.testing.assert_allclose(found[[1, 2, 4]], [0.625, 0.3125, 0.0625], atol=0.025)
     assert found[[1, 2, 4]].sum() == pytest.approx(1)
-
-
-def test_each_kind_by_its_own_probability():
     found = marks(Augmentation(kinds(0.5, 0.2, 1.0), 0.8, "each"))
     np.testing.assert_allclose(found[[0, 4, 5, 6, 7]], [0.2, 0.32, 0.32, 0.08, 0.08], atol=0.025)
 
 
 def test_full_scale_is_met_as_a_whole():
     wave = tone(500)
-    loud = Augmentation([Kind("a", 1.0, multiply(4))], 1.0, "one")(wave, rng())
+    loud = Augmentation([Kind("a", 1.0, apply(np.multiply, 4))], 1.0, "one")(wave, rng())
     assert np.abs(loud).max() == pytest.approx(1)
     np.testing.assert_allclose(loud, 2 * wave, atol=1e-3)
-    soft = Augmentation([Kind("a", 1.0, multiply(0.5))], 1.0, "one")(wave, rng())
+    soft = Augmentation([Kind("a", 1.0, apply(np.multiply, 0.5))], 1.0, "one")(wave, rng())
     assert np.array_equal(soft, wave / 2)
 
 
@@ -144,11 +131,12 @@ def test_every_kind_leaves_length_type_and_the_wave_given(tmp_path: Path, name: 
         assert np.array_equal(wave, before)
 
 
-def test_the_generator_decides_alone(tmp_path: Path):
+def test_the_generator_decides_alone_in_spawned_processes_too(tmp_path: Path):
     augmentation = build(tmp_path, **all_kinds())
     first = augmentation(vowel(), rng(1))
     augmentation(tone(700), rng(2))  # whatever came before
     assert np.array_equal(first, augmentation(vowel(), rng(1)))
+    assert np.array_equal(first, pickle.loads(pickle.dumps(augmentation))(vowel(), rng(1)))
     assert not np.array_equal(first, augmentation(vowel(), rng(2)))
 
 
@@ -192,12 +180,6 @@ def test_a_bad_recording_is_an_error_of_its_example(tmp_path: Path, utterances: 
         path.write_text("changed since it was listed")
     with pytest.raises(InputError, match="is text"):
         crops(utterances, augmentation)[0, 0]
-
-
-def test_it_crosses_to_spawned_processes(tmp_path: Path):
-    augmentation = build(tmp_path, **all_kinds())
-    copy = pickle.loads(pickle.dumps(augmentation))
-    assert np.array_equal(copy(vowel(), rng(1)), augmentation(vowel(), rng(1)))
 
 
 MISTAKES = {
@@ -257,12 +239,8 @@ def test_training_examples_are_augmented_and_nothing_else(tmp_path: Path, monkey
 
 
 def test_recipes_survive_the_round_trip(tmp_path: Path):
-    config: Config = configure(
-        {
-            **{"data": {"train": "a", "dev": "b"}, "backbone": {"source": "c"}},
-            "augment": {"noise": {"folder": "musan/noise"}, "codec": {"codecs": list(CODECS)}, "rawboost": {}},
-        }
-    )
+    augment = {"noise": {"folder": "musan/noise"}, "codec": {"codecs": list(CODECS)}, "rawboost": {}}
+    config = configure({"data": {"train": "a", "dev": "b"}, "backbone": {"source": "c"}, "augment": augment})
     save_config(config, tmp_path / "saved.yaml")
     assert load_config(tmp_path / "saved.yaml") == config
     off = load_config(tmp_path / "saved.yaml", ["augment.noise=null", "augment.rawboost.probability=0"])

@@ -61,12 +61,8 @@ def test_short_clips_are_repeated(utterances: list[Utterance]):
     assert example.repeated == CROP - 300
 
 
-def ruin(utterance: Utterance) -> None:
-    utterance.path.write_text("no audio")
-
-
 def test_a_crop_of_what_cannot_be_read_is_one_of_another_of_its_class(utterances: list[Utterance]):
-    ruin(utterances[4])
+    utterances[4].path.write_text("no audio")
     examples = [crops(utterances)[epoch, 4] for epoch in range(20)]
     assert all(isinstance(example, Example) for example in examples)
     assert {example.index for example in examples} == {0, 2}, "either of the class's others"
@@ -80,7 +76,7 @@ def test_a_crop_of_what_cannot_be_read_is_one_of_another_of_its_class(utterances
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_stands_in_is_a_function_of_seed_epoch_and_index(utterances: list[Utterance], workers: int):
-    ruin(utterances[4])
+    utterances[4].path.write_text("no audio")
     addresses = [[(epoch, 4), (epoch, 1)] for epoch in range(6)]
     found = list(load_batches(crops(utterances), addresses, workers))
     again = list(load_batches(crops(utterances), addresses[3:], 0))  # as a resumed run, with no process beside
@@ -94,7 +90,7 @@ def test_what_stands_in_is_a_function_of_seed_epoch_and_index(utterances: list[U
 
 def test_a_class_of_which_nothing_can_be_read_stops(utterances: list[Utterance]):
     for index in (1, 3):
-        ruin(utterances[index])
+        utterances[index].path.write_text("no audio")
     with pytest.raises(InputError, match=r"[13]\.wav: cannot be decoded"):
         list(load_batches(crops(utterances), [[(0, 1)]], 0))
     with pytest.raises(InputError, match=r"1\.wav: cannot be decoded"):  # nothing can stand in for the only one
@@ -123,15 +119,12 @@ def test_another_duration_than_the_manifests_is_a_fault(utterances: list[Utteran
     assert "4.wav: lasts 0.156 s, its manifest says 0.450" in wrong.skipped[0]
 
 
-def test_padding_is_counted(utterances: list[Utterance]):
+def test_padding_is_zeros_or_repetitions_and_counted(utterances: list[Utterance]):
     cropped = collate([crops(utterances)[0, index] for index in (0, 1, 3)])
     assert cropped.padding == pytest.approx(700 / 3000)
     uneven = collate([Example(torch.ones(400), 0, 0, repeated=100), Example(torch.ones(4000), 0, 1)])
     assert uneven.padding == pytest.approx((3600 + 100) / 8000)
     assert collate([crops(utterances)[0, 3]]).padding == 0
-
-
-def test_unequal_lengths_are_padded_with_zeros():
     batch = collate([Example(torch.ones(2), 1, 7), Example(torch.ones(4), 0, 3)])
     assert batch.wave.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
     assert batch.lengths is not None
@@ -147,11 +140,8 @@ def test_split_keeps_every_row_once(lengths: torch.Tensor | None, parts: int, si
     assert {part.padding for part in found} == {0.25}
     assert [len(part.wave) for part in found] == sizes
     for name in ("wave", "target", "index", "lengths"):
-        columns = [getattr(part, name) for part in found]
-        if name == "lengths" and lengths is None:
-            assert columns == [None] * len(found)
-        else:
-            assert torch.equal(torch.cat(columns), getattr(batch, name))
+        columns, whole = [getattr(part, name) for part in found], getattr(batch, name)
+        assert columns == [None] * len(found) if whole is None else torch.equal(torch.cat(columns), whole)
     moved = batch.to(torch.device("cpu"))
     assert torch.equal(moved.wave, batch.wave)
     assert (moved.padding, moved.skipped) == (batch.padding, batch.skipped)

@@ -37,13 +37,10 @@ def root(tmp_path: Path) -> Path:
 def test_trials_and_enrolment(root: Path, tmp_path: Path):
     prepared = prepare("asvspoof5", root, tmp_path / "out")
     assert list(prepared.manifests) == list(prepared.counts) == ["dev"], "enrolment is no evaluation set"
-    enrolment = read_manifest(prepared.enrolments["dev"])
-    assert [(u.utt_id, u.speaker, u.path.name) for u in enrolment] == [
-        ("D_A1", "D_1", "D_A1.flac"),
-        ("D_A2", "D_1", "D_A2.flac"),
-        ("D_A3", "D_1", "D_A3.flac"),
-        ("D_A4", "D_2", "D_A4.flac"),
-    ]
+    for expected in ("expected 282,456 trials, as released, found 4", "expected 1,184 bona fide and 0 spoofed"):
+        assert expected in " ".join(prepared.warnings)
+    enrolment = [(u.utt_id, u.speaker, u.path.name) for u in read_manifest(prepared.enrolments["dev"])]
+    assert enrolment == [(f"D_A{n}", "D_1" if n < 4 else "D_2", f"D_A{n}.flac") for n in range(1, 5)]
     scores = tmp_path / "scores.tsv"
     scores.write_text(
         "spk\tfilename\tcm-score\tasv-score\tsasv-score\n"
@@ -54,12 +51,6 @@ def test_trials_and_enrolment(root: Path, tmp_path: Path):
     assert found == evaluate(scores, root / TRIALS, "track2").metrics, "the same as with the released file"
     assert (found["n_target"], found["n_nontarget"], found["n_spoof"]) == (1, 2, 1)
     assert keys.read_text().splitlines()[:2] == ["spk\tfilename\tcm-label\tasv-label", "D_1\tD_01\tspoof\tspoof"]
-
-
-def test_other_numbers_than_the_released_ones_are_told(root: Path, tmp_path: Path):
-    warnings = " ".join(prepare("asvspoof5", root, tmp_path / "out").warnings)
-    for expected in ("expected 282,456 trials, as released, found 4", "expected 1,184 bona fide and 0 spoofed"):
-        assert expected in warnings
 
 
 @pytest.mark.parametrize(
@@ -105,15 +96,11 @@ def test_trials_of_what_is_missing_are_left_out(root: Path, tmp_path: Path):
     assert any("3 of 4 trials" in line and "left out" in line for line in prepared.warnings)
 
 
-def test_trials_without_enrolment_are_told(root: Path, tmp_path: Path):
+def test_trials_without_enrolment_are_told_and_track_1_is_enough(root: Path, tmp_path: Path):
     (root / "ASVspoof5.dev.track_2.enroll.tsv").unlink()
     prepared = prepare("asvspoof5", root, tmp_path / "out")
     assert not prepared.trials
     assert any("left out, as ASVspoof5.dev.track_2.enroll.tsv is not beside it" in line for line in prepared.warnings)
-
-
-def test_track_1_alone(root: Path, tmp_path: Path):
-    (root / "ASVspoof5.dev.track_2.enroll.tsv").unlink()
     (root / TRIALS).unlink()
     prepared = prepare("asvspoof5", root, tmp_path / "out")
     assert (list(prepared.manifests), prepared.enrolments, prepared.trials) == (["dev"], {}, {})

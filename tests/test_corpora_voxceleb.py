@@ -36,9 +36,8 @@ def release(root: Path, lists: Mapping[str, str] | None = None, **folders: tuple
 
 
 def official(root: Path, **lists: str) -> Path:
-    found = {"veri_test2.txt": ORIGINAL, "list_test_hard2.txt": ENTIRE} | {
-        f"{name}.txt": text for name, text in lists.items()
-    }
+    texts = {"veri_test2": ORIGINAL, "list_test_hard2": ENTIRE, **lists}
+    found = {f"{name}.txt": text for name, text in texts.items()}
     return release(root, found, vox1_dev_wav__wav=DEV1, vox1_test_wav__wav=TEST1, vox2_dev_aac__dev__aac=DEV2)
 
 
@@ -96,26 +95,18 @@ def test_what_is_converted_is_taken_before_what_is_not(tmp_path: Path):
     assert paths == {".wav"}
 
 
-def test_of_two_releases_of_a_list_the_cleaned_one(tmp_path: Path):
-    root = official(tmp_path / "root", veri_test=ORIGINAL * 2)
-    assert len(read_keys(prepare("voxceleb", root, tmp_path / "out").trials["vox1-O"], SV).classes) == 2
+@pytest.mark.parametrize(("name", "trials"), [("veri_test", 2), ("veri_test2", 4)])
+def test_the_cleaned_list_is_taken_and_a_trial_may_stand_twice(tmp_path: Path, name: str, trials: int):
+    root = official(tmp_path / "root", **{name: ORIGINAL * 2})
+    assert len(read_keys(prepare("voxceleb", root, tmp_path / "out").trials["vox1-O"], SV).classes) == trials
 
 
-def test_a_trial_may_stand_twice_as_in_the_release(tmp_path: Path):
-    root = official(tmp_path / "root", veri_test2=ORIGINAL * 2)
-    assert len(read_keys(prepare("voxceleb", root, tmp_path / "out").trials["vox1-O"], SV).classes) == 4
-
-
-def test_voxceleb2_test_validates(tmp_path: Path):
+def test_voxceleb2_test_validates_or_speakers_held_out(tmp_path: Path):
     root = release(official(tmp_path / "root"), vox2_test_aac__test__aac=TEST2)
     prepared = prepare("voxceleb", root, tmp_path / "out")
     assert ids(prepared, "dev") == list(TEST2)
     assert read_keys(prepared.trials["dev"], SV).classes.tolist() == ["target"] * 2 + ["nontarget"] * 2
     assert not told(prepared, "nothing to validate on")
-
-
-def test_or_speakers_held_out(tmp_path: Path):
-    root = release(official(tmp_path / "root"), vox2_test_aac__test__aac=TEST2)
     prepared = prepare("voxceleb", root, tmp_path / "out", dev_share=0.2)
     train, dev = (set(ids(prepared, part)) for part in ("train", "dev"))
     assert (len(train), len(dev)) == (16, 4)
@@ -179,9 +170,8 @@ def test_lists_and_tables_that_are_none(tmp_path: Path):
 
 
 def test_official_numbers_are_not_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(
-        voxceleb, "SPEECH", {("dev", "vox1"): (2, 3), ("test", "vox1"): (2, 4), ("dev", "vox2"): (10, 20)}
-    )
+    speech = {("dev", "vox1"): (2, 3), ("test", "vox1"): (2, 4), ("dev", "vox2"): (10, 20)}
+    monkeypatch.setattr(voxceleb, "SPEECH", speech)
     monkeypatch.setattr(voxceleb, "LISTS", {name: (files, (2, 2)) for name, (files, _) in voxceleb.LISTS.items()})
     prepared = prepare("voxceleb", official(tmp_path / "root"), tmp_path / "out")
     assert len(prepared.warnings) == 1, "that there is nothing to validate on"
