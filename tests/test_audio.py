@@ -96,17 +96,11 @@ def test_channels_do_not_cancel_out_and_a_part_is_still_the_slice(tmp_path: Path
         np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", start, 5000), whole[start:][:5000])
 
 
-@pytest.mark.parametrize("name", ["silence", "constant", "clipped", "ten milliseconds", "one sample"])
-def test_what_is_unusual_is_no_fault(tmp_path: Path, name: str):
-    waves = {
-        "silence": np.zeros(800),
-        "constant": np.full(800, 0.25),
-        "clipped": np.clip(20 * tone(0.1, SAMPLE_RATE_HZ)[:, 0], -1, 1),
-        "ten milliseconds": noise(160),
-        "one sample": np.array([0.5]),
-    }
-    soundfile.write(tmp_path / "a.wav", waves[name], SAMPLE_RATE_HZ, subtype="FLOAT")
-    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav"), waves[name].astype(np.float32))
+def test_what_is_unusual_is_no_fault(tmp_path: Path):
+    clipped = np.clip(20 * tone(0.1, SAMPLE_RATE_HZ)[:, 0], -1, 1)
+    for wave in (np.zeros(800), np.full(800, 0.25), clipped, noise(160), np.array([0.5])):
+        soundfile.write(tmp_path / "a.wav", wave, SAMPLE_RATE_HZ, subtype="FLOAT")
+        np.testing.assert_array_equal(read_audio(tmp_path / "a.wav"), wave.astype(np.float32))
 
 
 PARTS = [  # a part of them is the slice of the whole, exactly where nothing is resampled
@@ -183,15 +177,6 @@ def test_a_flac_cut_between_two_frames_is_cut(tmp_path: Path):
             read_audio(tmp_path / "b.flac")
         with pytest.raises(InputError, match=r"b.flac: (is cut short|cannot be decoded)"):
             read_audio(tmp_path / "b.flac", 29_000, 500)
-
-
-def test_an_ogg_that_lost_a_page_is_damaged(tmp_path: Path):
-    soundfile.write(tmp_path / "a.ogg", noise(6 * SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
-    data = (tmp_path / "a.ogg").read_bytes()
-    pages = [place for place in range(len(data)) if data[place : place + 4] == b"OggS"]
-    (tmp_path / "a.ogg").write_bytes(data[: pages[3]] + data[pages[4] :])
-    with pytest.raises(InputError, match=r"a.ogg: is damaged: an Ogg page is missing"):
-        read_audio(tmp_path / "a.ogg")
 
 
 @pytest.mark.parametrize("rate", [SAMPLE_RATE_HZ, 44_100])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpus import SAMPLE_RATE_HZ, noise
+from corpus import SAMPLE_RATE_HZ, noise, touch
 from hybrid_pruning.data.augment import recordings
 from hybrid_pruning.data.augment.recordings import AudioFolder, Noise, list_folder
 from hybrid_pruning.errors import InputError
@@ -17,8 +17,7 @@ NAMES = ("b/2.wav", "b/10.WAV", "a.flac", "Z.ogg", "b.wav")
 
 def write(root: Path, names: tuple[str, ...]) -> Path:
     for index, name in enumerate(names):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(root / name, noise(400 + index), SAMPLE_RATE_HZ)
+        soundfile.write(touch(root, name) / name, noise(400 + index), SAMPLE_RATE_HZ)
     return root
 
 
@@ -67,11 +66,8 @@ def test_a_piece_is_a_piece_from_anywhere(tmp_path: Path, monkeypatch: pytest.Mo
     assert min(starts) < 400
     assert max(starts) > 3600
     assert {samples for _, _, samples in asked} == {1000}, "no more is read than is needed"
-
-
-def test_what_is_too_short_is_repeated(tmp_path: Path):
     short = noise(300)
-    assert np.array_equal(folder(tmp_path, short).piece(0, 1000, rng()), np.tile(short, 4)[:1000])
+    assert np.array_equal(folder(tmp_path / "short", short).piece(0, 1000, rng()), np.tile(short, 4)[:1000])
 
 
 @pytest.mark.parametrize("rate", [16_000, 8_000, 44_100])
@@ -111,14 +107,11 @@ def test_more_voices_than_recordings(tmp_path: Path):
     assert 10 - 20 * np.log10(5) < snr_db(vowel(), noisy) < 10
 
 
-def test_the_wave_given_is_left_alone_and_keeps_its_level(tmp_path: Path):
+def test_the_wave_given_keeps_its_level_and_silence_has_no_ratio(tmp_path: Path):
     wave = tone(500)
     noisy = Noise(folder(tmp_path, tone(3000)), (0.0, 0.0))(wave, rng())
     assert np.array_equal(wave, tone(500))
     assert level_db(noisy, 500) == pytest.approx(level_db(wave, 500), abs=0.01)
-
-
-def test_silence_has_no_ratio(tmp_path: Path):
     silence = np.zeros(8000, dtype=np.float32)
     assert not Noise(folder(tmp_path / "noise", vowel()), (0.0, 15.0))(silence, rng()).any()
     assert np.array_equal(Noise(folder(tmp_path / "silent", silence), (0.0, 15.0))(vowel(), rng()), vowel())

@@ -75,8 +75,7 @@ def test_a_changed_file_is_read_again(manifest: Path, opened: list[str]):
     add_durations(manifest)
     opened.clear()
     soundfile.write(manifest.parent / "a.wav", noise(4_000), 16_000)  # another size
-    status = (manifest.parent / "b.flac").stat()
-    os.utime(manifest.parent / "b.flac", ns=(status.st_atime_ns, status.st_mtime_ns + 1))  # another time
+    os.utime(manifest.parent / "b.flac", ns=(0, (manifest.parent / "b.flac").stat().st_mtime_ns + 1))  # another time
     add_durations(manifest)
     assert sorted(opened) == ["a.wav", "b.flac"]
     assert seconds(manifest) == [0.25, 1.0, 1.5]
@@ -88,18 +87,18 @@ def test_a_changed_file_is_read_again(manifest: Path, opened: list[str]):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda path: path.write_bytes(b"\xff\xfe\x00garbage"),
-        lambda path: path.write_text(path.read_text().replace("\t0.500", "\tnan")),
-        lambda path: path.write_text(path.read_text().replace("\t0.500", "\t-3")),
-        lambda path: path.write_text(path.read_text().replace("\t", " ")),
-        lambda path: path.write_text("a.wav\n\n\t\t\t\n" + path.read_text()),
-        lambda path: path.unlink(),
+        lambda _: b"\xff\xfe\x00garbage",
+        lambda data: data.replace(b"\t0.500", b"\tnan"),
+        lambda data: data.replace(b"\t0.500", b"\t-3"),
+        lambda data: data.replace(b"\t", b" "),
+        lambda data: b"a.wav\n\n\t\t\t\n" + data,
     ],
-    ids=["binary", "nan", "negative", "no tabs", "odd lines", "gone"],
+    ids=["binary", "nan", "negative", "no tabs", "odd lines"],
 )
 def test_a_damaged_cache_is_as_good_as_none(manifest: Path, damage):
     add_durations(manifest)
-    damage(manifest.parent / CACHE)
+    cache = manifest.parent / CACHE
+    cache.write_bytes(damage(cache.read_bytes()))
     add_durations(manifest)
     assert seconds(manifest) == SECONDS
 

@@ -94,12 +94,8 @@ def test_scores_of_other_programs(tmp_path: Path, scores: str, keys: str):
 def test_scores_of_trials(tmp_path: Path, scores: str):
     keys = write(tmp_path / "k", "1 a.wav b.wav\n0 a.wav c.wav\n")
     assert read_trials(write(tmp_path / "s", scores), keys, SV).scores["score"].tolist() == [0.9, 0.1]
-
-
-def test_repeated_trials_without_suffixes(tmp_path: Path):
-    keys = write(tmp_path / "k", "1 a.wav b.wav\n1 a.wav b.wav\n0 a.wav c.wav\n")
-    scores = write(tmp_path / "s", "a c 0.1\na b 0.8\na b 0.9\n")
-    assert read_trials(scores, keys, SV).scores["score"].tolist() == [0.8, 0.9, 0.1]
+    keys, scores = write(keys, "1 a.wav b.wav\n" * 2 + "0 a.wav c.wav\n"), "a c 0.1\na b 0.8\na b 0.9\n"
+    assert read_trials(write(tmp_path / "s", scores), keys, SV).scores["score"].tolist() == [0.8, 0.9, 0.1]
 
 
 @pytest.mark.parametrize(

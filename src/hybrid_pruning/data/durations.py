@@ -31,10 +31,8 @@ def add_durations(manifest: str | Path, workers: int = 4, drop_unreadable: bool 
     paths = [row["path"] for _, row in read_rows(manifest, REQUIRED)]
     durations, faults = measure_durations(paths, manifest.parent, workers)
     unreadable = [path for path in paths if path not in durations]
-    message = (
-        f"{manifest}: {len(unreadable):,} of {len(paths):,} audio files cannot be used, first "
-        f"{', '.join(unreadable[:FIRST])}"
-    )
+    first = ", ".join(unreadable[:FIRST])
+    message = f"{manifest}: {len(unreadable):,} of {len(paths):,} audio files cannot be used, first {first}"
     if unreadable:
         message += f" ({faults[unreadable[0]].removeprefix(f'{manifest.parent / unreadable[0]}: ').partition(';')[0]})"
     if unreadable and (not drop_unreadable or len(unreadable) == len(paths)):

@@ -54,11 +54,9 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     first_line: dict[str, int] = {}
     for line, row in read_rows(path, REQUIRED):
         utterance = _parse(row, path, line)
-        first = first_line.setdefault(utterance.utt_id, line)
-        if first != line:
-            raise InputError(
-                f"{path}:{line}: utt_id '{utterance.utt_id}' already stands in line {first}; ids must be unique"
-            )
+        if (first := first_line.setdefault(utterance.utt_id, line)) != line:
+            fault = f"utt_id '{utterance.utt_id}' already stands in line {first}; ids must be unique"
+            raise InputError(f"{path}:{line}: {fault}")
         utterances.append(utterance)
     if not utterances:
         raise InputError(f"{path}: no utterances below the header")

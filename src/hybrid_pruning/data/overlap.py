@@ -40,12 +40,13 @@ def check_overlap(trainset: Sequence[Utterance], other: Sequence[Utterance], nam
 
     Of large sets, contents are compared for `MOST_READ` files of each alone; all paths, ids and speakers are.
     """
-    trained = {_absolute(utterance.path) for utterance in trainset}
-    files = [utterance for utterance in other if _absolute(utterance.path) in trained]
-    rest = [utterance for utterance in other if _absolute(utterance.path) not in trained]
+    trained = {os.path.abspath(u.path) for u in trainset}  # noqa: PTH100  several times quicker than Path's
+    files, rest = list[Utterance](), list[Utterance]()
+    for utterance in other:
+        (files if os.path.abspath(utterance.path) in trained else rest).append(utterance)  # noqa: PTH100
     copies = _find_copies(trainset, rest)
-    known, again = {utterance.utt_id for utterance in trainset}, {utterance.utt_id for utterance in copies}
-    ids = [utterance for utterance in rest if utterance.utt_id in known and utterance.utt_id not in again]
+    known = {utterance.utt_id for utterance in trainset} - {utterance.utt_id for utterance in copies}
+    ids = [utterance for utterance in rest if utterance.utt_id in known]
     unseen = "its figures say little of unseen speech; take them out of one of the two"
     shared = {
         f"of {len(other)} files are training files too": (files, unseen),
@@ -81,12 +82,9 @@ def _find_copies(trainset: Sequence[Utterance], other: Sequence[Utterance]) -> l
         if (end := _end(path)) is not None:
             ends.setdefault(end, path)
     common = {size for size, _ in ends}
-    copies = []
-    for utterance in _spread([utterance for utterance in other if sizes[utterance.utt_id] in common]):
-        twin = ends.get(end) if (end := _end(utterance.path)) is not None else None
-        if twin is not None and filecmp.cmp(twin, utterance.path, shallow=False):
-            copies.append(utterance)
-    return copies
+    some = _spread([utterance for utterance in other if sizes[utterance.utt_id] in common])
+    twins = [(utterance, ends.get(end) if (end := _end(utterance.path)) else None) for utterance in some]
+    return [utterance for utterance, twin in twins if twin and filecmp.cmp(twin, utterance.path, shallow=False)]
 
 
 def _spread(items: Sequence[Any]) -> list[Any]:
@@ -112,7 +110,3 @@ def _end(path: Path) -> tuple[int, bytes] | None:
             return size, handle.read(TAIL)
     except OSError:
         return None
-
-
-def _absolute(path: Path) -> str:
-    return os.path.abspath(path)  # noqa: PTH100  several times quicker than Path's, and there may be 300,000

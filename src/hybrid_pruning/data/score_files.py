@@ -68,12 +68,11 @@ def join_scores(scores_path: str | Path, keys: Keys, track: Track) -> Trials:
     if not keys.classes.size:
         raise InputError(f"{keys.path}: no trials")
     chosen = np.flatnonzero(keys.chosen)
-    places = chosen.tolist()
     return Trials(
         {column: values[row[chosen]] for column, values in scores.items()},
         keys.classes[chosen],
         {name: cells[chosen] for name, cells in keys.columns.items()},
-        [[column[place] for place in places] for column in keys.names],
+        [[column[place] for place in chosen.tolist()] for column in keys.names],
     )
 
 

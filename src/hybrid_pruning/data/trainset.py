@@ -31,14 +31,9 @@ SLACK = 1e-9
 
 
 class TrainSet:
-    """Training examples in batches, this process's share of each.
+    """Training examples in batches, this process's share of each; `classes` are the names of the targets, in order.
 
-    Args:
-        utterances: the source of the examples.
-        config: the recipe; with `data.speed_speakers`, each utterance is an example once more at every speed.
-
-    Attributes:
-        classes: the names of the targets, in their order.
+    With the recipe's `data.speed_speakers`, each utterance is an example once more at every speed.
     """
 
     def __init__(self, utterances: Sequence[Utterance], config: Config) -> None:

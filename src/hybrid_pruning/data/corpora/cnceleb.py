@@ -93,20 +93,16 @@ def _add_train(preparation: Preparation, parts: Sequence[SpeakerFolders], root: 
 
     add_split(preparation, speech(), sorted(speaker for part in parts for speaker in part.speakers), root)
     _note_genres(preparation, "train and dev" if preparation.dev_share else TRAIN, genres)
+    warnings = preparation.prepared.warnings
     for folder, source, speakers in parts:
         if len(speakers) != SPEAKERS[source]:
-            preparation.prepared.warnings.append(
-                f"{folder}: expected {SPEAKERS[source]:,} speakers of {source} to train on, as released, found "
-                f"{len(speakers):,}"
-            )
+            expected = f"expected {SPEAKERS[source]:,} speakers of {source} to train on, as released"
+            warnings.append(f"{folder}: {expected}, found {len(speakers):,}")
     if not preparation.dev_share:
-        preparation.prepared.warnings.append(
-            f"{preparation.out}: nothing to validate on; hold speakers out: --dev-share 0.01"
-        )
+        warnings.append(f"{preparation.out}: nothing to validate on; hold speakers out: --dev-share 0.01")
 
 
 def _add_eval(preparation: Preparation, folder: Path) -> None:
-    """Write the evaluation's manifest and trials."""
     lists = folder / "lists"
     enrolments: dict[str, str] = {}
     for line, row in read_columns(lists / "enroll.lst", ENROLMENT):

@@ -199,9 +199,8 @@ class Audio:
     def _note(self, lines: dict[str, int], name: str, file: str, line: int) -> None:
         """Note the line that names a file; an earlier one may not."""
         if earlier := lines.get(name, 0):
-            raise InputError(
-                f"{self._protocol}:{line}: '{file}' already stands in line {earlier}; remove one of the lines"
-            )
+            fault = f"'{file}' already stands in line {earlier}; remove one of the lines"
+            raise InputError(f"{self._protocol}:{line}: {fault}")
         lines[name] = line
 
 

@@ -7,8 +7,7 @@ training and validation have no speaker in common.
 import random
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, groupby
-from operator import attrgetter
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,7 +92,7 @@ def add_speech(
     counts: dict[str, int] = {}
     for speaker, name, path, source in speech:
         counts[speaker] = counts.get(speaker, 0) + 1
-        gender = genders.get(speaker, UNKNOWN) if genders else UNKNOWN
+        gender = (genders or {}).get(speaker, UNKNOWN)
         preparation.put(part, Utterance(name, Path(path), Label.BONAFIDE, speaker, gender, source=source))
     if counts:
         preparation.prepared.speakers[part] = counts
@@ -124,11 +123,11 @@ def add_split(
     held_out: list[Speech] = []
 
     def others() -> Iterator[Speech]:
-        for speaker, recordings in groupby(speech, attrgetter("speaker")):
-            if speaker in chosen:
-                held_out.extend(recordings)
+        for one in speech:
+            if one.speaker not in chosen:
+                yield one
             else:
-                yield from recordings
+                held_out.append(one)
 
     add_speech(preparation, TRAIN, others(), genders)
     if share:
@@ -164,8 +163,7 @@ def draw_trials(speech: Sequence[tuple[str, str]], seed: int, limit: int = LIMIT
     Returns:
         (enrol, test, label), in the order of the utterances, the target trials first.
     """
-    ends: dict[str, int] = {speaker: index for index, (speaker, _) in enumerate(speech, start=1)}
-    rng = random.Random(seed)
+    ends, rng = {speaker: index for index, (speaker, _) in enumerate(speech, start=1)}, random.Random(seed)
     own = [range(index + 1, ends[speaker]) for index, (speaker, _) in enumerate(speech)]
     others = [range(ends[speaker], len(speech)) for speaker, _ in speech]
     targets = list(_draw_pairs(own, limit, rng))

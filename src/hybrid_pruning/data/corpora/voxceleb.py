@@ -72,8 +72,7 @@ def add_voxceleb(root: Path, preparation: Preparation) -> None:
         return
     hidden = preparation.prepared.hidden
     train = next((release for release in (VOX2, VOX1) if (DEV, release) in parts), "")
-    if train:
-        part = parts[DEV, train]
+    if part := parts.get((DEV, train)):
         add_split(preparation, part.find_speech(hidden), part.speakers, root, genders)
     if (TEST, VOX2) in parts and not preparation.dev_share:
         add_dev(preparation, list(parts[TEST, VOX2].find_speech(hidden)), root, genders)
@@ -168,11 +167,8 @@ def _report(preparation: Preparation, parts: Parts, train: str, lists: Mapping[s
             "there say nothing of strangers; train on VoxCeleb2, or evaluate on vox1-O alone"
         )
     if (DEV, VOX1) in parts and not lists:
-        warnings.append(
-            f"{preparation.out}: no trial list is there, so that vox1.tsv has all of VoxCeleb1 and no trials"
-        )
+        absent = "no trial list is there, so that vox1.tsv has all of VoxCeleb1 and no trials"
+        warnings.append(f"{preparation.out}: {absent}")
     if TRAIN in made and DEV not in made:
-        warnings.append(
-            f"{preparation.out}: nothing to validate on; unpack VoxCeleb2's test part, or hold speakers out with "
-            "--dev-share 0.01"
-        )
+        advice = "unpack VoxCeleb2's test part, or hold speakers out with --dev-share 0.01"
+        warnings.append(f"{preparation.out}: nothing to validate on; {advice}")
