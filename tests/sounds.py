@@ -54,18 +54,15 @@ def write_sounds(folder: Path, waves: Sequence[Wave], rate: int = SAMPLE_RATE_HZ
     return folder
 
 
-def encode(
-    wave: Wave, container: str, codec: str, rate: int = SAMPLE_RATE_HZ, file: Any = None, **options: str
-) -> bytes:
+def encode(wave: Wave, container: str, codec: str, rate: int = SECOND, file: Any = None, **options: str) -> bytes:
     """Return a wave [S] or [S, 2] as FFmpeg writes it, of 64 kbit/s where the codec has a choice."""
     file, layout = file or io.BytesIO(), "mono" if wave.ndim == 1 else "stereo"
     with av.logging.Capture(local=True), av.open(file, "w", format=container, options=options) as out:
         stream = out.add_stream(codec, rate=rate, layout=layout, bit_rate=64_000, options={"strict": "-2"})
         if codec == "libopencore_amrnb":
             stream.bit_rate = 12_200
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(np.atleast_2d(wave.astype(np.float32).T)), "fltp", layout
-        )
+        planes = np.ascontiguousarray(np.atleast_2d(wave.astype(np.float32).T))
+        frame = av.AudioFrame.from_ndarray(planes, "fltp", layout)
         frame.sample_rate, frame.pts = rate, 0
         for piece in (*av.AudioResampler(stream.format, layout, rate).resample(frame), None):
             out.mux(stream.encode(piece))

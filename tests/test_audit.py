@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from corpus import SAMPLE_RATE_HZ, noise, write_corpus
+from corpus import SAMPLE_RATE_HZ, noise, touch, write_corpus
 from hybrid_pruning.data.audit import audit, audit_utterances
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
@@ -82,28 +82,18 @@ def test_the_verb_shows_the_first_ten_faults_and_counts_all(cli: Cli, tmp_path: 
     assert good.with_name("manifest.faults.tsv").exists()
 
 
-def write_asvspoof5(folder: Path) -> None:
-    """Write the least that `prepare asvspoof5` takes: a protocol of two and their audio."""
-    (folder / "flac_T").mkdir(parents=True)
-    lines = []
-    for index, (attack, key) in enumerate((("-", "bonafide"), ("A05", "spoof"))):
-        name = f"T_{index:010d}"
-        lines.append(f"T_0001 {name} F - - - AC3 {attack} {key} -\n")
-        soundfile.write(folder / "flac_T" / f"{name}.flac", noise(4000, seed=index), SAMPLE_RATE_HZ)
-    (folder / "ASVspoof5.train.tsv").write_text("".join(lines))
-
-
 def test_prepare_checks_what_it_has_prepared(cli: Cli, tmp_path: Path):
-    write_asvspoof5(tmp_path / "raw")
-    command = ("prepare", "asvspoof5", "--root", "raw", "--out", "manifests", "--check", "--workers", "1")
+    for seed, path in enumerate(("bonafide/a.flac", "spoof/b.flac")):
+        soundfile.write(touch(tmp_path / "raw", path) / path, noise(4000, seed=seed), SAMPLE_RATE_HZ)
+    command = ("prepare", "folder", "--root", "raw", "--out", "manifests", "--check", "--workers", "1")
     found = cli(*command)
     assert found.code == 0, found.err
-    assert "train.tsv: every file is sound" in found.out
-    path = tmp_path / "raw" / "flac_T" / "T_0000000001.flac"
-    path.write_bytes(path.read_bytes()[:-50])
+    assert "all.tsv: every file is sound" in found.out
+    cut = tmp_path / "raw" / path
+    cut.write_bytes(cut.read_bytes()[:-50])
     found = cli(*command)
     assert found.code == 2
-    fault, last = found.err.splitlines()[-2:]  # below what is said of so small a corpus
-    assert re.fullmatch(r"  \S+T_0000000001.flac: cannot be decoded .*", fault)
-    assert last.startswith("hybrid-pruning: faulty files: 1 in manifests/train.faults.tsv; mend them")
-    assert len(read_manifest(tmp_path / "manifests" / "train.tsv")) == 2, "the manifest is there nevertheless"
+    fault, last = found.err.splitlines()[-2:]
+    assert re.fullmatch(r"  \S+b.flac: cannot be decoded .*", fault)
+    assert last.startswith("hybrid-pruning: faulty files: 1 in manifests/all.faults.tsv; mend them")
+    assert len(read_manifest(tmp_path / "manifests" / "all.tsv")) == 2, "the manifest is there nevertheless"

@@ -31,8 +31,6 @@ def test_slower_is_the_beginning_and_faster_is_repeated():
     assert np.flatnonzero(Speed((0.8,))(beats, rng()) > 0.3).tolist() == [1250, 6250, 11250]
     assert np.flatnonzero(Speed((1.25,))(beats, rng()) > 0.3).tolist() == [800, 4000, 7200, 10400, 13600]
 
-
-def test_every_factor_is_drawn():
     speed, source, wave = Speed((0.9, 1.0, 1.1)), rng(), tone(1000)
     assert {round(pitch_hz(speed(wave, source)[:14_000]), -1) for _ in range(30)} == {900, 1000, 1100}
 

@@ -23,10 +23,6 @@ def utterances(folder: Path, names: str, speaker: str = "-", prefix: str = "") -
     return [Utterance(f"{prefix}{name}", folder / f"{name}.wav", Label.SPOOF, speaker=speaker) for name in names]
 
 
-def different(folder: Path) -> Sets:
-    return utterances(folder, "abc", "S1"), utterances(folder, "de", "S2")
-
-
 def one_end(folder: Path) -> Sets:
     trainset, devset = utterances(folder / "train", "a"), utterances(folder / "dev", "b")
     for utterance, first in ((trainset[0], b"1"), (devset[0], b"2")):
@@ -46,10 +42,6 @@ def same_files(folder: Path) -> Sets:
     return utterances(folder, "abcde"), other
 
 
-def copies(folder: Path) -> Sets:
-    return utterances(folder / "train", "abc"), utterances(folder / "dev", "bxyz", prefix="dev-")
-
-
 def same_ids(folder: Path) -> Sets:
     trainset, devset = utterances(folder / "train", "abc"), utterances(folder / "dev", "cd")
     devset[0].path.write_bytes(b"something else")
@@ -64,11 +56,14 @@ def same_speakers(folder: Path) -> Sets:
 @pytest.mark.parametrize(
     ("sets", "words"),
     [
-        (different, ()),
+        (lambda folder: (utterances(folder, "abc", "S1"), utterances(folder, "de", "S2")), ()),
         (one_end, ()),
         (gone, ()),
         (same_files, ("dev.tsv: 4 of 5 files are training files too (dev-a, dev-b, dev-c, ...)", "take them out")),
-        (copies, ("1 files are copies of training files", "(dev-b)")),
+        (
+            lambda folder: (utterances(folder / "train", "abc"), utterances(folder / "dev", "bxyz", prefix="dev-")),
+            ("1 files are copies of training files", "(dev-b)"),
+        ),
         (same_ids, ("1 ids stand in the training data too", "(c)")),
         (same_speakers, ("1 of its 2 speakers", "(S2)", "split by speaker")),
     ],

@@ -69,10 +69,8 @@ ENDINGS: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_a_worker_that_dies_ends_the_work_with_a_line(ending: str):
-    how, expected = ENDINGS[ending]
-
+@pytest.mark.parametrize(("how", "expected"), ENDINGS.values(), ids=ENDINGS.keys())
+def test_a_worker_that_dies_ends_the_work_with_a_line(how: Callable[[], object], expected: str):
     faulthandler.disable()  # pytest's, whose traceback nobody needs
 
     def die(item: int) -> tuple[torch.Tensor, dict[str, np.ndarray]]:

@@ -22,10 +22,8 @@ FORMATS = (
     "nistsphere,ogg,oma,qcp,shn,tak,tta,voc,w64,wav,wv,xwma"
 )
 """Formats of a file: no playlist among them, which could name any other file or address."""
-ANNOUNCED = ("ape", "flac", "mp3", "nistsphere", "tak", "tta", "wv")
-"""Formats whose header has the length of the audio."""
-FRAME = 1152
-"""Samples by which encoders differ in what an MP3's header announces."""
+ANNOUNCED = ("ape", "flac", "mp3", "nistsphere", "tak", "tta", "wv")  # formats whose header has the length of the audio
+FRAME = 1152  # samples by which encoders differ in what an MP3's header announces
 ESTIMATED, HARMLESS = "Estimating duration", "backstep"
 """In FFmpeg's messages on a header that announces nothing, and on an MP3 that begins in the middle of a stream."""
 TAG = re.compile(rb"ID3[\2-\4].[\0\x10\x20\x40\x80]([\0-\x7f]{4})|APETAGEX....(....)", re.DOTALL)

@@ -12,10 +12,8 @@ import soundfile
 
 from hybrid_pruning.errors import InputError
 
-BLOCK = 1 << 18
-"""Samples decoded at a time, all channels together: what a header claims is never allocated unseen."""
-NOT_KNOWN = 1 << 62
-"""From here on a number of frames stands for a header that has none."""
+BLOCK = 1 << 18  # samples decoded at a time, all channels together: what a header claims is never allocated unseen
+NOT_KNOWN = 1 << 62  # from here on a number of frames stands for a header that has none
 MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"caff", b".snd", b"dns.", b"fLaC")
 PLACEHOLDERS = (  # and 0, which promises nothing: written by programs that cannot go back to fill the length in
     (0x7F000000, 0x7F000040),
@@ -59,10 +57,8 @@ class SndfileStream:
         for promised, there in [chunk[1:]] if chunk else lengths:
             if there < promised and not any(first <= promised <= last for first, last in PLACEHOLDERS):
                 self._sound.close()
-                raise InputError(
-                    f"{path}: is cut short: its header promises {promised} bytes of audio, {max(there, 0)} are there; "
-                    f"{ADVICE}"
-                )
+                found = f"its header promises {promised} bytes of audio, {max(there, 0)} are there"
+                raise InputError(f"{path}: is cut short: {found}; {ADVICE}")
         kind = self._sound.subtype
         unsized = chunk is not None and chunk[2] > 0 and not self._sound.frames
         if "MPEG" in kind or (unsized and "ADPCM" in kind):
@@ -97,10 +93,8 @@ class SndfileStream:
             reason = str(error.error_string).removeprefix("Error : ").rstrip(".")
             raise InputError(f"{self.path}: cannot be decoded ({reason}); {ADVICE}") from error
         if self.frames is not None and self._place < end:
-            raise InputError(
-                f"{self.path}: is cut short or damaged: its header promises {self.frames} samples, {self._place} could "
-                f"be decoded; {ADVICE}"
-            )
+            found = f"its header promises {self.frames} samples, {self._place} could be decoded"
+            raise InputError(f"{self.path}: is cut short or damaged: {found}; {ADVICE}")
 
     def close(self) -> None:
         """Let go of the decoder; the file stays open."""

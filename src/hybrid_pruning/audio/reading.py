@@ -21,24 +21,20 @@ from hybrid_pruning.audio import ffmpeg, libsndfile
 from hybrid_pruning.errors import InputError
 
 SAMPLE_RATE_HZ = 16_000
-WINDOW_SECONDS = 30.0
-"""Of the windows that longer recordings are scored in."""
+WINDOW_SECONDS = 30.0  # of the windows that longer recordings are scored in
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 4_000, 400_000
 DECIDING_SECONDS = 3600
 CANCELLED_SHARE, CANCELLED_POWER = 0.05, 0.5
 """The power in seconds that cancel, of a file's, and the power of their means, of unrelated channels' mean."""
-CONTEXT = 512
-"""Samples at 16 kHz decoded on either side of a part that is resampled: the filter reaches no further."""
+CONTEXT = 512  # samples at 16 kHz decoded on either side of a part that is resampled: the filter reaches no further
 REMEMBERED = 600 * SAMPLE_RATE_HZ
 """Samples up to which a file that must be decoded to know its length is kept for the next read."""
-NOWHERE = sys.maxsize
-"""Place in a file from which nothing was read yet: behind every start."""
+NOWHERE = sys.maxsize  # place in a file from which nothing was read yet: behind every start
 FRAME = SAMPLE_RATE_HZ // 50
 FLOOR_DBFS, LEAST_FRAMES = -70.0, 5
 """The level of active speech is above the floor, the noise of 16 bits, at -90 to -96, below; a click is no speech."""
 NO_SPEECH = f"holds no speech-like energy, nothing above {FLOOR_DBFS:g} dBFS"
-LOUDEST = 100.0
-"""Above this, 40 dB over full scale, floats were written on another scale than -1 to 1."""
+LOUDEST = 100.0  # above this, 40 dB over full scale, floats were written on another scale than -1 to 1
 SECONDS_TOLERANCE, SHARE_TOLERANCE = 0.2, 0.01
 """Differences allowed between a file's duration and its manifest's: rounding, and the padding of lossy codecs."""
 ADVICE = "check the file and the manifest's path column"
@@ -243,10 +239,8 @@ def _choose_source(path: Path, file: BinaryIO) -> Source:
             raise InputError(f"{path}: cannot be decoded (it is text, '{text}'); {ADVICE}") if text else error from None
     if not LOWEST_RATE_HZ <= source.rate <= HIGHEST_RATE_HZ:
         source.close()
-        raise InputError(
-            f"{path}: its sample rate is {source.rate} Hz, expected {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ}; "
-            "is its header damaged?"
-        )
+        fault = f"its sample rate is {source.rate} Hz, expected {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ}"
+        raise InputError(f"{path}: {fault}; is its header damaged?")
     return source
 
 

@@ -39,15 +39,10 @@ def audit(manifest: str | Path, out: str | Path | None = None, workers: int = 2)
 
 def audit_utterances(utterances: Sequence[Utterance], workers: int = 2) -> list[FaultyFile]:
     """Decode every file once and return the faulty ones, in the order of the utterances."""
-    faults = []
     with progress_bar() as bar:
-        task = bar.add_task("decoding", total=len(utterances))
         messages = work_in_processes(_find_fault, utterances, workers)
-        for utterance, message in zip(utterances, messages, strict=True):
-            if message:
-                faults.append(FaultyFile(utterance, message, message.endswith(NO_SPEECH)))
-            bar.update(task, advance=1)
-    return faults
+        tracked = bar.track(zip(utterances, messages, strict=True), total=len(utterances), description="decoding")
+        return [FaultyFile(one, message, message.endswith(NO_SPEECH)) for one, message in tracked if message]
 
 
 def _find_fault(utterance: Utterance) -> str:

@@ -20,11 +20,9 @@ from hybrid_pruning.data.manifest import UNKNOWN, Utterance
 from hybrid_pruning.data.workers import work_in_processes
 from hybrid_pruning.errors import InputError
 
-ATTEMPTS = 5
-"""Files tried for one example before the last one's error stops the training."""
+ATTEMPTS = 5  # files tried for one example before the last one's error stops the training
 
-Address = tuple[int, ...]
-"""(epoch, index), or (epoch, index, turn), of a training example; see `Crops`."""
+Address = tuple[int, ...]  # (epoch, index), or (epoch, index, turn), of a training example; see `Crops`
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Key files and lists of trials in all their forms -> the names and classes of trials; every fault one clear line."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -113,15 +114,10 @@ def identify(names: Sequence[list[str]], repeats: bool) -> list[Name]:
     """Return what identifies each trial: its names, and where trials may repeat, as two different ones, its number."""
     if len(names) == 1:
         return [*names[0]]
-    trials = list(zip(*names, strict=True))
     if not repeats:
-        return [*trials]
-    seen: Counter[tuple[str, ...]] = Counter()
-    numbered: list[Name] = []
-    for trial in trials:
-        numbered.append((*trial, seen[trial]))
-        seen[trial] += 1
-    return numbered
+        return [*zip(*names, strict=True)]
+    seen: defaultdict[tuple[str, ...], Iterator[int]] = defaultdict(count)
+    return [(*trial, next(seen[trial])) for trial in zip(*names, strict=True)]
 
 
 def find_repeated(names: Sequence[list[str]], kinds: Sequence[str], track: Track) -> Iterator[Fault]:

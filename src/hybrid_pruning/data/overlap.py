@@ -10,13 +10,10 @@ from hybrid_pruning.data.manifest import UNKNOWN, Utterance, read_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import digest_file
 
-MOST_READ = 4000
-"""Files of either set that are compared with each other, evenly spaced where there are more."""
-TAIL = 4096
-"""Bytes at the end of a file that are compared among files of one size, before all of it is."""
+MOST_READ = 4000  # files of either set that are compared with each other, evenly spaced where there are more
+TAIL = 4096  # bytes at the end of a file that are compared among files of one size, before all of it is
 SHOWN = 3
-TRAINED_ON = "trained_on_sha256"
-"""Key of a model's provenance: the digest of the manifest that it was trained on."""
+TRAINED_ON = "trained_on_sha256"  # key of a model's provenance: the digest of the manifest that it was trained on
 
 
 def check_scored(provenance: Mapping[str, Any], manifest: str | Path) -> list[str]:

@@ -15,17 +15,13 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, has_control_characters, read_text
 
 TAB, COMMA = "\t", ","
-SEPARATORS = (TAB, COMMA, None)
-"""What may stand between columns, in the order of trying; None for white space."""
+SEPARATORS = (TAB, COMMA, None)  # what may stand between columns, in the order of trying; None for white space
 NAMES = {TAB: "tabs", COMMA: "commas", None: "white space"}
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""What no line of a table holds."""
-BLOCK_LINES = 1000
-"""Lines taken apart at a time; few enough for their cells to stay in the processor's cache."""
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # what no line of a table holds
+BLOCK_LINES = 1000  # lines taken apart at a time; few enough for their cells to stay in the processor's cache
 
 Columns = tuple[str, ...]
-Fault = tuple[int, str]
-"""The row of a table, from 0, and what is wrong with it."""
+Fault = tuple[int, str]  # the row of a table, from 0, and what is wrong with it
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,9 @@ from hybrid_pruning.tasks import Label, TaskName
 Item = TypeVar("Item")
 IntArray = np.ndarray[Any, np.dtype[np.intp]]
 
-LABELS = (Label.SPOOF, Label.BONAFIDE)
-"""The classes of anti-spoofing, in the order of the logits."""
-LEAST = 2
-"""Speakers: one alone is no classification."""
-SLACK = 1e-9
-"""0.07 x 100 is a little above 7 in floating point, and eight would be one too many."""
+LABELS = (Label.SPOOF, Label.BONAFIDE)  # the classes of anti-spoofing, in the order of the logits
+LEAST = 2  # speakers: one alone is no classification
+SLACK = 1e-9  # 0.07 x 100 is a little above 7 in floating point, and eight would be one too many
 
 
 class TrainSet:
@@ -48,10 +45,8 @@ class TrainSet:
         samples = round(config.data.crop_seconds * SAMPLE_RATE_HZ)
         self.crops = Crops(self.utterances, targets, samples, config.seed, build_augmentation(config.augment), played)
         if len(utterances) < processes.count():
-            raise InputError(
-                f"{config.data.train}: {len(utterances)} utterances cannot be shared out to "
-                f"{processes.count()} processes; start fewer"
-            )
+            fault = f"{len(utterances)} utterances cannot be shared out to {processes.count()} processes"
+            raise InputError(f"{config.data.train}: {fault}; start fewer")
         self.batches_per_epoch = len(self.addresses(0))
 
     def __len__(self) -> int:
@@ -92,8 +87,7 @@ def order_speakers(members: Sequence[IntArray], seed: int, epoch: int) -> list[A
     crops[rng.permutation(len(members))[:rest]] += 1
     indices, turns = [], []
     for own, count in zip(members, crops.tolist(), strict=True):
-        whole, rest = divmod(count, len(own))
-        indices += [np.tile(own, whole), rng.permutation(own)[:rest]]
+        indices += [np.tile(own, count // len(own)), rng.permutation(own)[: count % len(own)]]
         turns.append(np.arange(count) // len(own))
     index, turn = np.concatenate(indices), np.concatenate(turns)
     order = rng.permutation(len(index))

@@ -71,10 +71,8 @@ class Ffmpeg:
         try:
             av.Codec(self.encoder, "w")
         except ValueError as error:
-            raise InputError(
-                f"{KEY}: '{name}' needs the encoder {self.encoder}, which the FFmpeg within av lacks; leave it out, or "
-                f"{INSTALL}"
-            ) from error
+            fault = f"'{name}' needs the encoder {self.encoder}, which the FFmpeg within av lacks"
+            raise InputError(f"{KEY}: {fault}; leave it out, or {INSTALL}") from error
 
     def __call__(self, wave: Wave, rate_hz: int) -> Wave:
         """Return the wave encoded and decoded, with the codec's delay."""

@@ -17,8 +17,7 @@ RELEASED = (
     *("attack_tag", "attack", "label", "unused"),
 )
 """E.g. `T_0001 T_0000000000 F - - - AC3 A05 spoof -`."""
-CHALLENGE = ("speaker", "filename", "gender", "attack_tag", "attack", "label")
-"""As handed out during the challenge."""
+CHALLENGE = ("speaker", "filename", "gender", "attack_tag", "attack", "label")  # as handed out during the challenge
 ENROLMENT = ("speaker", "filenames")
 """E.g. `D_4205 D_A0000000562,D_A0000000898,D_A0000000328`; some speakers have fewer files."""
 TRIAL = ("spk", "filename", "gender", "attack", "label")

@@ -34,8 +34,7 @@ GENRE = re.compile(r"(?:.*[/-])?([a-z_]+)(?:-\d+)+", re.ASCII | re.IGNORECASE)
 """E.g. `id00010/singing-01-002`, and in the evaluation `test/id00999-singing-02-006`."""
 ENROLMENT, TRIAL = ("enrol", "file"), ("enrol", "test", "label")
 """E.g. `id00800-enroll enroll/id00800-enroll.wav`, and `id00800-enroll test/id00999-singing-02-006.wav 0`."""
-SPEAKERS = {"CN-Celeb1": 797, "CN-Celeb2": 1_996}
-"""With audio, as released: dev.lst names 800, of whom three have none."""
+SPEAKERS = {"CN-Celeb1": 797, "CN-Celeb2": 1_996}  # with audio, as released: dev.lst names 800, of whom three have none
 TRIALS, ENROLMENTS = 3_484_292, 196
 CONTENTS = (
     "CN-Celeb_flac with data, dev/dev.lst, eval/enroll, eval/test, eval/lists/enroll.lst and eval/lists/trials.lst, "

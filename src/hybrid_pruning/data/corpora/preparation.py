@@ -22,8 +22,7 @@ LABELS: Mapping[str, Label] = {str(label): label for label in Label}
 CELLS = ("speaker", "gender", "codec", "codec_quality", "recording")
 NOT_A_NAME = {"", ".", ".."}
 
-Counts = Mapping[str, tuple[int, int]]
-"""Part, or `WHOLE`, -> bona fide and spoofed utterances."""
+Counts = Mapping[str, tuple[int, int]]  # part, or `WHOLE`, -> bona fide and spoofed utterances
 Trial = tuple[str, ...]
 
 

@@ -17,16 +17,12 @@ from hybrid_pruning.data.names import list_recordings
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.tasks import Label
 
-AAC = (".m4a", ".aac")
-"""The format of VoxCeleb2; decoded from its beginning whatever part is read."""
-LEAST = 2
-"""Speakers of a part: of one there are no nontarget trials."""
-COLUMNS = ("enrol", "test", "label")
-"""Of speaker verification's key files, as `evaluate --sv` reads them."""
+AAC = (".m4a", ".aac")  # the format of VoxCeleb2; decoded from its beginning whatever part is read
+LEAST = 2  # speakers of a part: of one there are no nontarget trials
+COLUMNS = ("enrol", "test", "label")  # of speaker verification's key files, as `evaluate --sv` reads them
 TARGET, NONTARGET = "target", "nontarget"
 TRIAL_LABELS = {"1": TARGET, "0": NONTARGET}
-LIMIT = 10_000
-"""Target trials drawn for a dev set at most, and as many nontarget ones: more of few speakers add little."""
+LIMIT = 10_000  # target trials drawn for a dev set at most, and as many nontarget ones: more of few speakers add little
 CONTENTS = "a folder for each speaker, named after him or her, with the recordings below it at any depth"
 
 

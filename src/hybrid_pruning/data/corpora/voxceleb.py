@@ -28,8 +28,7 @@ from hybrid_pruning.data.tables import read_columns, read_rows
 from hybrid_pruning.errors import InputError
 
 VOX1, VOX2, TEST = "vox1", "vox2", "test"
-SPEAKER = re.compile(r"id([01])\d{4}", re.ASCII)
-"""VoxCeleb1's begin with 1, VoxCeleb2's with 0."""
+SPEAKER = re.compile(r"id([01])\d{4}", re.ASCII)  # VoxCeleb1's begin with 1, VoxCeleb2's with 0
 TEST_SPEAKERS = frozenset(f"id{number}" for number in range(10_270, 10_310))
 """VoxCeleb1's test part, and the speakers of list O."""
 PLACES = {
@@ -61,8 +60,7 @@ CONTENTS = (
     "speakers with the lists E and H; validation on VoxCeleb2's test part or with --dev-share on speakers held out"
 )
 
-Parts = Mapping[tuple[str, str], SpeakerFolders]
-"""dev or test, vox1 or vox2 -> the part."""
+Parts = Mapping[tuple[str, str], SpeakerFolders]  # dev or test, vox1 or vox2 -> the part
 
 
 def add_voxceleb(root: Path, preparation: Preparation) -> None:
@@ -118,8 +116,9 @@ def _find_lists(root: Path) -> dict[str, Path]:
     found = {}
     for letter, ((cleaned, first), _) in LISTS.items():
         names = (cleaned, *(name.format(letter) for name in OTHER_NAMES), first)
-        found[letter] = find_file(root, (f"{place}{name}" for name in names for place in TABLES))
-    return {letter: path for letter, path in found.items() if path is not None}
+        if path := find_file(root, (f"{place}{name}" for name in names for place in TABLES)):
+            found[letter] = path
+    return found
 
 
 def _read_list(path: Path) -> Iterator[Trial]:
