@@ -84,8 +84,7 @@ def test_weights_minimise_the_prior_weighted_cross_entropy(prior: float, systems
 
 
 @pytest.mark.parametrize(
-    ("trials", "d_prime", "share"),
-    [(200, 1, 0.5), (200, 2, 0.2), (2000, 2, 0.1), (2000, 4, 0.5), (10_000, 6, 0.5)],
+    ("trials", "d_prime", "share"), [(200, 1, 0.5), (200, 2, 0.2), (2000, 2, 0.1), (2000, 4, 0.5), (10_000, 6, 0.5)]
 )
 def test_calibration_recovers_the_true_llr_without_bias(trials: int, d_prime: float, share: float):
     """The LLR of two Gaussians at a distance d' is d' times the score; no shrinking towards 0, nor a shift."""
@@ -181,10 +180,7 @@ def test_calibrations_compose_and_survive_json():
     assert Calibration().apply(scores) == pytest.approx(scores)
     for whole in (calibration, Calibration().then(make_fit(1 / 3, 1e-9, "a")).then(make_fit(2.0, -1.0, "b"))):
         assert Calibration.from_json(json.loads(json.dumps(whole.to_json())), "config.json") == whole
-
-
-def test_a_calibration_without_quality_measures_is_written_as_before():
-    (fit,) = Calibration().then(make_fit(2.0, 1.0)).to_json()["fits"]
+    (fit,) = Calibration().then(make_fit(2.0, 1.0)).to_json()["fits"]  # without quality measures as before them
     assert set(fit) == {"scale", "offset", "prior", "scores", "keys", "digest", "positives", "negatives"}
 
 
@@ -247,14 +243,12 @@ def test_a_damaged_calibration_is_refused(change: dict[str, object], message: st
 def test_bad_scores_are_refused(tmp_path: Path):
     scores, positive = gaussians(200, 2.0)
     path = write_scores(tmp_path / "s.tsv", scores)
-    with pytest.raises(InputError, match=r"s.tsv: lower scores speak for bonafide \(scale -.*are they inverted"):
-        fit_calibration(as_trials(-scores, positive), TRACK1, path, "k.tsv")
-    with pytest.raises(InputError, match="all scores of system 1 are 3"):
-        fit_calibration(as_trials(np.full(200, 3.0), positive), TRACK1, path, "k.tsv")
-    with pytest.raises(InputError, match=r"all scores of system 1 are 0.1"):  # whose deviation is not 0 but 1e-17
-        fit_calibration(as_trials(np.full(200, 0.1), positive), TRACK1, path, "k.tsv")
-    with pytest.raises(InputError, match=r"scores from -1e\+308 to 1e\+308 cannot be calibrated"):
-        fit_calibration(as_trials(np.where(positive, 1e308, -1e308), positive), TRACK1, path, "k.tsv")
-    for prior in (0.0, 1.0, -2.0, float("nan")):
-        with pytest.raises(InputError, match="expected one between 0 and 1"):
-            fit_calibration(as_trials(scores, positive), TRACK1, path, "k.tsv", prior)
+    for bad, prior, message in (
+        (-scores, 0.5, r"s.tsv: lower scores speak for bonafide \(scale -.*are they inverted"),
+        (np.full(200, 3.0), 0.5, "all scores of system 1 are 3"),
+        (np.full(200, 0.1), 0.5, r"all scores of system 1 are 0.1"),  # whose deviation is not 0 but 1e-17
+        (np.where(positive, 1e308, -1e308), 0.5, r"scores from -1e\+308 to 1e\+308 cannot be calibrated"),
+        *((scores, prior, "expected one between 0 and 1") for prior in (0.0, 1.0, -2.0, float("nan"))),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit_calibration(as_trials(bad, positive), TRACK1, path, "k.tsv", prior)

@@ -72,19 +72,16 @@ def test_groups_hold_similar_lengths_and_bounded_audio(
 def test_every_window_is_in_one_batch_of_bounded_size(model: SpeechModel):
     samples = np.round(np.random.default_rng(0).lognormal(2, 1.5, len(NAMES)) * SAMPLE_RATE_HZ)
     recordings, engine = Recordings(NAMES, samples), Engine(model)
-    seen, computed = [], 0
-    for group in engine.plan(samples).values():
-        batches = engine.batches(recordings, group)
-        assert len(batches) == 1 or len(group) == 1
-        for batch in batches:
-            size = len(batch) * max(window.samples for window in batch)
-            assert len(batch) <= 16
-            assert size <= 120 * SAMPLE_RATE_HZ
-            seen += [(window.index, window.start, window.samples) for window in batch]
-            computed += size
+    groups = [(group, engine.batches(recordings, group)) for group in engine.plan(samples).values()]
+    assert all(len(batches) == 1 or len(group) == 1 for group, batches in groups)
+    batches = [batch for _, some in groups for batch in some]
+    sizes = [len(batch) * max(window.samples for window in batch) for batch in batches]
+    assert max(map(len, batches)) <= 16
+    assert max(sizes) <= 120 * SAMPLE_RATE_HZ
+    seen = [(window.index, window.start, window.samples) for batch in batches for window in batch]
     expected = [(i, *window) for i, length in enumerate(samples) for window in cut(int(length), engine.window)]
     assert sorted(seen) == sorted(expected)
-    assert samples.sum() / computed > 0.95, "little is padded"
+    assert samples.sum() / sum(sizes) > 0.95, "little is padded"
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -13,12 +13,7 @@ from hybrid_pruning import metrics
 from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import (
-    Evaluation,
-    curves,
-    evaluate,
-    print_evaluation,
-)
+from hybrid_pruning.evaluation import Evaluation, curves, evaluate, print_evaluation
 from hybrid_pruning.evaluation.groups import find_resampling
 from hybrid_pruning.evaluation.verifier import read_verifier_2019, read_verifier_2021
 

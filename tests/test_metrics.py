@@ -193,12 +193,9 @@ def test_t_eer_pairs_thresholds_at_equal_numbers_of_nontargets_and_spoofs():
     assert metrics.t_eer([0], [1], [-1], [1], [1]) == 1
     assert metrics.t_eer([0], [3], [2], [0], [3, 0]) == 1, "of two equally close pairs the first"
     assert metrics.t_eer([-1], [-2], [0], [1], [0]) == 0, "a threshold that misses as much as it accepts is out"
-
-
-def test_t_eer_is_zero_for_two_perfect_systems_and_high_for_an_inverted_countermeasure():
-    high, low = np.array([2.0, 3.0, 4.0]), np.array([-2.0, -3.0, -4.0])
+    high, low = [2.0, 3.0, 4.0], [-2.0, -3.0, -4.0]
     assert metrics.t_eer(high, low, high, low, high) == 0
-    assert metrics.t_eer(low, high, high, low, high) > 0.5
+    assert metrics.t_eer(low, high, high, low, high) > 0.5, "an inverted countermeasure"
 
 
 @pytest.mark.parametrize("metric", [metrics.eer, metrics.min_dcf, metrics.min_cllr])
@@ -223,25 +220,25 @@ def test_unusable_scores_are_refused(metric: object):
         metric(good[:, None], good)
 
 
-def test_unusable_scores_of_three_classes_are_refused():
-    good = np.arange(3.0)
-    with pytest.raises(ValueError, match="nontarget scores: none given"):
-        metrics.a_dcf(good, [], good)
-    with pytest.raises(ValueError, match="spoof scores: 1 of 1 are NaN"):
-        metrics.t_eer(good, good, good, good, [math.nan])
-
-
-@pytest.mark.parametrize("p_target", [0.0, 1.0, -1.0, math.nan])
-def test_an_impossible_prior_is_refused(p_target: float):
-    with pytest.raises(ValueError, match=r"p_target .* expected a prior between 0 and 1"):
-        metrics.min_dcf([1.0], [0.0], p_target=p_target)
-
-
-def test_impossible_costs_and_verifiers_are_refused():
-    with pytest.raises(ValueError, match=r"costs 0 and 1.0, expected both above 0"):
-        metrics.DetectionCost(0.5, cost_miss=0)
-    with pytest.raises(ValueError, match="expected both above 0; check the verifier's rates"):
-        metrics.t_dcf([1.0], [0.0], asv=metrics.AsvRates(miss=1.0))
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.a_dcf([0, 1], [], [0, 1]), "nontarget scores: none given"),
+        (lambda: metrics.t_eer([0], [1], [0], [1], [math.nan]), "spoof scores: 1 of 1 are NaN"),
+        *(
+            (lambda prior=prior: metrics.min_dcf([1.0], [0.0], prior), "p_target .* expected a prior between 0 and 1")
+            for prior in (0.0, 1.0, -1.0, math.nan)
+        ),
+        (lambda: metrics.DetectionCost(0.5, cost_miss=0), "costs 0 and 1.0, expected both above 0"),
+        (
+            lambda: metrics.t_dcf([1.0], [0.0], asv=metrics.AsvRates(miss=1.0)),
+            "expected both above 0; check the verifier's rates",
+        ),
+    ],
+)
+def test_impossible_scores_priors_costs_and_verifiers_are_refused(call: Callable[[], object], message: str):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 def test_a_large_evaluation_set_takes_as_long_as_some_sorts():

@@ -61,14 +61,8 @@ def test_names_are_found_with_and_without_suffix():
     register = Register(["a.wav", "b", "c.flac", "c.wav", "d.e", "x.v1.wav"])
     found = {name: register.find(name) for name in ("a", "a.flac", "a.wav", "b.wav", "b", "c.wav", "c.flac", "x.v1")}
     assert found == {"a": 0, "a.flac": 0, "a.wav": 0, "b.wav": 1, "b": 1, "c.wav": 3, "c.flac": 2, "x.v1": 5}
-    assert [register.find(name) for name in ("c", "c.mp3", "d", "d.e.wav", "", ".wav")] == [
-        None,
-        None,
-        None,
-        4,
-        None,
-        None,
-    ]
+    assert register.find("d.e.wav") == 4
+    assert {register.find(name) for name in ("c", "c.mp3", "d", "", ".wav")} == {None}
     assert [without_suffix(name) for name in ("a.WAV", "a.txt", "a/b.c", "a")] == ["a", "a.txt", "a/b.c", "a"]
 
 
@@ -139,7 +133,6 @@ def test_enrolled_speakers_are_their_recordings(tmp_path: Path):
     ("trials", "enrolment", "message"),
     [
         ("1 a/1 x\n1 a/1 a/2\n1 a/2 y\n", None, r"2 of 3 trials name what is not in manifest.tsv, first 'x'; do they"),
-        ("1 x a/1\n", None, r"1 of 1 trials name what is not in manifest.tsv, first 'x'"),
         ("1 a/1 a/2\n", "A a/1\n", r"1 of 1 trials name what is not in .*enrol, first 'a/1'"),
         ("1 A a/2\n", "A a/1,x\n", r"enrol: speaker 'A' is enrolled with 'x', which is not in manifest.tsv"),
     ],
