@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -69,12 +68,7 @@ def test_no_more_is_read_than_a_window_and_a_file_stays_open(tmp_path: Path, mon
     asked: list[int | None] = []
     opened: list[str] = []
     read, choose = AudioFile.read, AudioFile.__init__
-
-    def watch(file: AudioFile, start: int = 0, samples: int | None = None) -> Any:
-        asked.append(samples)
-        return read(file, start, samples)
-
-    monkeypatch.setattr(AudioFile, "read", watch)
+    monkeypatch.setattr(AudioFile, "read", lambda file, *place: asked.append(place[1]) or read(file, *place))
     monkeypatch.setattr(AudioFile, "__init__", lambda file, path: opened.append(path.name) or choose(file, path))
     long, short = write(tmp_path / "long.wav", 50_000), write(tmp_path / "short.wav", 900)
     windows = [Window(0, long, start, size, 50_000) for start, size in cut(50_000, WINDOW)]

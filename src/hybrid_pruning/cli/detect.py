@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -93,21 +93,15 @@ def _find(names: Sequence[str], hidden: list[str]) -> tuple[list[Path], int]:
 
     paths: list[Path] = []
     problems = 0
-    for name in _expand(names):
-        try:
-            paths += find_audio(name, hidden)
-        except InputError as error:
-            _complain(str(error))
-            problems += 1
+    for argument in names:
+        listed = argument == "-"
+        for name in (line.rstrip("\r\n") for line in sys.stdin if line.strip()) if listed else (argument,):
+            try:
+                paths += find_audio(name, hidden)
+            except InputError as error:
+                _complain(str(error))
+                problems += 1
     return paths, problems
-
-
-def _expand(names: Sequence[str]) -> Iterator[str]:
-    for name in names:
-        if name == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        else:
-            yield name
 
 
 def _complain(message: str) -> None:

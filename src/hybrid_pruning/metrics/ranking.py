@@ -56,12 +56,9 @@ def rank(**classes: npt.ArrayLike) -> Ranking:
 class Steps:
     """Counts while the threshold climbs over runs of trials; within a run every trial is a step of its own.
 
-    Point p, from 0 (accept all) to the number of trials (reject all), rejects the p lowest.
-
-    Args:
-        owner: [R] class of each run; the positive class is 0.
-        rejected: [classes, R+1] trials of each class below each run, and in all.
-        points: [R+1] trials below each run, and in all.
+    Point p, from 0 (accept all) to the number of trials (reject all), rejects the p lowest. `owner` [R] is the class of
+    each run, 0 the positive one; `rejected` [classes, R+1] and `points` [R+1] count the trials below each run, and in
+    all.
     """
 
     owner: IntArray

@@ -52,13 +52,9 @@ VERIFICATION = (DetectionCost(p_target=0.01), DetectionCost(p_target=0.05))
 class Curve:
     """Error rates while the threshold climbs over N trials: N + 1 points each, from accept-all to reject-all.
 
-    Point i rejects the i lowest scores. Among tied scores the positives go first, one by one, so points inside a tie
-    lie on the steps and only the first point of a tie belongs to its threshold.
-
-    Args:
-        threshold: [N+1] lowest accepted score, ascending; the last is infinity.
-        miss: [N+1] fraction of positives rejected, from 0 to 1.
-        false_alarm: [N+1] fraction of negatives accepted, from 1 to 0.
+    Point i rejects the i lowest scores; `threshold` is the lowest accepted one, infinity at last. Among tied scores the
+    positives go first, one by one, so points inside a tie lie on the steps and only the first point of a tie belongs to
+    its threshold.
     """
 
     threshold: FloatArray

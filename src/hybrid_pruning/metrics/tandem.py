@@ -80,12 +80,9 @@ def t_dcf(
 ) -> float:
     """Return the smallest normalised tandem detection cost over the countermeasure's thresholds, the verifier fixed.
 
-    Args:
-        bonafide: [P] countermeasure scores.
-        spoof: [S] countermeasure scores.
-        cost: priors and costs.
-        asv: error rates of the verifier at its own threshold; ValueError where they leave a tandem no sense.
-        legacy: leave out the verifier's own errors, as the first version (ASVspoof 2019) did.
+    The scores [P] and [S] are the countermeasure's, the rates the verifier's at its own threshold: ValueError where
+    they leave a tandem no sense. `legacy` leaves out the verifier's own errors, as the first version (ASVspoof 2019)
+    did.
 
     Source: Kinnunen et al., "Tandem assessment of spoofing countermeasures and automatic speaker verification:
     fundamentals", TASLP 2020, the cost, C0 to C2 and the normalisation; legacy: Kinnunen et al., Odyssey 2018.

@@ -241,8 +241,7 @@ class Engine:
     def _embed(self, batch: WindowBatch) -> Iterable[Vector]:
         """Yield the embedding [E] of each window of a batch.
 
-        A batch of more audio than the device gains by is computed in parts: it was planned for a GPU, or the manifest's
-        durations are wrong.
+        A batch of more audio than the device gains by (planned for a GPU, or of wrong durations) is computed in parts.
         """
         wave, lengths = batch.wave, batch.lengths
         if not len(wave):

@@ -75,16 +75,11 @@ def score(
     """
     if top_n is not None and cohort is None:
         raise InputError("score: --top-n goes with --cohort; that of a model's own cohort is in the model")
-    given = {
-        "--enrol": enrol is not None,
-        "--cohort": cohort is not None,
-        "--no-norm": not normalise,
-        "--qualities": qualities,
-        "--embeddings": embeddings is not None,
-    }
-    if trials is None and any(given.values()):
-        alone = next(name for name, value in given.items() if value)
-        raise InputError(f"score: {alone} goes with --trials, for a model for speaker verification")
+    given = {"--enrol": enrol, "--cohort": cohort, "--no-norm": not normalise, "--qualities": qualities}
+    given["--embeddings"] = embeddings
+    alone = [name for name, value in given.items() if value not in (None, False)]
+    if trials is None and alone:
+        raise InputError(f"score: {alone[0]} goes with --trials, for a model for speaker verification")
     out, loaded = Path(out), load_embedder(model, device)
     engine = Engine(loaded, batch_size, workers, window_seconds)
     if trials is None:
