@@ -28,7 +28,15 @@ TARGETS = (0.5, 0.7)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    options = _parse(arguments)
+    parser = argparse.ArgumentParser(prog="python -m hybrid_pruning.benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tiny model: shows that it runs, says nothing on speed")
+    parser.add_argument("--threads", type=int, default=2, help="threads that everything computes with (default 2)")
+    parser.add_argument("--engines", default="", help="as `hybrid-pruning benchmark` takes them")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables, for README and dev/LOG.md")
+    parser.add_argument("--peak-memory", choices=MODES, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.threads < 1:
+        parser.error(f"--threads {options.threads}: at least 1 is needed")
     scale = TINY if options.quick else BASE
     with timing.threads(options.threads):
         if options.peak_memory:
@@ -58,19 +66,6 @@ def models(scale: Scale) -> Iterator[list[Path]]:
         for path, backbone in zip(paths, backbones.values(), strict=True):
             SpeechModel.build(backbone, HeadConfig(**scale.head), Classes(LABELS, (1, 1))).save_pretrained(path)
         yield paths
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m hybrid_pruning.benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tiny model: shows that it runs, says nothing on speed")
-    parser.add_argument("--threads", type=int, default=2, help="threads that everything computes with (default 2)")
-    parser.add_argument("--engines", default="", help="as `hybrid-pruning benchmark` takes them")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown tables, for README and dev/LOG.md")
-    parser.add_argument("--peak-memory", choices=MODES, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.threads < 1:
-        parser.error(f"--threads {options.threads}: at least 1 is needed")
-    return options
 
 
 if __name__ == "__main__":

@@ -30,15 +30,7 @@ SHORTEST = 0.1
 
 
 class Contestant(NamedTuple):
-    """One model as one engine runs it.
-
-    Args:
-        model: its name in the tables.
-        engine: a name in `ENGINES`.
-        path: of the file or folder that the engine loads.
-        params: of the backbone; None for an .onnx file, where they cannot be counted.
-        macs: of the backbone, for 4 s; None likewise.
-    """
+    """One model as one engine runs it: parameters and MACs (4 s) of its backbone, None for an .onnx file."""
 
     model: str
     engine: str
@@ -64,12 +56,9 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """The time that a contestant takes for a case.
+    """Seconds of wall clock that a contestant takes for a case, and their quartiles.
 
     Args:
-        median: seconds of wall clock.
-        low: their first quartile.
-        high: their third.
         speedup: the reference's time over this one's, round by round; above 1 is faster.
         real_time_factor: seconds of computing for a second of audio.
     """
@@ -82,14 +71,7 @@ class Latency:
 
 
 class Measured(NamedTuple):
-    """The measurements of a contestant.
-
-    Args:
-        contestant: the model and its engine.
-        disk_bytes: the size of its files.
-        peak_bytes: memory of a process that loads it and computes the longest utterance, alone.
-        latencies: case by case.
-    """
+    """A contestant's files, peak memory of a process that computes the longest utterance alone, and latencies."""
 
     contestant: Contestant
     disk_bytes: int
@@ -99,15 +81,7 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A whole run; the first contestant is the reference.
-
-    Args:
-        measured: contestant by contestant.
-        cases: computed by each.
-        rounds: repetitions of each case.
-        threads: of each.
-        load: of the machine, before and after.
-    """
+    """A whole run; the first contestant is the reference. `load` is the machine's, before and after."""
 
     measured: Sequence[Measured]
     cases: Sequence[Case]
@@ -117,15 +91,10 @@ class Benchmark:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values: seconds, bytes, counts and ratios."""
-        rows = [
-            {
-                **found.contestant._asdict(),
-                "disk_bytes": found.disk_bytes,
-                "peak_bytes": found.peak_bytes,
-                "latency": [{**case._asdict(), **asdict(found.latencies[case])} for case in self.cases],
-            }
-            for found in self.measured
-        ]
+        rows = []
+        for one, disk, peak, found in self.measured:
+            latency = [{**case._asdict(), **asdict(found[case])} for case in self.cases]
+            rows.append({**one._asdict(), "disk_bytes": disk, "peak_bytes": peak, "latency": latency})
         about = {"rounds": self.rounds, "threads": self.threads, "load": self.load, "machine": timing.machine()}
         return {**about, "versions": versions(), "reference": rows[0]["model"], "models": rows}
 
@@ -152,8 +121,8 @@ class Benchmark:
             sizes.append((one.model, one.engine, params, macs, _megabytes(disk), _megabytes(peak)))
         for case in self.cases:
             rows = []
-            for found in self.measured:
-                one, it = found.contestant, found.latencies[case]
+            for one, *_, found in self.measured:
+                it = found[case]
                 spread = f"{it.median * 1e3:.1f} ({it.low * 1e3:.1f}-{it.high * 1e3:.1f})"
                 rows.append((one.model, one.engine, spread, str(it.speedup), f"{it.real_time_factor:.4f}"))
             header = ("model", "engine", "ms", "times faster", "real-time factor")
@@ -195,20 +164,25 @@ def benchmark(
         samples = str(round(max(case.seconds for case in cases) * SAMPLE_RATE_HZ))
         peaks = [peak_elsewhere(MODULE, one.engine, one.path, "1", samples) for one in found]
         times = _time(found, cases, rounds)
-        measured = [
-            Measured(one, _size_on_disk(Path(one.path)), peak, _latencies(times, one, found[0]))
-            for one, peak in zip(found, peaks, strict=True)
-        ]
+        measured = []
+        for one, peak in zip(found, peaks, strict=True):
+            path, latencies = Path(one.path), {}
+            for case, taken in times.items():
+                low, median, high = quartiles(taken[one])
+                speedup, factor = ratio(taken[found[0]], taken[one]), median / (case.seconds * case.batch)
+                latencies[case] = Latency(median, low, high, speedup, factor)
+            files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+            measured.append(Measured(one, sum(file.stat().st_size for file in files), peak, latencies))
     return Benchmark(measured, cases, rounds, threads, (before, timing.load()))
 
 
 def print_table(table: Table, markdown: bool) -> None:
     """Print a table, for a terminal or in Markdown for README and dev/LOG.md."""
-    if not markdown:
+    if markdown:
+        for line in [*to_markdown(table).splitlines(), ""]:
+            say(line)
+    else:
         say_table(table)
-        return
-    for line in [*to_markdown(table).splitlines(), ""]:
-        say(line)
 
 
 @contextmanager
@@ -263,23 +237,6 @@ def _time(found: Sequence[Contestant], cases: Sequence[Case], rounds: int) -> di
             tasks = {one: partial(run, wave) for one, run in runs.items()}
             times[case] = interleaved(tasks, rounds, advance=lambda: bar.advance(task))
     return times
-
-
-def _latencies(
-    times: Mapping[Case, Mapping[Contestant, list[float]]], one: Contestant, reference: Contestant
-) -> dict[Case, Latency]:
-    found = {}
-    for case, seconds in times.items():
-        low, median, high = quartiles(seconds[one])
-        factor = median / (case.seconds * case.batch)
-        found[case] = Latency(median, low, high, ratio(seconds[reference], seconds[one]), factor)
-    return found
-
-
-def _size_on_disk(path: Path) -> int:
-    """Return the bytes of a model's file, or of all files in its folder."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
 
 
 def _megabytes(size: int) -> str:

@@ -27,12 +27,7 @@ MODULE = "hybrid_pruning.benchmarks"
 
 
 def measure_training(scale: Scale, flags: Sequence[str] = ()) -> Table:
-    """Return the cost of gates in a training step, in time and in memory.
-
-    Args:
-        scale: the model and its batch.
-        flags: of the command line, for the processes that measure memory.
-    """
+    """Return the cost of gates in a training step, in time and in memory; `flags` go to the processes of the latter."""
     peaks = {mode: peak_elsewhere(MODULE, "--peak-memory", mode, *flags) for mode in MODES}
     keep_freed_memory()
     times = interleaved({mode: training_step(scale, mode == "gated") for mode in MODES}, scale.steps)
@@ -52,12 +47,7 @@ def measure_training(scale: Scale, flags: Sequence[str] = ()) -> Table:
 
 
 def training_step(scale: Scale, gated: bool) -> Task:
-    """Return a function that takes one training step of a fresh model: the trainer's, on noise.
-
-    Args:
-        scale: shape, batch and crop.
-        gated: with gates, multipliers and their optimiser; else the dense model through the same code.
-    """
+    """Return a function that takes one training step of a fresh model: the trainer's, on noise, with gates or dense."""
     torch.manual_seed(0)
     recipe = {
         "data": {"train": "-", "dev": "-"},

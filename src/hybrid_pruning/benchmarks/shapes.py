@@ -13,18 +13,9 @@ from hybrid_pruning.pruning import Budget, Constraint, Gates, attach, shrink
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The size of a benchmark.
+    """The size of a benchmark: `batch`, `crop_seconds` and `steps` of training; `seconds` and `repeats` of latency.
 
-    Args:
-        name: of the shape, in the tables.
-        config: the transformers config of the backbone; its weights are random.
-        head: settings of its head.
-        batch: utterances per training step.
-        crop_seconds: their length.
-        steps: training steps timed of each kind.
-        seconds: lengths of the utterances that latency is measured on.
-        repeats: rounds of them.
-        align: divisor of the widths of one of the models.
+    `align` divides the widths of one of the models. The backbone of the transformers config has random weights.
     """
 
     name: str
@@ -64,17 +55,11 @@ TINY = Scale(
 def shrunk(
     backbone: Backbone, target_sparsity: float, seed: int = 0, constraint: Constraint = "params", align: int = 1
 ) -> tuple[Backbone, Budget]:
-    """Return a copy cut to a share of its parameters or MACs, and its exact size beside the dense one.
+    """Return a copy without a fraction of its parameters or MACs (4 s), and its exact size beside the dense one.
 
     The kept units are random, as after a training that pressed on channels, heads and neurons alike and closed no
-    whole layer; trained gates may choose otherwise, and the time follows the MACs they keep.
-
-    Args:
-        backbone: a dense backbone; it is left as it was.
-        target_sparsity: fraction to remove.
-        seed: of the choice.
-        constraint: the quantity of which a fraction is removed; MACs are counted for 4 s.
-        align: kept widths are multiples of it.
+    whole layer; trained gates may choose otherwise, and the time follows the MACs they keep. Widths are multiples of
+    `align`.
     """
     gated = copy.deepcopy(backbone)
     gates = attach(gated, align=align)

@@ -25,13 +25,9 @@ SETTLING = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A cost over a reference's, from as many rounds as were timed.
+    """Median and quartiles of a cost over a reference's, round by round; below 1 is cheaper.
 
-    Args:
-        median: of the rounds' ratios; below 1 is cheaper than the reference.
-        low: their first quartile.
-        high: their third quartile.
-        fastest: the cheapest round over the reference's cheapest, which other load on the machine disturbs least.
+    `fastest` is the cheapest round over the reference's cheapest, which other load on the machine disturbs least.
     """
 
     median: float
@@ -46,11 +42,7 @@ class Ratio:
 def latency_ratio(model: SpeechModel, reference: SpeechModel, seconds: float = 4.0, repeats: int = 12) -> Ratio:
     """Return the time of a model to embed one utterance of noise over that of a reference; below 1 is faster.
 
-    Args:
-        model: the model in question; both are left in evaluation mode.
-        reference: the model it is compared with, on the same device.
-        seconds: length of the utterance.
-        repeats: rounds, each of one pass through either model.
+    Both are on the same device, and are left in evaluation mode.
     """
 
     def embedding(net: SpeechModel) -> Task:
@@ -68,16 +60,10 @@ def interleaved(
     clock: Callable[[], float] = time.perf_counter,
     advance: Callable[[], object] = lambda: None,
 ) -> dict[Name, list[float]]:
-    """Time tasks in turn, so that other load on the machine falls on all of them.
+    """Time tasks in turn, so that other load falls on all of them; return their names -> [repeats] seconds.
 
-    Args:
-        tasks: functions to call, by name; each is called once more beforehand, untimed.
-        repeats: rounds; every other one goes through the tasks backwards.
-        clock: gives seconds, of the wall or, with time.process_time, of the processor.
-        advance: called after every timed task, for a progress bar.
-
-    Returns:
-        The same names -> [repeats] seconds.
+    Each is called once more beforehand, untimed; every other round goes through the tasks backwards. `advance` is
+    called after every timed task, for a progress bar.
     """
     for task in tasks.values():
         task()

@@ -86,14 +86,7 @@ def reencode(wave: Wave, seed: int) -> npt.NDArray[np.int16]:
 
     The band is cut to 0.1-6.8 kHz (many of the recordings went through codecs of 7 kHz), the root mean square set to
     -26 dBFS, the polarity drawn by lot (vocoders' pulses all point one way), and white noise of -62 dBFS laid over it,
-    above the band too: digital silence exists in neither class.
-
-    Args:
-        wave: float32 [samples] at 16 kHz.
-        seed: of noise and polarity; another for each file.
-
-    Returns:
-        int16 [samples].
+    above the band too: digital silence exists in neither class. `seed` is another for each file.
     """
     spectrum = np.fft.rfft(wave)
     frequency = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE)

@@ -43,14 +43,7 @@ Wave = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One file of human speech.
-
-    Args:
-        path: the audio file.
-        speaker: as far as folders and file names tell.
-        group: speakers that may be one person, and stay on one side of training and evaluation.
-        source: the package or folder it was taken from.
-    """
+    """One file of human speech from a package or folder; speakers of a group may be one person, and stay together."""
 
     path: Path
     speaker: str
@@ -59,11 +52,7 @@ class Recording:
 
 
 def read(path: Path) -> Wave:
-    """Decode a file to mono at 16 kHz.
-
-    Returns:
-        float32 [samples], within -1 and 1 but for the overshoot of lossy codecs.
-    """
+    """Decode a file to mono at 16 kHz: [samples], within -1 and 1 but for the overshoot of lossy codecs."""
     if path.suffix.lower() != ".g722":
         return read_audio(path, 0, LONGEST)
     codec = importlib.import_module("G722")  # of the extra `quickstart`, as is pyworld

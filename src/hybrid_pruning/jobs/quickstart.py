@@ -45,7 +45,7 @@ def quickstart(
     backbone: str | None = None,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Build a corpus, train and score a dense and a pruned detector, write their report and print the table.
+    """Build a corpus, train and score a dense and a pruned detector, report on them and return quickstart.json.
 
     Downloads and clips are kept between calls in $XDG_CACHE_HOME/hybrid-pruning, or ~/.cache/hybrid-pruning.
 
@@ -54,9 +54,6 @@ def quickstart(
         bonafide: a folder of recordings to use instead of Debian's packages.
         backbone: a pretrained encoder (hub id or folder) instead of the small one from scratch.
         overrides: `key=value` settings over the recipe.
-
-    Returns:
-        The figures of the table, as written to quickstart.json.
     """
     out = Path(out)
     with hold(out):

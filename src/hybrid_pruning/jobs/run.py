@@ -59,12 +59,7 @@ def run(
 
 
 class Job:
-    """The steps of a recipe and the places of their results.
-
-    Args:
-        config: the recipe.
-        out: the job's folder.
-    """
+    """The steps of a recipe and the places of their results."""
 
     def __init__(self, config: Config, out: Path) -> None:
         self.config, self.out = config, out
@@ -141,13 +136,8 @@ class Job:
     def _prepare(self) -> None:
         corpus = self.config.corpus
         assert corpus is not None
-        prepared = corpora.prepare(
-            corpus.name,
-            corpus.root,
-            self.config.data.train.parent,
-            allow_missing=corpus.allow_missing,
-            dev_share=corpus.dev_share,
-        )
+        out, missing, share = self.config.data.train.parent, corpus.allow_missing, corpus.dev_share
+        prepared = corpora.prepare(corpus.name, corpus.root, out, allow_missing=missing, dev_share=share)
         for warning in prepared.warnings:
             say(f"warning: {warning}")
         for path in self.inputs:

@@ -19,12 +19,9 @@ FOLDER = "stages"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a job.
+    """One step of a job, of a unique name.
 
     Args:
-        name: printed, unique within the job.
-        action: called where the result is missing or stale.
-        outputs: files and folders of the result.
         settings: plain values that decide the result.
         inputs: files from outside the job that decide the result; their content counts, not their date.
         needs: steps whose results it is made from.
@@ -58,12 +55,7 @@ class Step:
 
 
 def bring_up_to_date(steps: Sequence[Step], out: Path) -> None:
-    """Do the steps that are missing or stale, in order, on all processes of the job; those before a failure stay done.
-
-    Args:
-        steps: in an order in which a step stands behind those it needs.
-        out: the job's folder, which also keeps the fingerprint of each result.
-    """
+    """Do the steps of the job `out` that are missing or stale, in order; those before a failure stay done."""
     for step in steps:
         processes.wait()  # nobody looks at a result that the main process is still writing
         fingerprint = step.fingerprint()

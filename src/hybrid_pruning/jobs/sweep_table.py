@@ -32,14 +32,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """One job of a sweep.
+    """One job of a sweep, with the fraction of the encoder's parameters to be removed and that removed.
 
     Args:
-        name: of its folder.
-        target: the fraction to be removed; 0 for the dense model.
-        removed: the fraction of the encoder's parameters that was removed.
         params: of encoder and head.
-        macs: multiply-accumulates of the encoder, for `SECONDS` of audio.
+        macs: of the encoder, for `SECONDS` of audio.
         results: figures of each evaluation set, by its name.
         metrics: the names of those to show.
         calibrated: False where the dev scores were inverted or all the same.

@@ -45,14 +45,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class QuickstartCorpus:
-    """The manifests of the corpus.
+    """The manifests of the corpus in `folder`, human speech and attacks, with `counts["train"]["spoof"]` and so on.
 
-    Args:
-        folder: holds all of it.
-        train, dev: human speech and the two seen attacks.
-        eval_seen: human speech of other speakers and the two seen attacks.
-        eval_unseen: the same human speech and the attack kept out of training.
-        counts: clips by manifest and label, e.g. `counts["train"]["spoof"]`.
+    Evaluation has other speakers; `eval_unseen` has the attack kept out of training, the others the two seen ones.
     """
 
     folder: Path
@@ -100,13 +95,8 @@ class Clip:
 def build(cache: Path, bonafide: Path | None = None, seed: int = 0, workers: int | None = None) -> QuickstartCorpus:
     """Make the corpus, or find it made: of Debian's recordings, or of those in the folder `bonafide`.
 
-    A run that was killed goes on where it stopped. Another folder, changed files or another seed make another corpus.
-
-    Args:
-        cache: where downloads and corpora are kept.
-        bonafide: a folder of human speech, at any depth, 16 kHz or more.
-        seed: of the choice of clips, their split and their noise.
-        workers: processes; as many as there are cores by default.
+    A run that was killed goes on where it stopped. Another folder, changed files or another seed (of the choice of
+    clips, their split and their noise) make another corpus. `cache` keeps downloads and corpora.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -302,17 +292,10 @@ def _write_manifests(splits: Mapping[str, Sequence[Clip]], folder: Path) -> None
         for clip in splits[name.split("_")[0]]:
             for attack in (None, *(attack for attack in clip.attacks if attack in wanted)):
                 path = clip.audio(attack or Label.BONAFIDE)
-                row = Utterance(
-                    utt_id=path.stem,
-                    path=path,
-                    label=Label.SPOOF if attack else Label.BONAFIDE,
-                    speaker=clip.speaker.name,
-                    attack=attack or UNKNOWN,
-                    source=clip.speaker.recordings[0].source,
-                    recording=clip.audio(Label.BONAFIDE).stem,
-                    seconds=soundfile.info(path).duration,
-                )
-                rows.append(row)
+                about = {"attack": attack or UNKNOWN, "source": clip.speaker.recordings[0].source}
+                about |= {"speaker": clip.speaker.name, "recording": clip.audio(Label.BONAFIDE).stem}
+                label, seconds = Label.SPOOF if attack else Label.BONAFIDE, soundfile.info(path).duration
+                rows.append(Utterance(utt_id=path.stem, path=path, label=label, seconds=seconds, **about))
         write_manifest(folder / f"{name}.tsv", rows)
         counts[name] = {str(label): sum(row.label is label for row in rows) for label in Label}
     write_json(folder / "corpus.json", counts)

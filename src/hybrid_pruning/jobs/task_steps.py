@@ -13,6 +13,7 @@ public code embeds random 3 s crops of the cohort and averages them raw; here wh
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -59,13 +60,7 @@ class TaskSteps(Protocol):
     trained: tuple[Path, ...]
 
     def complete(self, model: Path, exported: Step, snapshot: str, /) -> tuple[Step, ...]:
-        """Return the steps between the export of a model and its first score.
-
-        Args:
-            model: its folder.
-            exported: the step that wrote it.
-            snapshot: its name where it is a snapshot of the run, otherwise empty.
-        """
+        """Return the steps between the export of a model and its first score; `snapshot` is empty for the last one."""
 
     def score(self, name: str, model: Path, out: Path, snapshot: str, /) -> object:
         """Write the scores of a set by a model, on all processes of the job."""
@@ -130,24 +125,12 @@ class SpeakerVerification:
         """Return the steps of the model's cohort and of the embeddings of each manifest."""
         by, data = f" by {snapshot}" if snapshot else "", self.config.data
         drawn = {"top_n": TOP_N, "fraction": data.fraction, "fraction_of": data.fraction_of, "seed": self.config.seed}
-        steps = [
-            Step(
-                f"cohort{by}",
-                lambda: self._add_cohort(model),
-                (model / COHORT,),
-                drawn,
-                (data.train,),
-                (exported,),
-                shared=True,
-            )
-        ]
+        add, cohort = partial(self._add_cohort, model), (model / COHORT,)
+        steps = [Step(f"cohort{by}", add, cohort, drawn, (data.train,), (exported,), shared=True)]
         for manifest in dict.fromkeys(manifest for manifest, _ in self.sets.values()):
             names = [name for name, files in self.sets.items() if files[0] == manifest]
             inputs, cache = (manifest, *(self.sets[name][1] for name in names)), self._cache(names[0], snapshot)
-
-            def embed(inputs: tuple[Path, ...] = inputs, cache: Path = cache) -> None:
-                self._embed(model, *inputs, cache=cache)
-
+            embed = partial(self._embed, model, *inputs, cache=cache)
             steps.append(Step(f"embed {', '.join(names)}{by}", embed, (cache,), {}, inputs, (exported,), shared=True))
         return tuple(steps)
 

@@ -29,15 +29,7 @@ Runs = Sequence[LoggedRun]
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """A figure with its words.
-
-    Args:
-        title: the result, a sentence.
-        svg: the figure.
-        caption: its legend in words.
-        runs: indices of the runs whose colours it shows.
-        classes: shows both classes in their colours instead.
-    """
+    """A figure, its title (the result), and the indices of the runs whose colours it shows, or both classes'."""
 
     title: str
     svg: Markup
@@ -184,7 +176,7 @@ def _gates(runs: Runs) -> Iterator[Captioned]:
         records = [record for record in run.log.validations if section(record, "gates")]
         if not records:
             continue
-        places = np.unique(np.linspace(0, len(records) - 1, min(len(records), MOST_COLUMNS)).round().astype(int))
+        places = np.linspace(0, len(records) - 1, min(len(records), MOST_COLUMNS)).round().astype(int)
         chosen = [records[place] for place in places]
         epochs = [number(record.get("epoch")) for record in chosen]
         history: dict[str, tuple[list[float], list[Any]]] = {}
@@ -208,7 +200,7 @@ def _gates(runs: Runs) -> Iterator[Captioned]:
 
 
 def _parts(runs: Runs, part: str) -> dict[str, list[Series]]:
-    """Return the series of all runs for each number in one part of their logs."""
+    """Return name -> the series of all runs, for the numbers in one part of their logs."""
     return {name: [run.series(part, name) for run in runs] for name in _names(runs, part)}
 
 

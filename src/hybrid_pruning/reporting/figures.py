@@ -32,16 +32,7 @@ SUBLAYERS = {"head": "attlayer", "interm": "ffnlayer"}
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One curve.
-
-    Args:
-        steps: [N] training steps.
-        values: [N] the curve over them.
-        system: index of the run, which decides the colour; None for a curve of no run or of several.
-        dash: its line style.
-        width: its width in points.
-        noisy: draw it faintly, and its running mean over it.
-    """
+    """A curve; `system` is the index of its run, None for none or several. A noisy one is faint, its mean over it."""
 
     steps: Sequence[float]
     values: Sequence[float]
@@ -56,21 +47,14 @@ def draw_curves(lines: Sequence[Line], label: str, unit_interval: bool = False) 
     with plots.styled():
         figure, axes = plots.new_figure(plots.WIDTH, 0.62 * plots.WIDTH)
         _draw_lines(axes, lines, log=False)
-        axes.set_ylabel(label)
-        axes.set_xlabel("step")
+        axes.set(xlabel="step", ylabel=label)
         if unit_interval:
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     return figure
 
 
 def draw_panels(panels: Mapping[str, Sequence[Line]], log: bool = False, mark: Mapping[str, float] = {}) -> "Figure":
-    """Draw several small figures over the same steps.
-
-    Args:
-        panels: title -> curves.
-        log: give all vertical axes a logarithmic scale.
-        mark: title -> a value to draw a line at.
-    """
+    """Draw a small figure per title over the same steps, with a line at the value of `mark` where it has one."""
     with plots.styled():
         figure, grid = plots.new_grid(list(panels), 2, "step")
         for axes, (title, lines) in zip(grid, panels.items(), strict=True):
@@ -81,12 +65,7 @@ def draw_panels(panels: Mapping[str, Sequence[Line]], log: bool = False, mark: M
 
 
 def draw_gates(history: Mapping[str, tuple[Sequence[float], npt.ArrayLike]], colour: str) -> "Figure":
-    """Draw the spread of the open probabilities of each kind of unit, validation after validation.
-
-    Args:
-        history: kind of unit -> epochs [E] and counts [E, bins] over probabilities from 0 to 1.
-        colour: of the darkest shade.
-    """
+    """Draw the spread of the open probabilities by kind of unit: epochs [E], and counts [E, bins] from 0 to 1."""
     tables = {unit: np.asarray(counts, dtype=np.float64) for unit, (_, counts) in history.items()}
     with plots.styled():
         titles = [f"{unit}: {table[-1].sum():,.0f}" for unit, table in tables.items()]
@@ -104,10 +83,8 @@ def draw_gates(history: Mapping[str, tuple[Sequence[float], npt.ArrayLike]], col
                 boxes = [(edges[x], y * height, edges[x + 1] - edges[x], height) for x, y in places]
                 plots.fill_boxes(axes, boxes, colour, shade / LEVELS)
             axes.grid(False)
-            axes.set_xlim(first, last)
-            axes.set_ylim(0, 1)
+            axes.set(xlim=(first, last), ylim=(0, 1), xticks=sorted({epochs[0], epochs[-1]}))
             axes.set_yticks((0, 0.5, 1), ("0", "½", "1"))
-            axes.set_xticks([epochs[0], epochs[-1]] if len(epochs) > 1 else [epochs[0]])
         for axes in grid[::2]:
             axes.set_ylabel("p(open)")
     return figure
@@ -123,7 +100,6 @@ class _Canvas:
     texts: list[tuple[float, float, str, dict[str, Any]]] = field(default_factory=list)
 
     def write(self, x: float, text: str, align: str = "left", muted: bool = True) -> None:
-        """Write a text into the current row."""
         look = {"ha": align, "color": plots.MUTED if muted else plots.INK, "size": 10}
         self.texts.append((x, self.top + BAR / 2, text, look))
 
@@ -141,10 +117,7 @@ class _Canvas:
 
 
 def draw_kept_units(left: KeptUnits, colour: str = plots.COLOURS[0]) -> "Figure":
-    """Draw the kept units of a backbone: a bar per convolution; per layer a cell per head and a bar of neurons.
-
-    Kept units are filled, removed ones pale. The wave enters at the top.
-    """
+    """Draw kept units filled, removed ones pale: a bar per convolution; per layer a cell per head, a bar of neurons."""
     from matplotlib.figure import Figure
 
     canvas = _Canvas()
@@ -153,9 +126,7 @@ def draw_kept_units(left: KeptUnits, colour: str = plots.COLOURS[0]) -> "Figure"
     height = canvas.top + 2
     with plots.styled():
         figure = Figure(figsize=(plots.WIDTH / 72, height / 72))
-        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-        axes.set_xlim(0, plots.WIDTH)
-        axes.set_ylim(height, 0)
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0, plots.WIDTH), ylim=(height, 0))
         axes.axis("off")
         plots.fill_boxes(axes, canvas.gone, plots.GRID)
         plots.fill_boxes(axes, canvas.kept, colour)

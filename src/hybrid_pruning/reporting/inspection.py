@@ -47,15 +47,7 @@ DEBIAN = "part of Debian and Ubuntu; elsewhere quickstart --bonafide DIR"
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """The size and the origin of a model.
-
-    Args:
-        units: kept units of the backbone, and its parameters and MACs.
-        head_params: parameters of head and classifier.
-        state: dense, or the kinds of units that had gates.
-        labels: of the training, with their numbers of utterances.
-        origin: recipe or converted file, as far as it is recorded.
-    """
+    """The size of a model (head and classifier together), and in words its state, training labels and origin."""
 
     units: KeptUnits
     head_params: int
@@ -65,12 +57,7 @@ class Inspection:
 
 
 def inspect_model(model: str | Path | SpeechModel, out: str | Path | None = None) -> Inspection:
-    """Return the kept units of an exported model, layer by layer, with its size and origin.
-
-    Args:
-        model: a folder, an id of the hub, or a model in memory.
-        out: also draw the kept units into this .svg, .png or .pdf file.
-    """
+    """Return size, kept units and origin of a model (a folder, a hub id); `out` also draws them: .svg, .png or .pdf."""
     found = model if isinstance(model, SpeechModel) else SpeechModel.from_pretrained(str(model))
     units, shape = count_kept(found.backbone), shape_of(found.backbone)
     if out is not None:
@@ -79,15 +66,11 @@ def inspect_model(model: str | Path | SpeechModel, out: str | Path | None = None
     if found.classes is not None:
         pairs = zip(found.classes.labels, found.classes.counts, strict=True)
         labels = f"{', '.join(f'{label} ({count})' for label, count in pairs)}; in brackets the training utterances"
-    return Inspection(
-        units,
-        count_parameters(found.head) + count_parameters(found.classifier),
-        "dense: everything is kept, nothing had gates"
-        if shape is None
-        else f"pruned: {', '.join(shape.units)} had gates",
-        labels,
-        _origin(found.provenance),
-    )
+    state = "dense: everything is kept, nothing had gates"
+    if shape is not None:
+        state = f"pruned: {', '.join(shape.units)} had gates"
+    head_params = count_parameters(found.head) + count_parameters(found.classifier)
+    return Inspection(units, head_params, state, labels, _origin(found.provenance))
 
 
 def print_inspection(found: Inspection) -> None:

@@ -83,9 +83,7 @@ def summarise(runs: Runs, sizes: Sizes, sets: Sequence[ResultSet]) -> list[str]:
                 f"{float(size.budget.sparsity):.1%} of the parameters and {float(size.budget.macs_sparsity):.1%} of "
                 f"the multiply-accumulates removed; {count(size.budget.params)} parameters are kept."
             )
-        for results in sets:
-            if index in results.evaluations:
-                parts.append(_summarise_errors(runs, results, index))
+        parts += [_summarise_errors(runs, results, index) for results in sets if index in results.evaluations]
         summaries.append(" ".join(parts))
     return summaries
 
@@ -133,16 +131,11 @@ def describe_runs(runs: Runs) -> Table:
 
 def list_groups(run: LoggedRun) -> Table:
     """Return the parameter groups of a training's optimisers."""
-    rows = [
-        (
-            str(group.get("name", UNKNOWN)),
-            f"{number(group.get('parameters')):,.0f}",
-            f"{number(group.get('peak_learning_rate')):g}",
-            f"{number(group.get('weight_decay')):g}",
-        )
-        for group in run.log.groups
-        if isinstance(group, Mapping)
-    ]
+    rows = []
+    for group in run.log.groups:
+        if isinstance(group, Mapping):
+            params, *rates = (number(group.get(name)) for name in ("parameters", "peak_learning_rate", "weight_decay"))
+            rows.append((str(group.get("name", UNKNOWN)), f"{params:,.0f}", *(f"{rate:g}" for rate in rates)))
     return Table(("group", "parameters", "peak learning rate", "weight decay"), rows)
 
 
@@ -182,14 +175,12 @@ def list_published(published: Sequence[Published], ours: Sequence[Measured]) -> 
         rows.append((run.name, *figures, "measured here"))
     for other in published:
         if not other.derived:
-            figures = (
-                UNKNOWN if other.sparsity is None else f"{100 * other.sparsity:.0f}",
-                UNKNOWN if other.params_m is None else f"{other.params_m:.1f}",
-                UNKNOWN if other.flops_g is None else f"{other.flops_g:.1f}",
-                f"{100 * other.eer:.2f}",
-                UNKNOWN if other.min_dcf is None else f"{other.min_dcf:.3f}",
-            )
-            rows.append((other.system, *figures, f"[{sources.index(other.source) + 1}]"))
+            removed = None if other.sparsity is None else 100 * other.sparsity
+            known = (removed, ".0f"), (other.params_m, ".1f"), (other.flops_g, ".1f"), (100 * other.eer, ".2f")
+            cells = [
+                UNKNOWN if value is None else f"{value:{form}}" for value, form in (*known, (other.min_dcf, ".3f"))
+            ]
+            rows.append((other.system, *cells, f"[{sources.index(other.source) + 1}]"))
     return Table(("system", "removed, %", "parameters, M", "G for 4 s", "EER, %", "minDCF", "source"), rows)
 
 

@@ -1,6 +1,6 @@
 """The page itself: runs and scores are read, figures and tables made, and one HTML file written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def report(
     published: str | None = None,
     rounds: int = ROUNDS,
 ) -> Path:
-    """Write one self-contained HTML page on one or more runs; the same input gives the same bytes.
+    """Write one self-contained HTML page on one or more runs, and return it; the same input gives the same bytes.
 
     Args:
         runs: folders of trainings, finished or not; the first is the one that the others are compared with.
@@ -43,9 +43,6 @@ def report(
         keys: a key file for each score file, or one for all.
         published: a corpus whose published systems stand beside the runs; by default the recipe's own.
         rounds: of resampling for the confidence intervals; 0 for none.
-
-    Returns:
-        The page.
     """
     if rounds:
         check_rounds(rounds)
@@ -55,14 +52,23 @@ def report(
     corpus = published or (own if own and is_known(own) else None)
     others = read_published(corpus) if corpus else []
     pairs = pair_up(found, scores, keys)
+    environment = Environment(
+        loader=PackageLoader("hybrid_pruning.reporting", "."),
+        undefined=StrictUndefined,
+        autoescape=True,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"parts": parts, "spans": spans}
     with atomic_write(out) as handle:  # opened first: a place that cannot be written to costs no waiting
         sets = evaluate_sets([*find_scores(found), *pairs], found, rounds)
-        handle.write(_render(_describe(found, sets, others)))
+        # all text goes through `_shown` and Jinja's escaping, figures alone are markup
+        handle.write(environment.get_template("report.html.j2").render(_describe(found, sets, others)))
     return Path(out)
 
 
 def _describe(runs: Runs, sets: Sequence[ResultSet], others: Sequence[Published]) -> dict[str, Any]:
-    """Return the content of the page."""
     sizes = [count_model(run) for run in runs]
     return {
         "runs": runs,
@@ -80,20 +86,6 @@ def _describe(runs: Runs, sets: Sequence[ResultSet], others: Sequence[Published]
         "groups": [tables.list_groups(run) for run in runs],
         "versions": tables.compare_versions(runs),
     }
-
-
-def _render(page: Mapping[str, Any]) -> str:
-    """Return the page; all text goes through `_shown` and Jinja's escaping, figures alone are markup."""
-    environment = Environment(
-        loader=PackageLoader("hybrid_pruning.reporting", "."),
-        undefined=StrictUndefined,
-        autoescape=True,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {"parts": parts, "spans": spans}
-    return environment.get_template("report.html.j2").render(page)
 
 
 def _shown(value: object) -> object:
@@ -124,28 +116,19 @@ def _draw_results(runs: Runs, results: ResultSet, place: int) -> PageSection:
     llrs = all(found.track is TRACK1 for found in evaluations.values())
     det = draw_det(scores, ASVSPOOF5 if llrs else VERIFICATION[0], legend=False, places=list(evaluations))
     rates = ", ".join(f"{runs[index].name} {found.metrics['eer']:.1%}" for index, found in evaluations.items())
-    figures = [
-        Captioned(
-            f"Errors traded off; where both are equal: {rates}",
-            to_inline_svg(det, f"det-{place}", f"DET curves on {results.name}"),
-            "Axes are normal deviates, named in percent. Circle: EER. Diamond: minDCF. Down and left is better.",
-            tuple(evaluations),
-        )
-    ]
+    svg = to_inline_svg(det, f"det-{place}", f"DET curves on {results.name}")
+    caption = "Axes are normal deviates, named in percent. Circle: EER. Diamond: minDCF. Down and left is better."
+    figures = [Captioned(f"Errors traded off; where both are equal: {rates}", svg, caption, tuple(evaluations))]
     if llrs:  # cosines have no threshold that means anything
         accepted = []
         for name, pair in scores.items():
             bonafide, spoof = (float((np.asarray(part) >= ASVSPOOF5.threshold).mean()) for part in pair)
             accepted.append(f"{name} {bonafide:.0%} and {spoof:.0%}")
         histograms = draw_histograms(scores, ASVSPOOF5.threshold)
-        figures.append(
-            Captioned(
-                f"Accepted at the threshold, bona fide and spoofed: {', '.join(accepted)}",
-                to_inline_svg(histograms, f"scores-{place}", f"Histograms of scores on {results.name}"),
-                "The threshold is that of actDCF, for scores that are log-likelihood ratios.",
-                classes=True,
-            )
-        )
+        svg = to_inline_svg(histograms, f"scores-{place}", f"Histograms of scores on {results.name}")
+        title = f"Accepted at the threshold, bona fide and spoofed: {', '.join(accepted)}"
+        caption = "The threshold is that of actDCF, for scores that are log-likelihood ratios."
+        figures.append(Captioned(title, svg, caption, classes=True))
     return PageSection(figures)
 
 
@@ -178,19 +161,16 @@ def _compare_published(
         ours = tables.find_ours(runs, sizes, results) if results else []
         title = "Our runs among published systems: EER over size" if ours else "Smaller systems make more errors"
         figure = draw_sizes(chosen, [run for run, _, _ in ours])
-        found.append(
-            {
-                "set": results.name if results and ours else "",
-                "theirs": name,
-                "table": tables.list_published(chosen, ours),
-                "ours": [run.system for run, _, _ in ours],
-                "sweep": tables.compare_sweeps(chosen),
-                "sources": tables.list_sources(chosen),
-                "figure": Captioned(
-                    title,
-                    to_inline_svg(figure, f"published-{place}", f"EER over parameters, {name}"),
-                    "Both axes are logarithmic. Stars: measured here. Systems of unknown size are in the table alone.",
-                ),
-            }
-        )
+        svg = to_inline_svg(figure, f"published-{place}", f"EER over parameters, {name}")
+        caption = "Both axes are logarithmic. Stars: measured here. Systems of unknown size are in the table alone."
+        compared = {
+            "set": results.name if results and ours else "",
+            "theirs": name,
+            "table": tables.list_published(chosen, ours),
+            "ours": [run.system for run, _, _ in ours],
+            "sweep": tables.compare_sweeps(chosen),
+            "sources": tables.list_sources(chosen),
+            "figure": Captioned(title, svg, caption),
+        }
+        found.append(compared)
     return found

@@ -68,19 +68,11 @@ def draw_det(
     legend: bool = True,
     places: Sequence[int] | None = None,
 ) -> "Figure":
-    """Draw the detection error trade-off of one or more systems: misses over false alarms, both as normal deviates.
+    """Draw the detection error trade-off of systems: misses over false alarms, both as normal deviates.
 
     A circle marks the operating point of the EER, a diamond that of the minDCF. Curves of many trials are thinned to
-    what can be seen.
-
-    Args:
-        systems: name -> scores of the positive class [P] and of the negative class [N].
-        cost: the minDCF's priors and costs.
-        legend: name the systems inside the figure.
-        places: index of each system's colour; one after the other by default.
-
-    Raises:
-        ValueError: no system, a class is empty, or a score is not finite.
+    what can be seen. `places` are the indices of the systems' colours. Raises ValueError without systems, or for a
+    class without scores or with one that is not finite.
 
     Source: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
     """
@@ -108,16 +100,10 @@ def draw_det(
 
 
 def draw_histograms(systems: Mapping[str, Scores], threshold: float | None = None) -> "Figure":
-    """Draw the histograms of both classes of several systems below each other, each of its own class's share.
+    """Draw histograms of bona fide speech and spoofs, system below system, and a decision threshold to mark.
 
-    Bins are fewer where scores are few, and the outermost thousandth of all scores may lie outside the figure.
-
-    Args:
-        systems: name -> scores of bona fide speech [P] and of spoofs [N].
-        threshold: a decision threshold to mark, such as `DetectionCost.threshold` for log-likelihood ratios.
-
-    Raises:
-        ValueError: a class is empty.
+    Bins are fewer where scores are few, and the outermost thousandth of all scores may lie outside the figure. Raises
+    ValueError where a class is empty.
     """
     classes = [np.asarray(values, dtype=np.float64) for scores in systems.values() for values in scores]
     smallest = min(values.size for values in classes)
@@ -154,10 +140,7 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
 def to_inline_svg(figure: "Figure", name: str, label: str) -> Markup:
     """Return a figure as an `<svg>` element in a page's colours and fonts: the only markup that a page takes as it is.
 
-    Args:
-        figure: the figure.
-        name: unique on the page, as the ids inside the element then are.
-        label: text alternative for screen readers.
+    `name` is unique on the page, as the ids inside the element then are; `label` is for screen readers.
     """
     stream = io.StringIO()
     _write_figure(figure, stream, "svg", salt=name, transparent=True)
@@ -233,14 +216,7 @@ def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
 
 
 def new_grid(titles: Sequence[str], columns: int, label: str, sharey: bool = False) -> tuple["Figure", list["Axes"]]:
-    """Return small empty figures in one, which share the horizontal axis; one alone is as high as a curve.
-
-    Args:
-        titles: one per small figure.
-        columns: the most beside each other.
-        label: of the horizontal axis.
-        sharey: share the vertical axis too.
-    """
+    """Return small empty figures in one, which share the horizontal axis `label`; one alone is as high as a curve."""
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
     figure, axes = new_figure(WIDTH, 0.62 * WIDTH if len(titles) == 1 else 26 + PANEL * rows)

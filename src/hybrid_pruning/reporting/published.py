@@ -10,7 +10,6 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.reporting import plots
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DENSE_PARAMS_M, HEAD_PARAMS_M = 94.38, 1.25
@@ -23,19 +22,14 @@ ABSENT = "-"
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A published system.
+    """A published system on a set; None is not stated.
 
     Args:
-        set: the evaluation set of its corpus.
-        system: its name.
         family: its kind, or the method it was pruned by.
-        sparsity: fraction removed; None where it does not apply.
-        params_m: parameters of the whole system, in millions; None where they are not stated.
+        params_m: parameters of the whole system, in millions.
         derived: whether the parameters were computed from the sparsity.
         flops_g: for four seconds, in billions, as published.
-        eer: a fraction.
-        min_dcf: the normalised cost.
-        source: of the figures.
+        eer: a fraction, as is the sparsity.
     """
 
     set: str
@@ -52,14 +46,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """A run of this report on the same evaluation set.
-
-    Args:
-        name: the run's.
-        system: its index, which decides its colour.
-        params_m: parameters of backbone and head, in millions.
-        eer: a fraction.
-    """
+    """A run of this report on the same set: index, parameters of backbone and head in millions, EER (a fraction)."""
 
     name: str
     system: int
@@ -91,24 +78,23 @@ def is_of_set(system: Published, name: str) -> bool:
 
 
 def draw_sizes(published: Sequence[Published], ours: Sequence[Ours]) -> "Figure":
-    """Draw the EER over the size: published systems pale, joined where one method was pruned ever further; ours bold.
-
-    Args:
-        published: those without a known size are left out.
-        ours: measured here.
-    """
+    """Draw the EER over the size: published systems pale, joined where one method was pruned further; ours bold."""
     from matplotlib.ticker import FuncFormatter
 
     with plots.styled():
         figure, axes = plots.new_figure(plots.WIDTH, 0.8 * plots.WIDTH)
         for family, marker in MARKERS.items():
-            rows = [row for row in published if row.family == family and row.params_m]
-            _mark([row for row in rows if row.derived], "-", axes, family, marker)
-            again = any(row.derived for row in rows)
-            _mark([row for row in rows if not row.derived], "none", axes, None if again else family, marker)
+            label: str | None = family  # once, where there are both kinds
+            for derived, style in ((True, "-"), (False, "none")):
+                rows = [row for row in published if row.family == family and row.params_m and row.derived is derived]
+                if rows:
+                    look: dict[str, Any] = {"color": plots.MUTED, "linewidth": 0.8, "markersize": 4.5, "alpha": 0.75}
+                    x, y = zip(*sorted((row.params_m, 100 * row.eer) for row in rows), strict=True)
+                    axes.plot(x, y, linestyle=style, marker=marker, label=label, **look)
+                    label = None
         for run in ours:
-            label = plots.label_of(f"{run.name}, measured here")
-            axes.plot(run.params_m, 100 * run.eer, "*", color=plots.colour_of(run.system), markersize=13, label=label)
+            star: dict[str, Any] = {"color": plots.colour_of(run.system), "markersize": 13}
+            axes.plot(run.params_m, 100 * run.eer, "*", label=plots.label_of(f"{run.name}, measured here"), **star)
         axes.set(xscale="log", yscale="log", xlabel="parameters, millions", ylabel="EER, %")
         sizes = [row.params_m for row in published if row.params_m] + [run.params_m for run in ours]
         axes.set_xticks(_ticks(sizes), minor=False)
@@ -120,29 +106,14 @@ def draw_sizes(published: Sequence[Published], ours: Sequence[Ours]) -> "Figure"
     return figure
 
 
-def _mark(rows: Sequence[Published], style: str, axes: "Axes", label: str | None, marker: str) -> None:
-    """Mark systems of one family, joined where they are a sweep."""
-    look: dict[str, Any] = {"color": plots.MUTED, "linewidth": 0.8, "marker": marker, "markersize": 4.5, "alpha": 0.75}
-    if rows:
-        x, y = zip(*sorted((row.params_m, 100 * row.eer) for row in rows), strict=True)
-        axes.plot(x, y, linestyle=style, label=label, **look)
-
-
 def _parse(row: dict[str, str]) -> Published:
     sparsity, stated = _number(row["sparsity"]), _number(row["params_m"])
     derived = stated is None and sparsity is not None
     params = DENSE_PARAMS_M * (1 - sparsity) + HEAD_PARAMS_M if derived and sparsity is not None else stated
+    names = {name: row[name] for name in ("set", "system", "family", "source")}
+    eer, min_dcf, flops = float(row["eer_percent"]) / 100, _number(row["min_dcf"]), _number(row["flops_g"])
     return Published(
-        set=row["set"],
-        system=row["system"],
-        family=row["family"],
-        sparsity=sparsity,
-        params_m=params,
-        derived=derived,
-        flops_g=_number(row["flops_g"]),
-        eer=float(row["eer_percent"]) / 100,
-        min_dcf=_number(row["min_dcf"]),
-        source=row["source"],
+        **names, sparsity=sparsity, params_m=params, derived=derived, flops_g=flops, eer=eer, min_dcf=min_dcf
     )
 
 

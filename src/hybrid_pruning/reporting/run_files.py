@@ -27,25 +27,18 @@ Series = tuple[list[float], list[float]]
 
 @dataclass(slots=True)
 class Log:
-    """The records of a log by kind, oldest first.
-
-    Args:
-        groups: parameter groups of the optimisers.
-        steps: records of training steps.
-        validations: records of the dev set's metrics.
-        snapshots: the snapshots, with their metrics.
-        warnings: of the checks before and after the training.
-        skipped: number of training files that could not be read, and the first messages; None where there is none.
-        damaged: numbers of lines that are no records.
-    """
+    """The records of a log by kind, oldest first."""
 
     groups: list[Record] = field(default_factory=list)
+    """Parameter groups of the optimisers."""
     steps: list[Record] = field(default_factory=list)
     validations: list[Record] = field(default_factory=list)
     snapshots: list[Record] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     skipped: Record | None = None
+    """Number of training files that could not be read, and the first messages."""
     damaged: list[int] = field(default_factory=list)
+    """Numbers of lines that are no records."""
 
     def add(self, record: Record) -> None:
         """Sort a record in; parts of other kinds are left aside."""
@@ -69,12 +62,9 @@ class LoggedRun:
 
     Args:
         name: unique in the report.
-        files: its folder.
-        config: its resolved recipe; empty where that is missing.
+        config: its resolved recipe; empty where that is missing, as are architecture and versions.
         config_text: the same as text, without places of this machine; unchanged where it cannot be read.
-        architecture: its model; empty where that is missing.
-        log: its log.
-        versions: of Python and the libraries that computed its last checkpoint; empty where there is none.
+        versions: of Python and the libraries that computed its last checkpoint.
         missing: a sentence for each file that could not be found or read.
     """
 
@@ -122,13 +112,7 @@ class LoggedRun:
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """The size of a run's model.
-
-    Args:
-        units: kept units of the backbone.
-        head_params: parameters of head and classifier, which nothing is removed from.
-        basis: source of the kept units, a sentence.
-    """
+    """Kept units of a run's backbone with their source, a sentence; parameters of head and classifier, all kept."""
 
     units: KeptUnits
     head_params: int

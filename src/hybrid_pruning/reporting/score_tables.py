@@ -19,12 +19,9 @@ UNCALIBRATED = "uncalibrated.txt"
 
 @dataclass(frozen=True, slots=True)
 class RunScores:
-    """A score file of one run.
+    """A score file of one run on the set `name`.
 
     Args:
-        name: of the evaluation set.
-        run: index of the run.
-        scores: the score file.
         keys: key files of its trials, the first that fits; the score file itself where it has the labels.
         named: by the user: then a fault is an error, otherwise a note on the page.
         speakers: manifest with the speakers of verification trials, where it is known and there.
@@ -40,14 +37,7 @@ class RunScores:
 
 @dataclass(slots=True)
 class ResultSet:
-    """All runs on one evaluation set.
-
-    Args:
-        name: of the set.
-        evaluations: index of the run -> its metrics.
-        differences: index of a run -> metric -> its difference from the first run of the set, on the same trials.
-        notes: caveats, one sentence each.
-    """
+    """All runs on one evaluation set, by their index; differences are those from its first run, on the same trials."""
 
     name: str
     evaluations: dict[int, Evaluation] = field(default_factory=dict)
@@ -76,13 +66,7 @@ def find_scores(runs: Sequence[LoggedRun]) -> list[RunScores]:
 
 
 def pair_up(runs: Sequence[LoggedRun], scores: Sequence[str], keys: Sequence[Path]) -> list[RunScores]:
-    """Give each score file its keys and its run.
-
-    Args:
-        runs: the report's.
-        scores: score files; `NAME=FILE` names the run of a file, otherwise those of one set are in the runs' order.
-        keys: as many key files, or one for all.
-    """
+    """Give each score file its keys, its own or one for all, and its run: `NAME=FILE`, or in the runs' order."""
     if len(keys) == 1:
         keys = list(keys) * len(scores)
     if len(keys) != len(scores):
@@ -109,13 +93,7 @@ def pair_up(runs: Sequence[LoggedRun], scores: Sequence[str], keys: Sequence[Pat
 
 
 def evaluate_sets(files: Sequence[RunScores], runs: Sequence[LoggedRun], rounds: int) -> list[ResultSet]:
-    """Evaluate every score file, the sets in the order they come in.
-
-    Args:
-        files: of two for the same set and run the later counts.
-        runs: the report's.
-        rounds: of resampling for the intervals; 0 for none.
-    """
+    """Evaluate every score file, set by set; of two for the same set and run the later counts."""
     sets: dict[str, ResultSet] = {}
     latest = {(file.name, file.run): file for file in files}
     for file in sorted(latest.values(), key=lambda file: (file.name != DEV, file.run)):
