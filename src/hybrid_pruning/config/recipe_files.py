@@ -11,7 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from hybrid_pruning.config.recipe import Config, ObjectiveConfig, PruningConfig, Section
+from hybrid_pruning.config.recipe import Config, PruningConfig, Section
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, has_control_characters
 from hybrid_pruning.trees import MOST_BYTES, parse_yaml, read_bytes
@@ -31,12 +31,7 @@ RESERVED = ("checkpoints", "evaluation", "tensorboard")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a recipe.
-
-    Args:
-        path: a YAML file; its `base:` key, where present, names a recipe beside it that it builds on.
-        overrides: ``a.b=c`` settings that win over the file; the value is YAML.
-    """
+    """Read a recipe; ``a.b=c`` settings win over the file, which wins over the file beside it that its `base:` names."""
     tree = _read(Path(path))
     for override in overrides:
         _merge(tree, _parse_override(tree, override))
@@ -113,8 +108,8 @@ def _parse_override(tree: Mapping[str, Any], override: str) -> dict[str, Any]:
         raise InputError(f"--set {override}: the value is not valid YAML") from error
     for part in reversed(key.strip().split(".")):
         changes = {part: changes}
-    there, asked = tree.get("stages"), changes.get("stages")
-    there = there if isinstance(there, dict) else {}
+    asked = changes.get("stages")
+    there = found if isinstance(found := tree.get("stages"), dict) else {}
     if isinstance(asked, dict) and (new := sorted(asked.keys() - there.keys())):
         known = ", ".join(there) or "none"
         raise InputError(f"--set {override}: there is no stage '{new[0]}'; the recipe's stages: {known}")
@@ -189,13 +184,16 @@ def _faults(config: Config) -> Iterator[str]:
     yield from _pruning_faults(config.pruning)
     if config.backbone.frozen and config.pruning.use_pruning_loss:
         yield "backbone.frozen and pruning.use_pruning_loss are both on; pruning trains the backbone, turn one off"
+    kind = config.objective.kind
     if config.task == "anti-spoofing":
         for key in filter(lambda key: _is_changed(data, key), ("sampling", "speed_speakers")):
             yield f"data.{key} is for task: speaker-verification, whose classes are speakers"
-        if config.objective.kind != "softmax":
-            kind = config.objective.kind
+        if kind != "softmax":
             yield f"objective.kind {kind} is for task: speaker-verification; anti-spoofing has softmax alone"
-    yield from _objective_faults(config.objective)
+    unused = {"inter_top_k": ("am", "aam"), "sub_centres": COSINES, "margin_warmup_epochs": COSINES}
+    for key, kinds in unused.items():
+        if kind not in kinds and _is_changed(config.objective, key):
+            yield f"objective.{key} goes with objective.kind {' or '.join(kinds)}, not {kind}"
     if config.task == "speaker-verification" and "dev" not in data.trials:
         yield "data.trials.dev is missing; speaker verification is validated on trials over data.dev: give their file"
 
@@ -216,13 +214,5 @@ def _pruning_faults(pruning: PruningConfig) -> Iterator[str]:
         )
 
 
-def _objective_faults(objective: ObjectiveConfig) -> Iterator[str]:
-    unused = {"inter_top_k": ("am", "aam"), "sub_centres": COSINES, "margin_warmup_epochs": COSINES}
-    for key, kinds in unused.items():
-        if objective.kind not in kinds and _is_changed(objective, key):
-            yield f"objective.{key} goes with objective.kind {' or '.join(kinds)}, not {objective.kind}"
-
-
 def _is_changed(section: Section, key: str) -> bool:
-    """Return whether a value differs from its default."""
     return bool(getattr(section, key) != type(section).model_fields[key].default)

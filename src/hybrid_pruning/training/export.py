@@ -25,15 +25,10 @@ TOLERANCE = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The result of a training.
+    """The result of a training: mean weights of so many checkpoints, and the sparsity to cut them to.
 
-    Args:
-        config: its recipe.
-        objective: network and gates, with the mean weights of checkpoints.
-        averaged: of how many.
-        sparsity: to cut to.
-        classes: the speakers that its loss on embeddings has weights for, in their order; none for anti-spoofing.
-        weights: the state of that loss, which no model has.
+    The classes are the speakers that its loss on embeddings has weights for, in their order; the weights are the state
+    of that loss, which no model has. Both are empty for anti-spoofing.
     """
 
     config: Config
@@ -99,7 +94,7 @@ def export_snapshots(run: str | Path, out: str | Path, average: int = AVERAGED) 
 
 
 def build_export(run: str | Path, average: int = AVERAGED, at: float | None = None) -> SpeechModel:
-    """Return a run's model, cut to its target, in evaluation mode; the arguments are those of `export`."""
+    """Return a run's model, cut to its target, in evaluation mode; the arguments as in `export`."""
     trained = read_trained(Run(run).last_stage(), average, at)
     small = shrink_model(trained.objective, trained.sparsity)
     if (gates := trained.objective.gates) is not None:
@@ -120,7 +115,7 @@ def build_export(run: str | Path, average: int = AVERAGED, at: float | None = No
 
 
 def read_trained(run: Run, average: int = AVERAGED, at: float | None = None) -> Trained:
-    """Return the result of a training, or of one stage; the arguments are those of `export`."""
+    """Return the result of a training, or of one stage; the arguments as in `export`."""
     model, config = run.read_model(), run.read_config()
     target = config.pruning.target_sparsity
     sparsity = target if at is None else find_snapshot(config, at, run.folder)

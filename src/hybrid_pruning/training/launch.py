@@ -31,14 +31,7 @@ from hybrid_pruning.training.warnings import check_before
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The data of a training.
-
-    Args:
-        train: utterances to learn from.
-        dev: utterances to validate on.
-        trials: over these, for speaker verification.
-        classes: the names of the classes of `train`, in the order of their numbers.
-    """
+    """The data of a training; `trials` are over `dev`, `classes` those of `train` in the order of their numbers."""
 
     train: list[Utterance]
     dev: list[Utterance]
@@ -117,7 +110,7 @@ def _train_stages(config: Config, stages: Mapping[str, Config], whole: Run) -> N
     """Do the trainings of a recipe with stages that are not done yet, one after another."""
     runs = {name: Run(whole.folder / name) for name in stages}
     for name, stage in stages.items():  # a fault in the last stage's data is reported before the first is trained
-        processes.from_main(partial(_check_data, stage, runs[name]))
+        processes.from_main(lambda run=runs[name], stage=stage: run.check_data(read_data(stage).digests(stage)))
     before: Run | None = None
     for name, stage in stages.items():
         run, epochs = runs[name], stage.training.epochs
@@ -130,10 +123,6 @@ def _train_stages(config: Config, stages: Mapping[str, Config], whole: Run) -> N
         before = run
 
 
-def _check_data(config: Config, run: Run) -> None:
-    run.check_data(read_data(config).digests(config))
-
-
 def _train_one(
     config: Config,
     run: Run,
@@ -141,14 +130,9 @@ def _train_one(
     before: Run | None = None,
     before_writing: Callable[[], object] = lambda: None,
 ) -> None:
-    """Do one training.
+    """Do the training of a recipe without stages, from the network of the run before where one is given.
 
-    Args:
-        config: its recipe, without stages.
-        run: its folder.
-        resume: continue from its last checkpoint.
-        before: the run to begin with the network of; by default with the recipe's backbone and a fresh head.
-        before_writing: called by the main process once all is checked.
+    The main process calls `before_writing` once all is checked.
     """
     start = None if before is None else read_trained(before)
     data = processes.from_main(lambda: read_data(config))
@@ -165,9 +149,8 @@ def _train_one(
         if not (resume and trainer.resume()):
             processes.from_main(before_writing)
             processes.from_main(lambda: run.write(config, architecture, digests))
-            trainer.start_log(
-                processes.from_main(lambda: check_before(config, model, trainer.total_steps, data.train, data.dev))
-            )
+            steps = trainer.total_steps
+            trainer.start_log(processes.from_main(lambda: check_before(config, model, steps, data.train, data.dev)))
         trainer.fit()
     finally:
         trainer.close()
@@ -200,13 +183,11 @@ def _build_model(config: Config, data: Data, start: Trained | None) -> SpeechMod
     backbone = load_backbone(source.source, source.random, source.revision) if given is None else given.backbone
     shortest = backbone.minimum_samples / SAMPLE_RATE_HZ
     if config.data.crop_seconds < shortest:
-        raise InputError(
-            f"data.crop_seconds {config.data.crop_seconds:g}: expected {shortest:g} seconds (one frame) or more"
-        )
-    classes = None
-    if config.task == "anti-spoofing":
-        counts = Counter(utterance.label for utterance in data.train)
-        classes = Classes(LABELS, tuple(counts[label] for label in LABELS))
+        crop = f"data.crop_seconds {config.data.crop_seconds:g}"
+        raise InputError(f"{crop}: expected {shortest:g} seconds (one frame) or more")
+    counts = Counter(utterance.label for utterance in data.train)
+    spoofing = config.task == "anti-spoofing"
+    classes = Classes(LABELS, tuple(counts[label] for label in LABELS)) if spoofing else None
     model = SpeechModel.build(backbone, config.head, classes)
     if given is not None:
         model.load_state_dict(given.state_dict())

@@ -22,10 +22,7 @@ TAGS = {"audio_seconds_per_second": "throughput", "padding": "padding"}
 class RunLog:
     """Appends records to a run's log; only the main process has one.
 
-    Args:
-        run: the run.
-        lines: the number of records of an earlier log that are true; those beyond the checkpoint are dropped.
-        step: the step of the last of them.
+    Of an earlier log the first `lines` are true, up to `step`; those beyond the checkpoint are dropped.
     """
 
     def __init__(self, run: Run, lines: int = 0, step: int = 0) -> None:
@@ -43,8 +40,7 @@ class RunLog:
             self._board: Board | None = Board(run.tensorboard, step + 1 if lines else 0)
         except ImportError:
             self._board = None
-            line = f"log: {self.path.name} alone; for TensorBoard beside it: pip install 'hybrid-pruning[tensorboard]'"
-            say(line)
+            say(f"log: {self.path.name} alone; for TensorBoard beside it: pip install 'hybrid-pruning[tensorboard]'")
         except OSError as error:
             raise cannot_write(run.tensorboard, error) from error
 
@@ -76,14 +72,7 @@ class Board:
     """Writes TensorBoard's events in step with the log.
 
     torch's SummaryWriter writes in a thread, which prints a traceback where the disk is full and is lost in a fork.
-
-    Args:
-        folder: of the events; those of a later file win.
-        purge_step: the first step whose earlier events no longer count.
-
-    Raises:
-        ImportError: TensorBoard is not installed.
-        OSError: the file cannot be written.
+    Events of earlier files no longer count from `purge_step` on. Without TensorBoard this is an ImportError.
     """
 
     def __init__(self, folder: Path, purge_step: int) -> None:
@@ -106,15 +95,10 @@ class Board:
         values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         for tag, counts in histograms.items():
             middles = [(index + 0.5) / len(counts) for index in range(len(counts))]
-            histogram = self._histogram(
-                min=0.0,
-                max=1.0,
-                num=sum(counts),
-                sum=sum(count * middle for count, middle in zip(counts, middles, strict=True)),
-                sum_squares=sum(count * middle**2 for count, middle in zip(counts, middles, strict=True)),
-                bucket_limit=[middle + 0.5 / len(counts) for middle in middles],
-                bucket=counts,
-            )
+            moments = [sum(n * middle**power for n, middle in zip(counts, middles, strict=True)) for power in (1, 2)]
+            ends = [middle + 0.5 / len(counts) for middle in middles]
+            sums = {"num": sum(counts), "sum": moments[0], "sum_squares": moments[1]}
+            histogram = self._histogram(min=0.0, max=1.0, **sums, bucket_limit=ends, bucket=counts)
             values.append(self._summary.Value(tag=tag, histo=histogram))
         self._append(step=step, summary=self._summary(value=values))
 

@@ -65,17 +65,7 @@ class MarginSoftmax(CosineLoss):
     equation 6. "aam" adds it to the angle: Deng et al., "ArcFace", CVPR 2019, equation 3, with `add_angle`'s fall-back.
     The `top_k` other classes that are closest get a margin the other way, which brings them closer still: Zhao et al.,
     "Multi-query multi-head attention pooling and Inter-TopK penalty for speaker verification", ICASSP 2022, section
-    3.2; for "am" the same on the cosine.
-
-    Args:
-        embedding: E.
-        classes: C.
-        kind: "am" or "aam".
-        scale: factor on the cosines.
-        margin: for "am" in cosine, for "aam" in radians.
-        top_k: the number of rivals that get `inter_margin`; less than C.
-        inter_margin: theirs, in the same unit.
-        sub_centres: K.
+    3.2; for "am" the same on the cosine. Margins are in cosine for "am" and in radians for "aam"; top_k < C.
     """
 
     def __init__(
@@ -114,17 +104,8 @@ class SphereFace2(CosineLoss):
     Of its forms this is C, with margins on the cosine: lambda/r log(1 + exp(-r (g(cos y) - m) - b)) for the own class y
     plus (1 - lambda)/r log(1 + exp(r (g(cos j) + m) + b)) for each other j, with g(z) = 2 ((z + 1) / 2)^t - 1.
     Source: Wen et al., "SphereFace2: Binary classification is all you need for deep face recognition", ICLR 2022,
-    section 3.
-
-    Args:
-        embedding: E.
-        classes: C.
-        scale: r.
-        margin: m, in units of g, which spans -1 to 1.
-        balance: lambda, the weight of the own class.
-        sharpness: t, at least 1.
-        bias: b at the start; None for the one at which, at right angles, own and other classes pull equally.
-        sub_centres: K.
+    section 3. Here r is the scale, m the margin, lambda the balance, t >= 1 the sharpness, and b a bias that starts,
+    unless it is given, where own and other classes pull equally at right angles.
     """
 
     def __init__(
@@ -201,16 +182,9 @@ def build_loss(config: ObjectiveConfig, embedding: int, classes: int) -> ClassLo
 
 @torch.no_grad()
 def carry_over(loss: ClassLoss, weights: Mapping[str, torch.Tensor], before: Sequence[str], now: Sequence[str]) -> int:
-    """Copy the weights that an earlier loss learnt for the same classes into a loss, as far as their shapes agree.
+    """Copy an earlier loss's weights for the same classes into a loss, as far as shapes agree; return how many classes.
 
-    Args:
-        loss: the new one.
-        weights: the earlier one's state.
-        before: its classes, in the order of its weights.
-        now: the new one's classes.
-
-    Returns:
-        The number of classes that have their earlier weights.
+    `before` and `now` name the classes of the earlier and the new loss in the order of their weights.
     """
     known = {name: place for place, name in enumerate(before)}
     places = [(place, known[name]) for place, name in enumerate(now) if name in known]

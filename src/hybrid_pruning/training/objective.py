@@ -32,14 +32,8 @@ class Losses:
 class Objective(nn.Module):
     """Task loss plus, where there are gates, the Lagrangian of the size: L_task + R (paper, section 2).
 
-    One module holds everything that learns, so that one wrapper serves any number of processes.
-
-    Args:
-        model: the network.
-        gates: the gates on its backbone, or None for dense training.
-        lagrangian: the multipliers, with the gates.
-        constraint: the quantity that the target counts.
-        margin: speaker verification's loss on embeddings; None for the softmax over the model's own classifier.
+    One module holds everything that learns, so that one wrapper serves any number of processes. Dense training has no
+    gates; `margin` is speaker verification's loss on embeddings, None for the softmax over the model's own classifier.
     """
 
     def __init__(
@@ -81,12 +75,9 @@ class Objective(nn.Module):
 
 
 def build_objective(config: Config, model: SpeechModel, classes: int = 0) -> Objective:
-    """Put gates on a model's backbone where the recipe prunes, and join it with its losses.
+    """Put gates on a model's backbone, in place, where the recipe prunes, and join it with its losses.
 
-    Args:
-        config: the recipe.
-        model: the network; it is changed in place.
-        classes: speakers that a loss on embeddings is to tell apart; 0 for none, as for a model with a classifier.
+    A model without a classifier has a loss on embeddings, of so many classes.
 
     Raises:
         PlanError: a target sparsity that the chosen units cannot reach.

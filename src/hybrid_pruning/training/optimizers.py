@@ -14,13 +14,7 @@ FUSED = True
 
 
 class Optimizers:
-    """The optimisers of the dual formulation, as one: the network and the gates descend, the multipliers ascend.
-
-    Args:
-        objective: network, gates and multipliers.
-        training: the network's optimisation.
-        pruning_lr: the learning rate of gates and multipliers.
-    """
+    """The optimisers of the dual formulation, as one: the network and the gates descend, the multipliers ascend."""
 
     def __init__(self, objective: Objective, training: TrainingConfig, pruning_lr: float) -> None:
         self.objective, self.training = objective, training
@@ -41,22 +35,15 @@ class Optimizers:
 
     def describe_groups(self) -> list[dict[str, Any]]:
         """Return the groups by name, with their sizes, peak rates and weight decay."""
-        return [
-            {
-                "name": group["name"],
-                "parameters": sum(parameter.numel() for parameter in group["params"]),
-                "peak_learning_rate": group.get("peak_lr", group["lr"]),
-                "weight_decay": group["weight_decay"],
-            }
-            for group in self._groups()
-        ]
+        described = []
+        for group in self._groups():
+            sizes = {"name": group["name"], "parameters": sum(parameter.numel() for parameter in group["params"])}
+            rates = {"peak_learning_rate": group.get("peak_lr", group["lr"]), "weight_decay": group["weight_decay"]}
+            described.append({**sizes, **rates})
+        return described
 
     def clip(self) -> dict[str, torch.Tensor]:
-        """Scale the network's gradients to the largest norm allowed, and return what the norms were before.
-
-        Returns:
-            Scalars: "network" as a whole, and those of its parts "backbone", "head" and "objective" that learn.
-        """
+        """Clip the network's gradients; return the norms before, of "network" and of its parts that learn."""
         parts: dict[str, list[nn.Parameter]] = {}
         for group in self.network.param_groups:
             parts.setdefault(group["name"].partition(".")[0], []).extend(group["params"])

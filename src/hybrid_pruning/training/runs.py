@@ -33,13 +33,7 @@ class DamagedError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """The content of a manifest, of a list, or of a folder of recordings, as far as it decides a training.
-
-    Args:
-        path: the file or folder.
-        rows: the number of its utterances, trials or files.
-        sha256: of the rows, in their order.
-    """
+    """The rows of a manifest, list or folder of recordings that decide a training: their number and digest."""
 
     path: Path
     rows: int
@@ -49,16 +43,8 @@ class Digest:
 class Run:
     """A run's folder; in a recipe with stages, each stage is a run of its own below it.
 
-    Attributes:
-        config: the resolved recipe.
-        architecture: of the model as the training began.
-        data: digests of the manifests, lists and folders that decide the training.
-        log: one JSON record a line.
-        tensorboard: the folder of the same numbers.
-        dev_scores: scores and keys of the last validation.
-        checkpoints: the folder of whole states, of which the last few stay.
-        snapshots: the folder of states as the target passed a sparsity of `export_at`, `hp30.pt`, without optimisers.
-        evaluation: the folder of scores with their keys, which the report reads.
+    Checkpoints are whole states, of which the last few stay; snapshots are states as the target passed a sparsity of
+    `export_at`, `hp30.pt`, without optimisers; the architecture is that of the model as the training began.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -71,11 +57,7 @@ class Run:
         self.checkpoints, self.snapshots = folder / "checkpoints", folder / "snapshots"
 
     def stages(self, config: Config | None = None) -> list["Run"]:
-        """Return the runs of the stages in order, begun or not; none without stages, or without a readable recipe.
-
-        Args:
-            config: the recipe; by default the one that lies there.
-        """
+        """Return the runs of the stages in order, begun or not; none without stages, or without a readable recipe."""
         try:
             config = self.read_config() if config is None else config
         except InputError:
@@ -83,7 +65,7 @@ class Run:
         return [Run(self.folder / name) for name in config.stages]
 
     def last_stage(self, config: Config | None = None) -> "Run":
-        """Return the run of the last stage, or this one where it has none; the argument is that of `stages`."""
+        """Return the run of the last stage, or this one where it has none."""
         return [self, *self.stages(config)][-1]
 
     def read_config(self) -> Config:
@@ -97,9 +79,8 @@ class Run:
             with understanding(self.folder):
                 return SpeechModel.from_architecture(about)
         except InputError as error:
-            raise InputError(
-                f"{self.folder}: is no training run ({self.architecture.name} is missing or damaged)"
-            ) from error
+            problem = f"is no training run ({self.architecture.name} is missing or damaged)"
+            raise InputError(f"{self.folder}: {problem}") from error
 
     def read_log(self) -> list[dict[str, Any] | None]:
         """Return the records of the log, a line each; None for a line that is cut off or damaged.
@@ -141,8 +122,8 @@ class Run:
         if not any(self.checkpoints.glob("*.pt")):  # it begins again
             return
         if not self.data.exists():
-            line = f"{self.folder}: has no {self.data.name}, as runs of older versions; "
-            say(line + "that the data are the same cannot be checked")
+            age = f"has no {self.data.name}, as runs of older versions"
+            say(f"{self.folder}: {age}; that the data are the same cannot be checked")
             return
         try:
             known = read_json(self.data)
@@ -204,15 +185,13 @@ class Run:
                     break
         if not whole:
             if damaged:
-                raise InputError(
-                    f"{self.checkpoints}: all checkpoints are damaged; remove them to start from the beginning"
-                )
+                problem = "all checkpoints are damaged; remove them to start from the beginning"
+                raise InputError(f"{self.checkpoints}: {problem}")
             return None
         latest = max(whole)[-1]
         for path in damaged:
             path.rename(path.with_suffix(".damaged"))
-            line = f"{path}: is damaged and set aside; going on from {latest.name}"
-            say(line)
+            say(f"{path}: is damaged and set aside; going on from {latest.name}")
         return latest
 
     def average_objectives(self, count: int = AVERAGED) -> dict[str, Any]:
@@ -235,8 +214,7 @@ class Run:
     def read_gates(self, checkpoints: Sequence[Path]) -> Gates:
         """Return the gates of a pruning training with their mean log_alpha over checkpoints, without the network.
 
-        `read_gates(run.newest_checkpoints()).kept(target, constraint)` are the units that an export keeps. The
-        checkpoints need not be whole: no other tensor of them is read.
+        Their `kept(target, constraint)` are the units that an export keeps. No other tensor of the checkpoints is read.
 
         Raises:
             PlanError: a checkpoint cannot be read, or its gates are not those of the architecture.

@@ -36,16 +36,7 @@ SHOWN = 10
 
 
 class Trainer:
-    """The state of one training and the loop over it.
-
-    Args:
-        config: the recipe.
-        objective: network, gates and multipliers.
-        trainset: utterances to train on.
-        devset: utterances to validate on after each epoch.
-        run: the run's folder.
-        trials: over the dev set, for speaker verification.
-    """
+    """The state of one training and the loop over it; `trials` are over the dev set, for speaker verification."""
 
     def __init__(
         self,
@@ -74,7 +65,7 @@ class Trainer:
 
     def start_log(self, warnings: Sequence[str] = ()) -> None:
         """Open a new log and write the optimisers' groups and the warnings before the training."""
-        self._open_log(lines=0)
+        self._open_log()
         self._log({"groups": self.optimizers.describe_groups(), **_warn(warnings)})
 
     def resume(self) -> bool:
@@ -134,9 +125,8 @@ class Trainer:
         """Take one optimiser step; return its record where it is one to log."""
         training, target = self.config.training, self.growth.target(self.step)
         self.skipped.add(batch.skipped)
-        factor = learning_rate_factor(
-            training, self.step, self.total_steps, training.lr_warmup_epochs * self.batches_per_epoch
-        )
+        warmup = training.lr_warmup_epochs * self.batches_per_epoch
+        factor = learning_rate_factor(training, self.step, self.total_steps, warmup)
         self.optimizers.set_learning_rates(annealed(training, factor, self.growth.rested(self.step)))
         logged = self.step == 0 or (self.step + 1) % training.log_every == 0
         sums, norms = self._accumulate(batch, target), self.optimizers.clip()
@@ -148,13 +138,8 @@ class Trainer:
         self._audio_seconds += batch.wave.numel() / SAMPLE_RATE_HZ
         if not logged:
             return None
-        record = {
-            "epoch": self.epoch + 1,
-            **self._averages(losses, batch),
-            "learning_rate": self.optimizers.learning_rates(),
-            "gradient_norm": gradients,
-            **self._sparsity(target),
-        }
+        rates = {"learning_rate": self.optimizers.learning_rates(), "gradient_norm": gradients}
+        record = {"epoch": self.epoch + 1, **self._averages(losses, batch), **rates, **self._sparsity(target)}
         self._log(record)
         return record
 
@@ -214,18 +199,19 @@ class Trainer:
     def _sparsity(self, target: float) -> dict[str, Any]:
         """Return the expected size, counted both ways, and the units that evaluation keeps, each gate rounded alone."""
         objective = self.objective
-        if objective.gates is None or objective.lagrangian is None:
+        gates = objective.gates
+        if gates is None or objective.lagrangian is None:
             return {}
         with torch.no_grad():
-            size = objective.gates.budget()
+            size = gates.budget()
         removed = {"params": float(size.sparsity), "macs": float(size.macs_sparsity)}
-        kept = objective.gates.kept()
-        exact = float(objective.gates.accounting.exact_kept(kept).removed(objective.constraint))
+        kept = gates.kept()
+        exact = float(gates.accounting.exact_kept(kept).removed(objective.constraint))
         return {
             "sparsity": {"expected": removed[objective.constraint], "target": target, "exact": exact},
             "removed": removed,
             "multipliers": {name: value.item() for name, value in objective.lagrangian.named_parameters()},
-            "kept": {name: len(kept[name]) / gate.slot.size for name, gate in objective.gates.items()},
+            "kept": {name: len(kept[name]) / gate.slot.size for name, gate in gates.items()},
         }
 
     def _save_snapshots(self) -> None:
@@ -261,7 +247,7 @@ class Trainer:
         """Return the speakers that the objective has weights for, in their order."""
         return [] if self.objective.margin is None else list(self.trainset.classes)
 
-    def _open_log(self, lines: int) -> None:
+    def _open_log(self, lines: int = 0) -> None:
         if processes.is_main():
             self.log = RunLog(self.run, lines, self.step)
 
@@ -291,12 +277,7 @@ class Trainer:
 
 
 class Skipped:
-    """The distinct training files that could not be read and were replaced by others.
-
-    Args:
-        data: the manifest, and the fraction of it that may be unreadable.
-        total: the number of training files.
-    """
+    """The distinct files, of a total, that could not be read and were replaced by others."""
 
     def __init__(self, data: DataConfig, total: int) -> None:
         self.data, self.total = data, total

@@ -29,13 +29,10 @@ BINS = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Validation:
-    """The result of a validation.
+    """The result of a validation: metrics, and where there are gates the exact sparsity, as fractions.
 
-    Args:
-        figures: metrics of the dev set, and where there are gates the exact sparsity, as fractions.
-        scores: [N] log-likelihood ratios, in the dev set's order; for speaker verification [T] cosines, in the trials'.
-        positive: [N] or [T] whether each is bona fide, or a target trial.
-        opened: unit kind -> [units] probability of each gate to be open; empty without gates.
+    The scores are [N] log-likelihood ratios in the dev set's order, or [T] cosines in the trials'; positive are the
+    bona fide, or the target trials. `opened` has the [units] probabilities of each kind's gates to be open.
     """
 
     figures: dict[str, float]
@@ -51,14 +48,7 @@ class Validation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DevTrials:
-    """Verification trials over the dev set, in the order of their file.
-
-    Args:
-        enrol: [T] names of the utterances to compare with.
-        test: [T] names of the utterances to compare.
-        classes: [T] "target" or "nontarget".
-        places: utterance -> its place in the dev set.
-    """
+    """Verification trials over the dev set, [T] in the order of their file, and the place of each utterance there."""
 
     enrol: Names
     test: Names
@@ -74,13 +64,7 @@ class DevTrials:
 
 
 def read_dev_trials(path: Path, devset: Sequence[Utterance], manifest: Path) -> DevTrials:
-    """Read the trials of a validation: a list with labels, in any form that `evaluate --sv` reads.
-
-    Args:
-        path: the list.
-        devset: the utterances that it names.
-        manifest: their file, for messages.
-    """
+    """Read the trials of a validation over a manifest's dev set, in any form that `evaluate --sv` reads."""
     keys = read_keys(path, SV, SV.trial)
     register = Register(utterance.utt_id for utterance in devset)
     enrol, test = (keys.columns[name] for name in SV.trial)
@@ -101,22 +85,13 @@ def validate(
     config: Config,
     trials: DevTrials | None = None,
 ) -> Validation:
-    """Score the dev set with the model cut to a target, on all processes together.
+    """Score the dev set, or trials over it, with the model cut to a target, on all processes together.
 
-    Args:
-        objective: the network and its gates; they are left as they were.
-        devset: utterances; of both classes where there are no trials.
-        target_sparsity: of the model that would be exported now; of no importance without gates.
-        config: the recipe.
-        trials: over the dev set, for speaker verification.
+    Network and gates are left as they were.
     """
     sizes: dict[str, float] = {}
-    model, gates, batch_size, workers = (
-        objective.model,
-        objective.gates,
-        config.training.batch_size,
-        config.data.workers,
-    )
+    model, gates = objective.model, objective.gates
+    batch_size, workers = config.training.batch_size, config.data.workers
     if gates is not None:
         kept = gates.kept(target_sparsity, objective.constraint)
         exact = gates.accounting.exact_kept(kept)

@@ -52,15 +52,7 @@ def check_after(
     expected_sparsity: float | None,
     target_sparsity: float,
 ) -> list[str]:
-    """Return the warnings after a training, one line each.
-
-    Args:
-        scores: [N] log-likelihood ratios of the dev set, or the cosines of the trials over it.
-        positive: [N] whether each is of bona fide speech, or of a target trial.
-        task: which of the two.
-        expected_sparsity: of the gates as they ended; None without gates.
-        target_sparsity: of the recipe.
-    """
+    """Return the warnings after a training, one line each, from the [N] scores and classes of its last validation."""
     check = check_scores if task == "anti-spoofing" else check_cosines
     found = check(scores[positive], scores[~positive])
     return found if expected_sparsity is None else found + check_sparsity(expected_sparsity, target_sparsity)
