@@ -73,11 +73,10 @@ def at(key: str) -> str:
 
 
 RECIPES: dict[str, Case] = {
-    "an empty recipe": Case(partial(content, ""), TRAIN, "recipe.yaml: expected keys and values"),
+    "an empty recipe": Case(partial(content, ""), TRAIN, "recipe.yaml: expected keys and values, found NoneType"),
     "a list for a recipe": Case(partial(content, "- a\n"), TRAIN, "recipe.yaml: expected keys and values, found list"),
-    "bytes that are no text in a recipe": Case(
-        partial(content, b"\xff\xfe\0"), TRAIN, "recipe.yaml: is not valid YAML"
-    ),
+    "bytes that are no text": Case(partial(content, b"\xff\xfe\0"), TRAIN, "recipe.yaml: is not valid YAML"),
+    "a null byte in YAML": Case(partial(line, "a: \0"), TRAIN, "recipe.yaml: is not valid YAML"),
     "broken YAML": Case(partial(line, "seed: [1"), TRAIN, "recipe.yaml: is not valid YAML.*line"),
     "a tab in YAML": Case(partial(line, "\tseed: 1"), TRAIN, "recipe.yaml: is not valid YAML"),
     "YAML that makes an object": Case(
@@ -91,6 +90,7 @@ RECIPES: dict[str, Case] = {
     "a number of 5000 digits": Case(partial(line, "seed: " + "9" * 5000), TRAIN, "recipe.yaml: is not valid YAML"),
     "a key twice": Case(partial(line, "seed: 1\nseed: 2"), TRAIN, "recipe.yaml: .*'seed' stands twice"),
     "no data": Case(partial(content, "backbone: {source: wavlm}\n"), TRAIN, at("data' is missing")),
+    "no dev set": Case(partial(content, "data: {train: a}\nbackbone: {source: a}"), TRAIN, at("data.dev' is missing")),
     "a sparsity that cannot be reached": Case(given("pruning.target_sparsity", 0.99), TRAIN, "the maximum is 0.8"),
     "no unit": Case(given("pruning.units", []), TRAIN, "units"),
     "crops of nothing": Case(given("data.crop_seconds", 1e-9), TRAIN, "data.crop_seconds"),
@@ -121,7 +121,7 @@ RECIPES: dict[str, Case] = {
     ),
     "no trials to validate on": Case(of_speakers("data.trials", {}), TRAIN, at("data.trials.dev is missing")),
     "trials that are not there": Case(
-        of_speakers("data.trials", {"dev": "nowhere.trials"}), TRAIN, "nowhere.trials: cannot be read"
+        of_speakers("data.trials", {"dev": "no.trials"}), TRAIN, "no.trials: cannot be read"
     ),
     "trials without a target": Case(
         partial(trials, "0 bonafide-00 spoof-01\n"), TRAIN, "dev.trials: no target among 1"
@@ -149,7 +149,5 @@ RECIPES: dict[str, Case] = {
     "pruning twice": Case(
         given("stages", {"one": {}, "two": {}}), TRAIN, "stages.two.pruning.use_pruning_loss .*'one' has"
     ),
-    "a stage with the name of a run's folder": Case(
-        given("stages", {"evaluation": {}}), TRAIN, "'evaluation' is a folder"
-    ),
+    "a stage with the name of a folder": Case(given("stages", {"evaluation": {}}), TRAIN, "'evaluation' is a folder"),
 }

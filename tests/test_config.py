@@ -5,14 +5,14 @@ import math
 import re
 from collections.abc import Iterator
 from functools import reduce
-from operator import getitem
+from operator import attrgetter, getitem
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from hybrid_pruning.config import Config, check_config, load_config, save_config
+from hybrid_pruning.config import check_config, load_config, save_config
 from hybrid_pruning.errors import InputError
 
 MINIMAL = "data: {train: train.tsv, dev: dev.tsv}\nbackbone: {source: microsoft/wavlm-base}\n"
@@ -34,24 +34,10 @@ def write(folder: Path, text: str, name: str = "recipe.yaml") -> Path:
     return path
 
 
-def value_at(config: Config, key: str) -> object:
-    found: object = config
-    for part in key.split("."):
-        found = getattr(found, part)
-    return found
-
-
 def test_the_papers_pruning_block_works_as_it_stands(tmp_path: Path):
     pruning = load_config(write(tmp_path, MINIMAL + PAPER)).pruning
-    found = {key: getattr(pruning, key) for key in yaml.safe_load(PAPER)["pruning"]}
-    assert found == {
-        "use_pruning_loss": True,
-        "target_sparsity": 0.1,
-        "initial_reg_lr": 0.05,
-        "sparsity_warmup_epochs": 5,
-        "sparsity_schedule": "cosine",
-        "min_sparsity": 0.0,
-    }
+    found = [getattr(pruning, key) for key in yaml.safe_load(PAPER)["pruning"]]
+    assert found == [True, 0.1, 0.05, 5, "cosine", 0.0]
 
 
 def test_all_else_has_a_default(tmp_path: Path):
@@ -83,14 +69,11 @@ def test_round_trip(tmp_path: Path):
         ("training={epochs: 9}", "training.epochs", 9),
     ],
 )
-def test_set_wins_over_the_file_and_leaves_the_rest(tmp_path: Path, override: str, key: str, expected: object):
-    config = load_config(write(tmp_path, MINIMAL + "training: {epochs: 3, batch_size: 4}\nseed: 1\n"), [override])
-    assert value_at(config, key) == expected
+def test_the_last_setting_wins_and_leaves_the_rest(tmp_path: Path, override: str, key: str, expected: object):
+    path = write(tmp_path, MINIMAL + "training: {epochs: 3, batch_size: 4}\nseed: 1\n")
+    config = load_config(path, ["seed=3", override] if key == "seed" else [override])
+    assert attrgetter(key)(config) == expected
     assert config.training.batch_size == 4
-
-
-def test_later_settings_win_over_earlier_ones(tmp_path: Path):
-    assert load_config(write(tmp_path, MINIMAL), ["seed=1", "seed=2"]).seed == 2
 
 
 def test_a_recipe_builds_on_its_base(tmp_path: Path):
@@ -105,9 +88,9 @@ MISTAKES = {
     "typo at the top": ("trainin: {}", (), r"key 'trainin' is unknown; did you mean 'training'\?"),
     "typo below": ("training: {epoch: 3}", (), r"key 'training.epoch' is unknown; did you mean 'epochs'\?"),
     "typo in a section that may be absent": (
-        "corpus: {nam: asvspoof5, root: x}",
+        "corpus: {nam: a, root: x}",
         (),
-        r"key 'corpus.nam' .*'name'\?|key 'corpus.name' is missing",
+        r"key 'corpus.name?' (.*'name'\?|is miss)",
     ),
     "typo in --set": ("", ("pruning.target_sparsty=0.5",), r"key 'pruning.target_sparsty' .*'target_sparsity'\?"),
     "a hyphen": ("pruning: {target-sparsity: 0.5}", (), "key 'pruning.target-sparsity' .*'target_sparsity'"),
@@ -121,9 +104,9 @@ MISTAKES = {
     "no choice": ("pruning: {sparsity_schedule: cosin}", (), "pruning.sparsity_schedule: .*'cosine'.*found 'cosin'"),
     "no unit": ("pruning: {units: [heads]}", (), "pruning.units.*'head'.*found 'heads'"),
     "a rate per wrong unit": (
-        "pruning: {drop_rate: {heads: 0.5}}",
+        "pruning: {drop_rate: {heads: 1}}",
         (),
-        r"pruning.drop_rate.heads: .*'conv'.*found 'heads'",
+        "pruning.drop_rate.heads: .*'conv'.*found 'heads'",
     ),
     "a rate out of range": ("pruning: {drop_rate: 1}", (), "pruning.drop_rate: .*less than 1, found 1"),
     "an empty section": ("head:", (), "head: .*found None"),
@@ -132,9 +115,7 @@ MISTAKES = {
     "--set without =": ("", ("seed",), "--set seed: expected key=value"),
     "--set without key": ("", ("=3",), "--set =3: expected key=value"),
     "--set, broken value": ("", ("seed=[1",), "--set seed=.*not valid YAML"),
-    "not YAML": ("seed: [1\nhead: }", (), "recipe.yaml: is not valid YAML: .*line"),
     "a number as key": ("1: 2", (), "recipe.yaml: .*1"),
-    "missing base": ("base: nowhere.yaml", (), "nowhere.yaml: cannot be read"),
 }
 
 
@@ -145,25 +126,7 @@ def test_a_mistake_is_one_line_with_file_and_key(tmp_path: Path, text: str, over
         load_config(recipe, overrides)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith(("--set", str(recipe), str(tmp_path / "nowhere.yaml")))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", "expected keys and values, found NoneType"),
-        ("- a\n- b\n", "expected keys and values, found list"),
-        ("backbone: {source: a}\n", "key 'data' is missing"),
-        ("data: {train: a}\nbackbone: {source: a}\n", "key 'data.dev' is missing"),
-        ("a: \x00", "not valid YAML"),
-        (b"\xff\xfe\x00", "not valid YAML"),
-    ],
-)
-def test_what_is_no_recipe_at_all(tmp_path: Path, text: str | bytes, expected: str):
-    path = tmp_path / "recipe.yaml"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(InputError, match=f"recipe.yaml: .*{expected}"):
-        load_config(path)
+    assert message.startswith(("--set", str(recipe)))
 
 
 @pytest.mark.parametrize("name", ["missing.yaml", "."])
@@ -172,9 +135,8 @@ def test_a_recipe_that_is_not_there(tmp_path: Path, name: str):
         load_config(tmp_path / name)
 
 
-@pytest.mark.parametrize("bases", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "c", "c": "b"}])
-def test_bases_in_a_circle(tmp_path: Path, bases: dict[str, str]):
-    for name, base in bases.items():
+def test_bases_in_a_circle_that_the_recipe_is_no_part_of(tmp_path: Path):
+    for name, base in ("ab", "bc", "cb"):
         write(tmp_path, f"base: {base}.yaml\n", f"{name}.yaml")
     with pytest.raises(InputError, match="leads back to itself"):
         load_config(tmp_path / "a.yaml")

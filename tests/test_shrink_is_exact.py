@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hybrid_pruning.pruning import Gates, PlanError
 from hybrid_pruning.pruning.narrow import Closed
 
 TOLERANCE = 1e-5
-Record = Callable[[str, float], float]
+AssertExact = Callable[..., None]
 
 # name -> (slots closed for good, slots half closed); all others keep soft values of their own
 CASES = {
@@ -63,18 +64,24 @@ VARIANT_TABLE = [
 ]
 
 
-@torch.no_grad()
-def shrink_error(backbone: Backbone, gates: Gates, wave: torch.Tensor, lengths: torch.Tensor) -> float:
-    masked = backbone(wave, lengths)
-    small = pruning.shrink(backbone, gates)(wave, lengths)
-    assert torch.equal(masked.lengths, small.lengths)
-    return relative_error(masked.frames, small.frames, masked.lengths)
+@pytest.fixture
+def assert_exact(wave: torch.Tensor, lengths: torch.Tensor, record: Callable[[str, float], float]) -> AssertExact:
+    """Compare a gated backbone with the shrunk one."""
+
+    @torch.no_grad()
+    def compare(
+        backbone: Backbone, gates: Gates, case: object = "", measure: str = "masked = shrunk", most: float = TOLERANCE
+    ) -> None:
+        batch = wave.to(next(backbone.parameters()).dtype)
+        masked, small = backbone(batch, lengths), pruning.shrink(backbone, gates)(batch, lengths)
+        assert torch.equal(masked.lengths, small.lengths)
+        assert record(measure, relative_error(masked.frames, small.frames, masked.lengths)) <= most, case
+
+    return compare
 
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
-def test_cases(
-    kind: tuple[str, str], backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
-) -> None:
+def test_cases(kind: tuple[str, str], backbone: Backbone, assert_exact: AssertExact) -> None:
     gates = pruning.attach(backbone)
     for name, (closed, halved) in (CASES if kind in TELLING else EVERYWHERE).items():
         spread(gates)
@@ -84,46 +91,36 @@ def test_cases(
         assert all(kept == slot.at_least for kept, slot in sizes.values()) == (closed == ("*",)), name
         if not closed and not halved:
             assert all(kept == slot.size for kept, slot in sizes.values())
-        assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE, name
+        assert_exact(backbone, gates, name)
 
 
 @pytest.mark.parametrize("unit", pruning.UNITS)
-def test_unit_alone(unit: str, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record) -> None:
+def test_unit_alone(unit: str, backbone: Backbone, assert_exact: AssertExact) -> None:
     gates = pruning.attach(backbone, units=(unit,))
     shuffle(gates, seed=0)
-    assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
+    assert_exact(backbone, gates)
 
 
 @pytest.mark.parametrize("align", [1, 4, 32])
-def test_random_masks(
-    align: int, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
-) -> None:
+def test_random_masks(align: int, backbone: Backbone, assert_exact: AssertExact) -> None:
     gates = pruning.attach(backbone, align=align)
     for seed in range(3 if align == 1 else 1):
         shuffle(gates, seed)
-        assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
+        assert_exact(backbone, gates, seed)
 
 
 @pytest.mark.parametrize(("kind", "changes"), VARIANT_TABLE)
-def test_variant(
-    changes: dict[str, object],
-    make_backbone: MakeBackbone,
-    wave: torch.Tensor,
-    lengths: torch.Tensor,
-    record: Record,
-) -> None:
+def test_variant(changes: dict[str, object], make_backbone: MakeBackbone, assert_exact: AssertExact) -> None:
     backbone = make_backbone(**changes)
     gates = pruning.attach(backbone)
     for closed in ((), ("attlayer.0", "interm.1"), ("*",)):
         shuffle(gates, seed=0)
         close(gates, *closed)
-        assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE, closed
+        assert_exact(backbone, gates, closed)
 
 
 @pytest.mark.parametrize("target", [0.1, 0.75])
-def test_pinned_units(
-    target: float, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
-) -> None:
+def test_pinned_units(target: float, backbone: Backbone, assert_exact: AssertExact) -> None:
     gates = pruning.attach(backbone)
     shuffle(gates, seed=1)
     last_conv = [name for name in gates if name.startswith("conv.")][-1]
@@ -132,12 +129,12 @@ def test_pinned_units(
     kept = gates.kept(target=target)
     gates.pin(kept)
     assert gates.kept() == kept
-    assert record("masked = shrunk", shrink_error(backbone, gates, wave, lengths)) <= TOLERANCE
+    assert_exact(backbone, gates)
     gates.pin(None)
     assert gates.kept() == own != kept
 
 
-def test_nothing_is_approximated(backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record) -> None:
+def test_nothing_is_approximated(backbone: Backbone, assert_exact: AssertExact) -> None:
     """In double precision, where even the worst conditioned model agrees.
 
     A large model left with one channel at its last conv has two norms in a row over a single number, which turn
@@ -148,8 +145,7 @@ def test_nothing_is_approximated(backbone: Backbone, wave: torch.Tensor, lengths
     shuffle(gates, seed=1)
     for target in (0.3, 0.8):
         gates.pin(gates.kept(target=target))
-        error = shrink_error(backbone, gates, wave.double(), lengths)
-        assert record("masked = shrunk, float64", error) <= 1e-11
+        assert_exact(backbone, gates, target, "masked = shrunk, float64", 1e-11)
 
 
 @telling_kinds
@@ -297,7 +293,7 @@ AGAIN = {
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
 def test_a_shrunk_model_can_be_shrunk_again(
-    kind: tuple[str, str], backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
+    kind: tuple[str, str], backbone: Backbone, assert_exact: AssertExact
 ) -> None:
     gates = pruning.attach(backbone)
     for name in AGAIN if kind in TELLING else ("half of everything",):
@@ -308,7 +304,7 @@ def test_a_shrunk_model_can_be_shrunk_again(
         small = pruning.shrink(backbone, gates)
         again = pruning.attach(small)
         shuffle(again, seed=1)
-        assert record("shrunk again", shrink_error(small, again, wave, lengths)) < TOLERANCE, name
+        assert_exact(small, again, name, "shrunk again")
 
 
 @telling_kinds
@@ -333,14 +329,9 @@ def test_two_cuts_are_one(make_backbone: MakeBackbone) -> None:
 @pytest.mark.parametrize("kind", TELLING[:1], ids="-".join)
 def test_units_that_do_not_fit_are_refused(backbone: Backbone) -> None:
     gates = pruning.attach(backbone)
-    for change, message in (
-        ({"head.0": (1, 0)}, "ascending"),
-        ({"head.0": (0, 4)}, "below 4"),
-        ({"conv.0": ()}, "at least 1"),
-        ({"head.9": (0,)}, "head.9"),
-    ):
+    unfit = {"ascending": {"head.0": (1, 0)}, "below 4": {"head.0": (0, 4)}, "at least 1": {"conv.0": ()}}
+    for message, change in {**unfit, "head.9": {"head.9": (0,)}}.items():
         kept = {**gates.plan.all_units(), **change}
-        with pytest.raises(PlanError, match=message):
-            pruning.shrink(backbone, gates, kept)
-        with pytest.raises(PlanError, match=message):
-            gates.pin(kept)
+        for use in (partial(pruning.shrink, backbone, gates), gates.pin):
+            with pytest.raises(PlanError, match=message):
+                use(kept)

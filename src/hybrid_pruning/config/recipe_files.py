@@ -31,7 +31,7 @@ RESERVED = ("checkpoints", "evaluation", "tensorboard")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a recipe; ``a.b=c`` settings win over the file, which wins over the file beside it that its `base:` names."""
+    """Read a recipe; ``a.b=c`` settings win over the file, and that over the one beside it that its `base:` names."""
     tree = _read(Path(path))
     for override in overrides:
         _merge(tree, _parse_override(tree, override))
