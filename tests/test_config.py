@@ -104,7 +104,7 @@ MISTAKES = {
     "no choice": ("pruning: {sparsity_schedule: cosin}", (), "pruning.sparsity_schedule: .*'cosine'.*found 'cosin'"),
     "no unit": ("pruning: {units: [heads]}", (), "pruning.units.*'head'.*found 'heads'"),
     "a rate per wrong unit": (
-        "pruning: {drop_rate: {heads: 1}}",
+        "pruning: {drop_rate: {heads: 0.5}}",
         (),
         "pruning.drop_rate.heads: .*'conv'.*found 'heads'",
     ),

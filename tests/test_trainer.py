@@ -61,17 +61,9 @@ def dense(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("drop_rate", "target"), [(0.3, 0.4), (0.8, 0.3)], ids=["from below", "from above"])
 def test_a_run_reaches_its_target(recipe: Recipe, dense: Path, tmp_path: Path, drop_rate: float, target: float):
-    folder = run(
-        recipe,
-        tmp_path / "run",
-        training__epochs=7,
-        training__batch_size=2,
-        training__log_every=4,
-        pruning__drop_rate=drop_rate,
-        pruning__target_sparsity=target,
-        pruning__initial_reg_lr=0.4,
-        pruning__sparsity_warmup_epochs=0,
-    )
+    changes = {"training__epochs": 7, "training__batch_size": 2, "training__log_every": 4}
+    changes |= {"pruning__drop_rate": drop_rate, "pruning__target_sparsity": target}
+    folder = run(recipe, tmp_path / "run", **changes, pruning__initial_reg_lr=0.4, pruning__sparsity_warmup_epochs=0)
     expected = [record["sparsity"]["expected"] for record in read_steps(folder)]
     assert abs(expected[0] - target) > 0.2
     assert (expected[0] > target) == (drop_rate > 0.5)
@@ -80,17 +72,7 @@ def test_a_run_reaches_its_target(recipe: Recipe, dense: Path, tmp_path: Path, d
     assert abs(1 - backbone_size(export(folder, tmp_path / "model")) / whole - target) < 0.005
 
 
-def test_the_target_grows_as_scheduled(reference: Path):
-    """Over the recipe's one epoch of warm-up: from 0 at its first step to the target at its last."""
-    targets = [record["sparsity"]["target"] for record in read_steps(reference)]
-    assert targets == pytest.approx([0.0, 0.2, 0.4, 0.4, 0.4, 0.4])
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"data__workers": 2}, {"backbone__gradient_checkpointing": True}],
-    ids=["more workers", "recomputed layers"],
-)
+@pytest.mark.parametrize("changes", [{"data__workers": 2}, {"backbone__gradient_checkpointing": True}], ids=str)
 def test_a_seed_is_a_run(recipe: Recipe, reference: Path, tmp_path: Path, changes: dict[str, Any]):
     assert_same_run(run(recipe, tmp_path / "run", **changes), reference)
 
@@ -105,13 +87,19 @@ def test_every_seed_and_step_has_dropout_of_its_own(recipe: Recipe, tmp_path: Pa
     assert len(set(seeds)) == len(seeds) >= 2 * 3 * 2, "a CPU generator reads 32 bits of its seed"
 
 
-@pytest.mark.parametrize("left", [1, 2])
-def test_a_resumed_run_is_the_uninterrupted_one(recipe: Recipe, reference: Path, tmp_path: Path, left: int):
-    folder = tmp_path / "run"
-    shutil.copytree(reference, folder)
-    for path in Run(folder).list_checkpoints()[left:]:
-        path.unlink()
+@pytest.mark.parametrize("last", ["lost", "damaged", "there"])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    recipe: Recipe, reference: Path, tmp_path: Path, last: str, capsys: Any
+):
+    folder = shutil.copytree(reference, tmp_path / "run")
+    newest = Run(folder).list_checkpoints()[-1]
+    if last == "lost":
+        newest.unlink()
+    elif last == "damaged":
+        newest.write_bytes(newest.read_bytes()[:5000])
     train(configure(recipe), folder, resume=True)
+    line = f"{newest}: is damaged and set aside; going on from epoch-0001.pt"
+    assert (line in capsys.readouterr().out) == (last == "damaged")
     assert_same_run(folder, reference)
 
 
@@ -240,10 +228,6 @@ def single_class(folder: Path, recipe: Recipe) -> dict[str, Any]:
     return {"data.train": str(folder / "m.tsv")}
 
 
-def single_class_dev(folder: Path, recipe: Recipe) -> dict[str, Any]:
-    return {"data.dev": single_class(folder, recipe)["data.train"]}
-
-
 def missing_audio(folder: Path, recipe: Recipe) -> dict[str, Any]:
     manifest = write_corpus(folder / "corpus", clips=4)
     write_manifest(manifest, [*read_manifest(manifest), Utterance("lost", folder / "lost.wav", Label.SPOOF)])
@@ -252,15 +236,15 @@ def missing_audio(folder: Path, recipe: Recipe) -> dict[str, Any]:
 
 REFUSALS: dict[str, tuple[Any, str]] = {
     "one class": (single_class, "m.tsv: no utterance is labelled 'bonafide'"),
-    "one class in dev": (single_class_dev, "m.tsv: no utterance is labelled 'bonafide'"),
+    "one class in dev": (
+        lambda *world: {"data.dev": single_class(*world)["data.train"]},
+        "m.tsv: no utterance is labelled 'bonafide'",
+    ),
     "missing audio": (missing_audio, "'lost': .*lost.wav does not exist"),
     "no manifest": ({"data.train": "nowhere.tsv"}, "nowhere.tsv: cannot be read"),
     "no backbone": ({"backbone.source": "/nowhere/at/all"}, "/nowhere/at/all: no transformers model there"),
-    "target beyond reach": ({"pruning.target_sparsity": 0.99}, r"0.99 .*cannot be reached .*maximum is 0\.8\d+"),
-    "units too few": (
-        {"pruning.units": ["conv"], "pruning.target_sparsity": 0.3},
-        "by pruning conv: the maximum is 0.0",
-    ),
+    "beyond reach": ({"pruning.target_sparsity": 0.99}, r"0.99 .*cannot be reached .*maximum is 0\.8\d+"),
+    "units too few": ({"pruning.units": ["conv"], "pruning.target_sparsity": 0.3}, "pruning conv: the maximum is 0.0"),
 }
 
 
@@ -295,29 +279,25 @@ def test_a_pruned_model_can_be_trained_further_and_pruned_again(recipe: Recipe, 
     assert shape_of(SpeechModel.from_pretrained(tmp_path / "twice").backbone) == shape_of(again.backbone)
 
 
-def test_groups_are_logged(reference: Path):
-    (groups,) = [record["groups"] for record in read_log(reference) if "groups" in record]
-    decays = {group["name"]: group["weight_decay"] for group in groups}
-    assert decays["backbone"] == decays["head"] > 0 == decays["backbone.no_decay"] == decays["gates"]
-    assert all(group["parameters"] > 0 and group["peak_learning_rate"] > 0 for group in groups)
-
-
-def test_a_run_killed_within_an_epoch_ends_as_if_it_had_not(
-    recipe: Recipe, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("killed", "checkpoint_steps"), [("between checkpoints", 2), ("after its validation", 3)])
+def test_a_run_killed_ends_as_if_it_had_not(
+    recipe: Recipe, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str, checkpoint_steps: int
 ):
-    """The process dies between two checkpoints; what it logged after the last one is forgotten and done again."""
-    config = configure(recipe, training__checkpoint_steps=2)
-    step = Trainer._step
+    """Within an epoch, or with a last checkpoint from before the validation, at the very same step."""
+    owner, name = (Trainer, "_step") if killed == "between checkpoints" else (Run, "save_checkpoint")
+    original = getattr(owner, name)
 
-    def die_at(self: Trainer, batch: Batch) -> dict[str, Any]:
-        if self.step == 5:
+    def die(self: Any, *arguments: Any) -> Any:
+        if self.step == 5 if isinstance(self, Trainer) else arguments[0] == EPOCH:
             raise KeyboardInterrupt
-        return step(self, batch)
+        return original(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_step", die_at)
+    config = configure(recipe, training__checkpoint_steps=checkpoint_steps)
+    monkeypatch.setattr(owner, name, die)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "run")
     monkeypatch.undo()
+    assert ("dev" in read_log(tmp_path / "run")[-1]) == (owner is Run)
     train(config, tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", reference)
 
@@ -325,16 +305,15 @@ def test_a_run_killed_within_an_epoch_ends_as_if_it_had_not(
 def test_records_have_all_that_the_report_reads(reference: Path):
     log = [json.loads(line) for line in (reference / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in log] == [0, 1, 2, 3, 3, 4, 5, 6, 6]
+    decays = {group["name"]: group["weight_decay"] for group in log[0]["groups"]}
+    assert decays["backbone"] == decays["head"] > 0 == decays["backbone.no_decay"] == decays["gates"]
+    assert all(group["parameters"] > 0 and group["peak_learning_rate"] > 0 for group in log[0]["groups"])
     parts = {"network", "backbone", "head", "gates", "multipliers"}
     state = final_state(reference)["objective"]
     slots = {name.removeprefix("gates.").removesuffix(".log_alpha") for name in state if name.endswith("log_alpha")}
-    for record in log:
-        if "loss" not in record:
-            continue
-        assert set(record) == {
-            *("step", "epoch", "loss", "learning_rate", "gradient_norm", "audio_seconds_per_second", "padding"),
-            *("sparsity", "removed", "multipliers", "kept"),
-        }
+    names = {"step", "epoch", "loss", "learning_rate", "gradient_norm", "audio_seconds_per_second", "padding"}
+    for record in (record for record in log if "loss" in record):
+        assert set(record) == names | {"sparsity", "removed", "multipliers", "kept"}
         assert set(record["loss"]) == {"task", "sparsity"}
         assert set(record["gradient_norm"]) == parts
         squares = {name: norm**2 for name, norm in record["gradient_norm"].items()}
@@ -345,6 +324,8 @@ def test_records_have_all_that_the_report_reads(reference: Path):
         assert all(0 <= kept <= 1 for kept in record["kept"].values())
         assert record["padding"] == 0, "every clip is longer than a crop"
         assert record["audio_seconds_per_second"] > 0
+    targets = [record["sparsity"]["target"] for record in log if "loss" in record]
+    assert targets == pytest.approx([0.0, 0.2, 0.4, 0.4, 0.4, 0.4]), "over the recipe's one epoch of warm-up"
     validations = [record for record in log if "dev" in record]
     assert [set(record) - {"warnings"} for record in validations] == [{"step", "epoch", "dev", "gates"}] * 2
     assert [record["epoch"] for record in validations] == [1, 2]
@@ -367,47 +348,13 @@ def test_gates_are_drawn_and_counted_as_rounded(recipe: Recipe, tmp_path: Path):
 
 
 def test_dev_scores_lie_beside_the_log(recipe: Recipe, reference: Path):
-    header, *rows = (reference / "dev_scores.tsv").read_text().splitlines()
-    assert header == "filename\tcm-score\tcm-label"
+    header, *rows = [row.split("\t") for row in (reference / "dev_scores.tsv").read_text().splitlines()]
+    assert header == ["filename", "cm-score", "cm-label"]
     devset = read_manifest(recipe["data"]["dev"])
-    assert [row.split("\t")[::2] for row in rows] == [[u.utt_id, u.label] for u in devset]
-    scores = np.array([float(row.split("\t")[1]) for row in rows])
+    assert [row[::2] for row in rows] == [[u.utt_id, u.label] for u in devset]
+    scores = np.array([float(row[1]) for row in rows])
     bonafide = np.array([u.label == Label.BONAFIDE for u in devset])
     assert read_log(reference)[-1]["dev"]["eer"] == eer(scores[bonafide], scores[~bonafide])
-
-
-def test_a_damaged_checkpoint_costs_the_steps_after_the_one_before(
-    recipe: Recipe, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    folder = tmp_path / "run"
-    shutil.copytree(reference, folder)
-    newest = Run(folder).list_checkpoints()[-1]
-    newest.write_bytes(newest.read_bytes()[:5000])
-    train(configure(recipe), folder, resume=True)
-    assert f"{newest}: is damaged and set aside; going on from epoch-0001.pt" in capsys.readouterr().out
-    assert_same_run(folder, reference)
-
-
-def test_a_run_killed_in_its_validation_validates_once(
-    recipe: Recipe, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Its last checkpoint is from before the validation, at the very same step."""
-
-    save = Run.save_checkpoint
-
-    def die(run: Run, kind: str, *arguments: Any) -> None:
-        if kind == EPOCH:
-            raise KeyboardInterrupt
-        save(run, kind, *arguments)
-
-    config = configure(recipe, training__checkpoint_steps=3)
-    monkeypatch.setattr(Run, "save_checkpoint", die)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "run")
-    monkeypatch.undo()
-    assert "dev" in read_log(tmp_path / "run")[-1]
-    train(config, tmp_path / "run", resume=True)
-    assert_same_run(tmp_path / "run", reference)
 
 
 @pytest.mark.parametrize("logged", [False, True])
@@ -440,21 +387,16 @@ def test_a_checkpoint_of_other_processes_or_another_model_is_refused(recipe: Rec
         train(configure(recipe), tmp_path / "run", resume=True)
 
 
-def replace_files(monkeypatch: pytest.MonkeyPatch, files: int) -> None:
-    """Let one file more in each batch be unreadable, up to a number of them."""
+def test_unreadable_files_are_reported_at_the_end(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     batches = TrainSet.batches
 
     def skip(self: TrainSet, epoch: int, done: int = 0) -> Iterator[Batch]:
         for index, batch in enumerate(batches(self, epoch, done), start=done):
-            yield replace(batch, padding=0.25, skipped=(f"clip{min(index, files - 1)}.wav: cannot be decoded",))
+            yield replace(batch, padding=0.25, skipped=(f"clip{min(index, 1)}.wav: cannot be decoded",))
 
     monkeypatch.setattr(TrainSet, "batches", skip)
-
-
-def test_unreadable_files_are_reported_at_the_end(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    replace_files(monkeypatch, 2)
     config = configure(recipe, data__skip_limit=0.1, training__checkpoint_steps=2)
     train(config, tmp_path / "run")
     messages = ["clip0.wav: cannot be decoded", "clip1.wav: cannot be decoded"]
@@ -467,20 +409,15 @@ def test_unreadable_files_are_reported_at_the_end(
     assert read_log(tmp_path / "run")[-1]["skipped"]["files"] == 2
 
 
-def skipped(total: int, limit: float = 0.01) -> Skipped:
-    return Skipped(DataConfig(train="train.tsv", dev="dev.tsv", skip_limit=limit), total)
-
-
 def messages(count: int) -> list[str]:
     return [f"clips/{index}.flac: cannot be decoded" for index in range(count)]
 
 
 def test_an_unreadable_file_counts_once_and_the_first_ten_are_reported():
-    found = skipped(2000)
+    found = Skipped(DataConfig(train="train.tsv", dev="dev.tsv"), 2000)
     found.add(messages(12))
     found.add(["clips/1.flac: cannot be decoded (another reason, at another place)"])
     found.join()
-    assert found.messages() == messages(12)
     assert found.record() == {"skipped": {"files": 12, "first": messages(10)}}
     title, *lines, rest = found.explain()
     assert title == "12 of 2000 training files could not be read and were replaced by others:"
@@ -490,7 +427,7 @@ def test_an_unreadable_file_counts_once_and_the_first_ten_are_reported():
 
 @pytest.mark.parametrize(("total", "limit", "allowed"), [(1000, 0.01, 10), (10, 0.01, 1), (10, 0.0, 1), (5, 1.0, 5)])
 def test_too_many_unreadable_files_are_refused(total: int, limit: float, allowed: int):
-    found = skipped(total, limit)
+    found = Skipped(DataConfig(train="train.tsv", dev="dev.tsv", skip_limit=limit), total)
     found.add(messages(allowed))
     expected = rf"train.tsv: {allowed + 1} of {total} .* data.skip_limit {limit:g} allows {allowed}; .* clips/{allowed}"
     with pytest.raises(InputError, match=expected):
