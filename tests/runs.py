@@ -109,15 +109,9 @@ def finish(*processes: BaseProcess, seconds: float = 120) -> list[int | None]:
 
 
 def kill_at_random(begin: Callable[[list[str]], Any], run: Path, chance: random.Random, steps: int) -> str:
-    """Start a training that is given `run` and kill it at a random point; return where that was, in words.
+    """Begin or resume the training of a run with further arguments, kill it at random, and return where, in words.
 
     Two kills of three fall anywhere within the given number of steps, one falls into the writing of a checkpoint.
-
-    Args:
-        begin: starts the training with further arguments; its process may be another library's.
-        run: its folder; an unfinished run there is resumed.
-        chance: where randomness comes from.
-        steps: how far it may come at most.
     """
     log, old = run / "log.jsonl", set(_half_written(run))
     before = log.stat().st_ino if log.exists() else None

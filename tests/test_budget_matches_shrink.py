@@ -25,9 +25,9 @@ def measured(model: torch.nn.Module, seconds: float) -> tuple[int, float]:
     return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() / 2
 
 
-def counted(backbone: Backbone, gates: Gates, kept: pruning.Kept) -> tuple[int, float]:
-    budget = pruning.budget(backbone, gates, kept)
-    return budget.params, budget.macs
+def assert_counted(backbone: Backbone, gates: Gates, case: object = "", seconds: float = 0.2) -> None:
+    budget = pruning.budget(backbone, gates, gates.kept())
+    assert (budget.params, budget.macs) == measured(pruning.shrink(backbone, gates), seconds), case
 
 
 @pytest.mark.parametrize(("seconds", "align"), [(0.05, 1), (0.3337, 4), (0.25, 32)])
@@ -35,8 +35,7 @@ def test_random_masks(seconds: float, align: int, backbone: Backbone) -> None:
     gates = pruning.attach(backbone, seconds=seconds, align=align)
     for seed in range(2 if align == 1 else 1):
         shuffle(gates, seed)
-        kept = gates.kept()
-        assert counted(backbone, gates, kept) == measured(pruning.shrink(backbone, gates, kept), seconds)
+        assert_counted(backbone, gates, seed, seconds)
 
 
 def test_closed(backbone: Backbone) -> None:
@@ -44,7 +43,7 @@ def test_closed(backbone: Backbone) -> None:
     for closed in (("head.0", "interm.1"), ("attlayer.0", "ffnlayer.1"), ("attlayer.*", "ffnlayer.*"), ("*",)):
         spread(gates)
         close(gates, *closed)
-        assert counted(backbone, gates, gates.kept()) == measured(pruning.shrink(backbone, gates), 0.2), closed
+        assert_counted(backbone, gates, closed)
 
 
 @telling_kinds
@@ -58,14 +57,14 @@ def test_shrunk_again(backbone: Backbone) -> None:
         again = pruning.attach(small, seconds=0.2)
         assert (again.accounting.dense_params, again.accounting.dense_macs) == dense
         shuffle(again, seed=1)
-        assert counted(small, again, again.kept()) == measured(pruning.shrink(small, again), 0.2)
+        assert_counted(small, again, closed)
 
 
 @pytest.mark.parametrize("unit", pruning.UNITS)
 def test_unit_alone(unit: str, backbone: Backbone) -> None:
     gates = pruning.attach(backbone, units=(unit,), seconds=0.2)
     shuffle(gates, seed=0)
-    assert counted(backbone, gates, gates.kept()) == measured(pruning.shrink(backbone, gates), 0.2)
+    assert_counted(backbone, gates)
     close(gates, "*")
     smallest = pruning.budget(backbone, gates, gates.kept())
     assert smallest.sparsity == gates.accounting.maximum("params")
@@ -89,7 +88,7 @@ def test_variant(changes: dict[str, object], make_backbone: MakeBackbone) -> Non
     backbone = make_backbone(**changes)
     gates = pruning.attach(backbone, seconds=0.2)
     shuffle(gates, seed=0)
-    assert counted(backbone, gates, gates.kept()) == measured(pruning.shrink(backbone, gates), 0.2)
+    assert_counted(backbone, gates)
 
 
 def test_all_open_reads_zero(backbone: Backbone) -> None:

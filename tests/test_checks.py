@@ -29,41 +29,35 @@ def rates(steps: int = 1000, **changes: Any) -> list[str]:
     return checks.check_learning_rates(TrainingConfig(**changes), build_model(), steps)
 
 
-def test_usual_learning_rates_are_fine() -> None:
-    assert rates() == []
+RATES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({}, ()),
+    ({"lr": 1e-7, "final_lr": 1e-8, "backbone_lr_ratio": 100}, ("training.lr is 1e-07", "of the head", "raise it")),
+    ({"lr": 1e-6, "final_lr": 1e-7, "backbone_lr_ratio": 100, "steps": 10_000}, ()),
+    ({"backbone_lr_ratio": 1e-4}, ("backbone_lr_ratio is 5e-08", "in 1000 steps", "of the backbone", "raise it")),
+    ({"backbone_lr_ratio": 0}, ("backbone_lr_ratio is 0", "0.05 is usual")),
+    ({"epochs": 3, "lr_warmup_epochs": 3.5}, ("lr_warmup_epochs is 3.5 and training.epochs 3", "shorten")),
+    ({"epochs": 3, "lr_warmup_epochs": 3}, ()),
+    ({"lr": 1e-4, "final_lr": 1e-3}, ("training.final_lr 0.001 is above training.lr 0.0001",)),
+    ({"optimizer": "sgd", "lr": 0.05, "final_lr": 0.005, "backbone_lr_ratio": 1e-4}, ()),
+    ({"optimizer": "sgd"}, ("training.lr is 0.0005, a rate for adamw", "0.01 to 0.1")),
+]
 
 
-def test_a_head_that_cannot_move() -> None:
-    warned(rates(lr=1e-7, final_lr=1e-8, backbone_lr_ratio=100), "training.lr is 1e-07", "of the head", "raise it")
-    assert rates(lr=1e-6, final_lr=1e-7, backbone_lr_ratio=100, steps=10_000) == []
-
-
-def test_a_backbone_that_cannot_move() -> None:
-    warned(rates(backbone_lr_ratio=1e-4), "backbone_lr_ratio is 5e-08", "in 1000 steps", "of the backbone", "raise it")
-
-
-def test_a_frozen_backbone() -> None:
-    warned(rates(backbone_lr_ratio=0), "backbone_lr_ratio is 0", "0.05 is usual")
-
-
-def test_a_warm_up_longer_than_the_training() -> None:
-    warned(rates(epochs=3, lr_warmup_epochs=3.5), "lr_warmup_epochs is 3.5 and training.epochs 3", "shorten")
-    assert rates(epochs=3, lr_warmup_epochs=3) == []
-
-
-def test_a_learning_rate_that_rises() -> None:
-    warned(rates(lr=1e-4, final_lr=1e-3), "training.final_lr 0.001 is above training.lr 0.0001")
+@pytest.mark.parametrize(("changes", "words"), RATES)
+def test_learning_rates(changes: dict[str, Any], words: tuple[str, ...]) -> None:
+    found = rates(**changes)
+    if words:
+        warned(found, *words)
+    else:
+        assert found == []
 
 
 def pruning(epochs: int = 5, steps: int = 1000, **changes: Any) -> list[str]:
     return checks.check_pruning(PruningConfig(use_pruning_loss=True, **changes), epochs, steps)
 
 
-def test_a_usual_schedule_is_fine() -> None:
-    assert pruning() == []
-
-
 def test_a_schedule_that_does_not_reach_its_target() -> None:
+    assert pruning() == []
     found = pruning(sparsity_warmup_epochs=10, target_sparsity=0.6, sparsity_schedule="linear")
     warned(found, "sparsity_warmup_epochs is 10 and training.epochs 5", "30.0%, not 60.0%", "shorten")
 
@@ -124,11 +118,6 @@ def test_a_loss_and_margins_that_verification_is_worse_with() -> None:
     assert objective(kind="aam") == objective("anti-spoofing") == []
     warned(objective(), "softmax", "no margin", "aam is usual")
     warned(objective(kind="am", margin_warmup_epochs=9), "objective.margin_warmup_epochs is 9", "never reach")
-
-
-def test_sgd_has_rates_of_its_own() -> None:
-    assert rates(optimizer="sgd", lr=0.05, final_lr=0.005, backbone_lr_ratio=1e-4) == []
-    warned(rates(optimizer="sgd"), "training.lr is 0.0005, a rate for adamw", "0.01 to 0.1")
 
 
 def test_cosines_near_chance_are_told() -> None:

@@ -17,13 +17,8 @@ HEAD = HeadConfig(heads=3, compression=4, embedding=5)
 
 
 @pytest.fixture
-def family() -> str:
-    return "wavlm"
-
-
-@pytest.fixture
-def style() -> str:
-    return "base"
+def kind() -> tuple[str, str]:
+    return ("wavlm", "base")
 
 
 @pytest.fixture
@@ -97,6 +92,5 @@ def test_only_the_network_is_rounded_under_autocast(model: SpeechModel, batch: B
     assert not torch.equal(rounded.parts["task"], precise.parts["task"])
     assert all(gate.sampled is not None and gate.sampled.dtype == torch.float32 for gate in objective.gates.values())
     rounded.total.backward()
-    assert {parameter.grad.dtype for parameter in objective.parameters() if parameter.grad is not None} == {
-        torch.float32
-    }
+    gradients = [parameter.grad for parameter in objective.parameters() if parameter.grad is not None]
+    assert {gradient.dtype for gradient in gradients} == {torch.float32}

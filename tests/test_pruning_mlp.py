@@ -127,30 +127,22 @@ def test_training_the_gates_of_an_mlp(mlp: Mlp) -> None:
     assert all((gate.log_alpha.grad != 0).all() for gate in gates.values())
 
 
-# name -> (slots, a unit asked for, what the message says)
+def cut(name: str, dimension: int | None, block: int = 1) -> tuple[Slot]:
+    return (neurons(cuts=(Cut(name, dimension, Role.SCALE if dimension is None else Role.HARD, block),)),)
+
+
+# name -> (slots, a unit asked for, part of the message)
 MISDECLARED = {
     "wrong size": ((neurons(size=6),), None, r"'pair': body\.0\.weight has 10 entries .* 6 units x 2 need 12"),
-    "wrong block": (
-        (neurons(cuts=(Cut("body.0.bias", 0, Role.HARD, 3),)),),
-        None,
-        r"body\.0\.bias has 10 entries along dimension 0, 5 units x 3 need 15",
-    ),
-    "no such dimension": (
-        (neurons(cuts=(Cut("body.0.bias", 1, Role.HARD, 2),)),),
-        None,
-        r"body\.0\.bias has 1 dimensions, the cut is along 1",
-    ),
-    "negative dimension": ((neurons(cuts=(Cut("body.0.bias", -1, Role.HARD, 2),)),), None, "the cut is along -1"),
-    "unknown tensor": ((neurons(cuts=(Cut("body.0.gain", 0, Role.DROP),)),), None, r"body\.0\.gain: .* no such param"),
-    "unknown module": ((neurons(cuts=(Cut("body.9.bias", 0, Role.DROP),)),), None, r"no module 'body\.9'"),
-    "not a parameter": ((neurons(cuts=(Cut("body.training", 0, Role.DROP),)),), None, "no such parameter"),
+    "wrong block": (cut("body.0.bias", 0, 3), None, r"bias has 10 entries along dimension 0, 5 units x 3 need 15"),
+    "no such dimension": (cut("body.0.bias", 1, 2), None, r"body\.0\.bias has 1 dimensions, the cut is along 1"),
+    "negative dimension": (cut("body.0.bias", -1, 2), None, "the cut is along -1"),
+    "unknown tensor": (cut("body.0.gain", 0), None, r"body\.0\.gain: .* no such param"),
+    "unknown module": (cut("body.9.bias", 0), None, r"no module 'body\.9'"),
+    "not a parameter": (cut("body.training", 0), None, "no such parameter"),
     "slot twice": ((neurons(), neurons()), None, "slot 'pair' is declared twice"),
     "unknown unit": ((neurons(), whole()), "head", "unit 'head' is unknown; this model has: layer, pair"),
-    "whole by many": (
-        (neurons(cuts=(Cut("body.3.weight", None, Role.SCALE),)),),
-        None,
-        "as a whole can only be scaled by a slot of one unit",
-    ),
+    "whole by many": (cut("body.3.weight", None), None, "as a whole can only be scaled by a slot of one unit"),
 }
 
 

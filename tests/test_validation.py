@@ -23,15 +23,13 @@ from hybrid_pruning.training.objective import Objective
 from hybrid_pruning.training.validation import read_dev_trials, validate, write_scores
 from voices import write_speakers, write_voxceleb_trials
 
-
-@pytest.fixture
-def family() -> str:
-    return "wavlm"
+HEAD = HeadConfig(heads=3, compression=4, embedding=5)
+CLASSES = Classes(("spoof", "bonafide"), (1, 1))
 
 
 @pytest.fixture
-def style() -> str:
-    return "base"
+def kind() -> tuple[str, str]:
+    return ("wavlm", "base")
 
 
 @pytest.fixture
@@ -42,9 +40,7 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def objective(make_backbone: MakeBackbone) -> Objective:
     torch.manual_seed(0)
-    model = SpeechModel.build(
-        make_backbone(), HeadConfig(heads=3, compression=4, embedding=5), Classes(("spoof", "bonafide"), (1, 1))
-    )
+    model = SpeechModel.build(make_backbone(), HEAD, CLASSES)
     gates = attach(model.backbone, drop_rate=0.3, seconds=0.5)
     spread(gates)
     return Objective(model, gates, Lagrangian()).train()
@@ -83,8 +79,7 @@ def test_a_record_has_figures_and_gates(objective: Objective, config: Config):
 
 
 def test_a_dense_model_has_no_sizes_and_no_gates(make_backbone: MakeBackbone, config: Config):
-    head = HeadConfig(heads=3, compression=4, embedding=5)
-    model = SpeechModel.build(make_backbone(), head, Classes(("spoof", "bonafide"), (1, 1)))
+    model = SpeechModel.build(make_backbone(), HEAD, CLASSES)
     record = validate(Objective(model), read_manifest(config.data.dev), 0.0, config).record()
     assert set(record) == {"dev"}
     assert set(record["dev"]) == {"eer", "min_dcf", "act_dcf", "cllr", "accuracy"}
@@ -108,10 +103,9 @@ def test_accuracy_is_at_the_threshold_zero():
 
 def test_scores_and_labels_stand_side_by_side(tmp_path: Path):
     devset = [Utterance("a", Path("a.wav"), Label.SPOOF), Utterance("b", Path("b.wav"), Label.BONAFIDE)]
-    write_scores(tmp_path / "dev_scores.tsv", devset, np.array([-0.1, 2.5]))
-    assert (tmp_path / "dev_scores.tsv").read_text() == (
-        "filename\tcm-score\tcm-label\na\t-0.1\tspoof\nb\t2.5\tbonafide\n"
-    )
+    write_scores(tmp_path / "scores.tsv", devset, np.array([-0.1, 2.5]))
+    lines = ("filename\tcm-score\tcm-label", "a\t-0.1\tspoof", "b\t2.5\tbonafide")
+    assert (tmp_path / "scores.tsv").read_text().splitlines() == [*lines]
 
 
 def test_a_file_that_cannot_be_scored_leaves_the_gates_free(objective: Objective, config: Config, tmp_path: Path):
