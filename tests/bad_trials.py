@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from damage import cut, described, written
+from damage import changed, cut, described, written
 from hybrid_pruning.models.calibration import Calibration, Fit
 from hybrid_pruning.models.cohort import Cohort
 from voices import EMBEDDING
@@ -75,8 +75,7 @@ def renamed(new: str) -> Damage:
 
     def write(world: Path) -> None:
         scored()(world)
-        manifest = world / "voices/manifest.tsv"
-        manifest.write_text(manifest.read_text().replace("\tid00001\t", f"\t{new}\t"))
+        changed("voices/manifest.tsv", lambda text: text.replace("\tid00001\t", f"\t{new}\t"), world)
 
     return write
 

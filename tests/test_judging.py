@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from corpus import files_below, write_corpus, write_wavlm
+from damage import changed, described
 from hybrid_pruning import evaluate
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import load_transformers
@@ -159,17 +161,9 @@ def test_one_system_alone_is_calibrated(run: Run, world: Path):
     assert after["cllr"] < before["cllr"]
 
 
-def spoil_scores(world: Path) -> None:
-    (world / "b.tsv").write_text((world / "b.tsv").read_text().replace("u7\t", "v7\t"))
-
-
-def spoil_a_score(world: Path) -> None:
-    (world / "a.tsv").write_text(re.sub(r"\bu2\t.*", "u2\tnan", (world / "a.tsv").read_text()))
-
-
-def spoil_calibration(world: Path) -> None:
-    config = json.loads((world / "model" / "config.json").read_text())
-    (world / "model" / "config.json").write_text(json.dumps(config | {"calibration": {"scale": 2}, "sha256": None}))
+spoil_scores = partial(changed, "b.tsv", lambda text: text.replace("u7\t", "v7\t"))
+spoil_a_score = partial(changed, "a.tsv", lambda text: re.sub(r"\bu2\t.*", "u2\tnan", text))
+spoil_calibration = partial(described, lambda about: about.update(calibration={"scale": 2}))
 
 
 def nothing(world: Path) -> None:

@@ -70,14 +70,10 @@ def _print_groups(evaluation: Evaluation, columns: tuple[str, ...]) -> None:
         shown = show_value(name, value)
         return (f"* {shown}", "bold") if value == worst[name] else shown
 
-    rows = [
-        (
-            *group.values,
-            *(f"{count:,}" for count in group.counts.values()),
-            *(figure(name, group.metrics.get(name)) for name in names),
-        )
-        for group in groups
-    ]
+    rows = []
+    for group in groups:
+        counts = [f"{count:,}" for count in group.counts.values()]
+        rows.append((*group.values, *counts, *(figure(name, group.metrics.get(name)) for name in names)))
     headings = (*columns, *evaluation.track.kinds, *(TITLES[name] for name in names))
     say_table(Table(headings, rows, f"by {together}, worst (*) first", left=len(columns)))
     say(f"by {together}: {state_rule(columns, evaluation.track)}")
