@@ -46,10 +46,7 @@ SAMPLES = {
             *("flac_D/D_0000000022.flac", "flac_D/D_A0000000562.flac", "flac_E_eval/E_0009538969.flac"),
         ),
         {
-            "train": (
-                "T_0000000000 spoof T_0001 F A05 - - ASVspoof5",
-                "T_0000000013 bonafide T_002 M - - - ASVspoof5",
-            ),
+            "train": ("T_0000000000 spoof T_0001 F A05 - - ASVspoof5", "T_0000000013 bonafide T_002 M - - - ASVspoof5"),
             "dev": ("D_0000000001 spoof D_0062 F A11 - - ASVspoof5", "D_0000000022 bonafide D_0755 F - - - ASVspoof5"),
             "eval": ("E_0009538969 spoof E_1607 M A26 C05 2 ASVspoof5",),
         },
@@ -153,12 +150,7 @@ BAD_LINES = {  # a protocol, its last line, and what is said of it
     ),
     "asvspoof2021-df": (
         DF2021,
-        (
-            (
-                "LA_0009 DF_E_9 alaw ita_tx A07 spoof notrim eval",
-                "8 columns, expected 13 .speaker filename codec s",
-            ),
-        ),
+        (("LA_0009 DF_E_9 alaw ita_tx A07 spoof notrim eval", "8 columns, expected 13 .speaker filename codec s"),),
     ),
     "spoofceleb": (
         "metadata/evaluation.csv",

@@ -97,10 +97,7 @@ def test_a_folder_with_films_phones_and_macos_files(prepare, tmp_path: Path):
     ("arguments", "expected"),
     [
         (("asvspoof6", "--root", ".", "--out", "o"), "corpus 'asvspoof6' is unknown; known are asvspoof5, "),
-        (
-            ("asvspoof5", "--root", "absent", "--out", "o"),
-            "absent: is not there; the root must contain ASVspoof5.tr",
-        ),
+        (("asvspoof5", "--root", "absent", "--out", "o"), "absent: is not there; the root must contain ASVspoof5.tr"),
         (("asvspoof5", "--root", ".", "--out", "o", "--dev-share", "0.1"), "asvspoof5 comes with its own parts"),
         (("folder", "--root", ".", "--out", "o", "--dev-share", "1"), "share for validation is 1, expected 0 or more"),
         (("asvspoof5", "--out", "o"), "Missing option '--root'"),
@@ -138,13 +135,14 @@ def test_speakers_and_trials_are_told(prepare, tmp_path: Path):
 
 
 def test_what_follows_where_there_is_something_to_train_on(prepare, tmp_path: Path):
-    root = touch(tmp_path / "mine", *(f"{label}/{n}.wav" for label in ("bonafide", "spoof") for n in range(4)))
+    root = touch(tmp_path / "mine", *(f"{label}/{n}.wav" for label in ("bonafide", "spoof") for n in range(10)))
     for path in root.rglob("*.wav"):
         soundfile.write(path, noise(800), 16_000)
-    out, share = tmp_path / "out", ("--dev-share", "0.5", "--seed", "3")
+    out, share = tmp_path / "out", ("--dev-share", "0.2", "--seed", "3")
     code, printed, errors = prepare("folder", "--root", root, "--out", out, *share)
     assert code == 0
+    assert "(8 bona fide, 8 spoofed)" in printed
+    assert "(2 bona fide, 2 spoofed)" in printed
     assert "train and dev may have speakers in common" in errors
     train, dev = out / "train.tsv", out / "dev.tsv"
     assert f"next: hybrid-pruning train RECIPE --out RUN --set data.train={train} --set data.dev={dev}\n" in printed
-    assert len(read_manifest(train)) == len(read_manifest(dev)) == 4

@@ -138,13 +138,6 @@ def test_a_fake_stays_with_what_it_was_made_from(tmp_path: Path):
     assert len(dev) == 12
 
 
-def test_unknown_speakers_are_told(tmp_path: Path):
-    root = touch(tmp_path / "mine", *(f"{label}/{n}.wav" for label in ("bonafide", "spoof") for n in range(10)))
-    prepared = prepare("folder", root, tmp_path / "out", dev_share=0.2)
-    assert prepared.counts == {"train": (8, 8), "dev": (2, 2)}
-    assert [line for line in prepared.warnings if "train and dev may have speakers in common" in line]
-
-
 @pytest.mark.parametrize(("number", "share"), [(1, 0.5), (4, 0.1)])
 def test_too_few_speakers_for_a_split(tmp_path: Path, number: int, share: float):
     root = crowd(tmp_path / "mine", number)

@@ -5,12 +5,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import soundfile
 
 import hybrid_pruning as hp
-from corpus import files_below, noise, touch
+from corpus import files_below, touch
 from hybrid_pruning.data.corpora.speakers import draw_trials
-from hybrid_pruning.data.durations import add_durations
 from hybrid_pruning.data.keys import read_keys
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.data.tracks import SV
@@ -120,12 +118,3 @@ def test_too_little_for_a_split(tmp_path: Path, speakers: int, clips: int, share
     with pytest.raises(InputError, match=expected):
         prepare("speaker-folder", crowd(tmp_path / "mine", speakers, clips), tmp_path / "out", dev_share=share)
     assert not files_below(tmp_path / "out")
-
-
-def test_sample_rates_may_differ(tmp_path: Path):
-    root = crowd(tmp_path / "mine", 2, 1)
-    for path, rate in zip(sorted(root.rglob("*.wav")), (8_000, 44_100), strict=True):
-        soundfile.write(path, noise(rate), rate)
-    manifest = prepare("speaker-folder", root, tmp_path / "out").manifests["all"]
-    assert add_durations(manifest) == []
-    assert [utterance.seconds for utterance in read_manifest(manifest)] == [1.0, 1.0]

@@ -107,6 +107,5 @@ def _parse(row: dict[str, str], path: Path, line: int) -> Utterance:
 
 def _require_safe(utt_id: str, where: str) -> None:
     """Refuse a name that would leave the folder of a file named after it."""
-    danger = find_danger(utt_id)
-    if danger is not None:
+    if danger := find_danger(utt_id):
         raise InputError(f"{where}: utt_id '{utt_id}' {danger}; ids may become names of files, choose plain ones")

@@ -47,15 +47,13 @@ class Text:
 
     def require(self, header: Sequence[str], required: Sequence[str], separator: str | None = TAB) -> None:
         """Require that a header has the columns, each once."""
-        missing = [column for column in required if column not in header]
-        if missing:
+        if missing := [column for column in required if column not in header]:
             where = f"{self.path}:{self.numbers[0] if self.numbers else 1}"
             raise InputError(
                 f"{where}: column '{missing[0]}' is missing; the header needs {', '.join(required)}, separated by "
                 f"{NAMES[separator]}, and has: {', '.join(header) or 'nothing'}"
             )
-        twice = [column for column in required if header.count(column) > 1]
-        if twice:
+        if twice := [column for column in required if header.count(column) > 1]:
             raise InputError(f"{self.where(0)}: column '{twice[0]}' stands twice in the header; leave one")
 
     def take(self, header: Sequence[str], wanted: Sequence[str], separator: str | None) -> dict[str, list[str]]:
@@ -77,8 +75,7 @@ class Text:
 
     def refuse(self, faults: Iterable[Fault]) -> None:
         """Refuse a table with faults: the first in full, and how many more there are."""
-        ordered = sorted(faults)
-        if ordered:
+        if ordered := sorted(faults):
             row, message = ordered[0]
             more = f" (and {len(ordered) - 1} more faulty lines)" if len(ordered) > 1 else ""
             raise InputError(f"{self.where(row)}: {message}{more}")

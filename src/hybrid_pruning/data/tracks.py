@@ -74,11 +74,7 @@ TRACK1 = Track(
         Form(("filename",), "cm-label"),
         Form(("utt_id",), "label"),
         Form(("file",), "label", classes={"bona-fide": "bonafide", "spoof": "spoof"}),
-        Form(
-            ("file",),
-            "attack",
-            classes={"a00": "bonafide"} | {f"a{number:02d}": "spoof" for number in range(1, 24)},
-        ),
+        Form(("file",), "attack", classes={"a00": "bonafide"} | {f"a{n:02d}": "spoof" for n in range(1, 24)}),
     ),
     layouts=_layouts(
         ("filename",),

@@ -49,15 +49,15 @@ def add_cnceleb(root: Path, preparation: Preparation) -> None:
         for places in (FIRST, SECOND)
     )
     parts = []
-    if first is not None:
+    if first:
         speakers = _read_speakers(first / "dev" / "dev.lst", first / "data", preparation.allow_missing)
         parts.append(SpeakerFolders(first / "data", "CN-Celeb1", speakers))
-    if second is not None:
+    if second:
         speakers = find_speakers(second / "data", preparation.prepared.hidden)
         parts.append(SpeakerFolders(second / "data", "CN-Celeb2", speakers))
     if parts:
         _add_train(preparation, parts, root)
-    if first is not None and (first / "eval").is_dir():
+    if first and (first / "eval").is_dir():
         _add_eval(preparation, first / "eval")
 
 

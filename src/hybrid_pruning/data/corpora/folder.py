@@ -146,10 +146,9 @@ def _split(entries: Sequence[Entry], dev_share: float, seed: int, root: Path) ->
     found = {(entry.part, entry.cells["label"]) for entry in dealt}
     for part, label in ((part, label) for part in (TRAIN, DEV) for label in LABELS):
         if (part, label) not in found:
-            raise InputError(
-                f"{root}: {part} would have no {label} utterance at a share of {dev_share:g} for dev, as speakers and "
-                "recordings are not torn apart; give another share, or more speakers"
-            )
+            fault = f"{part} would have no {label} utterance at a share of {dev_share:g} for dev"
+            advice = "as speakers and recordings are not torn apart; give another share, or more speakers"
+            raise InputError(f"{root}: {fault}, {advice}")
     return dealt
 
 

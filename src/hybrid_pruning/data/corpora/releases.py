@@ -85,8 +85,7 @@ class Release:
     def add(self, root: Path, preparation: Preparation) -> None:
         """Write a manifest for every part of the corpus whose protocol lies below `root`."""
         for protocol in self.protocols:
-            path = find_file(root, protocol.files)
-            if path is not None:
+            if path := find_file(root, protocol.files):
                 audio = Audio(path, find_folders(root, protocol.audio) or [root / protocol.audio[0]])
                 entries = protocol.read(path, protocol.part)
                 preparation.add(path, entries, audio, self.name, self.labels, protocol.counts)

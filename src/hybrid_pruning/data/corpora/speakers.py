@@ -25,6 +25,8 @@ TRIAL_LABELS = {"1": TARGET, "0": NONTARGET}
 LIMIT = 10_000  # target trials drawn for a dev set at most, and as many nontarget ones: more of few speakers add little
 CONTENTS = "a folder for each speaker, named after him or her, with the recordings below it at any depth"
 
+Genders = Mapping[str, str] | None  # speaker -> gender, where known
+
 
 class Speech(NamedTuple):
     """One recording of a speaker, its utt_id, its file, and the data set it was taken from."""
@@ -81,9 +83,7 @@ def find_speakers(folder: Path, hidden: list[str] | None = None) -> list[str]:
     return [name for name in names if name not in secret]
 
 
-def add_speech(
-    preparation: Preparation, part: str, speech: Iterable[Speech], genders: Mapping[str, str] | None = None
-) -> None:
+def add_speech(preparation: Preparation, part: str, speech: Iterable[Speech], genders: Genders = None) -> None:
     """Write recordings to the manifest of a part, with the speakers' genders where known, and count by speaker."""
     counts: dict[str, int] = {}
     for speaker, name, path, source in speech:
@@ -101,11 +101,7 @@ def add_speech(
 
 
 def add_split(
-    preparation: Preparation,
-    speech: Iterable[Speech],
-    speakers: Sequence[str],
-    root: Path,
-    genders: Mapping[str, str] | None = None,
+    preparation: Preparation, speech: Iterable[Speech], speakers: Sequence[str], root: Path, genders: Genders = None
 ) -> None:
     """Deal recordings to `train` and, a share of their sorted speakers drawn by the seed, to `dev`, with its trials."""
     share = preparation.dev_share
@@ -130,9 +126,7 @@ def add_split(
         add_dev(preparation, held_out, root, genders)
 
 
-def add_dev(
-    preparation: Preparation, speech: Sequence[Speech], root: Path, genders: Mapping[str, str] | None = None
-) -> None:
+def add_dev(preparation: Preparation, speech: Sequence[Speech], root: Path, genders: Genders = None) -> None:
     """Write dev's manifest and, drawn by the seed, its trials."""
     add_speech(preparation, DEV, speech, genders)
     trials = draw_trials([(one.speaker, one.name) for one in speech], preparation.seed)
