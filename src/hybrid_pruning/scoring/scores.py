@@ -113,7 +113,13 @@ def score_paths(
 ) -> FloatArray:
     """Return the [N] scores of audio files, the same to every process; the model keeps its mode.
 
-    `seconds` are durations where known, nan where not: they save opening short files twice.
+    Args:
+        model: on the device that is to compute.
+        paths: the files; one that cannot be read is an error.
+        batch_size: windows in a batch at most; fewer where they are long.
+        workers: threads that decode.
+        window_seconds: longer recordings are cut into windows up to this.
+        seconds: [N] durations where known, nan where not: they save opening short files twice.
     """
     return Engine(model, batch_size, workers, window_seconds).run_paths(paths, "scores", seconds)
 

@@ -55,7 +55,16 @@ def detect(
     batch_size: int = 16,
     device: str = "auto",
 ) -> Generator[Detection | Unreadable]:
-    """Score files as `score_paths`, but one by one, in order; one that cannot be read is reported and passed over."""
+    """Score recordings one by one, in order; one that cannot be read is yielded as `Unreadable`.
+
+    Args:
+        model: for anti-spoofing: a folder, hub id or .onnx file, or a loaded model.
+        paths: audio files.
+        workers: threads that decode, where there is enough to decode.
+        window_seconds: longer recordings are cut into windows up to this.
+        batch_size: windows of a recording in a batch at most.
+        device: cpu, cuda, cuda:1, mps; auto takes cuda where there is one.
+    """
     files, engine = [Path(path) for path in paths], Engine(load_embedder(model, device), batch_size, 0, window_seconds)
     samples, failed = measure_lengths(files, None, engine.window)
     recordings = Recordings(files, samples)

@@ -49,7 +49,19 @@ def verify(
     window_seconds: float = WINDOW_SECONDS,
     device: str = "auto",
 ) -> SpeakerMatch:
-    """Compare a recording with those of an enrolled speaker, one at least, as `score` does it with trials."""
+    """Compare a recording with those of an enrolled speaker, as `score` does it with trials.
+
+    Args:
+        model: for speaker verification: a folder, hub id or .onnx file, or a loaded model.
+        test: the recording.
+        enrol: recordings of the enrolled speaker, one at least.
+        workers: threads that decode.
+        window_seconds: longer recordings are cut into windows up to this.
+        device: cpu, cuda, cuda:1, mps; auto takes cuda where there is one.
+
+    Returns:
+        The score, a log-likelihood ratio where the model is calibrated, and the seconds of both sides.
+    """
     engine = Engine(load_embedder(model, device), 16, workers, window_seconds)
     require_verifier(engine.model)
     backend, paths = Backend.of(engine.model), [Path(test), *map(Path, enrol)]
