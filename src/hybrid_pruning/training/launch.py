@@ -110,7 +110,7 @@ def _train_stages(config: Config, stages: Mapping[str, Config], whole: Run) -> N
     """Do the trainings of a recipe with stages that are not done yet, one after another."""
     runs = {name: Run(whole.folder / name) for name in stages}
     for name, stage in stages.items():  # a fault in the last stage's data is reported before the first is trained
-        processes.from_main(lambda run=runs[name], stage=stage: run.check_data(read_data(stage).digests(stage)))
+        processes.from_main(partial(_check_data, stage, runs[name]))
     before: Run | None = None
     for name, stage in stages.items():
         run, epochs = runs[name], stage.training.epochs
@@ -121,6 +121,10 @@ def _train_stages(config: Config, stages: Mapping[str, Config], whole: Run) -> N
             begun = processes.from_main(partial(_check_folder, run, stage, run.config.exists()))
             _train_one(stage, run, begun, before, lambda: save_config(config, whole.config))
         before = run
+
+
+def _check_data(config: Config, run: Run) -> None:
+    run.check_data(read_data(config).digests(config))
 
 
 def _train_one(
