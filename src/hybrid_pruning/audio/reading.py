@@ -70,10 +70,8 @@ def check_seconds(path: str | Path, samples: int, seconds: float) -> None:
     """Compare a file's length in samples at 16 kHz with the duration its manifest has, nan where there is none."""
     found = samples / SAMPLE_RATE_HZ
     if abs(found - seconds) > max(SECONDS_TOLERANCE, SHARE_TOLERANCE * seconds):
-        raise InputError(
-            f"{path}: lasts {found:.3f} s, its manifest says {seconds:.3f}; fetch it anew if it is cut short, "
-            "or correct the column seconds ('-' where not known)"
-        )
+        advice = "fetch it anew if it is cut short, or correct the column seconds ('-' where not known)"
+        raise InputError(f"{path}: lasts {found:.3f} s, its manifest says {seconds:.3f}; {advice}")
 
 
 def may_hold_speech(wave: Wave) -> bool:
@@ -255,9 +253,8 @@ def _choose_channel(source: Source, file: BinaryIO) -> int | None:
     status = os.fstat(file.fileno())
     key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     if key not in _channels:
-        power, cancelled = np.zeros(source.channels), 0.0
+        power, cancelled, begun = np.zeros(source.channels), 0.0, 0.0
         with np.errstate(all="ignore"):
-            begun = 0.0
             for rate, block in source.blocks():
                 begun += len(block) / rate
                 if begun > DECIDING_SECONDS:

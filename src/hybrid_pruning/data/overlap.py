@@ -57,10 +57,8 @@ def check_overlap(trainset: Sequence[Utterance], other: Sequence[Utterance], nam
     ]
     speakers, heard = ({u.speaker for u in utterances} - {UNKNOWN, ""} for utterances in (trainset, other))
     if both := sorted(speakers & heard):
-        found.append(
-            f"{name}: {len(both)} of its {len(heard)} speakers are heard in training too ({shown(both)}): its figures "
-            "are better than on strangers; split by speaker where you can"
-        )
+        fault = f"{len(both)} of its {len(heard)} speakers are heard in training too ({shown(both)})"
+        found.append(f"{name}: {fault}: its figures are better than on strangers; split by speaker where you can")
     return found
 
 

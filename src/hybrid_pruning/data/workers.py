@@ -144,7 +144,5 @@ def _death(process: BaseProcess) -> InputError:
 
 
 def _failure(how: str) -> InputError:
-    return InputError(
-        f"a worker process {how}; if memory ran out, use fewer workers or smaller batches; an unfinished training goes "
-        "on with --resume"
-    )
+    advice = "if memory ran out, use fewer workers or smaller batches; an unfinished training goes on with --resume"
+    return InputError(f"a worker process {how}; {advice}")

@@ -57,18 +57,17 @@ def list_folder(folder: Path, key: str) -> AudioFolder:
         raise InputError(f"{key}: {folder} holds no recording that can be read")
     if hidden and processes.is_main():
         say(f"{key}: {hidden_line(hidden)[0]}")
-    if len(lengths) < len(found) and processes.is_main():
-        left_out = [name for name in found if name not in lengths]
+    left_out = [name for name in found if name not in lengths]
+    if left_out and processes.is_main():
         say(f"{key}: {len(left_out)} of {len(found)} files left out, no audio, e.g. {left_out[0]}")
     return AudioFolder(folder, tuple(lengths), np.array(list(lengths.values()), dtype=np.int64))
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Adds recordings; the wave keeps its own level.
+    """Adds recordings, none twice at a time while there are enough; the wave keeps its own level.
 
     Args:
-        recordings: what is drawn from; no recording twice at a time, while there are enough.
         snr_db: range of the signal-to-noise ratio of each recording, of mean powers over the whole example.
         voices: range of how many are added at a time.
     """

@@ -73,10 +73,9 @@ def _read_speakers(path: Path, data: Path, allow_missing: bool) -> list[str]:
     heard = [name for name in find_speakers(data) if name in listed and any(list_recordings(data / name))]
     missing = sorted(listed.keys() - set(heard))
     if missing and len(heard) != SPEAKERS["CN-Celeb1"] and not allow_missing:
-        raise InputError(
-            f"{path}:{listed[missing[0]]}: speaker '{missing[0]}' has no audio in {data} ({len(missing):,} of "
-            f"{len(listed):,} have none); unpack it there, or leave these out with --allow-missing"
-        )
+        fault = f"speaker '{missing[0]}' has no audio in {data} ({len(missing):,} of {len(listed):,} have none)"
+        advice = "unpack it there, or leave these out with --allow-missing"
+        raise InputError(f"{path}:{listed[missing[0]]}: {fault}; {advice}")
     return heard
 
 
@@ -124,9 +123,8 @@ def _add_eval(preparation: Preparation, folder: Path) -> None:
         (TRIALS,),
     )
     if len(enrolments) != ENROLMENTS:
-        preparation.prepared.warnings.append(
-            f"{lists / 'enroll.lst'}: expected {ENROLMENTS} enrolments, as released, found {len(enrolments):,}"
-        )
+        found = f"expected {ENROLMENTS} enrolments, as released, found {len(enrolments):,}"
+        preparation.prepared.warnings.append(f"{lists / 'enroll.lst'}: {found}")
 
 
 def _read_trials(path: Path, enrolments: Mapping[str, str]) -> Iterator[Trial]:

@@ -104,15 +104,11 @@ class Preparation(ExitStack):
         for part, (bonafide, spoof) in (official or {}).items():
             found = totals if part == WHOLE else listed.get(part, [0, 0])
             if found != [bonafide, spoof]:
-                self.prepared.warnings.append(
-                    f"{protocol}: expected {bonafide:,} bona fide and {spoof:,} spoofed utterances in {part}, as "
-                    f"released, found {found[0]:,} and {found[1]:,}"
-                )
+                expected = f"expected {bonafide:,} bona fide and {spoof:,} spoofed utterances in {part}, as released"
+                self.prepared.warnings.append(f"{protocol}: {expected}, found {found[0]:,} and {found[1]:,}")
         if audio.missing:
-            message = (
-                f"{protocol}: {len(audio.missing):,} of {sum(totals):,} audio files are missing in {audio.folders[0]}, "
-                f"first {', '.join(list(audio.missing)[:FIRST])}"
-            )
+            fault = f"{len(audio.missing):,} of {sum(totals):,} audio files are missing in {audio.folders[0]}"
+            message = f"{protocol}: {fault}, first {', '.join(list(audio.missing)[:FIRST])}"
             self.leave_out(message, "unpack the audio there, or leave these out with --allow-missing")
 
     def put(self, part: str, utterance: Utterance) -> None:

@@ -94,10 +94,11 @@ def add_speech(preparation: Preparation, part: str, speech: Iterable[Speech], ge
         preparation.prepared.speakers[part] = counts
     single = [speaker for speaker, utterances in counts.items() if utterances == 1]
     if single and part == TRAIN:
-        preparation.prepared.warnings.append(
-            f"{preparation.prepared.manifests[TRAIN]}: {len(single):,} of {len(counts):,} speakers have a single "
-            f"utterance, first {', '.join(single[:FIRST])}; there is little to learn of them"
+        fault = (
+            f"{len(single):,} of {len(counts):,} speakers have a single utterance, first {', '.join(single[:FIRST])}"
         )
+        where = preparation.prepared.manifests[TRAIN]
+        preparation.prepared.warnings.append(f"{where}: {fault}; there is little to learn of them")
 
 
 def add_split(
@@ -107,10 +108,8 @@ def add_split(
     share = preparation.dev_share
     count = round(share * len(speakers))
     if share and not LEAST <= count <= len(speakers) - LEAST:
-        raise InputError(
-            f"{root}: a share of {share:g} for dev is {count} of {len(speakers)} speakers, and both parts need {LEAST} "
-            "at least; give another share, or more speakers"
-        )
+        fault = f"a share of {share:g} for dev is {count} of {len(speakers)} speakers, and both parts need {LEAST}"
+        raise InputError(f"{root}: {fault} at least; give another share, or more speakers")
     chosen = set(random.Random(preparation.seed).sample(speakers, count))
     held_out: list[Speech] = []
 
@@ -132,9 +131,8 @@ def add_dev(preparation: Preparation, speech: Sequence[Speech], root: Path, gend
     trials = draw_trials([(one.speaker, one.name) for one in speech], preparation.seed)
     kinds = [label for *_, label in trials]
     if TARGET not in kinds or NONTARGET not in kinds:
-        raise InputError(
-            f"{root}: {DEV} has no two recordings of one speaker, or of two; trials need both, give more speakers"
-        )
+        fault = f"{DEV} has no two recordings of one speaker, or of two"
+        raise InputError(f"{root}: {fault}; trials need both, give more speakers")
     write = preparation.open_trials(DEV, f"{DEV}.trials", COLUMNS)
     for trial in trials:
         write(trial)

@@ -155,16 +155,13 @@ def _report(preparation: Preparation, parts: Parts, train: str, lists: Mapping[s
         speakers, utterances = SPEECH[key]
         if len(part.speakers) != speakers or (len(own) == len(part.speakers) and sum(own) != utterances):
             found = f" with {sum(own):,}" if len(own) == len(part.speakers) else ""
-            warnings.append(
-                f"{part.folder}: expected {speakers:,} speakers with {utterances:,} utterances in {part.source}'s "
-                f"{key[0]} part, as released, found {len(part.speakers):,}{found}"
-            )
+            expected = f"{speakers:,} speakers with {utterances:,} utterances in {part.source}'s {key[0]} part"
+            warnings.append(f"{part.folder}: expected {expected}, as released, found {len(part.speakers):,}{found}")
     overlapping = [f"{VOX1}-{letter}" for letter in "EH" if letter in lists]
     if train == VOX1 and overlapping:
-        warnings.append(
-            f"{made[TRAIN]}: is VoxCeleb1's dev part, whose speakers are those of {' and '.join(overlapping)}: results "
-            "there say nothing of strangers; train on VoxCeleb2, or evaluate on vox1-O alone"
-        )
+        fault = f"is VoxCeleb1's dev part, whose speakers are those of {' and '.join(overlapping)}"
+        advice = "train on VoxCeleb2, or evaluate on vox1-O alone"
+        warnings.append(f"{made[TRAIN]}: {fault}: results there say nothing of strangers; {advice}")
     if (DEV, VOX1) in parts and not lists:
         absent = "no trial list is there, so that vox1.tsv has all of VoxCeleb1 and no trials"
         warnings.append(f"{preparation.out}: {absent}")
