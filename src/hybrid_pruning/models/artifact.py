@@ -75,12 +75,7 @@ def is_artifact(folder: str | Path) -> bool:
 
 
 def locate(name_or_path: str | Path, also: Sequence[str] = ()) -> Path:
-    """Return the local folder of an artifact, downloading it where a hub id is given.
-
-    Args:
-        name_or_path: the folder, or the id, with @ and a revision or without.
-        also: further files of the repository to download.
-    """
+    """Return the local folder of an artifact; of a hub id (with @ and a revision or without) download it and `also`."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     from huggingface_hub.errors import HTTPError as NetworkError  # type: ignore[attr-defined]  # httpx's, or httpx2's
@@ -111,15 +106,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_description(path: Path, kind: str, version: int, missing: str, another: str) -> dict[str, Any]:
-    """Read a JSON file in which this program describes a model.
-
-    Args:
-        path: the file.
-        kind: its `format`.
-        version: its `format_version`.
-        missing: the remedy where it cannot be read, for the message.
-        another: the message where it is another kind of file.
-    """
+    """Read a model's JSON description; `missing` is the remedy where there is none, `another` of another format."""
     found = read_json(path, missing, "export the model again")
     if found.get("format") != kind:
         raise InputError(f"{path}: {another}")

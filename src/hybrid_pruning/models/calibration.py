@@ -17,19 +17,7 @@ Scores = TypeVar("Scores", bound=Any)
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One calibration, and the data it was fitted on.
-
-    Args:
-        scale: of the scores it was fitted on.
-        offset: added after.
-        prior: of the positive class.
-        scores: the score file.
-        keys: its keys.
-        digest: SHA-256 of the score file.
-        positives: bona fide or target trials.
-        negatives: spoof or nontarget trials.
-        qualities: weights of the trial's quality measures, added too.
-    """
+    """One calibration, and the data it was fitted on; positives are bona fide or target trials."""
 
     scale: float
     offset: float
@@ -37,9 +25,11 @@ class Fit:
     scores: str
     keys: str
     digest: str
+    """SHA-256 of the score file."""
     positives: int
     negatives: int
     qualities: Mapping[str, float] = field(default_factory=dict)
+    """Weights of the trial's quality measures."""
 
     def check(self) -> None:
         """Raise ValueError where scores would change order or a number is not finite, TypeError on other types."""
@@ -56,11 +46,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """An affine map of the scores a model was trained to give to log-likelihood ratios: fit after fit.
-
-    Args:
-        fits: the first on the model's own scores, every other on scores calibrated by those before it.
-    """
+    """An affine map of a model's scores to log-likelihood ratios: each fit on scores calibrated by those before it."""
 
     fits: tuple[Fit, ...] = ()
 

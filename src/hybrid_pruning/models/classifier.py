@@ -37,11 +37,7 @@ class Classes:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read the values of `to_json` back.
-
-        Raises:
-            ValueError, KeyError, TypeError: they are others, or make no sense.
-        """
+        """Read the values of `to_json` back; others raise ValueError, KeyError or TypeError."""
         classes = cls(tuple(values["labels"]), tuple(values["training_counts"]))
         classes.check()
         return classes

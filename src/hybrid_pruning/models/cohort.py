@@ -27,7 +27,6 @@ class Cohort:
         mean: [E] of a training manifest's embeddings, subtracted from every embedding.
         speakers: [C, E] of unit length: each speaker's mean of centred embeddings, each of unit length before.
         top_n: number of the closest of them that AS-norm takes; 2 to C.
-        source: the manifest.
     """
 
     mean: Vectors

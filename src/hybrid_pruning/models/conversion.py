@@ -11,6 +11,7 @@ from hybrid_pruning.files import new_folder, require_new_folder
 from hybrid_pruning.models import foreign
 from hybrid_pruning.models.backbone import Backbone, build, skeleton
 from hybrid_pruning.models.backbone.families import HOP
+from hybrid_pruning.models.size import count_parameters
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone, save_backbone
 from hybrid_pruning.pruning import plan_for, shape_of, widen
 
@@ -54,27 +55,23 @@ def convert(
     checkpoint = foreign.read_checkpoint(file)
     if as_trained and not checkpoint.gates:
         raise InputError(f"{file}: has no gates any more; --as-trained is for checkpoints before the recipe's export")
+    model: SpeechModel | None = None
     if checkpoint.rest:
         model = SpeechModel.from_recipe(foreign.build_model(checkpoint, as_trained))
         backbone, provenance = model.backbone, model.provenance
-        with new_folder(out) as folder:
-            model.save_pretrained(folder)
     else:
         backbone = foreign.build_backbone(checkpoint, as_trained)
         provenance = foreign.provenance_of(checkpoint, as_trained)
-        with new_folder(out) as folder:
+    with new_folder(out) as folder:
+        if model is not None:
+            model.save_pretrained(folder)
+        else:
             save_backbone(backbone, folder, provenance)
-    return {**provenance["converted"], "parameters": sum(p.numel() for p in backbone.parameters())}
+    return {**provenance["converted"], "parameters": count_parameters(backbone)}
 
 
 def build_transformers(backbone: Backbone, source: str, zero_pad: bool = False) -> Any:
-    """Return transformers' own model with a backbone's function.
-
-    Args:
-        backbone: dense, or any shape with `zero_pad`.
-        source: its name in errors.
-        zero_pad: fill zeros in where units were cut out.
-    """
+    """Return transformers' own model with a backbone's function; one that is not dense needs `zero_pad`."""
     config = {name: value for name, value in backbone.config.to_diff_dict().items() if name not in EXTRAS}
     scale = getattr(backbone, "channel_scale", None)
     if scale is not None and bool((scale != 1).any()):

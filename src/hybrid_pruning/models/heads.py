@@ -26,11 +26,8 @@ class MHFA(Head):
     verification", SLT 2022, equations 4-7.
 
     Args:
-        depth: L, the number of hidden states.
-        width: D, their width.
-        heads: attention heads.
+        depth: L, the number of hidden states; `width` is D and `embedding` E.
         compression: width that keys and values are compressed to.
-        embedding: E, the width of the result.
         feature_mean: subtract each frame's mean over its features first, as the recipe does.
     """
 
@@ -68,13 +65,7 @@ class MHFA(Head):
 class Statistics(Head):
     """The baseline: mean and standard deviation over time of one learnt mixture of the hidden states.
 
-    Source: Snyder et al., "X-vectors", ICASSP 2018, section 2.1.
-
-    Args:
-        depth: L, the number of hidden states.
-        width: D, their width.
-        embedding: E, the width of the result.
-        feature_mean: subtract each frame's mean over its features first.
+    Source: Snyder et al., "X-vectors", ICASSP 2018, section 2.1. Its arguments are those of `MHFA`.
     """
 
     def __init__(self, depth: int, width: int, embedding: int = 256, feature_mean: bool = False) -> None:

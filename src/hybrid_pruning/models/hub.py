@@ -25,21 +25,15 @@ def upload(
     message: str = MESSAGE,
     token: str | None = None,
 ) -> str:
-    """Publish an artifact: config.json, weights, ONNX files with their descriptions, and the model card.
-
-    All of it is one commit, so that nobody downloads half a model; other files of the folder stay here, `published`
-    lists them. The config holds the recipe, in which paths are relative or names alone.
+    """Publish an artifact's `published` files in one commit, and return the repository's address.
 
     Args:
-        folder: the artifact's.
+        folder: the artifact's; paths in its config are relative or names alone.
         repo_id: `user/name` or `organisation/name`; made where it does not exist.
         card: the model card; README.md of the folder by default, where there is one.
         private: whether a new repository is private; by default as its owner's settings say.
         message: of the commit.
         token: that may write; by default the one huggingface_hub finds (HF_TOKEN, `hf auth login`).
-
-    Returns:
-        The repository's address.
     """
     check_repo_id(repo_id)
     files = published(folder, card)

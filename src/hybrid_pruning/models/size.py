@@ -16,13 +16,7 @@ SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class KeptUnits:
-    """The size of a backbone.
-
-    Args:
-        kept: slot name -> number of kept units, of every slot the family has, gated or not.
-        sizes: slot name -> units of the dense model.
-        budget: exact parameters and MACs (for `SECONDS`), now and dense.
-    """
+    """The kept units and all units of every slot the family has, and exact parameters and MACs (for `SECONDS`)."""
 
     kept: Mapping[str, int]
     sizes: Mapping[str, int]
@@ -30,11 +24,7 @@ class KeptUnits:
 
 
 def count_kept(backbone: Backbone) -> KeptUnits:
-    """Count a backbone, dense or cut, beside the dense skeleton of its config.
-
-    Raises:
-        RuntimeError: the count is not that of the weights; an internal error.
-    """
+    """Count a backbone, dense or cut, beside the dense skeleton of its config."""
     shape = shape_of(backbone)
     kept = {} if shape is None else {name: len(units) for name, units in shape.kept.items()}
     size = count_units(backbone.config.to_diff_dict(), backbone.normalize, kept)
@@ -44,11 +34,7 @@ def count_kept(backbone: Backbone) -> KeptUnits:
 
 
 def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, int]) -> KeptUnits:
-    """Count a backbone that keeps so many units of the named slots, and all of the others.
-
-    Args:
-        config, normalize: of the dense backbone, as plain values.
-        kept: slot name -> number of kept units.
+    """Count a dense backbone, given as plain values, cut to `kept` units of the named slots and all of the others.
 
     Raises:
         PlanError: a slot that the family does not have.

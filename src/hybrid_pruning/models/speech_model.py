@@ -36,14 +36,7 @@ MOST_UNITS = 1 << 20
 class SpeechModel(nn.Module):
     """A detector of spoofed speech or, without classes, an extractor of speaker embeddings.
 
-    Args:
-        backbone: wave -> hidden states.
-        head: hidden states -> embedding.
-        classes: those of its classifier; None for speaker verification, where embeddings are compared.
-        head_config: the configuration of the head.
-        provenance: its origin: recipe, data, results; free-form, kept in the artifact.
-        calibration: turns its scores into log-likelihood ratios on data like that it was fitted on; none by default.
-        cohort: for speaker verification: centres embeddings, and normalises scores.
+    Its provenance is free-form: recipe, data, results. Only speaker verification has a cohort.
     """
 
     def __init__(
@@ -185,14 +178,9 @@ class SpeechModel(nn.Module):
         message: str = hub.MESSAGE,
         token: str | None = None,
     ) -> str:
-        """Publish the model on the Hugging Face hub, and return the repository's address.
+        """Publish the model as `hub.upload` does, and return the repository's address.
 
-        Args:
-            repo_id: `user/name` or `organisation/name`; made where it does not exist.
-            card: text of the model card; by default one without figures.
-            private: whether a new repository is private; by default as its owner's settings say.
-            message: of the commit.
-            token: with write access; by default the one huggingface_hub finds (HF_TOKEN, `hf auth login`).
+        `card` is the text of the model card, by default one without figures.
         """
         from hybrid_pruning.models.card import render_card
 
@@ -241,22 +229,18 @@ class SpeechModel(nn.Module):
 
 def read_calibration(config: Mapping[str, Any], folder: Path) -> Calibration | None:
     """Return the calibration in an artifact's description, None where it has none."""
-    if config.get("calibration") is None:
-        return None
-    return Calibration.from_json(config["calibration"], str(folder / artifact.CONFIG))
+    values = config.get("calibration")
+    return None if values is None else Calibration.from_json(values, str(folder / artifact.CONFIG))
 
 
 def load_backbone(name_or_path: str | Path, random: bool = False, revision: str | None = None) -> Backbone:
-    """Load an SSL encoder from any of its forms.
+    """Load an SSL encoder, in evaluation mode; ``backbone(wave, lengths)`` gives all hidden states.
 
     Args:
         name_or_path: a hub id (``microsoft/wavlm-base``), a local transformers folder, one of our artifacts, or a file
             of WeDefense, DPHuBERT or DiariZen (.bin, .pt, .pth), or its folder.
         random: take the architecture alone, with fresh weights.
         revision: a branch, tag or commit of a hub id, which may also stand behind it: ``microsoft/wavlm-base@main``.
-
-    Returns:
-        The encoder in evaluation mode; ``backbone(wave, lengths)`` gives all hidden states.
     """
     name_or_path = at_revision(name_or_path, revision)
     if not artifact.is_artifact(name_or_path):

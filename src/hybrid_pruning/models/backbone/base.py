@@ -36,12 +36,11 @@ class Backbone(nn.Module):
     """An encoder whose padded batches give every utterance the hidden states it gets alone; `wrap` makes one.
 
     Attributes:
-        config: transformers' config of the model.
+        config: transformers'.
         normalize: whether to bring each waveform to zero mean and unit variance first, as the checkpoint was trained.
-        origin: its source: `normalize` names the file that decided on normalisation, or the assumption; a hub's
-            backbone has `hub_id` and `commit` too.
-        encoder: transformers' encoder, whose layers are run one by one.
-        pre_norm: whether the layers' norms stand in front of their sub-layers.
+        origin: `normalize` names the file that decided on normalisation, or the assumption; a hub's backbone has
+            `hub_id` and `commit` too.
+        encoder: transformers', whose layers are run one by one; `pre_norm`: their norms are in front of sub-layers.
         gradient_checkpointing: whether layers are computed again in the backward pass, to save memory.
         frozen: whether hidden states have no gradient, and are those of evaluation, without dropout, in training too.
         extractor_gradient: factor of the gradient that enters the first convolutions.
@@ -83,11 +82,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def plan(self, seconds: float = 4.0) -> Plan:
-        """Return all units that can be cut, with the MACs of one utterance of `seconds`.
-
-        Raises:
-            PlanError: the utterance is too short for one frame.
-        """
+        """Return all units that can be cut, with the MACs of one utterance of `seconds`, one frame at least."""
         return declare(self, seconds)
 
     def forward(self, wave: Any, lengths: Any = None) -> Hidden:

@@ -20,22 +20,18 @@ WINDOW, HOP = 400, 160
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """A family's names of the parts of ``encoder.layers.N``.
-
-    Args:
-        attention: the attention, with q_proj, k_proj, v_proj and out_proj.
-        first, second: the two projections of the feed-forward sub-layer.
-        feed_forward: the module that leaves its bias when the sub-layer has no neurons left.
-        silenced: modules that then have no function left.
-        norms: those in front of attention and feed-forward sub-layer, in pre-norm models.
-    """
+    """A family's names of the parts of ``encoder.layers.N``."""
 
     attention: str
     first: str
+    """Of the two projections of the feed-forward sub-layer."""
     second: str
     feed_forward: str
+    """Leaves its bias when the sub-layer has no neurons left."""
     silenced: tuple[str, ...]
+    """Have no function left then."""
     norms: tuple[str, str]
+    """In front of attention and feed-forward sub-layer, in pre-norm models."""
 
 
 WAV2VEC2 = Names(
@@ -57,24 +53,15 @@ WHISPER = Names(
 
 
 def declare(backbone: Any, seconds: float) -> Plan:
-    """Return the plan of a backbone, dense or already shrunk, with MACs for one utterance of `seconds`.
-
-    Raises:
-        PlanError: the utterance is too short for the backbone.
-    """
+    """Return the plan of a backbone, dense or already shrunk, with MACs for one utterance of `seconds`."""
     plan_of = _whisper_plan if backbone.config.model_type == "whisper" else _wav2vec2_plan
     return plan_of(backbone, round(seconds * SAMPLE_RATE_HZ))
 
 
 def whisper_windows(frames: int, positions: int) -> list[int]:
-    """Return the ends of Whisper's windows over an utterance.
+    """Return the ends, in mel frames of 10 ms, of Whisper's windows over an utterance of so many frames.
 
-    Args:
-        frames: mel frames of the utterance, one every 10 ms.
-        positions: frames of 20 ms that a window can hold.
-
-    Returns:
-        The end of every window in mel frames, ascending: as few windows as possible, equal but for one frame of 20 ms.
+    They are as few as possible, hold at most `positions` frames of 20 ms, and are equal but for one of these.
     """
     pairs = (frames + 1) // 2
     windows = -(-pairs // positions)
@@ -101,29 +88,24 @@ def _wav2vec2_plan(model: Any, samples: int) -> Plan:
 def _conv_slots(model: Any) -> Iterator[Slot]:
     last = len(model.feature_extractor.conv_layers) - 1
     for index, layer in enumerate(model.feature_extractor.conv_layers):
-        cuts = (*_conv_producer(model, index, index == last), *_conv_consumer(model, index, index == last))
+        cuts = tuple(_conv_cuts(model, layer, index, index == last))
         yield Slot(f"conv.{index}", "conv", layer.conv.weight.shape[0], cuts, at_least=1)
 
 
-def _conv_producer(model: Any, index: int, last: bool) -> Iterator[Cut]:
-    """Yield the cuts that make a channel: hard where a norm over channels follows, so that it counts as a zero."""
-    prefix = f"feature_extractor.conv_layers.{index}"
-    layer = model.feature_extractor.conv_layers[index]
+def _conv_cuts(model: Any, layer: Any, index: int, last: bool) -> Iterator[Cut]:
+    """Yield a channel's cuts: hard where a norm over channels follows, so that it counts as a zero."""
+    prefix, norm = f"feature_extractor.conv_layers.{index}", getattr(layer, "layer_norm", None)
     before_projection_norm = last and hasattr(model.feature_projection, "layer_norm")
-    norm = getattr(layer, "layer_norm", None)
     conv_role = Role.HARD if before_projection_norm or isinstance(norm, (nn.LayerNorm, NarrowLayerNorm)) else Role.DROP
     yield from _cuts(f"{prefix}.conv", layer.conv, 0, conv_role)
     if norm is not None:
         yield from _cuts(f"{prefix}.layer_norm", norm, 0, Role.HARD if before_projection_norm else Role.DROP)
-
-
-def _conv_consumer(model: Any, index: int, last: bool) -> Iterator[Cut]:
     if not last:
         yield Cut(f"feature_extractor.conv_layers.{index + 1}.conv.weight", 1, Role.SCALE)
         return
     if hasattr(model, "channel_scale"):
         yield Cut("channel_scale", 0, Role.DROP)
-    if hasattr(model.feature_projection, "layer_norm"):
+    if before_projection_norm:
         yield from _cuts("feature_projection.layer_norm", model.feature_projection.layer_norm, 0, Role.DROP)
     yield Cut("feature_projection.projection.weight", 1, Role.SCALE, multiplied=True)
 
@@ -153,11 +135,12 @@ def _whisper_plan(model: Any, samples: int) -> Plan:
 
 def _layer_slots(model: Any, names: Names) -> Iterator[Slot]:
     for index in range(len(model.encoder.layers)):
-        yield from _attention_slots(model, f"encoder.layers.{index}", names, index)
-        yield from _feed_forward_slots(model, f"encoder.layers.{index}", names, index)
+        yield from _attention_slots(model, names, index)
+        yield from _feed_forward_slots(model, names, index)
 
 
-def _attention_slots(model: Any, layer: str, names: Names, index: int) -> Iterator[Slot]:
+def _attention_slots(model: Any, names: Names, index: int) -> Iterator[Slot]:
+    layer = f"encoder.layers.{index}"
     prefix = f"{layer}.{names.attention}"
     attention = model.get_submodule(prefix)
     if isinstance(attention, Closed):
@@ -197,7 +180,8 @@ def _attention_slots(model: Any, layer: str, names: Names, index: int) -> Iterat
     yield Slot(f"attlayer.{index}", "attlayer", 1, tuple(layer_cuts), close)
 
 
-def _feed_forward_slots(model: Any, layer: str, names: Names, index: int) -> Iterator[Slot]:
+def _feed_forward_slots(model: Any, names: Names, index: int) -> Iterator[Slot]:
+    layer = f"encoder.layers.{index}"
     if isinstance(model.get_submodule(f"{layer}.{names.feed_forward}"), Closed):
         return
     first, second = f"{layer}.{names.first}", f"{layer}.{names.second}"

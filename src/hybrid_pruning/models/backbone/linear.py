@@ -23,15 +23,10 @@ _packed: WeakKeyDictionary[nn.Module, tuple[tuple[int, int], Any]] = WeakKeyDict
 
 
 class Linear(nn.Linear):
-    """torch's linear layer with the parameters of another one, optionally followed by a GELU.
+    """torch's linear layer with the parameters of another one, optionally followed by a GELU (the exact one).
 
-    Args:
-        layer: the layer whose parameters are taken over.
-        gelu: whether a GELU (the exact one) follows.
-
-    Attributes:
-        packs: whether weights are laid out for oneDNN where no gradient is asked for; the originals stay, so that the
-            layer can be saved, moved and trained as ever. It takes as much memory again as the weights do.
+    Where it `packs`, weights are laid out for oneDNN where no gradient is asked for; the originals stay, so that the
+    layer can be saved, moved and trained as ever. It takes as much memory again as the weights do.
     """
 
     def __init__(self, layer: nn.Linear, gelu: bool = False) -> None:
@@ -66,13 +61,7 @@ class Linear(nn.Linear):
 
 
 def take_over(model: nn.Module, first: str, activation: str) -> None:
-    """Replace torch's linear layers by ours, with the parameters they have.
-
-    Args:
-        model: transformers' encoder.
-        first: the FFN's first layer, by its name in its module.
-        activation: the FFN's activation; a GELU becomes part of the first layer.
-    """
+    """Replace torch's linear layers by ours; of an FFN, a GELU becomes part of the first layer (both given by name)."""
     for parent in list(model.modules()):
         gelu = isinstance(getattr(parent, activation, None), GELUActivation)
         for name, layer in parent.named_children():

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -47,12 +48,7 @@ DAMAGED = (
 
 
 def load_transformers(name_or_path: str | Path, random: bool = False) -> Backbone:
-    """Load an encoder from a hub id or a local transformers folder.
-
-    Args:
-        name_or_path: e.g. ``microsoft/wavlm-base``, that ``@`` a revision, or a folder with config.json and weights.
-        random: take the architecture alone, with fresh weights.
-    """
+    """Load an encoder from a hub id (with ``@`` a revision or without) or a folder; `random`: with fresh weights."""
     file = _find_config(name_or_path)
     config = read_config(read_json(file, damaged=NO_MODEL), str(name_or_path))
     name, _ = split_revision(name_or_path)
@@ -88,11 +84,9 @@ def skeleton(config: Any, normalize: bool) -> Backbone:
 
 
 def wrap(model: Any, normalize: bool = False) -> Backbone:
-    """Make a backbone of transformers' model, whose modules it takes over under their names.
+    """Make a backbone of a Wav2Vec2Model, HubertModel, WavLMModel, WhisperModel or WhisperEncoder, which it takes over.
 
-    Args:
-        model: a Wav2Vec2Model, HubertModel, WavLMModel, WhisperModel or WhisperEncoder.
-        normalize: whether to bring each waveform to zero mean and unit variance first, as the checkpoint was trained.
+    `normalize` brings each waveform to zero mean and unit variance first, as the checkpoint was trained.
     """
     family = model.config.model_type
     if family not in FAMILIES:
@@ -101,11 +95,7 @@ def wrap(model: Any, normalize: bool = False) -> Backbone:
 
 
 def read_pickle(file: Path) -> Any:
-    """Read tensors and plain values; nothing in the file is executed.
-
-    Raises:
-        Exception: one of `DAMAGED`.
-    """
+    """Read tensors and plain values, or raise one of `DAMAGED`; nothing in the file is executed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's guesses at the kind of a damaged file
         return torch.load(file, map_location="cpu", weights_only=True)
@@ -134,19 +124,13 @@ def _find_config(name_or_path: str | Path) -> Path:
 
 
 def _find_file(name_or_path: str | Path, file: str, optional: bool = False) -> Path | None:
-    """Return the local path of a repository's file, downloaded where need be; None where it has no such file.
-
-    Where the hub cannot be reached, OSError is raised, or None returned if the file is optional.
-    """
+    """Return a repository's file, downloaded where need be; None where it has none, or `optional` cannot be fetched."""
     name, revision = split_revision(name_or_path)
     options = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": not optional}
-    try:
+    with suppress(OSError) if optional else nullcontext():
         found = cached_file(name, file, revision=revision, **options)
-    except OSError:
-        if not optional:
-            raise
-        found = None
-    return None if found is None else Path(found)
+        return None if found is None else Path(found)
+    return None
 
 
 def _read_normalize(name: str, shown: str, config: Any) -> tuple[bool, str]:
@@ -185,13 +169,10 @@ def _read_extractor(name: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def _read_weights(name: str, config: Any, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Read exactly the weights of an encoder, in float32.
+    """Read exactly the `expected` weights of an encoder, in float32, from a hub id or a folder.
 
-    Args:
-        name: a hub id or a folder.
-        config: the encoder's. In a Whisper checkpoint every name has to be known; of the others' checkpoints, which
-            come with heads of any task, all names that are not expected are left out.
-        expected: every weight the encoder has, by its size and type.
+    In a Whisper checkpoint every name has to be known; of the others', which come with heads of any task, all names
+    that are not expected are left out.
     """
     whisper = config.model_type == "whisper"
     prefixes = ("model.encoder.", "encoder.") if whisper else (f"{config.model_type}.",)

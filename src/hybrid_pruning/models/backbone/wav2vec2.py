@@ -103,11 +103,8 @@ def group_norm(x: torch.Tensor, norm: nn.GroupNorm, lengths: torch.Tensor) -> to
 class RelativePositionBias(nn.Module):
     """WavLM's learnt bias for each distance between two frames, computed once for all layers.
 
-    Source: Chen et al., "WavLM", IEEE JSTSP 2022, section III-B (buckets of T5).
-
-    Args:
-        embedding: [buckets, heads], taken over from the first layer.
-        max_distance: frames beyond which all distances share a bucket.
+    Source: Chen et al., "WavLM", IEEE JSTSP 2022, section III-B (buckets of T5). The embedding [buckets, heads] is the
+    first layer's; all distances beyond `max_distance` frames share a bucket.
     """
 
     def __init__(self, embedding: nn.Embedding, max_distance: int) -> None:
@@ -133,10 +130,7 @@ class GatedRelativeAttention(nn.Module):
     """WavLM's self-attention: scaled dot products plus a relative position bias, gated by the layer's own input.
 
     Source: Chen et al., "WavLM", IEEE JSTSP 2022, section III-B, with the published models' simplification that the
-    gate is computed from the layer's input, head by head.
-
-    Args:
-        attention: transformers' WavLMAttention, whose parameters are taken over under their names.
+    gate is computed from the layer's input, head by head. Parameters are taken over from transformers' WavLMAttention.
     """
 
     def __init__(self, attention: Any) -> None:
@@ -160,16 +154,7 @@ class GatedRelativeAttention(nn.Module):
         position_bias: torch.Tensor | None = None,
         **_: object,
     ) -> tuple[torch.Tensor, None, torch.Tensor]:
-        """Attend.
-
-        Args:
-            hidden_states: [B, T, D].
-            attention_mask: [B, 1, 1, T] bool, True where a frame may be attended to; None for all.
-            position_bias: [dense heads, T, T].
-
-        Returns:
-            [B, T, D], None in place of the attention weights, and the position bias for the next layer.
-        """
+        """[B, T, D], bool [B, 1, 1, T] (True: attended to), [dense heads, T, T] -> [B, T, D], no weights, the bias."""
         if position_bias is None:
             raise ValueError("position_bias is needed: the backbone computes it once for all layers")
         batch, frames, _width = hidden_states.shape

@@ -90,10 +90,7 @@ class LogMel(nn.Module):
     """Whisper's log-mel spectrogram at each utterance's own length, with gradients.
 
     Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", ICML 2023, section 2.2;
-    equal to transformers' extractor on each utterance alone and unpadded.
-
-    Args:
-        bins: mel bins, 80 or (large-v3) 128.
+    equal to transformers' extractor on each utterance alone and unpadded. It has 80 bins or (large-v3) 128.
     """
 
     def __init__(self, bins: int) -> None:
@@ -109,15 +106,10 @@ class LogMel(nn.Module):
     def forward(
         self, wave: torch.Tensor, lengths: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the spectrogram, in float32 or better under autocast too.
+        """Return the spectrogram [B, bins, M], a frame every 10 ms, and [B] frames of each utterance or None.
 
-        Args:
-            wave: [B, S] at 16 kHz, 0 beyond each utterance's length; at least `EDGE` + 1 samples of each.
-            lengths: [B] samples of each utterance, or None where all have S.
-
-        Returns:
-            [B, bins, M], one frame every 10 ms, and [B] frames of each utterance or None. Frames beyond an utterance's
-            own are undefined.
+        The wave [B, S] at 16 kHz is 0 beyond lengths [B], of `EDGE` + 1 samples at least. The spectrogram is in float32
+        or better under autocast too, and undefined beyond an utterance's own frames.
         """
         frames = None if lengths is None else lengths // HOP
         with torch.autocast(wave.device.type, enabled=False):

@@ -17,21 +17,16 @@ FOLDER, RUN, RECIPE = "evaluation", "run", "config.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Results on one evaluation set.
-
-    Args:
-        name: of the set.
-        metrics: name -> value, fractions or bits, in the order of `TITLES`.
-        intervals: metric -> the ends of its 95% interval, where there is one.
-        resampled: units of the bootstrap, in words.
-        trials: kind -> count, where known.
-    """
+    """Results on one evaluation set: fractions or bits, in the order of `TITLES`."""
 
     name: str
     metrics: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
+    """Metric -> the ends of its 95% interval."""
     resampled: str
+    """Units of the bootstrap, in words."""
     trials: Mapping[str, int]
+    """Kind -> count."""
 
     def shown(self, metric: str) -> str:
         """Return a metric as a table has it, with its interval; a dash where it was not measured."""
@@ -58,12 +53,7 @@ def read_results(files: Sequence[str], others: Sequence[Result] = ()) -> list[Re
 
 
 def find_results(run: str | Path, provenance: Mapping[str, Any]) -> list[Result]:
-    """Read the evaluations of the job that a model comes from.
-
-    Args:
-        run: the folder that `run` filled, or its run/ folder.
-        provenance: of the model, whose recipe must be the job's.
-    """
+    """Read the evaluations in a job's folder, or above its run/ folder; the model's recipe must be the job's."""
     job = Path(run)
     job = job.parent if job.name == RUN and not (job / RUN).is_dir() else job
     files = sorted((job / FOLDER).glob("*.json"))

@@ -2,8 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -11,13 +13,24 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hybrid_pruning.console import printable
 from hybrid_pruning.markdown import Markdown, escape, python, shell
 from hybrid_pruning.metrics.measures import TITLES, find_warnings, show_value
-from hybrid_pruning.models.card import facts
+from hybrid_pruning.models import hub
 from hybrid_pruning.models.card.measured import COUNTS, Result
-from hybrid_pruning.trees import section
+from hybrid_pruning.models.size import SECONDS, count_kept, count_parameters
+from hybrid_pruning.pruning import shape_of
+from hybrid_pruning.trees import number, section
 
 if TYPE_CHECKING:
     from hybrid_pruning.models.speech_model import SpeechModel
 
+FAMILIES = {"wavlm": "WavLM", "hubert": "HuBERT", "wav2vec2": "wav2vec 2.0", "whisper": "Whisper encoder"}
+UNITS = {
+    "conv": "convolution channels",
+    "head": "attention heads",
+    "attlayer": "attention layers",
+    "interm": "FFN neurons",
+    "ffnlayer": "FFN layers",
+}
+COUNTED = {"params": "parameters", "macs": "MACs"}
 TEMPLATE = "card.md.j2"
 SEAL = "\n<!-- written by hybrid-pruning card {} -->\n"
 PIPELINES = {"anti-spoofing": "audio-classification", "speaker-verification": "feature-extraction"}
@@ -39,9 +52,7 @@ def render_card(
     `ModelCard.from_template` would render it without escaping, so the template has an environment of its own.
 
     Args:
-        model: the model.
-        name: of the model: the repository's id, or any other.
-        results: of its evaluations.
+        name: the repository's id, or any other.
         licence: of the weights, as the hub names licences (`apache-2.0`, `cc-by-4.0`); unknown by default.
         datasets: ids of the hub's data sets that it was trained on.
     """
@@ -55,7 +66,7 @@ def render_card(
         keep_trailing_newline=True,
     )
     environment.filters |= {"python": python, "shell": shell}
-    base, pruning = facts.find_base(model), facts.describe_pruning(model)
+    base, pruning = find_base(model), describe_pruning(model)
     metrics = [metric for metric in TITLES if any(metric in result.metrics for result in results)]
     task = PIPELINES[model.task]
     about = ModelCardData(
@@ -80,17 +91,17 @@ def render_card(
         task=model.task,
         base=base,
         pruning=pruning,
-        sizes=facts.measure_sizes(model),
+        sizes=measure_sizes(model),
         metrics=metrics,
         titles=TITLES,
         kinds=[kind for kind in COUNTS.values() if any(kind in result.trials for result in results)],
         resampled=next((result.resampled for result in results if result.resampled), ""),
         has_recipe=bool(section(model.provenance, "recipe")),
-        data=facts.describe_data(model),
-        training=facts.describe_training(model),
+        data=describe_data(model),
+        training=describe_training(model),
         warn=find_warnings,
         fits=() if model.calibration is None else model.calibration.fits,
-        fitted=[result.name for result in results if result.name in facts.calibrated_on(model)],
+        fitted=[result.name for result in results if result.name in calibrated_on(model)],
     )
     return text + seal_of(text)
 
@@ -114,3 +125,96 @@ def _entries(result: Result, task: str) -> list[EvalResult]:
         )
         for metric, value in result.metrics.items()
     ]
+
+
+# --- facts of the model and its provenance; unknown ones are left out ---
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The encoder that a model was made from, or its shape alone; its name is the recipe's, empty where unknown."""
+
+    family: str
+    name: str
+    is_on_hub: bool
+    random: bool
+
+
+def find_base(model: "SpeechModel") -> Base:
+    """Return the origin of a model's backbone."""
+    backbone = section(model.provenance, "recipe", "backbone")
+    source, kind = str(backbone.get("source") or ""), str(model.backbone.config.model_type)
+    on_hub = source.count("/") == 1 and hub.is_repo_id(source) and not Path(source).exists()
+    return Base(FAMILIES.get(kind, kind), source if on_hub else Path(source).name, on_hub, bool(backbone.get("random")))
+
+
+def measure_sizes(model: "SpeechModel") -> list[tuple[str, str, str, str]]:
+    """Return the rows of the table of sizes: title, exact size, size of the dense original, fraction removed."""
+    budget = count_kept(model.backbone).budget
+    counts = (
+        ("backbone parameters", budget.params, budget.dense_params, budget.sparsity),
+        (f"backbone MACs for {SECONDS:g} s", budget.macs, budget.dense_macs, budget.macs_sparsity),
+    )
+    rows = [(title, f"{int(now):,}", f"{int(dense):,}", f"{float(cut):.1%}") for title, now, dense, cut in counts]
+    head = count_parameters(model.head) + count_parameters(model.classifier)
+    return [*rows, ("head parameters", f"{head:,}", "", "")]
+
+
+def describe_pruning(model: "SpeechModel") -> str:
+    """Return the kinds of units that could be cut, and the target; empty for a dense model."""
+    shape = shape_of(model.backbone)
+    if shape is None:
+        return ""
+    pruning = section(model.provenance, "recipe", "pruning")
+    goal = number(model.provenance.get("snapshot_at", pruning.get("target_sparsity")))
+    counted = COUNTED.get(str(pruning.get("constraint")))
+    aim = f"; the target was {goal:.0%} of the {counted}" if goal and counted else ""
+    return f"{', '.join(UNITS.get(unit, unit) for unit in shape.units)} could be cut{aim}"
+
+
+def describe_data(model: "SpeechModel") -> list[tuple[str, str]]:
+    """Return the known facts of the training data, title and value."""
+    recipe = section(model.provenance, "recipe")
+    data, augment = section(recipe, "data"), section(recipe, "augment")
+    kinds = [name for name, value in augment.items() if isinstance(value, Mapping)]
+    augmented = f"{number(augment.get('probability')):.0%} of the examples: {', '.join(kinds)}" if kinds else "none"
+    counts = () if model.classes is None else zip(model.classes.labels, model.classes.counts, strict=True)
+    return _known(
+        {
+            "corpus": section(recipe, "corpus").get("name"),
+            "trained on": _file(data.get("train")),
+            "training utterances": ", ".join(f"{count:,} {label}" for label, count in counts),
+            "validated on": _file(data.get("dev")),
+            "length of an example": f"{data['crop_seconds']} s" if data.get("crop_seconds") else None,
+            "augmentation": augmented if recipe else None,
+        }
+    )
+
+
+def describe_training(model: "SpeechModel") -> list[tuple[str, str]]:
+    """Return the known facts of the training, title and value."""
+    recipe = section(model.provenance, "recipe")
+    training = section(recipe, "training")
+    return _known(
+        {
+            "epochs": training.get("epochs"),
+            "batch": f"{training['batch_size']} utterances a process" if training.get("batch_size") else None,
+            "pruning": describe_pruning(model),
+            "seed": recipe.get("seed"),
+            "checkpoints averaged": model.provenance.get("averaged_checkpoints"),
+        }
+    )
+
+
+def calibrated_on(model: "SpeechModel") -> Sequence[str]:
+    """Return the names of the sets that the calibration was fitted on, those of their key files."""
+    return [] if model.calibration is None else [Path(fit.keys).stem for fit in model.calibration.fits]
+
+
+def _known(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(title, str(value)) for title, value in rows.items() if value not in (None, "")]
+
+
+def _file(path: Any) -> str:
+    """Return the last two parts of a path: the others are private to its author."""
+    return "/".join(Path(str(path)).parts[-2:]) if path else ""

@@ -34,20 +34,14 @@ EXPECTED = "expected the {'state_dict', 'config'} of WeDefense, DPHuBERT or Diar
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The content of a foreign file.
-
-    Args:
-        file: its path.
-        encoder: the encoder's tensors under their own names.
-        gates: log_alpha [units] of gates that were not cut out yet, by name.
-        rest: all other tensors: head and projection of a whole model.
-        config: the encoder's description, None where the file has none.
-    """
+    """The content of a foreign file; tensors and the encoder's config, if any, have their own names."""
 
     file: Path
     encoder: Mapping[str, torch.Tensor]
     gates: Mapping[str, torch.Tensor]
+    """log_alpha [units] of gates that were not cut out yet."""
     rest: Mapping[str, torch.Tensor]
+    """Head and projection of a whole model."""
     config: Mapping[str, Any] | None
 
     @property
@@ -117,7 +111,15 @@ def read_descriptions(file: Path) -> list[Mapping[str, Any]]:
 
 def read_checkpoint(file: Path) -> Checkpoint:
     """Read and recognise a foreign file."""
-    content, config = _read_content(file), None
+    try:
+        content, config = read_pickle(file), None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({first_line(error)})") from error
+    except DAMAGED as error:
+        problem = f"is damaged or cut short ({first_line(error)}); fetch it again"
+        if isinstance(error, UnpicklingError):
+            problem = f"is damaged, or holds more than tensors and plain values, which is never run; {EXPECTED}"
+        raise InputError(f"{file}: {describe_file(file) or problem}") from error
     if isinstance(content, Mapping) and {"state_dict", "config"} <= set(content):
         content, config = content["state_dict"], content["config"]
         if not isinstance(config, Mapping):
@@ -139,18 +141,6 @@ def read_checkpoint(file: Path) -> Checkpoint:
         group = rest if whole and not name.startswith(UPSTREAM) else group
         group[bare] = tensor.float() if tensor.is_floating_point() else tensor
     return Checkpoint(file, encoder, gates, rest, config)
-
-
-def _read_content(file: Path) -> Any:
-    try:
-        return read_pickle(file)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({first_line(error)})") from error
-    except DAMAGED as error:
-        problem = f"is damaged or cut short ({first_line(error)}); fetch it again"
-        if isinstance(error, UnpicklingError):
-            problem = f"is damaged, or holds more than tensors and plain values, which is never run; {EXPECTED}"
-        raise InputError(f"{file}: {describe_file(file) or problem}") from error
 
 
 def _is_recipes(name: str) -> bool:

@@ -46,12 +46,7 @@ GATES = {  # unit -> its gate
 
 
 def build_backbone(checkpoint: Checkpoint, as_trained: bool = False) -> Backbone:
-    """Return the backbone of a foreign file.
-
-    Args:
-        checkpoint: the file's content.
-        as_trained: cut gates so that the outputs stay those of the gated encoder, rather than as the recipe does.
-    """
+    """Return the backbone of a foreign file, its gates cut as the recipe exports them or as trained."""
     layout = read_layout(find_config(checkpoint), str(checkpoint.file))
     scale = checkpoint.encoder.get(SCALE)
     scaled = bool(checkpoint.gates) or (scale is not None and bool((scale != 1).any()))

@@ -55,15 +55,10 @@ LAYER = "encoder.transformer.layers."
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """An encoder: the skeleton it is cut from, and the cut.
+    """An encoder: transformers' config of the skeleton it is cut from, and its kept heads, neurons and layers by slot.
 
     The convolutions of the skeleton have the widths that are kept, because the foreign code's norm after them averages
     over those alone.
-
-    Args:
-        config: transformers' config of the skeleton, as plain values.
-        normalize: whether each waveform is brought to zero mean and unit variance first.
-        kept: slot name -> kept units, of heads, neurons and layers.
     """
 
     config: Mapping[str, Any]
@@ -93,12 +88,7 @@ def find_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 
 def read_layout(config: Mapping[str, Any], source: str) -> Layout:
-    """Understand a foreign config.
-
-    Args:
-        config: as WeDefense, DPHuBERT and DiariZen write it.
-        source: the file, for errors.
-    """
+    """Understand a config as WeDefense, DPHuBERT and DiariZen write it; `source` is its file, for errors."""
     try:
         return _read_layout(config)
     except KeyError as error:

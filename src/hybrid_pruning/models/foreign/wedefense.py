@@ -36,14 +36,7 @@ LABELS = (Label.BONAFIDE.value, Label.SPOOF.value)
 
 @dataclass(frozen=True, slots=True)
 class RecipeModel:
-    """A whole model in our terms.
-
-    Args:
-        backbone: its encoder.
-        head: its head's configuration.
-        weights: of head and classifier, under a SpeechModel's names.
-        provenance: its file, and the assumptions made.
-    """
+    """A whole model in our terms; the weights are those of head and classifier, under a SpeechModel's names."""
 
     backbone: Backbone
     head: HeadConfig

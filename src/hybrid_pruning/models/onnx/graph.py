@@ -9,8 +9,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import DIGESTS, atomic_write, digest_file, new_folder, require_new_folder, write_json
 from hybrid_pruning.models import cohort
 from hybrid_pruning.models.artifact import digest_of, fingerprint_model, is_artifact, versions
+from hybrid_pruning.models.backbone.families import HOP
 from hybrid_pruning.models.onnx.int8 import to_integers
 from hybrid_pruning.models.onnx.runtime import (
     CLASSIFIER,
@@ -63,17 +63,13 @@ class _Graph(nn.Module):
 
 
 def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path:
-    """Write a model as out/model.onnx and out/model.json.
+    """Write a model, which is left as it was, as out/model.onnx and out/model.json, and return the .onnx file.
 
     Args:
-        model: any; it is left as it was.
         out: the folder, new or empty, or the model's own: it then goes to the hub with it.
-        int8: compute linear layers and the positional convolution with 8-bit integers (`onnx_int8.py`). Attention,
-            norms, the convolutions that make features and the classifier stay as they are. An utterance's result then
-            depends a little on the batch it is in.
-
-    Returns:
-        The .onnx file.
+        int8: compute linear layers and the positional convolution with 8-bit integers (`int8.py`). Attention, norms,
+            the convolutions that make features and the classifier stay as they are. An utterance's result then depends
+            a little on the batch it is in.
     """
     out = Path(out)
     own = is_artifact(out) and not (out / FILE).exists()
@@ -127,12 +123,8 @@ def describe(model: SpeechModel, int8: bool = False) -> dict[str, Any]:
         "weights": "int8" if int8 else "float32",
         "model": fingerprint_model(model),
         "provenance": portable(model.provenance),
-        "versions": {
-            **versions(),
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "opset": str(OPSET),
-        },
+        "versions": versions()
+        | {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "opset": str(OPSET)},
     }
     plain: dict[str, Any] = json.loads(json.dumps(about, default=str))
     return plain
@@ -151,7 +143,11 @@ def trace(model: SpeechModel, int8: bool = False) -> Any:
     size = 10 * model.minimum_samples  # a dozen frames: transformers takes another way where there is one
     example = (torch.randn(2, size), torch.tensor([size, model.minimum_samples]))
     names = [EMBEDDING] if model.classes is None else [EMBEDDING, LLR]
-    with _quiet():
+    level = logging.root.manager.disable
+    with warnings.catch_warnings(), ExitStack() as after:  # messages of the exporters to their developers
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        after.callback(logging.disable, level)
         program = torch.onnx.export(
             graph,
             example,
@@ -195,21 +191,4 @@ def _plain(model: SpeechModel) -> SpeechModel:
 def _longest(model: SpeechModel) -> int | None:
     """Return the most samples that a graph of fixed positions takes (Whisper's), None where there is no limit."""
     positions = getattr(model.backbone.config, "max_source_positions", None)
-    if positions is None:
-        return None
-    from hybrid_pruning.models.backbone.families import HOP
-
-    return (2 * int(positions) + 1) * HOP - 1
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence messages of the exporters to their developers."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
+    return None if positions is None else (2 * int(positions) + 1) * HOP - 1

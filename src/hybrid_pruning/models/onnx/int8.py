@@ -8,8 +8,6 @@ bytes: several times faster than ONNX Runtime's own integer convolution (dev/LOG
 These layers can only be traced by `torch.onnx.export`, which writes the operators down; torch itself has none of them.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -25,11 +23,16 @@ NARROWEST = 16
 
 def to_integers(model: nn.Module) -> None:
     """Put integer layers in the place of linear layers and of the positional convolution; narrow ones stay."""
-    for parent, name, layer in list(_replaceable(model)):
-        if isinstance(layer, nn.Linear):
-            setattr(parent, name, IntegerLinear(layer))
-        elif isinstance(layer, nn.Conv1d):
-            setattr(parent, name, IntegerConv1d(layer))
+    for path, parent in list(model.named_modules()):
+        for name, layer in list(parent.named_children()):
+            if {*path.split("."), name} & {*FEATURES}:
+                continue
+            if isinstance(layer, nn.Linear) and min(layer.in_features, layer.out_features) >= NARROWEST:
+                setattr(parent, name, IntegerLinear(layer))
+            elif (
+                isinstance(layer, nn.Conv1d) and min(layer.in_channels, layer.out_channels) // layer.groups >= NARROWEST
+            ):
+                setattr(parent, name, IntegerConv1d(layer))
 
 
 class IntegerLinear(nn.Module):
@@ -74,12 +77,7 @@ class IntegerConv1d(nn.Module):
 
 
 class _Product(nn.Module):
-    """Bytes times rounded weights.
-
-    Args:
-        weight: [in, out] float32.
-        bias: [out], or None.
-    """
+    """Bytes times rounded weights [in, out], plus a bias [out] or None."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
@@ -111,19 +109,3 @@ def _bytes_of(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
         "::DynamicQuantizeLinear", [x], dtypes=types, shapes=(x.shape, (), ()), version=11
     )
     return q, scale, zero
-
-
-def _replaceable(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    """Yield the layers that gain by it: their parents, their names, and themselves."""
-    for path, parent in model.named_modules():
-        for name, layer in parent.named_children():
-            if {*path.split("."), name} & {*FEATURES}:
-                continue
-            if isinstance(layer, nn.Linear):
-                narrowest = min(layer.in_features, layer.out_features)
-            elif isinstance(layer, nn.Conv1d):
-                narrowest = min(layer.in_channels, layer.out_channels) // layer.groups
-            else:
-                continue
-            if narrowest >= NARROWEST:
-                yield parent, name, layer

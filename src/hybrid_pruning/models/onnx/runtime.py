@@ -41,14 +41,7 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class OnnxModel:
-    """A detector of spoofed speech or, without a classifier, an extractor of speaker embeddings.
-
-    Args:
-        path: the .onnx file.
-        description: the content of NAME.json.
-        session: ONNX Runtime's, of the whole graph.
-        classifier: its session of the classifier alone; None for speaker verification.
-    """
+    """A detector of spoofed speech or, without a session of the classifier, an extractor of speaker embeddings."""
 
     def __init__(self, path: Path, description: Mapping[str, Any], session: Any, classifier: Any = None) -> None:
         self.path, self.description = path, description
@@ -94,9 +87,8 @@ class OnnxModel:
     @cached_property
     def cohort(self) -> Cohort | None:
         """The cohort for centring a verifier's embeddings and normalising its scores, None where there is none."""
-        if self.description.get("cohort") is None:
-            return None
-        return Cohort.read(self.path.parent, self.description, self.embedding_width)
+        has_one = self.description.get("cohort") is not None
+        return Cohort.read(self.path.parent, self.description, self.embedding_width) if has_one else None
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -129,15 +121,7 @@ class OnnxModel:
         return nullcontext()
 
     def embed_arrays(self, wave: FloatArray, lengths: IntArray | None = None) -> FloatArray:
-        """Return the embeddings of a batch.
-
-        Args:
-            wave: as `SpeechModel.embed` takes it; samples beyond an utterance's length are ignored.
-            lengths: [B] samples of each utterance, `minimum_samples` at least, or None where all have S.
-
-        Returns:
-            [B, E].
-        """
+        """Return the embeddings [B, E] of wave [B, S], as `SpeechModel.embed` takes it, with lengths [B] or None."""
         checked = as_batch(wave, lengths, self.minimum_samples)
         wave, (count, size) = as_numpy(checked[0]), checked[0].shape
         sizes = np.full(count, size) if checked[1] is None else as_numpy(checked[1])
