@@ -71,30 +71,21 @@ def config_of(model: Any) -> dict[str, Any]:
 
 def gates_of(model: Any, closed: dict[str, list[int]]) -> dict[str, torch.Tensor]:
     """Return foreign gates, all open but for the units named by slot."""
+    c, layer = model.config, "encoder.transformer.layers.{}."
+    kinds = {  # unit -> name and number of its gates
+        "conv": ("feature_extractor.conv_layers.{}.hard_concrete", c.conv_dim[0]),
+        "head": (f"{layer}attention.hard_concrete_for_heads", c.num_attention_heads),
+        "attlayer": (f"{layer}attention.hard_concrete_for_layer", 1),
+        "interm": (f"{layer}feed_forward.hard_concrete_for_intermediate", c.intermediate_size),
+        "ffnlayer": (f"{layer}feed_forward.hard_concrete_for_layer", 1),
+    }
     found = {}
-    for slot, size in gated_slots(model).items():
-        unit, _, index = slot.partition(".")
-        place = f"encoder.transformer.layers.{index}."
-        name = {
-            "conv": f"feature_extractor.conv_layers.{index}.hard_concrete.log_alpha",
-            "head": f"{place}attention.hard_concrete_for_heads.log_alpha",
-            "attlayer": f"{place}attention.hard_concrete_for_layer.log_alpha",
-            "interm": f"{place}feed_forward.hard_concrete_for_intermediate.log_alpha",
-            "ffnlayer": f"{place}feed_forward.hard_concrete_for_layer.log_alpha",
-        }[unit]
-        found[name] = torch.full((size,), SOFT) + 0.1 * torch.arange(size) / size
-        found[name][closed.get(slot, [])] = -25.0
+    for unit, (place, size) in kinds.items():
+        for index in range(len(c.conv_dim) if unit == "conv" else c.num_hidden_layers):
+            log_alpha = torch.full((size,), SOFT) + 0.1 * torch.arange(size) / size
+            log_alpha[closed.get(f"{unit}.{index}", [])] = -25.0
+            found[f"{place}.log_alpha".format(index)] = log_alpha
     return found
-
-
-def gated_slots(model: Any) -> dict[str, int]:
-    """Return slot name -> units of a dense model."""
-    c = model.config
-    slots = {f"conv.{index}": width for index, width in enumerate(c.conv_dim)}
-    for index in range(c.num_hidden_layers):
-        slots |= {f"head.{index}": c.num_attention_heads, f"attlayer.{index}": 1}
-        slots |= {f"interm.{index}": c.intermediate_size, f"ffnlayer.{index}": 1}
-    return slots
 
 
 def head_of(width: int, depth: int) -> dict[str, torch.Tensor]:

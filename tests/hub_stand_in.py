@@ -19,25 +19,14 @@ LARGE = (".safetensors", ".onnx")
 
 @dataclass
 class Hub:
-    """What was published.
-
-    Args:
-        address: of the server.
-        files: repository -> path -> content.
-        messages: of the commits.
-        visibility: repository -> what was asked for when it was made.
-        objects: contents that were uploaded but belong to no commit yet, by their SHA-256.
-        refusal: status that every change is answered with, 0 for none.
-        full: whether it takes no large files.
-        seen: method and path of all requests.
-    """
+    """What was published, by repository and path, and what was asked for."""
 
     address: str = ""
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     visibility: dict[str, str | None] = field(default_factory=dict)
-    objects: dict[str, bytes] = field(default_factory=dict)
-    refusal: int = 0
+    objects: dict[str, bytes] = field(default_factory=dict)  # uploaded, but of no commit yet, by their SHA-256
+    refusal: int = 0  # status that every change is answered with
     full: bool = False
     seen: list[str] = field(default_factory=list)
 
@@ -112,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
         return path, self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _refuse(self) -> int:
-        signed_in = self.headers.get("Authorization") in (f"Bearer {TOKEN}",)
+        signed_in = self.headers.get("Authorization") == f"Bearer {TOKEN}"
         return self.hub.refusal or (0 if signed_in else 401)
 
     def _create(self, _: str, lines: list[dict[str, Any]]) -> None:
@@ -128,15 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
         (asked,) = lines
         if repo not in self.hub.files:
             return self._missing()
-        modes = [
-            {
-                "path": file["path"],
-                "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
-                "shouldIgnore": False,
-            }
-            for file in asked["files"]
-        ]
-        return self._answer({"files": modes})
+        modes = {file["path"]: "lfs" if file["path"].endswith(LARGE) else "regular" for file in asked["files"]}
+        files = [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()]
+        return self._answer({"files": files})
 
     def _batch(self, _: str, lines: list[dict[str, Any]]) -> None:
         (asked,) = lines

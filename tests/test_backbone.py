@@ -292,9 +292,8 @@ def test_bfloat16_autocast(
 
 
 def test_group_norm_over_an_utterance_does_not_overflow() -> None:
-    norm = torch.nn.GroupNorm(4, 4)
+    norm, loud = torch.nn.GroupNorm(4, 4), 200 * torch.randn(1, 4, 8000)
     norm.weight.data.uniform_(0.5, 2)
-    loud = 200 * torch.randn(1, 4, 8000)
     found = group_norm(loud.half(), norm, torch.tensor([8000]))
     assert torch.allclose(found.float(), norm(loud), atol=0.01)
 

@@ -112,16 +112,13 @@ def test_a_hostile_config_is_one_line(
 def test_sizes_that_are_fine_one_by_one(wavlm: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"make \d+\.\d billion parameters"):
         read_config(wavlm | {"hidden_size": 16384, "num_hidden_layers": 256, "intermediate_size": 65536}, "x")
-    for family, sizes in {
-        "wav2vec2": {
-            "hidden_size": 1920,
-            "num_hidden_layers": 48,
-            "num_attention_heads": 16,
-            "intermediate_size": 7680,
-        },
-        "whisper": {"d_model": 1280, "encoder_layers": 32, "encoder_ffn_dim": 5120, "encoder_attention_heads": 20},
-    }.items():  # the largest that are published
-        assert read_config({"model_type": family, **sizes}, "x").hidden_size == next(iter(sizes.values()))
+    keys = {
+        "wav2vec2": ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads"),
+        "whisper": ("d_model", "encoder_layers", "encoder_ffn_dim", "encoder_attention_heads"),
+    }
+    for family, sizes in {"wav2vec2": (1920, 48, 7680, 16), "whisper": (1280, 32, 5120, 20)}.items():
+        plain = {"model_type": family, **dict(zip(keys[family], sizes, strict=True))}  # the largest published ones
+        assert read_config(plain, "x").hidden_size == sizes[0]
 
 
 def test_harmless_values_pass(wavlm: dict[str, Any]) -> None:

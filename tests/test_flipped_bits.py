@@ -37,12 +37,8 @@ def kept(once: Once, pristine: Path, tmp_path: Path) -> Path:
 
 def from_artifact(folder: Path) -> Any:
     model = SpeechModel.from_pretrained(folder)
-    return (
-        model.embed_arrays(WAVE).tolist(),
-        model.cohort.speakers.tolist(),
-        model.cohort.mean.tolist(),
-        model.cohort.top_n,
-    )
+    cohort = model.cohort
+    return model.embed_arrays(WAVE).tolist(), cohort.speakers.tolist(), cohort.mean.tolist(), cohort.top_n
 
 
 def from_onnx(folder: Path) -> Any:

@@ -24,6 +24,7 @@ HUBERT = {**FAIRSEQ, "label_embs_concat": torch.ones(2)}
 WAVLM = {**FAIRSEQ, "encoder.layers.0.self_attn.grep_linear.weight": torch.ones(2)}
 OURS = {"encoder.layers.0.attention.k_proj.weight": torch.ones(2)}
 NAMESPACE = argparse.Namespace(arch="wav2vec2")
+BEFORE_TORCH_16 = {"_use_new_zipfile_serialization": False}
 XLSR, LARGE = "facebook/wav2vec2-xls-r-300m", "facebook/hubert-large-ll60k"
 
 
@@ -42,21 +43,18 @@ def written(content: bytes) -> Callable[[Path], Any]:
     return lambda path: path.write_bytes(content)
 
 
-def zipped(*names: str) -> Callable[[Path], None]:
+def packed(*names: str) -> Callable[[Path], None]:
+    """Return a maker of an archive, a tar file's or a zip file's by its suffix."""
+
     def write(path: Path) -> None:
-        with zipfile.ZipFile(path, "w") as archive:
-            for name in names:
-                archive.writestr(name, "x")
-
-    return write
-
-
-def tarred(*names: str) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        (path.parent / "inside").write_text("x")
-        with tarfile.open(path, "w") as archive:
-            for name in names:
-                archive.add(path.parent / "inside", name)
+        if path.suffix in (".tar", ".nemo"):
+            with tarfile.open(path, "w") as archive:
+                for name in names:
+                    archive.addfile(tarfile.TarInfo(name))
+        else:
+            with zipfile.ZipFile(path, "w") as archive:
+                for name in names:
+                    archive.writestr(name, "x")
 
     return write
 
@@ -65,27 +63,15 @@ FILES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "fairseq, a Namespace": ("x.pt", saved({"args": NAMESPACE, "cfg": None, "model": FAIRSEQ}), f"wav2vec 2.0.*{XLSR}"),
     "fairseq, by its name": ("xlsr_53_56k.pt", saved({"args": NAMESPACE, "model": FAIRSEQ}), "wav2vec2-large-xlsr-53"),
     "fairseq, a dict": ("x.pt", saved({"args": None, "cfg": {"model": {"_name": "x"}}, "model": FAIRSEQ}), XLSR),
-    "fairseq, before torch 1.6": (
-        "x.pt",
-        saved({"args": NAMESPACE, "model": FAIRSEQ}, _use_new_zipfile_serialization=False),
-        XLSR,
-    ),
+    "fairseq, before torch 1.6": ("x.pt", saved({"args": NAMESPACE, "model": FAIRSEQ}, **BEFORE_TORCH_16), XLSR),
     "fairseq, with a command": ("x.pt", saved({"args": Bomb(), "model": FAIRSEQ}), XLSR),
     "fairseq, HuBERT": ("x.pt", saved({"args": None, "model": HUBERT}), f"fairseq HuBERT.*{LARGE}"),
     "fairseq, data2vec": ("x.pt", saved({"args": None, "model": {**FAIRSEQ, "regression_head.0": 1}}), "data2vec"),
-    "s3prl's form": (
-        "x.pt",
-        saved({"task_cfg": {}, "model_cfg": {}, "model_weight": HUBERT}),
-        f"s3prl's form.*{LARGE}",
-    ),
+    "s3prl's form": ("x.pt", saved({"task_cfg": {}, "model_weight": HUBERT}), f"s3prl's form.*{LARGE}"),
     "UniSpeech": ("UniSpeech-SAT-Base.pt", saved({"cfg": {}, "model": FAIRSEQ}), "UniSpeech.*microsoft/wavlm-base"),
     "WavLM's own": ("x.pt", saved({"cfg": {"extractor_mode": "default"}, "model": FAIRSEQ}), "microsoft/wavlm-large"),
     "WavLM's own, by its name": ("WavLM-Base+.pt", saved({"cfg": {}, "model": WAVLM}), "microsoft/wavlm-base-plus"),
-    "DiariZen": (
-        "x.bin",
-        saved({f"wavlm_model.{name}": t for name, t in FAIRSEQ.items()}),
-        "network of DiariZen;",
-    ),
+    "DiariZen": ("x.bin", saved({f"wavlm_model.{name}": 1 for name in FAIRSEQ}), "network of DiariZen;"),
     "a numpy number": (
         "x.pt",
         saved({"state_dict": FAIRSEQ, "config": {}, "best": np.float64(0.1)}),
@@ -94,18 +80,14 @@ FILES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "s3prl, downstream": ("x.ckpt", saved({"Downstream": {}, "Featurizer": {}, "Args": NAMESPACE}), "of s3prl"),
     "ESPnet": ("x.pth", saved({"frontend.upstream.upstream.model.a": torch.ones(2)}), "ESPnet"),
     "OpenAI's Whisper": ("base.pt", saved({"dims": {}, "model_state_dict": {}}), "openai/whisper-base"),
-    "NeMo": ("x.nemo", tarred("./model_config.yaml", "./model_weights.ckpt"), "is a NeMo model"),
+    "NeMo": ("x.nemo", packed("./model_config.yaml", "./model_weights.ckpt"), "is a NeMo model"),
     "transformers' weights alone": ("x.bin", saved(OURS), "give the folder they lie in, with config.json"),
     "transformers' safetensors": ("x.safetensors", lambda path: save_file(OURS, path), "the folder they lie in"),
     "other safetensors": ("x.safetensors", lambda path: save_file({"a": torch.ones(1)}, path), "unknown layout .a."),
-    "TorchScript": ("x.pt", zipped("x/code/__torch__.py", "x/data.pkl"), "TorchScript program, which is never run"),
-    "an archive": ("x.zip", zipped("folder/config.json"), "is a .zip archive; unpack it"),
-    "a tar": ("x.tar", tarred("folder/config.json"), "is a tar archive; unpack it"),
-    "a git-lfs pointer": (
-        "x.bin",
-        written(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
-        "git lfs pull",
-    ),
+    "TorchScript": ("x.pt", packed("x/code/__torch__.py", "x/data.pkl"), "TorchScript program, which is never run"),
+    "an archive": ("x.zip", packed("folder/config.json"), "is a .zip archive; unpack it"),
+    "a tar": ("x.tar", packed("folder/config.json"), "is a tar archive; unpack it"),
+    "a git-lfs pointer": ("x.bin", written(b"version https://git-lfs.github.com/spec/v1\noid"), "git lfs pull"),
     "a web page": ("x.bin", written(b"\n<!DOCTYPE html><html>404</html>"), "is a web page"),
     "GGUF": ("x.gguf", written(b"GGUF\3\0\0\0"), "is a GGUF file"),
     "GGML": ("ggml-base.bin", written(b"lmgg\0\0\0\0"), "is a GGML file"),

@@ -66,6 +66,11 @@ def test_a_pushed_model_comes_back(here: Hub, detector: hp.SpeechModel) -> None:
     again = hp.SpeechModel.from_pretrained("me/small")
     wave = torch.randn(2, 4000)
     assert torch.equal(again.score(wave), detector.score(wave))
+    detector.classes = Classes(("spoof", "bonafide"), (1, 1))
+    detector.push_to_hub("me/small", card="# mine\n")
+    assert json.loads(here.files["me/small"]["config.json"])["training_counts"] == [1, 1]
+    assert here.files["me/small"]["README.md"] == b"# mine\n"
+    assert len(here.messages) == 2
 
 
 def test_a_revision_is_asked_for_and_its_commit_kept(here: Hub, detector: hp.SpeechModel, tmp_path: Path) -> None:
@@ -102,15 +107,6 @@ def test_without_network_the_cache_is_enough(
     again = hp.load_backbone("me/encoder")
     assert again.origin == first.origin
     assert capsys.readouterr().out.count("assumed of feat_extract_norm") == 2
-
-
-def test_pushed_again_it_is_replaced(here: Hub, detector: hp.SpeechModel) -> None:
-    detector.push_to_hub("me/small")
-    detector.classes = Classes(("spoof", "bonafide"), (1, 1))
-    detector.push_to_hub("me/small", card="# mine\n")
-    assert json.loads(here.files["me/small"]["config.json"])["training_counts"] == [1, 1]
-    assert here.files["me/small"]["README.md"] == b"# mine\n"
-    assert len(here.messages) == 2
 
 
 def test_onnx_goes_with_its_description_and_other_files_stay(
@@ -177,14 +173,11 @@ def test_nobody_signed_in(here: Hub, detector: hp.SpeechModel, monkeypatch: pyte
     assert detector.push_to_hub("me/small", token=TOKEN)
 
 
-def test_no_network(here: Hub, detector: hp.SpeechModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(InputError, match="cannot be reached"):
-        detector.push_to_hub("me/small")
-
-
-def test_offline(here: Hub, detector: hp.SpeechModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+@pytest.mark.parametrize(("name", "value"), [("ENDPOINT", "http://127.0.0.1:9"), ("HF_HUB_OFFLINE", True)])
+def test_no_network(
+    here: Hub, detector: hp.SpeechModel, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    monkeypatch.setattr(constants, name, value)
     with pytest.raises(InputError, match="cannot be reached"):
         detector.push_to_hub("me/small")
 
@@ -196,19 +189,16 @@ def test_an_upload_that_breaks_off(here: Hub, detector: hp.SpeechModel) -> None:
     assert here.files == {"me/small": {}}
 
 
-@pytest.mark.parametrize("repo_id", ["a/b/c", "me/", "/x", "a b", "me/.hidden--", "", "../x"])
-def test_an_id_that_is_none(here: Hub, detector: hp.SpeechModel, repo_id: str) -> None:
-    with pytest.raises(InputError, match="is no id of the hub"):
-        detector.push_to_hub(repo_id)
+def test_an_id_that_is_none(here: Hub, detector: hp.SpeechModel) -> None:
+    for repo_id in ("a/b/c", "me/", "/x", "a b", "me/.hidden--", "", "../x"):
+        with pytest.raises(InputError, match="is no id of the hub"):
+            detector.push_to_hub(repo_id)
     assert not here.seen
 
 
 def test_what_is_not_on_the_hub(here: Hub) -> None:
     with pytest.raises(InputError, match="me/nothing: neither a folder here nor a model"):
         hp.SpeechModel.from_pretrained("me/nothing")
-
-
-def test_a_repository_without_a_model(here: Hub) -> None:
     here.files["me/empty"] = {"README.md": b"# nothing yet\n"}
     with pytest.raises(InputError, match=r"config\.json: cannot be read"):
         hp.SpeechModel.from_pretrained("me/empty")
@@ -219,18 +209,9 @@ def test_as_a_user_calls_it(world: Path, tmp_path: Path) -> None:
     """In a process of its own, with nothing of huggingface_hub changed but its environment."""
     with serve() as found:
         settings = {"HF_ENDPOINT": found.address, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
+        python = [sys.executable, "-W", "error", "-W", LEGACY, "-c", COMMANDS]
         done = subprocess.run(
-            [
-                sys.executable,
-                "-W",
-                "error",
-                "-W",
-                LEGACY,
-                "-c",
-                COMMANDS,
-                "card model --push me/small",
-                "inspect me/small",
-            ],
+            [*python, "card model --push me/small", "inspect me/small"],
             cwd=world,
             env=os.environ | settings | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"},
             capture_output=True,

@@ -70,11 +70,8 @@ def test_artifact_roundtrip(
     for name, tensor in expected_state.items():
         assert torch.equal(found_state[name], tensor), name
     assert torch.equal(found.score(wave, lengths), model.score(wave, lengths))
-    assert (shape_of(found.backbone), found.classes, found.provenance) == (
-        shape_of(model.backbone),
-        CLASSES,
-        {"why": "test"},
-    )
+    assert (found.classes, found.provenance) == (CLASSES, {"why": "test"})
+    assert shape_of(found.backbone) == shape_of(model.backbone)
     assert found.backbone.normalize
     assert not found.training
     backbone = hp.load_backbone(str(tmp_path / "model"))
@@ -132,14 +129,12 @@ def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     return damage
 
 
-def overwrite(name: str, text: str) -> Callable[[Path], None]:
-    """Return a damage that replaces a file."""
-    return lambda folder: (folder / name).write_text(text) and None
+def overwrite(name: str, text: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / name).write_text(text)
 
 
 def truncate(folder: Path) -> None:
-    path = folder / WEIGHTS
-    path.write_bytes(path.read_bytes()[:-100])
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
 
 
 def without_one_weight(folder: Path) -> None:
@@ -173,10 +168,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "width zero": (edit(lambda c: c["backbone"]["config"].update(num_attention_heads=0)), "num_attention_heads 0"),
     "head of another kind": (edit(lambda c: c["head"].update(kind="lungs")), "kind"),
     "another head": (edit(lambda c: c["head"].update(embedding=6)), "do not belong together: .*size mismatch"),
-    "other kept units": (
-        edit(lambda c: c["backbone"]["kept"].update({"interm.0": "0-1"})),
-        "do not belong together: .*feed_forward",
-    ),
+    "other kept units": (edit(lambda c: c["backbone"]["kept"].update({"interm.0": "0-1"})), "belong .*feed_forward"),
 }
 
 
@@ -220,10 +212,7 @@ def test_what_is_no_artifact(tmp_path: Path):
         (lambda folder: (folder / WEIGHTS).unlink(), "the weights cannot be loaded"),
         (overwrite(CONFIG, "{"), "no transformers model there"),
         (overwrite(CONFIG, '{"model_type": "bert"}'), "model type 'bert'; supported are wav2vec2, hubert, wavlm"),
-        (
-            edit(lambda c: c.update(intermediate_size=50)),
-            "feed_forward.*wrong size: .48., config.* .50.",
-        ),
+        (edit(lambda c: c.update(intermediate_size=50)), "feed_forward.*wrong size: .48., config.* .50."),
         (edit(lambda c: c.update(num_hidden_layers=4)), "missing from the checkpoint, first 'encoder.layers.3"),
         (overwrite("preprocessor_config.json", "{"), "preprocessor_config.json: is not valid JSON"),
     ],
