@@ -26,7 +26,6 @@ from hybrid_pruning.training.objective import Objective
 
 HEAD = HeadConfig(heads=3, compression=4, embedding=5)
 CLASSES = Classes(("spoof", "bonafide"), (30, 10))
-ANY_FAMILY = pytest.mark.parametrize(("family", "style"), [("wavlm", "base"), WHISPER])
 
 
 def build(backbone: Backbone, **about: Any) -> SpeechModel:
@@ -69,7 +68,10 @@ def test_artifact_roundtrip(
     assert list(found_state) == list(expected_state)
     for name, tensor in expected_state.items():
         assert torch.equal(found_state[name], tensor), name
+    assert found.embed(wave, lengths).shape == (len(wave), HEAD.embedding)
+    assert torch.equal(found(wave, lengths), model.classifier(model.head(model.backbone(wave, lengths))))
     assert torch.equal(found.score(wave, lengths), model.score(wave, lengths))
+    assert torch.equal(found.score(wave, lengths), log_likelihood_ratio(found(wave, lengths), CLASSES))
     assert (found.classes, found.provenance) == (CLASSES, {"why": "test"})
     assert shape_of(found.backbone) == shape_of(model.backbone)
     assert found.backbone.normalize
@@ -95,15 +97,6 @@ def test_load_backbone_takes_a_transformers_folder(tmp_path: Path, wave: torch.T
     assert not torch.equal(fresh.state_dict()[name], weights[name])
     assert not first.training
     assert not fresh.training
-
-
-@ANY_FAMILY
-def test_the_figure_in_three_calls(backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor):
-    model = build(backbone)
-    embedding = model.embed(wave, lengths)
-    assert embedding.shape == (len(wave), HEAD.embedding)
-    assert torch.equal(model(wave, lengths), model.classifier(model.head(model.backbone(wave, lengths))))
-    assert torch.equal(model.score(wave, lengths), log_likelihood_ratio(model(wave, lengths), CLASSES))
 
 
 @pytest.mark.parametrize("labels", [("spoof", "bonafide"), ("bonafide", "spoof")])

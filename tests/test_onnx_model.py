@@ -59,6 +59,9 @@ def test_scores_are_those_of_the_artifact(
     found, expected = (score_utterances(one, utterances, 3, workers, window_seconds) for one in (converted, model))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert np.ptp(found) > 1e-2, "scores that are all the same would show nothing"
+    paths = [utterance.path for utterance in utterances]
+    embeddings = embed_paths(load_embedder(str(folder / "onnx")), paths, workers=0)
+    np.testing.assert_allclose(embeddings, embed_paths(model, paths, workers=0), rtol=1e-4, atol=1e-4)
 
 
 def test_the_same_waves_are_accepted_and_refused_as_in_torch(converted: OnnxModel):
@@ -70,12 +73,6 @@ def test_the_same_waves_are_accepted_and_refused_as_in_torch(converted: OnnxMode
     for name, (wave, lengths, message) in REFUSED.items():
         with pytest.raises(InputError, match=message):
             raise AssertionError(f"{name}: {converted.embed_arrays(wave, lengths)}")
-
-
-def test_embeddings_are_those_of_the_artifact(folder: Path, model: SpeechModel):
-    paths = [utterance.path for utterance in read_manifest(folder / "dev" / "manifest.tsv")]
-    found = embed_paths(load_embedder(str(folder / "onnx")), paths, workers=0)
-    np.testing.assert_allclose(found, embed_paths(model, paths, workers=0), rtol=1e-4, atol=1e-4)
 
 
 def test_torch_is_not_imported(folder: Path, tmp_path: Path):
@@ -125,12 +122,11 @@ def test_a_model_for_verification_has_embeddings_alone(once: Once, pristine: Pat
 
 
 def test_windows_that_are_too_long_are_refused(folder: Path, converted: OnnxModel):
-    found = converted
-    found.description = {**found.description, "longest_samples": 480_159}
+    converted.description = {**converted.description, "longest_samples": 480_159}
     utterances = read_manifest(folder / "dev" / "manifest.tsv")
-    assert len(score_utterances(found, utterances, workers=0)) == 9
+    assert len(score_utterances(converted, utterances, workers=0)) == 9
     with pytest.raises(InputError, match="windows of 31 s: this model takes 30 s; lower --window-seconds"):
-        score_utterances(found, utterances, workers=0, window_seconds=31.0)
+        score_utterances(converted, utterances, workers=0, window_seconds=31.0)
 
 
 def test_missing_packages_are_named(folder: Path, model: SpeechModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -67,19 +67,13 @@ class SpeechModel(nn.Module):
         return self.classifier(self.embed(wave, lengths))
 
     def embed(self, wave: Any, lengths: Any = None) -> torch.Tensor:
-        """Return the embedding [B, E] of each utterance.
-
-        Args:
-            wave: [B, S] at 16 kHz, or [S] for a batch of one, as `Backbone` takes it: floats, or 16 or 32-bit integers.
-            lengths: [B] samples of each utterance, or None where all have S.
-        """
+        """Return the embedding [B, E] of each utterance of wave [B, S] with lengths [B], as `Backbone` takes them."""
         return self.head(self.backbone(wave, lengths))
 
     def score(self, wave: Any, lengths: Any = None) -> torch.Tensor:
         """Return the log-likelihood ratio [B] of bona fide against spoofed speech; higher is more bona fide.
 
-        It is the difference of the logits freed from the training priors, calibrated where the model is; wave and
-        lengths are those of `embed`.
+        It is the difference of the logits freed from the training priors, calibrated where the model is.
         """
         return self.classify(self.embed(wave, lengths))
 
@@ -192,11 +186,9 @@ class SpeechModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, revision: str | None = None) -> Self:
-        """Read an artifact, or a model of the public recipe, from a folder or the hub, in evaluation mode.
+        """Read an artifact, or a model of the public recipe (also its file), from a folder or the hub, to evaluate.
 
-        Args:
-            name_or_path: folder or hub id; of the recipe's models also the file.
-            revision: a branch, tag or commit of a hub id, which may also stand behind it: ``me/detector@v1``.
+        The revision is a branch, tag or commit of a hub id, and may also stand behind it: ``me/detector@v1``.
         """
         folder = foreign.locate_model(at_revision(name_or_path, revision))
         if (file := foreign.find_model(folder) or foreign.find_backbone(folder)) is not None:

@@ -18,8 +18,7 @@ def as_batch(wave: Any, lengths: Any, minimum: int, values: bool = True) -> tupl
 
     Args:
         wave: [B, S], or [S] as a batch of one: floating point, or 16 and 32-bit integers, which are brought to -1..1.
-        lengths: [B] whole numbers of samples, or None where all have S.
-        minimum: the fewest samples an utterance may have.
+        lengths: [B] whole numbers of samples, `minimum` at least, or None where all have S.
         values: check the values of lengths too, for which a GPU has to be waited for.
     """
     wave = _as_floats(_as_array(wave, "wave"))

@@ -157,6 +157,14 @@ def build(config: Any, **options: Any) -> Any:
     return MODELS[config.model_type][2]._from_config(config, attn_implementation=attention, **options)
 
 
+def frame_samples(config: Any) -> int:
+    """Return the samples that the convolutions look at for one frame."""
+    samples = 1
+    for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
 def _faults(config: Any) -> Iterator[str]:
     """Yield the values that do not go together."""
     width, heads, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
@@ -171,10 +179,7 @@ def _faults(config: Any) -> Iterator[str]:
         neurons, groups = config.intermediate_size, config.num_conv_pos_embedding_groups
         if width % groups:
             yield f"hidden_size {width} is no multiple of num_conv_pos_embedding_groups {groups}"
-        samples = 1
-        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
-            samples = (samples - 1) * stride + kernel
-        if samples > LONGEST_FRAME:
+        if (samples := frame_samples(config)) > LONGEST_FRAME:
             yield f"conv_kernel and conv_stride make a frame of {samples} samples, more than {LONGEST_FRAME}"
         if config.model_type == "wavlm" and config.max_bucket_distance <= config.num_buckets // 4:
             yield f"max_bucket_distance {config.max_bucket_distance} is too small for {config.num_buckets} num_buckets"

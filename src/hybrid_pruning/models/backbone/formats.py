@@ -94,7 +94,15 @@ def _describe(file: Path) -> Iterator[str]:
         yield from _describe_names(file, names, [])
     if head[:2] == b"PK":
         with zipfile.ZipFile(file) as archive:
-            yield from _describe_zip(file, archive)
+            names = archive.namelist()
+            if any("/code/" in name for name in names):
+                yield f"is a TorchScript program, which is never run; {FOLDER}"
+            data = next((name for name in names if name.endswith("/data.pkl") or name == "data.pkl"), None)
+            if data is None:
+                yield "is a .zip archive; unpack it and give the folder inside"
+            else:
+                with archive.open(data) as handle:
+                    yield from _describe_names(file, *_pickled_names(io.BytesIO(handle.read(MOST_BYTES))))
     if head[257:262] == b"ustar" or head[:2] == b"\x1f\x8b":
         with tarfile.open(file) as archive:
             names = [member.name for _, member in zip(range(100), archive, strict=False)]
@@ -106,23 +114,8 @@ def _describe(file: Path) -> Iterator[str]:
             yield from _describe_names(file, *_pickled_names(handle))
 
 
-def _describe_zip(file: Path, archive: zipfile.ZipFile) -> Iterator[str]:
-    names = archive.namelist()
-    if any("/code/" in name for name in names):
-        yield f"is a TorchScript program, which is never run; {FOLDER}"
-    data = next((name for name in names if name.endswith("/data.pkl") or name == "data.pkl"), None)
-    if data is None:
-        yield "is a .zip archive; unpack it and give the folder inside"
-    else:
-        with archive.open(data) as handle:
-            yield from _describe_names(file, *_pickled_names(io.BytesIO(handle.read(MOST_BYTES))))
-
-
 def _pickled_names(handle: Any) -> tuple[list[str], list[str]]:
-    """Return the texts in the pickles of a stream and the globals that they import.
-
-    Before torch 1.6 a file was five pickles in a row, and then raw numbers.
-    """
+    """Return the texts in a stream's pickles (five, before torch 1.6) and the globals that they import."""
     texts: list[str] = []
     imported: list[str] = []
     opcodes = itertools.chain.from_iterable(map(pickletools.genops, itertools.repeat(handle, 5)))

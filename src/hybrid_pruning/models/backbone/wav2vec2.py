@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hybrid_pruning.models.backbone.base import Backbone, Hidden, mask_of
+from hybrid_pruning.models.backbone.configs import frame_samples
 from hybrid_pruning.models.backbone.linear import take_over
 
 
@@ -36,10 +37,7 @@ class Wav2Vec2Backbone(Backbone):
     @property
     def minimum_samples(self) -> int:
         """The shortest waveform that gives one frame, in samples at 16 kHz."""
-        samples = 1
-        for kernel, stride in zip(reversed(self.config.conv_kernel), reversed(self.config.conv_stride), strict=True):
-            samples = (samples - 1) * stride + kernel
-        return samples
+        return frame_samples(self.config)
 
     def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
         x, lengths = self._convolve(wave.unsqueeze(1), lengths)
