@@ -44,10 +44,9 @@ def test_operating_points_are_those_of_the_metrics() -> None:
     at = plots.cost_point(curve, cost)
     found = cost.normalised(curve.miss, curve.false_alarm)[at]
     assert found == metrics.min_dcf(positive, negative, cost.p_target, cost.cost_miss, cost.cost_false_alarm)
-    marks = [
-        line for line in plots.draw_det({"a": (positive, negative)}, cost).axes[0].lines if line.get_marker() == "D"
-    ]
-    assert marks[0].get_ydata()[0] == pytest.approx(plots.deviate(curve.miss[at]))
+    lines = plots.draw_det({"a": (positive, negative)}, cost).axes[0].lines
+    mark = next(line for line in lines if line.get_marker() == "D")
+    assert mark.get_ydata()[0] == pytest.approx(plots.deviate(curve.miss[at]))
 
 
 def test_many_trials_are_thinned_to_what_can_be_seen() -> None:

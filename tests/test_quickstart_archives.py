@@ -76,17 +76,12 @@ def test_what_would_leave_the_folder_is_refused(staging: Path, entries: tuple[tu
 
 
 @needs_dpkg
-def test_an_absolute_name_stays_within_the_folder(staging: Path):
-    write_package(staging / "x.deb", (f"{staging.parent}/outside/x", FILE, "x"))
+def test_absolute_names_stay_within_and_links_that_lead_out_are_removed(staging: Path):
+    absolute = (f"{staging.parent}/outside/x", FILE, "x")
+    write_package(staging / "x.deb", absolute, ("./a.ogg", LINK, "/etc/hostname"), ("./b.ogg", FILE, "sound"))
     unpack(staging, staging.parent / "target")
     assert not list((staging.parent / "outside").iterdir())
-
-
-@needs_dpkg
-def test_links_that_lead_out_are_removed(staging: Path):
-    write_package(staging / "x.deb", ("./a.ogg", LINK, "/etc/hostname"), ("./b.ogg", FILE, "sound"))
-    unpack(staging, staging.parent / "target")
-    assert [path.name for path in (staging.parent / "target").iterdir()] == ["b.ogg"]
+    assert {path.name for path in (staging.parent / "target").glob("*.ogg")} == {"b.ogg"}
 
 
 def test_only_links_that_stay_within_are_kept(tmp_path: Path):
@@ -108,9 +103,6 @@ def test_only_links_that_stay_within_are_kept(tmp_path: Path):
     for name, target in links.items():
         (folder / name).symlink_to(target)
     remove_links_out_of(folder)
-    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink()} == {
-        "good",
-        "good folder",
-        "a/good climb",
-    }
+    kept = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink()}
+    assert kept == {"good", "good folder", "a/good climb"}
     assert (tmp_path / "secret").read_text() == "there"

@@ -17,6 +17,7 @@ from hybrid_pruning.jobs.synthetic_corpus import SEEN, UNSEEN, QuickstartCorpus,
 from hybrid_pruning.tasks import Label
 
 Wave = np.ndarray
+SPANISH = "asterisk-core-sounds-es-g722"
 
 
 def speech_like(seconds: float, seed: int, rate: int = SAMPLE_RATE) -> Wave:
@@ -57,8 +58,7 @@ def test_an_attack_keeps_length_and_changes_the_wave(name: str, samples: int) ->
     wave = speech_like(2, 1)[:samples]
     before = wave.copy()
     fake = ATTACKS[name](wave)
-    assert fake.dtype == np.float32
-    assert fake.shape == wave.shape
+    assert (fake.dtype, fake.shape) == (np.float32, wave.shape)
     assert np.isfinite(fake).all()
     assert np.abs(fake - wave).max() > 0.01
     np.testing.assert_array_equal(wave, before)
@@ -275,14 +275,9 @@ def test_packages_are_fetched_once_and_unknown_ones_left_out(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("package", "inside", "speaker", "group"),
     [
-        (
-            "asterisk-core-sounds-es-g722",
-            "sounds/es_MX_f_Allison/digits/1.g722",
-            "asterisk-Allison",
-            "asterisk-Allison",
-        ),
-        ("asterisk-core-sounds-es-g722", "sounds/es_MX_f_Allison/silence/1.g722", None, None),
-        ("asterisk-core-sounds-es-g722", "sounds/es_MX_f_Allison/beep.g722", None, None),
+        (SPANISH, "sounds/es_MX_f_Allison/digits/1.g722", "asterisk-Allison", "asterisk-Allison"),
+        (SPANISH, "sounds/es_MX_f_Allison/silence/1.g722", None, None),
+        (SPANISH, "sounds/es_MX_f_Allison/beep.g722", None, None),
         ("fillets-ng-data-cs", "sound/bar/cs/bar-m-0.ogg", "fillets-cs-m", "fillets-cs-m"),
         ("fillets-ng-data-cs", "sound/bar/cs/v-0.ogg", "fillets-cs-v", "fillets-cs-v"),
         ("fillets-ng-data-cs", "sound/bar/cs/robot-0.ogg", None, None),

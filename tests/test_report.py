@@ -184,18 +184,16 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path, report: Report) -> None
     assert "report hp50 hp50" in report(write_run(tmp_path / "hp50" / "run", epochs=1)).text
 
 
-def test_a_run_in_progress(tmp_path: Path, report: Report) -> None:
-    page = report(write_run(tmp_path / "young", epochs=2), drawn=True)
-    assert f"In progress: 2 of {EPOCHS} epochs are done." in page.text
-    assert "in the middle of the training (epoch-0002)" in page.text
-    assert "20.0% of the parameters" in page.text  # the schedule's target by now, not the recipe's 40%
-
-
-def test_a_run_that_has_only_begun(tmp_path: Path, report: Report) -> None:
-    page = report(write_run(tmp_path / "new", epochs=0), drawn=True)
-    assert f"In progress: epoch 1 of {EPOCHS}." in page.text
-    assert "new: no training step is logged yet." in page.text
-    assert "No scores yet" in page.text
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [  # of the sparsities the schedule's target by now, not the recipe's 40%
+        (2, (f"2 of {EPOCHS} epochs are done.", "middle of the training (epoch-0002)", "20.0% of the parameters")),
+        (0, (f"In progress: epoch 1 of {EPOCHS}.", "young: no training step is logged yet.", "No scores yet")),
+    ],
+)
+def test_a_run_in_progress(tmp_path: Path, report: Report, epochs: int, expected: tuple[str, ...]) -> None:
+    page = report(write_run(tmp_path / "young", epochs=epochs), drawn=True)
+    assert not [words for words in ("In progress: ", *expected) if words not in page.text]
 
 
 def cut_log(run: Path) -> None:
@@ -287,17 +285,10 @@ def test_a_dense_run_says_why_there_is_no_sparsity(pristine: Path, report: Repor
     assert "Nothing was pruned in this training." in page.text
 
 
-@pytest.mark.parametrize(
-    ("part", "reason"),
-    [
-        ("checkpoints", "no checkpoint can be read"),
-        ("whole checkpoints", "no checkpoint can be read"),
-        ("recipe", "config.yaml cannot be read"),
-        ("recipe's form", "config.yaml cannot be read"),
-    ],
-)
-def test_the_log_has_the_kept_units_too(runs: Path, report: Report, part: str, reason: str) -> None:
+@pytest.mark.parametrize("part", ["checkpoints", "whole checkpoints", "recipe", "recipe's form"])
+def test_the_log_has_the_kept_units_too(runs: Path, report: Report, part: str) -> None:
     MISSING[part][0](runs / "hp40")
+    reason = "config.yaml cannot be read" if "recipe" in part else "no checkpoint can be read"
     assert f"As last logged, each gate rounded on its own: {reason}." in report(runs / "hp40").text
 
 
@@ -326,9 +317,9 @@ def test_further_sets(runs: Path, report: Report, tmp_path: Path) -> None:
 def test_key_files_of_one_name_are_told_apart(runs: Path, report: Report, tmp_path: Path) -> None:
     keys = [write_keys(tmp_path / name / "eval.tsv") for name in ("seen", "unseen")]
     scores = str(write_scores(tmp_path / "s.tsv"))
-    page = report(runs / "hp40", scores=[scores, scores], keys=keys)
-    assert "EER on seen/eval" in page.text
-    assert "EER on unseen/eval" in page.text
+    text = report(runs / "hp40", scores=[scores, scores], keys=keys).text
+    assert "EER on seen/eval" in text
+    assert "EER on unseen/eval" in text
 
 
 def test_runs_on_different_trials_are_not_subtracted(runs: Path, report: Report) -> None:

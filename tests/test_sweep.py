@@ -105,9 +105,8 @@ def test_a_sweep_from_raw_corpus_to_table_and_plot(
     assert "EER, %" in figure
     assert "vox1-O, the paper" in figure
     assert (tmp_path / "out" / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "out" / "sweep.html").read_text() == str(
-        [tmp_path / "out" / n / "run" for n in ("dense", "hp40")]
-    )
+    runs = [tmp_path / "out" / name / "run" for name in ("dense", "hp40")]
+    assert (tmp_path / "out" / "sweep.html").read_text() == str(runs)
     again = cli(*command.split())
     assert (again.code, re.findall(r"^(.+): working$", again.out, re.MULTILINE)) == (0, [])
 
