@@ -46,8 +46,9 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
-        columns = {name: getattr(self, name) for name in ("wave", "lengths", "target", "index")}
-        return replace(self, **{name: None if one is None else one.to(device) for name, one in columns.items()})
+        lengths = None if self.lengths is None else self.lengths.to(device)
+        wave, target, index = self.wave.to(device), self.target.to(device), self.index.to(device)
+        return replace(self, wave=wave, lengths=lengths, target=target, index=index)
 
     def split(self, parts: int) -> list["Batch"]:
         """Return up to `parts` smaller batches of the whole one's padding; `skipped` is in the first alone."""

@@ -167,7 +167,7 @@ def find_ours(runs: Runs, sizes: Sizes, results: ResultSet) -> list[Measured]:
 def list_published(published: Sequence[Published], ours: Sequence[Measured]) -> Table:
     """Return our runs, then the others as their sources have them."""
     sources = list_sources(published)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for run, size, evaluation in ours:
         min_dcf = evaluation.metrics[min(set(evaluation.metrics) & MIN_DCFS)]
         removed, macs = 100 * float(size.budget.sparsity), int(size.budget.macs) / 1e9
@@ -175,8 +175,8 @@ def list_published(published: Sequence[Published], ours: Sequence[Measured]) -> 
         rows.append((run.name, *figures, "measured here"))
     for other in published:
         if not other.derived:
-            removed = None if other.sparsity is None else 100 * other.sparsity
-            known = (removed, ".0f"), (other.params_m, ".1f"), (other.flops_g, ".1f"), (100 * other.eer, ".2f")
+            gone = None if other.sparsity is None else 100 * other.sparsity
+            known = (gone, ".0f"), (other.params_m, ".1f"), (other.flops_g, ".1f"), (100 * other.eer, ".2f")
             cells = [
                 UNKNOWN if value is None else f"{value:{form}}" for value, form in (*known, (other.min_dcf, ".3f"))
             ]
