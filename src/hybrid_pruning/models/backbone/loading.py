@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -127,10 +126,13 @@ def _find_file(name_or_path: str | Path, file: str, optional: bool = False) -> P
     """Return a repository's file, downloaded where need be; None where it has none, or `optional` cannot be fetched."""
     name, revision = split_revision(name_or_path)
     options = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": not optional}
-    with suppress(OSError) if optional else nullcontext():
+    try:
         found = cached_file(name, file, revision=revision, **options)
-        return None if found is None else Path(found)
-    return None
+    except OSError:
+        if not optional:
+            raise
+        found = None
+    return None if found is None else Path(found)
 
 
 def _read_normalize(name: str, shown: str, config: Any) -> tuple[bool, str]:
