@@ -97,7 +97,7 @@ _PLACES = {
     "train": "training.launch",
     "verify": "scoring.verification.pairwise",
 }
-"""Where each public name is defined: looked up when it is asked for, so that nobody waits for torch without need."""
+"""Module of each public name, imported at the first use of the name: torch is loaded where it is needed alone."""
 
 
 def __getattr__(name: str) -> Any:

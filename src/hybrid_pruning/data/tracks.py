@@ -27,7 +27,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What one kind of evaluation reads and measures.
+    """One kind of evaluation: the files it reads and the metrics it has.
 
     Args:
         classes: the class each label stands for.

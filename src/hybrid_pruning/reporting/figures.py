@@ -25,7 +25,7 @@ SOLID, DASHED, DOTTED = "solid", (0, (4, 2)), (0, (1, 1.3))
 ROW, BAR = 19.0, 13.0
 """Height of a row of the kept units and of the boxes in it, in points."""
 LEFT, HEADS, FEED_FORWARD, RIGHT, COUNTS = 24.0, 150.0, 200.0, plots.WIDTH - 62.0, float(plots.WIDTH)
-"""Where the boxes begin, the heads end, the neurons' bars begin and end, and the counts end."""
+"""Beginning of the boxes, end of the heads, beginning and end of the neurons' bars, end of the counts."""
 SUBLAYERS = {"head": "attlayer", "interm": "ffnlayer"}
 """Kind of unit -> the gate of its whole sub-layer: while that is closed, the unit's own gate has no effect."""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DENSE_PARAMS_M, HEAD_PARAMS_M = 94.38, 1.25
 """WavLM Base (or Base+) and MHFA in millions, from which the size of a row follows that states its sparsity alone."""
 PAPER = "Peng et al., ICASSP 2026"
-"""How the sources of the paper's own rows begin."""
+"""Beginning of the sources of the paper's own rows."""
 MARKERS = {"dense": "s", "Hybrid Pruning": "o", "DPHuBERT": "^", "post-hoc pruning": "v", "single system": "P"}
 ABSENT = "-"
 

@@ -90,13 +90,13 @@ class LoggedRun:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the last epoch is done."""
+        """Return whether the last epoch is done."""
         done, planned = self.epochs
         return 0 < planned <= done
 
     @property
     def is_pruned(self) -> bool:
-        """Whether the recipe prunes, or the log where there is no recipe."""
+        """Return whether the recipe prunes, or the log where there is no recipe."""
         if self.config:
             return bool(section(self.config, "pruning").get("use_pruning_loss"))
         return any("sparsity" in record for record in self.log.steps)

@@ -1,4 +1,4 @@
-"""Which slice of which tensor belongs to which gate, family by family: wav2vec 2.0 (XLS-R), HuBERT, WavLM, Whisper.
+"""Plans, the slices of tensors that belong to each gate, family by family: wav2vec 2.0 (XLS-R), HuBERT, WavLM, Whisper.
 
 Parameters go by transformers' names.
 """

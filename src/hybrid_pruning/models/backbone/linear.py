@@ -17,7 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 from transformers.activations import GELUActivation
 
 AFTER: dict[bool, tuple[str, list[float], str]] = {False: ("none", [], ""), True: ("gelu", [], "none")}
-"""Whether a GELU follows -> oneDNN's arguments for it."""
+"""oneDNN's arguments, without and with a GELU after the layer."""
 _packed: WeakKeyDictionary[nn.Module, tuple[tuple[int, int], Any]] = WeakKeyDictionary()
 """Layer -> (address and version of its weight, the laid-out weight), which cannot be copied or pickled with it."""
 

@@ -44,7 +44,7 @@ class ScoreFile:
 
     @property
     def written(self) -> int:
-        """How many scores are in the file."""
+        """Number of scores in the file."""
         return int(np.isfinite(self.scores).sum())
 
 
