@@ -99,6 +99,14 @@ def test_calibration_recovers_the_true_llr_without_bias(trials: int, d_prime: fl
     assert offset == pytest.approx(0, abs=3 * offset_error + 0.02)
 
 
+@pytest.mark.parametrize("prior", [0.5, 0.05])
+def test_scores_of_two_gaussians_become_their_log_likelihood_ratio(prior: float):
+    scores, positive = gaussians(200_000, 1.0)
+    (scale,), offset = fit_weights((0.37 * scores + 4)[None], positive, prior)
+    assert scale * 0.37 == pytest.approx(2, rel=0.02)
+    assert scale * 4 + offset == pytest.approx(0, abs=0.02)
+
+
 def test_calibrated_scores_cost_hardly_more_than_the_least():
     scores, positive = gaussians(20_000, 1.2)
     scores = 5 * scores - 8

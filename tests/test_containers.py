@@ -190,7 +190,8 @@ def test_mp3s_and_oggs_as_they_come_are_whole(tmp_path: Path, monkeypatch, make:
     monkeypatch.chdir(tmp_path)
     Path("a").write_bytes(make())
     whole = read_audio("a")
-    assert -0.05 < len(whole) / SAMPLE_RATE_HZ - seconds < 0.1 * seconds
+    over = len(whole) / SAMPLE_RATE_HZ - seconds  # each part of an MP3 has the encoder's padding
+    assert -0.05 < over < 0.1 * seconds if (make, seconds) in JOINED.values() else abs(over) <= 0.08 * seconds
     assert audio_samples("a") == len(whole)
     np.testing.assert_array_equal(read_audio("a", 9000, 9000), whole[9000:18_000])
 

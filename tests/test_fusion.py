@@ -141,7 +141,7 @@ def test_the_file_is_what_track_2_reads(tmp_path: Path):
 
 def test_llrs_need_no_other_threshold(tmp_path: Path):
     """At the threshold of its costs, the fused score costs hardly more than at the best."""
-    asv, cm, keys = world(tmp_path, 9_000)
+    asv, cm, keys = world(tmp_path, 30_000)
     fuse([asv, cm], tmp_path / "out.tsv", track="sasv")
     fused = np.array([float(line.split("\t")[4]) for line in (tmp_path / "out.tsv").read_text().splitlines()[1:]])
     kinds = np.array([line.split()[-1] for line in keys.read_text().splitlines()[1:]])
@@ -150,4 +150,4 @@ def test_llrs_need_no_other_threshold(tmp_path: Path):
     paid = 0.9405 * (fused[kinds == "target"] < threshold).mean()
     paid += sum(weight * (fused[kinds == kind] >= threshold).mean() for kind, weight in weights.items())
     least = evaluate(tmp_path / "out.tsv", keys, "track2").metrics["a_dcf"] * sum(weights.values())
-    assert least <= paid < 1.06 * least
+    assert least <= paid < 1.05 * least
