@@ -1,0 +1,193 @@
+"""The benchmarks run, pair what they should pair, and say what they measured."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from corpus import write_wavlm
+from encoders import KINDS, Once
+from exports import export_detector, export_ragged, export_run
+from hybrid_pruning import SpeechModel, benchmark
+from hybrid_pruning.benchmarks import __main__ as own
+from hybrid_pruning.benchmarks import comparison, engines, timing
+from hybrid_pruning.benchmarks import gated_step as training
+from hybrid_pruning.benchmarks.comparison import Case, print_table
+from hybrid_pruning.benchmarks.shapes import TINY, shrunk
+from hybrid_pruning.benchmarks.timing import Ratio, latency_ratio
+from hybrid_pruning.config import HeadConfig
+from hybrid_pruning.console import Table
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.models.backbone import skeleton
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.onnx import graph
+from hybrid_pruning.models.size import count_kept
+from hybrid_pruning.pruning import Constraint
+from hybrid_pruning.training.objective import Objective
+
+HEAD, CLASSES = HeadConfig(heads=2, compression=4, embedding=8), Classes(("spoof", "bonafide"), (1, 1))
+
+
+@pytest.fixture
+def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the processes that measure memory, each of which takes seconds to start."""
+    for module in (comparison, training):
+        monkeypatch.setattr(module, "peak_elsewhere", lambda *_: 1)
+
+
+def test_ratio_pairs_rounds() -> None:
+    assert timing.ratio([3.0, 20.0, 6.0], [2.0, 10.0, 2.0]) == Ratio(2.0, 1.75, 2.5, 1.5)
+    assert timing.ratio([3.0], [2.0]) == Ratio(1.5, 1.5, 1.5, 1.5)
+
+
+@pytest.mark.parametrize(("low", "high", "verdict"), [(1.0, 1.04, "within"), (1.06, 1.1, "above"), (1.0, 1.1, "undec")])
+def test_verdict_needs_rounds_that_agree(low: float, high: float, verdict: str) -> None:
+    assert training._verdict(Ratio(1.05, low, high, 1.05)).startswith(verdict)
+
+
+def test_tasks_take_turns() -> None:
+    calls: list[str] = []
+    tasks = {name: lambda name=name: calls.append(name) for name in "ab"}
+    times = timing.interleaved(tasks, 3, advance=lambda: calls.append("."))
+    assert "".join(calls) == "ab" + "a.b." + "b.a." + "a.b."
+    assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
+
+
+def test_threads_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(timing.THREADS, raising=False)
+    before = torch.get_num_threads()
+    with timing.threads(1):
+        assert (torch.get_num_threads(), os.environ[timing.THREADS]) == (1, "1")
+    assert torch.get_num_threads() == before
+    assert timing.THREADS not in os.environ
+
+
+@pytest.mark.parametrize("constraint", ["params", "macs"])
+@pytest.mark.parametrize("target", own.TARGETS)
+def test_shrunk_meets_its_target(target: float, constraint: Constraint) -> None:
+    torch.manual_seed(0)
+    dense = skeleton(dict(TINY.config), False).eval()
+    before = sum(parameter.numel() for parameter in dense.parameters())
+    small, budget = shrunk(dense, target, constraint=constraint)
+    assert budget.removed(constraint) == pytest.approx(target, abs=0.01)
+    assert budget.params == sum(parameter.numel() for parameter in small.parameters())
+    assert before == budget.dense_params == sum(parameter.numel() for parameter in dense.parameters())
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_training_step_learns(gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses: list[dict[str, float]] = []
+    forward = Objective.forward
+
+    def listen(self: Objective, *arguments: object) -> object:
+        found = forward(self, *arguments)
+        losses.append({name: float(loss.detach()) for name, loss in found.parts.items()})
+        return found
+
+    monkeypatch.setattr(Objective, "forward", listen)
+    step = training.training_step(TINY, gated)
+    for _ in range(3):
+        step()
+    assert set(losses[0]) == ({"task", "sparsity"} if gated else {"task"})
+    assert losses[2]["task"] < losses[0]["task"]
+
+
+def test_latency_ratio_of_models() -> None:
+    torch.manual_seed(0)
+    dense = skeleton(dict(TINY.config), False)
+    models = [SpeechModel.build(backbone, HEAD, CLASSES) for backbone in (shrunk(dense, 0.7)[0], dense)]
+    found = latency_ratio(*models, seconds=0.2, repeats=2)
+    assert 0 < found.low <= found.median <= found.high
+    assert not any(model.training for model in models)
+
+
+def test_memory_is_measured_in_another_process(once: Once, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = export_detector(once)
+    arguments = ("onnx", str(folder / "onnx" / "model.onnx"), "1", "8000")
+    assert 0 < engines.peak_elsewhere(engines.MODULE, *arguments) < 2**30
+    own.main(["--peak-memory", "gated", "--quick", "--threads", "1"])
+    assert int(capsys.readouterr().out) >= 0
+    with pytest.raises(InputError, match="measuring memory failed"):
+        engines.peak_elsewhere("hybrid_pruning.nowhere")
+
+
+def test_models_stand_beside_the_dense_one(
+    once: Once, pristine: Path, monkeypatch: pytest.MonkeyPatch, without_memory: None
+) -> None:
+    """Exports of the same kind, made before, stand in for those of the benchmark."""
+    folder, small = export_detector(once), export_run(once, pristine) / "small"
+
+    def export(model: SpeechModel, out: Path, int8: bool) -> Path:
+        return Path(shutil.copytree(small if int8 else folder / "onnx", out)) / "model.onnx"
+
+    monkeypatch.setattr(graph, "export_onnx", export)
+    artifact = folder / "model"
+    found = benchmark([artifact], None, (), (0.2, 0.4), (1, 2), 2, 1)
+    dense, *rows = found.measured
+    assert dense.contestant.engine == "transformers"
+    assert [row.contestant.engine for row in rows] == ["torch", "torch-bf16", "onnx", "onnx-int8"]
+    budget = count_kept(SpeechModel.from_pretrained(artifact).backbone).budget
+    assert {(row.contestant.params, row.contestant.macs) for row in rows} == {(budget.params, budget.macs)}
+    assert (dense.contestant.params, dense.contestant.macs) == (budget.dense_params, budget.dense_macs)
+    assert list(rows[0].latencies) == [Case(0.2, 1), Case(0.2, 2), Case(0.4, 1), Case(0.4, 2)]
+    assert dense.latencies[Case(0.2, 1)].speedup == Ratio(1.0, 1.0, 1.0, 1.0)
+    plain = json.loads(json.dumps(found.as_json()))
+    assert len(plain["models"]) == 5
+    assert plain["models"][1]["latency"][0]["real_time_factor"] > 0
+    assert [table.title for table in found.tables()][:2] == ["size", "latency, 0.2 s"]
+
+
+def test_the_dense_model_can_be_named(once: Once, pristine: Path, tmp_path: Path, without_memory: None) -> None:
+    folder, small = str(write_wavlm(tmp_path / "dense")), export_run(once, pristine) / "small"
+    artifact = export_detector(once) / "model"
+    found = benchmark([artifact, small / "model.onnx", small], folder, ["torch"], (0.2,), (1,), 1, 1)
+    assert found.measured[0].contestant.path == folder
+    names = [row.contestant.engine for row in found.measured]
+    assert names == ["transformers", "torch", "onnx-int8", "onnx-int8"]
+    with pytest.raises(InputError, match=r"gone\.onnx: no such file"):
+        benchmark([artifact, tmp_path / "gone.onnx"], folder, ["torch"], (0.2,), (1,), 1, 1)
+
+
+@pytest.mark.parametrize(("family", "style"), KINDS[::2])
+def test_pruned_models_of_every_family_are_measured(family: str, style: str, once: Once, without_memory: None) -> None:
+    artifact = export_ragged(once, family, style)
+    file = artifact / "model.onnx"
+    found = benchmark([artifact, file], None, ["torch"], (0.3,), (1,), 1, 1)
+    assert [row.contestant.engine for row in found.measured] == ["transformers", "torch", "onnx"]
+    assert all(latency.median > 0 for row in found.measured for latency in row.latencies.values())
+    if family == "whisper":
+        with pytest.raises(InputError, match=r"model.onnx: takes 0.3\d s at most; give shorter --seconds"):
+            benchmark([artifact, file], None, ["torch"], (0.5,), (1,), 1, 1)
+
+
+def test_engines_are_checked() -> None:
+    assert engines.choose_engines(["torch", "torch"]) == ("torch",)
+    with pytest.raises(InputError, match="--engines: 'tensorrt' is unknown; known are torch, torch-bf16"):
+        engines.choose_engines(["torch", "tensorrt"])
+
+
+def test_quick_run(capsys: pytest.CaptureFixture[str], without_memory: None) -> None:
+    threads = torch.get_num_threads()
+    own.main(["--quick", "--threads", "1", "--markdown", "--engines", "torch"])
+    text = capsys.readouterr().out
+    assert torch.get_num_threads() == threads
+    assert re.search(r"^\| time \| [\d.]+ \([\d.]+-[\d.]+\) \| [\d.]+ \| \\<= 1.05", text, re.MULTILINE)
+    assert re.search(r"^\| \S*70% of the MACs removed \| torch \| [\d.]+ M \|", text, re.MULTILINE), text
+
+
+def test_table_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(Table(("", "ratio"), [("time", str(Ratio(1.0, 0.9, 1.1, 1.0)))], "title", "note"), False)
+    text = capsys.readouterr().out
+    assert "1.00 (0.90-1.10)" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_bad_thread_count_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        own.main(["--threads", "0"])
+    assert stop.value.code == 2
+    assert "--threads 0: at least 1 is needed" in capsys.readouterr().err

@@ -1,0 +1,236 @@
+"""A file is there whole or not at all."""
+
+import errno
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import (
+    LOCK,
+    TEMPORARY,
+    UNFINISHED,
+    atomic_write,
+    find_danger,
+    hold,
+    new_folder,
+    remove_leftovers,
+    require_new_folder,
+    write_json,
+)
+from runs import another
+
+
+@pytest.mark.parametrize(("mode", "old", "new"), [("w", "alt\n", "neu: é\n"), ("wb", b"alt", b"neu\r\n\x00")])
+def test_a_block_that_ends_well_replaces_the_file(tmp_path: Path, mode: str, old: str | bytes, new: str | bytes):
+    path = tmp_path / "new" / "folder" / "file.txt"
+    for content in (old, new):
+        with atomic_write(path, mode) as handle:
+            handle.write(content)
+    expected = new if isinstance(new, bytes) else new.encode()
+    assert path.read_bytes() == expected
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with atomic_write(path) as handle:
+            handle.write("half of the n")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nobody_sees_the_file_before_it_is_whole(tmp_path: Path):
+    with atomic_write(tmp_path / "file.txt") as handle:
+        handle.write("half")
+        handle.flush()
+        assert not (tmp_path / "file.txt").exists()
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path: Path):
+    (tmp_path / "plain").write_text("")
+    with atomic_write(tmp_path / "atomic"):
+        pass
+    plain, atomic = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic"))
+    assert atomic == plain
+
+
+@pytest.mark.parametrize(("place", "message"), [("file/below", "cannot be written"), ("folder", "is a folder")])
+def test_an_impossible_place_is_the_users_mistake(tmp_path: Path, place: str, message: str):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=f"{place}.*{message}"), atomic_write(tmp_path / place):
+        pytest.fail("the block must not run: its result would be lost")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def covered(error: OSError) -> None:
+    """Raise what torch.save makes of a write that failed."""
+    try:
+        raise error
+    except OSError:
+        raise RuntimeError("unexpected pos 768 vs 662")  # noqa: B904  as torch does
+
+
+def plain(error: OSError) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("fail", [plain, covered])
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path, fail: Callable[[OSError], None]):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    expected = r"file.txt: cannot be written \(No space left on device\); make room there, or choose another place"
+    with pytest.raises(InputError, match=expected), atomic_write(path):
+        fail(OSError(errno.ENOSPC, "No space left on device"))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_that_is_not_the_files_stays_what_it_is(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_write(tmp_path / "file.txt"):
+        (tmp_path / "elsewhere").read_text()
+    assert not list(tmp_path.iterdir())
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path):
+    for name in (".file.txt.k3x_9abc.tmp", ".hidden", "notes.tmp"):
+        (tmp_path / name).write_text("")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "notes.tmp"]
+
+
+def test_a_new_folder_is_missing_or_empty(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    for name in ("missing", "empty"):
+        assert require_new_folder(str(tmp_path / name)) == tmp_path / name
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize(("taken", "message"), [("folder", "is not empty"), ("folder/.hidden", "is a file")])
+def test_a_taken_folder_is_refused(tmp_path: Path, taken: str, message: str):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ".hidden").write_text("")
+    with pytest.raises(InputError, match=message):
+        require_new_folder(tmp_path / taken)
+
+
+def test_a_folder_is_held_by_one_process_at_a_time_until_it_dies(tmp_path: Path):
+    folder = tmp_path / "job"
+    with another("with hold('job'), hold('job'):", tmp_path) as process:
+        who = f"job: is in use by process {process.pid} on {re.escape(socket.gethostname())} since 20.*: -c; wait"
+        with pytest.raises(InputError, match=who), hold(folder):
+            pytest.fail("two in one folder")
+    assert require_new_folder(folder) == folder, "a lock is no content"
+    with hold(folder), hold(folder):
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+    with hold(tmp_path / "new" / "job"):
+        pass
+    assert list(tmp_path.iterdir()) == [folder]
+    assert not list(folder.iterdir())
+
+
+def test_a_file_that_another_process_is_writing_is_let_alone(tmp_path: Path):
+    def temporary() -> list[str]:
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    with another("with atomic_write('a.txt') as handle:", tmp_path):
+        remove_leftovers(tmp_path)
+        with atomic_write(tmp_path / "a.txt") as handle:
+            handle.write("ours")
+        assert temporary() == [f".a.txt{TEMPORARY}", "a.txt"]
+    assert temporary() == [f".a.txt{TEMPORARY}", "a.txt"], "killed"
+    with atomic_write(tmp_path / "a.txt"):
+        pass
+    assert temporary() == ["a.txt"]
+
+
+def test_a_new_folder_is_filled_whole(tmp_path: Path):
+    out = tmp_path / "new" / "model"
+    with new_folder(out) as folder:
+        (folder / "part").mkdir()
+        for name in ("config.json", "part/config.json", "weights"):
+            (folder / name).write_text(name)
+        assert require_new_folder(out) == out
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == ["config.json", "part/config.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "part", "weights"]
+    with pytest.raises(InputError, match="is not empty"), new_folder(out):
+        pytest.fail("taken")
+
+
+def test_a_folder_that_was_not_filled_counts_as_empty_and_keeps_what_is_not_ours(tmp_path: Path):
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "a" / "b") as folder:
+        (folder / "weights").write_bytes((folder / "missing").read_bytes())
+    assert not list(tmp_path.iterdir())
+    out = tmp_path / "model"
+    (out / UNFINISHED / "part").mkdir(parents=True)  # as a kill leaves it, with the weights moved already
+    (out / UNFINISHED / "part" / "x").write_text("old")
+    (out / "weights").write_text("old")
+    (out / "notes.txt").write_text("somebody's")
+    with pytest.raises(KeyboardInterrupt), new_folder(out):
+        raise KeyboardInterrupt
+    with new_folder(out) as folder:
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+        (folder / "weights").write_text("new")
+    assert {path.name: path.read_text() for path in out.iterdir()} == {"notes.txt": "somebody's", "weights": "new"}
+
+
+@pytest.fixture
+def closed_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder that one may not look into; root, who may, becomes nobody."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("there are no such permissions on this system")
+    folder, user = tmp_path / "closed", os.geteuid()
+    folder.mkdir(mode=0o000)
+    if user == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(user)
+    folder.chmod(0o700)
+
+
+def test_a_folder_without_permission_is_named(closed_folder: Path):
+    expected = r"closed/new: cannot be written \(Permission denied\); make room there, or choose another place"
+    with pytest.raises(InputError, match=expected):
+        require_new_folder(closed_folder / "new")
+    with pytest.raises(InputError, match=expected), atomic_write(closed_folder / "new"):
+        pytest.fail("the block must not run: its result would be lost")
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", "id1/x/1.wav", "a..b", ".a", "...", "a b", "ü/ö", "-a", "~a"])
+def test_plain_names_are_no_danger(name: str):
+    assert find_danger(name) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/..", "a/./b", "a/../b", "\\a", "a\\..\\b", "c:a"],
+)
+def test_names_that_lead_elsewhere_are_dangers(name: str):
+    assert "leads elsewhere" in str(find_danger(name))
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\rb", "a\0b", "a\x1b[2J", "a\x7f", "a\x85b", "a\u2029b", "\udcff"])
+def test_names_with_control_characters_are_dangers(name: str):
+    assert find_danger(name) == "holds control characters"
+    assert not find_danger(f"{name[0]}\N{NO-BREAK SPACE}") or name == "\udcff", "unprintable, but harmless"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [-float("inf")]])
+def test_json_has_no_infinity(tmp_path: Path, value: object):
+    with pytest.raises(InputError, match="a figure in it is not finite"):
+        write_json(tmp_path / "a.json", {"x": value})
+    assert not list(tmp_path.iterdir())

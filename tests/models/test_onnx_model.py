@@ -1,0 +1,139 @@
+"""An .onnx file is run as an artifact is: same verbs, same scores, windows and all, and torch is not imported."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from encoders import Once
+from exports import export_detector, export_run, export_verifier
+from hybrid_pruning import OnnxModel
+from hybrid_pruning.data.manifest import read_manifest
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.models.onnx import runtime
+from hybrid_pruning.models.onnx.graph import export_onnx
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring.engine import load_embedder
+from hybrid_pruning.scoring.scores import embed_paths, score_utterances
+from wave_variants import ALONE, EQUAL, LENGTHS, REFUSED, TENSOR
+
+WITHOUT_TORCH = """
+import sys
+from hybrid_pruning.cli import main
+for command in sys.argv[1:]:
+    sys.argv[1:] = command.split()
+    print(f"$ {command}", flush=True)
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, command
+assert not {"torch", "transformers", "onnx"} & set(sys.modules), "imported"
+"""
+
+
+@pytest.fixture
+def folder(once: Once) -> Path:
+    """A detector in model/, as ONNX in onnx/, and clips in dev/."""
+    return export_detector(once)
+
+
+@pytest.fixture
+def model(folder: Path) -> SpeechModel:
+    return SpeechModel.from_pretrained(folder / "model")
+
+
+@pytest.fixture
+def converted(folder: Path) -> OnnxModel:
+    return OnnxModel.from_file(folder / "onnx" / "model.onnx")
+
+
+@pytest.mark.parametrize(("window_seconds", "workers"), [(30.0, 0), (0.125, 2)])
+def test_scores_are_those_of_the_artifact(
+    folder: Path, model: SpeechModel, converted: OnnxModel, window_seconds: float, workers: int
+):
+    utterances = read_manifest(folder / "dev" / "manifest.tsv")
+    found, expected = (score_utterances(one, utterances, 3, workers, window_seconds) for one in (converted, model))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.ptp(found) > 1e-2, "scores that are all the same would show nothing"
+    paths = [utterance.path for utterance in utterances]
+    embeddings = embed_paths(load_embedder(str(folder / "onnx")), paths, workers=0)
+    np.testing.assert_allclose(embeddings, embed_paths(model, paths, workers=0), rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_waves_are_accepted_and_refused_as_in_torch(converted: OnnxModel):
+    expected = converted.embed_arrays(TENSOR.numpy(), LENGTHS.numpy())
+    for name, (wave, lengths) in EQUAL.items():
+        assert (converted.embed_arrays(wave, lengths) == expected).all(), name
+    for name, (wave, lengths) in ALONE.items():
+        np.testing.assert_allclose(converted.embed_arrays(wave, lengths), expected[:1], rtol=1e-3, err_msg=name)
+    for name, (wave, lengths, message) in REFUSED.items():
+        with pytest.raises(InputError, match=message):
+            raise AssertionError(f"{name}: {converted.embed_arrays(wave, lengths)}")
+
+
+def test_torch_is_not_imported(folder: Path, tmp_path: Path):
+    commands = [
+        "detect dev --model onnx --json",
+        "detect dev --model onnx/model.onnx",
+        f"score onnx/model.onnx dev/manifest.tsv --out {tmp_path}/scores.tsv",
+        "--help",
+    ]
+    program = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, *commands]
+    found = subprocess.run(program, cwd=folder, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    printed = [part.splitlines()[1:] for part in f"\n{found.stdout}".split("\n$ ")[1:]]
+    assert [len(lines) >= least for lines, least in zip(printed, (9, 9, 1, 2), strict=True)] == [True] * 4
+
+
+def test_the_description_of_an_onnx_file(folder: Path, model: SpeechModel, converted: OnnxModel):
+    about = json.loads((folder / "onnx" / "model.json").read_text())
+    assert (about["task"], about["labels"]) == ("anti-spoofing", ["spoof", "bonafide"])
+    assert (about["sample_rate_hz"], about["weights"], about["calibration"]) == (16_000, "float32", None)
+    assert (converted.minimum_samples, converted.longest_samples) == (model.minimum_samples, None)
+    assert converted.embedding_width == model.embedding_width
+    assert b"site-packages" not in (folder / "onnx" / "model.onnx").read_bytes(), "nothing of this machine is in it"
+
+
+def test_a_run_becomes_onnx_in_8_bits(once: Once, pristine: Path):
+    world = export_run(once, pristine)
+    assert sorted(path.name for path in (world / "small").iterdir()) == ["model.json", "model.onnx"]
+    small, model = load_embedder(str(world / "small")), SpeechModel.from_pretrained(world / "model")
+    utterances = read_manifest(world / "dev" / "manifest.tsv")
+    found, expected = (score_utterances(one, utterances, 3, 0) for one in (small, model))
+    assert np.corrcoef(found, expected)[0, 1] > 0.99
+    assert (found != expected).any()
+    assert small.description["weights"] == "int8"
+    stored = sum(len(tensor.raw_data) for tensor in onnx.load(world / "small" / "model.onnx").graph.initializer)
+    assert stored < 0.75 * (world / "model" / "model.safetensors").stat().st_size
+
+
+def test_a_model_for_verification_has_embeddings_alone(once: Once, pristine: Path):
+    world = export_verifier(once, pristine)
+    plain, found = SpeechModel.from_pretrained(world / "mc"), OnnxModel.from_file(world / "graph" / "model.onnx")
+    wave = np.random.default_rng(0).standard_normal((2, 3000)).astype(np.float32)
+    np.testing.assert_allclose(found.embed_arrays(wave), plain.embed_arrays(wave), rtol=1e-3, atol=1e-4)
+    assert [output.name for output in found.session.get_outputs()] == ["embedding"]
+    with pytest.raises(InputError, match="speaker verification"):
+        found.classify_arrays(found.embed_arrays(wave))
+
+
+def test_windows_that_are_too_long_are_refused(folder: Path, converted: OnnxModel):
+    converted.description = {**converted.description, "longest_samples": 480_159}
+    utterances = read_manifest(folder / "dev" / "manifest.tsv")
+    assert len(score_utterances(converted, utterances, workers=0)) == 9
+    with pytest.raises(InputError, match="windows of 31 s: this model takes 30 s; lower --window-seconds"):
+        score_utterances(converted, utterances, workers=0, window_seconds=31.0)
+
+
+def test_missing_packages_are_named(folder: Path, model: SpeechModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"ONNX Runtime is not installed; .*pip install 'hybrid-pruning\[onnx"):
+        OnnxModel.from_file(folder / "onnx" / "model.onnx")
+    monkeypatch.setattr(runtime, "find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(InputError, match=r"needs the package onnxscript; install it with: pip install 'hybrid-pruning"):
+        export_onnx(model, tmp_path / "new")
+    assert not (tmp_path / "new").exists()

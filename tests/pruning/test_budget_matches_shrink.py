@@ -1,0 +1,251 @@
+"""Invariant 2: what the budget counts is what the shrunk model has, and what it expects is what sampling gives."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from encoders import TELLING, WHISPER, MakeBackbone, close, shuffle, spread
+from hybrid_pruning import pruning
+from hybrid_pruning.models.backbone import Backbone
+from hybrid_pruning.pruning import Gates, PlanError
+from hybrid_pruning.pruning.gate import open_probability
+
+MID_SIZE = {"hidden_size": 64, "intermediate_size": 256, "conv_dim": (32, 32, 32, 32)}
+"""Fine enough for half a point: no neuron or channel weighs more than 0.3% of the model."""
+telling_kinds = pytest.mark.parametrize("kind", TELLING, ids="-".join)
+one_kind = pytest.mark.parametrize("kind", TELLING[:1], ids="-".join)
+both_constraints = pytest.mark.parametrize("constraint", ["params", "macs"])
+
+
+@torch.no_grad()
+def measured(model: torch.nn.Module, seconds: float) -> tuple[int, float]:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(torch.randn(1, round(16_000 * seconds)))
+    return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() / 2
+
+
+def assert_counted(backbone: Backbone, gates: Gates, case: object = "", seconds: float = 0.2) -> None:
+    budget = pruning.budget(backbone, gates, gates.kept())
+    assert (budget.params, budget.macs) == measured(pruning.shrink(backbone, gates), seconds), case
+
+
+@pytest.mark.parametrize(("seconds", "align"), [(0.05, 1), (0.3337, 4), (0.25, 32)])
+def test_random_masks(seconds: float, align: int, backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, seconds=seconds, align=align)
+    for seed in range(2 if align == 1 else 1):
+        shuffle(gates, seed)
+        assert_counted(backbone, gates, seed, seconds)
+
+
+def test_closed(backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, seconds=0.2)
+    for closed in (("head.0", "interm.1"), ("attlayer.0", "ffnlayer.1"), ("attlayer.*", "ffnlayer.*"), ("*",)):
+        spread(gates)
+        close(gates, *closed)
+        assert_counted(backbone, gates, closed)
+
+
+@telling_kinds
+def test_shrunk_again(backbone: Backbone) -> None:
+    gates = pruning.attach(backbone)
+    for closed in (("head.0", "interm.1"), ("attlayer.1", "ffnlayer.0"), ("*",)):
+        shuffle(gates, seed=0)
+        close(gates, *closed)
+        small = pruning.shrink(backbone, gates)
+        dense = measured(small, 0.2)
+        again = pruning.attach(small, seconds=0.2)
+        assert (again.accounting.dense_params, again.accounting.dense_macs) == dense
+        shuffle(again, seed=1)
+        assert_counted(small, again, closed)
+
+
+@pytest.mark.parametrize("unit", pruning.UNITS)
+def test_unit_alone(unit: str, backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, units=(unit,), seconds=0.2)
+    shuffle(gates, seed=0)
+    assert_counted(backbone, gates)
+    close(gates, "*")
+    smallest = pruning.budget(backbone, gates, gates.kept())
+    assert smallest.sparsity == gates.accounting.maximum("params")
+    assert smallest.macs_sparsity == gates.accounting.maximum("macs")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (("wav2vec2", "base"), {"conv_bias": True}),
+        (("wav2vec2", "large"), {"num_conv_pos_embeddings": 15}),
+        (("wavlm", "base"), {"do_stable_layer_norm": True}),
+        (("wavlm", "large"), {"do_stable_layer_norm": False}),
+        *((("hubert", style), {"feat_proj_layer_norm": False}) for style in ("base", "large")),
+        *((("hubert", style), {"conv_pos_batch_norm": True}) for style in ("base", "large")),
+        *((WHISPER, {"max_source_positions": positions}) for positions in (1, 4, 9)),
+        (WHISPER, {"num_mel_bins": 128}),
+    ],
+)
+def test_variant(changes: dict[str, object], make_backbone: MakeBackbone) -> None:
+    backbone = make_backbone(**changes)
+    gates = pruning.attach(backbone, seconds=0.2)
+    shuffle(gates, seed=0)
+    assert_counted(backbone, gates)
+
+
+def test_all_open_reads_zero(backbone: Backbone) -> None:
+    params, macs = measured(backbone, 0.2)
+    gates = pruning.attach(backbone, seconds=0.2)
+    budget = pruning.budget(backbone, gates, gates.plan.all_units())
+    assert (budget.params, budget.macs) == (budget.dense_params, budget.dense_macs) == (params, macs)
+    assert budget.sparsity == budget.macs_sparsity == 0
+    assert all(isinstance(number, int) for number in (budget.params, budget.macs))
+    for gate in gates.values():
+        gate.log_alpha.data.fill_(40)
+    expected = pruning.budget(backbone, gates)
+    assert expected.sparsity.item() == pytest.approx(0, abs=1e-9)
+    assert expected.macs_sparsity.item() == pytest.approx(0, abs=1e-9)
+
+
+@telling_kinds
+def test_expectation_is_the_mean_of_samples(backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, seconds=0.2)
+    shuffle(gates, seed=0)
+    for gate in gates.values():
+        gate.log_alpha.data.div_(2).sub_(1)  # a good share of heads, and of all heads of a layer, shut at times
+    draws = []
+    with torch.no_grad():
+        for _ in range(600):
+            gates.sample()
+            counts = torch.tensor([int((gate.sampled > 0).sum()) for gate in gates.values()])
+            exact = gates.accounting.exact(counts)
+            draws.append((exact.sparsity, exact.macs_sparsity))
+        expected = pruning.budget(backbone, gates)
+    found = torch.tensor(draws, dtype=torch.float64)
+    error = (found.mean(0) - torch.stack([expected.sparsity, expected.macs_sparsity])).abs()
+    assert (error <= 4.5 * found.std(0) / len(draws) ** 0.5).all()
+
+
+@telling_kinds
+def test_gradients_of_the_expectation(backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, seconds=0.2)
+    shuffle(gates, seed=0)
+    log_alpha = (gates.log_alpha().detach().double() / 2 - 1).requires_grad_()
+
+    def sparsities(log_alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        budget = gates.accounting.expected(open_probability(log_alpha), gates.slot_of)
+        return budget.sparsity, budget.macs_sparsity
+
+    torch.autograd.gradcheck(sparsities, (log_alpha,), eps=1e-5, atol=1e-9, rtol=1e-4)
+    (gradient,) = torch.autograd.grad(sum(sparsities(log_alpha)), log_alpha)
+    assert (gradient < 0).all(), "opening any unit makes the model larger"
+    pruning.budget(backbone, gates).sparsity.backward()
+    assert all(gate.log_alpha.grad is not None for gate in gates.values())
+
+
+@both_constraints
+def test_kept_meets_its_target(constraint: str, make_backbone: MakeBackbone, record: object) -> None:
+    backbone = make_backbone(**MID_SIZE)
+    gates = pruning.attach(backbone, seconds=0.25)  # of longer ones, attention without weights is most of the MACs
+    shuffle(gates, seed=0)
+    maximum = gates.accounting.maximum(constraint)
+    found = []
+    for target in (0, 0.02, 0.25, 0.5, 0.65, 0.8, maximum):
+        if target > maximum:
+            continue
+        kept = gates.kept(target=target, constraint=constraint)
+        found.append(gates.accounting.exact_kept(kept).removed(constraint))
+        assert record(f"points off, {constraint}", 100 * abs(found[-1] - target)) <= 0.5
+        assert all(len(kept[slot.name]) >= slot.at_least for slot in gates.plan.slots)
+    assert found == sorted(found)
+    assert found[0] == 0
+    assert found[-1] == maximum
+
+
+@telling_kinds
+@pytest.mark.parametrize(
+    ("align", "constraint"), [(1, "macs"), (3, "params"), (8, "macs"), (32, "params"), (100, "macs")]
+)
+def test_aligned_widths_meet_the_target(align: int, constraint: str, make_backbone: MakeBackbone) -> None:
+    backbone = make_backbone(**MID_SIZE)
+    gates = pruning.attach(backbone, seconds=0.25, align=align)
+    shuffle(gates, seed=align)
+    fine = [index for index, slot in enumerate(gates.plan.slots) if slot.unit in ("conv", "interm")]
+    costs = [gates.accounting.unit_cost(index, constraint) * gates.plan.slots[index].step for index in fine]
+    dense = gates.accounting.dense_macs if constraint == "macs" else gates.accounting.dense_params
+    for target in (0.1, 0.45):
+        kept = gates.kept(target=target, constraint=constraint)
+        off = abs(gates.accounting.exact_kept(kept).removed(constraint) - target)
+        assert off <= max(costs) / dense / 2 + 1e-9
+        assert_aligned(gates, kept, align)
+    assert_aligned(gates, gates.kept(), align)
+
+
+def assert_aligned(gates: Gates, kept: pruning.Kept, align: int) -> None:
+    """Every width is a multiple, or as it was; no convolution is closed."""
+    for slot in gates.plan.slots:
+        count, width = len(kept[slot.name]), max(cut.block for cut in slot.cuts)
+        assert count * width % align == 0 or count == slot.size, slot.name
+        assert count or slot.unit != "conv", slot.name
+
+
+@one_kind
+def test_equal_gates_keep_whole_blocks(make_backbone: MakeBackbone) -> None:
+    """Means of equal values differ in their last bit with the number of values: a short block is still the last."""
+    gates = pruning.attach(make_backbone(**MID_SIZE), align=24)
+    for target in (0.05, 0.2, 0.35, 0.5):
+        assert_aligned(gates, gates.kept(target=target), 24)
+
+
+@one_kind
+def test_an_alignment_below_1_is_refused(backbone: Backbone) -> None:
+    with pytest.raises(PlanError, match="align 0: expected"):
+        pruning.attach(backbone, align=0)
+
+
+@telling_kinds
+@pytest.mark.parametrize("closed", ["*", "attlayer.*", "interm.*", "conv.*"])
+def test_kept_meets_a_target_far_from_its_gates(closed: str, make_backbone: MakeBackbone, record: object) -> None:
+    backbone = make_backbone(**MID_SIZE)
+    gates = pruning.attach(backbone)
+    spread(gates)
+    close(gates, closed)
+    for target in (0.05, 0.7):
+        exact = pruning.budget(backbone, gates, gates.kept(target=target)).sparsity
+        assert record("points off, params", 100 * abs(exact - target)) <= 0.5
+
+
+@telling_kinds
+def test_kept_prefers_the_gates_that_are_most_open(make_backbone: MakeBackbone) -> None:
+    gates = pruning.attach(make_backbone(**MID_SIZE))
+    shuffle(gates, seed=0)
+    for name, units in gates.kept(target=0.5).items():
+        log_alpha, closed = gates[name].log_alpha, sorted(set(range(gates[name].slot.size)) - set(units))
+        if units and closed:
+            assert log_alpha[list(units)].min() >= log_alpha[closed].max()
+
+
+@one_kind
+@both_constraints
+@pytest.mark.parametrize("units", [("interm",), ("head", "attlayer"), pruning.UNITS], ids=" ".join)
+def test_a_target_out_of_reach_is_refused(constraint: str, units: tuple[str, ...], backbone: Backbone) -> None:
+    gates = pruning.attach(backbone, units=units)
+    maximum = gates.accounting.maximum(constraint)
+    gates.kept(target=maximum, constraint=constraint)
+    for target in (maximum + 1e-3, 1.5, -0.1):
+        with pytest.raises(PlanError, match=rf"{target:g} of the {constraint} .*{units[0]}.* {maximum:.4f}"):
+            gates.kept(target=target, constraint=constraint)
+        with pytest.raises(PlanError, match="maximum"):
+            pruning.check_target(gates.accounting, target, constraint)
+
+
+@one_kind
+def test_gates_of_another_model_are_refused(backbone: Backbone, make_backbone: MakeBackbone) -> None:
+    gates = pruning.attach(backbone)
+    close(gates, "*")
+    with pytest.raises(PlanError, match="gated model"):
+        pruning.budget(pruning.shrink(backbone, gates), gates)
+
+
+def test_an_utterance_shorter_than_a_frame_is_refused(backbone: Backbone) -> None:
+    with pytest.raises(PlanError, match="shorter than one frame"):
+        pruning.attach(backbone, seconds=(backbone.minimum_samples - 1) / 16_000)
+    pruning.attach(backbone, seconds=backbone.minimum_samples / 16_000)

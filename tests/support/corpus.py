@@ -1,0 +1,252 @@
+"""Tiny corpora, recipes and encoders on disk, for the tests that start from files."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import yaml
+from transformers import WavLMConfig, WavLMModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from encoders import NO_DROPOUT, STYLES, TINY, WHISPER, make_config, with_telling_weights
+from hybrid_pruning.config import Config, HeadConfig, check_config
+from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
+from hybrid_pruning.models.backbone import load_transformers
+from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.tasks import Label
+
+SAMPLE_RATE_HZ = 16_000
+MINUTE = {  # a recipe whose training takes about a second
+    "data": {"crop_seconds": 0.05, "workers": 0},
+    "head": {"heads": 4, "compression": 8, "embedding": 16},
+    "training": {"epochs": 2, "batch_size": 8, "lr": 2e-3, "final_lr": 1e-3, "lr_warmup_epochs": 1, "log_every": 1},
+    "pruning": {
+        "use_pruning_loss": True,
+        "target_sparsity": 0.4,
+        "initial_reg_lr": 0.1,
+        "sparsity_warmup_epochs": 1,
+        "macs_seconds": 0.5,
+    },
+}
+ODD = (
+    'she said "yes"', '"', '""x"', "'", " a ", "#x", "100%", "[/x]", "[unknown]", ":smile:", "a,b", "=1+1", "+1", "-1",
+    "@x", "\\n", "C\\d", "|", "`x`", "<img src=x>", "NA", "nan", "-", "1e5", "true", "名前", "e\u0301", "\u05d0\u202eb",
+    "\ufeffx", "a\xa0b", "filename", "cm-score", "x" * 5000,
+)  # fmt: skip
+"""Names that trip tables, terminals and pages."""
+
+
+def noise(samples: int, seed: int = 0, channels: int = 1) -> np.ndarray[Any, Any]:
+    """Return [samples] or [samples, channels] of quiet noise."""
+    wave = 0.1 * np.random.default_rng(seed).standard_normal((samples, channels))
+    return (wave[:, 0] if channels == 1 else wave).astype(np.float32)
+
+
+def write_corpus(folder: Path, clips: int, seed: int = 0, shortest: int = 1500, longest: int = 4000) -> Path:
+    """Write noisy tones, high for bona fide and low for spoofed, and return their manifest."""
+    rng = np.random.default_rng(seed)
+    utterances = []
+    for index in range(clips):
+        label = (Label.BONAFIDE, Label.SPOOF)[index % 2]
+        samples = int(rng.integers(shortest, longest))
+        pitch = 0.7 if label == Label.BONAFIDE else 0.2
+        wave = 0.3 * np.sin(pitch * np.arange(samples)) + noise(samples, seed * 1000 + index)
+        path = folder / f"{label}-{index:02d}.{('wav', 'flac')[index % 3 == 0]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, wave, SAMPLE_RATE_HZ)
+        utterances.append(Utterance(path.stem, path, label, seconds=samples / SAMPLE_RATE_HZ))
+    write_manifest(folder / "manifest.tsv", utterances)
+    return folder / "manifest.tsv"
+
+
+def write_wavlm(folder: Path, **overrides: Any) -> Path:
+    """Write a tiny random WavLM as transformers does and return its folder."""
+    torch.manual_seed(0)
+    model = WavLMModel(WavLMConfig(**{**TINY, **NO_DROPOUT, **STYLES["base"], **overrides}))
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    return folder
+
+
+def write_whisper(folder: Path, **overrides: Any) -> Path:
+    """Write a tiny random encoder of Whisper's as transformers does and return its folder."""
+    torch.manual_seed(0)
+    WhisperEncoder(make_config(*WHISPER, **overrides)).save_pretrained(folder)
+    return folder
+
+
+def tiny_detector(folder: Path, **overrides: Any) -> SpeechModel:
+    """Return a detector of random weights whose scores tell utterances apart; its encoder is written to the folder."""
+    backbone = load_transformers(write_wavlm(folder, **overrides))
+    with_telling_weights(backbone)
+    head = HeadConfig(heads=3, compression=4, embedding=5)
+    return SpeechModel.build(backbone, head, Classes(("spoof", "bonafide"), (3, 1))).eval()
+
+
+def write_world(folder: Path) -> dict[str, Any]:
+    """Write train and dev sets and an encoder, and return the recipe that trains on them, as plain values."""
+    return settings(
+        MINUTE,
+        {
+            "data.train": str(write_corpus(folder / "train", 24, seed=1)),
+            "data.dev": str(write_corpus(folder / "dev", 8, seed=2)),
+            "backbone.source": str(write_wavlm(folder / "wavlm", hidden_dropout=0.1, attention_dropout=0.1)),
+        },
+    )
+
+
+def write_voice(path: Path, speaker: str, samples: int, seed: int) -> None:
+    """Write a clip of a noisy voice, which is two tones of the speaker's own."""
+    tones = np.random.default_rng(sum(map(ord, speaker)) * 7919).uniform(0.1, 1.5, 2)
+    wave = 0.2 * np.sin(np.outer(tones, np.arange(samples))).sum(axis=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave + 0.9 * noise(samples, seed), SAMPLE_RATE_HZ)
+
+
+def write_speakers(folder: Path, speakers: Sequence[str], clips: int, seed: int = 0) -> Path:
+    """Write clips of noisy voices, each speaker's with two tones of its own, and return their manifest."""
+    rng = np.random.default_rng(seed)
+    utterances = []
+    for place, speaker in enumerate(speakers):
+        for clip in range(clips):
+            samples = int(rng.integers(1500, 4000))
+            path = folder / f"{speaker}-{clip:02d}.wav"
+            write_voice(path, speaker, samples, seed * 1000 + 100 * place + clip)
+            utterances.append(
+                Utterance(path.stem, path, Label.BONAFIDE, speaker=speaker, seconds=samples / SAMPLE_RATE_HZ)
+            )
+    write_manifest(folder / "manifest.tsv", utterances)
+    return folder / "manifest.tsv"
+
+
+def write_trials(path: Path, manifest: Path) -> Path:
+    """Write every pair of a manifest's utterances as VoxCeleb does, `label enrol test`, and return the file."""
+    pairs = combinations(read_manifest(manifest), 2)
+    path.write_text("".join(f"{int(a.speaker == b.speaker)} {a.utt_id} {b.utt_id}\n" for a, b in pairs))
+    return path
+
+
+def write_speaker_world(folder: Path) -> dict[str, Any]:
+    """Write train and dev speakers, trials and an encoder, and return the recipe that trains on them."""
+    train = write_speakers(folder / "train", [f"s{index}" for index in range(6)], 6, seed=1)
+    dev = write_speakers(folder / "dev", [f"d{index}" for index in range(4)], 4, seed=2)
+    return settings(
+        MINUTE,
+        {
+            "task": "speaker-verification",
+            "data.train": str(train),
+            "data.dev": str(dev),
+            "data.trials": {"dev": str(write_trials(folder / "dev.trials", dev))},
+            "objective": {"kind": "aam", "scale": 16, "margin": 0.1},
+            "backbone.source": str(write_wavlm(folder / "wavlm", hidden_dropout=0.1, attention_dropout=0.1)),
+        },
+    )
+
+
+def write_voxceleb(root: Path, clips: int = 5) -> Path:
+    """Write voices as VoxCeleb 1 and 2 were released, converted, with the lists O and H over the same recordings."""
+    parts = {"vox2/dev/wav": range(20, 26), "vox2/test/wav": range(50, 54), "vox1/test/wav": range(10270, 10275)}
+    for part, speakers in parts.items():
+        for speaker in (f"id{number:05d}" for number in speakers):
+            for clip in range(clips):
+                samples = 1500 + 400 * clip
+                write_voice(root / part / speaker / "video" / f"{clip:05d}.wav", speaker, samples, 10 * clip)
+    names = [path.relative_to(root / part).as_posix() for path in files_below(root / part)]
+    pairs = [f"{int(a[:7] == b[:7])} {a} {b}\n" for a, b in combinations(names, 2)]
+    (root / "veri_test2.txt").write_text("".join(pairs))
+    (root / "list_test_hard2.txt").write_text("".join(pairs[::2]))
+    return root
+
+
+def describe_voxceleb(folder: Path) -> dict[str, Any]:
+    """Return the recipe of a whole job on FOLDER/corpus with the encoder FOLDER/wavlm."""
+    manifests = folder / "manifests"
+    names = ("vox1-H", "vox1-O")
+    return settings(
+        MINUTE,
+        {
+            "task": "speaker-verification",
+            "corpus": {"name": "voxceleb", "root": str(folder / "corpus")},
+            "data.train": str(manifests / "train.tsv"),
+            "data.dev": str(manifests / "dev.tsv"),
+            "data.eval": {name: str(manifests / "vox1.tsv") for name in names},
+            "data.trials": {name: str(manifests / f"{name}.trials") for name in ("dev", *names)},
+            "objective": {"kind": "aam", "scale": 16, "margin": 0.1},
+            "backbone.source": str(folder / "wavlm"),
+        },
+    )
+
+
+PROTOCOLS = {
+    "T": ("flac_T", "ASVspoof5.train.tsv"),
+    "D": ("flac_D", "ASVspoof5.dev.track_1.tsv"),
+    "E": ("flac_E_eval", "ASVspoof5.eval.track_1.tsv"),
+}
+
+
+def write_asvspoof5(root: Path, clips: int = 16) -> Path:
+    """Write tones as ASVspoof 5 was released: high ones are bona fide; in eval every other clip has a codec."""
+    for letter, (folder, protocol) in PROTOCOLS.items():
+        (root / folder).mkdir(parents=True)
+        lines = []
+        for index in range(clips):
+            name, spoof = f"{letter}_{index:010d}", index % 2
+            tone = 0.3 * np.sin((0.2 if spoof else 0.7) * np.arange(2000 + 100 * index))
+            wave = tone + noise(len(tone), 1000 * ord(letter) + index)
+            soundfile.write(root / folder / f"{name}.flac", wave, SAMPLE_RATE_HZ)
+            codec = "C05" if letter == "E" and index % 4 > 1 else "-"
+            keys = f"A{1 + index % 4:02d} spoof" if spoof else "- bonafide"
+            lines.append(f"{letter}_{index // 4:04d} {name} F {codec} - - AC1 {keys} -\n")
+        (root / protocol).write_text("".join(lines))
+    return root
+
+
+def describe_asvspoof5(folder: Path) -> dict[str, Any]:
+    """Return the recipe of a whole job on FOLDER/corpus with the encoder FOLDER/wavlm."""
+    manifests = folder / "manifests"
+    return settings(
+        MINUTE,
+        {
+            "corpus": {"name": "asvspoof5", "root": str(folder / "corpus")},
+            "data.train": str(manifests / "train.tsv"),
+            "data.dev": str(manifests / "dev.tsv"),
+            "data.eval": {"eval": str(manifests / "eval.tsv")},
+            "backbone.source": str(folder / "wavlm"),
+            "seed": 1,  # with which so short a training tells the classes apart
+        },
+    )
+
+
+def settings(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a recipe with dotted keys changed."""
+    copy = yaml.safe_load(yaml.safe_dump(recipe))
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        section = copy
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return copy
+
+
+def configure(recipe: dict[str, Any], **changes: Any) -> Config:
+    """Return a checked recipe with keys changed, dots written as two underscores."""
+    return check_config(settings(recipe, {key.replace("__", "."): value for key, value in changes.items()}), "test")
+
+
+def files_below(folder: Path) -> Sequence[Path]:
+    """Return every file below a folder."""
+    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Make empty files below a folder and return it."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root

@@ -1,0 +1,235 @@
+"""Training on two processes is training on one, and ends as one where it goes wrong."""
+
+import errno
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from corpus import configure, settings, write_wavlm, write_world
+from encoders import STYLES
+from hybrid_pruning import distributed as processes
+from hybrid_pruning.config import save_config
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.pruning import shape_of
+from hybrid_pruning.training import validation
+from hybrid_pruning.training.export import export
+from hybrid_pruning.training.launch import train
+from hybrid_pruning.training.objective import Losses, Objective
+from hybrid_pruning.training.trainer import Trainer
+from runs import assert_same, assert_same_run, final_state, finish, kill_at_random, ranks, read_steps, run_command
+
+Recipe = dict[str, Any]
+PAIR = {"training.batch_size": 4, "training.accumulate": 2, "training.epochs": 2}
+ALONE = {**PAIR, "training.batch_size": 8}
+TOLERANCE = 1e-6
+UNFELT = ("head.query.bias", "head.key.bias", "k_proj.bias")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """Without dropout, which every process draws for itself, and at a learning rate that people use."""
+    folder = tmp_path_factory.mktemp("world")
+    source = str(write_wavlm(folder / "no dropout"))
+    return settings(write_world(folder), {"backbone.source": source, "training.lr": 5e-4, "training.final_lr": 5e-5})
+
+
+def write_recipe(recipe: Recipe, folder: Path, changes: dict[str, Any]) -> list[str]:
+    """Return the arguments of a training; its run is `run` in the folder."""
+    save_config(configure(settings(recipe, changes)), folder / "recipe.yaml")
+    return ["train", str(folder / "recipe.yaml"), "--out", str(folder / "run")]
+
+
+def train_pair(arguments: list[str], folder: Path, target: Any = run_command) -> None:
+    codes = finish(*ranks(target, arguments, folder))
+    assert codes == [0, 0], [(folder / f"rank{rank}.txt").read_text() for rank in range(2)]
+
+
+def largest_differences(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, float]:
+    """Return those of network, gates and multipliers; of values above 1, relative to the tensor's largest.
+
+    What a softmax over time does not feel is left out: its gradient is rounding noise, of which Adam makes full steps.
+    """
+    differences: dict[str, float] = {}
+    for name, value in expected.items():
+        if isinstance(value, torch.Tensor) and not name.endswith(UNFELT):
+            part = name.partition(".")[0]
+            difference = (found[name] - value).abs().max() / value.abs().max().clamp_min(1)
+            differences[part] = max(differences.get(part, 0.0), float(difference))
+    return differences
+
+
+def read_scores(folder: Path) -> list[float]:
+    return [float(row.split("\t")[1]) for row in (folder / "dev_scores.tsv").read_text().splitlines()[1:]]
+
+
+def test_two_processes_are_one_with_the_same_batch(recipe: Recipe, tmp_path: Path):
+    """Gates, multipliers and accumulated gradients included; the main process alone prints."""
+    train_pair(write_recipe(recipe, tmp_path, PAIR), tmp_path)
+    printed = "".join((tmp_path / f"rank{rank}.txt").read_text() for rank in range(2))
+    assert printed.count("finished; next: hybrid-pruning export") == printed.count("epoch 2/2") == 1
+    alone = train(configure(settings(recipe, ALONE)), tmp_path / "alone")
+    differences = largest_differences(final_state(tmp_path / "run")["objective"], final_state(alone)["objective"])
+    print(f"largest differences between 2 processes and 1 after 6 steps: {differences}")
+    assert set(differences) == {"model", "gates", "lagrangian"}
+    assert max(differences.values()) < TOLERANCE
+    assert read_scores(tmp_path / "run") == pytest.approx(read_scores(alone), abs=1e-5)
+    for pair, one in zip(read_steps(tmp_path / "run"), read_steps(alone), strict=True):
+        assert pair["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert pair["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-4)
+        assert pair["sparsity"] == pytest.approx(one["sparsity"], rel=1e-5)
+        assert pair["padding"] == one["padding"]
+
+
+def note_states(folder: str, *arguments: str) -> None:
+    """Train, and write down what every process ends with."""
+    close = Trainer.close
+
+    def note(trainer: Trainer) -> None:
+        torch.save(trainer.objective.state_dict(), Path(folder) / f"state{processes.rank()}.pt")
+        close(trainer)
+
+    Trainer.close = note  # type: ignore[method-assign]
+    run_command(*arguments)
+
+
+def test_gates_and_multipliers_are_the_same_everywhere_and_in_float32(recipe: Recipe, tmp_path: Path):
+    dropout = {"backbone.source": str(write_wavlm(tmp_path / "dropout", hidden_dropout=0.1))}
+    changes = {**PAIR, **dropout, "training.mixed_precision": "bf16", "training.epochs": 1}
+    arguments = write_recipe(recipe, tmp_path, changes)
+    train_pair([str(tmp_path), *arguments], tmp_path, note_states)
+    first, second = (torch.load(tmp_path / f"state{rank}.pt", weights_only=True) for rank in range(2))
+    assert_same(first, second)
+    assert {value.dtype for value in first.values() if isinstance(value, torch.Tensor)} == {torch.float32}
+
+
+class Pair:
+    """Two processes that are killed as one."""
+
+    def __init__(self, members: list[Any]) -> None:
+        self.members = members
+
+    def is_alive(self) -> bool:
+        return all(member.is_alive() for member in self.members)
+
+    def kill(self) -> None:
+        for member in self.members:
+            member.kill()
+
+    def join(self) -> None:
+        for member in self.members:
+            member.join()
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.members[0].exitcode
+
+
+@pytest.mark.soak
+def test_a_killed_pair_ends_as_if_it_had_not(recipe: Recipe, tmp_path: Path):
+    arguments = write_recipe(recipe, tmp_path, {**PAIR, "training.checkpoint_steps": 2, "data.workers": 1})
+    chance = random.Random(1)
+
+    def begin(more: list[str]) -> Pair:
+        return Pair(ranks(run_command, [*arguments, *more], tmp_path))
+
+    for _ in range(2):
+        print(kill_at_random(begin, tmp_path / "run", chance, 4))
+    train_pair([*arguments, "--resume"], tmp_path)
+    train_pair([*arguments[:-1], str(tmp_path / "whole")], tmp_path)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_shrunk_model_is_trained_further_by_two(recipe: Recipe, tmp_path: Path):
+    """A pre-norm model that lost whole attentions: parameters are left that no gradient reaches."""
+    large = {"backbone.source": str(write_wavlm(tmp_path / "large", **STYLES["large"]))}
+    closing = {"pruning.units": ["attlayer"], "pruning.target_sparsity": 0.15, "pruning.initial_reg_lr": 2.0}
+    first = configure(settings(recipe, {**ALONE, **large, **closing, "training.epochs": 1}))
+    parent = train(first, tmp_path / "parent")
+    shape = shape_of(export(parent, tmp_path / "small", 1).backbone)
+    assert shape is not None
+    assert not all(shape.kept.values())
+    further = {"backbone.source": str(tmp_path / "small"), "pruning.use_pruning_loss": False}
+    train_pair(write_recipe(recipe, tmp_path, {**PAIR, **further}), tmp_path)
+    alone = train(configure(settings(recipe, {**ALONE, **further})), tmp_path / "alone")
+    differences = largest_differences(final_state(tmp_path / "run")["objective"], final_state(alone)["objective"])
+    assert max(differences.values()) < TOLERANCE
+
+
+def explode(*arguments: str) -> None:
+    """Let one process alone meet a loss that is not finite."""
+    forward = Objective.forward
+
+    def diverge(self: Objective, *arguments: Any) -> Losses:
+        losses = forward(self, *arguments)
+        return Losses({name: loss * (float("inf") if processes.rank() else 1.0) for name, loss in losses.parts.items()})
+
+    Objective.forward = diverge  # type: ignore[method-assign]
+    run_command(*arguments)
+
+
+def fill_disk(*arguments: str) -> None:
+    """Let the main process, which alone writes, find the disk full at its first checkpoint."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    torch.save = refuse
+    run_command(*arguments)
+
+
+def spoil_dev(*arguments: str) -> None:
+    """Let the main process alone fail to read a file of the dev set."""
+    score = validation.score_utterances
+
+    def refuse(*arguments: Any) -> Any:
+        if processes.is_main():
+            raise InputError("dev.wav: cannot be decoded")
+        score(*arguments)
+        processes.wait()  # for the others' scores
+
+    validation.score_utterances = refuse
+    run_command(*arguments)
+
+
+FAILURES: dict[str, tuple[Any, list[str], str]] = {
+    "a typo": (run_command, ["--set", "heads.kind=mhfa"], "'heads' is unknown"),
+    "a typo in the command": (run_command, ["--st", "seed=1"], "No such option.*--st"),
+    "a taken folder": (run_command, ["--out", "."], "is not empty; give a new folder"),
+    "a loss that explodes on one": (explode, [], "is not finite at step 1; lower training.lr"),
+    "a full disk": (fill_disk, [], "epoch-0001.pt: cannot be written"),
+    "a file that one cannot read": (spoil_dev, [], "cannot be decoded"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failure_of_one_is_one_line_and_the_end_of_all(recipe: Recipe, tmp_path: Path, failure: str):
+    target, more, expected = FAILURES[failure]
+    arguments = [*write_recipe(recipe, tmp_path, {**PAIR, "training.epochs": 1}), *more]
+    arguments = [str(tmp_path) if argument == "." else argument for argument in arguments]
+    assert finish(*ranks(target, arguments, tmp_path), seconds=60) == [2, 2]
+    printed = "".join((tmp_path / f"rank{rank}.txt").read_text() for rank in range(2))
+    plain = [line for line in printed.splitlines() if not line.startswith("warning: ")]
+    assert len(plain) <= 2, "the epoch's line may stand before it"
+    (line,) = re.findall(r"^hybrid-pruning: .*", printed, re.MULTILINE)
+    assert re.search(expected, line)
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+def test_torchrun_ends_with_its_processes(recipe: Recipe, tmp_path: Path):
+    arguments = [*write_recipe(recipe, tmp_path, PAIR), "--set", "heads.kind=mhfa"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
+    found = subprocess.run(
+        [*launcher, "hybrid_pruning.cli", *arguments], capture_output=True, text=True, check=False, env=environment
+    )
+    assert found.returncode == 1, "torchrun's own"
+    (line,) = re.findall(r"^hybrid-pruning: .*", found.stderr, re.MULTILINE)
+    assert "'heads' is unknown" in line
+    assert re.search(r"exitcode\s*: 2", found.stderr)
