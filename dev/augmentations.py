@@ -27,10 +27,18 @@ from hybrid_pruning.audio import SAMPLE_RATE_HZ, read_audio
 from hybrid_pruning.config import RawBoostConfig
 from hybrid_pruning.console import say
 from hybrid_pruning.data.augment.codec import Codec
+from hybrid_pruning.data.augment.effects import (
+    Noise,
+    Reverberation,
+    Speed,
+    Transform,
+    Volume,
+    Wave,
+    fit,
+    limit,
+    list_folder,
+)
 from hybrid_pruning.data.augment.rawboost import RawBoost
-from hybrid_pruning.data.augment.recordings import Noise, list_folder
-from hybrid_pruning.data.augment.reverberation import Reverberation
-from hybrid_pruning.data.augment.transform import Speed, Transform, Volume, Wave, fit, limit
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 

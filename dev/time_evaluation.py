@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from hybrid_pruning import metrics
-from hybrid_pruning.data.keys import read_keys
-from hybrid_pruning.data.score_files import join_scores
 from hybrid_pruning.data.tracks import TRACK1
+from hybrid_pruning.data.trials import join_scores, read_keys
 from hybrid_pruning.metrics import bootstrap, measures
 
 BONAFIDE, SPOOF, SPEAKERS, ROUNDS = 138_688, 542_086, 737, 100

@@ -25,7 +25,7 @@ TARGETS = 367
 PREPARE = """
 import resource, sys, time
 from hybrid_pruning.data.corpora import prepare
-from hybrid_pruning.data.durations import add_durations
+from hybrid_pruning.data.checks import add_durations
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 root, out, durations = sys.argv[1:]

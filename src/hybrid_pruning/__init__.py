@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hybrid_pruning import metrics, pruning
     from hybrid_pruning.benchmarks.comparison import benchmark
-    from hybrid_pruning.data.audit import audit
+    from hybrid_pruning.data.checks import audit
     from hybrid_pruning.data.corpora import prepare
     from hybrid_pruning.errors import InputError
     from hybrid_pruning.evaluation.fitting import calibrate
@@ -73,7 +73,7 @@ _PLACES = {
     "OnnxModel": "models.onnx.runtime",
     "SpeechModel": "models.speech_model",
     "add_cohort": "scoring.verification.trial_scores",
-    "audit": "data.audit",
+    "audit": "data.checks",
     "benchmark": "benchmarks.comparison",
     "calibrate": "evaluation.fitting",
     "card": "models.card.publishing",

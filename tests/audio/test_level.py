@@ -9,7 +9,7 @@ import soundfile
 
 from corpus import SAMPLE_RATE_HZ, tiny_detector
 from hybrid_pruning.audio import may_hold_speech, read_audio
-from hybrid_pruning.data.audit import audit_utterances
+from hybrid_pruning.data.checks import audit_utterances
 from hybrid_pruning.data.manifest import read_manifest
 from sounds import Wave, rng, vowel
 from world import Cli

@@ -16,11 +16,10 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from corpus import MINUTE, ODD, settings, write_corpus, write_wavlm
-from hybrid_pruning.data.keys import Pairs, read_pairs
 from hybrid_pruning.data.manifest import TEXT_COLUMNS, UNKNOWN, Utterance, read_manifest, write_manifest
-from hybrid_pruning.data.score_files import join_systems, read_trials
 from hybrid_pruning.data.tables import read_rows, write_table
 from hybrid_pruning.data.tracks import SV, TRACK1
+from hybrid_pruning.data.trials import Pairs, join_systems, read_pairs, read_trials
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.evaluation.fusion import fuse
 from hybrid_pruning.files import find_danger, has_control_characters

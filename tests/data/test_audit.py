@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from corpus import SAMPLE_RATE_HZ, noise, touch, write_corpus
-from hybrid_pruning.data.audit import audit, audit_utterances
+from hybrid_pruning.data.checks import audit, audit_utterances
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
 from world import Cli
@@ -58,7 +58,7 @@ def test_a_table_stands_beside_the_manifest(tmp_path: Path):
 def test_a_place_that_cannot_be_written_to_costs_no_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     manifest = write_corpus(tmp_path, 2)
     manifest.with_name("manifest.faults.tsv").mkdir()
-    monkeypatch.setattr("hybrid_pruning.data.audit.audit_utterances", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr("hybrid_pruning.data.checks.audit_utterances", lambda *_: pytest.fail("too late"))
     with pytest.raises(InputError, match=r"manifest.faults.tsv: is a folder"):
         audit(manifest)
 

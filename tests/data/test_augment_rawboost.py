@@ -8,6 +8,7 @@ from scipy.signal import firwin
 
 from corpus import SAMPLE_RATE_HZ
 from hybrid_pruning.config import RawBoostConfig
+from hybrid_pruning.data.augment.effects import limit
 from hybrid_pruning.data.augment.rawboost import (
     RawBoost,
     add_convolutive_noise,
@@ -16,7 +17,6 @@ from hybrid_pruning.data.augment.rawboost import (
     design_notch,
     draw_notches,
 )
-from hybrid_pruning.data.augment.transform import limit
 from sounds import Wave, lag, level_db, rng, snr_db, tone, vowel
 
 config = RawBoostConfig

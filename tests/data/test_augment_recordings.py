@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 from corpus import SAMPLE_RATE_HZ, noise, touch
-from hybrid_pruning.data.augment import recordings
-from hybrid_pruning.data.augment.recordings import AudioFolder, Noise, list_folder
+from hybrid_pruning.data.augment import effects as recordings
+from hybrid_pruning.data.augment.effects import AudioFolder, Noise, list_folder
 from hybrid_pruning.errors import InputError
 from sounds import Wave, level_db, power_db, rng, snr_db, tone, vowel, write_sounds
 

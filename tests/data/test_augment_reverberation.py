@@ -8,8 +8,7 @@ import soundfile
 from scipy.signal import convolve
 
 from corpus import SAMPLE_RATE_HZ
-from hybrid_pruning.data.augment.recordings import list_folder
-from hybrid_pruning.data.augment.reverberation import LONGEST_SECONDS, Reverberation, read_response, reverberate
+from hybrid_pruning.data.augment.effects import LONGEST_SECONDS, Reverberation, list_folder, read_response, reverberate
 from hybrid_pruning.errors import InputError
 from sounds import Wave, lag, power_db, rng, tone, vowel, write_sounds
 

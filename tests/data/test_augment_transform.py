@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from corpus import SAMPLE_RATE_HZ
-from hybrid_pruning.data.augment.transform import Speed, Volume, at_snr, fit, limit
+from hybrid_pruning.data.augment.effects import Speed, Volume, at_snr, fit, limit
 from sounds import Wave, power_db, rng, tone, vowel
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import hybrid_pruning as hp
 from corpus import files_below, touch
-from hybrid_pruning.data.corpora import CORPORA, Prepared, asvspoof5
+from hybrid_pruning.data.corpora import CORPORA, Prepared, releases
 from hybrid_pruning.data.corpora.releases import RELEASES
 from hybrid_pruning.data.manifest import Utterance, read_manifest
 from hybrid_pruning.errors import InputError
@@ -307,7 +307,7 @@ def test_official_numbers_add_up():
     """Of the releases' own statements: lines of the protocols, and of keys with metadata."""
     track_1, track_2 = {"train": 182_357, "dev": 140_950, "eval": 680_774}, {"dev": 1_184, "eval": 1_098}
     expected = track_1 | {f"{part}.track_2.enrol": count for part, count in track_2.items()}
-    assert {one.part: sum(one.counts[one.part]) for one in asvspoof5.RELEASE.protocols} == expected
+    assert {one.part: sum(one.counts[one.part]) for one in releases.ASVSPOOF5.protocols} == expected
     protocols = RELEASES["asvspoof2019-la"].protocols
     assert [sum(protocol.counts[protocol.part]) for protocol in protocols] == [25_380, 24_844, 71_237]
     (la,), (df,) = (RELEASES[f"asvspoof2021-{track}"].protocols for track in ("la", "df"))

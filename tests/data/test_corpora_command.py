@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from corpus import files_below, noise, touch
 from hybrid_pruning.cli import app
+from hybrid_pruning.data.checks import CACHE
 from hybrid_pruning.data.corpora import CORPORA
-from hybrid_pruning.data.durations import CACHE
 from hybrid_pruning.data.manifest import read_manifest
 from sounds import encode
 from world import Cli

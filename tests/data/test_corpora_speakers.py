@@ -9,9 +9,9 @@ import pytest
 import hybrid_pruning as hp
 from corpus import files_below, touch
 from hybrid_pruning.data.corpora.speakers import draw_trials
-from hybrid_pruning.data.keys import read_keys
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.data.tracks import SV
+from hybrid_pruning.data.trials import read_keys
 from hybrid_pruning.errors import InputError
 
 prepare = partial(hp.prepare, durations=False)

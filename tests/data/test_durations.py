@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from corpus import noise
-from hybrid_pruning.data import durations
-from hybrid_pruning.data.durations import CACHE, add_durations, measure_durations
+from hybrid_pruning.data import checks as durations
+from hybrid_pruning.data.checks import CACHE, add_durations, measure_durations
 from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.tasks import Label

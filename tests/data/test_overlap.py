@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from corpus import write_corpus
-from hybrid_pruning.data import overlap
+from hybrid_pruning.data import checks as overlap
 from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.files import digest_file
 from hybrid_pruning.tasks import Label

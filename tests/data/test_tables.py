@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from corpus import ODD
-from hybrid_pruning.data.keys import read_keys, read_pairs
-from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.data.tables import read_columns, read_lines, read_rows, write_table
 from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2
+from hybrid_pruning.data.trials import read_keys, read_pairs, read_trials
 from hybrid_pruning.errors import InputError
 
 KEYS = "LA_0009 LA_E_1 alaw ita_tx A07 spoof notrim eval\nLA_0009 LA_E_2 alaw ita_tx bonafide bonafide notrim eval\n"

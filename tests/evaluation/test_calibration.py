@@ -9,8 +9,8 @@ import pytest
 from scipy.optimize import minimize
 
 from hybrid_pruning import metrics
-from hybrid_pruning.data.score_files import Trials, read_trials
 from hybrid_pruning.data.tracks import SV, TRACK1
+from hybrid_pruning.data.trials import Trials, read_trials
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.fitting import (
     VERIFICATION,

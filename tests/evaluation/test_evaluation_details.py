@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hybrid_pruning import metrics
-from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2
+from hybrid_pruning.data.trials import read_trials
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Evaluation, curves, evaluate, print_evaluation
 from hybrid_pruning.evaluation.groups import find_resampling

@@ -9,9 +9,9 @@ import pytest
 from test_calibration import write_keys, write_scores
 
 from hybrid_pruning import InputError, evaluate, fuse, metrics
-from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.data.tracks import SV
+from hybrid_pruning.data.trials import read_trials
 from hybrid_pruning.evaluation.fusion import Fusion, fuse_tandem
 from hybrid_pruning.metrics import SasvCost
 

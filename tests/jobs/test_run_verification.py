@@ -11,8 +11,8 @@ import hybrid_pruning as hp
 from corpus import configure, describe_voxceleb
 from hybrid_pruning import InputError, SpeechModel
 from hybrid_pruning.data.manifest import read_manifest
-from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.data.tracks import SV
+from hybrid_pruning.data.trials import read_trials
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.models.cohort import FILE
 from hybrid_pruning.scoring.verification.embeddings import Embeddings

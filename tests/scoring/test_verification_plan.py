@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hybrid_pruning.data.keys import read_pairs
-from hybrid_pruning.data.manifest import Utterance
-from hybrid_pruning.data.names import Register, without_suffix
+from hybrid_pruning.data.manifest import Utterance, without_suffix
+from hybrid_pruning.data.trials import Register, read_pairs
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.scoring.verification.trial_list import TrialPlan, plan_trials, read_enrolment
 from hybrid_pruning.tasks import Label

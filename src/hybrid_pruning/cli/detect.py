@@ -46,7 +46,7 @@ def detect(
     """
     from hybrid_pruning.audio import NO_SPEECH
     from hybrid_pruning.console import console
-    from hybrid_pruning.data.names import hidden_line
+    from hybrid_pruning.data.manifest import hidden_line
     from hybrid_pruning.distributed import keep_freed_memory
     from hybrid_pruning.scoring.engine import load_embedder
     from hybrid_pruning.scoring.verdicts import Unreadable, as_record, as_row, as_text

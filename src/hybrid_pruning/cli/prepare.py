@@ -10,7 +10,7 @@ import hybrid_pruning as hp
 from hybrid_pruning.cli.app import LARGEST_SEED, MOST_WORKERS, app, finite
 from hybrid_pruning.console import say, warn
 from hybrid_pruning.data.corpora import CORPORA, Prepared
-from hybrid_pruning.data.names import hidden_line
+from hybrid_pruning.data.manifest import hidden_line
 from hybrid_pruning.errors import InputError
 
 HELP = "\n\n".join(

@@ -73,7 +73,7 @@ def score(
     torchrun --nproc_per_node N -m hybrid_pruning.cli score ...
     """
     from hybrid_pruning import distributed as processes
-    from hybrid_pruning.data.overlap import check_scored
+    from hybrid_pruning.data.checks import check_scored
     from hybrid_pruning.scoring.resume import failures_of
 
     processes.start()

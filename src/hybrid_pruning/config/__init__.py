@@ -1,4 +1,15 @@
-"""A recipe: YAML plus `--set a.b=c` -> one checked, complete configuration."""
+"""A recipe: YAML + `--set a.b=c` -> one checked, complete configuration."""
+
+import difflib
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
 
 from hybrid_pruning.config.recipe import (
     AugmentConfig,
@@ -12,9 +23,12 @@ from hybrid_pruning.config.recipe import (
     ObjectiveConfig,
     PruningConfig,
     RawBoostConfig,
+    Section,
     TrainingConfig,
 )
-from hybrid_pruning.config.recipe_files import check_config, expand_stages, load_config, save_config
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import atomic_write, has_control_characters
+from hybrid_pruning.trees import MOST_BYTES, parse_yaml, read_bytes
 
 __all__ = [
     "AugmentConfig",
@@ -34,3 +48,204 @@ __all__ = [
     "load_config",
     "save_config",
 ]
+
+MOST_VALUES = 10_000
+"""A recipe of more values than that is a mistake, or meant to exhaust the memory."""
+MOST_SECONDS, MOST_WEIGHTS = 100_000, 2**30
+"""Of audio in a batch, and of a head's largest layer: some gigabytes."""
+COSINES = ("am", "aam", "sphereface2")
+"""Kinds of objective that have class weights as directions."""
+SHARED = ("base", "corpus", "stages", "task")
+"""Keys that a stage cannot have of its own."""
+CARRIED = ("head", "backbone.source", "backbone.revision", "backbone.random")
+"""Keys of the network, which a later stage has from the first."""
+RESERVED = ("checkpoints", "evaluation", "tensorboard")
+"""Folders that a run has of its own."""
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe; ``a.b=c`` settings win over the file, and that over the one beside it that its `base:` names."""
+    tree = _read(Path(path))
+    for override in overrides:
+        _merge(tree, _parse_override(tree, override))
+    return check_config(tree, str(path))
+
+
+def check_config(tree: Mapping[str, Any], name: str) -> Config:
+    """Return the configuration of a tree of plain values; `name` stands in the error messages."""
+    config = _validate(tree, name)
+    stages = expand_stages(config, name)
+    trainings = {f"{name}: stages.{stage}": found for stage, found in stages.items()} or {name: config}
+    for place, training in trainings.items():
+        for fault in _faults(training):
+            raise InputError(f"{place}: {fault}")
+    _check_order(stages, name)
+    return config
+
+
+def expand_stages(config: Config, name: str = "recipe") -> dict[str, Config]:
+    """Return the complete recipe of each stage by its name, in order; none where the recipe has none."""
+    found = {}
+    for stage, changes in config.stages.items():
+        if fixed := next((key for key in changes if key in SHARED), None):
+            raise InputError(f"{name}: key 'stages.{stage}.{fixed}': all stages have the same; give it at the top")
+        tree = config.model_dump(mode="json", exclude={"stages"})
+        _merge(tree, changes)
+        found[stage] = _validate(tree, name, f"stages.{stage}.")
+    return found
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write the resolved configuration as YAML that `load_config` reads back."""
+    with atomic_write(path) as handle:
+        yaml.safe_dump(config.model_dump(mode="json"), handle, sort_keys=False)
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    content = read_bytes(path, MOST_BYTES[".yaml"], "check the path of the recipe")
+    try:
+        tree = parse_yaml(content, MOST_VALUES)
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: expected keys and values, found {type(tree).__name__}")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str) or has_control_characters(base):
+        raise InputError(f"{path}: base {base!r}, expected the name of a file beside the recipe")
+    source = (path.parent / base).resolve()
+    if source in seen:
+        raise InputError(f"{path}: base '{base}' leads back to itself")
+    merged = _read(source, (*seen, source))
+    _merge(merged, tree)
+    return merged
+
+
+def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _parse_override(tree: Mapping[str, Any], override: str) -> dict[str, Any]:
+    """Return the changes of a setting; refuse a stage that the recipe lacks, which would be one more training."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override}: expected key=value, e.g. pruning.target_sparsity=0.7")
+    try:
+        changes = parse_yaml(text, MOST_VALUES)
+    except ValueError as error:
+        raise InputError(f"--set {override}: the value is not valid YAML") from error
+    for part in reversed(key.strip().split(".")):
+        changes = {part: changes}
+    asked = changes.get("stages")
+    there = found if isinstance(found := tree.get("stages"), dict) else {}
+    if isinstance(asked, dict) and (new := sorted(asked.keys() - there.keys())):
+        known = ", ".join(there) or "none"
+        raise InputError(f"--set {override}: there is no stage '{new[0]}'; the recipe's stages: {known}")
+    return changes
+
+
+def _validate(tree: Mapping[str, Any], name: str, prefix: str = "") -> Config:
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{name}: {_explain(error, prefix)}") from error
+
+
+def _explain(error: ValidationError, prefix: str) -> str:
+    """Return one line for the first thing wrong; the prefix is the part of the recipe that its keys stand in."""
+    errors = error.errors()
+    # a key that may be of several types has an error for each: the deepest got furthest
+    first = max((e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"]))
+    path = [str(part) for part in first["loc"] if not str(part).startswith(("constrained-", "dict[", "[key]"))]
+    key = prefix + ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return f"key '{key}' is unknown; {_nearest(path)}"
+    if first["type"] == "missing":
+        return f"key '{key}' is missing"
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
+    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, found {short.repr(first['input'])}"
+
+
+def _nearest(path: list[str]) -> str:
+    section: Any = Config
+    for part in path[:-1]:
+        annotation = section.model_fields[part].annotation
+        section = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known there: {', '.join(names)}"
+
+
+def _check_order(stages: Mapping[str, Config], name: str) -> None:
+    """Require that each stage can go on with the network that the one before leaves."""
+    pruned = ""
+    for stage, config in stages.items():
+        if stage in RESERVED:
+            raise InputError(f"{name}: stages: '{stage}' is a folder that every run has; give the stage another name")
+        for key in CARRIED:
+            if attrgetter(key)(config) != attrgetter(key)(next(iter(stages.values()))):
+                raise InputError(f"{name}: stages.{stage}.{key} differs from the first stage's; the network goes on")
+        if pruned and config.pruning.use_pruning_loss:
+            raise InputError(
+                f"{name}: stages.{stage}.pruning.use_pruning_loss is on and stage '{pruned}' has pruned already; "
+                "turn it off for every stage after that, which trains the small model"
+            )
+        pruned = stage if config.pruning.use_pruning_loss else pruned
+
+
+def _faults(config: Config) -> Iterator[str]:
+    """Yield the values of one training that do not go together, in terms of their keys.
+
+    No validators of the sections: of a recipe with stages only its stages are trainings, and need to be whole.
+    """
+    training, data, head = config.training, config.data, config.head
+    if training.batch_size % training.accumulate:
+        yield f"training.batch_size {training.batch_size} is no multiple of training.accumulate {training.accumulate}"
+    if (seconds := training.batch_size * data.crop_seconds) > MOST_SECONDS:
+        yield (
+            f"training.batch_size {training.batch_size} x data.crop_seconds {data.crop_seconds:g} is "
+            f"{seconds:g} seconds a batch; expected at most {MOST_SECONDS}"
+        )
+    if (weights := head.heads * head.compression * head.embedding) > MOST_WEIGHTS:
+        yield f"head: heads x compression x embedding are {weights} weights; expected at most {MOST_WEIGHTS}"
+    yield from _pruning_faults(config.pruning)
+    if config.backbone.frozen and config.pruning.use_pruning_loss:
+        yield "backbone.frozen and pruning.use_pruning_loss are both on; pruning trains the backbone, turn one off"
+    kind = config.objective.kind
+    if config.task == "anti-spoofing":
+        for key in filter(lambda key: _is_changed(data, key), ("sampling", "speed_speakers")):
+            yield f"data.{key} is for task: speaker-verification, whose classes are speakers"
+        if kind != "softmax":
+            yield f"objective.kind {kind} is for task: speaker-verification; anti-spoofing has softmax alone"
+    unused = {"inter_top_k": ("am", "aam"), "sub_centres": COSINES, "margin_warmup_epochs": COSINES}
+    for key, kinds in unused.items():
+        if kind not in kinds and _is_changed(config.objective, key):
+            yield f"objective.{key} goes with objective.kind {' or '.join(kinds)}, not {kind}"
+    if config.task == "speaker-verification" and "dev" not in data.trials:
+        yield "data.trials.dev is missing; speaker verification is validated on trials over data.dev: give their file"
+
+
+def _pruning_faults(pruning: PruningConfig) -> Iterator[str]:
+    low, high, points = pruning.min_sparsity, pruning.target_sparsity, pruning.export_at
+    if low > high:
+        yield f"pruning.min_sparsity {low} is above pruning.target_sparsity {high}"
+    if any(late <= early for early, late in pairwise((low, *points))) or max(points, default=high) > high:
+        yield (
+            f"pruning.export_at {list(points)}: expected rising values above pruning.min_sparsity {low}, up to "
+            f"pruning.target_sparsity {high}"
+        )
+    if pruning.export_hold_epochs and not points:
+        yield (
+            f"pruning.export_hold_epochs {pruning.export_hold_epochs:g}: there is nothing to hold at; give "
+            "pruning.export_at, or leave it out"
+        )
+
+
+def _is_changed(section: Section, key: str) -> bool:
+    return bool(getattr(section, key) != type(section).model_fields[key].default)

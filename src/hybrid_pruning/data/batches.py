@@ -15,7 +15,7 @@ import torch
 
 from hybrid_pruning.audio import AudioFile, check_seconds
 from hybrid_pruning.data.augment import Augmentation
-from hybrid_pruning.data.augment.transform import change_speed, fit
+from hybrid_pruning.data.augment.effects import change_speed, fit
 from hybrid_pruning.data.manifest import UNKNOWN, Utterance
 from hybrid_pruning.data.workers import work_in_processes
 from hybrid_pruning.errors import InputError

@@ -22,8 +22,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from hybrid_pruning.console import warn
-from hybrid_pruning.data.score_files import Trials, read_trials
 from hybrid_pruning.data.tracks import SV, TRACK1, Track
+from hybrid_pruning.data.trials import Trials, read_trials
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.results import operating_point
 from hybrid_pruning.files import new_folder, require_new_folder

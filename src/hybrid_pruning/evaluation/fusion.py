@@ -24,11 +24,9 @@ from typing import Self
 
 import numpy as np
 
-from hybrid_pruning.data.keys import read_keys
-from hybrid_pruning.data.names import Register
-from hybrid_pruning.data.score_files import join_scores, join_systems
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2
+from hybrid_pruning.data.trials import Register, join_scores, join_systems, read_keys
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.fitting import PRIOR, Comparison, fit_weights, measure_scores, warn_if_separate
 from hybrid_pruning.files import write_json

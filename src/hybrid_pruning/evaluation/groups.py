@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hybrid_pruning.data.keys import name_trial
 from hybrid_pruning.data.manifest import UNKNOWN, read_manifest
-from hybrid_pruning.data.names import Register
-from hybrid_pruning.data.score_files import Trials
 from hybrid_pruning.data.tracks import SPOOFING_COLUMNS, Track
+from hybrid_pruning.data.trials import Register, Trials, name_trial
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import IntArray
 from hybrid_pruning.metrics.bootstrap import Resampling, resample_speakers, resample_trials

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hybrid_pruning.data.keys import read_keys
-from hybrid_pruning.data.score_files import Trials, join_scores
 from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2, Track
+from hybrid_pruning.data.trials import Trials, join_scores, read_keys
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.groups import Group, break_down, find_resampling
 from hybrid_pruning.evaluation.verifier import read_verifier_2019, read_verifier_2021

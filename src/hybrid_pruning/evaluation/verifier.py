@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hybrid_pruning.data.keys import require_known
 from hybrid_pruning.data.tables import Text, read_lines
+from hybrid_pruning.data.trials import require_known
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import AsvRates, asv_rates, t_dcf
 

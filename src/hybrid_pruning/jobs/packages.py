@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from hybrid_pruning.audio import AudioFile, read_audio
 from hybrid_pruning.console import progress_bar, say
-from hybrid_pruning.data.names import SUFFIXES, hidden_line, list_recordings
+from hybrid_pruning.data.manifest import SUFFIXES, hidden_line, list_recordings
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import TEMPORARY, hold, remove_links_out_of
 

@@ -19,12 +19,11 @@ from typing import Protocol
 
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.config import Config
-from hybrid_pruning.data.keys import read_pairs
 from hybrid_pruning.data.manifest import UNKNOWN, read_manifest, write_manifest
-from hybrid_pruning.data.score_files import read_trials
 from hybrid_pruning.data.tables import read_rows
 from hybrid_pruning.data.tracks import SV, TRACK1
 from hybrid_pruning.data.trainset import read_trainset
+from hybrid_pruning.data.trials import read_pairs, read_trials
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Evaluation, evaluate
 from hybrid_pruning.jobs.steps import Step

@@ -12,7 +12,7 @@ from typing import Any
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
 from hybrid_pruning.console import Span
-from hybrid_pruning.data.names import list_recordings
+from hybrid_pruning.data.manifest import list_recordings
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.scoring.engine import Embedder, Engine, GroupResult, Recordings, load_embedder
 from hybrid_pruning.scoring.windows import cut, measure_lengths

@@ -10,7 +10,7 @@ import torch
 
 from hybrid_pruning.config import Config
 from hybrid_pruning.console import say
-from hybrid_pruning.data.overlap import TRAINED_ON
+from hybrid_pruning.data.checks import TRAINED_ON
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import digest_file, new_folder, require_new_folder
 from hybrid_pruning.models.artifact import is_artifact

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from hybrid_pruning.config import Config
-from hybrid_pruning.data.keys import read_keys
 from hybrid_pruning.data.manifest import Utterance
-from hybrid_pruning.data.names import Register
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.data.tracks import SV
+from hybrid_pruning.data.trials import Register, read_keys
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import FloatArray, act_dcf, cllr, eer, min_dcf
 from hybrid_pruning.metrics.measures import Names, Sample

@@ -13,8 +13,8 @@ import torch
 
 from hybrid_pruning.config import Config, PruningConfig, TrainingConfig
 from hybrid_pruning.console import say
+from hybrid_pruning.data.checks import check_overlap, shown
 from hybrid_pruning.data.manifest import Utterance
-from hybrid_pruning.data.overlap import check_overlap, shown
 from hybrid_pruning.metrics import FloatArray, eer
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning.gate import open_probability

@@ -10,10 +10,8 @@ from hybrid_pruning import distributed as processes
 from hybrid_pruning.config import AugmentConfig
 from hybrid_pruning.console import say
 from hybrid_pruning.data.augment.codec import Codec
+from hybrid_pruning.data.augment.effects import Noise, Reverberation, Speed, Transform, Volume, Wave, limit, list_folder
 from hybrid_pruning.data.augment.rawboost import RawBoost
-from hybrid_pruning.data.augment.recordings import Noise, list_folder
-from hybrid_pruning.data.augment.reverberation import Reverberation
-from hybrid_pruning.data.augment.transform import Speed, Transform, Volume, Wave, limit
 from hybrid_pruning.errors import InputError
 
 

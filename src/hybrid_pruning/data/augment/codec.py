@@ -22,7 +22,7 @@ from av.logging import Capture
 from scipy.signal import fftconvolve, lfilter
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.data.augment.transform import Wave, fit, limit
+from hybrid_pruning.data.augment.effects import Wave, fit, limit
 from hybrid_pruning.errors import InputError
 
 NARROW_HZ = 8_000

@@ -14,7 +14,7 @@ from scipy.signal import oaconvolve
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.config import RawBoostConfig
-from hybrid_pruning.data.augment.transform import Wave, amplitude, at_snr, limit
+from hybrid_pruning.data.augment.effects import Wave, amplitude, at_snr, limit
 
 Filter = npt.NDArray[np.float64]
 Step = Callable[[Wave, RawBoostConfig, np.random.Generator], Wave]

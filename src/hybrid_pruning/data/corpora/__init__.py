@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from hybrid_pruning.data.corpora import asvspoof5, cnceleb, folder, speakers, voxceleb
+from hybrid_pruning.data.corpora import cnceleb, folder, releases, speakers, voxceleb
 from hybrid_pruning.data.corpora.preparation import Preparation, Prepared
-from hybrid_pruning.data.corpora.releases import RELEASES
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.tasks import Label
@@ -24,8 +23,8 @@ class Corpus(NamedTuple):
 
 
 CORPORA: Mapping[str, Corpus] = {
-    "asvspoof5": Corpus(asvspoof5.RELEASE.contents, asvspoof5.add_asvspoof5),
-    **{name: Corpus(release.contents, release.add) for name, release in RELEASES.items()},
+    "asvspoof5": Corpus(releases.ASVSPOOF5.contents, releases.add_asvspoof5),
+    **{name: Corpus(release.contents, release.add) for name, release in releases.RELEASES.items()},
     "folder": Corpus(folder.CONTENTS, folder.add_folder, splits=True),
     "voxceleb": Corpus(voxceleb.CONTENTS, voxceleb.add_voxceleb, splits=True),
     "cnceleb": Corpus(cnceleb.CONTENTS, cnceleb.add_cnceleb, splits=True),
@@ -70,7 +69,7 @@ def prepare(
             raise InputError(f"{root}: {found}; the root must contain {CORPORA[corpus].contents}")
     prepared = preparation.prepared
     if durations:
-        from hybrid_pruning.data.durations import add_durations  # decoders, which the help does not need
+        from hybrid_pruning.data.checks import add_durations  # decoders, which the help does not need
 
         for manifest in (*prepared.manifests.values(), *prepared.enrolments.values()):
             prepared.warnings.extend(add_durations(manifest, workers, drop_unreadable=allow_missing))

@@ -24,7 +24,7 @@ from hybrid_pruning.data.corpora.speakers import (
     find_speakers,
     trial_label,
 )
-from hybrid_pruning.data.names import list_recordings
+from hybrid_pruning.data.manifest import list_recordings
 from hybrid_pruning.data.tables import read_columns
 from hybrid_pruning.errors import InputError
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from hybrid_pruning.data.corpora.preparation import DEV, LABELS, TRAIN, Audio, Entry, ListedAudio, Preparation
-from hybrid_pruning.data.manifest import TEXT_COLUMNS, UNKNOWN
-from hybrid_pruning.data.names import list_recordings
+from hybrid_pruning.data.manifest import TEXT_COLUMNS, UNKNOWN, list_recordings
 from hybrid_pruning.data.tables import COMMA, TAB, read_columns, read_lines, read_rows
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.tasks import Label

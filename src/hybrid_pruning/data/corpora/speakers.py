@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hybrid_pruning.data.corpora.preparation import DEV, FIRST, TRAIN, Preparation, Trial, list_names
-from hybrid_pruning.data.manifest import UNKNOWN, Utterance
-from hybrid_pruning.data.names import list_recordings
+from hybrid_pruning.data.manifest import UNKNOWN, Utterance, list_recordings
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.tasks import Label
 

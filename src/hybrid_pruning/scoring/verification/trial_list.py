@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hybrid_pruning.data.keys import Pairs
 from hybrid_pruning.data.manifest import REQUIRED, Utterance, read_manifest
-from hybrid_pruning.data.names import Register
 from hybrid_pruning.data.tables import read_lines, read_rows
+from hybrid_pruning.data.trials import Pairs, Register
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import IntArray
 from hybrid_pruning.scoring.verification.backend import EnrolmentModels

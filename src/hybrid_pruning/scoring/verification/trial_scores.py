@@ -10,9 +10,9 @@ import numpy as np
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import WINDOW_SECONDS
 from hybrid_pruning.console import warn
-from hybrid_pruning.data.keys import Pairs, read_pairs
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.data.tables import write_table
+from hybrid_pruning.data.trials import Pairs, read_pairs
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import new_folder, require_new_folder
 from hybrid_pruning.metrics import FloatArray
