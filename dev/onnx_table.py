@@ -14,7 +14,7 @@ from transformers import AutoConfig
 
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import skeleton
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.onnx.graph import export_onnx
 from hybrid_pruning.models.onnx.runtime import OnnxModel
 from hybrid_pruning.models.speech_model import SpeechModel

@@ -12,7 +12,7 @@ import hybrid_pruning as hp
 from corpus import noise, write_wavlm
 from hybrid_pruning.cli import app
 from hybrid_pruning.config import HeadConfig, PruningConfig
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

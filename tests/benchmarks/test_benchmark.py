@@ -23,7 +23,7 @@ from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.console import Table
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import skeleton
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.onnx import graph
 from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.pruning import Constraint

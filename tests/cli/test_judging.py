@@ -15,7 +15,7 @@ from damage import changed, described
 from hybrid_pruning import evaluate
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import load_transformers
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.scoring.scores import score
 from world import Cli, Result

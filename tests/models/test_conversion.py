@@ -17,8 +17,8 @@ from foreign_files import write_encoder, write_whole
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import Backbone
-from hybrid_pruning.models.classifier import Classes
 from hybrid_pruning.models.conversion import build_transformers
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import save_backbone
 from hybrid_pruning.pruning import shape_of
 from world import Cli

@@ -19,7 +19,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.artifact import FORMAT, FORMAT_VERSION
 from hybrid_pruning.models.backbone import read_config, skeleton, wrap
 from hybrid_pruning.models.backbone.configs import FAMILIES, HARMLESS
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 
 SOURCE = Path(hp.__file__).parent
 HOSTILE: list[tuple[str, Any, str]] = [

@@ -18,7 +18,7 @@ from corpus import tiny_detector
 from hub_stand_in import TOKEN, Hub, serve
 from hybrid_pruning import InputError
 from hybrid_pruning.models import hub
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import describe_backbone
 from world import Cli
 

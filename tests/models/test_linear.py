@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from encoders import MakeBackbone, relative_error
-from hybrid_pruning.models.backbone.linear import Linear, take_over
+from hybrid_pruning.models.backbone.base import Linear, replace_linears
 from hybrid_pruning.pruning import attach, shrink
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
@@ -82,7 +82,7 @@ def test_a_copy_and_a_pickle_lay_out_their_own():
 def test_only_a_gelu_of_the_exact_kind_is_taken_in():
     ffn = nn.Module()
     ffn.first, ffn.act = nn.Linear(4, 8), nn.ReLU()
-    take_over(ffn, "first", "act")
+    replace_linears(ffn, "first", "act")
     assert isinstance(ffn.first, Linear)
     assert not ffn.first.gelu
     assert isinstance(ffn.act, nn.ReLU)

@@ -18,7 +18,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import DIGESTS
 from hybrid_pruning.models.artifact import CONFIG, WEIGHTS, is_artifact
 from hybrid_pruning.models.backbone import Backbone, load_transformers
-from hybrid_pruning.models.classifier import Classes, log_likelihood_ratio
+from hybrid_pruning.models.heads import Classes, log_likelihood_ratio
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Gates, shape_of
 from hybrid_pruning.training.export import shrink_model

@@ -13,8 +13,8 @@ from torch import nn
 from encoders import LARGE, LENGTHS, WHISPER, Once
 from exports import ragged_backbone
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.models.backbone.linear import Linear
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.backbone.base import Linear
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.onnx.graph import OPSET, export_onnx
 from hybrid_pruning.models.onnx.int8 import LARGEST, IntegerConv1d, IntegerLinear, to_integers
 from hybrid_pruning.models.onnx.runtime import OnnxModel

@@ -8,7 +8,7 @@ from encoders import TINY, close, make_config, shuffle
 from hybrid_pruning import SpeechModel, inspect_model, pruning
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import Backbone, skeleton
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.reporting import inspection
 

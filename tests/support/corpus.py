@@ -16,7 +16,7 @@ from encoders import NO_DROPOUT, STYLES, TINY, WHISPER, make_config, with_tellin
 from hybrid_pruning.config import Config, HeadConfig, check_config
 from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.models.backbone import load_transformers
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.tasks import Label
 

@@ -10,7 +10,7 @@ from encoders import FAMILIES, NO_DROPOUT, Once, close, make_config, shuffle, wi
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import Backbone, wrap
 from hybrid_pruning.models.calibration import Calibration, Fit
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.onnx.graph import export_onnx
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import attach, shrink

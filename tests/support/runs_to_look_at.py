@@ -15,7 +15,7 @@ from encoders import STYLES, TINY
 from hybrid_pruning import pruning
 from hybrid_pruning.config import HeadConfig, save_config
 from hybrid_pruning.models.backbone import skeleton
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 
 EPOCHS, STEPS = 4, 10

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from encoders import MakeBackbone
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.data.batches import Batch
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Constraint, Lagrangian, attach
 from hybrid_pruning.training.objective import Objective

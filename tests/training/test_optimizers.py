@@ -7,7 +7,7 @@ import torch
 
 from corpus import configure, write_world
 from hybrid_pruning.config import TrainingConfig
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
 from hybrid_pruning.training.objective import Objective, build_objective
 from hybrid_pruning.training.optimizers import Optimizers, learning_rate_factor

@@ -12,7 +12,7 @@ from hybrid_pruning.config import Config, HeadConfig
 from hybrid_pruning.data.manifest import Utterance, read_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import eer
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Lagrangian, attach
 from hybrid_pruning.scoring.scores import score_utterances

@@ -19,7 +19,7 @@ from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.console import say
 from hybrid_pruning.data.trainset import LABELS
 from hybrid_pruning.models.backbone import skeleton
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 
 TARGETS = (0.5, 0.7)

@@ -14,7 +14,7 @@ from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.data.trainset import LABELS
 from hybrid_pruning.distributed import keep_freed_memory
 from hybrid_pruning.models.backbone import skeleton
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.training.objective import build_objective
 from hybrid_pruning.training.optimizers import Optimizers

@@ -17,9 +17,8 @@ from hybrid_pruning.files import at_revision
 from hybrid_pruning.models import artifact, foreign, hub
 from hybrid_pruning.models.backbone import Backbone, load_transformers, skeleton
 from hybrid_pruning.models.calibration import Calibration
-from hybrid_pruning.models.classifier import Classes, Classifier, log_likelihood_ratio
 from hybrid_pruning.models.cohort import Cohort
-from hybrid_pruning.models.heads import Head, build_head
+from hybrid_pruning.models.heads import Classes, Classifier, Head, build_head, log_likelihood_ratio
 from hybrid_pruning.pruning import narrow, plan_for, shape_of
 from hybrid_pruning.tasks import TaskName
 

@@ -18,7 +18,7 @@ from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.data.trainset import LABELS, class_names, read_set, read_trainset
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import hold, is_vacant, remove_leftovers, require_new_folder
-from hybrid_pruning.models.classifier import Classes
+from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
 from hybrid_pruning.training.export import Trained, read_trained, shrink_model
 from hybrid_pruning.training.losses import carry_over

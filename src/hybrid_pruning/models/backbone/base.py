@@ -1,21 +1,31 @@
-"""The contract of every backbone, and the parts that all families share."""
+"""The contract of every backbone, and the parts that all families share: masks, normalisation, linear layers."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import register_flop_formula
+from transformers.activations import GELUActivation
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone.families import declare
-from hybrid_pruning.models.backbone.linear import Linear
 from hybrid_pruning.models.waves import NOT_FINITE, as_batch
 from hybrid_pruning.pruning import Plan
 
 NORMALIZE_EPS = 1e-7
 """Added to a waveform's variance, as transformers' preprocessor does, where a config has no `waveform_eps`."""
+AFTER: dict[bool, tuple[str, list[float], str]] = {False: ("none", [], ""), True: ("gelu", [], "none")}
+"""oneDNN's arguments, without and with a GELU after the layer."""
+_packed: WeakKeyDictionary[nn.Module, tuple[tuple[int, int], Any]] = WeakKeyDictionary()
+"""Layer -> (address and version of its weight, the laid-out weight), which cannot be copied or pickled with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,7 @@ class Backbone(nn.Module):
         origin: `normalize` names the file that decided on normalisation, or the assumption; a hub's backbone has
             `hub_id` and `commit` too.
         encoder: transformers', whose layers are run one by one; `pre_norm`: their norms are in front of sub-layers.
+        minimum_samples: the shortest waveform that gives one frame, at 16 kHz.
         gradient_checkpointing: whether layers are computed again in the backward pass, to save memory.
         frozen: whether hidden states have no gradient, and are those of evaluation, without dropout, in training too.
         extractor_gradient: factor of the gradient that enters the first convolutions.
@@ -48,6 +59,7 @@ class Backbone(nn.Module):
 
     encoder: Any
     pre_norm: bool
+    minimum_samples: int
 
     def __init__(self, config: Any, normalize: bool = False) -> None:
         super().__init__()
@@ -58,10 +70,7 @@ class Backbone(nn.Module):
         self.extractor_gradient = 1.0
 
     def pack(self, on: bool = True) -> None:
-        """Let a CPU compute linear layers through oneDNN where no gradient is asked for: equal up to rounding.
-
-        It is faster, and takes as much memory again as the weights of these layers.
-        """
+        """Let a CPU compute linear layers through oneDNN where no gradient is asked for, see `Linear`."""
         for module in self.modules():
             if isinstance(module, Linear):
                 module.packs = on
@@ -75,11 +84,6 @@ class Backbone(nn.Module):
     def depth(self) -> int:
         """L, the number of hidden states: one more than there are layers."""
         return len(self.encoder.layers) + 1
-
-    @property
-    def minimum_samples(self) -> int:
-        """The shortest waveform that gives one frame, in samples at 16 kHz."""
-        raise NotImplementedError
 
     def plan(self, seconds: float = 4.0) -> Plan:
         """Return all units that can be cut, with the MACs of one utterance of `seconds`, one frame at least."""
@@ -103,11 +107,10 @@ class Backbone(nn.Module):
             raise InputError(NOT_FINITE)
         if self.normalize:
             wave = normalized(wave, lengths, getattr(self.config, "waveform_eps", NORMALIZE_EPS))
-        wave = wave.to(dtype)
         if self.frozen:
             with torch.no_grad():
-                return self._encode(wave, lengths)
-        return self._encode(wave, lengths)
+                return self._encode(wave.to(dtype), lengths)
+        return self._encode(wave.to(dtype), lengths)
 
     def _check(self, wave: Any, lengths: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return wave and lengths as tensors on the model's device, the wave in single precision or better."""
@@ -117,8 +120,7 @@ class Backbone(nn.Module):
         wave, lengths = as_batch(wave, lengths, self.minimum_samples, values=not waits)
         if isinstance(wave, torch.Tensor) and wave.device != device:
             raise InputError(f"wave: is on {wave.device}, the model on {device}; move one of the two")
-        sizes = None if lengths is None else _as_tensor(lengths).to(device)
-        return _as_tensor(wave).to(device, precise), sizes
+        return _as_tensor(wave).to(device, precise), None if lengths is None else _as_tensor(lengths).to(device)
 
     def train(self, mode: bool = True) -> Self:
         """Go into training or evaluation mode; a frozen backbone stays in evaluation mode."""
@@ -170,3 +172,63 @@ def normalized(wave: torch.Tensor, lengths: torch.Tensor | None, eps: float = NO
     mask, count = mask_of(lengths, wave.shape[-1]), lengths.unsqueeze(1)
     wave = (wave - (wave * mask).sum(-1, keepdim=True) / count) * mask
     return wave * torch.rsqrt(wave.square().sum(-1, keepdim=True) / count + eps)
+
+
+class Linear(nn.Linear):
+    """torch's linear layer with the parameters of another one, optionally followed by a GELU (the exact one).
+
+    Where it `packs`, a CPU computes it through oneDNN while no gradient is asked for: equal up to rounding. torch's
+    general BLAS reorders the weights at every call and leaves the activation to a pass of its own; oneDNN lays the
+    weights out once and applies the activation while the product is in the cache (gains: dev/LOG.md). The originals
+    stay, so that the layer can be saved, moved and trained as ever: it takes as much memory again as its weights do.
+    """
+
+    def __init__(self, layer: nn.Linear, gelu: bool = False) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
+        self.training, self.gelu, self.packs = layer.training, gelu, False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [..., out] of [..., in]."""
+        if self.packs and self._can_pack(x):
+            return torch.ops.mkldnn._linear_pointwise(x, self._pack(), self.bias, *AFTER[self.gelu])
+        y = F.linear(x, self.weight, self.bias)
+        return F.gelu(y) if self.gelu else y
+
+    def _can_pack(self, x: torch.Tensor) -> bool:
+        """Return whether oneDNN takes the layer now: plain weights, no gradient, no other precision than theirs."""
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling():
+            return False
+        if parametrize.is_parametrized(self) or self.weight.is_inference() or not self.weight.numel():
+            return False
+        plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in (x, self.weight))
+        return plain and torch.backends.mkldnn.is_available()
+
+    def _pack(self) -> torch.Tensor:
+        """Return the weight in oneDNN's layout, laid out anew where it has changed."""
+        state = (self.weight.data_ptr(), self.weight._version)
+        if self not in _packed or _packed[self][0] != state:
+            _packed[self] = (state, torch.ops.mkldnn._reorder_linear_weight(self.weight.detach()))
+        weight: torch.Tensor = _packed[self][1]
+        return weight
+
+
+def replace_linears(model: nn.Module, first: str, activation: str) -> None:
+    """Replace torch's linear layers by ours; of an FFN, a GELU becomes part of the first layer (both given by name)."""
+    for parent in list(model.modules()):
+        gelu = isinstance(getattr(parent, activation, None), GELUActivation)
+        for name, layer in parent.named_children():
+            if type(layer) is nn.Linear:
+                setattr(parent, name, Linear(layer, gelu and name == first))
+        if gelu and isinstance(getattr(parent, first, None), Linear):
+            setattr(parent, activation, nn.Identity())
+
+
+def _count(x: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+    """Return the floating-point operations of a product by oneDNN, which torch's FlopCounterMode does not know."""
+    return 2 * math.prod(out_shape) * x[-1]
+
+
+if torch.backends.mkldnn.is_available():
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_count)

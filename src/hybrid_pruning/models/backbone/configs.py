@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from huggingface_hub.errors import StrictDataclassError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from transformers import (
     HubertConfig,
     HubertModel,
@@ -37,89 +37,64 @@ Layers = Annotated[int, Field(ge=1, le=256)]
 Sizes = Annotated[tuple[Size, ...], Field(strict=False, min_length=1, max_length=16)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Epsilon = Annotated[float, Field(gt=0, le=1)]
-Activation = Annotated[
-    str,
-    Field(
-        pattern="^(gelu(_10|_accurate|_fast|_new|_python|_pytorch_tanh)?|quick_gelu|relu[26]?|leaky_relu|silu|swish|mish"
-        "|tanh|hardswish|linear)$"
-    ),
-]
+ACTIVATIONS = (
+    "gelu(_10|_accurate|_fast|_new|_python|_pytorch_tanh)?|quick_gelu|relu[26]?|leaky_relu|silu|swish|mish"
+    "|tanh|hardswish|linear"
+)
 """Those of transformers that have no weights and leave 0 as it is: closed channels are zeros behind them too."""
+Activation = Annotated[str, Field(pattern=f"^({ACTIVATIONS})$")]
 
-
-class _Checked(BaseModel):
-    """The keys that an encoder depends on; all others are left out, and so are the defaults."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
-
-
-class _Wav2Vec2(_Checked):
-    hidden_size: Size = 768
-    num_hidden_layers: Layers = 12
-    num_attention_heads: Size = 12
-    intermediate_size: Width = 3072
-    hidden_act: Activation = "gelu"
-    feat_extract_activation: Activation = "gelu"
-    hidden_dropout: Fraction = 0.0
-    activation_dropout: Fraction = 0.0
-    attention_dropout: Fraction = 0.0
-    feat_proj_dropout: Fraction = 0.0
-    layerdrop: Fraction = 0.0
-    initializer_range: Fraction = 0.0
-    layer_norm_eps: Epsilon = 1e-5
-    feat_extract_norm: Literal["group", "layer"] = "group"
-    conv_dim: Sizes = ()
-    conv_stride: Sizes = ()
-    conv_kernel: Sizes = ()
-    conv_bias: bool = False
-    num_conv_pos_embeddings: Size = 128
-    num_conv_pos_embedding_groups: Size = 16
-    do_stable_layer_norm: bool = False
-    mask_time_prob: Fraction = 0.0
-    mask_feature_prob: Fraction = 0.0
-    channel_scale: bool = False
-    waveform_eps: Epsilon = 1e-5
-
-
-class _WithAdapters(_Wav2Vec2):
-    adapter_attn_dim: Size | None = None
-
-
-class _Hubert(_WithAdapters):
-    feat_proj_layer_norm: bool = True
-    conv_pos_batch_norm: bool = False
-
-
-class _WavLM(_Wav2Vec2):
-    num_buckets: Annotated[int, Field(ge=4, le=65_536)] = 320
-    max_bucket_distance: Annotated[int, Field(ge=2, le=1 << 20)] = 800
-
-
-class _Whisper(_Checked):
-    d_model: Size = 384
-    encoder_layers: Layers = 4
-    encoder_attention_heads: Size = 6
-    encoder_ffn_dim: Width = 1536
-    num_mel_bins: Annotated[int, Field(ge=1, le=1024)] = 80
-    max_source_positions: Annotated[int, Field(ge=1, le=65_536)] = 1500
-    activation_function: Activation = "gelu"
-    dropout: Fraction = 0.0
-    activation_dropout: Fraction = 0.0
-    attention_dropout: Fraction = 0.0
-    encoder_layerdrop: Fraction = 0.0
-    init_std: Fraction = 0.0
-    channel_scale: bool = False
-    waveform_eps: Epsilon = 1e-5
-
-
-MODELS: Mapping[str, tuple[type[_Checked], Any, Any]] = {
-    "wav2vec2": (_WithAdapters, Wav2Vec2Config, Wav2Vec2Model),
-    "hubert": (_Hubert, HubertConfig, HubertModel),
-    "wavlm": (_WavLM, WavLMConfig, WavLMModel),
-    "whisper": (_Whisper, WhisperConfig, WhisperEncoder),
+SHARED: Mapping[str, Any] = {
+    **dict.fromkeys(("activation_dropout", "attention_dropout"), Fraction),
+    "channel_scale": bool,
+    "waveform_eps": Epsilon,
 }
-"""Model type -> the keys that are taken over, and transformers' config and model."""
+WAV2VEC2: Mapping[str, Any] = {
+    **dict.fromkeys(("hidden_size", "num_attention_heads"), Size),
+    "num_hidden_layers": Layers,
+    "intermediate_size": Width,
+    **dict.fromkeys(("hidden_act", "feat_extract_activation"), Activation),
+    **dict.fromkeys(("hidden_dropout", "feat_proj_dropout", "layerdrop", "initializer_range"), Fraction),
+    **dict.fromkeys(("mask_time_prob", "mask_feature_prob"), Fraction),
+    "layer_norm_eps": Epsilon,
+    "feat_extract_norm": Literal["group", "layer"],
+    **dict.fromkeys(("conv_dim", "conv_stride", "conv_kernel"), Sizes),
+    **dict.fromkeys(("num_conv_pos_embeddings", "num_conv_pos_embedding_groups"), Size),
+    **dict.fromkeys(("conv_bias", "do_stable_layer_norm"), bool),
+    **SHARED,
+}
+ADAPTERS: Mapping[str, Any] = {"adapter_attn_dim": Size | None}
+HUBERT: Mapping[str, Any] = dict.fromkeys(("feat_proj_layer_norm", "conv_pos_batch_norm"), bool)
+WAVLM: Mapping[str, Any] = {
+    "num_buckets": Annotated[int, Field(ge=4, le=65_536)],
+    "max_bucket_distance": Annotated[int, Field(ge=2, le=1 << 20)],
+}
+WHISPER: Mapping[str, Any] = {
+    **dict.fromkeys(("d_model", "encoder_attention_heads"), Size),
+    "encoder_layers": Layers,
+    "encoder_ffn_dim": Width,
+    "num_mel_bins": Annotated[int, Field(ge=1, le=1024)],
+    "max_source_positions": Annotated[int, Field(ge=1, le=65_536)],
+    "activation_function": Activation,
+    **dict.fromkeys(("dropout", "encoder_layerdrop", "init_std"), Fraction),
+    **SHARED,
+}
+MODELS: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model, {**WAV2VEC2, **ADAPTERS}),
+    "hubert": (HubertConfig, HubertModel, {**WAV2VEC2, **ADAPTERS, **HUBERT}),
+    "wavlm": (WavLMConfig, WavLMModel, {**WAV2VEC2, **WAVLM}),
+    "whisper": (WhisperConfig, WhisperEncoder, WHISPER),
+}
+"""Model type -> transformers' config and model, and the keys that an encoder depends on; all others are left out."""
 FAMILIES = tuple(MODELS)
+CHECKS: Mapping[str, type[BaseModel]] = {
+    family: create_model(
+        family,
+        __config__=ConfigDict(extra="ignore", strict=True, allow_inf_nan=False),
+        **{key: (kind, None) for key, kind in kinds.items()},
+    )
+    for family, (_, _, kinds) in MODELS.items()
+}
 
 
 def read_config(plain: Mapping[str, Any], source: str) -> Any:
@@ -137,9 +112,8 @@ def read_config(plain: Mapping[str, Any], source: str) -> Any:
             raise InputError(
                 f"{source}: {key} {_shown(plain[key])} in its config is not supported; give the plain float32 model"
             )
-    checked, make, _ = MODELS[family]
     try:
-        config = make(**checked.model_validate(dict(plain)).model_dump(exclude_unset=True))
+        config = MODELS[family][0](**CHECKS[family].model_validate(dict(plain)).model_dump(exclude_unset=True))
     except ValidationError as error:
         first = error.errors()[0]
         key, fault = ".".join(map(str, first["loc"])), f"{first['msg'][0].lower()}{first['msg'][1:]}"
@@ -154,7 +128,7 @@ def read_config(plain: Mapping[str, Any], source: str) -> Any:
 def build(config: Any, **options: Any) -> Any:
     """Return transformers' model of a config from `read_config`, with fresh float32 weights."""
     attention = "eager" if config.model_type == "wavlm" else "sdpa"  # WavLM's is replaced by ours
-    return MODELS[config.model_type][2]._from_config(config, attn_implementation=attention, **options)
+    return MODELS[config.model_type][1]._from_config(config, attn_implementation=attention, **options)
 
 
 def frame_samples(config: Any) -> int:

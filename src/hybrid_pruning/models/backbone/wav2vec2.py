@@ -7,9 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hybrid_pruning.models.backbone.base import Backbone, Hidden, mask_of
+from hybrid_pruning.models.backbone.base import Backbone, Hidden, mask_of, replace_linears
 from hybrid_pruning.models.backbone.configs import frame_samples
-from hybrid_pruning.models.backbone.linear import take_over
 
 
 class Wav2Vec2Backbone(Backbone):
@@ -17,6 +16,7 @@ class Wav2Vec2Backbone(Backbone):
 
     def __init__(self, model: Any, normalize: bool = False) -> None:
         super().__init__(model.config, normalize)
+        self.minimum_samples = frame_samples(self.config)
         self.feature_extractor: Any = model.feature_extractor
         self.feature_projection: Any = model.feature_projection
         self.encoder = encoder = model.encoder
@@ -31,13 +31,8 @@ class Wav2Vec2Backbone(Backbone):
             for layer in encoder.layers:
                 layer.attention = GatedRelativeAttention(layer.attention)
         for part in (self.feature_projection, encoder):
-            take_over(part, "intermediate_dense", "intermediate_act_fn")
+            replace_linears(part, "intermediate_dense", "intermediate_act_fn")
         self._freeze("masked_spec_embed", *(["encoder.layer_norm."] if self.pre_norm else []))
-
-    @property
-    def minimum_samples(self) -> int:
-        """The shortest waveform that gives one frame, in samples at 16 kHz."""
-        return frame_samples(self.config)
 
     def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
         x, lengths = self._convolve(wave.unsqueeze(1), lengths)
@@ -74,17 +69,15 @@ class Wav2Vec2Backbone(Backbone):
         HuBERT's batch norm in front of it shifts that 0, so that it is masked again; the norm keeps the statistics it
         was trained with, in training too, so that no utterance depends on others.
         """
-        embed = self.encoder.pos_conv_embed
+        embed: Any = self.encoder.pos_conv_embed
         norm = getattr(embed, "batch_norm", None)
         if norm is None:
-            y: torch.Tensor = embed(x)
-            return y
+            return embed(x)
         statistics = (norm.running_mean, norm.running_var)
         x = F.batch_norm(x.transpose(1, 2), *statistics, norm.weight, norm.bias, eps=norm.eps)
         if mask is not None:
             x = x.masked_fill(~mask.unsqueeze(1), 0.0)
-        y = embed.activation(embed.padding(embed.conv(x)))
-        return y.transpose(1, 2)
+        return embed.activation(embed.padding(embed.conv(x))).transpose(1, 2)
 
 
 def group_norm(x: torch.Tensor, norm: nn.GroupNorm, lengths: torch.Tensor) -> torch.Tensor:
@@ -112,16 +105,13 @@ class RelativePositionBias(nn.Module):
     def forward(self, frames: int) -> torch.Tensor:
         """Return the [heads, frames, frames] bias, queries first."""
         place = torch.arange(frames, device=self.embedding.weight.device)
-        distances = torch.arange(1 - frames, frames, device=place.device)
-        values = self.embedding(self._bucket(distances)).T
-        return values[:, place[None, :] - place[:, None] + frames - 1]
-
-    def _bucket(self, distance: torch.Tensor) -> torch.Tensor:
+        distance = torch.arange(1 - frames, frames, device=place.device)
         half = self.embedding.num_embeddings // 2
-        exact = half // 2
+        exact = half // 2  # buckets of one distance; beyond, they grow with its logarithm
         far = torch.log(distance.abs().clamp_min(1).float() / exact) / math.log(self.max_distance / exact)
         far = (exact + far * (half - exact)).long().clamp_max(half - 1)
-        return torch.where(distance.abs() < exact, distance.abs(), far) + half * (distance > 0)
+        bucket = torch.where(distance.abs() < exact, distance.abs(), far) + half * (distance > 0)
+        return self.embedding(bucket).T[:, place[None, :] - place[:, None] + frames - 1]
 
 
 class GatedRelativeAttention(nn.Module):

@@ -10,9 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.audio_utils import mel_filter_bank
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.models.backbone.base import Backbone, Hidden, mask_of
+from hybrid_pruning.models.backbone.base import Backbone, Hidden, mask_of, replace_linears
 from hybrid_pruning.models.backbone.families import HOP, WINDOW, whisper_windows
-from hybrid_pruning.models.backbone.linear import take_over
 
 EDGE = WINDOW // 2
 POWER_FLOOR = 1e-10
@@ -34,24 +33,17 @@ class WhisperBackbone(Backbone):
     def __init__(self, model: Any, normalize: bool = False) -> None:
         super().__init__(model.config, normalize)
         self.encoder = getattr(model, "encoder", model)
-        self.pre_norm = True
-        take_over(self.encoder, "fc1", "activation_fn")
+        self.pre_norm, self.minimum_samples = True, EDGE + 1  # the spectrogram's first window reaches that far
+        replace_linears(self.encoder, "fc1", "activation_fn")
         self.log_mel = LogMel(self.config.num_mel_bins)
         self._freeze("encoder.layer_norm.", "encoder.embed_positions.")
-
-    @property
-    def minimum_samples(self) -> int:
-        """The shortest waveform that gives one frame, in samples at 16 kHz: the first window reaches that far."""
-        return EDGE + 1
 
     def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
         compiling = torch.compiler.is_compiling()  # which cannot look into lengths
         differ = lengths is not None and (compiling or bool((lengths < wave.shape[-1]).any()))
         features, sizes = self.log_mel(wave, lengths if differ else None)
-        if _frames(features.shape[-1]) > self.config.max_source_positions:
-            found = self._encode_windows(features, sizes)
-        else:
-            found = self._encode_window(features, sizes)
+        longer = _frames(features.shape[-1]) > self.config.max_source_positions
+        found = (self._encode_windows if longer else self._encode_window)(features, sizes)
         if lengths is None:
             return Hidden(found, None)
         return Hidden(found, torch.full_like(lengths, found.shape[2]) if sizes is None else _frames(sizes))
@@ -113,23 +105,21 @@ class LogMel(nn.Module):
         """
         frames = None if lengths is None else lengths // HOP
         with torch.autocast(wave.device.type, enabled=False):
-            log = self._log_power(wave.to(torch.promote_types(wave.dtype, torch.float32)), lengths)
-            within = log
+            log = within = self._log_power(wave.to(torch.promote_types(wave.dtype, torch.float32)), lengths)
             if frames is not None:
-                outside = torch.arange(log.shape[-1], device=log.device) >= frames[:, None, None]
-                within = log.masked_fill(outside, float("-inf"))
+                within = log.masked_fill(~mask_of(frames, log.shape[-1]).unsqueeze(1), float("-inf"))
             floor = within.amax((1, 2), keepdim=True) - DYNAMIC_RANGE
             return (torch.maximum(log, floor) + 4.0) / 4.0, frames
 
     def _log_power(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """[B, S] -> [B, bins, S // HOP]; the last window is left out, as Whisper does."""
+        wave, window = _mirrored(wave, lengths), self.window.to(wave.dtype)
         if torch.compiler.is_compiling():  # for ONNX Runtime, whose own transform is slow and rounds more
-            bins = F.conv1d(_mirrored(wave, lengths).unsqueeze(1), _fourier(self.window), stride=HOP)[..., :-1]
+            bins = F.conv1d(wave.unsqueeze(1), _fourier(self.window), stride=HOP)[..., :-1]
             power = bins.square().unflatten(1, (2, -1)).sum(1)
-            return (self.filters @ power).clamp_min(POWER_FLOOR).log10()
-        window = self.window.to(wave.dtype)
-        spectrum = torch.stft(_mirrored(wave, lengths), WINDOW, HOP, window=window, center=False, return_complex=True)
-        power = torch.view_as_real(spectrum[..., :-1]).square().sum(-1)
+        else:
+            spectrum = torch.stft(wave, WINDOW, HOP, window=window, center=False, return_complex=True)
+            power = torch.view_as_real(spectrum[..., :-1]).square().sum(-1)
         return (self.filters.to(power.dtype) @ power).clamp_min(POWER_FLOOR).log10()
 
 
