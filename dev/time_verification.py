@@ -11,8 +11,8 @@ import time
 import numpy as np
 
 from hybrid_pruning.models.cohort import Cohort
-from hybrid_pruning.scoring.verification.backend import Backend, EnrolmentModels
-from hybrid_pruning.scoring.verification.embeddings import Embeddings
+from hybrid_pruning.scoring.backend import Backend, EnrolmentModels
+from hybrid_pruning.scoring.embeddings import Embeddings
 
 TRIALS, RECORDINGS, SPEAKERS, WIDTH, TOP_N, LOOPED = 550_894, 137_924, 5_994, 256, 300, 200
 """VoxCeleb1-H cleaned against the speakers of VoxCeleb2 dev."""

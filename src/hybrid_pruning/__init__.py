@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
     from hybrid_pruning.reporting.inspection import inspect_model
     from hybrid_pruning.reporting.page import report
+    from hybrid_pruning.scoring.embeddings import embed
     from hybrid_pruning.scoring.scores import embed_paths, score, score_paths
-    from hybrid_pruning.scoring.verdicts import detect
-    from hybrid_pruning.scoring.verification.embeddings import embed
-    from hybrid_pruning.scoring.verification.pairwise import verify
-    from hybrid_pruning.scoring.verification.trial_scores import add_cohort
+    from hybrid_pruning.scoring.trial_scores import add_cohort
+    from hybrid_pruning.scoring.verdicts import detect, verify
     from hybrid_pruning.training.export import export, export_snapshots
     from hybrid_pruning.training.launch import train
 
@@ -72,14 +71,14 @@ _PLACES = {
     "InputError": "errors",
     "OnnxModel": "models.onnx.runtime",
     "SpeechModel": "models.speech_model",
-    "add_cohort": "scoring.verification.trial_scores",
+    "add_cohort": "scoring.trial_scores",
     "audit": "data.checks",
     "benchmark": "benchmarks.comparison",
     "calibrate": "evaluation.fitting",
     "card": "models.card.publishing",
     "convert": "models.conversion",
     "detect": "scoring.verdicts",
-    "embed": "scoring.verification.embeddings",
+    "embed": "scoring.embeddings",
     "embed_paths": "scoring.scores",
     "evaluate": "evaluation.results",
     "export": "training.export",
@@ -95,7 +94,7 @@ _PLACES = {
     "score_paths": "scoring.scores",
     "sweep": "jobs.sweep",
     "train": "training.launch",
-    "verify": "scoring.verification.pairwise",
+    "verify": "scoring.verdicts",
 }
 """Module of each public name, imported at the first use of the name: torch is loaded where it is needed alone."""
 

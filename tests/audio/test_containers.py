@@ -287,7 +287,7 @@ def test_a_playlist_that_calls_itself_audio_opens_nothing(tmp_path: Path, text: 
 
 
 def test_what_is_too_long_to_keep_is_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hybrid_pruning.audio.reading.REMEMBERED", SAMPLE_RATE_HZ // 2)
+    monkeypatch.setattr("hybrid_pruning.audio.REMEMBERED", SAMPLE_RATE_HZ // 2)
     (tmp_path / "a").write_bytes(content("a.m4a"))
     whole = read_audio(tmp_path / "a")
     with AudioFile(tmp_path / "a") as audio:

@@ -23,8 +23,7 @@ from hybrid_pruning.data.trials import Pairs, join_systems, read_pairs, read_tri
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.evaluation.fusion import fuse
 from hybrid_pruning.files import find_danger, has_control_characters
-from hybrid_pruning.scoring.verification.trial_list import read_enrolment
-from hybrid_pruning.scoring.verification.trial_scores import write_trials
+from hybrid_pruning.scoring.trial_scores import read_enrolment, write_trials
 from hybrid_pruning.tasks import Label
 from world import hurry, run_main
 

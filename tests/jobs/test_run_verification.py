@@ -15,7 +15,7 @@ from hybrid_pruning.data.tracks import SV
 from hybrid_pruning.data.trials import read_trials
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.models.cohort import FILE
-from hybrid_pruning.scoring.verification.embeddings import Embeddings
+from hybrid_pruning.scoring.embeddings import Embeddings
 from world import STAGES, hurry
 
 

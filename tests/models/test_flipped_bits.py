@@ -15,7 +15,7 @@ from exports import export_verifier
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.onnx.runtime import OnnxModel
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.scoring.verification.embeddings import Embeddings
+from hybrid_pruning.scoring.embeddings import Embeddings
 from hybrid_pruning.training.runs import Run, write_state
 
 FLIPS, SEED = 8, 0

@@ -8,15 +8,15 @@ import pytest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.calibration import QUALITIES, Calibration, Fit
 from hybrid_pruning.models.cohort import Cohort
-from hybrid_pruning.scoring.verification import backend as backend_module
-from hybrid_pruning.scoring.verification.backend import (
+from hybrid_pruning.scoring import backend as backend_module
+from hybrid_pruning.scoring.backend import (
     Backend,
     EnrolmentModels,
     build_cohort,
     find_impostors,
     to_directions,
 )
-from hybrid_pruning.scoring.verification.embeddings import Embeddings
+from hybrid_pruning.scoring.embeddings import Embeddings
 
 N, E, SPEAKERS = 30, 8, 12
 MEMBERS = [[0], [1, 2, 3], [4, 4, 5], [6], [29]]

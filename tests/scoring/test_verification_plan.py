@@ -8,7 +8,7 @@ import pytest
 from hybrid_pruning.data.manifest import Utterance, without_suffix
 from hybrid_pruning.data.trials import Register, read_pairs
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.scoring.verification.trial_list import TrialPlan, plan_trials, read_enrolment
+from hybrid_pruning.scoring.trial_scores import TrialPlan, plan_trials, read_enrolment
 from hybrid_pruning.tasks import Label
 
 UTTERANCES = [Utterance(name, Path(f"{name}.flac"), Label.BONAFIDE) for name in ("a/1", "a/2", "b/1", "b/2", "c/1")]

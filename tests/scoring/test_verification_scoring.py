@@ -17,8 +17,8 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.models.calibration import Calibration, Fit
 from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring.embeddings import Embeddings
 from hybrid_pruning.scoring.resume import Partial
-from hybrid_pruning.scoring.verification.embeddings import Embeddings
 from runs import finish, ranks, run_command
 from voices import EMBEDDING, tiny_verifier, write_speakers, write_voxceleb_trials
 

@@ -49,7 +49,7 @@ def verify(
     """
     from hybrid_pruning.distributed import keep_freed_memory
     from hybrid_pruning.scoring.engine import load_embedder
-    from hybrid_pruning.scoring.verification.pairwise import match_record, match_row, match_text
+    from hybrid_pruning.scoring.verdicts import match_record, match_row, match_text
 
     keep_freed_memory()
     loaded = load_embedder(model, device)

@@ -29,11 +29,10 @@ from hybrid_pruning.evaluation import Evaluation, evaluate
 from hybrid_pruning.jobs.steps import Step
 from hybrid_pruning.models.cohort import FILE as COHORT
 from hybrid_pruning.models.cohort import TOP_N
+from hybrid_pruning.scoring.embeddings import embed_utterances
 from hybrid_pruning.scoring.engine import Engine, load_embedder
 from hybrid_pruning.scoring.scores import score
-from hybrid_pruning.scoring.verification.embeddings import embed_utterances
-from hybrid_pruning.scoring.verification.trial_list import plan_trials
-from hybrid_pruning.scoring.verification.trial_scores import add_cohort, score_trials
+from hybrid_pruning.scoring.trial_scores import add_cohort, plan_trials, score_trials
 from hybrid_pruning.tasks import Label
 
 DEV = "dev"

@@ -25,10 +25,10 @@ from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.distributed import FloatArray
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.cohort import TOP_N
+from hybrid_pruning.scoring.backend import Backend
 from hybrid_pruning.scoring.engine import Embedder, Engine, load_embedder
 from hybrid_pruning.scoring.resume import run_resumable
-from hybrid_pruning.scoring.verification.backend import Backend
-from hybrid_pruning.scoring.verification.trial_scores import ScoreFile, make_cohort, require_verifier, score_trials
+from hybrid_pruning.scoring.trial_scores import ScoreFile, make_cohort, require_verifier, score_trials
 
 
 def score(

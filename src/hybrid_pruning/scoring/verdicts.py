@@ -1,4 +1,4 @@
-"""Files -> verdicts: bona fide or spoofed, and by how much.
+"""Files -> verdicts: bona fide or spoofed (`detect`), the same speaker or another (`verify`), and by how much.
 
 for found in hp.detect("models/hp50", ["a.flac", "b.wav"]):
     print(found.path, found.llr if isinstance(found, Detection) else found.reason)
@@ -6,21 +6,29 @@ for found in hp.detect("models/hp50", ["a.flac", "b.wav"]):
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
 from hybrid_pruning.console import Span
 from hybrid_pruning.data.manifest import list_recordings
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.scoring.engine import Embedder, Engine, GroupResult, Recordings, load_embedder
+from hybrid_pruning.scoring.backend import Backend, EnrolmentModels
+from hybrid_pruning.scoring.embeddings import Embeddings
+from hybrid_pruning.scoring.engine import Embedder, Engine, GroupResult, Recordings, load_embedder, raise_first
+from hybrid_pruning.scoring.trial_scores import require_verifier
 from hybrid_pruning.scoring.windows import cut, measure_lengths
 from hybrid_pruning.tasks import Label
 
 FEW_BATCHES = 2
 """Up to which decoding in threads of their own does not pay."""
 BAR_WIDTH, BAR_LLR = 10, 10.0
+Verdict = Literal["same", "different"]
+Kind = Literal["LLR", "AS-norm", "cosine"]
+COLOURS = {"same": "green", "different": "red"}
 WORDS = {Label.BONAFIDE: ("bona fide", "green"), Label.SPOOF: ("spoofed", "red")}
 
 
@@ -57,20 +65,14 @@ def detect(
 ) -> Generator[Detection | Unreadable]:
     """Score recordings one by one, in order; one that cannot be read is yielded as `Unreadable`.
 
-    Args:
-        model: for anti-spoofing: a folder, hub id or .onnx file, or a loaded model.
-        paths: audio files.
-        workers: threads that decode, where there is enough to decode.
-        window_seconds: longer recordings are cut into windows up to this.
-        batch_size: windows of a recording in a batch at most.
-        device: cpu, cuda, cuda:1, mps; auto takes cuda where there is one.
+    The model is one for anti-spoofing; the other arguments are those of `score`.
     """
     files, engine = [Path(path) for path in paths], Engine(load_embedder(model, device), batch_size, 0, window_seconds)
     samples, failed = measure_lengths(files, None, engine.window)
     recordings = Recordings(files, samples)
     groups = {index: [index] for index in range(len(files)) if index not in failed}
     if sum(len(engine.batches(recordings, group)) for group in groups.values()) > FEW_BATCHES:
-        engine = Engine(engine.model, batch_size, workers, window_seconds)
+        engine = replace(engine, workers=workers)
     with closing(engine.run(recordings, groups, "scores")) as results:
         for index, path in enumerate(files):
             result = GroupResult(index, {}, {index: failed[index]}) if index in failed else next(results)
@@ -131,3 +133,78 @@ def draw_bar(distance: float, unicode: bool) -> tuple[str, str, str]:
     size = min(BAR_WIDTH, max(1, round(BAR_WIDTH * abs(distance) / BAR_LLR)))
     low, high = (size, 0) if distance < 0 else (0, size)
     return empty * (BAR_WIDTH - low) + full * low, middle, full * high + empty * (BAR_WIDTH - high)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerMatch:
+    """The score of a recording against an enrolled speaker's: an LLR (natural logarithm), or of another kind.
+
+    `seconds` are the durations of the recording, and of the enrolled speaker's together.
+    """
+
+    test: Path
+    enrol: tuple[Path, ...]
+    score: float
+    kind: Kind
+    seconds: tuple[float, float]
+
+    def verdict(self, threshold: float | None) -> Verdict | None:
+        """Return the verdict from a threshold on; none without one."""
+        if threshold is None:
+            return None
+        return "same" if self.score >= threshold else "different"
+
+
+def verify(
+    model: str | Path | Embedder,
+    test: str | Path,
+    enrol: Sequence[str | Path],
+    workers: int = 0,
+    window_seconds: float = WINDOW_SECONDS,
+    device: str = "auto",
+) -> SpeakerMatch:
+    """Compare a recording with those of an enrolled speaker, one at least, as `score` does with trials.
+
+    The model is one for speaker verification; the other arguments are those of `score`.
+    """
+    engine = Engine(load_embedder(model, device), 16, workers, window_seconds)
+    require_verifier(engine.model)
+    backend, paths = Backend.of(engine.model), [Path(test), *map(Path, enrol)]
+    samples, failed = measure_lengths(paths, None, engine.window)
+    raise_first(failed)
+    seconds = samples / SAMPLE_RATE_HZ
+    vectors = engine.run_paths(paths, "embeddings", seconds.tolist()).astype(np.float32)
+    models = EnrolmentModels.of([[0], list(range(1, len(paths)))], ["the recording", "the enrolled speaker"])
+    (score,), _ = backend.score(Embeddings(list(map(str, paths)), vectors, seconds), models, np.array([[1, 0]]))
+    kind: Kind = "LLR" if backend.calibration else "AS-norm" if backend.cohort else "cosine"
+    return SpeakerMatch(paths[0], tuple(paths[1:]), float(score), kind, (float(seconds[0]), float(seconds[1:].sum())))
+
+
+def match_record(found: SpeakerMatch, threshold: float | None) -> dict[str, Any]:
+    """Return a comparison as a JSON object."""
+    return {
+        "test": str(found.test),
+        "enrol": list(map(str, found.enrol)),
+        "verdict": found.verdict(threshold),
+        "score": found.score,
+        "kind": found.kind,
+        "threshold": threshold,
+        "calibrated": found.kind == "LLR",
+        "seconds": {"test": round(found.seconds[0], 3), "enrol": round(found.seconds[1], 3)},
+    }
+
+
+def match_row(found: SpeakerMatch, threshold: float | None) -> tuple[object, ...]:
+    """Return the cells of a comparison for a pipe: verdict or -, score, kind, and the recordings."""
+    return found.verdict(threshold) or "-", f"{found.score:.4f}", found.kind, found.test, *found.enrol
+
+
+def match_text(found: SpeakerMatch, threshold: float | None, unicode: bool = True) -> list[Span]:
+    """Return a comparison for a terminal: verdict, score, a bar where the score is an LLR, the recordings."""
+    verdict = found.verdict(threshold)
+    line: list[Span] = [(f"{verdict or 'no verdict':10}", f"bold {COLOURS[verdict]}" if verdict else "bold")]
+    line.append(f"  {found.kind} {found.score:+7.2f}  ")
+    if threshold is not None and found.kind == "LLR":
+        line += zip(draw_bar(found.score - threshold, unicode), ("red", "", "green"), strict=True)
+    enrol = ", ".join(map(str, found.enrol))
+    return [*line, f"  {found.test} ({found.seconds[0]:.1f} s) against {enrol} ({found.seconds[1]:.1f} s)"]

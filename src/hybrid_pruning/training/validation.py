@@ -18,8 +18,8 @@ from hybrid_pruning.metrics import FloatArray, act_dcf, cllr, eer, min_dcf
 from hybrid_pruning.metrics.measures import Names, Sample
 from hybrid_pruning.pruning import Gates
 from hybrid_pruning.pruning.gate import open_probability
+from hybrid_pruning.scoring.backend import score_cosines
 from hybrid_pruning.scoring.scores import embed_paths, score_utterances
-from hybrid_pruning.scoring.verification.backend import score_cosines
 from hybrid_pruning.tasks import Label
 from hybrid_pruning.training.objective import Objective
 

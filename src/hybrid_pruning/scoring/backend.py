@@ -28,8 +28,8 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics import FloatArray, IntArray
 from hybrid_pruning.models.calibration import QUALITIES, Calibration
 from hybrid_pruning.models.cohort import Cohort, Vectors
+from hybrid_pruning.scoring.embeddings import Embeddings
 from hybrid_pruning.scoring.engine import Embedder
-from hybrid_pruning.scoring.verification.embeddings import Embeddings
 
 BLOCK = 1 << 14
 """Trials at a time, so that memory does not grow with their number."""

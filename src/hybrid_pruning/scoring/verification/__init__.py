@@ -1,1 +1,0 @@
-"""Speaker verification: embeddings of recordings -> scores of trials, or of one pair."""
