@@ -85,7 +85,7 @@ def test_training_step_learns(gated: bool, monkeypatch: pytest.MonkeyPatch) -> N
 
     def listen(self: Objective, *arguments: object) -> object:
         found = forward(self, *arguments)
-        losses.append({name: float(loss.detach()) for name, loss in found.parts.items()})
+        losses.append({name: float(loss.detach()) for name, loss in found.items()})
         return found
 
     monkeypatch.setattr(Objective, "forward", listen)

@@ -21,7 +21,7 @@ from hybrid_pruning.pruning import shape_of
 from hybrid_pruning.training import validation
 from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
-from hybrid_pruning.training.objective import Losses, Objective
+from hybrid_pruning.training.objective import Objective
 from hybrid_pruning.training.trainer import Trainer
 from runs import assert_same, assert_same_run, final_state, finish, kill_at_random, ranks, read_steps, run_command
 
@@ -166,9 +166,9 @@ def explode(*arguments: str) -> None:
     """Let one process alone meet a loss that is not finite."""
     forward = Objective.forward
 
-    def diverge(self: Objective, *arguments: Any) -> Losses:
+    def diverge(self: Objective, *arguments: Any) -> dict[str, torch.Tensor]:
         losses = forward(self, *arguments)
-        return Losses({name: loss * (float("inf") if processes.rank() else 1.0) for name, loss in losses.parts.items()})
+        return {name: loss * (float("inf") if processes.rank() else 1.0) for name, loss in losses.items()}
 
     Objective.forward = diverge  # type: ignore[method-assign]
     run_command(*arguments)

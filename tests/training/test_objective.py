@@ -10,7 +10,7 @@ from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Constraint, Lagrangian, attach
-from hybrid_pruning.training.objective import Objective
+from hybrid_pruning.training.objective import Objective, sum_losses
 
 CLASSES = Classes(("spoof", "bonafide"), (1, 1))
 HEAD = HeadConfig(heads=3, compression=4, embedding=5)
@@ -39,10 +39,10 @@ def gated(model: SpeechModel, constraint: Constraint = "params") -> Objective:
 
 def test_a_dense_model_has_the_tasks_loss_alone(model: SpeechModel, batch: Batch):
     losses = Objective(model)(batch, 0.5)
-    assert list(losses.parts) == ["task"]
+    assert list(losses) == ["task"]
     expected = F.cross_entropy(model(batch.wave, batch.lengths), batch.target)
-    assert torch.equal(losses.parts["task"], expected)
-    assert torch.equal(losses.total, expected)
+    assert torch.equal(losses["task"], expected)
+    assert torch.equal(sum_losses(losses), expected)
 
 
 @pytest.mark.parametrize("constraint", ["params", "macs"])
@@ -58,19 +58,19 @@ def test_the_lagrangian_is_the_papers(model: SpeechModel, batch: Batch, constrai
     losses = objective(batch, 0.7)
     expected = 3.0 * (sparsity - 0.7) - 5.0 * (sparsity - 0.7) ** 2
     assert 0.05 < sparsity < 0.65
-    assert losses.parts["sparsity"].item() == pytest.approx(expected, rel=1e-5)
-    assert losses.total.item() == pytest.approx(sum(part.item() for part in losses.parts.values()))
+    assert losses["sparsity"].item() == pytest.approx(expected, rel=1e-5)
+    assert sum_losses(losses).item() == pytest.approx(sum(part.item() for part in losses.values()))
 
 
 def test_every_forward_draws_new_gates_that_the_task_feels(model: SpeechModel, batch: Batch):
     objective = gated(model)
-    first, second = (objective(batch, 0.5).parts["task"] for _ in range(2))
+    first, second = (objective(batch, 0.5)["task"] for _ in range(2))
     assert not torch.equal(first, second)
 
 
 def test_gradients_reach_network_gates_and_multipliers(model: SpeechModel, batch: Batch):
     objective = gated(model)
-    objective(batch, 0.9).total.backward()
+    sum_losses(objective(batch, 0.9)).backward()
     without = [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
     assert objective.lagrangian is not None
@@ -88,9 +88,9 @@ def test_only_the_network_is_rounded_under_autocast(model: SpeechModel, batch: B
     objective.gates.draws = 0
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = objective(batch, 0.5)
-    assert torch.equal(rounded.parts["sparsity"], precise.parts["sparsity"])
-    assert not torch.equal(rounded.parts["task"], precise.parts["task"])
+    assert torch.equal(rounded["sparsity"], precise["sparsity"])
+    assert not torch.equal(rounded["task"], precise["task"])
     assert all(gate.sampled is not None and gate.sampled.dtype == torch.float32 for gate in objective.gates.values())
-    rounded.total.backward()
+    sum_losses(rounded).backward()
     gradients = [parameter.grad for parameter in objective.parameters() if parameter.grad is not None]
     assert {gradient.dtype for gradient in gradients} == {torch.float32}

@@ -9,8 +9,7 @@ from corpus import configure, write_world
 from hybrid_pruning.config import TrainingConfig
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
-from hybrid_pruning.training.objective import Objective, build_objective
-from hybrid_pruning.training.optimizers import Optimizers, learning_rate_factor
+from hybrid_pruning.training.objective import Objective, Optimizers, build_objective, learning_rate_factor
 
 Recipe = dict[str, Any]
 

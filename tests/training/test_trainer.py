@@ -24,8 +24,7 @@ from hybrid_pruning.pruning import PlanError, shape_of
 from hybrid_pruning.tasks import Label
 from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
-from hybrid_pruning.training.objective import build_objective
-from hybrid_pruning.training.optimizers import learning_rate_factor
+from hybrid_pruning.training.objective import build_objective, learning_rate_factor
 from hybrid_pruning.training.runs import EPOCH, Run, read_checkpoint
 from hybrid_pruning.training.trainer import Skipped, Trainer
 from runs import assert_same_run, final_state, read_log, read_steps
@@ -413,13 +412,13 @@ def messages(count: int) -> list[str]:
     return [f"clips/{index}.flac: cannot be decoded" for index in range(count)]
 
 
-def test_an_unreadable_file_counts_once_and_the_first_ten_are_reported():
+def test_an_unreadable_file_counts_once_and_the_first_ten_are_reported(capsys: pytest.CaptureFixture[str]):
     found = Skipped(DataConfig(train="train.tsv", dev="dev.tsv"), 2000)
     found.add(messages(12))
     found.add(["clips/1.flac: cannot be decoded (another reason, at another place)"])
     found.join()
-    assert found.record() == {"skipped": {"files": 12, "first": messages(10)}}
-    title, *lines, rest = found.explain()
+    assert found.report() == {"skipped": {"files": 12, "first": messages(10)}}
+    title, *lines, rest = capsys.readouterr().out.splitlines()
     assert title == "12 of 2000 training files could not be read and were replaced by others:"
     assert [line.strip() for line in lines] == messages(10)
     assert rest.strip() == "and 2 more"

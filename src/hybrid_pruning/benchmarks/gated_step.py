@@ -16,8 +16,7 @@ from hybrid_pruning.distributed import keep_freed_memory
 from hybrid_pruning.models.backbone import skeleton
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.training.objective import build_objective
-from hybrid_pruning.training.optimizers import Optimizers
+from hybrid_pruning.training.objective import Optimizers, build_objective, sum_losses
 
 GOAL = 1.05
 """Gated over dense training step that the project holds itself to."""
@@ -64,7 +63,7 @@ def training_step(scale: Scale, gated: bool) -> Task:
     batch = Batch(wave, None, index % len(LABELS), index)
 
     def step() -> None:  # as Trainer's between two batches, on one process and without the log
-        objective(batch, TRAINING_TARGET).total.backward()
+        sum_losses(objective(batch, TRAINING_TARGET)).backward()
         optimizers.clip()
         optimizers.step()
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -58,9 +57,7 @@ def export(
         onnx: write one graph, model.onnx, and its description, model.json, instead of the artifact.
         int8: with linear layers in 8 bits, in the graph alone.
     """
-    exported = is_artifact(run)
-    if exported and not onnx:
-        _refuse_exported(run)
+    exported = onnx and is_artifact(run)
     if not exported or Path(out).resolve() != Path(run).resolve():
         require_new_folder(out)
     model = SpeechModel.from_pretrained(run) if exported else build_export(run, average, at)
@@ -76,9 +73,7 @@ def export(
 
 def export_snapshots(run: str | Path, out: str | Path, average: int = AVERAGED) -> dict[Path, SpeechModel]:
     """Write all snapshots of a finished run and its last model, each to a folder of its own as in `out`/hp30."""
-    if is_artifact(run):
-        _refuse_exported(run)
-    trained, out = Run(run).last_stage(), require_new_folder(out)
+    trained, out = _last_stage(run), require_new_folder(out)
     _, config = trained.read_model(), trained.read_config()
     if not config.pruning.snapshots:
         raise InputError(
@@ -95,7 +90,7 @@ def export_snapshots(run: str | Path, out: str | Path, average: int = AVERAGED) 
 
 def build_export(run: str | Path, average: int = AVERAGED, at: float | None = None) -> SpeechModel:
     """Return a run's model, cut to its target, in evaluation mode; the arguments as in `export`."""
-    trained = read_trained(Run(run).last_stage(), average, at)
+    trained = read_trained(_last_stage(run), average, at)
     small = shrink_model(trained.objective, trained.sparsity)
     if (gates := trained.objective.gates) is not None:
         constraint, target = trained.objective.constraint, trained.sparsity
@@ -159,8 +154,10 @@ def shrink_model(objective: Objective, target_sparsity: float) -> SpeechModel:
     return small
 
 
-def _refuse_exported(run: str | Path) -> NoReturn:
-    raise InputError(f"{run}: is an exported model already; give a training run, or --onnx to convert it")
+def _last_stage(run: str | Path) -> Run:
+    if is_artifact(run):
+        raise InputError(f"{run}: is an exported model already; give a training run, or --onnx to convert it")
+    return Run(run).last_stage()
 
 
 def _check_finished(run: Run, config: Config) -> None:

@@ -1,9 +1,8 @@
 """`train`: a recipe -> a run, or the runs of its stages, each of which goes on from the network of the one before."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,27 +36,7 @@ class Data:
     dev: list[Utterance]
     trials: DevTrials | None
     classes: tuple[str, ...]
-
-    def digests(self, config: Config) -> dict[str, Digest]:
-        """Return what decides the training in each file and folder, by its key in the recipe.
-
-        Of an utterance that is its id, audio path, label, speaker and recording; of a trial its two sides and its
-        class; of a folder to augment with the names of its files; and the order. The other columns decide nothing.
-        """
-        found = {}
-        sets = {"data.train": (config.data.train, self.train), "data.dev": (config.data.dev, self.dev)}
-        for key, (path, utterances) in sets.items():
-            folder = f"{path.parent}/"  # a corpus may move together with its manifests
-            rows = ((u.utt_id, str(u.path).removeprefix(folder), u.label, u.speaker, u.recording) for u in utterances)
-            found[key] = _digest(path, map("\t".join, rows))
-        if self.trials is not None:
-            trials = zip(self.trials.enrol, self.trials.test, self.trials.classes, strict=True)
-            found["data.trials.dev"] = _digest(config.data.trials["dev"], map("\t".join, trials))
-        for kind, section in config.augment:
-            if source := getattr(section, "folder", None):
-                names = sorted(str(path.relative_to(source)) for path in source.rglob("*"))
-                found[f"augment.{kind}.folder"] = _digest(source, names)
-        return found
+    digests: dict[str, Digest]
 
 
 def train(recipe: Config | str | Path, out: str | Path, overrides: Sequence[str] = (), resume: bool = False) -> Path:
@@ -66,7 +45,7 @@ def train(recipe: Config | str | Path, out: str | Path, overrides: Sequence[str]
     Under torchrun every process calls this, and the main one writes. Of a recipe with stages, each is a run of its own
     below the folder, trained one after another. A stage begins with what `export` would make of the one before: the
     mean of its last two checkpoints, whole or, where it pruned, cut; speakers that both have keep their class weights.
-    Its optimisers, schedules and steps are its own.
+    Its optimisers, schedules and steps are its own. A target sparsity that the units cannot reach is a PlanError.
 
     Args:
         recipe: a YAML file, or its configuration.
@@ -76,9 +55,6 @@ def train(recipe: Config | str | Path, out: str | Path, overrides: Sequence[str]
 
     Returns:
         The run's folder; nothing is written before recipe, data and model are checked.
-
-    Raises:
-        PlanError: a target sparsity that the chosen units cannot reach.
     """
     processes.start()
     config = recipe if isinstance(recipe, Config) else load_config(recipe, overrides)
@@ -110,7 +86,7 @@ def _train_stages(config: Config, stages: Mapping[str, Config], whole: Run) -> N
     """Do the trainings of a recipe with stages that are not done yet, one after another."""
     runs = {name: Run(whole.folder / name) for name in stages}
     for name, stage in stages.items():  # a fault in the last stage's data is reported before the first is trained
-        processes.from_main(partial(_check_data, stage, runs[name]))
+        processes.from_main(partial(read_data, stage, runs[name]))
     before: Run | None = None
     for name, stage in stages.items():
         run, epochs = runs[name], stage.training.epochs
@@ -121,10 +97,6 @@ def _train_stages(config: Config, stages: Mapping[str, Config], whole: Run) -> N
             begun = processes.from_main(partial(_check_folder, run, stage, run.config.exists()))
             _train_one(stage, run, begun, before, lambda: save_config(config, whole.config))
         before = run
-
-
-def _check_data(config: Config, run: Run) -> None:
-    run.check_data(read_data(config).digests(config))
 
 
 def _train_one(
@@ -139,40 +111,60 @@ def _train_one(
     The main process calls `before_writing` once all is checked.
     """
     start = None if before is None else read_trained(before)
-    data = processes.from_main(lambda: read_data(config))
-    digests = processes.from_main(lambda: data.digests(config))
-    processes.from_main(lambda: run.check_data(digests))
+    data = processes.from_main(lambda: read_data(config, run))
     model = _build_model(config, data, start)
     architecture = model.architecture()
     objective = build_objective(config, model, 0 if model.classes else len(data.classes))
     if start is not None and objective.margin is not None:
         known = carry_over(objective.margin, start.weights, start.classes, data.classes)
         say(f"{known} of {len(data.classes)} speakers have their class weights from the stage before")
-    trainer = Trainer(config, objective, data.train, data.dev, run, data.trials)
-    try:
+    with closing(Trainer(config, objective, data.train, data.dev, run, data.trials)) as trainer:
         if not (resume and trainer.resume()):
             processes.from_main(before_writing)
-            processes.from_main(lambda: run.write(config, architecture, digests))
+            processes.from_main(lambda: run.write(config, architecture, data.digests))
             steps = trainer.total_steps
             trainer.start_log(processes.from_main(lambda: check_before(config, model, steps, data.train, data.dev)))
         trainer.fit()
-    finally:
-        trainer.close()
 
 
-def read_data(config: Config) -> Data:
-    """Read the manifests and trials of a training, and check that the task can be learnt from them."""
-    trainset, devset = read_trainset(config), read_set(config.data.dev, config.task)
+def read_data(config: Config, run: Run) -> Data:
+    """Read the manifests and trials of a training; refuse those that it cannot learn from or was not begun with."""
+    train, dev = read_trainset(config), read_set(config.data.dev, config.task)
     trials = None
     if config.task == "speaker-verification":
-        trials = read_dev_trials(config.data.trials["dev"], devset, config.data.dev)
-    classes, top_k = class_names(config, trainset), config.objective.inter_top_k
+        trials = read_dev_trials(config.data.trials["dev"], dev, config.data.dev)
+    classes, top_k = class_names(config, train), config.objective.inter_top_k
     if top_k >= len(classes):
         raise InputError(
             f"objective.inter_top_k {top_k}: {config.data.train} has {len(classes)} speakers, and so at most "
             f"{len(classes) - 1} others to penalise"
         )
-    return Data(trainset, devset, trials, classes)
+    data = Data(train, dev, trials, classes, digest_data(config, train, dev, trials))
+    run.check_data(data.digests)
+    return data
+
+
+def digest_data(
+    config: Config, train: Sequence[Utterance], dev: Sequence[Utterance], trials: DevTrials | None = None
+) -> dict[str, Digest]:
+    """Return the digest of whatever decides the training in each file and folder, by its key in the recipe.
+
+    Of an utterance that is its id, audio path, label, speaker and recording; of a trial its two sides and its class; of
+    a folder to augment with the names of its files; and the order. The other columns decide nothing.
+    """
+    found = {}
+    for key, path, utterances in (("data.train", config.data.train, train), ("data.dev", config.data.dev, dev)):
+        folder = f"{path.parent}/"  # a corpus may move together with its manifests
+        rows = ((u.utt_id, str(u.path).removeprefix(folder), u.label, u.speaker, u.recording) for u in utterances)
+        found[key] = Digest.of(path, map("\t".join, rows))
+    if trials is not None:
+        lines = map("\t".join, zip(trials.enrol, trials.test, trials.classes, strict=True))
+        found["data.trials.dev"] = Digest.of(config.data.trials["dev"], lines)
+    for kind, section in config.augment:
+        if source := getattr(section, "folder", None):
+            names = sorted(str(path.relative_to(source)) for path in source.rglob("*"))
+            found[f"augment.{kind}.folder"] = Digest.of(source, names)
+    return found
 
 
 def _build_model(config: Config, data: Data, start: Trained | None) -> SpeechModel:
@@ -196,9 +188,3 @@ def _build_model(config: Config, data: Data, start: Trained | None) -> SpeechMod
     if given is not None:
         model.load_state_dict(given.state_dict())
     return model
-
-
-def _digest(path: Path, rows: Iterable[str]) -> Digest:
-    lines = list(rows)
-    content = "\n".join(lines).encode(errors="surrogateescape")
-    return Digest(path, len(lines), hashlib.sha256(content).hexdigest())

@@ -1,13 +1,13 @@
-"""The objective: minimised over the network and gates, maximised over the multipliers, as named parts."""
+"""The dual formulation: losses minimised over network and gates, maximised over multipliers, and their optimisers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hybrid_pruning.config import Config, PruningConfig
+from hybrid_pruning.config import Config, PruningConfig, TrainingConfig
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Constraint, Gates, Growth, Lagrangian, attach, check_target
@@ -15,18 +15,8 @@ from hybrid_pruning.training.losses import ClassLoss, build_loss
 
 MARGIN = "margin."
 """Prefix of an objective's weights for the classes of its training data, which no model has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """A step's losses by name, scalars with gradients."""
-
-    parts: Mapping[str, torch.Tensor]
-
-    @property
-    def total(self) -> torch.Tensor:
-        """Their sum."""
-        return torch.stack(list(self.parts.values())).sum()
+FUSED = True
+"""One pass over all tensors instead of a dozen over each: a fifth of the time at WavLM Base's size, on a CPU too."""
 
 
 class Objective(nn.Module):
@@ -48,8 +38,8 @@ class Objective(nn.Module):
         self.model, self.gates, self.lagrangian, self.constraint = model, gates, lagrangian, constraint
         self.margin = margin
 
-    def forward(self, batch: Batch, target_sparsity: float, margin_share: float = 1.0) -> Losses:
-        """Return the losses of a batch; draws the gates' noise.
+    def forward(self, batch: Batch, target_sparsity: float, margin_share: float = 1.0) -> dict[str, torch.Tensor]:
+        """Return a batch's losses by name, scalars with gradients; draws the gates' noise.
 
         Only the network computes in the precision of a surrounding autocast: losses, gates and multipliers stay in
         float32. Of the margins the share from 0 to 1 counts.
@@ -60,13 +50,12 @@ class Objective(nn.Module):
         found = self.model(batch.wave, batch.lengths)  # logits, or for speaker verification embeddings
         with torch.autocast(batch.wave.device.type, enabled=False):
             if self.margin is None:
-                task = F.cross_entropy(found.float(), batch.target)
+                losses = {"task": F.cross_entropy(found.float(), batch.target)}
             else:
-                task = self.margin(found.float(), batch.target, margin_share)
-            parts = {"task": task}
-            if self.gates is not None and self.lagrangian is not None:
-                parts["sparsity"] = self.lagrangian(self.expected_sparsity(), target_sparsity)
-        return Losses(parts)
+                losses = {"task": self.margin(found.float(), batch.target, margin_share)}
+            if self.lagrangian is not None:
+                losses["sparsity"] = self.lagrangian(self.expected_sparsity(), target_sparsity)
+        return losses
 
     def expected_sparsity(self) -> torch.Tensor:
         """Return the expected sparsity of what the target counts, with gradients to the gates."""
@@ -74,13 +63,16 @@ class Objective(nn.Module):
         return torch.as_tensor(self.gates.budget().removed(self.constraint))
 
 
+def sum_losses(losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return the loss that is minimised, the sum of its parts."""
+    return torch.stack([*losses.values()]).sum()
+
+
 def build_objective(config: Config, model: SpeechModel, classes: int = 0) -> Objective:
     """Put gates on a model's backbone, in place, where the recipe prunes, and join it with its losses.
 
-    A model without a classifier has a loss on embeddings, of so many classes.
-
-    Raises:
-        PlanError: a target sparsity that the chosen units cannot reach.
+    A model without a classifier has a loss on embeddings, of so many classes. A target sparsity that the chosen units
+    cannot reach is a PlanError.
     """
     backbone, asked, pruning = model.backbone, config.backbone, config.pruning
     backbone.gradient_checkpointing, backbone.frozen = asked.gradient_checkpointing, asked.frozen
@@ -102,18 +94,6 @@ def build_objective(config: Config, model: SpeechModel, classes: int = 0) -> Obj
     return Objective(model, gates, Lagrangian(pruning.clamp_lambda1), pruning.constraint, margin)
 
 
-def target_growth(pruning: PruningConfig, batches_per_epoch: float) -> Growth:
-    """Return the target sparsity over the steps of a training."""
-    return Growth(
-        pruning.sparsity_schedule,
-        pruning.min_sparsity,
-        pruning.target_sparsity,
-        pruning.sparsity_warmup_epochs * batches_per_epoch,
-        pruning.snapshots,
-        round(pruning.export_hold_epochs * batches_per_epoch),
-    )
-
-
 def freeze_unreached(model: SpeechModel) -> None:
     """Freeze the parameters that no gradient reaches, as the norms in front of a sub-layer that is gone.
 
@@ -127,3 +107,127 @@ def freeze_unreached(model: SpeechModel) -> None:
         parameter.requires_grad_(parameter.grad is not None)
     model.zero_grad()
     model.train(training)
+
+
+def target_growth(pruning: PruningConfig, batches_per_epoch: float) -> Growth:
+    """Return the target sparsity over the steps of a training."""
+    return Growth(
+        pruning.sparsity_schedule,
+        pruning.min_sparsity,
+        pruning.target_sparsity,
+        pruning.sparsity_warmup_epochs * batches_per_epoch,
+        pruning.snapshots,
+        round(pruning.export_hold_epochs * batches_per_epoch),
+    )
+
+
+class Optimizers:
+    """The optimisers as one: network and gates descend, the multipliers ascend; without gates the network's alone."""
+
+    def __init__(self, objective: Objective, training: TrainingConfig, pruning_lr: float) -> None:
+        self.objective, self.training = objective, training
+        self.network = network_optimizer(objective, training)
+        self.pruning: torch.optim.Optimizer | None = None
+        self._by_name: dict[str, torch.optim.Optimizer] = {"network": self.network}
+        if objective.gates is not None and objective.lagrangian is not None:
+            groups: list[dict[str, Any]] = [
+                {"params": list(objective.gates.parameters()), "name": "gates"},
+                {"params": list(objective.lagrangian.parameters()), "name": "multipliers", "maximize": True},
+            ]
+            self.pruning = torch.optim.AdamW(groups, lr=pruning_lr, weight_decay=0.0, fused=FUSED)
+            self._by_name["pruning"] = self.pruning
+
+    def set_learning_rates(self, factor: float) -> None:
+        """Bring the network's groups to a share of their peak learning rates; the pruning's stay."""
+        for group in self.network.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+
+    def learning_rates(self) -> dict[str, float]:
+        """Return the learning rate of every group."""
+        return {group["name"]: group["lr"] for group in self._groups()}
+
+    def describe_groups(self) -> list[dict[str, Any]]:
+        """Return the groups by name, with their sizes, peak rates and weight decay."""
+        return [
+            {
+                "name": group["name"],
+                "parameters": sum(parameter.numel() for parameter in group["params"]),
+                "peak_learning_rate": group.get("peak_lr", group["lr"]),
+                "weight_decay": group["weight_decay"],
+            }
+            for group in self._groups()
+        ]
+
+    def clip(self) -> dict[str, torch.Tensor]:
+        """Clip the network's gradients; return the norms before, of "network" and of its parts that learn."""
+        parts: dict[str, list[nn.Parameter]] = {}
+        for group in self.network.param_groups:
+            parts.setdefault(group["name"].partition(".")[0], []).extend(group["params"])
+        every = [parameter for parameters in parts.values() for parameter in parameters]
+        norms = {part: _norm(parameters).to(every[0].device) for part, parameters in parts.items()}
+        norms = {"network": torch.linalg.vector_norm(torch.stack(list(norms.values()))), **norms}
+        nn.utils.clip_grads_with_norm_(every, self.training.clip_norm, norms["network"])
+        return norms
+
+    def pruning_norms(self) -> dict[str, torch.Tensor]:
+        """Return the gradient norms of "gates" and "multipliers", which are not clipped; nothing in dense training."""
+        groups = [] if self.pruning is None else self.pruning.param_groups
+        return {group["name"]: _norm(group["params"]) for group in groups}
+
+    def step(self) -> None:
+        """Take one step with each, clear the gradients, and project the multipliers to their range."""
+        for optimizer in self._by_name.values():
+            optimizer.step()
+            optimizer.zero_grad()
+        if self.objective.lagrangian is not None:
+            self.objective.lagrangian.project()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimisers' states by name."""
+        return {name: optimizer.state_dict() for name, optimizer in self._by_name.items()}
+
+    def load_state_dict(self, states: Mapping[str, Any]) -> None:
+        """Take up the optimisers' states."""
+        for name, optimizer in self._by_name.items():
+            optimizer.load_state_dict(states[name])
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self._by_name.values() for group in optimizer.param_groups]
+
+
+def network_optimizer(objective: Objective, training: TrainingConfig) -> torch.optim.Optimizer:
+    """Return AdamW or SGD over named groups: backbone, head and class weights, each with and without weight decay."""
+    groups: list[dict[str, Any]] = []
+    model, margin = objective.model, objective.margin
+    parts: dict[str, tuple[float, list[nn.Module]]] = {
+        "backbone": (training.lr * training.backbone_lr_ratio, [model.backbone]),
+        "head": (training.lr, [model.head, model.classifier]),
+        "objective": (training.lr, [] if margin is None else [margin]),
+    }
+    for name, (lr, modules) in parts.items():
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        for suffix, decay in (("", training.weight_decay), (".no_decay", 0.0)):
+            chosen = [parameter for parameter in parameters if (parameter.dim() > 1) == (suffix == "")]
+            if chosen:
+                named = {"params": chosen, "name": f"{name}{suffix}"}
+                groups.append({**named, "peak_lr": lr, "lr": lr, "weight_decay": decay})
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=training.momentum, nesterov=training.momentum > 0, fused=FUSED)
+    return torch.optim.AdamW(groups, fused=FUSED)
+
+
+def learning_rate_factor(
+    training: TrainingConfig, step: int, total_steps: int, warmup_steps: float, rested: float = 0.0
+) -> float:
+    """Return the factor on every group's peak learning rate: exponential decay under a linear warm-up.
+
+    Over a rest of the target, of which the share `rested` has passed, it is annealed to the training's last one, with
+    equal ratios from step to step, so that a snapshot is as settled as the last model.
+    """
+    last = training.final_lr / training.lr
+    factor = last ** (step / max(total_steps - 1, 1)) * min(1.0, (step + 1) / max(warmup_steps, 1))
+    return float(factor ** (1 - rested) * min(factor, last) ** rested)
+
+
+def _norm(parameters: list[nn.Parameter]) -> torch.Tensor:
+    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])

@@ -1,9 +1,10 @@
 """The folder of a training, in one type: recipe, architecture, data, log, dev scores, checkpoints, snapshots, gates."""
 
+import hashlib
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,13 @@ class Digest:
     path: Path
     rows: int
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path, rows: Iterable[str]) -> "Digest":
+        """Return the digest of rows without their ends of line."""
+        lines = list(rows)
+        content = "\n".join(lines).encode(errors="surrogateescape")
+        return cls(path, len(lines), hashlib.sha256(content).hexdigest())
 
 
 class Run:

@@ -6,7 +6,7 @@ and any number of processes (torchrun) draws the same gates.
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -25,10 +25,9 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.artifact import versions
 from hybrid_pruning.pruning import Growth
 from hybrid_pruning.training.log import RunLog
-from hybrid_pruning.training.objective import Losses, Objective, target_growth
-from hybrid_pruning.training.optimizers import Optimizers, annealed, learning_rate_factor
+from hybrid_pruning.training.objective import Objective, Optimizers, learning_rate_factor, sum_losses, target_growth
 from hybrid_pruning.training.runs import EPOCH, STEP, Run, read_checkpoint, snapshot_name, write_state
-from hybrid_pruning.training.validation import DevTrials, validate, write_scores
+from hybrid_pruning.training.validation import DevTrials, Validation, validate, write_scores
 from hybrid_pruning.training.warnings import check_after, check_sparsity, print_warnings
 
 SHOWN = 10
@@ -66,7 +65,7 @@ class Trainer:
     def start_log(self, warnings: Sequence[str] = ()) -> None:
         """Open a new log and write the optimisers' groups and the warnings before the training."""
         self._open_log()
-        self._log({"groups": self.optimizers.describe_groups(), **_warn(warnings)})
+        self._log({"groups": self.optimizers.describe_groups()}, warnings)
 
     def resume(self) -> bool:
         """Take up the last checkpoint's state and drop what was logged after it; False where there is none."""
@@ -108,12 +107,10 @@ class Trainer:
                         self._save(STEP, self.step)
                         self._restart_clock()
                 self.epoch += 1
-                self._validate()
+                self._end_epoch()
                 self._save(EPOCH, self.epoch)
-        if self.skipped:
-            self._log(self.skipped.record())
-            for line in self.skipped.explain():
-                say(line)
+        if self.skipped.messages:
+            self._log(self.skipped.report())
         processes.wait()  # no process leaves before all is written
 
     def close(self) -> None:
@@ -125,9 +122,9 @@ class Trainer:
         """Take one optimiser step; return its record where it is one to log."""
         training, target = self.config.training, self.growth.target(self.step)
         self.skipped.add(batch.skipped)
-        warmup = training.lr_warmup_epochs * self.batches_per_epoch
-        factor = learning_rate_factor(training, self.step, self.total_steps, warmup)
-        self.optimizers.set_learning_rates(annealed(training, factor, self.growth.rested(self.step)))
+        warmup, rested = training.lr_warmup_epochs * self.batches_per_epoch, self.growth.rested(self.step)
+        factor = learning_rate_factor(training, self.step, self.total_steps, warmup, rested)
+        self.optimizers.set_learning_rates(factor)
         logged = self.step == 0 or (self.step + 1) % training.log_every == 0
         sums, norms = self._accumulate(batch, target), self.optimizers.clip()
         if logged:
@@ -159,27 +156,29 @@ class Trainer:
             alone = index + 1 < len(parts) and processes.count() > 1
             with self.wrapped.no_sync() if alone else nullcontext():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                    losses: Losses = self.wrapped(part.to(self.device), target, margin)
-                (losses.total * share).backward()
-            for name, loss in losses.parts.items():
+                    losses = self.wrapped(part.to(self.device), target, margin)
+                (sum_losses(losses) * share).backward()
+            for name, loss in losses.items():
                 total[name] = total.get(name, 0) + loss.detach() * share
         return total
 
-    def _read_finite(self, *found: dict[str, torch.Tensor]) -> list[dict[str, float]]:
+    def _read_finite(
+        self, losses: Mapping[str, torch.Tensor], gradients: Mapping[str, torch.Tensor]
+    ) -> tuple[dict[str, float], dict[str, float]]:
         """Return losses and gradient norms as numbers, or stop before a step that would spoil the weights.
 
         A loss is this process's own; gradients are those of all, so that all stop.
         """
-        numbers = iter(torch.stack([value for part in found for value in part.values()]).tolist())  # one wait for a GPU
-        read = [{name: next(numbers) for name in part} for part in found]
-        for kind, part in zip(("loss", "gradient"), read, strict=True):
-            for name, value in part.items():
-                if not math.isfinite(value):
-                    raise InputError(
-                        f"{self.run.folder}: the {name} {kind} is not finite at step {self.step + 1}; lower "
-                        "training.lr or training.clip_norm (a run resumes from its last checkpoint with --resume)"
-                    )
-        return read
+        names = [f"{name} loss" for name in losses] + [f"{name} gradient" for name in gradients]
+        numbers = torch.stack([*losses.values(), *gradients.values()]).tolist()  # one wait for a GPU
+        for name, number in zip(names, numbers, strict=True):
+            if not math.isfinite(number):
+                raise InputError(
+                    f"{self.run.folder}: the {name} is not finite at step {self.step + 1}; lower training.lr or "
+                    "training.clip_norm (a run resumes from its last checkpoint with --resume)"
+                )
+        read = iter(numbers)
+        return {name: next(read) for name in losses}, {name: next(read) for name in gradients}
 
     def _averages(self, losses: dict[str, float], batch: Batch) -> dict[str, Any]:
         """Return means over the processes: losses, padding, and the throughput since the last record."""
@@ -218,30 +217,37 @@ class Trainer:
         """Write the snapshots that are due after this step, and measure them on the dev set."""
         for sparsity in self.snapshots_due.get(self.step, ()):
             name = snapshot_name(sparsity)
-            found = validate(self.objective, self.devset, sparsity, self.config, self.trials)
-            _print_figures(f"snapshot {name}", found.figures)
+            found = self._validate(f"snapshot {name}", sparsity)
             expected = float(self.objective.expected_sparsity().detach())
             figures = {"name": name, "target": sparsity, "expected": expected, **found.figures}
-            warnings = _warn(check_sparsity(expected, sparsity, f"at {name}"))
-            self._log({"epoch": self.epoch, "snapshot": figures, **warnings})
+            warnings = check_sparsity(expected, sparsity, f"at {name}")
+            self._log({"epoch": self.epoch, "snapshot": figures}, warnings)
             if self.log is not None:
                 write_state(self.run.snapshot(sparsity), {"target": sparsity, **self._state()})
             self.wrapped.train()
             self._restart_clock()
 
-    def _validate(self) -> None:
-        """Measure, on the dev set, the model that would be exported now."""
+    def _end_epoch(self) -> None:
+        """Measure, on the dev set, the model that would be exported now, and write its scores."""
         target, epochs = self.growth.target(self.step), self.config.training.epochs
-        found = validate(self.objective, self.devset, target, self.config, self.trials)
-        _print_figures(f"epoch {self.epoch}/{epochs}", found.figures)
+        found = self._validate(f"epoch {self.epoch}/{epochs}", target)
         warnings: list[str] = []
         if self.epoch == epochs:
             gated = self.objective.gates is not None
             expected = float(self.objective.expected_sparsity().detach()) if gated else None
             warnings = check_after(found.scores, found.positive, self.config.task, expected, target)
-        self._log({"epoch": self.epoch, **found.record(), **_warn(warnings)})
+        self._log({"epoch": self.epoch, **found.record()}, warnings)
         if self.log is not None:
             write_scores(self.run.dev_scores, self.devset, found.scores, self.trials)
+
+    def _validate(self, title: str, target: float) -> Validation:
+        """Measure the model cut to a target, and print its metrics and, where there are gates, the sizes removed."""
+        found = validate(self.objective, self.devset, target, self.config, self.trials)
+        line = "{}: dev EER {eer:.2%}"
+        if "sparsity" in found.figures:
+            line += ", {sparsity:.1%} of the parameters and {macs_sparsity:.1%} of the MACs removed"
+        say(line.format(title, **found.figures))
+        return found
 
     def _class_names(self) -> list[str]:
         """Return the speakers that the objective has weights for, in their order."""
@@ -251,9 +257,11 @@ class Trainer:
         if processes.is_main():
             self.log = RunLog(self.run, lines, self.step)
 
-    def _log(self, record: dict[str, Any]) -> None:
+    def _log(self, record: Mapping[str, Any], warnings: Sequence[str] = ()) -> None:
+        """Print warnings, and write a record that keeps them."""
+        print_warnings(warnings)
         if self.log is not None:
-            self.log.write(self.step, record)
+            self.log.write(self.step, {**record, "warnings": list(warnings)} if warnings else record)
 
     def _save(self, kind: str, number: int) -> None:
         """Write all that a resumed run needs: schedules, order and randomness follow from epoch and step."""
@@ -263,7 +271,7 @@ class Trainer:
         state = {
             **self._state(),
             "optimizers": self.optimizers.state_dict(),
-            "skipped": self.skipped.messages(),
+            "skipped": self.skipped.messages,
             "log_lines": self.log.lines,
             "processes": processes.count(),
             **({"classes": names} if (names := self._class_names()) else {}),
@@ -277,43 +285,42 @@ class Trainer:
 
 
 class Skipped:
-    """The distinct files, of a total, that could not be read and were replaced by others."""
+    """The distinct files, of a total, that could not be read and were replaced by others: a message for each."""
 
     def __init__(self, data: DataConfig, total: int) -> None:
         self.data, self.total = data, total
-        self.limit = max(1, int(data.skip_limit * total))
-        self._messages: dict[str, str] = {}
+        self._by_path: dict[str, str] = {}
 
-    def __len__(self) -> int:
-        return len(self._messages)
+    @property
+    def messages(self) -> list[str]:
+        """One line for each file, in the order they were met."""
+        return list(self._by_path.values())
 
     def add(self, messages: Iterable[str]) -> None:
-        """Note files by their one-line messages, which begin with the path; refuse more than the recipe allows."""
+        """Add files by their one-line messages, which begin with the path; refuse more than the recipe allows."""
         for message in messages:
-            self._messages.setdefault(message.partition(": ")[0], message)
-        if len(self) > self.limit:
+            self._by_path.setdefault(message.partition(": ")[0], message)
+        limit = max(1, int(self.data.skip_limit * self.total))
+        if len(self._by_path) > limit:
             raise InputError(
-                f"{self.data.train}: {len(self)} of {self.total} training files cannot be read, data.skip_limit "
-                f"{self.data.skip_limit:g} allows {self.limit}; mend or remove them, the last: {self.messages()[-1]}"
+                f"{self.data.train}: {len(self._by_path)} of {self.total} training files cannot be read, "
+                f"data.skip_limit {self.data.skip_limit:g} allows {limit}; mend or remove them, the last: "
+                f"{self.messages[-1]}"
             )
 
     def join(self) -> None:
         """Add the files of the other processes."""
-        self.add(processes.join_lists(self.messages()))
+        self.add(processes.join_lists(self.messages))
 
-    def messages(self) -> list[str]:
-        """Return a message for each file, in the order they were met."""
-        return list(self._messages.values())
-
-    def record(self) -> dict[str, Any]:
-        """Return the record of them for the log."""
-        return {"skipped": {"files": len(self), "first": self.messages()[:SHOWN]}}
-
-    def explain(self) -> list[str]:
-        """Return lines for the user: their number, and the first of them."""
-        title = f"{len(self)} of {self.total} training files could not be read and were replaced by others"
-        rest = [] if len(self) <= SHOWN else [f"  and {len(self) - SHOWN} more"]
-        return [f"{title}:", *(f"  {message}" for message in self.messages()[:SHOWN]), *rest]
+    def report(self) -> dict[str, Any]:
+        """Print their number and the first of them, and return both as a record for the log."""
+        files, first = len(self._by_path), self.messages[:SHOWN]
+        say(f"{files} of {self.total} training files could not be read and were replaced by others:")
+        for line in first:
+            say(f"  {line}")
+        if files > SHOWN:
+            say(f"  and {files - SHOWN} more")
+        return {"skipped": {"files": files, "first": first}}
 
 
 def find_device() -> torch.device:
@@ -330,25 +337,11 @@ def snapshots_due(growth: Growth, total_steps: int) -> dict[int, list[float]]:
         if not 0 < step <= total_steps:
             raise InputError(
                 f"pruning.export_at {sparsity:g}: the target passes it after step {step} of {total_steps}; "
-                + ("lengthen" if step < 1 else "shorten")
-                + " pruning.sparsity_warmup_epochs or pruning.export_hold_epochs, or train longer"
+                f"{'lengthen' if step < 1 else 'shorten'} pruning.sparsity_warmup_epochs or "
+                "pruning.export_hold_epochs, or train longer"
             )
         due.setdefault(step, []).append(sparsity)
     return due
-
-
-def _warn(lines: Sequence[str]) -> dict[str, Any]:
-    """Print warnings and return the part of a record that keeps them; nothing where there are none."""
-    print_warnings(lines)
-    return {"warnings": list(lines)} if lines else {}
-
-
-def _print_figures(title: str, figures: dict[str, float]) -> None:
-    """Print the figures of a validation, and where there are gates the sizes removed."""
-    line = f"{title}: dev EER {figures['eer']:.2%}"
-    if "sparsity" in figures:
-        line += f", {figures['sparsity']:.1%} of the parameters and {figures['macs_sparsity']:.1%} of the MACs removed"
-    say(line)
 
 
 def _progress(record: dict[str, Any]) -> str:

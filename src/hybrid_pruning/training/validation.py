@@ -31,35 +31,32 @@ class Validation:
     """The result of a validation: metrics, and where there are gates the exact sparsity, as fractions.
 
     The scores are [N] log-likelihood ratios in the dev set's order, or [T] cosines in the trials'; positive are the
-    bona fide, or the target trials. `opened` has the [units] probabilities of each kind's gates to be open.
+    bona fide, or the target trials. `gates` are histograms of the probabilities to be open, see `open_histograms`.
     """
 
     figures: dict[str, float]
     scores: FloatArray
     positive: np.ndarray[Any, np.dtype[np.bool_]]
-    opened: dict[str, FloatArray]
+    gates: dict[str, list[int]]
 
     def record(self) -> dict[str, Any]:
-        """Return the record for the log: the gates as counts in bins of equal width from 0 to 1."""
-        counts = {unit: np.histogram(found, BINS, (0.0, 1.0))[0].tolist() for unit, found in self.opened.items()}
-        return {"dev": self.figures} | ({"gates": counts} if counts else {})
+        """Return the record for the log."""
+        return {"dev": self.figures} | ({"gates": self.gates} if self.gates else {})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DevTrials:
-    """Verification trials over the dev set, [T] in the order of their file, and the place of each utterance there."""
+    """Verification trials over the dev set, [T] in the order of their file, and the two places [T, 2] of each there."""
 
     enrol: Names
     test: Names
     classes: Names
-    places: dict[str, int]
+    places: np.ndarray[Any, np.dtype[np.intp]]
 
     def cosines(self, embeddings: FloatArray) -> FloatArray:
         """Return the [T] cosines between the embeddings [N, E] that each trial compares."""
         lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-        directions = embeddings / np.maximum(lengths, np.finfo(np.float64).tiny)
-        places = [[self.places[name] for name in names] for names in (self.enrol, self.test)]
-        return score_cosines(directions, np.array(places, dtype=np.int64).T)
+        return score_cosines(embeddings / np.maximum(lengths, np.finfo(np.float64).tiny), self.places)
 
 
 def read_dev_trials(path: Path, devset: Sequence[Utterance], manifest: Path) -> DevTrials:
@@ -67,14 +64,14 @@ def read_dev_trials(path: Path, devset: Sequence[Utterance], manifest: Path) -> 
     keys = read_keys(path, SV, SV.trial)
     register = Register(utterance.utt_id for utterance in devset)
     enrol, test = (keys.columns[name] for name in SV.trial)
-    places: dict[str, int] = {}
-    for name in (*enrol.tolist(), *test.tolist()):
-        if (place := register.find(name)) is None:
+    places = [[register.find(name) for name in side.tolist()] for side in (enrol, test)]
+    for side, found in zip((enrol, test), places, strict=True):
+        if None in found:
             raise InputError(
-                f"{path}: '{name}' is no utt_id of {manifest}; do data.trials.dev and data.dev belong together?"
+                f"{path}: '{side[found.index(None)]}' is no utt_id of {manifest}; do data.trials.dev and data.dev "
+                "belong together?"
             )
-        places[name] = place
-    return DevTrials(enrol, test, keys.classes, places)
+    return DevTrials(enrol, test, keys.classes, np.array(places, dtype=np.intp).T)
 
 
 def validate(
@@ -109,36 +106,32 @@ def validate(
     finally:
         if gates is not None:
             gates.pin(None)
-    return Validation(figures | sizes, scores, positive, {} if gates is None else opened(gates))
+    return Validation(figures | sizes, scores, positive, {} if gates is None else open_histograms(gates))
 
 
 def measure(bonafide: FloatArray, spoof: FloatArray) -> dict[str, float]:
     """Return the metrics of [P] and [N] log-likelihood ratios; the accuracy is at the threshold 0."""
     metrics = {"eer": eer, "min_dcf": min_dcf, "act_dcf": act_dcf, "cllr": cllr}
     correct = int((bonafide >= 0).sum() + (spoof < 0).sum())
-    return {name: metric(bonafide, spoof) for name, metric in metrics.items()} | {
-        "accuracy": correct / (len(bonafide) + len(spoof))
-    }
+    accuracy = correct / (len(bonafide) + len(spoof))
+    return {name: metric(bonafide, spoof) for name, metric in metrics.items()} | {"accuracy": accuracy}
 
 
 @torch.no_grad()
-def opened(gates: Gates) -> dict[str, FloatArray]:
-    """Return, for each kind of unit, the probabilities of its gates to be open."""
+def open_histograms(gates: Gates) -> dict[str, list[int]]:
+    """Return for each kind of unit the counts of its gates by probability to be open, in equal bins from 0 to 1."""
     found: dict[str, list[FloatArray]] = {}
     for gate in gates.values():
-        probabilities = open_probability(gate.log_alpha).double().cpu().numpy()
-        found.setdefault(gate.slot.unit, []).append(probabilities)
-    return {unit: np.concatenate(parts) for unit, parts in found.items()}
+        found.setdefault(gate.slot.unit, []).append(open_probability(gate.log_alpha).double().cpu().numpy())
+    return {unit: np.histogram(np.concatenate(parts), BINS, (0.0, 1.0))[0].tolist() for unit, parts in found.items()}
 
 
 def write_scores(path: Path, devset: Sequence[Utterance], scores: FloatArray, trials: DevTrials | None = None) -> None:
     """Write scores and keys in one: `filename cm-score cm-label`, or of trials `enrol test score label`."""
     values = [repr(float(score)) for score in scores]
-    columns: dict[str, Any] = {
-        "filename": [utterance.utt_id for utterance in devset],
-        "cm-score": values,
-        "cm-label": [utterance.label for utterance in devset],
-    }
-    if trials is not None:
+    if trials is None:
+        names, labels = zip(*((utterance.utt_id, utterance.label) for utterance in devset), strict=True)
+        columns: dict[str, Any] = {"filename": names, "cm-score": values, "cm-label": labels}
+    else:
         columns = {"enrol": trials.enrol, "test": trials.test, SV.scores: values, "label": trials.classes}
     write_table(path, list(columns), zip(*columns.values(), strict=True))
