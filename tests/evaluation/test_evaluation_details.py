@@ -15,7 +15,7 @@ from hybrid_pruning.data.trials import read_trials
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Evaluation, curves, evaluate, print_evaluation
 from hybrid_pruning.evaluation.groups import find_resampling
-from hybrid_pruning.evaluation.verifier import read_verifier_2019, read_verifier_2021
+from hybrid_pruning.evaluation.results import read_verifier_2019, read_verifier_2021
 
 COLUMNS = ("filename", "cm-label", "speaker", "gender", "attack", "codec")
 

@@ -1,12 +1,10 @@
 """Log-likelihood ratios by prior-weighted logistic regression on keyed scores: weights, and a model's calibration.
 
-Calibration of verification scores may also weigh quality measures of each trial, as fusion weighs systems (Thienpondt
-et al., "The IDLAB VoxSRC-20 Submission", 2021).
-
 Source: Brümmer & du Preez, "Application-independent evaluation of speaker detection", 2006, prior-weighted logistic
 regression; Brümmer et al., "Fusion of heterogeneous speaker recognition systems", 2007, the same over several systems;
-Firth, "Bias reduction of maximum likelihood estimates", 1993, and Heinze & Schemper, "A solution to the problem of
-separation in logistic regression", 2002, Jeffreys' prior where classes are separate.
+Thienpondt et al., "The IDLAB VoxSRC-20 Submission", 2021, over quality measures of each verification trial; Firth,
+"Bias reduction of maximum likelihood estimates", 1993, and Heinze & Schemper, "A solution to the problem of separation
+in logistic regression", 2002, Jeffreys' prior where classes are separate.
 """
 
 import hashlib
@@ -32,14 +30,10 @@ from hybrid_pruning.metrics.measures import Column, Sample, detection
 from hybrid_pruning.models import artifact
 from hybrid_pruning.models.calibration import QUALITIES, Calibration, Fit
 
-PRIOR = 0.5
-"""Of the positive class: every threshold matters alike, as in the Cllr."""
-CLOSE = 1e-10
-"""Slope of the cross-entropy at which it counts as smallest."""
-RIDGE = 1e-9
-"""On weights of scores of unit variance: two systems that score alike share their weight."""
-CONSTANT = 1e-9
-"""A quality that deviates less than this from its mean, relative to it, is the same in all trials and is left out."""
+PRIOR = 0.5  # of the positive class: every threshold has the same importance, as in the Cllr
+CLOSE = 1e-10  # slope of the cross-entropy at which it counts as smallest
+RIDGE = 1e-9  # on weights of scores of unit variance: two systems that score alike share their weight
+CONSTANT = 1e-9  # relative deviation below which a quality measure is the same in all trials and left out
 VERIFICATION = replace(SV, beside=QUALITIES)
 Comparison = Mapping[tuple[str, str], Mapping[str, float]]
 """(trials, scores) -> EER, minDCF, actDCF, minimum Cllr and Cllr: calibration changes the third and the last."""
@@ -122,11 +116,7 @@ def measure_scores(track: Track, trials: Trials, scores: FloatArray) -> dict[str
 def fit_calibration(
     trials: Trials, track: Track, scores_path: str | Path, keys_path: str | Path, prior: float = PRIOR
 ) -> Fit:
-    """Fit scale and offset on one system's scores, and weights of the quality measures that stand beside them.
-
-    A quality measure that is the same in all trials is left out. UncalibratableError: all scores are the same, or lower
-    scores speak for the positive class.
-    """
+    """Fit scale and offset on one system's scores, and weights of the quality measures beside them that vary."""
     positive, scores = trials.classes == track.kinds[0], trials.scores[track.scores]
     measured = {name: trials.scores[name] for name in track.beside if name in trials.scores}
     beside = {name: values for name, values in measured.items() if values.std() > CONSTANT * abs(values.mean())}
@@ -152,7 +142,7 @@ def find_qualities(trials: Trials, fit: Fit, scores_path: str | Path) -> dict[st
 
 
 def require_same_cohort(trials: Trials, scores_path: str | Path, has_cohort: bool) -> None:
-    """Require, where a verification score file has quality measures, that it and the model agree about a cohort."""
+    """Require of a verification score file with quality measures a cohort where the model has one, and else none."""
     found = {name for name in QUALITIES if name in trials.scores}
     if found and (any(name.startswith("impostor-mean") for name in found)) != has_cohort:
         one, other = ("with", "has none") if not has_cohort else ("without", "has one")
@@ -168,11 +158,9 @@ def fit_weights(
     """Return the weights [S] and the offset that make scores [S, N] a log-likelihood ratio, by logistic regression.
 
     Each class counts as its prior, whatever its number of trials. Where the weighted scores separate the classes
-    without error, the cross-entropy has no minimum: every larger scale is better. Jeffreys' prior then stands beside
-    it, in proportion to the effective number of trials (Kish's, of the weights of the trials): the scale is finite, and
-    falls with the width of the gap rather than growing without limit. It is no estimate of the true scale.
-
-    UncalibratableError: all scores of a system are the same, or they are too large or too close.
+    without error, the cross-entropy has no minimum. Jeffreys' prior is then added, in proportion to the effective
+    number of trials (Kish's, of their weights): the scale is finite and falls with the width of the gap, but is no
+    estimate of the true one. UncalibratableError: scores of a system are all the same, too large or too close.
     """
     if not 0 < prior < 1:
         raise InputError(f"prior {prior}, expected one between 0 and 1, both excluded")

@@ -2,13 +2,12 @@
 
 A verifier and a countermeasure make the file of ASVspoof 5, track 2. Both scores have to be log-likelihood ratios: the
 verifier's of the target against another human speaker, calibrated on trials without spoofs; the countermeasure's of
-bona fide speech against spoofs. A trial is then as likely a target's, against a mixture of nontarget and spoof in the
-shares r and 1 - r, as
+bona fide speech against spoofs. The ratio of a target against a mixture of nontargets and spoofs in shares r and 1 - r
 
     sasv = -log(r exp(-asv) + (1 - r) exp(-cm))
 
-where a spoof is taken to look like the target to the verifier, and all human speech alike to the countermeasure. The
-shares are those of the a-DCF, of cost times prior: r = 0.16 with the costs of ASVspoof 5, whose decision is right at
+takes spoofs to be as likely as targets for the verifier, and all human speech as equally likely for the countermeasure.
+The shares are those of the a-DCF, cost times prior: r = 0.16 with the costs of ASVspoof 5, whose Bayes threshold is
 -0.458 = log((10 x 0.0095 + 10 x 0.05) / 0.9405).
 
 Source: Brümmer et al., "Fusion of heterogeneous speaker recognition systems", 2007, the weighted sum; Wang et al.,
@@ -56,12 +55,12 @@ class Fusion:
         return fused
 
     def write(self, path: str | Path) -> None:
-        """Write it as JSON."""
+        """Write as JSON."""
         write_json(path, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read it back."""
+        """Read from JSON."""
         another = "write one with `fuse SCORES... --keys KEYS --out FILE`"
         values = read_json(path, damaged=another)
         try:
@@ -139,10 +138,8 @@ def _fit_fusion(scores: Sequence[str | Path], keys: str | Path, name: str, prior
 
 
 def _apply_fusion(scores: Sequence[str | Path], fusion: Fusion, out: str | Path) -> int:
-    if len(scores) != len(fusion.systems):
-        raise InputError(
-            f"fusion of {len(fusion.systems)} systems ({', '.join(fusion.systems)}), got {len(scores)} files"
-        )
+    if (count := len(fusion.systems)) != len(scores):
+        raise InputError(f"fusion of {count} systems ({', '.join(fusion.systems)}), got {len(scores)} files")
     track = FUSIBLE[fusion.task]
     systems = join_systems(scores, track)
     fused = fusion.apply([trials.scores[track.scores] for trials in systems])

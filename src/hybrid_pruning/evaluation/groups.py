@@ -17,8 +17,7 @@ from hybrid_pruning.metrics.bootstrap import Resampling, resample_speakers, resa
 from hybrid_pruning.metrics.measures import Measures, Names, Sample
 
 SPOOF = "spoof"
-CELEBRITY = re.compile(r"id\d{5}")
-"""A speaker of VoxCeleb or CN-Celeb, wherever in the name of a recording."""
+CELEBRITY = re.compile(r"id\d{5}")  # a speaker of VoxCeleb or CN-Celeb, anywhere in the name of a recording
 FEW_SPEAKERS = 20
 
 
@@ -39,9 +38,9 @@ class Group:
 def break_down(trials: Trials, columns: Sequence[str], track: Track, measures: Measures) -> list[Group]:
     """Measure every group that the columns make, the worst by the first metric first, those without a figure last.
 
-    A group holds the trials of every class that agree in the columns. Columns that say something of spoofs alone
-    (`SPOOFING_COLUMNS`) put human speech into all their groups: by attack, each attack's spoofs stand against all human
-    speech; by codec and attack, against all human speech of the same codec.
+    A group holds the trials of every class that agree in the columns. Columns of spoofs alone (`SPOOFING_COLUMNS`) put
+    human speech into all their groups: by attack, each attack's spoofs are compared with all human speech; by codec and
+    attack, with all human speech of the same codec.
     """
     shared = _shared(columns, track)
     spoof = trials.classes == SPOOF if len(shared) < len(columns) else np.ones(trials.classes.size, dtype=np.bool_)
@@ -68,7 +67,7 @@ def state_rule(columns: Sequence[str], track: Track) -> str:
 
 
 def _shared(columns: Sequence[str], track: Track) -> list[str]:
-    """Return the columns that say something of every class."""
+    """Return the columns that apply to every class."""
     return [name for name in columns if name not in SPOOFING_COLUMNS or SPOOF not in track.kinds]
 
 
@@ -92,9 +91,9 @@ def _gather(table: Mapping[str, Names], rows: IntArray) -> dict[tuple[str, ...],
 def find_resampling(trials: Trials, track: Track, manifest: str | Path | None = None) -> tuple[Resampling, str]:
     """Return the resampling of an evaluation, also in words.
 
-    Countermeasures: the speakers, each with the spoofs of that speaker. Spoofing-robust verification: the enrolled
-    speakers, as the speaker of a nontarget trial is not in the keys. Verification: the speakers of both sides, which a
-    manifest may state. Trials, as if each were independent, where a speaker is not known.
+    Of countermeasures, the speakers, each with its spoofs; of spoofing-robust verification, the enrolled speakers, as
+    keys lack that of a nontarget trial; of verification, the speakers of both sides, also from a manifest. Of trials,
+    as if each were independent, where a speaker is unknown.
     """
     sides = find_speakers(trials, track) if manifest is None else read_speakers(trials, Path(manifest))
     if not sides:
@@ -110,8 +109,8 @@ def find_resampling(trials: Trials, track: Track, manifest: str | Path | None = 
 def find_speakers(trials: Trials, track: Track) -> list[Names]:
     """Return [N] the speakers of each trial: one array, or one for each side of a verification trial; none if unknown.
 
-    In verification trials, VoxCeleb's and CN-Celeb's ids are found in the names of the recordings; otherwise the first
-    folder is the speaker. Where that contradicts the classes in the keys, the speakers count as unknown.
+    Of a recording in a verification trial, the speaker is VoxCeleb's or CN-Celeb's id in its name, or else its first
+    folder; unknown where that contradicts the classes in the keys.
     """
     if track.sides == 0:
         speakers = trials.columns.get("speaker")

@@ -1,4 +1,7 @@
-"""A score file and its keys -> metrics, and on request intervals, tables by group and a comparison."""
+"""A score file and its keys -> metrics, and on request intervals, tables by group and a comparison.
+
+Source of the organisers' verifier behind a t-DCF: evaluation plans of ASVspoof 2019 and 2021, and their score files.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -7,26 +10,28 @@ from typing import Any
 
 import numpy as np
 
+from hybrid_pruning.data.tables import Text, read_lines
 from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2, Track
-from hybrid_pruning.data.trials import Trials, join_scores, read_keys
+from hybrid_pruning.data.trials import Trials, join_scores, read_keys, require_known
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.groups import Group, break_down, find_resampling
-from hybrid_pruning.evaluation.verifier import read_verifier_2019, read_verifier_2021
-from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION, DetectionCost, FloatArray
+from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION, AsvRates, DetectionCost, FloatArray, asv_rates, t_dcf
 from hybrid_pruning.metrics.bootstrap import PERCENTILES, Difference, Interval, check_rounds, intervals
 from hybrid_pruning.metrics.measures import COUNTERMEASURE, Measures, Sample, fixed_verifier
 from hybrid_pruning.trees import portable
 
 TRACKS: Mapping[str, Track] = {"track1": TRACK1, "track2": TRACK2, "sv": SV}
-"""ASVspoof 5's countermeasures and spoofing-robust verification, and speaker verification."""
+SCORES_2019 = ("source", "kind", "score")  # bonafide target 36.78691, or A07 spoof 27.07672
+SCORES_2021 = ("spk", "filename", "score")
+KEYS_2021 = ("spk", "filename", "codec", "transmission", "attack", "kind", "trim", "phase")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """The metrics of a system's scores: fractions or bits, and the number of trials of each class.
 
-    Where asked for: 95% intervals of the units `resampled` (in words); for combinations of columns, groups, the worst
-    first; and another system's trials and metrics, with intervals of the first system's less its own.
+    On request: 95% intervals from resamples of the units `resampled`; groups by combination of columns, the worst
+    first; another system's trials and metrics, with intervals of this system's less its.
     """
 
     track: Track
@@ -44,21 +49,15 @@ class Evaluation:
     differences: Mapping[str, Difference] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as plain values: the metrics by their names, the rest beside them."""
+        """Return plain values: the metrics by their names, the rest beside them."""
         found: dict[str, Any] = dict(self.metrics)
         if self.intervals:
             found["intervals"] = {name: [ends.low, ends.high] for name, ends in self.intervals.items()}
-            found["bootstrap"] = {
-                "rounds": self.rounds,
-                "seed": self.seed,
-                "resampled": self.resampled,
-                "percentiles": [*PERCENTILES],
-            }
+            drawn = {"rounds": self.rounds, "seed": self.seed, "resampled": self.resampled}
+            found["bootstrap"] = drawn | {"percentiles": [*PERCENTILES]}
         if self.groups:
-            found["by"] = {
-                " x ".join(columns): [group.as_json(columns) for group in groups]
-                for columns, groups in self.groups.items()
-            }
+            rows = {columns: [group.as_json(columns) for group in groups] for columns, groups in self.groups.items()}
+            found["by"] = {" x ".join(columns): row for columns, row in rows.items()}
         if self.against is not None:
             found["against"] = {"scores": portable(str(self.against)), **self.other_metrics}
             if self.differences:
@@ -179,3 +178,36 @@ def _fixed_verifiers(
     rates = read_verifier_2019(tdcf2019)
     legacy = fixed_verifier(COUNTERMEASURE, rates, legacy=True)
     return {"min_t_dcf": fixed_verifier(COUNTERMEASURE, rates), "min_t_dcf_2019": legacy}
+
+
+def read_verifier_2019(path: str | Path) -> AsvRates:
+    """Return the error rates from ASVspoof2019.LA.asv.*.gi.trl.scores.txt."""
+    text = read_lines(path)
+    cells = text.take(SCORES_2019, ("kind", "score"), None)
+    return _find_rates(text, cells["kind"], cells["score"])
+
+
+def read_verifier_2021(scores: str | Path, keys: str | Path, only: Mapping[str, str] | None = None) -> AsvRates:
+    """Return the error rates from ASV/ASVtorch_kaldi/score.txt and ASV/trial_metadata.txt of the keys of 2021 LA.
+
+    Only trials with the given values in columns of the keys count, such as phase -> eval.
+    """
+    table, text, wanted = read_lines(scores), read_lines(keys), only or {}
+    scored, known = table.take(SCORES_2021, SCORES_2021, None), text.take(KEYS_2021, KEYS_2021, None)
+    require_known(text.path, KEYS_2021, list(wanted))
+    score = dict(zip(zip(scored["spk"], scored["filename"], strict=True), scored["score"], strict=True))
+    trials = list(zip(known["spk"], known["filename"], strict=True))
+    rows = [row for row in range(len(trials)) if all(known[name][row] == value for name, value in wanted.items())]
+    missing = [row for row in rows if trials[row] not in score]
+    text.refuse([(row, f"'{' '.join(trials[row])}' has no score in {scores}") for row in missing])
+    return _find_rates(text, [known["kind"][row] for row in rows], [score[trials[row]] for row in rows])
+
+
+def _find_rates(text: Text, kinds: Sequence[str], cells: Sequence[str]) -> AsvRates:
+    try:
+        scores, kind = np.array(cells, dtype=np.float64), np.array(kinds, dtype=np.str_)
+        rates = asv_rates(*(scores[kind == name] for name in TRACK2.kinds))
+        t_dcf([1.0], [0.0], asv=rates)  # whether a tandem with it makes sense
+    except ValueError as error:
+        raise InputError(f"{text.path}: is no score file of a verifier ({error})") from error
+    return rates

@@ -5,17 +5,18 @@ costs are fractions, never percent; scores are finite arrays of one dimension, o
 ValueError where a class is empty or a score is not finite. A metric whose name ends in `_of` takes counted trials.
 """
 
-from hybrid_pruning.metrics.ranking import LARGEST_SCORE, FloatArray, IntArray, Ranking, Steps
 from hybrid_pruning.metrics.rates import (
     ASVSPOOF5,
+    LARGEST_SCORE,
     VERIFICATION,
     Curve,
     DetectionCost,
+    FloatArray,
+    IntArray,
     act_dcf,
     cllr,
     det_curve,
     eer,
-    log_loss_bits,
     min_cllr,
     min_dcf,
 )
@@ -41,16 +42,13 @@ __all__ = [
     "DetectionCost",
     "FloatArray",
     "IntArray",
-    "Ranking",
     "SasvCost",
-    "Steps",
     "a_dcf",
     "act_dcf",
     "asv_rates",
     "cllr",
     "det_curve",
     "eer",
-    "log_loss_bits",
     "min_cllr",
     "min_dcf",
     "t_dcf",

@@ -1,8 +1,7 @@
 """Confidence intervals by resampling: of speakers where they are known, of trials where they are not.
 
-A round draws as many speakers as there are, with replacement, and measures the trials as often as their speakers were
-drawn. Trials of one speaker resemble each other, so drawing trials as if they were independent would make the intervals
-too narrow.
+A round draws as many speakers as there are, with replacement, and counts each trial as often as its speaker was drawn.
+Trials of one speaker resemble each other: drawn as if they were independent, they give intervals that are too narrow.
 
 Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, the percentile interval; Bolle et al., "Error
 analysis of pattern recognition systems: the subsets bootstrap", 2004, whole persons; Owen, "The pigeonhole bootstrap",
@@ -20,16 +19,13 @@ import numpy.typing as npt
 from hybrid_pruning.console import progress_bar
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.metrics.measures import Measures, Names, Sample
-from hybrid_pruning.metrics.ranking import FloatArray, IntArray
+from hybrid_pruning.metrics.rates import FloatArray, IntArray
 
 PERCENTILES = (2.5, 97.5)
-FEWEST_ROUNDS = 40
-"""With fewer, less than one round lies outside either end of the interval."""
-MOST_ROUNDS = 100_000
-"""Ends of intervals then differ by less than a hundredth of the interval from one seed to another."""
 ROUNDS = 1000
-MOST_THREADS = 8
-"""Each holds some arrays as long as the trials are many."""
+FEWEST_ROUNDS = 40  # with fewer, less than one round lies outside either end of the interval
+MOST_ROUNDS = 100_000  # by then the ends differ by less than a hundredth of the interval from one seed to another
+MOST_THREADS = 8  # each holds several arrays of one value a trial
 
 Scores = Mapping[str, FloatArray]
 
@@ -44,10 +40,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The middle 95% of one system's metric less another's on the same draws; below 0 the first is better.
-
-    `better` is the share of the rounds in which the first system's metric was smaller.
-    """
+    """The middle 95% of one system's metric less another's, and the share of rounds in which the first's is smaller."""
 
     low: float
     high: float
@@ -56,12 +49,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resampling:
-    """The units drawn in a round: `count` speakers or trials.
+    """The units drawn in a round.
 
     Args:
         unit: [N] the unit that each trial is drawn with: a speaker, a pair of speakers, or the trial itself.
         draw: random generator -> [units] the number of draws of each.
         present: [classes, units] whether a unit has trials of a class.
+        drawn: "speakers" or "trials", and
+        count: their number.
     """
 
     unit: IntArray
@@ -80,11 +75,10 @@ class Resampling:
 
 
 def resample_speakers(classes: Names, *sides: Names) -> Resampling:
-    """Draw speakers, each with all its trials of every class; [N] speakers of one side, or of two in verification.
+    """Draw speakers, each with all trials of every class; [N] speakers of one side, or of two in verification.
 
-    A verification trial of two speakers counts as often as both were drawn together, the product of their draws: every
-    copy of the one meets every copy of the other. A trial of one speaker counts as often as that speaker was drawn:
-    copies of one speaker are different speakers in the resample, so a copy meets only itself.
+    A verification trial of two speakers counts the product of their draws: every copy of the one meets every copy of
+    the other. A trial of one speaker counts that speaker's draws: copies are different speakers in the resample.
     """
     speakers = np.unique(np.concatenate(sides), return_inverse=True)[1].reshape(len(sides), -1)
     count = int(speakers.max()) + 1
@@ -139,8 +133,7 @@ def intervals(
 ) -> tuple[dict[str, Interval], dict[str, Difference]]:
     """Return the 95% percentile interval of every metric, and of its difference from another system's, if given.
 
-    Scores are columns by name, [N] each like the classes. The same seed draws the same, whatever the scores and the
-    number of processors.
+    Scores are columns by name, [N] each like the classes. Draws depend on the seed, not on scores or processors.
     """
     check_rounds(rounds)
     samples = [Sample(columns, classes, resampling.unit) for columns in (scores, *([against] if against else []))]

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Ranking, Steps, checked
 from hybrid_pruning.metrics.rates import (
     ASVSPOOF5,
     VERIFICATION,
     DetectionCost,
+    FloatArray,
+    IntArray,
+    Ranking,
+    Steps,
+    checked,
     eer_of,
     log_loss_bits,
     min_cllr_of,
@@ -41,7 +45,7 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A score column and the groups of classes it must tell apart, those of the positive class first."""
+    """A score column and the groups of classes to separate by it, those of the positive class first."""
 
     name: str
     groups: tuple[tuple[str, ...], ...]
@@ -49,7 +53,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A metric of ranks: from the counted trials of each of its columns."""
+    """A metric of ranks: of the counted trials of each column."""
 
     columns: tuple[Column, ...]
     of: Callable[..., float]
@@ -57,7 +61,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Averaged:
-    """A metric of averages: from the mean over each group of a column of the losses of its trials."""
+    """A metric of averages: of the mean loss over each group of a column."""
 
     column: Column
     losses: tuple[Callable[[FloatArray], npt.NDArray[Any]], ...]
@@ -116,8 +120,10 @@ SV: dict[str, Measure] = {
 class Sample:
     """One system's scored trials; measuring raises ValueError where a class is empty or a score is not finite.
 
-    Score columns by name, [N] each; `unit` [N] the number, from 0, of the unit that each trial is drawn with, by
-    default each trial on its own.
+    Args:
+        scores: score columns by name, [N] each.
+        classes: [N].
+        unit: [N] the number, from 0, of the unit that each trial is drawn with; by default each trial on its own.
     """
 
     def __init__(self, scores: Mapping[str, FloatArray], classes: Names, unit: IntArray | None = None) -> None:
@@ -128,10 +134,7 @@ class Sample:
         self._sums: dict[Averaged, list[tuple[slice, FloatArray, FloatArray]]] = {}
 
     def measure(self, measures: Measures, weights: npt.NDArray[np.integer] | None = None) -> dict[str, float]:
-        """Return the metrics of the trials, or of a resample of them, given the number of draws of each unit.
-
-        The metrics are those of the trials repeated as often as they were drawn, not an approximation.
-        """
+        """Return the metrics of the trials, or exactly those of a resample, given the number of draws of each unit."""
         drawn = np.ones(self._units) if weights is None else weights.astype(np.float64)
         if weights is not None:  # few of them are large: what is small stays in the processor's cache
             weights = weights.astype(np.min_scalar_type(weights.max()))
@@ -191,7 +194,7 @@ def find_warnings(result: Mapping[str, float]) -> list[str]:
             "log-likelihood ratios"
         )
     if result.get("a_dcf", 0.0) >= 1:
-        found.append("a-DCF is 1, as for a system that knows nothing: are the scores inverted?")
+        found.append("a-DCF is 1, that of one answer for every trial: are the scores inverted?")
     return found
 
 

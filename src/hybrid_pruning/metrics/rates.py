@@ -1,16 +1,116 @@
-"""Two classes, one score: EER, minDCF, actDCF, Cllr and its minimum, and the curve they lie on.
+"""Error rates of trials ranked by score, and of two classes: EER, minDCF, actDCF, Cllr, its minimum, and the DET curve.
 
-`positive` are the scores [P] of bona fide speech or of same-speaker trials, `negative` [N] those of spoofs or of
-different-speaker trials.
+Of two classes, `positive` are the scores [P] of bona fide speech or of same-speaker trials, `negative` [N] those of
+spoofs or of different-speaker trials.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 
-from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Steps, checked, rank
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+LARGEST_SCORE = 1e30
+"""Scores lie within +- this: sums and squares of such are numbers still."""
+
+
+class Ranking:
+    """Trials in ascending order of score; among tied scores the classes go in the order given, the positive one first.
+
+    Neighbours of one class form a run: metrics of ranks depend on the number of trials in a run alone. So trials are
+    sorted once and counted under any weights, such as the draws of a resample.
+    """
+
+    def __init__(self, *classes: FloatArray) -> None:
+        pooled = np.concatenate(classes)
+        self.order: IntArray = np.argsort(pooled, kind="stable")
+        """[N] the place of each trial, lowest first, in the classes put one after another."""
+        self.threshold: FloatArray = pooled[self.order]
+        self.classes = len(classes)
+        ranked = np.repeat(np.arange(len(classes), dtype=np.int8), [scores.size for scores in classes])[self.order]
+        starts = np.flatnonzero(np.diff(ranked, prepend=-1))
+        self.owner: IntArray = ranked[starts].astype(np.int64)
+        self._ends = np.append(starts[1:], self.order.size) - 1
+        self._owned = [self.owner == index for index in range(self.classes - 1)]
+
+    def count(self, weights: npt.NDArray[np.integer] | None = None) -> "Steps":
+        """Return the number of trials that every threshold rejects, each counting [N] times, lowest score first."""
+        below = np.arange(1, self.order.size + 1) if weights is None else np.cumsum(weights, dtype=np.int64)
+        points = np.zeros(self._ends.size + 1, dtype=np.int64)
+        below.take(self._ends, out=points[1:])
+        sizes = np.diff(points)
+        rejected = np.zeros((self.classes, points.size), dtype=np.int64)
+        rejected[-1] = points
+        for index, owned in enumerate(self._owned):
+            np.cumsum(sizes * owned, out=rejected[index, 1:])
+            rejected[-1] -= rejected[index]
+        return Steps(self.owner, rejected, points)
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Counts while the threshold climbs over runs of trials; within a run every trial is a step of its own.
+
+    Point p, from 0 (accept all) to the number of trials (reject all), rejects the p lowest. `owner` [R] is the class of
+    each run, 0 the positive one; `rejected` [classes, R+1] and `points` [R+1] count the trials below each run, and in
+    all.
+    """
+
+    owner: IntArray
+    rejected: IntArray
+    points: IntArray
+
+    @cached_property
+    def corners(self) -> IntArray:
+        """[classes, K] trials below every run of positives, below all and in all: no cost is smallest elsewhere.
+
+        Between two of them stand positives, then others: rejecting the first only costs, the others only pay.
+        """
+        ends = np.append(self.owner == 0, True)
+        ends[0] = True
+        return self.rejected[:, ends]
+
+    def rates(self, counts: IntArray) -> FloatArray:
+        """Return the fraction of positives rejected and of every other class accepted, [classes, M] like the counts."""
+        total = self.rejected[:, -1:]
+        accepted = (total - counts) / total
+        accepted[0] = counts[0] / total[0]
+        return accepted
+
+    def counts_at(self, points: IntArray) -> IntArray:
+        """Return the trials [classes, M] rejected at any points [M]."""
+        run = np.searchsorted(self.points[:-1], points, side="right") - 1
+        return self.counts_within(run, points - self.points[run])
+
+    def counts_within(self, run: IntArray, steps: IntArray) -> IntArray:
+        """Return the trials [classes, M] rejected some steps [M] into the runs [M]."""
+        counts = self.rejected[:, run]
+        counts[self.owner[run], np.arange(run.size)] += steps
+        return counts
+
+
+def rank(**classes: npt.ArrayLike) -> Ranking:
+    """Rank the scores of named classes, the positive class first; ValueError where they cannot be measured."""
+    return Ranking(*(checked(scores, name) for name, scores in classes.items()))
+
+
+def checked(scores: npt.ArrayLike, name: str) -> FloatArray:
+    """Return the scores of a class as an array; ValueError where they cannot be measured."""
+    array = np.asarray(scores, dtype=np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"{name} scores: shape {array.shape}, expected one dimension")
+    if not array.size:
+        raise ValueError(f"{name} scores: none given, expected at least one of every class")
+    bad = np.flatnonzero(~(np.abs(array) <= LARGEST_SCORE))
+    if bad.size:
+        raise ValueError(
+            f"{name} scores: {bad.size} of {array.size} are NaN or infinite, or beyond +-{LARGEST_SCORE:g}, "
+            f"the first at index {bad[0]}"
+        )
+    return array
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +153,7 @@ class Curve:
     """Error rates while the threshold climbs over N trials: N + 1 points each, from accept-all to reject-all.
 
     Point i rejects the i lowest scores; `threshold` is the lowest accepted one, infinity at last. Among tied scores the
-    positives go first, one by one, so points inside a tie lie on the steps and only the first point of a tie belongs to
-    its threshold.
+    positives go first, one by one, so only the first point of a tie belongs to its threshold.
     """
 
     threshold: FloatArray
@@ -97,8 +196,6 @@ def min_dcf(
 ) -> float:
     """Return the smallest normalised detection cost over all thresholds; 1 is the better of accept-all and reject-all.
 
-    Args: the scores, and a `DetectionCost`; by default ASVspoof 5's.
-
     Source: ASVspoof 5 evaluation plan, track 1, minDCF; NIST SRE plans for speaker verification.
     """
     cost = DetectionCost(p_target, cost_miss, cost_false_alarm)
@@ -119,8 +216,6 @@ def act_dcf(
 ) -> float:
     """Return the normalised detection cost at the Bayes threshold: the scores must be natural log-likelihood ratios.
 
-    Args: as in `min_dcf`; a miss is score < threshold, a false alarm score >= threshold.
-
     Source: ASVspoof 5 evaluation plan, track 1, actDCF (threshold -log 1.9).
     """
     cost = DetectionCost(p_target, cost_miss, cost_false_alarm)
@@ -130,7 +225,7 @@ def act_dcf(
 
 
 def cllr(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
-    """Return the cost of natural log-likelihood ratios, in bits: 0 is perfect, 1 knows nothing, more misleads.
+    """Return the cost of natural log-likelihood ratios, in bits: 0 is perfect, 1 that of a constant 0, more misleads.
 
     Source: Brümmer & du Preez, "Application-independent evaluation of speaker detection", 2006, C_llr.
     """
@@ -156,8 +251,8 @@ def min_cllr(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
 def min_cllr_of(steps: Steps) -> float:
     """Return the minimum Cllr of counted trials, in bits.
 
-    Positives followed by negatives are violators, so what lies between two corners is pooled from the start; a tie
-    needs no other care, its positives come first.
+    Positives followed by negatives are violators, so all trials between two corners are pooled from the start; ties
+    need no other care, their positives come first.
     """
     levels: IntArray = np.diff(steps.corners, axis=1)
     levels = levels[:, levels.any(axis=0)]

@@ -10,18 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_pruning.metrics.ranking import FloatArray, IntArray, Steps, checked, rank
-from hybrid_pruning.metrics.rates import det_curve
+from hybrid_pruning.metrics.rates import FloatArray, IntArray, Steps, checked, det_curve, rank
 
-COARSE_POINTS, FINE_POINTS = 512, 16
-"""Parts that the search for the t-EER cuts the verifier's thresholds into, first and then; a matter of speed alone."""
+COARSE_POINTS, FINE_POINTS = 512, 16  # parts that the t-EER's search cuts thresholds into, first and then: for speed
 
 
 @dataclass(frozen=True, slots=True)
 class SasvCost:
     """Priors and costs of spoofing-robust speaker verification; the defaults are those of every ASVspoof since 2019.
-
-    A miss rejects a target; the other two costs are those of accepting a nontarget and a spoof.
 
     Source: ASVspoof 2019 evaluation plan, t-DCF (the miss cost of verifier and countermeasure is 1, the false alarm
     cost of both 10); ASVspoof 2021 evaluation plan, table of t-DCF costs and priors; ASVspoof 5 evaluation plan.
@@ -36,9 +32,9 @@ class SasvCost:
 
     @property
     def weights(self) -> tuple[float, float, float]:
-        """Weight of the miss rate and of the rates at which nontargets and spoofs are accepted."""
-        spoof = self.p_spoof * self.cost_spoof
-        return self.p_target * self.cost_miss, self.p_nontarget * self.cost_nontarget, spoof
+        """Weight of the rate of targets rejected, of nontargets accepted, and of spoofs accepted."""
+        nontarget, spoof = self.p_nontarget * self.cost_nontarget, self.p_spoof * self.cost_spoof
+        return self.p_target * self.cost_miss, nontarget, spoof
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +76,8 @@ def t_dcf(
 ) -> float:
     """Return the smallest normalised tandem detection cost over the countermeasure's thresholds, the verifier fixed.
 
-    The scores [P] and [S] are the countermeasure's, the rates the verifier's at its own threshold: ValueError where
-    they leave a tandem no sense. `legacy` leaves out the verifier's own errors, as the first version (ASVspoof 2019)
-    did.
+    `asv` are the verifier's rates at its own threshold; ValueError where they leave a weight below 0. `legacy` leaves
+    out the verifier's own errors, as the first version (ASVspoof 2019) did.
 
     Source: Kinnunen et al., "Tandem assessment of spoofing countermeasures and automatic speaker verification:
     fundamentals", TASLP 2020, the cost, C0 to C2 and the normalisation; legacy: Kinnunen et al., Odyssey 2018.
@@ -110,8 +105,8 @@ def t_dcf_of(
 def asv_rates(target: npt.ArrayLike, nontarget: npt.ArrayLike, spoof: npt.ArrayLike) -> AsvRates:
     """Return the error rates of a verifier at the threshold of its EER, for the t-DCF of a countermeasure beside it.
 
-    The threshold is set on targets and nontargets alone. It is the highest score rejected where both rates are
-    closest, and that score then counts as accepted: as ASVspoof's packages of 2019 and 2021 do it.
+    Of targets and nontargets alone: the highest score rejected where both rates are closest, which then counts as
+    accepted, as in ASVspoof's packages of 2019 and 2021.
 
     Source: ASVspoof 2019 and 2021 evaluation plans, the fixed verifier of the t-DCF.
     """
@@ -135,10 +130,9 @@ def t_eer(
 
     Every verifier threshold that misses less than it falsely accepts is paired with the first countermeasure threshold
     that brings the tandem's miss and false alarm rates closest, where nontargets and spoofs are equally frequent
-    (rho = 0.5). The first of these pairs where nontargets pass most nearly as often as spoofs is taken, and its spoof
-    false alarm rate returned. The choice of rho matters for finite sets alone; it and all rounding are those of
-    ASVspoof 5's package, since many pairs are equally close in small sets. Where no pair has a defined distance, the
-    package fails; here the first threshold's rate is returned.
+    (rho = 0.5). Of the pairs, the first where nontargets pass most nearly as often as spoofs counts, by its spoof false
+    alarm rate. In small sets many pairs are equally close: rho and all rounding are those of ASVspoof 5's package.
+    Where no pair has a defined distance, the package fails; here the first threshold's rate is returned.
 
     Source: Kinnunen et al., "t-EER: parameter-free tandem evaluation of countermeasures and biometric comparators",
     TPAMI 2023, the tandem's rates and the concurrent t-EER; ASVspoof 5 evaluation package, rho.
@@ -150,9 +144,8 @@ def t_eer(
 def t_eer_of(cm: Steps, asv: Steps) -> float:
     """Return the t-EER of counted trials, cm: bona fide, spoofs; asv: targets, nontargets, spoofs.
 
-    Along the verifier's thresholds every rate is monotone, those of the paired countermeasure point too. So two
-    points bound all between them, and only stretches that may hold the closest pair are cut finer, down to single
-    points.
+    Along the verifier's thresholds every rate is monotone, those of the paired countermeasure point too. So two points
+    bound all between them, and only stretches that may hold the closest pair are cut finer, down to single points.
     """
 
     def is_useless(points: IntArray) -> npt.NDArray[np.bool_]:
@@ -183,8 +176,9 @@ def _verifier_rates(asv: Steps, points: IntArray) -> FloatArray:
 
 
 def _tandem_rates(cm: Steps, asv: Steps, points: IntArray) -> FloatArray:
-    """Return at the verifier's points [M] the rates [4, M] of nontargets and spoofs passing it, and of bona fide
-    speech missed and spoofs passing at the countermeasure point where the tandem's two rates are closest.
+    """Return the rates [4, M] at the verifier's points [M] and the countermeasure points that pair with them.
+
+    Nontargets and spoofs that pass the verifier; bona fide speech that the countermeasure misses, spoofs that pass it.
     """
     asv_miss, nontarget_passed, spoof_passed = _verifier_rates(asv, points)
 
