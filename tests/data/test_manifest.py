@@ -60,11 +60,18 @@ def test_the_least_a_manifest_needs_however_lines_end(tmp_path: Path, content: s
         ("utt_id\tfile\tlabel\n", ":1: column 'path' is missing; .* has: utt_id, file, label"),
         (HEADER, ": no utterances below the header"),
         (HEADER + "a\ta.wav\n", ":2: 2 columns, expected 3"),
+        (HEADER + "a\ta.wav\tspoof\tx\n", ":2: 4 columns, expected 3"),
+        ("label\t" + HEADER, ":1: column 'label' stands twice"),
+        (HEADER + "\ta.wav\tspoof\n", ":2: column 'utt_id' is empty"),
+        (HEADER + "a\ta\0b.wav\tspoof\n", ":2: holds control characters"),
+        (HEADER + "a\ta.wav\tSpoof\n", ":2: label 'Spoof', expected bonafide or spoof"),
+        *(
+            (f"seconds\t{HEADER}{text}\ta\ta.wav\tspoof\n", f":2: seconds '{text}', expected a duration .* or '-'")
+            for text in ("-1", "1,5", "nan", "inf")
+        ),
         (HEADER + "a\ta.wav\tspoof\n\na\tb.wav\tspoof\n", ":4: utt_id 'a' already stands in line 2"),
         (HEADER + "a\t\tspoof\n", ":2: column 'path' is empty"),
         (HEADER + "a\ta.wav\tfake\n", ":2: label 'fake', expected bonafide or spoof"),
-        ("seconds\t" + HEADER + "-1\ta\ta.wav\tspoof\n", ":2: seconds '-1', expected a duration"),
-        ("seconds\t" + HEADER + "1,5\ta\ta.wav\tspoof\n", ":2: seconds '1,5', expected a duration"),
     ],
 )
 def test_mistakes_are_named_by_line(tmp_path: Path, text: str, expected: str):
@@ -75,7 +82,9 @@ def test_mistakes_are_named_by_line(tmp_path: Path, text: str, expected: str):
 
 def test_what_is_no_text_or_not_there(tmp_path: Path):
     (tmp_path / "audio.tsv").write_bytes(b"utt_id\tpath\tlabel\n\xff\xfe\x00")
-    for name, expected in (("audio.tsv", "not UTF-8 text"), ("missing.tsv", "cannot be read"), (".", "cannot")):
+    (tmp_path / "wide.tsv").write_text(HEADER, encoding="utf-16")
+    texts = {"audio.tsv": "not UTF-8 text", "wide.tsv": "wide.tsv: is UTF-16 text; save"}
+    for name, expected in {**texts, "missing.tsv": "cannot be read", ".": "cannot"}.items():
         with pytest.raises(InputError, match=expected):
             read_manifest(tmp_path / name)
 

@@ -1,20 +1,24 @@
 """Tiny corpora, recipes and encoders on disk, for the tests that start from files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 import yaml
 from transformers import WavLMConfig, WavLMModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+import hybrid_pruning as hp
 from encoders import NO_DROPOUT, STYLES, TINY, WHISPER, make_config, with_telling_weights
 from hybrid_pruning.config import Config, HeadConfig, check_config
 from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
+from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import load_transformers
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
@@ -244,9 +248,22 @@ def files_below(folder: Path) -> Sequence[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
 
 
-def touch(root: Path, *names: str) -> Path:
-    """Make empty files below a folder and return it."""
-    for name in names:
+def touch(root: Path, *names: str, texts: Mapping[str, str] | None = None) -> Path:
+    """Make empty files below a folder, and some with texts, and return it."""
+    for name, text in {**dict.fromkeys(names, ""), **(texts or {})}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
+        (root / name).write_text(text, encoding="utf-8", newline="")
     return root
+
+
+prepare = partial(hp.prepare, durations=False)
+"""For corpora of empty files."""
+
+
+def refuse(corpus: str, root: Path, out: Path, expected: str, **options: Any) -> str:
+    """Require that a corpus is refused with one line and that nothing is written; return the line."""
+    with pytest.raises(InputError, match=expected) as caught:
+        prepare(corpus, root, out, **options)
+    assert "\n" not in str(caught.value)
+    assert not files_below(out)
+    return str(caught.value)

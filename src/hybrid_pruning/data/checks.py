@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from hybrid_pruning.data.tables import TAB, open_table, read_rows, write_table
 from hybrid_pruning.data.workers import work_in_processes
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, digest_file
+from hybrid_pruning.trees import section
 
 CACHE = ".durations.tsv"
 """Beside the manifests: path as they have it, size in bytes, time of last change in ns, seconds."""
@@ -35,11 +37,11 @@ def add_durations(manifest: str | Path, workers: int = 4, drop_unreadable: bool 
     manifest = Path(manifest)
     paths = [row["path"] for _, row in read_rows(manifest, REQUIRED)]
     durations, faults = measure_durations(paths, manifest.parent, workers)
-    unreadable = [path for path in paths if path not in durations]
-    first = ", ".join(unreadable[:FIRST])
-    message = f"{manifest}: {len(unreadable):,} of {len(paths):,} audio files cannot be used, first {first}"
+    unreadable, message = [path for path in paths if path in faults], ""
     if unreadable:
-        message += f" ({faults[unreadable[0]].removeprefix(f'{manifest.parent / unreadable[0]}: ').partition(';')[0]})"
+        names, why = ", ".join(unreadable[:FIRST]), faults[unreadable[0]].partition(";")[0]
+        message = f"{manifest}: {len(unreadable):,} of {len(paths):,} audio files cannot be used, first {names}"
+        message += f" ({why.removeprefix(f'{manifest.parent / unreadable[0]}: ')})"
     if unreadable and (not drop_unreadable or len(unreadable) == len(paths)):
         raise InputError(f"{message}; replace them, or --allow-missing leaves them out, or --no-durations asks no file")
     measured = [row for _, row in read_rows(manifest, REQUIRED) if row["path"] in durations]
@@ -57,8 +59,7 @@ def measure_durations(
     Interrupted, it keeps in the cache, in the folder to which paths may be relative, the durations it has read.
     """
     cache, changed = _read_cache(folder / CACHE), False
-    durations: dict[str, float] = {}
-    faults: dict[str, str] = {}
+    durations, faults = dict[str, float](), dict[str, str]()
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     with progress_bar() as bar, ThreadPoolExecutor(workers) as pool:
         task = bar.add_task("durations", total=len(paths))
@@ -84,29 +85,27 @@ def _measure_batch(folder: Path, cache: Mapping[str, str], paths: Sequence[str])
     """Return for each file its path, a stamp that changes with the file, and its seconds or its fault."""
     found: list[tuple[str, str, float | str]] = []
     for path in paths:
+        stamp, known = "", cache.get(path, "")
         try:
             status = (folder / path).stat()
-            stamp, known = f"{status.st_size}{TAB}{status.st_mtime_ns}{TAB}", cache.get(path, "")
-            if known.startswith(stamp):
-                found.append((path, stamp, float(known[len(stamp) :])))
-            else:
-                found.append((path, stamp, audio_samples(folder / path) / SAMPLE_RATE_HZ or "holds no audio"))
+            stamp = f"{status.st_size}{TAB}{status.st_mtime_ns}{TAB}"
+            seconds = (
+                float(known[len(stamp) :]) if known.startswith(stamp) else audio_samples(folder / path) / SAMPLE_RATE_HZ
+            )
+            found.append((path, stamp, seconds or "holds no audio"))
         except (OSError, InputError) as error:
-            found.append((path, "", str(error)))
+            found.append((path, stamp, str(error)))
     return found
 
 
 def _read_cache(path: Path) -> dict[str, str]:
     """Return path -> size, time and seconds as one text; a damaged line, or file, is as good as none."""
     cache: dict[str, str] = {}
-    try:
-        with path.open(encoding="utf-8", newline="\n") as handle:
-            for line in handle:
-                name, _, known = line.removesuffix("\n").partition(TAB)
-                if WHOLE.fullmatch(known):
-                    cache[name] = known
-    except (OSError, UnicodeDecodeError):
-        pass
+    with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8", newline="\n") as handle:
+        for line in handle:
+            name, _, known = line.removesuffix("\n").partition(TAB)
+            if WHOLE.fullmatch(known):
+                cache[name] = known
     return cache
 
 
@@ -136,7 +135,7 @@ def audit(manifest: str | Path, out: str | Path | None = None, workers: int = 2)
 
 
 def audit_utterances(utterances: Sequence[Utterance], workers: int = 2) -> list[FaultyFile]:
-    """Decode every file once and return the faulty ones, in the order of the utterances."""
+    """Decode every file once, compare its length with its header and manifest, and return the faulty ones in order."""
     with progress_bar() as bar:
         messages = work_in_processes(_find_fault, utterances, workers)
         tracked = bar.track(zip(utterances, messages, strict=True), total=len(utterances), description="decoding")
@@ -144,7 +143,6 @@ def audit_utterances(utterances: Sequence[Utterance], workers: int = 2) -> list[
 
 
 def _find_fault(utterance: Utterance) -> str:
-    """Decode a file, compare its length with its header and the manifest's seconds, and return the fault, or ""."""
     try:
         wave = read_audio(utterance.path)
         check_seconds(utterance.path, len(wave), utterance.seconds)
@@ -161,9 +159,7 @@ TRAINED_ON = "trained_on_sha256"  # key of a model's provenance: the digest of t
 
 def check_scored(provenance: Mapping[str, Any], manifest: str | Path) -> list[str]:
     """Return warnings about scores on a manifest by a model whose provenance, free-form, names its training data."""
-    recipe = provenance.get("recipe")
-    data = recipe.get("data") if isinstance(recipe, Mapping) else None
-    train = data.get("train") if isinstance(data, Mapping) else None
+    train = section(provenance, "recipe", "data").get("train")
     if not isinstance(train, str):
         return []
     digest = provenance.get(TRAINED_ON)  # by which it is known beside the scored set; older models have none
@@ -176,10 +172,7 @@ def check_scored(provenance: Mapping[str, Any], manifest: str | Path) -> list[st
 
 
 def check_overlap(trainset: Sequence[Utterance], other: Sequence[Utterance], name: str) -> list[str]:
-    """Return warnings where a set overlaps with the training data: in files, their content, ids or speakers.
-
-    Of large sets, contents are compared for `MOST_READ` files of each alone; all paths, ids and speakers are.
-    """
+    """Return warnings where a set shares files, their contents, ids or speakers with the training data."""
     trained = {os.path.abspath(u.path) for u in trainset}  # noqa: PTH100  several times quicker than Path's
     files, rest = list[Utterance](), list[Utterance]()
     for utterance in other:

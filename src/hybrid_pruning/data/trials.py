@@ -97,12 +97,19 @@ def read_keys(
     rows = text if form.columns else text.below()
     kept = [*columns, *only, *(name for name in ALWAYS if name in header)]
     require_known(path, header, kept)
-    beside = [name for name in ("cm-label",) if name in header]
-    cells = rows.take(header, tuple(dict.fromkeys([*form.trial, form.label, *beside, *kept])), separator)
-    classes = form.classes or track.classes
-    kinds = [classes.get(label, "") for label in cells[form.label]]
+    checked = {"cm-label"} & {*header}
+    cells = rows.take(header, tuple(dict.fromkeys([*form.trial, form.label, *checked, *kept])), separator)
+    classes, labels = form.classes or track.classes, cells[form.label]
+    kinds, beside = [classes.get(label, "") for label in labels], cells.get("cm-label", ())
     names = [cells[part] for part in form.trial]
-    rows.refuse([*_label_faults(cells, form.label, kinds, classes), *find_repeated(names, kinds, track)])
+    faults = [
+        (row, f"label '{labels[row]}', expected {' or '.join(classes)}") for row, kind in enumerate(kinds) if not kind
+    ]
+    if form.label != "cm-label":
+        for row, (kind, label) in enumerate(zip(kinds, beside, strict=False)):
+            if kind and label != CM_LABEL[kind]:
+                faults.append((row, f"cm-label '{label}' beside '{labels[row]}', expected '{CM_LABEL[kind]}'"))
+    rows.refuse([*faults, *find_repeated(names, kinds, track)])
     chosen = np.ones(len(kinds), dtype=np.bool_)
     for column, value in only.items():
         chosen &= np.array([cell == value for cell in cells[column]], dtype=np.bool_)
@@ -194,23 +201,12 @@ def _recognise(text: Text, track: Track, labelled: bool = True) -> tuple[Form, S
             f"tabs, commas or spaces: {widths}"
         )
 
-    def labelled_so(layout: Form, cells: Sequence[str]) -> bool:
-        return bool(layout.label) and cells[layout.columns.index(layout.label)] in track.classes
-
-    layout, _, separator = next((fit for fit in fitting if labelled_so(*fit[:2])), fitting[0])
+    # of several that fit, the one whose label is a class
+    labelled_so = (
+        fit for fit in fitting if dict(zip(fit[0].columns, fit[1], strict=True)).get(fit[0].label) in track.classes
+    )
+    layout, _, separator = next(labelled_so, fitting[0])
     return layout, layout.columns, separator
-
-
-def _label_faults(
-    cells: Mapping[str, Sequence[str]], label: str, kinds: Sequence[str], classes: Mapping[str, str]
-) -> Iterator[Fault]:
-    for row, kind in enumerate(kinds):
-        if not kind:
-            yield row, f"label '{cells[label][row]}', expected {' or '.join(classes)}"
-    if label != "cm-label" and "cm-label" in cells:
-        for row, (kind, beside) in enumerate(zip(kinds, cells["cm-label"], strict=True)):
-            if kind and beside != CM_LABEL[kind]:
-                yield row, f"cm-label '{beside}' beside '{cells[label][row]}', expected '{CM_LABEL[kind]}'"
 
 
 SAME = "do both files belong to the same set?"
@@ -295,7 +291,7 @@ def _read_scores(path: Path, track: Track) -> tuple[Text, list[Fault], list[list
     cells = rows.take(header, track.trial + columns, separator)
     names = [cells[name] for name in track.trial]
     faults: list[Fault] = []
-    scores = {column: _to_numbers(cells[column]) for column in columns}
+    scores = {column: np.array([_to_number(cell) for cell in cells[column]]) for column in columns}
     for column, values in scores.items():
         for row in np.flatnonzero(~(np.abs(values) <= LARGEST_SCORE)).tolist():
             found = f"{column} of '{name_trial(names, row)}' is '{cells[column][row]}'"
@@ -316,7 +312,7 @@ def _recognise_scores(text: Text, track: Track) -> tuple[Text, Sequence[str], st
         for form in track.score_layouts:
             row = dict(zip(form.columns, cells, strict=False))
             fits = len(cells) == len(form.columns) and row.get(form.label, track.kinds[0]) in track.classes
-            if fits and not np.isnan(_to_numbers([row[track.scores]])[0]):
+            if fits and not np.isnan(_to_number(row[track.scores])):
                 return text, form.columns, separator
     forms = "; ".join(" ".join(form.columns) for form in track.score_layouts)
     raise InputError(
@@ -344,15 +340,8 @@ def _match(names: list[list[str]], keys: Keys, track: Track) -> tuple[IntArray, 
     return row[:-1], faults
 
 
-def _to_numbers(cells: Sequence[str]) -> FloatArray:
-    """Return cells as numbers, NaN where one is none."""
-    try:
-        return np.array(list(map(float, cells)), dtype=np.float64)
-    except ValueError:
-        return np.array([_to_number(cell) for cell in cells], dtype=np.float64)
-
-
 def _to_number(cell: str) -> float:
+    """Return a cell as a number, NaN where it is none."""
     try:
         return float(cell)
     except ValueError:

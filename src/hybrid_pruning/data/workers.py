@@ -1,18 +1,15 @@
-"""Work in processes beside this one, its results in order: through sockets, as /dev/shm may be small or missing."""
+"""Work in processes beside this one, its results in order: through pipes, as /dev/shm may be small or missing."""
 
 import multiprocessing
 import pickle
 import signal
-import socket
-import struct
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
-
-import numpy as np
 
 from hybrid_pruning.errors import InputError
 
@@ -37,10 +34,10 @@ def work_in_processes(
         yield from map(action, items)
         return
     context: Any = multiprocessing.get_context(method)
-    crew: list[tuple[BaseProcess, socket.socket]] = []
+    crew: list[tuple[BaseProcess, Connection]] = []
     try:
         for first in range(min(workers, len(items))):
-            ours, theirs = socket.socketpair()
+            ours, theirs = context.Pipe()
             with theirs:  # closed here, so that the end of the process is the end of the stream
                 crew.append((context.Process(target=_work, args=(theirs, action, items[first::workers])), ours))
                 crew[-1][0].daemon = True
@@ -52,7 +49,7 @@ def work_in_processes(
         for index in range(len(items)):
             process, connection = crew[index % workers]
             try:
-                found = _receive(connection)
+                found = pickle.loads(connection.recv_bytes())
             except (EOFError, OSError) as error:
                 raise _death(process) from error
             if isinstance(found, Exception):
@@ -62,7 +59,7 @@ def work_in_processes(
         _dismiss(crew)
 
 
-def _dismiss(crew: list[tuple[BaseProcess, socket.socket]]) -> None:
+def _dismiss(crew: list[tuple[BaseProcess, Connection]]) -> None:
     for process, connection in crew:
         connection.close()
         if process.pid is not None:  # it was started
@@ -70,7 +67,7 @@ def _dismiss(crew: list[tuple[BaseProcess, socket.socket]]) -> None:
             process.join()
 
 
-def _work(connection: socket.socket, action: Callable[[Item], object], items: Sequence[Item]) -> None:
+def _work(connection: Connection, action: Callable[[Item], object], items: Sequence[Item]) -> None:
     """Send the result of each item, and after an error no more."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -88,8 +85,10 @@ def _work(connection: socket.socket, action: Callable[[Item], object], items: Se
         except Exception as error:
             found = RuntimeError(f"{type(error).__name__}: {error}")
             found.add_note(traceback.format_exc())
+        stream = BytesIO()
+        _Pickler(stream, 5).dump(found)
         try:
-            _send(connection, found)
+            connection.send_bytes(stream.getbuffer())
         except ConnectionError:  # nobody waits for it any more
             return
         if isinstance(found, Exception):
@@ -104,36 +103,6 @@ class _Pickler(pickle.Pickler):
         if torch is not None and type(value) is torch.Tensor:
             return torch.from_numpy, (value.numpy(),)
         return NotImplemented
-
-
-def _send(connection: socket.socket, value: object) -> None:
-    """Write the numbers of bytes, the pickle, and the arrays beside it."""
-    buffers: list[pickle.PickleBuffer] = []
-    stream = BytesIO()
-    _Pickler(stream, 5, buffer_callback=buffers.append).dump(value)
-    parts = [stream.getbuffer(), *(buffer.raw() for buffer in buffers)]
-    connection.sendall(struct.pack(f"<Q{len(parts)}Q", len(parts), *(part.nbytes for part in parts)))
-    for part in parts:
-        connection.sendall(part)
-
-
-def _receive(connection: socket.socket) -> Any:
-    (count,) = struct.unpack("<Q", _read(connection, 8))
-    sizes = struct.unpack(f"<{count}Q", _read(connection, 8 * count))
-    stream, *buffers = [_read(connection, size) for size in sizes]
-    return pickle.loads(stream, buffers=buffers)
-
-
-def _read(connection: socket.socket, size: int) -> memoryview:
-    """Return so many bytes, writable."""
-    data = np.empty(size, np.uint8).data
-    rest = data
-    while rest:
-        received = connection.recv_into(rest)
-        if not received:
-            raise EOFError
-        rest = rest[received:]
-    return data
 
 
 def _death(process: BaseProcess) -> InputError:

@@ -9,6 +9,7 @@ Source: kaldi-asr.org/doc/data_prep.html; utt2lab as WeDefense writes it. No com
 import random
 import re
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 from hybrid_pruning.data.corpora.preparation import DEV, LABELS, TRAIN, Audio, Entry, ListedAudio, Preparation
@@ -91,27 +92,27 @@ def _read_kaldi(folder: Path) -> Iterator[Entry]:
     speakers, labels, genders = (_read_map(folder / name) for name in (SPEAKERS, KEYS, GENDERS))
     text = read_lines(folder / LIST)
     seen: dict[str, int] = {}
-    for row, line in enumerate(text.lines):
+    for number, line in zip(text.numbers, text.lines, strict=True):
         name, _, file = line.strip().replace("\t", " ").partition(" ")
-        file = file.strip()
+        file, where = file.strip(), f"{text.path}:{number}"
         if not file:
-            raise InputError(f"{text.where(row)}: 1 column, expected UTTERANCE FILE")
+            raise InputError(f"{where}: 1 column, expected UTTERANCE FILE")
         if file.startswith("|") or file.endswith("|"):
-            raise InputError(f"{text.where(row)}: '{name}' is a command, which is never run; name a file instead")
+            raise InputError(f"{where}: '{name}' is a command, which is never run; name a file instead")
         if ARCHIVE.fullmatch(file):
-            raise InputError(f"{text.where(row)}: '{file}' is a place in an archive; name a file of audio instead")
-        if seen.setdefault(name, row) != row:
-            raise InputError(f"{text.where(row)}: '{name}' already stands in line {text.numbers[seen[name]]}")
+            raise InputError(f"{where}: '{file}' is a place in an archive; name a file of audio instead")
+        if seen.setdefault(name, number) != number:
+            raise InputError(f"{where}: '{name}' already stands in line {seen[name]}")
         cells = {"utt_id": name, "label": str(Label.BONAFIDE)}
         for key, beside, found in (("speaker", SPEAKERS, speakers), ("label", KEYS, labels)):
             if found is not None and name not in found:
-                raise InputError(f"{text.where(row)}: '{name}' is not in {beside}; add it there")
+                raise InputError(f"{where}: '{name}' is not in {beside}; add it there")
             cells |= {} if found is None else {key: found[name]}
         if cells["label"] not in LABELS:
             raise InputError(f"{folder / KEYS}: label '{cells['label']}' of '{name}', expected {' or '.join(LABELS)}")
         if gender := (genders or {}).get(cells.get("speaker", "")):
             cells["gender"] = gender
-        yield Entry(text.numbers[row], ALL, file, cells)
+        yield Entry(number, ALL, file, cells)
 
 
 def _read_map(path: Path) -> dict[str, str] | None:
@@ -143,31 +144,31 @@ def _split(entries: Sequence[Entry], dev_share: float, seed: int, root: Path) ->
                 room -= len(group)
     dealt = [entry._replace(part=DEV if index in dev else TRAIN) for index, entry in enumerate(entries)]
     found = {(entry.part, entry.cells["label"]) for entry in dealt}
-    for part, label in ((part, label) for part in (TRAIN, DEV) for label in LABELS):
+    for part, label in product((TRAIN, DEV), LABELS):
         if (part, label) not in found:
-            fault = f"{part} would have no {label} utterance at a share of {dev_share:g} for dev"
-            advice = "as speakers and recordings are not torn apart; give another share, or more speakers"
-            raise InputError(f"{root}: {fault}, {advice}")
+            raise InputError(
+                f"{root}: {part} would have no {label} utterance at a share of {dev_share:g} for dev, as speakers and "
+                "recordings are not torn apart; give another share, or more speakers"
+            )
     return dealt
 
 
 def _groups(entries: Sequence[Entry]) -> list[list[int]]:
     """Group the indices of entries that share a speaker or a recording, directly or through others."""
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
+    import numpy as np  # here, as the help of `prepare` does not need them
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def find_root(key: tuple[str, str]) -> tuple[str, str]:
-        while parent.setdefault(key, key) != key:
-            parent[key] = key = parent[parent[key]]
-        return key
-
-    groups: dict[tuple[str, str], list[int]] = {}
-    shared = [
-        [(kind, name) for kind in ("speaker", "recording") if (name := entry.cells.get(kind, UNKNOWN)) != UNKNOWN]
-        for entry in entries
+    first: dict[tuple[str, str], int] = {}
+    pairs = [
+        (first.setdefault((kind, name), index), index)
+        for index, entry in enumerate(entries)
+        for kind in ("speaker", "recording")
+        if (name := entry.cells.get(kind, UNKNOWN)) != UNKNOWN
     ]
-    for keys in shared:
-        for key in keys[1:]:
-            parent[find_root(key)] = find_root(keys[0])
-    for index, keys in enumerate(shared):
-        groups.setdefault(find_root(keys[0]) if keys else ("entry", str(index)), []).append(index)
+    edges = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs)), edges), shape=(len(entries), len(entries)))
+    groups: dict[int, list[int]] = {}
+    for index, group in enumerate(connected_components(graph, directed=False)[1].tolist()):
+        groups.setdefault(group, []).append(index)
     return list(groups.values())

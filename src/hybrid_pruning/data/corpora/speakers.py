@@ -93,11 +93,10 @@ def add_speech(preparation: Preparation, part: str, speech: Iterable[Speech], ge
         preparation.prepared.speakers[part] = counts
     single = [speaker for speaker, utterances in counts.items() if utterances == 1]
     if single and part == TRAIN:
-        fault = (
-            f"{len(single):,} of {len(counts):,} speakers have a single utterance, first {', '.join(single[:FIRST])}"
+        preparation.prepared.warnings.append(
+            f"{preparation.prepared.manifests[TRAIN]}: {len(single):,} of {len(counts):,} speakers have a single "
+            f"utterance, first {', '.join(single[:FIRST])}; there is little to learn of them"
         )
-        where = preparation.prepared.manifests[TRAIN]
-        preparation.prepared.warnings.append(f"{where}: {fault}; there is little to learn of them")
 
 
 def add_split(
