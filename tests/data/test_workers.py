@@ -106,8 +106,6 @@ def test_workers_that_cannot_be_started_are_a_line(monkeypatch: pytest.MonkeyPat
 
 FULL = "dd if=/dev/zero of=/dev/shm/full bs=4k"
 FILL = f"mount --make-rprivate / && mount -t tmpfs -o size=64k tmpfs /dev/shm && ! {FULL}"
-    "mount --make-rprivate / && mount -t tmpfs -o size=64k tmpfs /dev/shm && ! dd if=/dev/zero of=/dev/shm/full bs=4k"
-)
 NEW_MOUNTS, IMPOSSIBLE = 0x20000, 77
 
 
@@ -116,7 +114,10 @@ def test_training_data_needs_no_shared_memory(tmp_path: Path, capfd: pytest.Capt
     config = configure(write_world(tmp_path), data__workers=2)
 
     def load() -> None:
-        if ctypes.CDLL(None).unshare(NEW_MOUNTS) or subprocess.run(FILL, shell=True, stderr=subprocess.DEVNULL, check=False).returncode:
+        if (
+            ctypes.CDLL(None).unshare(NEW_MOUNTS)
+            or subprocess.run(FILL, shell=True, stderr=subprocess.DEVNULL, check=False).returncode
+        ):
             os._exit(IMPOSSIBLE)
         batches = TrainSet(read_set(config.data.train), config).batches(0)
         os._exit(0 if sum(len(batch.wave) for batch in batches) == 24 else 1)

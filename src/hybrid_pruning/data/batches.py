@@ -7,7 +7,6 @@ changes the model's input.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,12 +51,13 @@ class Batch:
 
     def split(self, parts: int) -> list["Batch"]:
         """Return up to `parts` smaller batches of the whole one's padding; `skipped` is in the first alone."""
-        size = -(-len(self.wave) // parts)
-        lengths: Sequence[Any] = [None] * parts if self.lengths is None else self.lengths.split(size)
-        columns = (self.wave.split(size), self.target.split(size), self.index.split(size))
-        rows = zip(zip(*columns, strict=True), lengths, strict=False)
-        found = [Batch(w, n, t, i, self.padding) for (w, t, i), n in rows]
-        return [replace(found[0], skipped=self.skipped), *found[1:]]
+        size, skipped, found = -(-len(self.wave) // parts), self.skipped, list[Batch]()
+        for start in range(0, len(self.wave), size):
+            part = slice(start, start + size)
+            lengths = None if self.lengths is None else self.lengths[part]
+            found.append(Batch(self.wave[part], lengths, self.target[part], self.index[part], self.padding, skipped))
+            skipped = ()
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +88,13 @@ def by_recording(utterances: Sequence[Utterance]) -> list[list[int]]:
 class Crops:
     """Training examples of one length, addressed by (epoch, index); crops of one recording are at the same place.
 
-    An address may have a third number, the turn: how often the epoch has had that utterance before. Every turn is a
-    crop of its own, and the first is that of the address without it.
-
-    A file that cannot be used is replaced by another of the same class, drawn as a function of (seed, epoch, index)
-    and the number of the attempt.
+    An address may have a third number, the turn: how often the epoch has had that utterance before; 0 where it has
+    none. A file that cannot be used is replaced by another of its class, drawn by (seed, epoch, index, attempt).
 
     Args:
-        utterances, targets: the source of the crops, and the class of each.
-        samples: length of an example; utterances shorter than that are repeated.
-        augment: augmentation of each example; examples of one recording share its random choices too.
+        targets: class of each utterance.
+        samples: length of an example; shorter utterances are repeated.
+        augment: examples of one recording share its random choices too.
         speeds: playback speed of each utterance; none for all as they are.
     """
 
@@ -123,7 +120,7 @@ class Crops:
         return len(self.utterances)
 
     def __getitem__(self, address: Address) -> Example:
-        """Return the example; an error if neither its file nor those that may replace it can be used."""
+        """Return the example; raise the last file's error if none that may replace it can be used either."""
         epoch, index, turn = (*address, 0)[:3]
         faults: list[InputError] = []
         for chosen in self._candidates(epoch, index):
@@ -136,6 +133,10 @@ class Crops:
                 wave = self.augment(wave, self._rng(epoch, chosen, turn).spawn(1)[0])
             return Example(torch.from_numpy(wave), self.targets[chosen], chosen, repeated, tuple(map(str, faults)))
         raise faults[-1]
+
+    def load(self, addresses: Sequence[Address]) -> Batch:
+        """Return the examples at some addresses, side by side."""
+        return collate([self[address] for address in addresses])
 
     def _candidates(self, epoch: int, index: int) -> Iterator[int]:
         """Yield the utterance itself and then, one by one, those that may replace it."""
@@ -165,11 +166,7 @@ class Crops:
 
 def load_batches(crops: Crops, batches: Sequence[Sequence[Address]], workers: int) -> Iterator[Batch]:
     """Yield the batches whose addresses are given, in that order, decoding in worker processes."""
-    yield from work_in_processes(partial(_load, crops), batches, workers)
-
-
-def _load(crops: Crops, addresses: Sequence[Address]) -> Batch:
-    return collate([crops[address] for address in addresses])
+    yield from work_in_processes(crops.load, batches, workers)
 
 
 def collate(examples: Sequence[Example]) -> Batch:

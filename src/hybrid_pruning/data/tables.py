@@ -47,14 +47,14 @@ class Text:
 
     def require(self, header: Sequence[str], required: Sequence[str], separator: str | None = TAB) -> None:
         """Require that a header has the columns, each once."""
-        if missing := [column for column in required if column not in header]:
-            where = f"{self.path}:{self.numbers[0] if self.numbers else 1}"
+        where = f"{self.path}:{self.numbers[0] if self.numbers else 1}"
+        for column in (column for column in required if column not in header):
             raise InputError(
-                f"{where}: column '{missing[0]}' is missing; the header needs {', '.join(required)}, separated by "
+                f"{where}: column '{column}' is missing; the header needs {', '.join(required)}, separated by "
                 f"{NAMES[separator]}, and has: {', '.join(header) or 'nothing'}"
             )
-        if twice := [column for column in required if header.count(column) > 1]:
-            raise InputError(f"{self.where(0)}: column '{twice[0]}' stands twice in the header; leave one")
+        for column in (column for column in required if header.count(column) > 1):
+            raise InputError(f"{where}: column '{column}' stands twice in the header; leave one")
 
     def take(self, header: Sequence[str], wanted: Sequence[str], separator: str | None) -> dict[str, list[str]]:
         """Return the wanted ones of the columns that `header` names, of lines below it."""
@@ -146,8 +146,7 @@ def _split(line: str, separator: str | None) -> list[str]:
 def _flatten(lines: Sequence[str], width: int, separator: str | None) -> list[str] | None:
     """Return all cells of lines that have `width` each, line after line, or None where one has not.
 
-    One list for many lines: a list for every line, hundreds of thousands at a time, keeps Python's garbage collector
-    busy for longer than all else here takes.
+    One list for many lines: a list for every line would keep Python's garbage collector busy for most of the time.
     """
     if separator != COMMA or not any('"' in line for line in lines):
         flat = (separator or " ").join(lines).split(separator)
@@ -168,8 +167,9 @@ def open_table(path: str | Path, columns: Sequence[str]) -> Iterator[Callable[[C
             if line.count(TAB) >= len(columns) or "\n" in line or CONTROL.search(line):
                 pairs = zip(columns, row, strict=True)
                 column, cell = next(pair for pair in pairs if has_control_characters(pair[1]))
-                where = f"{path}: column '{column}' of '{row[0]}'"
-                raise InputError(f"{where} holds control characters: {cell!r}; rename it")
+                raise InputError(
+                    f"{path}: column '{column}' of {row[0]!r} holds control characters: {cell!r}; rename it"
+                )
             handle.write(f"{line}\n")
 
         write(columns)

@@ -38,8 +38,8 @@ class TrainSet:
         speeds = (1.0, *config.data.speed_speakers)
         self.utterances = [*utterances] * len(speeds)
         place = {name: index for index, name in enumerate(self.classes)}
-        own = [place[_class_of(config, utterance)] for utterance in utterances]
         step = len(self.classes) // len(speeds)
+        own = [place[_class_of(config, utterance)] for utterance in utterances]
         targets = [turn * step + target for turn in range(len(speeds)) for target in own]
         played = [speed for speed in speeds for _ in utterances] if len(speeds) > 1 else ()
         samples = round(config.data.crop_seconds * SAMPLE_RATE_HZ)
@@ -76,10 +76,9 @@ def order_utterances(utterances: Sequence[Utterance], seed: int, epoch: int) -> 
 
 
 def order_speakers(members: Sequence[IntArray], seed: int, epoch: int) -> list[Address]:
-    """Return an epoch with as many crops of every speaker, together as many as there are utterances.
+    """Return an epoch with as many crops of every speaker, or by chance one more: together one per utterance.
 
-    Where that does not divide evenly, some speakers by chance have one more. A speaker's utterances, `members`, come
-    again as often as each other, or once more, and are cropped anew each time.
+    A speaker's utterances, `members`, come again as often as each other, or once more, and are cropped anew each time.
     """
     rng = np.random.default_rng((seed, epoch))
     share, rest = divmod(sum(map(len, members)), len(members))

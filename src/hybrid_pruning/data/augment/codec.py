@@ -98,8 +98,7 @@ Coders = tuple[Sndfile | Ffmpeg, ...]
 
 def _sndfile(container: str, subtype: str, highest: int, lowest: int, *kbps: int, constant: bool = False) -> Coders:
     """libsndfile's levels are linear in the bit rate, from the highest to the lowest."""
-    span = highest - lowest
-    return tuple(Sndfile(container, subtype, (highest - rate) / span, constant) for rate in kbps)
+    return tuple(Sndfile(container, subtype, (highest - rate) / (highest - lowest), constant) for rate in kbps)
 
 
 def _ffmpeg(encoder: str, container: str, *bits_per_second: int) -> Coders:
@@ -140,9 +139,8 @@ class Codec:
         return self.recode(wave, name, int(rng.integers(len(self.delays[name]))))
 
     def recode(self, wave: Wave, name: str, setting: int) -> Wave:
-        """Return the wave [S] after one codec at one of its settings, in place."""
-        delay = self.delays[name][setting]
-        return fit(_recode(limit(wave), name, setting)[delay:], len(wave))
+        """Return the wave [S] after one codec at one of its settings, without its delay."""
+        return fit(_recode(limit(wave), name, setting)[self.delays[name][setting] :], len(wave))
 
 
 def _recode(wave: Wave, name: str, setting: int) -> Wave:

@@ -23,10 +23,9 @@ Wave = npt.NDArray[np.float32]
 
 
 class Transform(Protocol):
-    """One kind of augmentation.
+    """One kind of augmentation; the wave given is left as it was.
 
-    All that is random in it comes from `rng`, and never depends on the wave's values: examples that are given the same
-    generator, as clips of one recording are, get the same treatment. The wave given is left as it was.
+    Its random choices come from `rng` and never depend on the wave: clips of one recording get the same treatment.
     """
 
     def __call__(self, wave: Wave, rng: np.random.Generator) -> Wave:
@@ -56,10 +55,7 @@ def amplitude(decibels: float) -> float:
 
 
 def at_snr(noise: npt.NDArray[np.floating], wave: Wave, snr_db: float) -> Wave:
-    """Return the noise [S] scaled so that mean_power(wave) / mean_power(noise) is the ratio asked for.
-
-    In a silent wave no noise has that ratio but silence; silent noise stays silent.
-    """
+    """Return the noise [S] scaled so that mean_power(wave) / mean_power(noise) is the ratio; silence stays silent."""
     power = mean_power(noise)
     gain = np.sqrt(mean_power(wave) / power) / amplitude(snr_db) if power > 0 else 0.0
     return (noise * gain).astype(np.float32)
