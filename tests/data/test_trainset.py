@@ -38,8 +38,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 def addresses(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, rank: int = 0, ranks: int = 1, **changes: Any) -> Any:
     monkeypatch.setattr(processes, "count", lambda: ranks)
     monkeypatch.setattr(processes, "rank", lambda: rank)
-    config = configure(recipe, **changes)
-    return TrainSet(read_manifest(config.data.train), config).addresses(epoch=1)
+    return TrainSet(spoken(recipe), configure(recipe, **changes)).addresses(epoch=1)
 
 
 def test_what_shares_a_recording_shares_batch_and_place(recipe: Recipe):
@@ -66,16 +65,18 @@ def test_an_incomplete_last_batch_is_left_out(recipe: Recipe, monkeypatch: pytes
     assert len(whole) == 24
 
 
+@pytest.mark.parametrize("sampling", ["utterances", "speakers"])
 @pytest.mark.parametrize(("ranks", "size", "accumulate"), [(2, 4, 1), (2, 6, 3), (3, 4, 2), (5, 100, 1)])
 def test_processes_share_every_batch_of_one(
-    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, ranks: int, size: int, accumulate: int
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, ranks: int, size: int, accumulate: int, sampling: str
 ):
     """Micro-step by micro-step, so that each of them draws its gates for the same examples."""
-    shares = [
-        addresses(recipe, monkeypatch, rank, ranks, training__batch_size=size, training__accumulate=accumulate)
-        for rank in range(ranks)
-    ]
-    whole = addresses(recipe, monkeypatch, training__batch_size=min(size, 24 // ranks) * ranks)
+    balanced = {**SPEAKERS, "data__sampling": "speakers", "data__speed_speakers": [0.9]}
+    common: Any = balanced if sampling == "speakers" else {}
+    count = 48 if sampling == "speakers" else 24
+    changes = {**common, "training__batch_size": size, "training__accumulate": accumulate}
+    shares = [addresses(recipe, monkeypatch, rank, ranks, **changes) for rank in range(ranks)]
+    whole = addresses(recipe, monkeypatch, **common, training__batch_size=min(size, count // ranks) * ranks)
     assert {len(batches) for batches in shares} == {len(whole)}
     for batch, *parts in zip(whole, *shares, strict=True):
         assert len({len(part) for part in parts}) == 1, "everyone's share is as large"
@@ -139,19 +140,6 @@ def test_every_speaker_has_as_many_crops_in_as_many_batches(recipe: Recipe):
     assert len(own) == 6
     assert len({wave.numpy().tobytes() for wave in own}) == 6, "each a crop of its own"
     assert torch.equal(once.wave, whole.wave[16:]), "and a resumed epoch has the same"
-
-
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_processes_share_balanced_batches(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, ranks: int):
-    changes: Any = {"data__sampling": "speakers", "data__speed_speakers": [0.9]}
-    whole = verification(recipe, training__batch_size=4 * ranks, **changes).addresses(1)
-    monkeypatch.setattr(processes, "count", lambda: ranks)
-    shares = []
-    for rank in range(ranks):
-        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
-        shares.append(verification(recipe, training__batch_size=4, **changes).addresses(1))
-    for batch, *parts in zip(whole, *shares, strict=True):
-        assert sorted(address for part in parts for address in part) == sorted(batch)
 
 
 def test_a_speed_makes_every_speaker_another_one(recipe: Recipe):

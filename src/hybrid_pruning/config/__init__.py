@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -49,18 +49,12 @@ __all__ = [
     "save_config",
 ]
 
-MOST_VALUES = 10_000
-"""A recipe of more values than that is a mistake, or meant to exhaust the memory."""
-MOST_SECONDS, MOST_WEIGHTS = 100_000, 2**30
-"""Of audio in a batch, and of a head's largest layer: some gigabytes."""
-COSINES = ("am", "aam", "sphereface2")
-"""Kinds of objective that have class weights as directions."""
-SHARED = ("base", "corpus", "stages", "task")
-"""Keys that a stage cannot have of its own."""
-CARRIED = ("head", "backbone.source", "backbone.revision", "backbone.random")
-"""Keys of the network, which a later stage has from the first."""
-RESERVED = ("checkpoints", "evaluation", "tensorboard")
-"""Folders that a run has of its own."""
+MOST_VALUES = 10_000  # more are a mistake, or meant to exhaust the memory
+MOST_SECONDS, MOST_WEIGHTS = 100_000, 2**30  # of audio in a batch, and of a head's largest layer: some gigabytes
+COSINES = ("am", "aam", "sphereface2")  # kinds of objective that have class weights as directions
+SHARED = ("base", "corpus", "stages", "task")  # keys that a stage cannot have of its own
+CARRIED = ("head", "backbone.source", "backbone.revision", "backbone.random")  # of the network, as in the first stage
+RESERVED = ("checkpoints", "evaluation", "tensorboard")  # folders that a run has of its own
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -96,7 +90,7 @@ def expand_stages(config: Config, name: str = "recipe") -> dict[str, Config]:
 
 
 def save_config(config: Config, path: str | Path) -> None:
-    """Write the resolved configuration as YAML that `load_config` reads back."""
+    """Write a configuration as YAML that `load_config` reads back."""
     with atomic_write(path) as handle:
         yaml.safe_dump(config.model_dump(mode="json"), handle, sort_keys=False)
 
@@ -199,52 +193,47 @@ def _check_order(stages: Mapping[str, Config], name: str) -> None:
         pruned = stage if config.pruning.use_pruning_loss else pruned
 
 
-def _faults(config: Config) -> Iterator[str]:
-    """Yield the values of one training that do not go together, in terms of their keys.
+def _faults(config: Config) -> list[str]:
+    """Return the values of one training that do not go together, in terms of their keys.
 
     No validators of the sections: of a recipe with stages only its stages are trainings, and need to be whole.
     """
-    training, data, head = config.training, config.data, config.head
-    if training.batch_size % training.accumulate:
-        yield f"training.batch_size {training.batch_size} is no multiple of training.accumulate {training.accumulate}"
-    if (seconds := training.batch_size * data.crop_seconds) > MOST_SECONDS:
-        yield (
-            f"training.batch_size {training.batch_size} x data.crop_seconds {data.crop_seconds:g} is "
-            f"{seconds:g} seconds a batch; expected at most {MOST_SECONDS}"
-        )
-    if (weights := head.heads * head.compression * head.embedding) > MOST_WEIGHTS:
-        yield f"head: heads x compression x embedding are {weights} weights; expected at most {MOST_WEIGHTS}"
-    yield from _pruning_faults(config.pruning)
-    if config.backbone.frozen and config.pruning.use_pruning_loss:
-        yield "backbone.frozen and pruning.use_pruning_loss are both on; pruning trains the backbone, turn one off"
-    kind = config.objective.kind
-    if config.task == "anti-spoofing":
-        for key in filter(lambda key: _is_changed(data, key), ("sampling", "speed_speakers")):
-            yield f"data.{key} is for task: speaker-verification, whose classes are speakers"
-        if kind != "softmax":
-            yield f"objective.kind {kind} is for task: speaker-verification; anti-spoofing has softmax alone"
-    unused = {"inter_top_k": ("am", "aam"), "sub_centres": COSINES, "margin_warmup_epochs": COSINES}
-    for key, kinds in unused.items():
-        if kind not in kinds and _is_changed(config.objective, key):
-            yield f"objective.{key} goes with objective.kind {' or '.join(kinds)}, not {kind}"
-    if config.task == "speaker-verification" and "dev" not in data.trials:
-        yield "data.trials.dev is missing; speaker verification is validated on trials over data.dev: give their file"
-
-
-def _pruning_faults(pruning: PruningConfig) -> Iterator[str]:
+    training, data, head, pruning = config.training, config.data, config.head, config.pruning
+    objective, spoofing = config.objective, config.task == "anti-spoofing"
+    seconds, weights = training.batch_size * data.crop_seconds, head.heads * head.compression * head.embedding
+    size, hold = f"training.batch_size {training.batch_size}", f"export_hold_epochs {pruning.export_hold_epochs:g}"
     low, high, points = pruning.min_sparsity, pruning.target_sparsity, pruning.export_at
-    if low > high:
-        yield f"pruning.min_sparsity {low} is above pruning.target_sparsity {high}"
-    if any(late <= early for early, late in pairwise((low, *points))) or max(points, default=high) > high:
-        yield (
-            f"pruning.export_at {list(points)}: expected rising values above pruning.min_sparsity {low}, up to "
-            f"pruning.target_sparsity {high}"
-        )
-    if pruning.export_hold_epochs and not points:
-        yield (
-            f"pruning.export_hold_epochs {pruning.export_hold_epochs:g}: there is nothing to hold at; give "
-            "pruning.export_at, or leave it out"
-        )
+    rising = all(early < late for early, late in pairwise((low, *points))) and max(points, default=high) <= high
+    faults = {
+        f"{size} is no multiple of training.accumulate {training.accumulate}": training.batch_size
+        % training.accumulate,
+        f"{size} x data.crop_seconds {data.crop_seconds:g} is {seconds:g} seconds a batch; expected at most "
+        f"{MOST_SECONDS}": seconds > MOST_SECONDS,
+        f"head: heads x compression x embedding are {weights} weights; expected at most {MOST_WEIGHTS}": (
+            weights > MOST_WEIGHTS
+        ),
+        f"pruning.min_sparsity {low} is above pruning.target_sparsity {high}": low > high,
+        f"pruning.export_at {list(points)}: expected rising values above pruning.min_sparsity {low}, up to "
+        f"pruning.target_sparsity {high}": not rising,
+        f"pruning.{hold}: there is nothing to hold at; give pruning.export_at, or leave it out": (
+            pruning.export_hold_epochs and not points
+        ),
+        "backbone.frozen and pruning.use_pruning_loss are both on; pruning trains the backbone, turn one off": (
+            config.backbone.frozen and pruning.use_pruning_loss
+        ),
+    }
+    for key in ("sampling", "speed_speakers"):
+        fault = f"data.{key} is for task: speaker-verification, whose classes are speakers"
+        faults[fault] = spoofing and _is_changed(data, key)
+    faults[f"objective.kind {objective.kind} is for task: speaker-verification; anti-spoofing has softmax alone"] = (
+        spoofing and objective.kind != "softmax"
+    )
+    for key, kinds in (("inter_top_k", COSINES[:2]), ("sub_centres", COSINES), ("margin_warmup_epochs", COSINES)):
+        fault = f"objective.{key} goes with objective.kind {' or '.join(kinds)}, not {objective.kind}"
+        faults[fault] = objective.kind not in kinds and _is_changed(objective, key)
+    fault = "data.trials.dev is missing; speaker verification is validated on trials over data.dev: give their file"
+    faults[fault] = not spoofing and "dev" not in data.trials
+    return [fault for fault, there in faults.items() if there]
 
 
 def _is_changed(section: Section, key: str) -> bool:

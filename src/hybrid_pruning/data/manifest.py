@@ -128,8 +128,8 @@ def without_suffix(name: str) -> str:
 def list_recordings(root: Path, hidden: list[str] | None = None) -> Iterator[str]:
     """Yield the paths of all recordings below a folder, relative to it, with `/`, folder by folder.
 
-    Links are followed, but not in circles. Names that begin with a dot (as the `._a.wav` of macOS), and all below such a
-    folder or `__MACOSX`, are left out and added to `hidden`.
+    Links are followed, but not in circles. Names that begin with a dot (as the `._a.wav` of macOS), and all below such
+    a folder or `__MACOSX`, are left out and added to `hidden`.
     """
     start = len(os.fspath(root).rstrip(os.sep)) + 1
     for place, folders, files in os.walk(root, followlinks=True):

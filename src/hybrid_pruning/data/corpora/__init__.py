@@ -48,8 +48,7 @@ def prepare(
     Args:
         corpus: a name in `CORPORA`, whose record says the contents of the root.
         allow_missing: leave out the utterances whose audio is missing or no audio, instead of refusing.
-        dev_share: fraction of the utterances, or in a corpus of speakers of these, to set aside for validation, 0 to 1;
-            for the corpora that have no part for it.
+        dev_share: fraction, 0 to 1, of the utterances or speakers to set aside where a corpus has no dev part.
         seed: of that split, and of the trials drawn for dev.
         durations: read every file's duration from its header; a second time only of changed files.
         workers: files whose headers are read at the same time.

@@ -79,12 +79,9 @@ class Preparation(ExitStack):
         labels: Mapping[str, Label] = LABELS,
         official: Counts | None = None,
     ) -> None:
-        """Write a protocol's utterances to the manifests of their parts.
+        """Write a protocol's utterances to the manifests of their parts; `source` is theirs unless an entry has one.
 
-        Args:
-            source: of the utterances, unless an entry has one of its own.
-            labels: the protocol's words for bona fide and spoofed.
-            official: counts of the official release; others are a warning, since people prepare subsets.
+        Other counts than those of the release, `official`, are a warning, since people prepare subsets.
         """
         listed: dict[str, list[int]] = {}
         for line, part, file, cells in entries:
@@ -135,26 +132,22 @@ class Preparation(ExitStack):
         unknown: str = "an utterance that is not there",
         advice: str = "unpack the audio, or leave these out with --allow-missing",
     ) -> None:
-        """Write the trials of an official list whose names are known.
+        """Write the trials of an official list, each given with whether its names are known.
 
-        Args:
-            trials: cells of each, and whether its names are known.
-            official: numbers of trials in the releases of the list; others are a warning.
-            unknown, advice: description of an unknown name, for the message, and the remedy.
+        Other numbers of trials than those of its releases, `official`, are a warning; `unknown` describes an unknown
+        name, and `advice` the remedy.
         """
-        listed, strangers, first = 0, 0, list[str]()
+        listed, strangers = 0, list[str]()
         for listed, (cells, known) in enumerate(trials, start=1):  # noqa: B007  the last is the number of all
             if known:
                 write(cells)
-                continue
-            strangers += 1
-            if len(first) < FIRST:
-                first.append(" ".join(cells[:2]))
+            else:
+                strangers.append(" ".join(cells[:2]))
         if not listed:
             raise InputError(f"{source}: no trials; is the file whole?")
         if strangers:
-            named = f"{strangers:,} of {listed:,} trials name {unknown}"
-            self.leave_out(f"{source}: {named}, first {', '.join(first)}", advice)
+            named = f"{len(strangers):,} of {listed:,} trials name {unknown}"
+            self.leave_out(f"{source}: {named}, first {', '.join(strangers[:FIRST])}", advice)
         if listed not in official:
             expected = " or ".join(f"{count:,}" for count in official)
             self.prepared.warnings.append(f"{source}: expected {expected} trials, as released, found {listed:,}")

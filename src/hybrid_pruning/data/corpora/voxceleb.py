@@ -159,12 +159,14 @@ def _report(preparation: Preparation, parts: Parts, train: str, lists: Mapping[s
             warnings.append(f"{part.folder}: expected {expected}, as released, found {len(part.speakers):,}{found}")
     overlapping = [f"{VOX1}-{letter}" for letter in "EH" if letter in lists]
     if train == VOX1 and overlapping:
-        fault = f"is VoxCeleb1's dev part, whose speakers are those of {' and '.join(overlapping)}"
-        advice = "train on VoxCeleb2, or evaluate on vox1-O alone"
-        warnings.append(f"{made[TRAIN]}: {fault}: results there say nothing of strangers; {advice}")
+        warnings.append(
+            f"{made[TRAIN]}: is VoxCeleb1's dev part, whose speakers are those of {' and '.join(overlapping)}: results "
+            "there say nothing of strangers; train on VoxCeleb2, or evaluate on vox1-O alone"
+        )
     if (DEV, VOX1) in parts and not lists:
-        absent = "no trial list is there, so that vox1.tsv has all of VoxCeleb1 and no trials"
-        warnings.append(f"{preparation.out}: {absent}")
+        warnings.append(
+            f"{preparation.out}: no trial list is there, so that vox1.tsv has all of VoxCeleb1 and no trials"
+        )
     if TRAIN in made and DEV not in made:
         advice = "unpack VoxCeleb2's test part, or hold speakers out with --dev-share 0.01"
         warnings.append(f"{preparation.out}: nothing to validate on; {advice}")
