@@ -26,22 +26,14 @@ Address = tuple[int, ...]  # (epoch, index), or (epoch, index, turn), of a train
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Utterances side by side.
+    """Utterances side by side."""
 
-    Args:
-        wave: [B, S] float32 at 16 kHz, zeros beyond each utterance's length.
-        lengths: [B] samples of each utterance, or None where all have S.
-        target, index: [B] class of each utterance, and its place in its manifest.
-        padding: fraction of the B x S samples that are zeros beyond an utterance or repetitions of a short one.
-        skipped: the fault of each file that could not be used and was replaced by another.
-    """
-
-    wave: torch.Tensor
-    lengths: torch.Tensor | None
-    target: torch.Tensor
-    index: torch.Tensor
-    padding: float = 0.0
-    skipped: tuple[str, ...] = ()
+    wave: torch.Tensor  # [B, S] float32 at 16 kHz, zeros beyond each utterance's length
+    lengths: torch.Tensor | None  # [B] samples of each utterance, or None where all have S
+    target: torch.Tensor  # [B] class of each utterance
+    index: torch.Tensor  # [B] its place in its manifest
+    padding: float = 0.0  # fraction of the B x S samples that are zeros beyond an utterance or repetitions of one
+    skipped: tuple[str, ...] = ()  # fault of each file that could not be used and was replaced by another
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -62,18 +54,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One utterance, or a crop of it: its wave [S] float32 at 16 kHz, its class and its place in the manifest.
+    """One utterance, or a crop of it."""
 
-    Args:
-        repeated: number of samples that repeat earlier ones, because the utterance was too short.
-        skipped: the faults of the files that it replaces.
-    """
-
-    wave: torch.Tensor
-    target: int
-    index: int
-    repeated: int = 0
-    skipped: tuple[str, ...] = ()
+    wave: torch.Tensor  # [S] float32 at 16 kHz
+    target: int  # its class
+    index: int  # its place in the manifest
+    repeated: int = 0  # samples that repeat earlier ones, because the utterance was too short
+    skipped: tuple[str, ...] = ()  # faults of the files that it replaces
 
 
 def by_recording(utterances: Sequence[Utterance]) -> list[list[int]]:

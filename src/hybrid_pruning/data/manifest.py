@@ -28,27 +28,21 @@ SUFFIXES = (
 class Utterance:
     """One recording and its metadata; `-` stands for an unknown value.
 
-    Args:
-        utt_id: unique within its manifest; may have folders, but none that lead elsewhere.
-        attack: the spoofing system; `-` for bona fide speech.
-        codec, codec_quality: the codec the recording went through, and its setting as the corpus writes it.
-        source: the data set it was taken from.
-        recording: shared by a copy-synthesised fake and the speech it was made from; utterances that share it are
-            trained on in the same batch and at the same place.
-        seconds: its duration in seconds; nan where not known.
+    Utterances that share a `recording`, as a copy-synthesised fake and the speech it was made from, are trained on in
+    the same batch and at the same place.
     """
 
-    utt_id: str
+    utt_id: str  # unique within its manifest; may have folders, but none that lead elsewhere
     path: Path
     label: Label
     speaker: str = UNKNOWN
     gender: str = UNKNOWN
-    attack: str = UNKNOWN
-    codec: str = UNKNOWN
-    codec_quality: str = UNKNOWN
-    source: str = UNKNOWN
+    attack: str = UNKNOWN  # the spoofing system
+    codec: str = UNKNOWN  # that the recording went through
+    codec_quality: str = UNKNOWN  # as the corpus writes it
+    source: str = UNKNOWN  # the data set it was taken from
     recording: str = UNKNOWN
-    seconds: float = float("nan")
+    seconds: float = float("nan")  # nan where not known
 
 
 COLUMNS = tuple(field.name for field in fields(Utterance))

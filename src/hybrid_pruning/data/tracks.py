@@ -12,50 +12,32 @@ SPOOFING_COLUMNS = ("attack", "attack_tag", "vocoder", "task", "team", "replay_d
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One form of key or score file, whose `trial` columns name a trial.
-
-    Args:
-        columns: all column names where the file has no header.
-        classes: the class each label stands for, where the task's own do not hold.
-    """
+    """One form of key or score file, whose `trial` columns name a trial."""
 
     trial: tuple[str, ...]
     label: str
-    columns: tuple[str, ...] = ()
-    classes: Mapping[str, str] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()  # all columns where the file has no header
+    classes: Mapping[str, str] = field(default_factory=dict)  # class of each label, where the track's do not hold
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One kind of evaluation: the files it reads and the metrics it has.
+    """One kind of evaluation: the files it reads and the metrics it has."""
 
-    Args:
-        classes: the class each label stands for.
-        headers, layouts: forms of key files with a header and without, told apart by their number of columns.
-        score_layouts: forms of score files without a header, told apart likewise.
-        scores: the score column that every system has.
-        tandem, tandem_measures: further score columns, of a countermeasure and a verifier, and the metrics with them.
-        beside: further score columns, each read where it is there.
-        main: the metrics to show by group.
-        sides: how many speakers a trial's name tells.
-        repeats: whether a trial may stand several times, as often in the keys as in the scores.
-        aliases: other names of a score file's columns -> ours.
-    """
-
-    trial: tuple[str, ...]
-    classes: Mapping[str, str]
-    headers: tuple[Form, ...]
-    layouts: tuple[Form, ...]
-    score_layouts: tuple[Form, ...]
-    scores: str
+    trial: tuple[str, ...]  # the columns that name a trial
+    classes: Mapping[str, str]  # the class each label stands for
+    headers: tuple[Form, ...]  # forms of key files with a header
+    layouts: tuple[Form, ...]  # and without, distinguished by their number of columns
+    score_layouts: tuple[Form, ...]  # forms of score files without a header, distinguished likewise
+    scores: str  # the score column that every system has
     measures: Measures
-    main: tuple[str, ...]
-    tandem: tuple[str, ...] = ()
+    main: tuple[str, ...]  # the metrics to show by group
+    tandem: tuple[str, ...] = ()  # further score columns, of a countermeasure and a verifier
     tandem_measures: Measures = field(default_factory=dict)
-    beside: tuple[str, ...] = ()
-    sides: int = 0
-    repeats: bool = False
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()  # further score columns, each read where it is there
+    sides: int = 0  # number of speakers that a trial names
+    repeats: bool = False  # whether a trial may stand several times, as often in the keys as in the scores
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other names of a score file's columns -> ours
 
     @property
     def kinds(self) -> tuple[str, ...]:

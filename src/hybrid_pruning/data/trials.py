@@ -61,21 +61,14 @@ def _stem(name: Name) -> Name:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keys:
-    """The trials of a set and their classes.
-
-    Args:
-        names: the columns that name the trials, [N] each.
-        columns: other columns that were asked for, [N] each; `ALWAYS` where they have it.
-        chosen: [N] whether a trial is to be evaluated.
-        what: the content of the file for each trial: a key, or another system's score.
-    """
+    """The trials of a set and their classes."""
 
     path: Path
-    names: list[list[str]]
+    names: list[list[str]]  # the columns that name the trials, [N] each
     classes: Names
-    columns: dict[str, Names]
-    chosen: npt.NDArray[np.bool_]
-    what: str = "key"
+    columns: dict[str, Names]  # other columns that were asked for, [N] each; `ALWAYS` where the file has them
+    chosen: npt.NDArray[np.bool_]  # [N] whether a trial is to be evaluated
+    what: str = "key"  # the content of the file for each trial: a key, or another system's score
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,17 +207,11 @@ SAME = "do both files belong to the same set?"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trials:
-    """Scores of trials and their classes, in the order of the keys.
+    """Scores of trials and their classes, in the order of the keys."""
 
-    Args:
-        scores: the named score columns, [N] each.
-        columns: other columns of the keys that were asked for, [N] each; `keys.ALWAYS` where they have it.
-        names: the columns that name the trials, [N] each.
-    """
-
-    scores: dict[str, FloatArray]
+    scores: dict[str, FloatArray]  # the score columns, [N] each
     classes: Names
-    columns: dict[str, Names]
+    columns: dict[str, Names]  # as of `Keys`
     names: list[list[str]]
 
     def of(self, column: str, *classes: str) -> FloatArray:

@@ -25,10 +25,6 @@ def work_in_processes(
     Args:
         action: importable by name where workers are not forked.
         method: multiprocessing's start method; None for the platform's own.
-
-    Raises:
-        InputError: raised by the action, or a worker has died or cannot be started.
-        RuntimeError: any other error of the action.
     """
     if not workers:
         yield from map(action, items)

@@ -31,9 +31,8 @@ class Augmentation:
     would exceed full scale is scaled down as a whole, never clipped.
 
     Args:
-        kinds: in the order in which they are applied.
-        probability: how likely an example is augmented at all.
-        choose: ``one`` of the kinds, in proportion to their probabilities, or ``each`` by its own.
+        probability: of an example to be augmented at all.
+        choose: `one` of the kinds, in proportion to their probabilities, or `each` by its own, in their order.
     """
 
     def __init__(self, kinds: Sequence[Kind], probability: float, choose: Literal["one", "each"]) -> None:

@@ -37,28 +37,16 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The files written for a corpus.
-
-    Args:
-        manifests: part -> manifest. `train` is for training and `dev` for validation; every other part is an
-            evaluation set of that name.
-        counts: part -> (bona fide, spoofed) utterances in its manifest.
-        speakers: part -> speaker -> utterances, where the corpus is one for speaker verification.
-        enrolments: part -> manifest of the enrolment utterances of target speakers, where it is one of its own.
-        trials: part, or name of a list -> key file of its trials.
-        notes: further information, one line each.
-        warnings: differences from the official release and missing files, one line each.
-        hidden: recordings that were left out because their names, or those of their folders, begin with a dot.
-    """
+    """The files written for a corpus, by part: `train`, `dev` for validation, and evaluation sets by their names."""
 
     manifests: dict[str, Path] = field(default_factory=dict)
-    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
-    speakers: dict[str, dict[str, int]] = field(default_factory=dict)
-    enrolments: dict[str, Path] = field(default_factory=dict)
-    trials: dict[str, Path] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    hidden: list[str] = field(default_factory=list)
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)  # bona fide and spoofed utterances
+    speakers: dict[str, dict[str, int]] = field(default_factory=dict)  # utterances by speaker, for verification
+    enrolments: dict[str, Path] = field(default_factory=dict)  # manifests of target speakers, where apart
+    trials: dict[str, Path] = field(default_factory=dict)  # key files of trials, by part or name of a list
+    notes: list[str] = field(default_factory=list)  # further information, one line each
+    warnings: list[str] = field(default_factory=list)  # differences from the official release and missing files
+    hidden: list[str] = field(default_factory=list)  # recordings left out, as a name on their path begins with a dot
 
 
 class Preparation(ExitStack):

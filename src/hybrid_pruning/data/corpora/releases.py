@@ -17,6 +17,9 @@ Face hub. One file name may occur under several attacks, so ids have their folde
 In-the-Wild, an evaluation set. Source: Müller et al., "Does Audio Deepfake Detection Generalize?", Interspeech 2022,
 and its release_in_the_wild.zip; counts as several public evaluations of it have them, 31,779 in all.
 
+ASVspoof 5: manifests of track 1, trials and enrolment of track 2. Source: README.txt of the release for layout, columns
+and number of lines; Wang et al., "ASVspoof 5: Crowdsourced Speech Data, Deepfakes, and Adversarial Attacks at Scale",
+ASVspoof Workshop 2024, for the corpus.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,17 +63,11 @@ IN_THE_WILD = ("file", "speaker", "label")
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """A protocol file and its audio below the root.
+    """A protocol file and its audio below the root."""
 
-    Args:
-        part: the manifest of its lines, where they do not say so themselves.
-        files: possible places of the protocol; the first that is there counts.
-        audio: folders its audio may lie in, the usual one first; `*` stands for any name.
-    """
-
-    part: str
-    files: tuple[str, ...]
-    audio: tuple[str, ...]
+    part: str  # the manifest of its lines, where they do not say so themselves
+    files: tuple[str, ...]  # possible places of the protocol; the first that is there counts
+    audio: tuple[str, ...]  # folders its audio may lie in, the usual one first; `*` stands for any name
     counts: Counts
     read: Callable[[Path, str], Iterator[Entry]]
 

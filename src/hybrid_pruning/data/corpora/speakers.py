@@ -141,13 +141,10 @@ def add_dev(preparation: Preparation, speech: Sequence[Speech], root: Path, gend
 
 
 def draw_trials(speech: Sequence[tuple[str, str]], seed: int, limit: int = LIMIT) -> list[Trial]:
-    """Return target trials, all pairs of a speaker's utterances or `limit` of them, and as many nontarget ones.
+    """Return (enrol, test, label) of all pairs of a speaker's utterances or `limit` of them, and as many nontargets.
 
     Args:
         speech: (speaker, utt_id) of each utterance, a speaker's side by side.
-
-    Returns:
-        (enrol, test, label), in the order of the utterances, the target trials first.
     """
     ends, rng = {speaker: index for index, (speaker, _) in enumerate(speech, start=1)}, random.Random(seed)
     own = [range(index + 1, ends[speaker]) for index, (speaker, _) in enumerate(speech)]
