@@ -51,7 +51,7 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path):
         (("bonafide/spoof/1.wav",), "1.wav: lies below bonafide and below spoof"),
         (("spoof/1.wav", "spoof/1.flac"), "1.wav: differs from 1.flac in its ending"),
         (("bonafide/notes.txt", "real/1.wav"), "mine: holds nothing to prepare; the root must contain folders named"),
-        (("spoof/a\nb.wav",), "holds control characters"),
+        (("spoof/a\x1bb.wav",), "holds control characters"),
     ],
 )
 def test_folders_that_do_not_say_what_is_what(tmp_path: Path, names: tuple[str, ...], expected: str):

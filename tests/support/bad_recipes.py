@@ -106,9 +106,6 @@ RECIPES: dict[str, Case] = {
     "a base with a null byte": Case(partial(line, 'base: "a\\0b"'), TRAIN, "recipe.yaml: base .*name of a file"),
     "bases in a circle": Case(circle, TRAIN, "leads back to itself"),
     "its own base": Case(partial(line, "base: recipe.yaml"), TRAIN, "leads back to itself"),
-    "a margin for anti-spoofing": Case(
-        given("objective.kind", "aam"), TRAIN, "objective.kind aam is for task: speaker"
-    ),
     "a margin out of range": Case(of_speakers("objective.margin", 3), TRAIN, at("objective.margin: .*1.*found 3")),
     "a kind of objective that there is not": Case(of_speakers("objective.kind", "amm"), TRAIN, at("objective.*'amm'")),
     "rivals that softmax does not know": Case(
@@ -134,20 +131,4 @@ RECIPES: dict[str, Case] = {
         TRAIN,
         "dev.trials: 'x' is no utt_id of dev/man",
     ),
-    "pruning of a frozen backbone": Case(
-        given("backbone.frozen", True), TRAIN, "backbone.frozen and pruning.use_pruning_loss are both on"
-    ),
-    "values of a stage that do not go together": Case(
-        given("stages", {"head": {"backbone": {"frozen": True}}}), TRAIN, "stages.head: backbone.frozen and pruning"
-    ),
-    "another task in a stage": Case(
-        given("stages", {"joint": {"task": "anti-spoofing"}}), TRAIN, "'stages.joint.task': all stages have the same"
-    ),
-    "another head in a stage": Case(
-        given("stages", {"one": {}, "two": {"head": {"heads": 2}}}), TRAIN, "stages.two.head differs from the first"
-    ),
-    "pruning twice": Case(
-        given("stages", {"one": {}, "two": {}}), TRAIN, "stages.two.pruning.use_pruning_loss .*'one' has"
-    ),
-    "a stage with the name of a folder": Case(given("stages", {"evaluation": {}}), TRAIN, "'evaluation' is a folder"),
 }

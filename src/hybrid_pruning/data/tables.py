@@ -168,7 +168,7 @@ def open_table(path: str | Path, columns: Sequence[str]) -> Iterator[Callable[[C
                 pairs = zip(columns, row, strict=True)
                 column, cell = next(pair for pair in pairs if has_control_characters(pair[1]))
                 raise InputError(
-                    f"{path}: column '{column}' of {row[0]!r} holds control characters: {cell!r}; rename it"
+                    f"{path}: column '{column}' of '{row[0]}' holds control characters: {cell!r}; rename it"
                 )
             handle.write(f"{line}\n")
 
