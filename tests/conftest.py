@@ -5,7 +5,6 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -112,25 +111,24 @@ def cli(capsys, tmp_path):
     return run
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Return a folder that the first of all test processes has filled."""
-    base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.exists():
-            folder.mkdir()
-            try:
-                make(folder)
-            except BaseException:
-                shutil.rmtree(folder)
-                raise
-    return folder
-
-
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Make a folder once in all test processes: `once(name, make)` returns it, filled by `make(folder)`."""
-    return partial(made_once, tmp_path_factory)
+    base = tmp_path_factory.getbasetemp()
+
+    def made_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.exists():
+                folder.mkdir()
+                try:
+                    make(folder)
+                except BaseException:
+                    shutil.rmtree(folder)
+                    raise
+        return folder
+
+    return made_once
 
 
 @pytest.fixture(scope="session")
@@ -150,19 +148,19 @@ def world(pristine, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def spoofing_job(tmp_path_factory):
+def spoofing_job(once: Once) -> Path:
     """A folder with a corpus, an encoder, manifests and, in out/, the finished job of anti-spoofing."""
     from world import make_spoofing_job
 
-    return made_once(tmp_path_factory, "spoofing", make_spoofing_job)
+    return once("spoofing", make_spoofing_job)
 
 
 @pytest.fixture(scope="session")
-def verification_job(tmp_path_factory):
+def verification_job(once: Once) -> Path:
     """The same for speaker verification, trained in two stages of which the second prunes."""
     from world import make_verification_job
 
-    return made_once(tmp_path_factory, "verification", make_verification_job)
+    return once("verification", make_verification_job)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -76,7 +76,7 @@ def wavlm() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def artifact() -> dict[str, Any]:
-    """Return the description of a tiny detector, as an older version or a writer who means it leaves it, unsealed."""
+    """Return the description of a tiny detector without its digest, as of an older version."""
     backbone = wrap(CLASSES["wavlm"][1](make_config("wavlm", "base")))
     model = hp.SpeechModel.build(backbone, HeadConfig(), Classes(("spoof", "bonafide"), (1, 1)))
     return {"format": FORMAT, "format_version": FORMAT_VERSION, **model.architecture()}
@@ -109,7 +109,7 @@ def test_a_hostile_config_is_one_line(
         assert len(message) < 2 * len(str(tmp_path)) + 400
 
 
-def test_sizes_that_are_fine_one_by_one(wavlm: dict[str, Any]) -> None:
+def test_parameters_of_all_sizes_together_are_bounded(wavlm: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"make \d+\.\d billion parameters"):
         read_config(wavlm | {"hidden_size": 16384, "num_hidden_layers": 256, "intermediate_size": 65536}, "x")
     keys = {
@@ -132,7 +132,7 @@ MAP = {"AutoConfig": "evil.EvilConfig", "AutoModel": "evil.EvilModel", "AutoFeat
 
 
 @pytest.mark.parametrize("family", ["evil", "wavlm"])
-def test_code_in_a_folder_is_neither_run_nor_asked_about(
+def test_code_in_a_folder_is_never_run(
     family: str, wavlm: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, ran = tmp_path / "folder", tmp_path / "ran"
@@ -160,7 +160,7 @@ def test_nothing_in_the_source_lets_transformers_run_code() -> None:
         assert "trust_remote_code=True" not in text
         for loader in re.findall(r"(\w+)\.from_pretrained\(", text):
             assert loader == "SpeechModel", f"{path}: {loader}"
-        if path.name == "workers.py":  # what processes of this program tell each other through pipes of their own
+        if path.name == "workers.py":  # pipes between processes of this program
             continue
         assert not re.search(r"\b(pickle|dill|joblib|cloudpickle)\.loads?\(|allow_pickle=True|\bpipeline\(['\"]", text)
     assert calls >= 2

@@ -122,13 +122,17 @@ def test_onnx_where_a_folder_is_expected(tmp_path: Path) -> None:
             hp.load_backbone(place)
 
 
-@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"<html>", b""])
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_weights_that_are_something_else(content: bytes, name: str, tmp_path: Path) -> None:
+def test_weights_that_are_something_else(name: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "whisper", "d_model": 12, "encoder_layers": 1}')
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=rf"{name}: the weights cannot be loaded \(is (a git-lfs|a web page|empty)"):
-        hp.load_backbone(tmp_path)
+    for content, kind in {
+        b"version https://git-lfs.github": "a git-lfs",
+        b"<html>": "a web page",
+        b"": "empty",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"{name}: the weights cannot be loaded \(is {kind}"):
+            hp.load_backbone(tmp_path)
 
 
 def test_random_bytes_are_never_a_traceback(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def head(request: pytest.FixtureRequest) -> Head:
 
 
 def spread(head: Head) -> Head:
-    """Make the learnt mixtures, which start equal, tell the hidden states apart."""
+    """Give the hidden states different weights in the learnt mixtures, which start equal."""
     for name, parameter in head.named_parameters():
         if name.endswith("mix"):
             torch.nn.init.normal_(parameter)
@@ -90,7 +90,7 @@ def test_every_parameter_and_every_hidden_state_gets_a_gradient(head: Head):
     found.square().sum().backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
-        if not name.startswith("query.bias"):  # softmax over time does not see it
+        if not name.startswith("query.bias"):  # softmax over time cancels it
             assert parameter.grad.abs().max() > 0, name
     assert hidden.grad is not None
     for row, length in enumerate(LENGTHS.tolist()):

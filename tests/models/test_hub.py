@@ -25,29 +25,26 @@ from world import Cli
 LEGACY = "ignore:Use 'content=:DeprecationWarning"
 """huggingface_hub's uploads through LFS, which it prefers Xet to, are not kept up with its HTTP client's."""
 pytestmark = pytest.mark.filterwarnings(LEGACY)
-COMMANDS = """
-import sys
-from hybrid_pruning.cli import main
-for command in sys.argv[1:]:
-    sys.argv[1:] = command.split()
-    try:
-        main()
-    except SystemExit as end:
-        assert not end.code, command
+PROGRAM = """
+import hybrid_pruning as hp
+hp.SpeechModel.from_pretrained("model").push_to_hub("me/small")
+hp.SpeechModel.from_pretrained("me/small")
 """
 ARTIFACT = {"config.json", "model.safetensors", "README.md"}
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A hub that huggingface_hub takes for the real one, somebody signed in, and nothing fetched yet."""
+    """A hub that huggingface_hub uses as the real one, with a token and an empty cache."""
     with serve() as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.address)
-        template = found.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        for name, value in {
+            "ENDPOINT": found.address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": found.address + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_OFFLINE": False,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield found
 
@@ -99,7 +96,7 @@ def test_a_revision_is_asked_for_and_its_commit_kept(here: Hub, detector: hp.Spe
 def test_without_network_the_cache_is_enough(
     here: Hub, detector: hp.SpeechModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """As AutoModel leaves it: without what says how waveforms are prepared."""
+    """As AutoModel leaves it: without a preprocessor's settings."""
     files = ("config.json", "model.safetensors")
     here.files["me/encoder"] = {name: (tmp_path / "wavlm" / name).read_bytes() for name in files}
     first = hp.load_backbone("me/encoder")
@@ -121,7 +118,7 @@ def test_onnx_goes_with_its_description_and_other_files_stay(
     assert set(here.files["me/small"]) == expected
 
 
-def test_the_card_verb_publishes(here: Hub, cli: Cli, world: Path) -> None:
+def test_card_publishes(here: Hub, cli: Cli, world: Path) -> None:
     found = cli("card", "model", "--evaluation", "dev=table.json", "--push", "lab/small", "--private")
     assert (found.code, found.err) == (0, "")
     assert found.out.splitlines()[-1] == f"{here.address}/lab/small"
@@ -134,69 +131,54 @@ def test_the_card_verb_publishes(here: Hub, cli: Cli, world: Path) -> None:
     assert here.files["lab/small"]["README.md"].decode() == edited
 
 
-def test_in_two_steps_nothing_of_the_card_is_lost(here: Hub, cli: Cli, world: Path) -> None:
+def test_card_is_published_as_written_before(here: Hub, cli: Cli, world: Path) -> None:
+    assert cli("card", "model", "--out", "cards/small.md", "--push", "me/elsewhere").code == 0
+    assert here.files["me/elsewhere"]["README.md"] == (world / "cards" / "small.md").read_bytes()
+    assert not (world / "model" / "README.md").exists()
     assert cli("card", "model", "--evaluation", "table.json", "--name", "me/small", "--license", "mit").code == 0
     written = (world / "model" / "README.md").read_bytes()
     found = cli("card", "model", "--push", "me/small")
     assert (found.code, found.err) == (0, "")
-    told, address = found.out.splitlines()
-    assert re.match(r"publishing to me/small: config.json \([\d,]+ bytes\), model.safetensors \(.*, README.md", told)
+    announced, address = found.out.splitlines()
+    assert re.match(
+        r"publishing to me/small: config.json \([\d,]+ bytes\), model.safetensors \(.*, README.md", announced
+    )
     assert address == f"{here.address}/me/small"
     assert here.files["me/small"]["README.md"] == written
     assert "does not name me/other" in cli("card", "model", "--push", "me/other").err
 
 
-def test_a_card_of_another_name_is_published_as_the_readme(here: Hub, cli: Cli, world: Path) -> None:
-    assert cli("card", "model", "--out", "cards/small.md", "--push", "me/small").code == 0
-    assert here.files["me/small"]["README.md"] == (world / "cards" / "small.md").read_bytes()
-    assert not (world / "model" / "README.md").exists()
+def test_a_refusal_is_one_line(
+    here: Hub, detector: hp.SpeechModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(expected: str, repo_id: str = "me/small") -> None:
+        with pytest.raises(InputError, match=expected) as caught:
+            detector.push_to_hub(repo_id)
+        assert repo_id in str(caught.value).partition(": ")[0]
+        assert "\n" not in str(caught.value)
 
-
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [(401, "hf auth login"), (403, "your token may not write"), (404, "no such model|refused"), (400, "refused")],
-)
-def test_a_refusal_is_one_line(here: Hub, detector: hp.SpeechModel, status: int, expected: str) -> None:
-    here.refusal = status
-    with pytest.raises(InputError, match=expected) as caught:
-        detector.push_to_hub("me/small")
-    assert str(caught.value).startswith("me/small: ")
-    assert "\n" not in str(caught.value)
+    for repo_id in ("a/b/c", "me/", "/x", "a b", "me/.hidden--", "", "../x"):
+        refused("is no id of the hub", repo_id)
+    assert not here.seen
+    statuses = {401: "hf auth login", 403: "your token may not write", 404: "no such model|refused", 400: "refused"}
+    for here.refusal, expected in statuses.items():
+        refused(expected)
+    for name, value in {"ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": True}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(constants, name, value)
+            refused("cannot be reached")
     assert not here.files
-
-
-def test_nobody_signed_in(here: Hub, detector: hp.SpeechModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here.refusal, here.full = 0, True
+    refused(r"the hub refused \(HTTP 507")
+    assert here.files == {"me/small": {}}
+    here.full = False
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    with pytest.raises(InputError, match="hf auth login"):
-        detector.push_to_hub("me/small")
+    refused("hf auth login")
     assert detector.push_to_hub("me/small", token=TOKEN)
 
 
-@pytest.mark.parametrize(("name", "value"), [("ENDPOINT", "http://127.0.0.1:9"), ("HF_HUB_OFFLINE", True)])
-def test_no_network(
-    here: Hub, detector: hp.SpeechModel, monkeypatch: pytest.MonkeyPatch, name: str, value: object
-) -> None:
-    monkeypatch.setattr(constants, name, value)
-    with pytest.raises(InputError, match="cannot be reached"):
-        detector.push_to_hub("me/small")
-
-
-def test_an_upload_that_breaks_off(here: Hub, detector: hp.SpeechModel) -> None:
-    here.full = True
-    with pytest.raises(InputError, match=r"the hub refused \(HTTP 507"):
-        detector.push_to_hub("me/small")
-    assert here.files == {"me/small": {}}
-
-
-def test_an_id_that_is_none(here: Hub, detector: hp.SpeechModel) -> None:
-    for repo_id in ("a/b/c", "me/", "/x", "a b", "me/.hidden--", "", "../x"):
-        with pytest.raises(InputError, match="is no id of the hub"):
-            detector.push_to_hub(repo_id)
-    assert not here.seen
-
-
-def test_what_is_not_on_the_hub(here: Hub) -> None:
+def test_missing_on_the_hub(here: Hub) -> None:
     with pytest.raises(InputError, match="me/nothing: neither a folder here nor a model"):
         hp.SpeechModel.from_pretrained("me/nothing")
     here.files["me/empty"] = {"README.md": b"# nothing yet\n"}
@@ -205,18 +187,14 @@ def test_what_is_not_on_the_hub(here: Hub) -> None:
 
 
 @pytest.mark.slow
-def test_as_a_user_calls_it(world: Path, tmp_path: Path) -> None:
-    """In a process of its own, with nothing of huggingface_hub changed but its environment."""
+def test_publish_and_fetch_in_a_process_of_its_own(detector: hp.SpeechModel, tmp_path: Path) -> None:
+    """With nothing of huggingface_hub changed but its environment."""
+    detector.save_pretrained(tmp_path / "model")
     with serve() as found:
         settings = {"HF_ENDPOINT": found.address, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
-        python = [sys.executable, "-W", "error", "-W", LEGACY, "-c", COMMANDS]
-        done = subprocess.run(
-            [*python, "card model --push me/small", "inspect me/small"],
-            cwd=world,
-            env=os.environ | settings | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        python = [sys.executable, "-W", "error", "-W", LEGACY, "-c", PROGRAM]
+        environment = os.environ | settings | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run(python, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert set(found.files["me/small"]) == ARTIFACT
+        assert sum("/resolve/" in request for request in found.seen) > 0

@@ -9,12 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from encoders import MakeBackbone, relative_error
+from encoders import TELLING, MakeBackbone, relative_error
 from hybrid_pruning.models.backbone.base import Linear, replace_linears
 from hybrid_pruning.pruning import attach, shrink
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
-ANY_FAMILY = pytest.mark.parametrize(("family", "style"), [("wavlm", "base"), ("hubert", "large"), ("whisper", "only")])
 
 
 @pytest.fixture
@@ -88,7 +87,7 @@ def test_only_a_gelu_of_the_exact_kind_is_taken_in():
     assert isinstance(ffn.act, nn.ReLU)
 
 
-@ANY_FAMILY
+@pytest.mark.parametrize("kind", TELLING)
 @torch.no_grad()
 def test_a_packed_backbone(make_backbone: MakeBackbone, calls: list[Linear]):
     """It gives the same, its products are counted, and it can be pruned."""

@@ -53,7 +53,7 @@ def test_padded_is_alone() -> None:
     wave = torch.zeros(len(lengths), 4000)
     for row, length in enumerate(lengths):
         wave[row, :length] = noise(int(length), row) * 10.0 ** (row - 2)  # the loudest must not set others' floor
-        wave[row, length - 60 : length] += 10  # a click that the window which is left out would see
+        wave[row, length - 60 : length] += 10  # a click in the window that is left out
     wave.requires_grad_()
     found, frames = log_mel(wave, lengths)
     assert frames.tolist() == (lengths // HOP).tolist()

@@ -1,4 +1,4 @@
-"""Waveforms in every form that programs have them in give the same scores, or one line with expected and found."""
+"""Waveforms in every accepted form give the same scores; others are refused by one line with expected and found."""
 
 import copy
 
@@ -16,7 +16,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SpeechModel:
     return tiny_detector(tmp_path_factory.mktemp("waves") / "encoder").eval()
 
 
-def test_what_means_the_same_scores_the_same(model: SpeechModel):
+def test_equal_waveforms_have_equal_scores(model: SpeechModel):
     expected = model.score(TENSOR, LENGTHS)
     assert not torch.equal(expected, model.score(TENSOR)), "lengths matter"
     for name, (wave, lengths) in EQUAL.items():
@@ -29,7 +29,7 @@ def test_what_means_the_same_scores_the_same(model: SpeechModel):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_clear_is_refused(model: SpeechModel, name: str):
+def test_an_ambiguous_waveform_is_refused(model: SpeechModel, name: str):
     wave, lengths, expected = REFUSED[name]
     for entrance in (model, model.embed, model.score, model.backbone, model.embed_arrays):
         with pytest.raises(InputError, match=expected):

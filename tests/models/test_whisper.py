@@ -35,13 +35,8 @@ FRAME = 320
 
 
 @pytest.fixture
-def family() -> str:
-    return WHISPER[0]
-
-
-@pytest.fixture
-def style() -> str:
-    return WHISPER[1]
+def kind() -> tuple[str, str]:
+    return WHISPER
 
 
 def speech_like(samples: int, rows: int = 1) -> torch.Tensor:

@@ -6,27 +6,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
-from transformers import (
-    HubertConfig,
-    HubertModel,
-    PreTrainedConfig,
-    Wav2Vec2Config,
-    Wav2Vec2Model,
-    WavLMConfig,
-    WavLMModel,
-    WhisperConfig,
-)
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers import PreTrainedConfig, WhisperConfig
 
 from hybrid_pruning.models.backbone import Backbone
+from hybrid_pruning.models.backbone.configs import MODELS
 from hybrid_pruning.pruning import Gates
 
-FAMILIES = {
-    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
-    "hubert": (HubertConfig, HubertModel),
-    "wavlm": (WavLMConfig, WavLMModel),
-    "whisper": (WhisperConfig, WhisperEncoder),
-}
+FAMILIES = {family: (config, model) for family, (config, model, _) in MODELS.items()}
 STYLES = {
     "base": {"feat_extract_norm": "group", "conv_bias": False, "do_stable_layer_norm": False},
     "large": {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True},

@@ -1,4 +1,4 @@
-"""A hub on this machine: the few addresses that huggingface_hub asks for when it publishes and fetches a model."""
+"""A hub on this machine: the few addresses that huggingface_hub asks for to publish and fetch a model."""
 
 import base64
 import hashlib
@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 TOKEN = "hf_standin"
 LARGE = (".safetensors", ".onnx")
-"""What goes through LFS, as the hub's own .gitattributes have it."""
+"""Files that go through LFS, as by the hub's own .gitattributes."""
 
 
 @dataclass
 class Hub:
-    """What was published, by repository and path, and what was asked for."""
+    """The published files, by repository and path, and the requests."""
 
     address: str = ""
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -61,7 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
         path, body = self._start()
         if path == "/api/validate-yaml":
             return self._answer({"errors": [], "warnings": []})
-        if status := self._refuse():
+        signed_in = self.headers.get("Authorization") == f"Bearer {TOKEN}"
+        if status := self.hub.refusal or (0 if signed_in else 401):
             return self._answer({"error": "the stand-in refuses"}, status)
         for pattern, answer in (
             (r"/api/repos/(create)", self._create),
@@ -82,27 +83,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.objects[oid] = body
         return self._answer({})
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
     def do_GET(self) -> None:
         path, _ = self._start()
-        if found := re.fullmatch(r"/api/models/(.+?)/revision/[\w.]+", path):
-            return self._about(found[1])
-        if found := re.fullmatch(r"/api/models/(.+?)/tree/\w+", path):
-            return self._tree(found[1])
-        if (found := re.fullmatch(r"/(.+?)/resolve/[\w.]+/(.+)", path)) and found[1] in self.hub.files:
-            return self._file(found[1], found[2])
+        for pattern, answer in (
+            (r"/api/models/(.+?)/revision/[\w.]+", self._about),
+            (r"/api/models/(.+?)/tree/\w+", self._tree),
+            (r"/(.+?)/resolve/[\w.]+/(.+)", self._file),
+        ):
+            if (found := re.fullmatch(pattern, path)) and found[1] in self.hub.files:
+                return answer(*found.groups())
         return self._missing()
+
+    do_HEAD = do_GET  # noqa: N815
 
     def _start(self) -> tuple[str, bytes]:
         path = urlsplit(self.path).path
         self.hub.seen.append(f"{self.command} {path}")
         return path, self.rfile.read(int(self.headers.get("Content-Length") or 0))
-
-    def _refuse(self) -> int:
-        signed_in = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-        return self.hub.refusal or (0 if signed_in else 401)
 
     def _create(self, _: str, lines: list[dict[str, Any]]) -> None:
         (asked,) = lines
@@ -140,9 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({"commitUrl": f"{self.hub.address}/{repo}/commit/{oid}", "commitOid": oid})
 
     def _about(self, repo: str) -> None:
-        if repo not in self.hub.files:
-            return self._missing()
-        return self._answer({"id": repo, "sha": self.hub.head(repo), "siblings": [], "tags": []})
+        self._answer({"id": repo, "sha": self.hub.head(repo), "siblings": [], "tags": []})
 
     def _tree(self, repo: str) -> None:
         files = self.hub.files[repo].items()

@@ -1,4 +1,4 @@
-"""The same two utterances as programs hand them over, and what nobody can mean."""
+"""Two utterances in every form that is accepted, and forms that are refused."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""The artifact's files: config.json (the description), model.safetensors (the weights), checked and atomic.
-
-A model for speaker verification may have a cohort beside them, see `cohort.py`.
-"""
+"""The artifact's files: config.json (the description), model.safetensors (the weights), perhaps a cohort's vectors."""
 
 import hashlib
 import json
@@ -14,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import DIGESTS, atomic_write, check_digest, digest_file, split_revision, write_json
 from hybrid_pruning.models import cohort
-from hybrid_pruning.trees import portable, read_json
+from hybrid_pruning.trees import portable, read_json, section
 
 if TYPE_CHECKING:
     import torch
@@ -30,9 +27,8 @@ def write_artifact(folder: Path, config: Mapping[str, Any], state: "Mapping[str,
     """Write a model's description and weights; the config comes last, so that a folder with one is complete."""
     from safetensors.torch import save
 
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_write(folder / WEIGHTS, "wb") as handle:
-        handle.write(save(weights))
+        handle.write(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "versions": versions()}
     files = (WEIGHTS, *([cohort.FILE] if "cohort" in config else []))
     _write_config(folder, {**header, **config, DIGESTS: {name: digest_file(folder / name) for name in files}})
@@ -99,8 +95,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read and check an artifact's config.json."""
     another = "describes no hybrid-pruning artifact; export a run to get one"
     found = read_description(folder / CONFIG, FORMAT, FORMAT_VERSION, f"is {folder} an exported model?", another)
-    digests = found.get(DIGESTS)
-    if isinstance(digests, Mapping) and digests.get(CONFIG, sealed := digest_of(found, UNSEALED)) != sealed:
+    sealed = digest_of(found, UNSEALED)
+    if section(found, DIGESTS).get(CONFIG, sealed) != sealed:
         raise InputError(f"{folder / CONFIG}: is damaged, or edited by hand; fetch or export the model anew")
     return found
 
@@ -138,8 +134,7 @@ def find_not_finite(weights: Mapping[str, Any]) -> str | None:
     """Return the name of the first tensor with NaN or infinity, None where all are finite."""
     import torch
 
-    tensors = ((name, value) for name, value in weights.items() if isinstance(value, torch.Tensor))
-    return next((name for name, tensor in tensors if not torch.isfinite(tensor).all()), None)
+    return next((n for n, v in weights.items() if isinstance(v, torch.Tensor) and not v.isfinite().all()), None)
 
 
 def versions() -> dict[str, str]:

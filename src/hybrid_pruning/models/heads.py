@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import Hidden
+from hybrid_pruning.models.backbone.base import mask_of
 from hybrid_pruning.tasks import Label
 
 
@@ -60,7 +61,7 @@ class MHFA(Head):
         value = self.value(_mix(self.value_mix, hidden.frames, self.feature_mean))
         attention = self.query(key)  # [B, T, heads]
         if hidden.lengths is not None:
-            within = _within(hidden.frames, hidden.lengths)
+            within = mask_of(hidden.lengths, key.shape[1]).unsqueeze(-1)
             attention = attention.masked_fill(~within, float("-inf"))
             value = value.masked_fill(~within, 0.0)
         pooled = attention.softmax(dim=1).transpose(1, 2) @ value  # [B, heads, compression]
@@ -82,12 +83,9 @@ class Statistics(Head):
     def forward(self, hidden: Hidden) -> torch.Tensor:
         """Return [B, E]."""
         x = _mix(self.mix, hidden.frames, self.feature_mean)
-        if hidden.lengths is None:
-            within, count = torch.ones_like(x[..., :1]), torch.full((len(x), 1), float(x.shape[1]), device=x.device)
-        else:
-            within = _within(hidden.frames, hidden.lengths).to(x.dtype)
-            count = hidden.lengths.unsqueeze(1).to(x.dtype)
-        x = x.masked_fill(within == 0, 0.0)
+        lengths = x.new_full((len(x),), x.shape[1]) if hidden.lengths is None else hidden.lengths
+        within, count = mask_of(lengths, x.shape[1]).unsqueeze(-1), lengths.unsqueeze(1).to(x.dtype)
+        x = x.masked_fill(~within, 0.0)
         mean = x.sum(1) / count
         variance = ((x - mean.unsqueeze(1)).square() * within).sum(1) / count
         return self.out(torch.cat([mean, (variance + 1e-5).sqrt()], dim=1))
@@ -107,12 +105,6 @@ def _mix(weights: torch.Tensor, frames: torch.Tensor, feature_mean: bool) -> tor
     """
     x = torch.einsum("l,lbtd->btd", F.softmax(weights, dim=0).to(frames.dtype), frames)
     return x - x.mean(-1, keepdim=True) if feature_mean else x
-
-
-def _within(frames: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """[L, B, T, D] and [B] -> [B, T, 1] bool, True for an utterance's own frames."""
-    places = torch.arange(frames.shape[2], device=frames.device)
-    return (places < lengths.unsqueeze(1)).unsqueeze(-1)
 
 
 @dataclass(frozen=True, slots=True)

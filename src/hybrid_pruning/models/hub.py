@@ -36,11 +36,10 @@ def upload(
         token: that may write; by default the one huggingface_hub finds (HF_TOKEN, `hf auth login`).
     """
     check_repo_id(repo_id)
-    files = published(folder, card)
+    additions = [CommitOperationAdd(name, path) for name, path in published(folder, card).items()]
     api = HfApi(token=token, library_name="hybrid-pruning")
     try:
         repository = api.create_repo(repo_id, private=private, exist_ok=True)
-        additions = [CommitOperationAdd(name, path) for name, path in files.items()]
         api.create_commit(repository.repo_id, additions, commit_message=message)
     except (NetworkError, HFValidationError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{repo_id}: {_explain(error)}") from error
@@ -59,7 +58,7 @@ def published(folder: str | Path, card: str | Path | None = None) -> dict[str, P
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Raise InputError where an id cannot be one of the hub's."""
+    """Refuse an id that cannot be one of the hub's."""
     if not is_repo_id(repo_id):
         raise InputError(f"'{repo_id}' is no id of the hub: expected USER/NAME of letters, digits, -, _ and .")
 
@@ -81,11 +80,11 @@ def _explain(error: Exception) -> str:
         status = error.response.status_code
         if isinstance(error, RepositoryNotFoundError) and status == 404:
             return f"the hub has no such model repository, or hides it from you; {SIGN_IN}"
-        said = " ".join((error.server_message or str(error)).split())[:200]
-        return f"the hub refused (HTTP {status}: {said}); {REFUSED.get(status, 'nothing was published')}"
+        reason = " ".join((error.server_message or str(error)).split())[:200]
+        return f"the hub refused (HTTP {status}: {reason}); {REFUSED.get(status, 'nothing was published')}"
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # an upload's own wrapping
         return _explain(error.__cause__)
-    said = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, ValueError):
-        return f"cannot be published: {said}"
-    return f"the hub cannot be reached ({said}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE, then call again"
+        return f"cannot be published: {reason}"
+    return f"the hub cannot be reached ({reason}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE, then call again"

@@ -34,11 +34,7 @@ def count_kept(backbone: Backbone) -> KeptUnits:
 
 
 def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, int]) -> KeptUnits:
-    """Count a dense backbone, given as plain values, cut to `kept` units of the named slots and all of the others.
-
-    Raises:
-        PlanError: a slot that the family does not have.
-    """
+    """Count a dense backbone, given as plain values, cut to `kept` units of the named slots and all of the others."""
     with torch.device("meta"):  # sizes without weights
         dense = skeleton(dict(config), normalize)
     plan = plan_for(dense, SECONDS)

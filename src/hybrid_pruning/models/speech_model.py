@@ -29,13 +29,14 @@ BACKBONE = "backbone."
 BACKBONE_ALONE = "none"
 """The task of an artifact that has no head."""
 MOST_UNITS = 1 << 20
-"""In one slot, by far: the units that a damaged description claims are not written out in memory."""
+"""In one slot, by far: a damaged description must not fill the memory."""
 
 
 class SpeechModel(nn.Module):
     """A detector of spoofed speech or, without classes, an extractor of speaker embeddings.
 
-    Its provenance is free-form: recipe, data, results. Only speaker verification has a cohort.
+    Its provenance is free-form: recipe, data, results. Only speaker verification has a cohort. `minimum_samples` is the
+    shortest waveform it takes, at 16 kHz, and `embedding_width` is E.
     """
 
     def __init__(
@@ -55,11 +56,8 @@ class SpeechModel(nn.Module):
             self.classifier = Classifier(head.embedding_width, len(classes.labels), head_config.classifier_norm)
         self.head_config, self.provenance = head_config, dict(provenance or {})
         self.calibration, self.cohort = calibration, cohort
-
-    @property
-    def task(self) -> TaskName:
-        """The task it was trained for."""
-        return "speaker-verification" if self.classes is None else "anti-spoofing"
+        self.task: TaskName = "speaker-verification" if classes is None else "anti-spoofing"
+        self.minimum_samples, self.embedding_width = backbone.minimum_samples, head.embedding_width
 
     def forward(self, wave: Any, lengths: Any = None) -> torch.Tensor:
         """Return the logits [B, classes] of wave [B, S] with lengths [B]; for speaker verification the embeddings."""
@@ -70,34 +68,17 @@ class SpeechModel(nn.Module):
         return self.head(self.backbone(wave, lengths))
 
     def score(self, wave: Any, lengths: Any = None) -> torch.Tensor:
-        """Return the log-likelihood ratio [B] of bona fide against spoofed speech; higher is more bona fide.
-
-        It is the difference of the logits freed from the training priors, calibrated where the model is.
-        """
+        """Return the log-likelihood ratio [B] of bona fide against spoofed speech, calibrated where the model is."""
         return self.classify(self.embed(wave, lengths))
 
-    def require_classes(self) -> Classes:
-        """Return the classes of its classifier; a model for speaker verification is the user's mistake."""
+    def classify(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Return the score of each embedding [B, E], as `score` gives it: [B]."""
         if self.classes is None:
             raise InputError(
                 "this model is for speaker verification: one recording has no score; compare embeddings, see `verify`"
             )
-        return self.classes
-
-    def classify(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Return the score of each embedding [B, E], as `score` gives it: [B]."""
-        score = log_likelihood_ratio(self.classifier(embedding), self.require_classes())
+        score = log_likelihood_ratio(self.classifier(embedding), self.classes)
         return score if self.calibration is None else self.calibration.apply(score)
-
-    @property
-    def minimum_samples(self) -> int:
-        """The shortest waveform it takes, in samples at 16 kHz."""
-        return self.backbone.minimum_samples
-
-    @property
-    def embedding_width(self) -> int:
-        """E, the width of an embedding."""
-        return self.head.embedding_width
 
     @property
     def device(self) -> torch.device:
@@ -202,8 +183,7 @@ class SpeechModel(nn.Module):
         model.calibration = read_calibration(config, folder)
         if config.get("cohort") is not None:
             model.cohort = Cohort.read(folder, config, model.head.embedding_width)
-        with _fitting(folder):
-            model.load_state_dict(artifact.read_weights(folder, config), strict=True)
+        _load_weights(model, folder, artifact.read_weights(folder, config))
         model.backbone.pack()
         return model.eval()
 
@@ -244,9 +224,8 @@ def load_backbone(name_or_path: str | Path, random: bool = False, revision: str 
         return SpeechModel.from_pretrained(folder).backbone
     with understanding(folder):
         backbone = build_backbone(config["backbone"])
-    weights = {name.removeprefix(BACKBONE): tensor for name, tensor in artifact.read_weights(folder, config).items()}
-    with _fitting(folder):
-        backbone.load_state_dict(weights, strict=True)
+    weights = artifact.read_weights(folder, config)
+    _load_weights(backbone, folder, {name.removeprefix(BACKBONE): tensor for name, tensor in weights.items()})
     return backbone.eval()
 
 
@@ -291,11 +270,10 @@ def understanding(folder: Path) -> Iterator[None]:
         raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({problem})") from error
 
 
-@contextmanager
-def _fitting(folder: Path) -> Iterator[None]:
-    """Turn an error of loading another model's weights into the user's error; errors of reading them pass."""
+def _load_weights(module: nn.Module, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Load an artifact's weights; those of another model are the user's error."""
     try:
-        yield
+        module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:200]
         raise InputError(f"{folder}: config.json and model.safetensors do not belong together: {problem}") from error
@@ -303,13 +281,11 @@ def _fitting(folder: Path) -> Iterator[None]:
 
 def _to_ranges(kept: tuple[int, ...]) -> str:
     """(0, 1, 2, 5) -> '0-2,5', for config.json."""
-    runs: list[list[int]] = []
-    for unit in kept:
-        if runs and unit == runs[-1][1] + 1:
-            runs[-1][1] = unit
-        else:
-            runs.append([unit, unit])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    units = set(kept)
+    firsts, lasts = ([unit for unit in kept if unit + step not in units] for step in (-1, 1))
+    return ",".join(
+        str(first) if first == last else f"{first}-{last}" for first, last in zip(firsts, lasts, strict=True)
+    )
 
 
 def _from_ranges(text: str) -> tuple[int, ...]:

@@ -62,8 +62,8 @@ def _as_lengths(lengths: Any, count: int, values: bool) -> Any:
     if not kind.startswith(("int", "uint", "float")):
         raise InputError(f"lengths: expected whole numbers of samples; found {kind}")
     relative = kind.startswith("float")
-    wrong = [v for v in lengths.tolist() if v <= relative or not float(v).is_integer()] if values or relative else []
-    if wrong:
+    found = lengths.tolist() if values or relative else []
+    if wrong := [value for value in found if value <= relative or not float(value).is_integer()]:
         advice = "; multiply relative lengths by the samples of wave" if relative else ""
         raise InputError(f"lengths: expected whole numbers of samples above 0; found {wrong[0]:g}{advice}")
     return lengths.astype(np.int64) if isinstance(lengths, np.ndarray) else lengths.long()

@@ -1,20 +1,11 @@
 """Pretrained encoders behind one call: a padded batch of waveforms in, all hidden states out.
 
-Wraps transformers' wav2vec 2.0 (XLS-R), HuBERT, WavLM and Whisper's encoder; the only place that knows model types.
+Wraps transformers' wav2vec 2.0 (XLS-R), HuBERT, WavLM and Whisper's encoder; model types are handled here alone.
 """
 
 from hybrid_pruning.models.backbone.base import Backbone, Hidden
 from hybrid_pruning.models.backbone.configs import FAMILIES, build, read_config
 from hybrid_pruning.models.backbone.loading import load_config, load_transformers, skeleton, wrap
 
-__all__ = [
-    "FAMILIES",
-    "Backbone",
-    "Hidden",
-    "build",
-    "load_config",
-    "load_transformers",
-    "read_config",
-    "skeleton",
-    "wrap",
-]
+__all__ = ["FAMILIES", "Backbone", "Hidden", "build", "load_config", "load_transformers"]
+__all__ += ["read_config", "skeleton", "wrap"]

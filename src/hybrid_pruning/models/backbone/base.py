@@ -226,7 +226,7 @@ def replace_linears(model: nn.Module, first: str, activation: str) -> None:
 
 
 def _count(x: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
-    """Return the floating-point operations of a product by oneDNN, which torch's FlopCounterMode does not know."""
+    """Return the floating-point operations of a product by oneDNN, which torch's FlopCounterMode lacks."""
     return 2 * math.prod(out_shape) * x[-1]
 
 

@@ -20,36 +20,26 @@ WINDOW, HOP = 400, 160
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """A family's names of the parts of ``encoder.layers.N``."""
+    """A family's names of the parts of ``encoder.layers.N``.
+
+    Args:
+        attention: the self-attention; `attention_norm` and `norm` are in front of the sub-layers of pre-norm models.
+        first, second: the two projections of the feed-forward sub-layer.
+        feed_forward: the part that leaves its bias when the sub-layer has no neurons left; `silenced` do nothing then.
+    """
 
     attention: str
+    attention_norm: str
     first: str
-    """Of the two projections of the feed-forward sub-layer."""
     second: str
     feed_forward: str
-    """Leaves its bias when the sub-layer has no neurons left."""
-    silenced: tuple[str, ...]
-    """Have no function left then."""
-    norms: tuple[str, str]
-    """In front of attention and feed-forward sub-layer, in pre-norm models."""
+    silenced: tuple[str, ...] = ()
+    norm: str = "final_layer_norm"
 
 
-WAV2VEC2 = Names(
-    attention="attention",
-    first="feed_forward.intermediate_dense",
-    second="feed_forward.output_dense",
-    feed_forward="feed_forward",
-    silenced=(),
-    norms=("layer_norm", "final_layer_norm"),
-)
-WHISPER = Names(
-    attention="self_attn",
-    first="fc1",
-    second="fc2",
-    feed_forward="fc2",
-    silenced=("fc1",),
-    norms=("self_attn_layer_norm", "final_layer_norm"),
-)
+INTERMEDIATE, OUTPUT = "feed_forward.intermediate_dense", "feed_forward.output_dense"
+WAV2VEC2 = Names("attention", "layer_norm", INTERMEDIATE, OUTPUT, "feed_forward")
+WHISPER = Names("self_attn", "self_attn_layer_norm", "fc1", "fc2", "fc2", ("fc1",))
 
 
 def declare(backbone: Any, seconds: float) -> Plan:
@@ -81,20 +71,18 @@ def _wav2vec2_plan(model: Any, samples: int) -> Plan:
     conv = model.encoder.pos_conv_embed.conv
     name, _ = max(conv.named_parameters(), key=lambda item: item[1].numel())  # of weight norm's two, the direction
     positions[f"encoder.pos_conv_embed.conv.{name}"] = frames + 2 * conv.padding[0] - conv.kernel_size[0] + 1
-    slots = (*_conv_slots(model), *_layer_slots(model, WAV2VEC2))
-    return Plan(slots, positions | _layer_positions(model, frames), tuple(_attention_work(model, WAV2VEC2, frames)))
+    convs = (
+        Slot(f"conv.{index}", "conv", layer.conv.weight.shape[0], tuple(_conv_cuts(model, index, layer)), at_least=1)
+        for index, layer in enumerate(model.feature_extractor.conv_layers)
+    )
+    positions |= _layer_positions(model, frames)
+    return Plan((*convs, *_layer_slots(model, WAV2VEC2)), positions, tuple(_attention_work(model, WAV2VEC2, frames)))
 
 
-def _conv_slots(model: Any) -> Iterator[Slot]:
-    last = len(model.feature_extractor.conv_layers) - 1
-    for index, layer in enumerate(model.feature_extractor.conv_layers):
-        cuts = tuple(_conv_cuts(model, layer, index, index == last))
-        yield Slot(f"conv.{index}", "conv", layer.conv.weight.shape[0], cuts, at_least=1)
-
-
-def _conv_cuts(model: Any, layer: Any, index: int, last: bool) -> Iterator[Cut]:
+def _conv_cuts(model: Any, index: int, layer: Any) -> Iterator[Cut]:
     """Yield a channel's cuts: hard where a norm over channels follows, so that it counts as a zero."""
     prefix, norm = f"feature_extractor.conv_layers.{index}", getattr(layer, "layer_norm", None)
+    last = index == len(model.feature_extractor.conv_layers) - 1
     before_projection_norm = last and hasattr(model.feature_projection, "layer_norm")
     conv_role = Role.HARD if before_projection_norm or isinstance(norm, (nn.LayerNorm, NarrowLayerNorm)) else Role.DROP
     yield from _cuts(f"{prefix}.conv", layer.conv, 0, conv_role)
@@ -163,7 +151,7 @@ def _attention_slots(model: Any, names: Names, index: int) -> Iterator[Slot]:
         if kept:
             return
         model.set_submodule(prefix, Closed(bias, outputs))
-        _freeze_before(model, f"{layer}.{names.norms[0]}")
+        _freeze_before(model, f"{layer}.{names.attention_norm}")
         if relative and all(isinstance(each.attention, Closed) for each in model.encoder.layers):
             model.encoder.position_bias.requires_grad_(False)  # no attention is left that would use it
 
@@ -187,13 +175,12 @@ def _feed_forward_slots(model: Any, names: Names, index: int) -> Iterator[Slot]:
     first, second = f"{layer}.{names.first}", f"{layer}.{names.second}"
     producer, consumer = model.get_submodule(first), model.get_submodule(second)
 
-    def close(model: Any, kept: tuple[int, ...] = (), bias: nn.Parameter | None = None) -> None:
-        if kept:
-            return
-        for name in names.silenced:
-            model.set_submodule(f"{layer}.{name}", Closed())
-        model.set_submodule(f"{layer}.{names.feed_forward}", Closed(bias))
-        _freeze_before(model, f"{layer}.{names.norms[1]}")
+    def close(model: Any, kept: tuple[int, ...], bias: nn.Parameter | None = None) -> None:
+        if not kept:
+            for name in names.silenced:
+                model.set_submodule(f"{layer}.{name}", Closed())
+            model.set_submodule(f"{layer}.{names.feed_forward}", Closed(bias))
+            _freeze_before(model, f"{layer}.{names.norm}")
 
     def keep_neurons(model: Any, kept: tuple[int, ...]) -> None:
         close(model, kept, model.get_submodule(second).bias)

@@ -20,8 +20,7 @@ AGAIN = "download it again"
 FOLDER = "give a transformers folder or hub id"
 STARTS: dict[bytes, str] = {
     b"version https://git-lfs": "is a git-lfs pointer, not the file itself; run `git lfs pull` where it came from",
-    b"<!doctype html": f"is a web page saved in the place of the file; {AGAIN}",
-    b"<html": f"is a web page saved in the place of the file; {AGAIN}",
+    **dict.fromkeys((b"<!doctype html", b"<html"), f"is a web page saved in the place of the file; {AGAIN}"),
     b"<?xml": f"is XML, an error message of a download?; {AGAIN}",
     b"gguf": f"is a GGUF file (llama.cpp, whisper.cpp), which cannot be trained on; {FOLDER}, as openai/whisper-base",
     b"lmgg": f"is a GGML file (whisper.cpp), which cannot be trained on; {FOLDER}, as openai/whisper-base",

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -56,16 +57,14 @@ def load_transformers(name_or_path: str | Path, random: bool = False) -> Backbon
     if commit is not None:  # all files are of one state of the repository
         origin = {"hub_id": name, "commit": commit}
         name = f"{name}@{commit}"
-    normalize, origin["normalize"] = _read_normalize(name, str(name_or_path), config)
-    if random:
-        backbone = wrap(build(config), normalize)
-    else:
-        with torch.device("meta"):  # no time and no memory for weights that are about to be replaced
-            model = build(config)
+    normalize, source = _read_normalize(name, str(name_or_path), config)
+    with nullcontext() if random else torch.device("meta"):  # no time and memory for weights that are replaced at once
+        model = build(config)
+    if not random:
         model.load_state_dict(_read_weights(name, config, model.state_dict()), strict=True, assign=True)
-        backbone = wrap(model, normalize)
-    backbone.origin = origin
-    if (source := origin["normalize"]).startswith(ASSUMED):
+    backbone = wrap(model, normalize)
+    backbone.origin = {**origin, "normalize": source}
+    if source.startswith(ASSUMED):
         line = f"{name_or_path}: no {EXTRACTOR} there says whether waveforms are normalised; assumed that they are "
         say(f"{line}{'' if normalize else 'not '}({source})")
     return backbone
@@ -110,29 +109,25 @@ def _find_config(name_or_path: str | Path) -> Path:
         kind = describe_file(Path(name_or_path)) or "is a file, and none that is known; give a folder or a hub id"
         raise InputError(f"{name_or_path}: {kind}")
     try:
-        file = _find_file(name_or_path, "config.json")
-        if file is None:
-            raise OSError(describe_folder(Path(name_or_path)) or "it holds no config.json")
+        if (file := _find_file(name_or_path, "config.json")) is not None:
+            return file
+        raise OSError(describe_folder(Path(name_or_path)) or "it holds no config.json")
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(
             f"{name_or_path}: {NO_MODEL} ({first_line(error)}); give a hub id or a folder with config.json and weights"
         ) from error
-    return file
 
 
 def _find_file(name_or_path: str | Path, file: str, optional: bool = False) -> Path | None:
     """Return a repository's file, downloaded where need be; None where it has none, or `optional` cannot be fetched."""
     name, revision = split_revision(name_or_path)
     options = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": not optional}
-    try:
-        found = cached_file(name, file, revision=revision, **options)
-    except OSError:
-        if not optional:
-            raise
-        found = None
-    return None if found is None else Path(found)
+    with suppress(OSError) if optional else nullcontext():
+        if (found := cached_file(name, file, revision=revision, **options)) is not None:
+            return Path(found)
+    return None
 
 
 def _read_normalize(name: str, shown: str, config: Any) -> tuple[bool, str]:
