@@ -14,7 +14,6 @@ from encoders import (
     TINY,
     WHISPER,
     MakeBackbone,
-    MakeModel,
     relative_error,
     shuffle,
     spread,
@@ -72,9 +71,7 @@ def errors_of_padding(backbone: Backbone, wave: torch.Tensor, lengths: torch.Ten
 
 
 @pytest.mark.parametrize(("family", "style", "changes"), MIXED_STYLES)
-def test_equal_to_transformers(
-    changes: dict[str, object], make_model: MakeModel, make_backbone: MakeBackbone, wave: torch.Tensor, record: Record
-) -> None:
+def test_equal_to_transformers(changes, make_model, make_backbone, wave, record):
     expected = states_of_transformers(make_model(**changes), wave)
     backbone = make_backbone(**changes)
     for lengths in (None, torch.full((len(wave),), wave.shape[1])):
@@ -85,14 +82,7 @@ def test_equal_to_transformers(
 
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # of transformers' WavLM
 @pytest.mark.parametrize(("family", "style", "changes"), [(family, "large", changes) for family, changes in ON_PADDED])
-def test_equal_to_transformers_padded(
-    changes: dict[str, object],
-    make_model: MakeModel,
-    make_backbone: MakeBackbone,
-    wave: torch.Tensor,
-    lengths: torch.Tensor,
-    record: Record,
-) -> None:
+def test_equal_to_transformers_padded(changes, make_model, make_backbone, wave, lengths, record):
     mask = mask_of(lengths, wave.shape[1])
     expected = states_of_transformers(make_model(**changes), wave * mask, attention_mask=mask.long())
     hidden = make_backbone(**changes)(wave, lengths)
@@ -100,9 +90,7 @@ def test_equal_to_transformers_padded(
 
 
 @pytest.mark.parametrize("variant", ["raw", "normalised"])
-def test_padded_is_alone(
-    variant: str, make_backbone: MakeBackbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
-) -> None:
+def test_padded_is_alone(variant, make_backbone, wave, lengths, record):
     """Hidden states and gradients; then the hidden states with gates that are closed at random."""
     backbone = make_backbone(variant == "normalised")
     for row, length in enumerate(LENGTHS):
@@ -131,9 +119,7 @@ def test_padded_is_alone(
 
 @pytest.mark.parametrize(("family", "style", "training"), [("hubert", "base", True), ("hubert", "large", False)])
 @torch.no_grad()
-def test_padded_is_alone_behind_a_batch_norm(
-    training: bool, make_model: MakeModel, wave: torch.Tensor, lengths: torch.Tensor, record: Record
-) -> None:
+def test_padded_is_alone_behind_a_batch_norm(training, make_model, wave, lengths, record):
     """HuBERT's in front of the positional convolution, with statistics and affine part as trained ones have."""
     model = make_model(conv_pos_batch_norm=True)
     norm = model.encoder.pos_conv_embed.batch_norm
@@ -208,9 +194,7 @@ def test_padding_changes_nothing(make_backbone: MakeBackbone, wave: torch.Tensor
 
 @ANY_FAMILY
 @torch.no_grad()
-def test_normalize_is_that_of_transformers(
-    make_backbone: MakeBackbone, wave: torch.Tensor, lengths: torch.Tensor
-) -> None:
+def test_normalize_is_that_of_transformers(make_backbone, wave, lengths):
     loud = 3 + 20 * wave
     extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
     utterances = [row[:length].numpy() for row, length in zip(loud, LENGTHS, strict=True)]
@@ -224,9 +208,7 @@ def test_normalize_is_that_of_transformers(
 
 
 @ANY_FAMILY
-def test_gradient_checkpointing_gives_the_same_gradients(
-    make_backbone: MakeBackbone, wave: torch.Tensor, lengths: torch.Tensor
-) -> None:
+def test_gradient_checkpointing_gives_the_same_gradients(make_backbone, wave, lengths):
     backbone = make_backbone(hidden_dropout=0.1, attention_dropout=0.1).train()
     gates = pruning.attach(backbone, drop_rate=0.5)
     found = []
@@ -256,9 +238,7 @@ def test_every_trained_parameter_gets_a_gradient(backbone: Backbone, wave: torch
 
 @ANY_FAMILY
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
-def test_bfloat16_autocast(
-    training: bool, make_backbone: MakeBackbone, wave: torch.Tensor, lengths: torch.Tensor
-) -> None:
+def test_bfloat16_autocast(training, make_backbone, wave, lengths):
     # oneDNN gets bfloat16 convolutions of 32 channels in 4 groups with a kernel of 16 wrong (torch 2.13, CPU)
     backbone = make_backbone(num_conv_pos_embeddings=15)
     with torch.no_grad():

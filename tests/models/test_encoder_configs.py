@@ -91,9 +91,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize(("key", "value", "expected"), HOSTILE, ids=lambda part: str(part)[:20])
-def test_a_hostile_config_is_one_line(
-    key: str, value: Any, expected: str, wavlm: dict[str, Any], artifact: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_hostile_config_is_one_line(key, value, expected, wavlm, artifact, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(wavlm | {key: value}))
     about = {**artifact, "backbone": {**artifact["backbone"], "config": wavlm | {key: value}}}
     (tmp_path / "artifact").mkdir()
@@ -132,9 +130,7 @@ MAP = {"AutoConfig": "evil.EvilConfig", "AutoModel": "evil.EvilModel", "AutoFeat
 
 
 @pytest.mark.parametrize("family", ["evil", "wavlm"])
-def test_code_in_a_folder_is_never_run(
-    family: str, wavlm: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_in_a_folder_is_never_run(family, wavlm, tmp_path, monkeypatch):
     folder, ran = tmp_path / "folder", tmp_path / "ran"
     CLASSES["wavlm"][1](make_config("wavlm", "base")).save_pretrained(folder)
     (folder / "evil.py").write_text(EVIL.format(ran))

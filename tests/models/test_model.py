@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import hybrid_pruning as hp
 from corpus import files_below, write_wavlm
-from encoders import KINDS, WHISPER, MakeBackbone, close, shuffle
+from encoders import KINDS, WHISPER, close, shuffle
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import DIGESTS
@@ -57,9 +57,7 @@ def shaped(backbone: Backbone, shape: str) -> SpeechModel:
 
 
 @pytest.mark.parametrize(("family", "style", "shape"), [*CASES, (*WHISPER, "nothing left")])
-def test_artifact_roundtrip(
-    make_backbone: MakeBackbone, tmp_path: Path, wave: torch.Tensor, lengths: torch.Tensor, shape: str
-):
+def test_artifact_roundtrip(make_backbone, tmp_path, wave, lengths, shape):
     model = shaped(make_backbone(normalize=True), shape)
     model.save_pretrained(tmp_path / "model")
     found = SpeechModel.from_pretrained(tmp_path / "model")

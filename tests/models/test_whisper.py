@@ -84,9 +84,7 @@ def test_equal_to_transformers_at_any_length(frames: int, backbone: Backbone, re
 
 
 @torch.no_grad()
-def test_equal_to_transformers_layers_under_the_same_mask(
-    backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor, record: Record
-) -> None:
+def test_equal_to_transformers_layers_under_the_same_mask(backbone, wave, lengths, record):
     """Its eager attention with minus infinity added, in place of ours with a mask of truth values."""
     config = make_config(*WHISPER)
     config._attn_implementation = "eager"
