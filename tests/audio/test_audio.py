@@ -90,7 +90,7 @@ def test_channels_do_not_cancel_out_and_a_part_is_still_the_slice(tmp_path: Path
         np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", start, 5000), whole[start:][:5000])
 
 
-def test_what_is_unusual_is_no_fault(tmp_path: Path):
+def test_unusual_waves_are_no_fault(tmp_path: Path):
     clipped = np.clip(20 * tone(0.1, SAMPLE_RATE_HZ)[:, 0], -1, 1)
     for wave in (np.zeros(800), np.full(800, 0.25), clipped, noise(160), np.array([0.5])):
         soundfile.write(tmp_path / "a.wav", wave, SAMPLE_RATE_HZ, subtype="FLOAT")
@@ -113,7 +113,7 @@ RATES = {
 def test_a_part_is_the_slice_of_the_whole(tmp_path: Path, data: st.DataObject):
     kind, subtype = data.draw(st.sampled_from(PARTS))
     rate = data.draw(st.sampled_from(RATES[subtype]) if subtype in RATES else st.integers(8_000, 65_535))
-    frames = data.draw(st.integers(rate // 4, 3 * rate))
+    frames = data.draw(st.integers(rate // 4, rate + rate // 4))
     path = tmp_path / "a"
     soundfile.write(path, noise(frames, seed=frames), rate, format=kind, subtype=subtype)
     whole = read_audio(path)
@@ -129,7 +129,7 @@ def test_a_part_is_the_slice_of_the_whole(tmp_path: Path, data: st.DataObject):
 def test_the_last_page_of_a_vorbis_file_is_where_it_should_be(tmp_path: Path, rate: int):
     soundfile.write(tmp_path / "a.ogg", noise(13 * rate + 77), rate)
     whole = read_audio(tmp_path / "a.ogg")
-    for start in range(len(whole) - 20_000, len(whole), 3333):
+    for start in range(len(whole) - 20_000, len(whole), 5555):
         np.testing.assert_allclose(read_audio(tmp_path / "a.ogg", start, 500), whole[start:][:500], atol=1e-6)
 
 

@@ -1,5 +1,6 @@
 """A file of any container is read whole or refused: joined and chained, tagged and streamed, cut short and damaged."""
 
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -47,8 +48,14 @@ def content(name: str) -> bytes:
     return encode(speech(rate, channels=2 if codec == "vorbis" else 1), container, codec, rate, **options)
 
 
+def read(folder: Path, data: bytes, *part: int) -> tuple[Wave, int, Wave]:
+    """Return the whole of a file with some content, its length, and a part of it."""
+    (folder / "a").write_bytes(data)
+    return read_audio(folder / "a"), audio_samples(folder / "a"), read_audio(folder / "a", *part)
+
+
 def attempt(path: Path) -> Wave | str:
-    """Return a file's audio, or the one line that says why there is none."""
+    """Return a file's audio, or the one line of the error."""
     try:
         return read_audio(path)
     except InputError as error:
@@ -98,11 +105,10 @@ def ape() -> bytes:
 
 
 def mp3(rate: int = 24_000, channels: int = 1, mode: str = "CONSTANT", seed: int = 0) -> bytes:
-    """Return a second of MP3 as libsndfile writes it, with an encoder's frame in front that tells its length."""
-    path = Path("part.mp3")
-    wave = speech(rate, channels=channels, seed=seed)
-    soundfile.write(path, wave, rate, format="MP3", bitrate_mode=mode, compression_level=0.5)
-    return path.read_bytes()
+    """Return a second of MP3 as libsndfile writes it, with an encoder's frame in front that states its length."""
+    buffer, wave = io.BytesIO(), speech(rate, channels=channels, seed=seed)
+    soundfile.write(buffer, wave, rate, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    return buffer.getvalue()
 
 
 def bare(data: bytes) -> bytes:
@@ -186,22 +192,18 @@ CUT_OGGS: list[Callable[[], bytes]] = [
 
 
 @pytest.mark.parametrize(("make", "seconds"), (JOINED | CHAINED).values(), ids=(JOINED | CHAINED).keys())
-def test_mp3s_and_oggs_as_they_come_are_whole(tmp_path: Path, monkeypatch, make: Callable[[], bytes], seconds: float):
-    monkeypatch.chdir(tmp_path)
-    Path("a").write_bytes(make())
-    whole = read_audio("a")
+def test_mp3s_and_oggs_as_they_come_are_whole(tmp_path: Path, make: Callable[[], bytes], seconds: float):
+    whole, length, part = read(tmp_path, make(), 9000, 9000)
     over = len(whole) / SAMPLE_RATE_HZ - seconds  # each part of an MP3 has the encoder's padding
     assert -0.05 < over < 0.1 * seconds if (make, seconds) in JOINED.values() else abs(over) <= 0.08 * seconds
-    assert audio_samples("a") == len(whole)
-    np.testing.assert_array_equal(read_audio("a", 9000, 9000), whole[9000:18_000])
+    assert length == len(whole)
+    np.testing.assert_array_equal(part, whole[9000:18_000])
 
 
 @pytest.mark.parametrize("make", [*CUT_MP3S, *CUT_OGGS])
-def test_mp3s_and_oggs_that_are_not_whole_are_refused(tmp_path: Path, monkeypatch, make: Callable[[], bytes]):
-    monkeypatch.chdir(tmp_path)
-    Path("a").write_bytes(make())
+def test_mp3s_and_oggs_that_are_not_whole_are_refused(tmp_path: Path, make: Callable[[], bytes]):
     with pytest.raises(InputError, match=r"a: (is cut short|cannot be decoded|is damaged)"):
-        read_audio("a")
+        read(tmp_path, make())
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_a_cut_is_found_by_the_header(tmp_path: Path, kind: str, subtype: str):
 
 
 class Pipe:
-    """A place that cannot be gone back in."""
+    """A file without a position to return to."""
 
     data = b""
 
@@ -241,18 +243,17 @@ class Pipe:
         *(("webm", "libopus", {}), ("asf", "wmav2", {})),
     ],
 )
-def test_what_is_written_to_a_pipe_is_whole(tmp_path: Path, container: str, codec: str, options: dict[str, str]):
+def test_a_stream_through_a_pipe_is_whole(tmp_path: Path, container: str, codec: str, options: dict[str, str]):
     pipe = Pipe()
     encode(speech(16_000), container, codec, file=pipe, **options)
-    (tmp_path / "a").write_bytes(pipe.data)
-    whole = read_audio(tmp_path / "a")
+    whole, length, part = read(tmp_path, pipe.data, 9000, 500)
     assert len(whole) / SAMPLE_RATE_HZ == pytest.approx(1, abs=0.15)
-    assert audio_samples(tmp_path / "a") == len(whole)
-    np.testing.assert_array_equal(read_audio(tmp_path / "a", 9000, 500), whole[9000:9500])
+    assert length == len(whole)
+    np.testing.assert_array_equal(part, whole[9000:9500])
 
 
 @pytest.mark.parametrize("kind", ["WAV", "OGG", "MP3", "CAF", "W64", "NIST", "FLAC", "AIFF", "m4a", "webm"])
-def test_what_is_left_of_a_header_is_one_line(tmp_path: Path, kind: str):
+def test_a_damaged_header_is_one_line(tmp_path: Path, kind: str):
     path = tmp_path / "a"
     if kind.islower():
         path.write_bytes(content(f"a.{kind}"))
@@ -286,7 +287,7 @@ def test_a_playlist_that_calls_itself_audio_opens_nothing(tmp_path: Path, text: 
         read_audio(tmp_path / "playlist.m4a")
 
 
-def test_what_is_too_long_to_keep_is_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_too_long_to_keep_is_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("hybrid_pruning.audio.REMEMBERED", SAMPLE_RATE_HZ // 2)
     (tmp_path / "a").write_bytes(content("a.m4a"))
     whole = read_audio(tmp_path / "a")
@@ -296,7 +297,7 @@ def test_what_is_too_long_to_keep_is_decoded_again(tmp_path: Path, monkeypatch: 
         np.testing.assert_array_equal(audio.read(1000, 500), whole[1000:1500])
 
 
-def test_a_video_is_heard_and_a_silent_film_is_not(tmp_path: Path):
+def test_a_film_without_sound_holds_no_audio(tmp_path: Path):
     with av.open(str(tmp_path / "silent.mp4"), "w") as out:
         stream = out.add_stream("mpeg4", rate=10)
         stream.width = stream.height = 16

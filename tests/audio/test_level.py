@@ -1,4 +1,4 @@
-"""What holds no speech-like energy is scored, and said to: silence, an offset, dither; soft speech is speech."""
+"""Audio without speech-like energy is scored with a warning: silence, an offset, dither; soft speech is speech."""
 
 import json
 from pathlib import Path
@@ -42,12 +42,12 @@ AUDIBLE = {
 
 
 @pytest.mark.parametrize("name", [*SILENT, *AUDIBLE])
-def test_what_may_hold_speech(tmp_path: Path, name: str):
+def test_waves_that_may_hold_speech(tmp_path: Path, name: str):
     soundfile.write(tmp_path / "a.wav", {**SILENT, **AUDIBLE}[name], SAMPLE_RATE_HZ)  # in 16 bits
     assert may_hold_speech(read_audio(tmp_path / "a.wav")) is (name in AUDIBLE)
 
 
-def test_three_verbs_say_so(cli: Cli, tmp_path: Path):
+def test_three_verbs_warn_of_silence(cli: Cli, tmp_path: Path):
     tiny_detector(tmp_path / "wavlm").save_pretrained(tmp_path / "model")
     waves = {"inverted": np.stack([vowel(), -vowel()], 1), "offset": SILENT["an offset"], "silence": SILENT["silence"]}
     rows = ["utt_id\tpath\tlabel"]

@@ -22,9 +22,9 @@ SETTINGS = {"model": "a", "batch_size": 4}
 RESULTS = [GroupResult(3, {1: 0.1 + 0.2, 7: -1e-30}, {}), GroupResult(0, {}, {4: "x.wav: is\tbad"}, frozenset({2}))]
 
 
-def fill(out: Path) -> Path:
+def fill(out: Path, *results: GroupResult) -> Path:
     with Partial(out, SETTINGS) as partial:
-        for result in RESULTS:
+        for result in results or RESULTS:
             partial.add(result)
     return partial.folder
 
@@ -38,8 +38,7 @@ def test_results_come_back_bit_for_bit(tmp_path: Path):
     fill(tmp_path / "new" / "scores.tsv")
     assert left(tmp_path / "new" / "scores.tsv") == RESULTS
     vector = np.array([0.1, -1e-30, 3e38], dtype=np.float32)
-    with Partial(tmp_path / "e", SETTINGS) as partial:
-        partial.add(GroupResult(0, {5: vector}, {}))
+    fill(tmp_path / "e", GroupResult(0, {5: vector}, {}))
     ((index, found),) = left(tmp_path / "e")[0].values.items()
     assert (index, found.dtype, found.tolist()) == (5, np.float32, vector.tolist())
 
@@ -54,8 +53,7 @@ def test_a_line_that_was_cut_short_does_not_count(tmp_path: Path):
         ended = size >= len(whole) - 1  # the line is all there, but for its end
         assert left(out) == (RESULTS if ended else RESULTS[:1] if size >= first - 1 else [])
     path.write_bytes(whole[: first + 5])
-    with Partial(out, SETTINGS) as partial:
-        partial.add(RESULTS[1])
+    fill(out, RESULTS[1])
     assert left(out) == RESULTS, "what is added stands on a line of its own"
     path.write_bytes(whole + b"\0\0\xff{}\nnull\n" + whole)
     assert left(out) == RESULTS * 2
@@ -70,37 +68,28 @@ def test_another_scoring_starts_anew_and_says_so(
     words = next(iter(change)).replace("_", " ")
     assert capsys.readouterr().out == f"{folder}: is of another {words}; starting anew\n"
     assert left(tmp_path / "scores.tsv") == [], "nor is the old one taken up later"
-
-
-def test_results_without_settings_are_nobodys(tmp_path: Path):
-    folder = fill(tmp_path / "scores.tsv")
+    fill(tmp_path / "scores.tsv")
     (folder / "settings.json").write_text(json.dumps(SETTINGS)[:-3])
-    assert left(tmp_path / "scores.tsv") == []
+    assert left(tmp_path / "scores.tsv") == [], "nor one without settings"
 
 
 def test_lengths_are_measured_once(tmp_path: Path):
-    def never() -> tuple[Any, Any]:
-        raise AssertionError
-
     measured = np.array([1.0, np.nan, 3.0])
     with Partial(tmp_path / "scores.tsv", SETTINGS) as partial:
         assert partial.lengths(lambda: (measured, {1: "bad"})) == (measured, {1: "bad"})
-        again, failed = partial.lengths(never)
+        again, failed = partial.lengths(lambda: pytest.fail("measured again"))
     np.testing.assert_array_equal(again, measured)
     assert failed == {}
 
 
 def test_everything_is_removed_but_what_others_put_there(tmp_path: Path):
-    folder = fill(tmp_path / "scores.tsv")
-    (folder / ".lengths.npy.123.tmp").write_text("left by a kill")
-    with Partial(tmp_path / "scores.tsv", SETTINGS) as partial:
-        partial.remove()
-    assert list(tmp_path.iterdir()) == []
-    folder = fill(tmp_path / "scores.tsv")
-    (folder / "notes.txt").write_text("mine")
-    with Partial(tmp_path / "scores.tsv", SETTINGS) as partial:
-        partial.remove()
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    for foreign in ([], ["notes.txt"]):
+        folder = fill(tmp_path / "scores.tsv")
+        for name in (".lengths.npy.123.tmp", *foreign):
+            (folder / name).write_text("left by a kill, or the user's")
+        with Partial(tmp_path / "scores.tsv", SETTINGS) as partial:
+            partial.remove()
+        assert [path.name for path in tmp_path.rglob("*")] == (["scores.tsv.partial", *foreign] if foreign else [])
 
 
 def test_places_that_cannot_be_written_to_are_named(tmp_path: Path):

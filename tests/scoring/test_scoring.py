@@ -5,9 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import pytest
 import torch
 
 from corpus import files_below, tiny_detector, write_corpus
+from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import read_audio
 from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.errors import InputError
@@ -26,7 +24,6 @@ from hybrid_pruning.scoring.scores import embed_paths, score, score_paths, score
 from runs import finish, ranks, run_command, start
 
 NAN = float("nan")
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
 @pytest.fixture
@@ -37,6 +34,10 @@ def manifest(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> SpeechModel:
     return tiny_detector(tmp_path_factory.mktemp("wavlm"))
+
+
+def scores_in(path: Path) -> list[float]:
+    return [float(row.split("\t")[1]) for row in path.read_text().splitlines()[1:]]
 
 
 @torch.inference_mode()
@@ -60,7 +61,7 @@ def test_scores_do_not_depend_on_the_batch(
     assert np.ptp(found) > 1e-2, "scores that are all the same would show nothing"
 
 
-def test_embeddings_are_what_the_scores_are_made_of(model: SpeechModel, manifest: Path):
+def test_scores_are_made_of_embeddings(model: SpeechModel, manifest: Path):
     utterances = read_manifest(manifest)
     paths = [utterance.path for utterance in utterances]
     scored = score_paths(model, [str(path) for path in paths], workers=0)
@@ -83,7 +84,7 @@ def test_windows_change_the_scores_of_longer_utterances_alone(model: SpeechModel
     assert (abs(cut - whole)[long] > 1e-4).all()
 
 
-def test_the_file_is_what_the_challenges_read(model: SpeechModel, manifest: Path, tmp_path: Path):
+def test_the_file_has_the_form_of_the_challenges(model: SpeechModel, manifest: Path, tmp_path: Path):
     found = score(model, manifest, tmp_path / "new" / "scores.tsv", workers=0)
     with found.path.open(newline="") as handle:
         header, *rows = csv.reader(handle, delimiter="\t")
@@ -109,11 +110,7 @@ def test_an_unscorable_manifest_writes_nothing(model: SpeechModel, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["empty.tsv"]
 
 
-@pytest.mark.parametrize(
-    ("known", "old"),
-    [(True, None), (False, "the old scores")],
-    ids=["found when decoding", "found in the header, over old scores"],
-)
+@pytest.mark.parametrize(("known", "old"), [(True, None), (False, "the old scores")], ids=["by decoding", "by header"])
 def test_a_bad_clip_is_reported_once_all_others_are_scored(
     model: SpeechModel, manifest: Path, tmp_path: Path, known: bool, old: str | None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -175,21 +172,21 @@ def test_an_interrupted_scoring_goes_on_where_it_was(
 ):
     expected, out = tmp_path / "expected.tsv", tmp_path / "out" / "scores.tsv"
     score(model, manifest, expected, batch_size=2, workers=0)
-    add, added = Partial.add, []
+    add, added, failing = Partial.add, list[int](), [True]
 
     def fail(partial: Partial, result: Any) -> None:
-        if len(added) == finished:
+        if failing and len(added) == finished:
             raise KeyboardInterrupt
-        added.append(result)
+        added.append(result.number)
         add(partial, result)
 
     monkeypatch.setattr(Partial, "add", fail)
     with pytest.raises(KeyboardInterrupt):
         score(model, manifest, out, batch_size=2, workers=0)
-    monkeypatch.setattr(Partial, "add", lambda partial, result: added.append(result) or add(partial, result))
+    failing.clear()
     score(model, manifest, out, batch_size=2, workers=0)
     assert out.read_bytes() == expected.read_bytes()
-    assert sorted(result.number for result in added) == [0, 1, 2, 3], "nothing is done twice"
+    assert sorted(added) == [0, 1, 2, 3], "nothing is done twice"
     assert [path.name for path in files_below(out.parent)] == ["scores.tsv"]
 
 
@@ -208,45 +205,49 @@ def test_another_models_scores_are_not_taken_up(
 
 @pytest.fixture(scope="module")
 def world(model: SpeechModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model, a manifest whose scoring takes a second, and its scores."""
+    """A folder with a model, a manifest of twelve clips and their scores, each in a batch of its own."""
     folder = tmp_path_factory.mktemp("world")
     model.save_pretrained(folder / "model")
-    manifest = write_corpus(folder / "corpus", clips=60, shortest=16_500, longest=25_000)
-    score(model, manifest, folder / "expected.tsv", 1, 0, 2.0)
+    score(model, write_corpus(folder / "corpus", clips=12), folder / "expected.tsv", 1, 0)
     return folder
 
 
 def score_command(world: Path, out: Path) -> list[str]:
-    options = "--batch-size 1 --workers 0 --window-seconds 2 --out"
-    return ["score", str(world / "model"), str(world / "corpus" / "manifest.tsv"), *options.split(), str(out)]
+    inputs = [str(world / "model"), str(world / "corpus" / "manifest.tsv")]
+    return ["score", *inputs, "--batch-size", "1", "--workers", "0", "--out", str(out)]
+
+
+def score_until_killed(*arguments: str) -> None:
+    """Score by the command line, and be killed once five results are kept."""
+    add, first = Partial.add, iter(range(4))
+
+    def kill(partial: Partial, result: Any) -> None:
+        add(partial, result)
+        if next(first, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Partial.add = kill  # type: ignore[method-assign]
+    run_command(*arguments)
 
 
 def test_a_killed_scoring_goes_on_bit_for_bit(
     model: SpeechModel, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    out, lines = tmp_path / "scores.tsv", tmp_path / "scores.tsv.partial" / "results-0.jsonl"
-    process = start(run_command, score_command(world, out), tmp_path / "printed.txt")
-    while process.is_alive() and not (lines.exists() and lines.stat().st_size):
-        time.sleep(0.002)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    finished = lines.read_text().count('"job"')
-    assert 0 < finished < 60, "killed in the middle"
+    out = tmp_path / "scores.tsv"
+    killed = start(score_until_killed, score_command(world, out), tmp_path / "printed.txt")
+    assert finish(killed, seconds=240) == [-signal.SIGKILL], (tmp_path / "printed.txt").read_text()
+    assert (tmp_path / "scores.tsv.partial" / "results-0.jsonl").read_text().count('"job"') == 5
     assert not out.exists()
-    score(model, world / "corpus" / "manifest.tsv", out, 1, 0, 2.0)
-    assert f"going on after {finished} of 60 batches" in capsys.readouterr().out
+    score(model, world / "corpus" / "manifest.tsv", out, 1, 0)
+    assert "going on after 5 of 12 batches" in capsys.readouterr().out
     assert out.read_bytes() == (world / "expected.tsv").read_bytes()
     assert [path.name for path in files_below(tmp_path)] == ["printed.txt", "scores.tsv"]
 
 
 def score_in_both_ways(*arguments: str) -> None:
     """Score in memory, as a training does, and as the command line does."""
-    from hybrid_pruning import distributed as processes
-
     processes.start()
-    utterances = read_manifest(arguments[2])
-    scores = score_utterances(SpeechModel.from_pretrained(arguments[1]), utterances, 1, 0, 2.0)
+    scores = score_utterances(SpeechModel.from_pretrained(arguments[1]), read_manifest(arguments[2]), 1, 0)
     np.save(f"{arguments[-1]}.{processes.rank()}.npy", scores)
     run_command(*arguments)
 
@@ -257,31 +258,27 @@ def test_several_processes_find_the_same_scores(world: Path, tmp_path: Path):
     printed = [(tmp_path / f"rank{rank}.txt").read_text() for rank in range(2)]
     assert codes == [0, 0], printed
     assert out.read_bytes() == (world / "expected.tsv").read_bytes()
-    expected = [float(row.split("\t")[1]) for row in out.read_text().splitlines()[1:]]
     for rank in range(2):
-        assert np.load(f"{out}.{rank}.npy").tolist() == expected, "to every process, as a training needs it"
-    assert printed[0].count("60 scores; next: hybrid-pruning evaluate") == 1
+        found = np.load(f"{out}.{rank}.npy").tolist()
+        assert found == scores_in(out), "to every process, as a training needs it"
+    assert printed[0].count("12 scores; next: hybrid-pruning evaluate") == 1
     assert printed[0].count("times real time") == 1
-    assert printed[1] == "", "the main process alone speaks"
+    assert printed[1] == "", "the main process alone prints"
     assert not (tmp_path / "scores.tsv.partial").exists()
 
 
 def test_a_bad_clip_ends_several_processes_with_one_line(world: Path, tmp_path: Path):
-    for name in ("corpus", "model"):
-        shutil.copytree(world / name, tmp_path / name)
+    shutil.copytree(world, tmp_path, dirs_exist_ok=True)
     bad = read_manifest(tmp_path / "corpus" / "manifest.tsv")[4].path
     bad.write_text("no audio")
-    command = [*TORCHRUN, "-m", "hybrid_pruning.cli", *score_command(tmp_path, tmp_path / "scores.tsv")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert found.returncode != 0
-    lines = [line for line in found.stderr.splitlines() if line.startswith("hybrid-pruning: ")]
-    assert len(lines) == 1, found.stderr
-    assert f"{bad.name}: cannot be decoded" in lines[0]
-    assert "exitcode  : 2" in found.stderr, "of the process that left first; torchrun's own is always 1"
+    codes = finish(*ranks(run_command, score_command(tmp_path, tmp_path / "scores.tsv"), tmp_path))
+    printed = "".join((tmp_path / f"rank{rank}.txt").read_text() for rank in range(2))
+    assert codes == [2, 2], printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("hybrid-pruning: ")]
+    assert f"{bad.name}: cannot be decoded" in line
     kept = [path.read_text().splitlines() for path in sorted((tmp_path / "scores.tsv.partial").glob("*.jsonl"))]
-    assert [len(rows) for rows in kept] == [30, 29], "both did their share of the 59 that could be opened"
+    assert [len(rows) for rows in kept] == [6, 6], "both did their share"
     results = [json.JSONDecoder().raw_decode(row)[0] for rows in kept for row in rows]  # a checksum stands behind it
     scores = {index: score for row in results for index, score in row["values"].items()}
-    expected = [float(row.split("\t")[1]) for row in (world / "expected.tsv").read_text().splitlines()[1:]]
+    expected = scores_in(world / "expected.tsv")
     assert scores == {str(index): score for index, score in enumerate(expected) if index != 4}

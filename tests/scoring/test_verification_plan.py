@@ -51,7 +51,7 @@ def test_lists_in_every_form(tmp_path: Path, text: str, expected: list[tuple[str
         ("enrol\tother\na\tb\n", r"list:1: column 'test' is missing"),
     ],
 )
-def test_what_is_no_list_of_trials(tmp_path: Path, text: str, message: str):
+def test_lists_that_are_refused(tmp_path: Path, text: str, message: str):
     with pytest.raises(InputError, match=message):
         read_pairs(write(tmp_path, text))
 
@@ -94,7 +94,7 @@ def test_enrolment_in_every_form(tmp_path: Path, text: str):
         ("A ,\n", r"list:1: speaker 'A' has no recording"),
     ],
 )
-def test_what_is_no_enrolment(tmp_path: Path, text: str, message: str):
+def test_enrolments_that_are_refused(tmp_path: Path, text: str, message: str):
     with pytest.raises(InputError, match=message):
         read_enrolment(write(tmp_path, text))
 
@@ -112,7 +112,7 @@ def members(plan: TrialPlan) -> list[list[str]]:
     ]
 
 
-def test_only_what_the_trials_need_is_planned(tmp_path: Path):
+def test_recordings_that_trials_need_are_planned(tmp_path: Path):
     found = plan(tmp_path, "1 b/2.wav b/1.wav\n0 b/1.wav c/1.wav\n1 b/2.wav b/1\n")
     assert [utterance.utt_id for utterance in found.utterances] == ["b/1", "b/2", "c/1"]
     compared = [[members(found)[model] for model in pair] for pair in found.pairs]

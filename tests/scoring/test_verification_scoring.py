@@ -81,7 +81,7 @@ def test_a_file_of_embeddings_is_read_back(model: SpeechModel, manifest: Path, t
     np.testing.assert_array_equal(abs(different).max(axis=1) > 1e-4, found.seconds > 0.1)
 
 
-def test_what_a_cache_has_is_not_embedded_again(
+def test_cached_recordings_are_not_embedded_again(
     model: SpeechModel, manifest: Path, trials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     utterances, cached = read_manifest(manifest), {**HERE, "trials": trials, "embeddings": tmp_path / "e"}
@@ -107,7 +107,7 @@ def test_another_recording_of_the_same_name_is_refused(model: SpeechModel, manif
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x02" + b"\0" * 7 + b"{}"])
-def test_what_is_no_file_of_embeddings_is_left_alone(
+def test_another_file_is_not_written_over_by_embeddings(
     model: SpeechModel, manifest: Path, tmp_path: Path, content: bytes
 ):
     (tmp_path / "e").write_bytes(content)
@@ -117,23 +117,18 @@ def test_what_is_no_file_of_embeddings_is_left_alone(
 
 
 def test_an_interrupted_embedding_goes_on(
-    model: SpeechModel,
-    manifest: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    model: SpeechModel, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    expected = hp.embed(model, manifest, tmp_path / "expected", **HERE)
-    add = Partial.add
+    expected, add = hp.embed(model, manifest, tmp_path / "expected", **HERE), Partial.add
 
     def fail(partial: Partial, result: Any) -> None:
         add(partial, result)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Partial, "add", fail)
-    with pytest.raises(KeyboardInterrupt):
-        hp.embed(model, manifest, tmp_path / "e", **HERE)
-    monkeypatch.setattr(Partial, "add", add)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Partial, "add", fail)
+        with pytest.raises(KeyboardInterrupt):
+            hp.embed(model, manifest, tmp_path / "e", **HERE)
     found = hp.embed(model, manifest, tmp_path / "e", **HERE)
     assert "going on after 1 of 2 batches" in capsys.readouterr().out
     np.testing.assert_array_equal(found.vectors, expected.vectors)

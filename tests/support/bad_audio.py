@@ -1,9 +1,9 @@
-"""Audio files of every format with every damage: what `score` says of each."""
+"""Audio files of every format with every damage, and the line that `score` prints of each."""
 
 import io
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +12,10 @@ import soundfile
 
 import sounds
 from corpus import SAMPLE_RATE_HZ, noise
+from damage import changed
 from hybrid_pruning.data.manifest import read_manifest
 from world import Case
 
-SCORE = "score model dev/manifest.tsv --workers 0 --out new.tsv"
 FORMATS = {
     "wav": ("WAV", "PCM_16"),
     "wav of floats": ("WAV", "FLOAT"),
@@ -40,13 +40,15 @@ FFMPEG = {
     "webm": ("matroska", "libopus"),
     "tta": ("tta", "tta"),
 }
-Change = Callable[[bytes], bytes]
 
 
-def encode(kind: str, subtype: str) -> bytes:
+def encode(name: str) -> bytes:
     """Return half a second of noise in a format."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, noise(SAMPLE_RATE_HZ // 2), SAMPLE_RATE_HZ, format=kind, subtype=subtype)
+    wave, buffer = noise(SAMPLE_RATE_HZ // 2), io.BytesIO()
+    if name in FFMPEG:
+        return sounds.encode(wave, *FFMPEG[name])
+    kind, subtype = FORMATS[name]
+    soundfile.write(buffer, wave, SAMPLE_RATE_HZ, format=kind, subtype=subtype)
     return buffer.getvalue()
 
 
@@ -55,150 +57,104 @@ def clip(world: Path) -> Path:
     return read_manifest(world / "dev" / "manifest.tsv")[2].path
 
 
-def half(data: bytes) -> bytes:
-    return data[: len(data) // 2]
+def damaged(name: str, change: Callable[[bytes], bytes], world: Path) -> None:
+    clip(world).write_bytes(change(encode(name)))
 
 
-def almost_all(data: bytes) -> bytes:
-    return data[: len(data) * 97 // 100]
+def replaced(make: Callable[[Path], object], world: Path) -> None:
+    """Have something else made in the clip's place."""
+    path = clip(world)
+    path.unlink()
+    make(path)
 
 
-def head(data: bytes) -> bytes:
-    return data[:20]
+def middle(hole: Callable[[bytes], bytes], data: bytes) -> bytes:
+    """Change the data from its middle on."""
+    half, new = len(data) // 2, hole(data[len(data) // 2 :])
+    return data[:half] + new + data[half + len(new) :]
 
 
-def overwritten(data: bytes) -> bytes:
-    """Zeros from the middle on, as a disk that filled up leaves them."""
-    return half(data) + bytes(len(data) - len(half(data)))
+DAMAGES: dict[str, tuple[Callable[[bytes], bytes], Collection[str]]] = {
+    "half": (lambda data: data[: len(data) // 2], (*FORMATS, *FFMPEG)),
+    "the end missing": (lambda data: data[: len(data) * 97 // 100], FORMATS),
+    "20 bytes": (lambda data: data[:20], ("wav", "flac", "opus", "mp3")),
+    "overwritten by zeros": (partial(middle, lambda rest: bytes(len(rest))), ("flac", "vorbis", "opus")),
+    "a hole in the middle": (partial(middle, lambda _: b"\x55" * 400), ("flac", "vorbis", "opus", "mp3", *FFMPEG)),
+    "a turned bit": (partial(middle, lambda rest: bytes([rest[0] ^ 1])), ("flac", "tta")),
+}
 
 
-def garbled(data: bytes) -> bytes:
-    """A hole in the middle."""
-    middle = len(data) // 2
-    return data[:middle] + b"\x55" * 400 + data[middle + 400 :]
+def written(data: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(data)
 
 
-def turned(data: bytes) -> bytes:
-    """One bit, in the middle."""
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+def spiked(value: float) -> Callable[[Path], object]:
+    """Write noise in which one sample has a value."""
+    wave = noise(4000)
+    wave[2000] = value
+    return lambda path: soundfile.write(path, wave, SAMPLE_RATE_HZ, subtype="FLOAT", format="WAV")
 
 
-def written(change: Change, kind: str, subtype: str, world: Path) -> None:
-    clip(world).write_bytes(change(encode(kind, subtype)))
+def of_rate(rate_hz: int) -> Callable[[Path], object]:
+    data = encode("wav")
+    return written(data[:24] + struct.pack("<I", rate_hz) + data[28:])
 
 
-def written_by_ffmpeg(change: Change, kind: str, codec: str, world: Path) -> None:
-    clip(world).write_bytes(change(sounds.encode(noise(SAMPLE_RATE_HZ // 2), kind, codec)))
-
-
-def content(data: bytes, world: Path) -> None:
-    clip(world).write_bytes(data)
-
-
-def values(wave: np.ndarray, world: Path) -> None:
-    soundfile.write(clip(world), wave, SAMPLE_RATE_HZ, subtype="FLOAT", format="WAV")
-
-
-def rate(rate_hz: int, world: Path) -> None:
-    data = bytearray(encode("WAV", "PCM_16"))
-    data[24:28] = struct.pack("<I", rate_hz)
-    clip(world).write_bytes(data)
-
-
-def gone(world: Path) -> None:
-    clip(world).unlink()
-
-
-def folder(world: Path) -> None:
-    clip(world).unlink()
-    clip(world).mkdir()
-
-
-def link(target: str, world: Path) -> None:
-    clip(world).unlink()
-    clip(world).symlink_to(target)
-
-
-def pipe(world: Path) -> None:
-    clip(world).unlink()
-    os.mkfifo(clip(world))
+FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no such file": (lambda _: None, ": no such file; check"),
+    "an empty file": (written(b""), ": is empty, 0 bytes"),
+    "a folder": (Path.mkdir, ": is a folder"),
+    "a link to nothing": (lambda path: path.symlink_to("nowhere.wav"), ": no such file"),
+    "a link to itself": (lambda path: path.symlink_to(path.name), ": cannot be read .*(symbolic links|symlinks)"),
+    "a named pipe": (os.mkfifo, ": is no ordinary file"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), ": is no ordinary file"),
+    "a web page": (written(b"<!DOCTYPE html>\n<h1>404</h1>"), "decoded .it is text, '<!DOCTYPE"),
+    "random bytes": (written(np.random.default_rng(0).bytes(5000)), ": cannot be decoded"),
+    "zeros": (written(bytes(5000)), ": cannot be decoded"),
+    "a picture": (written(b"\x89PNG\r\n\x1a\n" + bytes(500)), ": cannot be decoded"),
+    "an archive": (written(b"PK\3\4" + bytes(500)), ": cannot be decoded"),
+    "a wav without samples": (
+        lambda path: soundfile.write(path, np.zeros(0), SAMPLE_RATE_HZ, subtype="FLOAT", format="WAV"),
+        ": holds no audio",
+    ),
+    "nan": (spiked(np.nan), ": holds values that are not finite"),
+    "infinity": (spiked(-np.inf), ": holds values that are not finite"),
+    "another scale": (spiked(20_000), ": holds values up to 2e.04, expected -1 to 1"),
+    "a rate of 1 Hz": (of_rate(1), ": its sample rate is 1 Hz"),
+    "a rate of 2 GHz": (of_rate(2_000_000_000), ": its sample rate is 2000000000 Hz"),
+}
 
 
 def long_name(world: Path) -> None:
-    path = world / "dev" / "manifest.tsv"
-    path.write_text(path.read_text().replace(clip(world).name, "a" * 300 + ".wav"))
+    changed("dev/manifest.tsv", lambda text: text.replace(clip(world).name, "a" * 300 + ".wav"), world)
 
 
 def seconds(value: str, world: Path) -> None:
     """Give the third clip another duration in the manifest."""
     path = world / "dev" / "manifest.tsv"
-    lines = path.read_text().splitlines()
-    cells = lines[3].split("\t")
-    cells[lines[0].split("\t").index("seconds")] = value
-    lines[3] = "\t".join(cells)
-    path.write_text("\n".join(lines) + "\n")
+    header, *rows = (line.split("\t") for line in path.read_text().splitlines())
+    rows[2][header.index("seconds")] = value
+    path.write_text("".join("\t".join(cells) + "\n" for cells in (header, *rows)))
 
 
 def lasting_longer(world: Path) -> None:
-    clip(world).write_bytes(encode("WAV", "PCM_16"))
+    clip(world).write_bytes(encode("wav"))
     seconds("0.1", world)
 
 
-def spiked(value: float) -> np.ndarray:
-    wave = noise(4000)
-    wave[2000] = value
-    return wave
-
-
+MANIFESTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a name that is too long": (long_name, "aaa.wav: cannot be read .*too long"),
+    "longer than its manifest says": (lasting_longer, ": lasts 0.500 s, its manifest says 0.100"),
+    "shorter than its manifest says": (partial(seconds, "60"), r": lasts 0\.\d+ s, its manifest says 60"),
+}
+SCORE = "score model dev/manifest.tsv --workers 0 --out new.tsv"
 UNREADABLE = r"bonafide-02.wav: (cannot be decoded|is cut short|is damaged|holds no audio)"
 AUDIO: dict[str, Case] = {
-    **{f"{name}, half": Case(partial(written, half, *form), SCORE, UNREADABLE) for name, form in FORMATS.items()},
     **{
-        f"{name}, the end missing": Case(partial(written, almost_all, *form), SCORE, UNREADABLE)
-        for name, form in FORMATS.items()
+        f"{name}, {damage}": Case(partial(damaged, name, change), SCORE, UNREADABLE)
+        for damage, (change, names) in DAMAGES.items()
+        for name in names
     },
-    **{
-        f"{name}, 20 bytes": Case(partial(written, head, *FORMATS[name]), SCORE, UNREADABLE)
-        for name in ("wav", "flac", "opus", "mp3")
-    },
-    **{
-        f"{name}, overwritten by zeros": Case(partial(written, overwritten, *FORMATS[name]), SCORE, UNREADABLE)
-        for name in ("flac", "vorbis", "opus")
-    },
-    **{
-        f"{name}, a hole in the middle": Case(partial(written, garbled, *FORMATS[name]), SCORE, UNREADABLE)
-        for name in ("flac", "vorbis", "opus", "mp3")
-    },
-    **{
-        f"{name}, half": Case(partial(written_by_ffmpeg, half, *form), SCORE, UNREADABLE)
-        for name, form in FFMPEG.items()
-    },
-    **{
-        f"{name}, a hole in the middle": Case(partial(written_by_ffmpeg, garbled, *form), SCORE, UNREADABLE)
-        for name, form in FFMPEG.items()
-    },
-    "flac, a turned bit": Case(partial(written, turned, *FORMATS["flac"]), SCORE, UNREADABLE),
-    "tta, a turned bit": Case(partial(written_by_ffmpeg, turned, *FFMPEG["tta"]), SCORE, UNREADABLE),
-    "no such file": Case(gone, SCORE, ": no such file; check"),
-    "an empty file": Case(partial(content, b""), SCORE, ": is empty, 0 bytes"),
-    "a folder": Case(folder, SCORE, ": is a folder"),
-    "a link to nothing": Case(partial(link, "nowhere.wav"), SCORE, ": no such file"),
-    "a link to itself": Case(partial(link, "bonafide-02.wav"), SCORE, ": cannot be read .*(symbolic links|symlinks)"),
-    "a named pipe": Case(pipe, SCORE, ": is no ordinary file"),
-    "a device": Case(partial(link, "/dev/zero"), SCORE, ": is no ordinary file"),
-    "a name that is too long": Case(long_name, SCORE, "aaa.wav: cannot be read .*too long"),
-    "a web page": Case(partial(content, b"<!DOCTYPE html>\n<h1>404</h1>"), SCORE, "decoded .it is text, '<!DOCTYPE"),
-    "random bytes": Case(partial(content, np.random.default_rng(0).bytes(5000)), SCORE, ": cannot be decoded"),
-    "zeros": Case(partial(content, bytes(5000)), SCORE, ": cannot be decoded"),
-    "a picture": Case(partial(content, b"\x89PNG\r\n\x1a\n" + bytes(500)), SCORE, ": cannot be decoded"),
-    "an archive": Case(partial(content, b"PK\3\4" + bytes(500)), SCORE, ": cannot be decoded"),
-    "a wav without samples": Case(partial(values, np.zeros(0)), SCORE, ": holds no audio"),
-    "nan": Case(partial(values, spiked(np.nan)), SCORE, ": holds values that are not finite"),
-    "infinity": Case(partial(values, spiked(-np.inf)), SCORE, ": holds values that are not finite"),
-    "another scale": Case(partial(values, spiked(20_000)), SCORE, ": holds values up to 2e.04, expected -1 to 1"),
-    "a rate of 1 Hz": Case(partial(rate, 1), SCORE, ": its sample rate is 1 Hz"),
-    "a rate of 2 GHz": Case(partial(rate, 2_000_000_000), SCORE, ": its sample rate is 2000000000 Hz"),
-    "longer than its manifest says": Case(lasting_longer, SCORE, ": lasts 0.500 s, its manifest says 0.100"),
-    "shorter than its manifest says": Case(partial(seconds, "60"), SCORE, r": lasts 0\.\d+ s, its manifest says 60"),
+    **{name: Case(partial(replaced, make), SCORE, expected) for name, (make, expected) in FILES.items()},
+    **{name: Case(change, SCORE, expected) for name, (change, expected) in MANIFESTS.items()},
 }

@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -50,8 +51,7 @@ def read_audio(path: str | Path, start: int = 0, samples: int | None = None) -> 
     its beginning.
 
     Args:
-        path: any file that libsndfile or FFmpeg reads.
-        start, samples: first sample at 16 kHz, and how many to return at most; None for all.
+        start, samples: first sample at 16 kHz, and the number of samples at most; None for all.
 
     Returns:
         [S] float32.
@@ -94,13 +94,11 @@ class AudioFile:
         self._remembered: Wave | None = None
         self._rest: Iterator[Wave] = iter(())
         self._block, self._place = np.zeros(0, np.float32), NOWHERE
-        self._file = _open(self.path)
-        try:
+        with ExitStack() as stack:
+            self._file = stack.enter_context(_open(self.path))
             self._source = _choose_source(self.path, self._file)
             self._channel = _choose_channel(self._source, self._file)
-        except BaseException:
-            self._file.close()
-            raise
+            stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -192,9 +190,8 @@ class AudioFile:
             if found != rate:  # at the beginning, and in chained streams
                 if resampler is not None:
                     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-                rate, resampler = found, None
-                if rate != SAMPLE_RATE_HZ:
-                    resampler = soxr.ResampleStream(rate, SAMPLE_RATE_HZ, 1)
+                rate = found
+                resampler = None if rate == SAMPLE_RATE_HZ else soxr.ResampleStream(rate, SAMPLE_RATE_HZ, 1)
             mono = self._mixed(block)
             yield mono if resampler is None else resampler.resample_chunk(mono)
         if resampler is not None:

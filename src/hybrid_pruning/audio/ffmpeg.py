@@ -27,11 +27,10 @@ FRAME = 1152  # samples by which encoders differ in what an MP3's header announc
 ESTIMATED, HARMLESS = "Estimating duration", "backstep"
 """In FFmpeg's messages on a header that announces nothing, and on an MP3 that begins in the middle of a stream."""
 TAG = re.compile(rb"ID3[\2-\4].[\0\x10\x20\x40\x80]([\0-\x7f]{4})|APETAGEX....(....)", re.DOTALL)
-BITRATES = {  # of MPEG audio in kbit/s, by version (1, or 2 and 2.5) and layer
-    (1, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (1, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+BITRATES = {  # of MPEG audio in kbit/s: by layer in version 1, one list for both layers in versions 2 and 2.5
+    2: (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    3: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    None: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 
 set_level(av.logging.WARNING)
@@ -208,24 +207,32 @@ def _mpeg_bytes(head: bytes) -> int:
     version, layer, place, rate = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3), head[2] >> 4, head[2] >> 2 & 3
     if version == 1 or layer not in {2, 3} or not 0 < place < 15 or rate == 3:
         return 0
-    kbits = BITRATES[1 if version == 3 else 2, layer][place - 1]
+    kbits = BITRATES[layer if version == 3 else None][place - 1]
     hertz = (44100, 48000, 32000)[rate] // (4, 1, 2, 1)[version]
     return (144 if version == 3 or layer == 2 else 72) * kbits * 1000 // hertz + (head[2] >> 1 & 1)
 
 
 def _find_fault(data: mmap.mmap, name: str) -> str | None:
-    """Return the fault of a file that its format shows and FFmpeg does not report."""
+    """Return the fault of a file that its format shows and FFmpeg does not report: fewer bytes than it promises."""
+    promised = 0
     if name.startswith("mov"):
-        return _mov_fault(data)
-    if name == "asf":  # file size and flags stand in its file properties
+        promised = _end_of_boxes(data)
+    elif name == "asf":  # file size and flags stand in its file properties
         place = data.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), 0, 1 << 20)
         if 0 <= place <= len(data) - 92 and not data[place + 88] & 1:
-            return _missing(int.from_bytes(data[place + 40 : place + 48], "little"), len(data))
-    return None
+            promised = int.from_bytes(data[place + 40 : place + 48], "little")
+    return f"is cut short: {promised} bytes are promised, {len(data)} are there" if promised > len(data) else None
 
 
-def _missing(promised: int, there: int) -> str | None:
-    return f"is cut short: {promised} bytes are promised, {there} are there" if there < promised else None
+def _end_of_boxes(data: mmap.mmap) -> int:
+    """Return the end of the outermost boxes (ISO/IEC 14496-12), of which the last may be cut short."""
+    place = 0
+    while place + 16 <= len(data):
+        size, name, long = struct.unpack_from(">I4sQ", data, place)
+        if not size or not name.isalnum():  # up to the end, or no box
+            break
+        place += max(long if size == 1 else size, 8)
+    return place
 
 
 def _follow_pages(data: mmap.mmap, place: int) -> tuple[list[tuple[int, int]], str | None]:
@@ -259,17 +266,3 @@ def _follow_pages(data: mmap.mmap, place: int) -> tuple[list[tuple[int, int]], s
     if goes_on and not ended:
         fault = fault or "is cut short: its last Ogg packet is incomplete"
     return list(pairwise([*starts, len(data)])), fault
-
-
-def _mov_fault(data: mmap.mmap) -> str | None:
-    """Follow the outermost boxes (ISO/IEC 14496-12): each must be whole."""
-    place = 0
-    while place + 16 <= len(data):
-        size, name, long = struct.unpack_from(">I4sQ", data, place)
-        if not size or not name.isalnum():  # up to the end, or what is no box
-            return None
-        size = long if size == 1 else size
-        if fault := _missing(place + size, len(data)):
-            return fault
-        place += max(size, 8)
-    return None

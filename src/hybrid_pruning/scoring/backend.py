@@ -93,9 +93,8 @@ class Backend:
         """Return a model's own."""
         weighed = () if model.calibration is None else model.calibration.qualities
         if model.cohort is None and any(name.startswith("impostor-mean") for name in weighed):
-            raise InputError(
-                "the model is calibrated by how close its cohort comes, but has none; give it the cohort it had"
-            )
+            fault = "the model is calibrated by how close its cohort comes, but has none"
+            raise InputError(f"{fault}; give it the cohort it had")
         return cls(model.cohort, model.cohort is not None, model.calibration)
 
     def score(

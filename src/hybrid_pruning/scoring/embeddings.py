@@ -53,12 +53,6 @@ class Embeddings:
         ids, paths = ([of[place] for place in chosen.tolist()] if of else [] for of in (self.ids, self.paths))
         return type(self)(ids, self.vectors[chosen], self.seconds[chosen], self.model, paths)
 
-    def joined_with(self, others: Self) -> Self:
-        """Return these and, after them, others of the same model."""
-        vectors = np.concatenate([self.vectors, others.vectors]) if len(self.ids) else others.vectors
-        seconds = np.concatenate([self.seconds, others.seconds])
-        return type(self)([*self.ids, *others.ids], vectors, seconds, self.model, [*self.paths, *others.paths])
-
     def write(self, path: str | Path) -> None:
         """Write them as safetensors, with the names in its header."""
         about: dict[str, Any] = {"format": FORMAT, "model": self.model, "ids": self.ids, "paths": self.paths}
@@ -88,9 +82,8 @@ class Embeddings:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error}); check the path") from error
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path}: holds no embeddings of ours ({error}); name another file, or remove it"
-            ) from error
+            message = f"{path}: holds no embeddings of ours ({error}); name another file, or remove it"
+            raise InputError(message) from error
         model = about.get("model", "")
         return cls(ids, vectors.astype(np.float32, copy=False), seconds.astype(np.float64), model, paths)
 
@@ -118,12 +111,8 @@ def embed_utterances(
 ) -> Embeddings:
     """Return the embeddings of recordings whose names differ, in their order, the same to every process.
 
-    Args:
-        engine: the model, and how it is run.
-        utterances: the recordings.
-        out: results so far are kept in the folder `OUT.partial`, and failures are listed in `OUT.failed.tsv`.
-        cache: a file that embeddings of these recordings are taken from, and those that it lacks are added to.
-        skip_bad: leave out the recordings that cannot be used.
+    Results so far and failures stand beside `out`, as in `run_resumable`. From the file `cache` embeddings are taken,
+    and those that it lacks are added to it. With `skip_bad`, recordings that cannot be used are left out.
     """
     digest = processes.from_main(lambda: f"{fingerprint_model(engine.model, False)} {engine.window_seconds!r}")
     known = Embeddings([], np.empty((0, engine.model.embedding_width), dtype=np.float32), np.empty(0), digest)
@@ -147,9 +136,10 @@ def embed_utterances(
         """Return the embeddings that are known by now."""
         good = np.flatnonzero(np.isfinite(found).all(axis=1))
         chosen = [lacking[place] for place in good.tolist()]
-        ids, places = [utterance.utt_id for utterance in chosen], [str(u.path.absolute()) for u in chosen]
-        vectors, seconds = found[good].astype(np.float32), samples[good] / SAMPLE_RATE_HZ
-        return known.joined_with(Embeddings(ids, vectors, seconds, digest, places))
+        vectors = np.concatenate([known.vectors, found[good].astype(np.float32)])
+        seconds = np.concatenate([known.seconds, samples[good] / SAMPLE_RATE_HZ])
+        ids, files = [u.utt_id for u in chosen], [str(u.path.absolute()) for u in chosen]
+        return Embeddings([*known.ids, *ids], vectors, seconds, digest, [*known.paths, *files])
 
     def write(found: FloatArray, samples: FloatArray) -> None:
         if cache is not None:

@@ -119,6 +119,11 @@ class GroupResult:
     failed: Mapping[int, str]
     silent: frozenset[int] = frozenset()
 
+    def fill(self, table: FloatArray) -> None:
+        """Write the values into those of all recordings, [N] or [N, E]."""
+        if self.values:
+            table[list(self.values)] = list(self.values.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Engine:
@@ -146,15 +151,15 @@ class Engine:
         are in the same group. The groups, numbered, depend on the lengths [N], the batch size and the window, and on
         nothing else; recordings with a nan for a length are left out.
         """
-        known = [(index, cut(int(value), self.window)) for index, value in enumerate(samples) if not math.isnan(value)]
+        known = ((index, cut(int(value), self.window)) for index, value in enumerate(samples) if not math.isnan(value))
         groups: list[list[int]] = []
-        rows = longest = 0
+        free = 0
         for index, windows in sorted(known, key=lambda one: (-one[1][0][1], one[0])):
-            if not groups or rows + len(windows) > self._rows(longest):
+            if len(windows) > free:
                 groups.append([])
-                rows, longest = 0, windows[0][1]
+                free = self._rows(windows[0][1])
             groups[-1].append(index)
-            rows += len(windows)
+            free -= len(windows)
         return dict(enumerate(groups))
 
     def batches(self, recordings: Recordings, group: Sequence[int]) -> list[list[Window]]:
@@ -222,11 +227,10 @@ class Engine:
         samples, failed = measure_lengths(files, seconds, self.window)
         raise_first(failed)
         values = self.empty(quantity, len(files))
-        recordings = Recordings(files, samples, seconds)
-        with closing(self.run(recordings, share(self.plan(samples)), quantity)) as results:
+        with closing(self.run(Recordings(files, samples, seconds), share(self.plan(samples)), quantity)) as results:
             for result in results:
                 raise_first(result.failed)
-                values[list(result.values)] = list(result.values.values())
+                result.fill(values)
         processes.wait()
         return processes.join_arrays(values)
 
@@ -235,7 +239,7 @@ class Engine:
         return np.full((count,) if quantity == "scores" else (count, self.model.embedding_width), np.nan)
 
     def _rows(self, longest: int) -> int:
-        """Return how many windows of up to `longest` samples go into a batch."""
+        """Number of windows of up to `longest` samples in a batch."""
         return max(1, min(self.batch_size, int(BATCH_SECONDS * SAMPLE_RATE_HZ) // max(1, longest)))
 
     def _embed(self, batch: WindowBatch) -> Iterable[Vector]:

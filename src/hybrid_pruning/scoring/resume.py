@@ -14,8 +14,8 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -60,13 +60,12 @@ def run_resumable(
         recordings = Recordings(paths, samples, seconds)
         groups = _plan_rest(engine, recordings, failed, earlier, partial.folder)
         values, silent = engine.empty(quantity, len(paths)), {index for result in earlier for index in result.silent}
-        if processes.is_main():
-            for result in earlier:
-                _fill(values, result)
+        for result in earlier if processes.is_main() else ():
+            result.fill(values)
         with closing(engine.run(recordings, share(groups), quantity)) as results:
             for result in results:
                 partial.add(result)
-                _fill(values, result)
+                result.fill(values)
                 failed |= result.failed
                 silent |= result.silent
         processes.wait()
@@ -75,7 +74,11 @@ def run_resumable(
     if processes.is_main():
         if silent:
             warn(f"{paths[min(silent)]}: {NO_SPEECH}; {len(silent):,} of {len(paths):,} files are like this")
-        _list_failures(out, utterances, failed)
+        if failed:
+            chosen = ((utterances[index], printable(" ".join(failed[index].split()))) for index in sorted(failed))
+            write_table(failures_of(out), ("utt_id", "path", "reason"), ((u.utt_id, u.path, why) for u, why in chosen))
+        else:
+            failures_of(out).unlink(missing_ok=True)
         if not failed or skip_bad:
             write(values, samples)
             partial.remove()
@@ -104,7 +107,7 @@ def fingerprint_manifest(utterances: Iterable[Utterance]) -> str:
 
 
 class Partial:
-    """The results so far of one pass, a context; results of other settings are removed, and a line states it."""
+    """The results so far of one pass, a context; those of other settings are removed, with a notice."""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.folder, self.settings = out.with_name(f"{out.name}.partial"), dict(settings)
@@ -113,12 +116,10 @@ class Partial:
         if processes.is_main():
             if out.is_dir():
                 raise InputError(f"{out}: is a folder; give the name of a file")
-            self._held.enter_context(hold(self.folder))
-            try:
+            with ExitStack() as stack:
+                stack.enter_context(hold(self.folder))
                 self._claim()
-            except BaseException:
-                self._held.close()
-                raise
+                self._held = stack.pop_all()
         processes.wait()
 
     def __enter__(self) -> Self:
@@ -148,14 +149,8 @@ class Partial:
 
     def add(self, result: GroupResult) -> None:
         """Keep the result of a group, whatever happens to this process next."""
-        line = {
-            "job": result.number,
-            "values": {index: _encode(value) for index, value in result.values.items()},
-            "failed": dict(result.failed),
-            **({"silent": sorted(result.silent)} if result.silent else {}),
-        }
-        text = json.dumps(line)
-        try:
+        text = _to_line(result)
+        with _named(self.folder):
             if self._handle is None:
                 path = self.folder / RESULTS.replace("*", str(processes.rank()))
                 torn = path.exists() and not path.read_bytes().endswith(b"\n")  # a kill cut its last line short
@@ -163,8 +158,6 @@ class Partial:
                 self._handle.write("\n" if torn else "")
             self._handle.write(f"{text}\t{_checksum(text.encode()).decode()}\n")
             self._handle.flush()
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
 
     def remove(self) -> None:
         """Remove it all: the output is written."""
@@ -175,62 +168,48 @@ class Partial:
 
     def _claim(self) -> None:
         """Take the folder over, emptied if it is of other settings."""
-        try:
+        old = None
+        with suppress(InputError):
             old = read_json(self.folder / SETTINGS)
-        except InputError:
-            old = None
         if old == self.settings:
             return
         if old is not None:
             other = ", ".join(name.replace("_", " ") for name in self.settings if old.get(name) != self.settings[name])
             say(f"{self.folder}: is of another {other}; starting anew")
-        self._begin()
-
-    def _begin(self) -> None:
         self._clear()
         write_json(self.folder / SETTINGS, self.settings)
 
     def _clear(self) -> None:
-        try:
-            for path in (self.folder / SETTINGS, self.folder / LENGTHS, *self.folder.glob(RESULTS)):
+        with _named(self.folder):
+            for path in (*(self.folder / name for name in (SETTINGS, LENGTHS)), *self.folder.glob(RESULTS)):
                 path.unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
         remove_leftovers(self.folder)
 
     def _read_lengths(self) -> FloatArray | None:
         """Return the lengths that are there; where they are damaged, forget all that was planned from them."""
-        try:
+        content = b""
+        with _named(self.folder / LENGTHS), suppress(FileNotFoundError):
             content = (self.folder / LENGTHS).read_bytes()
-        except FileNotFoundError:
-            content = b""
-        except OSError as error:
-            raise cannot_write(self.folder / LENGTHS, error) from error
         if content and _checksum(content[:-8]) == content[-8:]:
             lengths: FloatArray = np.load(io.BytesIO(content), allow_pickle=False)
             return lengths
         if content:
             say(f"{self.folder}: {LENGTHS} is damaged; starting anew")
         if content or any(self.folder.glob(RESULTS)):
-            self._begin()
+            self._clear()
+            write_json(self.folder / SETTINGS, self.settings)
         return None
 
     def _read_results(self) -> list[GroupResult]:
         """Return the results of all lines that are whole."""
-        try:
-            lines = b"\n".join(path.read_bytes() for path in sorted(self.folder.glob(RESULTS))).split(b"\n")
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
+        with _named(self.folder):
+            content = b"\n".join(path.read_bytes() for path in sorted(self.folder.glob(RESULTS)))
         results = []
-        for line in lines:
+        for line in content.split(b"\n"):
             text, _, checksum = line.rpartition(b"\t")
             if checksum == _checksum(text):
                 with suppress(ValueError, KeyError, TypeError, AttributeError):
-                    found = json.loads(text)
-                    values = {int(index): _decode(value) for index, value in found["values"].items()}
-                    failed = {int(index): str(why) for index, why in found["failed"].items()}
-                    silent = frozenset(map(int, found.get("silent", ())))
-                    results.append(GroupResult(int(found["job"]), values, failed, silent))
+                    results.append(_from_line(text))
         return results
 
 
@@ -270,33 +249,37 @@ def _settings(engine: Engine, utterances: Sequence[Utterance], quantity: Quantit
     }
 
 
-def _list_failures(out: Path, utterances: Sequence[Utterance], failed: Mapping[int, str]) -> None:
-    """Write the list of files that cannot be used, or remove that of an earlier call."""
-    if not failed:
-        failures_of(out).unlink(missing_ok=True)
-        return
-    chosen = ((utterances[index], failed[index]) for index in sorted(failed))
-    rows = ((utterance.utt_id, utterance.path, printable(" ".join(why.split()))) for utterance, why in chosen)
-    write_table(failures_of(out), ("utt_id", "path", "reason"), rows)
+def _to_line(result: GroupResult) -> str:
+    """Return a result as JSON: scores as numbers, embeddings as base64 of float32, half as long as in decimals."""
+    values: dict[int, float | str] = {}
+    for index, value in result.values.items():
+        vector = np.ascontiguousarray(value, dtype="<f4")
+        values[index] = base64.b64encode(vector.tobytes()).decode("ascii") if np.ndim(value) else float(value)
+    silent = {"silent": sorted(result.silent)} if result.silent else {}
+    return json.dumps({"job": result.number, "values": values, "failed": dict(result.failed), **silent})
 
 
-def _fill(values: FloatArray, result: GroupResult) -> None:
-    if result.values:
-        values[list(result.values)] = list(result.values.values())
+def _from_line(text: bytes) -> GroupResult:
+    """Return the result of a line bit for bit; ValueError, KeyError, TypeError or AttributeError for another line."""
 
-
-def _encode(value: Any) -> float | str:
-    """Return a score as a number, an embedding as base64 of float32: half as long as the numbers in decimals."""
-    if np.ndim(value) == 0:
+    def decode(value: Any) -> Any:
+        if isinstance(value, str):
+            return np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4")
         return float(value)
-    return base64.b64encode(np.ascontiguousarray(value, dtype="<f4").tobytes()).decode("ascii")
+
+    found = json.loads(text)
+    values = {int(index): decode(value) for index, value in found["values"].items()}
+    failed = {int(index): str(why) for index, why in found["failed"].items()}
+    return GroupResult(int(found["job"]), values, failed, frozenset(map(int, found.get("silent", ()))))
 
 
-def _decode(value: Any) -> Any:
-    """Return the value that was encoded, bit for bit; ValueError or TypeError for any other."""
-    if isinstance(value, str):
-        return np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4")
-    return float(value)
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file or folder in an error of the disk."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _checksum(content: bytes) -> bytes:

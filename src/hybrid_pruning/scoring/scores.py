@@ -9,13 +9,11 @@ Scores of files, in their order, in batches and in windows where they are long (
 
     model = hp.SpeechModel.from_pretrained("models/hp50")
     scores = hp.score_paths(model, ["short.flac", "two-hours.flac"])
-
-Under torchrun every process scores its share of the batches. The batches are the same for any number of processes, and
-after an interruption, and so are the scores.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,8 +74,7 @@ def score(
     if top_n is not None and cohort is None:
         raise InputError("score: --top-n goes with --cohort; that of a model's own cohort is in the model")
     given = {"--enrol": enrol, "--cohort": cohort, "--no-norm": not normalise, "--qualities": qualities}
-    given["--embeddings"] = embeddings
-    alone = [name for name, value in given.items() if value not in (None, False)]
+    alone = [name for name, value in (given | {"--embeddings": embeddings}).items() if value not in (None, False)]
     if trials is None and alone:
         raise InputError(f"score: {alone[0]} goes with --trials, for a model for speaker verification")
     out, loaded = Path(out), load_embedder(model, device)
@@ -88,19 +85,17 @@ def score(
             raise InputError(f"{name}: is for speaker verification; say with --trials which recordings to compare")
         return _score_utterances(engine, read_manifest(manifest), out, skip_bad)
     require_verifier(loaded)
-    cache = None if embeddings is None else Path(embeddings)
+    options: dict[str, Any] = {"cache": None if embeddings is None else Path(embeddings), "skip_bad": skip_bad}
     if cohort is None:
         backend = Backend.of(loaded)
     else:
         beside = out.with_name(f"{out.name}.cohort")
-        backend = Backend(make_cohort(engine, cohort, beside, top_n or TOP_N, cache, skip_bad))
+        backend = Backend(make_cohort(engine, cohort, beside, top_n or TOP_N, **options))
     if not normalise:
         if backend.cohort is None:
             raise InputError("score: --no-norm, but there is no AS-norm to leave out: the model has no cohort")
         backend = Backend(backend.cohort, normalise=False)
-    return score_trials(
-        engine, manifest, trials, out, backend, enrol=enrol, cache=cache, qualities=qualities, skip_bad=skip_bad
-    )
+    return score_trials(engine, manifest, trials, out, backend, enrol=enrol, qualities=qualities, **options)
 
 
 def score_paths(
@@ -113,13 +108,8 @@ def score_paths(
 ) -> FloatArray:
     """Return the [N] scores of audio files, the same to every process; the model keeps its mode.
 
-    Args:
-        model: on the device that is to compute.
-        paths: the files; one that cannot be read is an error.
-        batch_size: windows in a batch at most; fewer where they are long.
-        workers: threads that decode.
-        window_seconds: longer recordings are cut into windows up to this.
-        seconds: [N] durations where known, nan where not: they save opening short files twice.
+    One that cannot be read is an error. Durations in `seconds` [N], nan where not known, save opening short files
+    twice; the other arguments are those of `score`.
     """
     return Engine(model, batch_size, workers, window_seconds).run_paths(paths, "scores", seconds)
 

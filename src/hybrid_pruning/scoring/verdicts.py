@@ -98,16 +98,9 @@ def find_audio(place: str | Path, hidden: list[str] | None = None) -> list[Path]
 
 def as_record(found: Detection, threshold: float, calibrated: bool) -> dict[str, Any]:
     """Return a detection as a JSON object."""
-    return {
-        "path": str(found.path),
-        "verdict": str(found.verdict(threshold)),
-        "llr": found.llr,
-        "threshold": threshold,
-        "calibrated": calibrated,
-        "seconds": round(found.seconds, 3),
-        "windows": found.windows,
-        "silent": found.silent,
-    }
+    judged = {"path": str(found.path), "verdict": str(found.verdict(threshold)), "llr": found.llr}
+    length = {"seconds": round(found.seconds, 3), "windows": found.windows, "silent": found.silent}
+    return {**judged, "threshold": threshold, "calibrated": calibrated, **length}
 
 
 def as_row(found: Detection, threshold: float) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ classifier sees that mean. Time grows with the length of the audio, memory does 
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -108,13 +108,10 @@ def measure_lengths(
 def load_windows(
     batches: Iterable[Sequence[Window]], window: int, minimum: int, workers: int
 ) -> Generator[WindowBatch]:
-    """Yield batches in their order, decoded in threads, which the decoders let run side by side.
+    """Yield batches in their order, decoded in so many threads, or with 0 in the caller's own.
 
-    Args:
-        batches: the windows of each; asked for only as far ahead as the threads are.
-        window: the longest a window may be, in samples.
-        minimum: samples up to which a shorter recording is repeated.
-        workers: threads that decode; with 0 the caller's own does.
+    The batches are asked for only as far ahead as the threads are. `window` is the longest a window may be, in samples,
+    `minimum` the samples up to which a shorter recording is repeated.
     """
     own, readers = threading.local(), list[_Reader]()
 
@@ -124,8 +121,7 @@ def load_windows(
             readers.append(own.reader)
         return _collate([(one.index, own.reader.read(one)) for one in some])
 
-    waiting: deque[Future[WindowBatch]] = deque()
-    rest: Iterator[Sequence[Window]] = iter(batches)
+    waiting, rest = deque[Future[WindowBatch]](), iter(batches)
     pool = ThreadPoolExecutor(max(1, workers), "decoder")
     try:
         if not workers:
@@ -161,7 +157,6 @@ class _Reader:
         return wave if len(wave) >= self.minimum else np.resize(wave, self.minimum)
 
     def close(self) -> None:
-        """Close the file that is open, if there is one."""
         if self._file is not None:
             self._file.close()
             self._file = None
