@@ -37,7 +37,7 @@ FORMATS = {
     ("kind", "subtype"), [(kind, subtype) for kind, subtypes in FORMATS.items() for subtype in subtypes.split()]
 )
 def test_every_format_becomes_the_same_waveform(tmp_path: Path, kind: str, subtype: str):
-    path = tmp_path / "named.wrongly"  # what it is, not what it is called
+    path = tmp_path / "named.wrongly"  # the content counts, not the name
     soundfile.write(path, tone(0.5, SAMPLE_RATE_HZ), SAMPLE_RATE_HZ, format=kind, subtype=subtype)
     found, expected = read_audio(path), tone(0.5, SAMPLE_RATE_HZ)[:, 0]
     assert found.dtype == np.float32
@@ -65,7 +65,7 @@ def test_half_a_sample_is_rounded_as_the_resampler_does(tmp_path: Path, frames: 
 
 
 def stereo(seconds: float = 6) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """Return channels, and what they are to be mixed to."""
+    """Return channels, and the mono waveform to expect."""
     mono, other = tone(seconds, SAMPLE_RATE_HZ)[:, 0] + noise(round(seconds * SAMPLE_RATE_HZ)), noise(96_000, seed=9)
     late = np.where(np.arange(96_000) < 50_000, 1, -1)  # the plug is pulled half out
     return {

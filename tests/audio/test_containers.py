@@ -15,7 +15,7 @@ from hybrid_pruning.audio import AudioFile, audio_samples, read_audio
 from hybrid_pruning.errors import InputError
 from sounds import Wave, encode, tone
 
-FORMATS = {  # container, codec, rate, and whether the header, or the layout, tells of every cut
+FORMATS = {  # container, codec, rate, and whether the header, or the layout, shows every cut
     "a.m4a": ("ipod", "aac", 44_100, True),
     "alac.m4a": ("ipod", "alac", 16_000, True),
     "fragments.mp4": ("mp4", "aac", 16_000, False),
@@ -112,7 +112,7 @@ def mp3(rate: int = 24_000, channels: int = 1, mode: str = "CONSTANT", seed: int
 
 
 def bare(data: bytes) -> bytes:
-    """Return an MP3 without that frame: nothing tells its length."""
+    """Return an MP3 without that frame: nothing states its length."""
     return data[data.index(data[:2], 4) :]
 
 
@@ -218,7 +218,9 @@ def test_a_cut_is_found_by_the_header(tmp_path: Path, kind: str, subtype: str):
     soundfile.write(tmp_path / "a", noise(SAMPLE_RATE_HZ), SAMPLE_RATE_HZ, subtype, **form)
     data = (tmp_path / "a").read_bytes()
     (tmp_path / "a").write_bytes(data + (bytes(1000) if kind not in {"FLAC", "NIST"} else b""))
-    assert len(read_audio(tmp_path / "a")) == pytest.approx(SAMPLE_RATE_HZ, abs=600), "what follows is not looked at"
+    assert len(read_audio(tmp_path / "a")) == pytest.approx(SAMPLE_RATE_HZ, abs=600), (
+        "bytes behind the audio do not count"
+    )
     for size in (len(data) - 100, len(data) * 9 // 10, len(data) // 2):
         (tmp_path / "a").write_bytes(data[:size])
         with pytest.raises(InputError, match=r"a: (is cut short|cannot be decoded)"):

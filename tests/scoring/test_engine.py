@@ -55,7 +55,7 @@ def scores_of(results: Iterator[GroupResult]) -> dict[int, float]:
     [
         ([1, 3, 2], 2, [[1, 2], [0]]),
         ([1, 1, 1], 2, [[0, 1], [2]]),
-        ([NAN, 5, 20], 8, [[2, 1]]),  # what could not be opened is left out
+        ([NAN, 5, 20], 8, [[2, 1]]),  # a file that could not be opened is left out
         ([30, 30, 30, 30, 1], 8, [[0, 1, 2, 3], [4]]),  # 120 s
         ([31, 15, 16], 8, [[2, 0, 1]]),  # 16 s, then twice 15.5 s
         ([31, 15, 16], 3, [[2, 0], [1]]),

@@ -54,7 +54,7 @@ def test_a_line_that_was_cut_short_does_not_count(tmp_path: Path):
         assert left(out) == (RESULTS if ended else RESULTS[:1] if size >= first - 1 else [])
     path.write_bytes(whole[: first + 5])
     fill(out, RESULTS[1])
-    assert left(out) == RESULTS, "what is added stands on a line of its own"
+    assert left(out) == RESULTS, "a new result stands on a line of its own"
     path.write_bytes(whole + b"\0\0\xff{}\nnull\n" + whole)
     assert left(out) == RESULTS * 2
 

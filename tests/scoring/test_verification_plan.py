@@ -1,4 +1,4 @@
-"""Lists of trials in every form, names with and without suffix, enrolment files, and what is wrong with them."""
+"""Lists of trials in every form, names with and without suffix, enrolment files, and their faults."""
 
 from pathlib import Path
 

@@ -29,12 +29,12 @@ Damage = Callable[[Path], object]
 
 
 def verifier(**changes: Any) -> Damage:
-    """Change what the model's description says."""
+    """Change the model's description."""
     return lambda world: described(lambda about: about.update(changes), world, "verifier/config.json")
 
 
 def cohort(damage: Damage = lambda _: None, **changes: Any) -> Damage:
-    """Give the model a cohort of three speakers, then change what is said of it, or damage it."""
+    """Give the model a cohort of three speakers, then change its description, or damage it."""
 
     def write(world: Path) -> None:
         vectors = np.eye(3, EMBEDDING, dtype=np.float32)

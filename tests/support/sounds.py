@@ -1,4 +1,4 @@
-"""Sounds to augment, and what is measured on them."""
+"""Sounds to augment, and measures of them."""
 
 import io
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def vowel(samples: int = SECOND, pitch_hz: float = 120, seed: int = 0) -> Wave:
-    """Return a gliding vowel with a little breath in it, at a peak of one half: what every speech codec can code."""
+    """Return a gliding vowel with a little breath in it, at a peak of one half, in the band of every speech codec."""
     time = np.arange(samples) / SAMPLE_RATE_HZ
     cycles = np.floor(np.cumsum(pitch_hz * (1 + 0.2 * np.sin(2 * np.pi * 1.5 * time)) / SAMPLE_RATE_HZ))
     wave = np.diff(cycles, prepend=0) + 0.01 * rng(seed).standard_normal(samples)

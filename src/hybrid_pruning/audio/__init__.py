@@ -61,7 +61,7 @@ def read_audio(path: str | Path, start: int = 0, samples: int | None = None) -> 
 
 
 def audio_samples(path: str | Path) -> int:
-    """Return a file's length in samples at 16 kHz, from its header where that tells."""
+    """Return a file's length in samples at 16 kHz, from its header where that states it."""
     with AudioFile(path) as audio:
         return audio.samples
 
@@ -107,7 +107,7 @@ class AudioFile:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._source.close()
         self._file.close()
 
@@ -118,7 +118,7 @@ class AudioFile:
 
     @property
     def samples(self) -> int:
-        """The length at 16 kHz: from the header, or by decoding where that does not tell."""
+        """The length at 16 kHz: from the header, or by decoding where that does not state it."""
         frames, rate = self._source.frames, self._source.rate
         if self._length is None and frames is not None:
             self._length = (2 * frames * SAMPLE_RATE_HZ + rate) // (2 * rate)  # as soxr rounds, halves up
@@ -201,7 +201,7 @@ class AudioFile:
         """[N, channels] -> [N]."""
         if self._channel is not None or block.shape[1] == 1:
             return block[:, min(self._channel or 0, block.shape[1] - 1)]
-        with np.errstate(all="ignore"):  # what is not finite is reported in one line
+        with np.errstate(all="ignore"):  # values that are not finite are reported in one line
             return block.mean(axis=1)
 
 
@@ -221,7 +221,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _choose_source(path: Path, file: BinaryIO) -> Source:
-    """Return the stream of the decoder that knows the file."""
+    """Return the stream of the decoder that takes the file."""
     source: Source
     try:
         source = libsndfile.SndfileStream(path, file)
@@ -240,7 +240,7 @@ def _choose_source(path: Path, file: BinaryIO) -> Source:
 
 
 _channels: dict[tuple[int, ...], int | None] = {}
-"""The one channel that is taken of a file, None for their mean, by what tells one file from another."""
+"""The one channel that is taken of a file, None for their mean, by device, inode, size and time of the file."""
 
 
 def _choose_channel(source: Source, file: BinaryIO) -> int | None:

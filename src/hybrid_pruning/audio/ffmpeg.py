@@ -23,7 +23,7 @@ FORMATS = (
 )
 """Formats of a file: no playlist among them, which could name any other file or address."""
 ANNOUNCED = ("ape", "flac", "mp3", "nistsphere", "tak", "tta", "wv")  # formats whose header has the length of the audio
-FRAME = 1152  # samples by which encoders differ in what an MP3's header announces
+FRAME = 1152  # samples by which encoders differ in the length that an MP3's header announces
 ESTIMATED, HARMLESS = "Estimating duration", "backstep"
 """In FFmpeg's messages on a header that announces nothing, and on an MP3 that begins in the middle of a stream."""
 TAG = re.compile(rb"ID3[\2-\4].[\0\x10\x20\x40\x80]([\0-\x7f]{4})|APETAGEX....(....)", re.DOTALL)
@@ -42,8 +42,8 @@ logging.getLogger("libav").propagate = False
 class FfmpegStream:
     """The samples of a file's first audio stream; rate and channels are those at the beginning."""
 
-    frames: int | None = None  # only decoding tells
-    seekable = False  # decoding from a place on is not always what decoding gives there on the way
+    frames: int | None = None  # known after decoding
+    seekable = False  # decoded from a place on, samples may differ from those decoded on the way
     _container: Any
     _stream: Any
 
@@ -73,14 +73,14 @@ class FfmpegStream:
         self._decoding = True
         blocks = self._blocks()
         while True:
-            with self._strict():  # not while somebody else works: FFmpeg's messages go by thread
+            with self._strict():  # not around the yield: FFmpeg's messages go by thread
                 block = next(blocks, None)
             if block is None:
                 return
             yield block
 
     def close(self) -> None:
-        """Let go of the decoder; the file stays open."""
+        """Close the decoder; the file stays open."""
         self._container.close()
 
     def _start(self, part: View) -> None:
@@ -88,7 +88,7 @@ class FfmpegStream:
         part.seek(0)
         with self._strict() as logs:
             self._container = av.open(
-                part,  # without a name, which would be believed
+                part,  # without a name: its suffix would decide the format
                 options={"format_whitelist": FORMATS, "protocol_whitelist": "none"},
                 metadata_errors="ignore",
             )
@@ -129,7 +129,7 @@ class FfmpegStream:
         packets, seconds, head, size = 0, 0.0, b"", 0
         for packet in self._container.demux(self._stream):
             packets += bool(packet.size)
-            if packet.is_corrupt and name != "wav":  # a WAV's own header is believed, or says nothing
+            if packet.is_corrupt and name != "wav":  # a WAV's own header counts, or holds no length
                 raise self._cut("its last packet is incomplete")
             if name == "mp3" and packet.size > 3 and _mpeg_bytes(start := bytes(packet)[:4]):
                 head, size = start, packet.size
@@ -160,11 +160,11 @@ class FfmpegStream:
             raise
         except (av.FFmpegError, OSError, ValueError) as error:
             reasons.append(str(getattr(error, "strerror", None) or error))
-        mine = {self._container.format.name, self._stream.codec_context.name} if self._stream else None
+        own = {self._container.format.name, self._stream.codec_context.name} if self._stream else None
         found = [
             f"{name}: {message.strip()}"
             for level, name, message in logs
-            if level <= av.logging.ERROR and (mine is None or name in mine) and HARMLESS not in message
+            if level <= av.logging.ERROR and (own is None or name in own) and HARMLESS not in message
         ]
         if found or reasons:
             raise InputError(f"{self.path}: cannot be decoded ({[*found, *reasons][0]}); {ADVICE}")

@@ -12,7 +12,7 @@ import soundfile
 
 from hybrid_pruning.errors import InputError
 
-BLOCK = 1 << 18  # samples decoded at a time, all channels together: what a header claims is never allocated unseen
+BLOCK = 1 << 18  # samples decoded at a time, all channels together: a length that a header claims is not allocated
 NOT_KNOWN = 1 << 62  # from here on a number of frames stands for a header that has none
 MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"caff", b".snd", b"dns.", b"fLaC")
 PLACEHOLDERS = (  # and 0, which promises nothing: written by programs that cannot go back to fill the length in
@@ -30,7 +30,7 @@ ADVICE = "fetch it anew or remove it from the manifest"
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
-class NotRecognized(Exception):  # noqa: N818  no error yet: another decoder may know the file
+class NotRecognized(Exception):  # noqa: N818  no error yet: another decoder may take the file
     """libsndfile cannot read a file; the message says why."""
 
 
@@ -38,7 +38,7 @@ class SndfileStream:
     """The samples of a file at its own rate; `frames` of each channel are None where the header has no number.
 
     Raises:
-        NotRecognized: libsndfile does not know the format, or the header is damaged.
+        NotRecognized: the format is none of libsndfile's, or the header is damaged.
     """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
@@ -64,7 +64,7 @@ class SndfileStream:
         if "MPEG" in kind or (unsized and "ADPCM" in kind):
             self._sound.close()
             raise NotRecognized("of no known format")
-        if chunk and unsized:  # as what it is, from there to the end
+        if chunk and unsized:  # in its format, from there to the end
             rest, (rate, channels) = [(chunk[0], chunk[0] + chunk[2])], (self._sound.samplerate, self._sound.channels)
             endian = "BIG" if head[:4] in (b"RIFX", b"FORM") else "LITTLE"
             self._sound.close()
@@ -97,7 +97,7 @@ class SndfileStream:
             raise InputError(f"{self.path}: is cut short or damaged: {found}; {ADVICE}")
 
     def close(self) -> None:
-        """Let go of the decoder; the file stays open."""
+        """Close the decoder; the file stays open."""
         self._sound.close()
 
 
@@ -121,7 +121,7 @@ class View:
         return b""
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go somewhere."""
+        """Set the place."""
         self._place = offset + (0, self._place, self._size)[whence]
         return self._place
 

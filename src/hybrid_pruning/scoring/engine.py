@@ -1,7 +1,7 @@
 """The engine that runs a model over files: windows -> batches -> embeddings -> scores, and its throughput.
 
 A model is a `SpeechModel`, run by torch, or an `OnnxModel`, run by ONNX Runtime without torch. Both take arrays
-(`embed_arrays`, `classify_arrays`), and the engine knows no difference but the one in `longest_samples`.
+(`embed_arrays`, `classify_arrays`), and differ for the engine in `longest_samples` alone.
 """
 
 import math

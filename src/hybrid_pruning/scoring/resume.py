@@ -1,6 +1,6 @@
-"""A pass over all recordings of a manifest that can be cut off: its next call goes on from what is beside its output.
+"""A resumable pass over the recordings of a manifest: cut off, its next call goes on from the results so far.
 
-The folder `OUT.partial`, which every process has to see: `settings.json` holds all that the values depend on,
+The folder `OUT.partial`, on a disk that all processes share: `settings.json` holds all that the values depend on,
 `lengths.npy` the lengths that the batches were planned from, and each process adds a line of JSON to its own
 `results-RANK.jsonl` for every group it has finished. Lengths and lines end with a checksum: one that a kill cut short,
 or a disk damaged, does not count. One program at a time holds the folder.
@@ -131,7 +131,7 @@ class Partial:
         self._held.close()
 
     def lengths(self, measure: Callable[[], tuple[FloatArray, dict[int, str]]]) -> tuple[FloatArray, dict[int, str]]:
-        """Return [N] samples as the first call measured them, so that batches stay, and what failed just now."""
+        """Return [N] samples as the first call measured them, so that batches stay, and new reasons of failure."""
         known = processes.from_main(self._read_lengths)
         if known is not None:
             return known, {}
@@ -148,7 +148,7 @@ class Partial:
         return processes.from_main(self._read_results)
 
     def add(self, result: GroupResult) -> None:
-        """Keep the result of a group, whatever happens to this process next."""
+        """Keep the result of a group on the disk."""
         text = _to_line(result)
         with _named(self.folder):
             if self._handle is None:
@@ -235,7 +235,7 @@ def _plan_rest(
 
 
 def _settings(engine: Engine, utterances: Sequence[Utterance], quantity: Quantity) -> dict[str, Any]:
-    """Return all that the values depend on, down to the last bit, as far as this program knows it."""
+    """Return all that the values depend on, down to the last bit."""
     if not processes.is_main():
         return {}
     return {

@@ -3,7 +3,7 @@
 The rule, the same in scoring, validation and detection: a recording no longer than the window is taken whole. A longer
 one is cut into the fewest windows that are no longer than it, all of the same length (so none is shorter than half);
 neighbours share a sample or two at most. The recording's embedding is the mean of its windows' embeddings; the
-classifier sees that mean. Time grows with the length of the audio, memory does not.
+classifier takes that mean. Time grows with the length of the audio, memory does not.
 """
 
 import threading
