@@ -4,67 +4,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hybrid_pruning import metrics, pruning
-    from hybrid_pruning.benchmarks.comparison import benchmark
-    from hybrid_pruning.data.checks import audit
-    from hybrid_pruning.data.corpora import prepare
-    from hybrid_pruning.errors import InputError
-    from hybrid_pruning.evaluation.fitting import calibrate
-    from hybrid_pruning.evaluation.fusion import fuse
-    from hybrid_pruning.evaluation.results import evaluate
-    from hybrid_pruning.jobs.quickstart import quickstart
-    from hybrid_pruning.jobs.run import run
-    from hybrid_pruning.jobs.sweep import sweep
-    from hybrid_pruning.models.backbone import Backbone, Hidden
-    from hybrid_pruning.models.card.publishing import card
-    from hybrid_pruning.models.conversion import convert
-    from hybrid_pruning.models.onnx.runtime import OnnxModel
-    from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
-    from hybrid_pruning.reporting.inspection import inspect_model
-    from hybrid_pruning.reporting.page import report
-    from hybrid_pruning.scoring.embeddings import embed
-    from hybrid_pruning.scoring.scores import embed_paths, score, score_paths
-    from hybrid_pruning.scoring.trial_scores import add_cohort
-    from hybrid_pruning.scoring.verdicts import detect, verify
-    from hybrid_pruning.training.export import export, export_snapshots
-    from hybrid_pruning.training.launch import train
+    from hybrid_pruning import metrics as metrics
+    from hybrid_pruning import pruning as pruning
+    from hybrid_pruning.benchmarks.comparison import benchmark as benchmark
+    from hybrid_pruning.data.checks import audit as audit
+    from hybrid_pruning.data.corpora import prepare as prepare
+    from hybrid_pruning.errors import InputError as InputError
+    from hybrid_pruning.evaluation.fitting import calibrate as calibrate
+    from hybrid_pruning.evaluation.fusion import fuse as fuse
+    from hybrid_pruning.evaluation.results import evaluate as evaluate
+    from hybrid_pruning.jobs.quickstart import quickstart as quickstart
+    from hybrid_pruning.jobs.run import run as run
+    from hybrid_pruning.jobs.sweep import sweep as sweep
+    from hybrid_pruning.models.backbone import Backbone as Backbone
+    from hybrid_pruning.models.backbone import Hidden as Hidden
+    from hybrid_pruning.models.card.publishing import card as card
+    from hybrid_pruning.models.conversion import convert as convert
+    from hybrid_pruning.models.onnx.runtime import OnnxModel as OnnxModel
+    from hybrid_pruning.models.speech_model import SpeechModel as SpeechModel
+    from hybrid_pruning.models.speech_model import load_backbone as load_backbone
+    from hybrid_pruning.reporting.inspection import inspect_model as inspect_model
+    from hybrid_pruning.reporting.page import report as report
+    from hybrid_pruning.scoring.embeddings import embed as embed
+    from hybrid_pruning.scoring.scores import embed_paths as embed_paths
+    from hybrid_pruning.scoring.scores import score as score
+    from hybrid_pruning.scoring.scores import score_paths as score_paths
+    from hybrid_pruning.scoring.trial_scores import add_cohort as add_cohort
+    from hybrid_pruning.scoring.verdicts import detect as detect
+    from hybrid_pruning.scoring.verdicts import verify as verify
+    from hybrid_pruning.training.export import export as export
+    from hybrid_pruning.training.export import export_snapshots as export_snapshots
+    from hybrid_pruning.training.launch import train as train
 
 __version__ = "0.1.0"
-__all__ = [
-    "Backbone",
-    "Hidden",
-    "InputError",
-    "OnnxModel",
-    "SpeechModel",
-    "__version__",
-    "add_cohort",
-    "audit",
-    "benchmark",
-    "calibrate",
-    "card",
-    "convert",
-    "detect",
-    "embed",
-    "embed_paths",
-    "evaluate",
-    "export",
-    "export_snapshots",
-    "fuse",
-    "inspect_model",
-    "load_backbone",
-    "metrics",
-    "prepare",
-    "pruning",
-    "quickstart",
-    "report",
-    "run",
-    "score",
-    "score_paths",
-    "sweep",
-    "train",
-    "verify",
-]
-
 _PLACES = {
     "Backbone": "models.backbone",
     "Hidden": "models.backbone",
@@ -97,6 +69,7 @@ _PLACES = {
     "verify": "scoring.verdicts",
 }
 """Module of each public name, imported at the first use of the name: torch is loaded where it is needed alone."""
+__all__ = sorted(["__version__", "metrics", "pruning", *_PLACES])  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:

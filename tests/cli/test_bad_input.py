@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import csv
 import io
 import re
 import shutil
@@ -17,20 +16,11 @@ import yaml
 
 from bad_artifacts import ARTIFACTS
 from bad_audio import AUDIO, FFMPEG, FORMATS
-from bad_commands import COMMANDS
 from bad_manifests import MANIFESTS
 from bad_recipes import RECIPES, TRAIN, at, given
 from bad_trials import TRIALS
 from corpus import files_below
-from world import Case, Result, copy_world, make_world, run_main
-
-SUPPORT = Path(__file__).parents[1] / "support"
-
-
-def read_cases(name: str) -> list[dict[str, str]]:
-    with (SUPPORT / name).open(encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
-
+from world import Case, Result, copy_world, make_world, read_cases, run_main
 
 TYPED = {
     row["case"]: Case(lambda _: None, row["command"].replace("LONG", "n" * 300), row["message"])
@@ -40,7 +30,7 @@ SETTINGS = {
     row["case"]: Case(given(row["key"], yaml.safe_load(row["value"])), TRAIN, at(row["message"]))
     for row in read_cases("bad_settings.tsv")
 }
-CASES = {**AUDIO, **MANIFESTS, **RECIPES, **SETTINGS, **ARTIFACTS, **COMMANDS, **TYPED, **TRIALS}
+CASES = {**AUDIO, **MANIFESTS, **RECIPES, **SETTINGS, **ARTIFACTS, **TYPED, **TRIALS}
 
 
 def read_all(world: Path) -> dict[str, bytes]:

@@ -1,42 +1,28 @@
 """The quickstart end to end in small: a handful of recordings, a few steps, from folder to table."""
 
 import json
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
-from hybrid_pruning import SpeechModel
-from hybrid_pruning.errors import InputError
-from hybrid_pruning.jobs.quickstart import quickstart
+from hybrid_pruning import InputError, SpeechModel, quickstart, report
+from runs_to_look_at import draw_nothing
+from sounds import SECOND, vowel, write_sounds
 
-RATE = 16_000
 FEW_STEPS = ("training.epochs=2", "pruning.sparsity_warmup_epochs=1", "pruning.initial_reg_lr=0.5", "data.workers=0")
-
-
-def write_recordings(folder: Path, voices: int = 6, clips: int = 2) -> Path:
-    """Write buzzing tones with a syllable rhythm: no speech, but something a vocoder can take apart."""
-    time = np.arange(2 * RATE) / RATE
-    for voice in range(voices):
-        for clip in range(clips):
-            rng = np.random.default_rng((voice, clip))
-            pitch = (90 + 25 * voice) * (1 + 0.05 * np.sin(2 * np.pi * (1 + clip) * time))
-            phase = 2 * np.pi * np.cumsum(pitch) / RATE
-            buzz = sum(np.sin(k * phase) / k for k in range(1, 20)) * (1.2 + np.sin(2 * np.pi * 4 * time))
-            wave = 0.1 * buzz + 0.003 * rng.standard_normal(len(time))
-            path = folder / f"voice{voice}" / f"clip{clip}.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, wave, RATE)
-    return folder
 
 
 def test_quickstart_runs_to_its_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    recordings = write_recordings(tmp_path / "recordings")
-    figures = quickstart(tmp_path / "out", recordings, overrides=FEW_STEPS)
+    monkeypatch.setattr("hybrid_pruning.jobs.quickstart.report", partial(report, rounds=50))
+    draw_nothing(monkeypatch)
+    for voice in range(6):
+        pitch_hz, seeds = 90 + 25 * voice, (2 * voice, 2 * voice + 1)
+        write_sounds(tmp_path / "recordings" / f"{voice}", [vowel(2 * SECOND, pitch_hz, seed) for seed in seeds])
+    figures = quickstart(tmp_path / "out", tmp_path / "recordings", overrides=FEW_STEPS)
 
     assert json.loads((tmp_path / "out" / "quickstart.json").read_text()) == figures
     dense, pruned = figures["dense"], figures["pruned"]
@@ -54,7 +40,7 @@ def test_quickstart_runs_to_its_table(
         assert words in printed
 
 
-def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="holds something other than a quickstart"):
         quickstart(tmp_path)

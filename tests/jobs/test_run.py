@@ -12,7 +12,7 @@ import hybrid_pruning as hp
 import hybrid_pruning.jobs.run as jobs
 from corpus import PROTOCOLS, configure, describe_asvspoof5, files_below, write_asvspoof5, write_wavlm
 from hybrid_pruning import InputError, SpeechModel
-from hybrid_pruning.jobs.sweep_table import read_job, to_markdown
+from hybrid_pruning.jobs.sweep import read_job, to_markdown
 from hybrid_pruning.models.card import find_results
 from world import hurry
 

@@ -13,8 +13,7 @@ import hybrid_pruning.jobs.sweep as jobs
 from corpus import MINUTE, configure, describe_asvspoof5, describe_voxceleb, settings
 from hybrid_pruning.config import Config, expand_stages
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.jobs.sweep import name_job, parse_sparsities, set_sparsity
-from hybrid_pruning.jobs.sweep_table import Swept, draw_sweep, to_markdown
+from hybrid_pruning.jobs.sweep import Swept, draw_sweep, name_job, parse_sparsities, set_sparsity, to_markdown
 from hybrid_pruning.models.card.measured import Result
 from hybrid_pruning.reporting.published import read_published
 from world import STAGES, Cli, hurry

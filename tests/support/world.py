@@ -1,5 +1,6 @@
 """A recipe, a run, a model and scores on disk, made by the commands a user would type, for tests to break."""
 
+import csv
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from corpus import (
     write_world,
 )
 from hybrid_pruning.cli import main
-from hybrid_pruning.jobs import task_steps
+from hybrid_pruning.config import Config
+from hybrid_pruning.jobs import steps
 from hybrid_pruning.jobs.run import run
 from voices import tiny_verifier, write_speakers, write_voxceleb_trials
 
@@ -52,6 +54,12 @@ class Case(NamedTuple):
     command: str
     expected: str
     needs: str = ""
+
+
+def read_cases(name: str) -> list[dict[str, str]]:
+    """Return the rows of a table of bad inputs beside this file."""
+    with Path(__file__).with_name(name).open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def run_main(arguments: Sequence[str], folder: Path) -> int:
@@ -95,7 +103,7 @@ STAGES = {
 
 def hurry(patch: pytest.MonkeyPatch, report: bool = False) -> None:
     """Make whole jobs quick: few rounds of resampling and, where `report` is false, an empty page."""
-    for module in (task_steps, hybrid_pruning.jobs.run, hybrid_pruning.jobs.sweep):
+    for module in (steps, hybrid_pruning.jobs.run, hybrid_pruning.jobs.sweep):
         patch.setattr(module, "ROUNDS", 50)
         if not report and hasattr(module, "report"):
             patch.setattr(module, "report", lambda runs, out, **_: Path(out).write_text(f"{runs}"))
@@ -104,19 +112,20 @@ def hurry(patch: pytest.MonkeyPatch, report: bool = False) -> None:
 def make_spoofing_job(folder: Path) -> None:
     """Write a corpus in ASVspoof 5's layout and an encoder, and do the whole job on it."""
     write_asvspoof5(folder / "corpus")
-    write_wavlm(folder / "wavlm")
-    with pytest.MonkeyPatch.context() as patch:
-        hurry(patch, report=True)
-        run(configure(describe_asvspoof5(folder)), folder / "out")
+    _do_job(configure(describe_asvspoof5(folder)), folder)
 
 
 def make_verification_job(folder: Path) -> None:
     """Write a corpus in VoxCeleb's layout and an encoder, and do the whole job on it, in two stages."""
     write_voxceleb(folder / "corpus")
+    _do_job(configure(describe_voxceleb(folder), stages=STAGES), folder)
+
+
+def _do_job(recipe: Config, folder: Path) -> None:
     write_wavlm(folder / "wavlm")
     with pytest.MonkeyPatch.context() as patch:
         hurry(patch, report=True)
-        run(configure(describe_voxceleb(folder), stages=STAGES), folder / "out")
+        run(recipe, folder / "out")
 
 
 def copy_world(pristine: Path, folder: Path) -> Path:

@@ -4,18 +4,7 @@ Imports of the library stand inside the verbs: `--help` and mistakes in the comm
 torch.
 """
 
-from hybrid_pruning.cli import (  # noqa: F401  registers the verbs
-    card,
-    convert,
-    detect,
-    evaluate,
-    inspect,
-    jobs,
-    prepare,
-    score,
-    train,
-    verify,
-)
+from hybrid_pruning.cli import card, detect, evaluate, inspect, prepare, score, train  # noqa: F401  registers the verbs
 from hybrid_pruning.cli.app import app, main, order_verbs
 
 __all__ = ["app", "main"]

@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from contextlib import suppress
-from typing import Annotated
 
 import typer
 
@@ -16,6 +15,7 @@ from hybrid_pruning.errors import InputError
 INTERRUPTED = 130
 LARGEST_SEED = 2**63 - 1
 MOST_WORKERS = 256
+HUB_ID = "hub id (owner/name or owner/name@revision)"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,20 +38,6 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number.")
     return value
-
-
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")
-]
-Share = Annotated[
-    float | None,
-    typer.Option(callback=finite, help="train on this share of the data, drawn by the seed: data.fraction, 0 to 1"),
-]
-
-
-def changes(overrides: list[str] | None, fraction: float | None) -> list[str]:
-    """Return the changes to a recipe, as `--set` takes them."""
-    return [*(overrides or []), *([] if fraction is None else [f"data.fraction={fraction}"])]
 
 
 def order_verbs(*names: str) -> None:

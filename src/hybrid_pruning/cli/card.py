@@ -1,50 +1,82 @@
-"""The verb that hands a model on: card."""
+"""Verbs that exchange models with others: card, convert."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 import hybrid_pruning as hp
-from hybrid_pruning.cli.app import app
+from hybrid_pruning.cli.app import HUB_ID, app
+from hybrid_pruning.console import say
+
+
+class Target(StrEnum):
+    """Forms that a model can be converted to."""
+
+    ARTIFACT = "artifact"
+    TRANSFORMERS = "transformers"
 
 
 @app.command()
 def card(
-    model: Annotated[str, typer.Argument(help="exported model: a folder, or a hub id with --out")],
-    out: Annotated[Path | None, typer.Option(help="file to write; README.md of MODEL by default")] = None,
+    model: Annotated[str, Argument(help=f"exported model: a folder, or with --out a {HUB_ID}")],
+    out: Annotated[Path | None, Option(help="file to write; README.md of MODEL by default")] = None,
     evaluation: Annotated[
-        list[str] | None, typer.Option(metavar="[NAME=]FILE", help="file of `evaluate --json`; repeatable")
+        list[str] | None, Option(metavar="[NAME=]FILE", help="file of `evaluate --json`, repeatable")
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="the job of `run` that made MODEL: all its evaluations")] = None,
+    run: Annotated[Path | None, Option(help="the job of `run` that made MODEL: all its evaluations")] = None,
     name: Annotated[
         str | None,
-        typer.Option(metavar="USER/NAME", help="of the model in the card; that of --push, or MODEL's folder"),
+        Option(metavar="USER/NAME", help="in the card; else of --push, or MODEL's folder"),
     ] = None,
-    license_: Annotated[
-        str | None, typer.Option("--license", help="of the weights, as the hub names it: apache-2.0, cc-by-4.0")
-    ] = None,
-    dataset: Annotated[
-        list[str] | None, typer.Option(help="hub id of a data set it was trained on; repeatable")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="replace a card that somebody edited")] = False,
-    push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="publish model and card there")] = None,
+    license_: Annotated[str | None, Option("--license", help="of the weights, as the hub names it: apache-2.0")] = None,
+    dataset: Annotated[list[str] | None, Option(help="hub id of a data set it was trained on; repeatable")] = None,
+    force: Annotated[bool, Option("--force", help="replace a card that was edited by hand")] = False,
+    push: Annotated[str | None, Option(metavar="USER/NAME", help="publish model and card there")] = None,
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="of a new repository; else as your settings are")
+        bool | None, Option("--private/--public", help="of a new repository; else your settings")
     ] = None,
-    message: Annotated[str | None, typer.Option(help="of the commit")] = None,
+    message: Annotated[str | None, Option(help="of the commit")] = None,
 ) -> None:
     """Write a model card, and with --push publish the model on the Hugging Face hub.
 
-    The card holds the facts that the model records, and the results it is
-    given; nothing is invented. Read it and add to it: a card that you edited
-    is never written over without --force. A card that is there is published
-    as it stands, unless you give more for it.
+    The card holds the facts that the model records, and the results it is given; nothing is invented. Read it and add
+    to it: a card that you edited is never written over without --force. A card that is there is published as it
+    stands, unless you give more for it.
 
-    --push sends config.json, weights, ONNX files and the card in one commit,
-    and lists them before. config.json holds the recipe, its paths relative or
-    names alone. The token is the one of `hf auth login`, or HF_TOKEN.
+    --push sends config.json, weights, ONNX files and the card in one commit, and lists them before. config.json holds
+    the recipe, its paths relative or names alone. The token is the one of `hf auth login`, or HF_TOKEN.
 
     In two steps:  card MODEL --run JOB --name USER/NAME, then card MODEL --push USER/NAME
     """
     hp.card(model, out, evaluation or (), run, name, license_, dataset or (), force, push, private, message)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, Argument(help=f"WeDefense, DPHuBERT or DiariZen file, folder or {HUB_ID}; exported model")],
+    out: Annotated[Path, Option(help="new folder for the converted model")],
+    to: Annotated[Target, Option(help="ours, or the encoder alone as a plain transformers folder")] = Target.ARTIFACT,
+    zero_pad: Annotated[
+        bool, Option("--zero-pad", help="to transformers: zeros where units were cut out, at the dense size")
+    ] = False,
+    as_trained: Annotated[bool, Option("--as-trained", help="of gates still there: the gated model's outputs")] = False,
+) -> None:
+    """Read models of other programs, or write an encoder that transformers loads by itself.
+
+    A whole model of the public recipe becomes one that scores. An encoder alone becomes an artifact without a head,
+    to train on: backbone.source=MODEL. Gates that are still there are cut out as the recipe's export does, which
+    changes the outputs; --as-trained keeps them. Nothing in a file is executed.
+
+    Examples: hybrid-pruning convert JYP2024/Wedefense_ASV2025_WavLM_Base_Pruning --out models/published
+
+              hybrid-pruning convert models/hp50 --to transformers --zero-pad --out hp50-padded
+    """
+    found = hp.convert(source, out, to.value, zero_pad, as_trained)
+    if to is Target.TRANSFORMERS:
+        say(f"{out}: transformers' {found['loader']}.from_pretrained takes it; head and classifier stay in {source}")
+        return
+    say(f"{out}: {found['form']} of {found['parameters'] / 1e6:.2f}M encoder parameters, from {found['file']}")
+    for line in found["assumed"]:
+        say(f"assumed: {line}")

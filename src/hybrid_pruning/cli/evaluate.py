@@ -1,75 +1,64 @@
 """The verbs of scores with keys: evaluate, calibrate, fuse."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 import hybrid_pruning as hp
-from hybrid_pruning.cli.app import LARGEST_SEED, app, finite
+from hybrid_pruning.cli.app import HUB_ID, LARGEST_SEED, app, finite
 from hybrid_pruning.console import say, warn
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import write_json
 
-Keys = Annotated[Path, typer.Argument(help="key file, manifest, or the corpus's own protocol or trial list")]
+Keys = Annotated[Path, Argument(help="key file, manifest, or the corpus's own protocol or trial list")]
 Prior = Annotated[
-    float, typer.Option(callback=finite, help="of bona fide speech, or of the same speaker; 0.5 as in the Cllr")
+    float, Option(callback=finite, help="of bona fide speech, or of the same speaker; 0.5 as in the Cllr")
 ]
 Pair = tuple[Path, Path]
 
 
 @app.command()
 def evaluate(
-    scores: Annotated[Path, typer.Argument(help="score file")],
+    scores: Annotated[Path, Argument(help="score file")],
     keys: Keys,
-    track1: Annotated[bool, typer.Option("--track1", help="anti-spoofing: EER, minDCF, actDCF, Cllr")] = False,
-    track2: Annotated[bool, typer.Option("--track2", help="spoofing-robust verification: a-DCF, t-DCF, t-EER")] = False,
-    sv: Annotated[bool, typer.Option("--sv", help="speaker verification: EER, minDCF at 0.01 and 0.05")] = False,
-    json_: Annotated[Path | None, typer.Option("--json", help="also write the figures here, as fractions")] = None,
-    bootstrap: Annotated[int | None, typer.Option(help="resamples for 95% intervals, such as 1000")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="of the resamples")] = 0,
-    against: Annotated[Path | None, typer.Option(help="another system's score file, to compare with")] = None,
-    by: Annotated[list[str] | None, typer.Option(help="key columns for a table: codec,attack; repeatable")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE of the keys, such as phase=eval")] = None,
-    speakers: Annotated[Path | None, typer.Option(help="for --sv --bootstrap: manifest with the speakers")] = None,
-    det: Annotated[Path | None, typer.Option(help="draw the DET curve: .png, .svg or .pdf")] = None,
-    tdcf2019: Annotated[Path | None, typer.Option(help="ASVspoof 2019: the organisers' ASV scores")] = None,
-    tdcf2021: Annotated[Pair | None, typer.Option(help="ASVspoof 2021: the organisers' ASV scores, their keys")] = None,
+    track1: Annotated[bool, Option("--track1", help="anti-spoofing: EER, minDCF, actDCF, Cllr")] = False,
+    track2: Annotated[bool, Option("--track2", help="spoofing-robust verification: a-DCF, t-DCF, t-EER")] = False,
+    sv: Annotated[bool, Option("--sv", help="speaker verification: EER, minDCF at 0.01 and 0.05")] = False,
+    json_: Annotated[Path | None, Option("--json", help="also write the figures here, as fractions")] = None,
+    bootstrap: Annotated[int | None, Option(help="resamples for 95% intervals, such as 1000")] = None,
+    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="of the resamples")] = 0,
+    against: Annotated[Path | None, Option(help="another system's score file, to compare with")] = None,
+    by: Annotated[list[str] | None, Option(help="key columns for a table: codec,attack; repeatable")] = None,
+    only: Annotated[list[str] | None, Option(help="COLUMN=VALUE of the keys, such as phase=eval")] = None,
+    speakers: Annotated[Path | None, Option(help="for --sv --bootstrap: manifest with the speakers")] = None,
+    det: Annotated[Path | None, Option(help="draw the DET curve: .png, .svg or .pdf")] = None,
+    tdcf2019: Annotated[Path | None, Option(help="ASVspoof 2019: the organisers' ASV scores")] = None,
+    tdcf2021: Annotated[Pair | None, Option(help="ASVspoof 2021: the organisers' ASV scores, their keys")] = None,
 ) -> None:
     """Evaluate scores by their keys: EER, minDCF and the like, as the challenges define them.
 
-    Intervals (--bootstrap) resample whole speakers where the keys or --speakers
-    have them. With --against, both systems are measured on the same resamples.
+    Intervals (--bootstrap) resample whole speakers where the keys or --speakers have them. With --against, both
+    systems are measured on the same resamples.
 
-    Score files have the header `filename cm-score`, `enrol test score` or `spk
-    filename sasv-score`, or none and the columns `ID SCORE`, AASIST's `ID ATTACK
-    LABEL SCORE`, or WeSpeaker's `ENROL TEST SCORE LABEL`; tabs, commas or spaces
-    between them; ids with or without .wav, .flac and the like.
+    Score files have the header `filename cm-score`, `enrol test score` or `spk filename sasv-score`, or none and the
+    columns `ID SCORE`, AASIST's `ID ATTACK LABEL SCORE`, or WeSpeaker's `ENROL TEST SCORE LABEL`; tabs, commas or
+    spaces between them; ids with or without .wav, .flac and the like.
     """
     from hybrid_pruning import evaluation
     from hybrid_pruning.metrics.measures import find_warnings
 
     if track1 + track2 + sv != 1:
         raise InputError("evaluate: choose one of --track1, --track2, --sv")
-    found = hp.evaluate(
-        scores,
-        keys,
-        "track1" if track1 else "track2" if track2 else "sv",
-        rounds=bootstrap,
-        seed=seed,
-        by=by or (),
-        only=dict(map(_split, only or ())),
-        against=against,
-        speakers=speakers,
-        tdcf2019=tdcf2019,
-        tdcf2021=tdcf2021,
-    )
+    track, part = "track1" if track1 else "track2" if track2 else "sv", dict(map(_split, only or ()))
+    options: dict[str, Any] = {"rounds": bootstrap, "seed": seed, "against": against, "speakers": speakers}
+    options |= {"tdcf2019": tdcf2019, "tdcf2021": tdcf2021}
+    found = hp.evaluate(scores, keys, track, by=by or (), only=part, **options)
     if det is not None:
         from hybrid_pruning.reporting.plots import draw_det, save_figure
 
         save_figure(draw_det(evaluation.curves(found), evaluation.operating_point(found.track)), det)
     if json_ is not None:
-        from hybrid_pruning.files import write_json
-
         write_json(json_, found.as_json())
     evaluation.print_evaluation(found)
     for warning in find_warnings(found.metrics):
@@ -78,28 +67,25 @@ def evaluate(
 
 @app.command()
 def calibrate(
-    model: Annotated[str, typer.Argument(help="exported model: a folder, or a hub id with --out")],
-    scores: Annotated[Path, typer.Argument(help="development set scores by MODEL as it is now")],
+    model: Annotated[str, Argument(help=f"exported model: a folder, or with --out a {HUB_ID}")],
+    scores: Annotated[Path, Argument(help="development set scores by MODEL as it is now")],
     keys: Keys,
-    out: Annotated[Path | None, typer.Option(help="write the calibrated model here and leave MODEL as it is")] = None,
+    out: Annotated[Path | None, Option(help="write the calibrated model here and leave MODEL as it is")] = None,
     prior: Prior = 0.5,
-    check: Annotated[Pair | None, typer.Option(help="further scores of MODEL and keys, to see the effect")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="drop MODEL's calibration, which SCORES lack")] = False,
+    check: Annotated[Pair | None, Option(help="further scores of MODEL and keys, to see the effect")] = None,
+    replace: Annotated[bool, Option("--replace", help="drop MODEL's calibration, which SCORES lack")] = False,
 ) -> None:
     """Make a model's scores log-likelihood ratios: a scale and an offset, kept in the model.
 
-    Both are by logistic regression, each class weighted as its prior. Scores that
-    separate the classes without error have no best scale: it is then kept low
-    (Jeffreys' prior), with a warning.
+    Both are by logistic regression, each class weighted as its prior. Scores that separate the classes without error
+    have no best scale: it is then kept low (Jeffreys' prior), with a warning.
 
-    Their order never changes. A model that is calibrated already is calibrated
-    further: SCORES hold its calibrated scores. Scores that a calibration in the
-    model was fitted on are known again, and fitted anew from there.
+    Their order never changes. A model that is calibrated already is calibrated further: SCORES hold its calibrated
+    scores. Scores that a calibration in the model was fitted on are known again, and fitted anew from there.
 
-    Of speaker verification, SCORES are those of `score --trials` with MODEL's
-    own cohort (not --cohort or --no-norm). With --qualities there, durations,
-    lengths of embeddings and closeness of the cohort are weighed too; the order
-    of scores may then change.
+    Of speaker verification, SCORES are those of `score --trials` with MODEL's own cohort (not --cohort or --no-norm).
+    With --qualities there, durations, lengths of embeddings and closeness of the cohort are weighed too; the order of
+    scores may then change.
     """
     from hybrid_pruning.evaluation import print_scores
 
@@ -117,12 +103,12 @@ def calibrate(
 
 @app.command()
 def fuse(
-    scores: Annotated[list[Path], typer.Argument(help="score files of the same trials, one for each system")],
-    out: Annotated[Path, typer.Option(help="with --keys: the fusion, JSON; with --apply: the fused scores, TSV")],
-    keys: Annotated[Path | None, typer.Option(help="fit weights on these keys: of a development set")] = None,
-    apply: Annotated[Path | None, typer.Option(help="a fusion to apply, its systems in the same order")] = None,
-    sv: Annotated[bool, typer.Option("--sv", help="speaker verification scores: enrol, test, score")] = False,
-    sasv: Annotated[bool, typer.Option("--sasv", help="of a verifier and a countermeasure: track 2's file")] = False,
+    scores: Annotated[list[Path], Argument(help="score files of the same trials, one for each system")],
+    out: Annotated[Path, Option(help="with --keys: the fusion, JSON; with --apply: the fused scores, TSV")],
+    keys: Annotated[Path | None, Option(help="fit weights on these keys: of a development set")] = None,
+    apply: Annotated[Path | None, Option(help="a fusion to apply, its systems in the same order")] = None,
+    sv: Annotated[bool, Option("--sv", help="speaker verification scores: enrol, test, score")] = False,
+    sasv: Annotated[bool, Option("--sasv", help="of a verifier and a countermeasure: track 2's file")] = False,
     prior: Prior = 0.5,
 ) -> None:
     """Fuse systems: a weighted sum of their scores that is a log-likelihood ratio; one system alone is calibrated.
@@ -133,10 +119,9 @@ def fuse(
 
     Spoofing-robust verification:  fuse asv.tsv cm.tsv --sasv --out sasv.tsv
 
-    Nothing is fitted there: both have to be calibrated, the verifier on trials
-    without spoofs. The score is -log(r exp(-asv) + (1 - r) exp(-cm)), where
-    r = 0.16 is the nontargets' share of the false alarm costs in the a-DCF of
-    ASVspoof 5; `evaluate sasv.tsv TRIALS --track2` reads it.
+    Nothing is fitted there: both have to be calibrated, the verifier on trials without spoofs. The score is
+    -log(r exp(-asv) + (1 - r) exp(-cm)), where r = 0.16 is the nontargets' share of the false alarm costs in the a-DCF
+    of ASVspoof 5; `evaluate sasv.tsv TRIALS --track2` reads it.
     """
     if sasv and sv:
         raise InputError("fuse: choose one of --sv and --sasv")

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 import hybrid_pruning as hp
-from hybrid_pruning.cli.app import MOST_WORKERS, app
+from hybrid_pruning.cli.app import HUB_ID, MOST_WORKERS, app
 from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import write_json
 
 LARGEST = 3600
 """Seconds of an utterance, and utterances at a time."""
@@ -16,21 +17,15 @@ LARGEST = 3600
 
 @app.command()
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="folders of training runs, finished or not; the first is compared with")
-    ],
-    out: Annotated[Path, typer.Option(help="HTML page to write")] = Path("report.html"),
+    runs: Annotated[list[Path], Argument(help="folders of training runs, finished or not; the first is compared with")],
+    out: Annotated[Path, Option(help="HTML page to write")] = Path("report.html"),
     scores: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]FILE", help="scores of a further evaluation set, repeatable: in the runs' order"),
+        Option(metavar="[NAME=]FILE", help="scores of a further evaluation set, repeatable: in the runs' order"),
     ] = None,
-    keys: Annotated[
-        list[Path] | None, typer.Option(help="their keys: one for each --scores, or one for all; names the set")
-    ] = None,
-    published: Annotated[
-        str | None, typer.Option(help="corpus whose published systems stand beside the runs, e.g. asvspoof5")
-    ] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, help="rounds of resampling for 95% intervals; 0 for none")] = 1000,
+    keys: Annotated[list[Path] | None, Option(help="their keys, for each --scores or for all; names the set")] = None,
+    published: Annotated[str | None, Option(help="corpus whose published systems are shown too: asvspoof5")] = None,
+    bootstrap: Annotated[int, Option(min=0, help="rounds of resampling for 95% intervals; 0 for none")] = 1000,
 ) -> None:
     """Make one page of one or more runs: metrics, errors, kept units, the course of the training.
 
@@ -44,8 +39,8 @@ def report(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="exported model: a folder or a hub id")],
-    out: Annotated[Path | None, typer.Option(help="also draw it: a .svg, .png or .pdf file")] = None,
+    model: Annotated[str, Argument(help=f"exported model: a folder or a {HUB_ID}")],
+    out: Annotated[Path | None, Option(help="also draw it: a .svg, .png or .pdf file")] = None,
 ) -> None:
     """Show the kept units, layer by layer, as a heat map; with --out also as a picture."""
     from hybrid_pruning.reporting.inspection import print_inspection
@@ -57,32 +52,31 @@ def inspect(
 
 @app.command()
 def benchmark(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="exported models, .onnx files")],
+    models: Annotated[list[str], Argument(metavar="MODEL...", help=f"exported models: folders, .onnx files, {HUB_ID}")],
     against: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER_OR_ID", help="dense transformers model; the first MODEL's dense shape by default"),
+        Option(
+            metavar="FOLDER_OR_ID",
+            help=f"dense transformers model, a folder or a {HUB_ID}; the first MODEL's dense shape by default",
+        ),
     ] = None,
-    engines: Annotated[
-        str, typer.Option(help="of torch, torch-bf16, onnx, onnx-int8, separated by commas; all that are there")
-    ] = "",
-    seconds: Annotated[str, typer.Option(help="lengths of utterances, separated by commas")] = "1,4,10",
-    batch: Annotated[str, typer.Option(help="how many at a time, separated by commas")] = "1,8",
-    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="times that each is measured")] = 10,
-    threads: Annotated[int, typer.Option(min=1, max=MOST_WORKERS, help="that each computes with")] = 2,
-    json_: Annotated[Path | None, typer.Option("--json", help="also write the figures here")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="tables as Markdown, for a README")] = False,
+    engines: Annotated[str, Option(help="of torch,torch-bf16,onnx,onnx-int8; all that are installed")] = "",
+    seconds: Annotated[str, Option(help="lengths of utterances, separated by commas")] = "1,4,10",
+    batch: Annotated[str, Option(help="how many at a time, separated by commas")] = "1,8",
+    rounds: Annotated[int, Option(min=1, max=10_000, help="times that each is measured")] = 10,
+    threads: Annotated[int, Option(min=1, max=MOST_WORKERS, help="that each computes with")] = 2,
+    json_: Annotated[Path | None, Option("--json", help="also write the figures here")] = None,
+    markdown: Annotated[bool, Option("--markdown", help="tables as Markdown, for a README")] = False,
 ) -> None:
     """Measure size, latency and memory beside the dense model in transformers, all in one run.
 
-    Each model goes through every engine: torch in float32 and bfloat16, ONNX
-    Runtime in float32 and with 8-bit matrix products (exported for the
-    occasion). All take turns, so that other load on the machine falls on each:
-    trust the ratios, not the milliseconds.
+    Each model goes through every engine: torch in float32 and bfloat16, ONNX Runtime in float32 and with 8-bit matrix
+    products (exported for the occasion). All take turns, so that other load on the machine falls on each: trust the
+    ratios, not the milliseconds.
 
     Example: hybrid-pruning benchmark models/hp50 models/hp70 --seconds 4 --batch 1
     """
     from hybrid_pruning.benchmarks.comparison import print_table
-    from hybrid_pruning.files import write_json
 
     lengths = _numbers("--seconds", seconds)
     sizes = [round(number) for number in _numbers("--batch", batch)]

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 import hybrid_pruning as hp
 from hybrid_pruning.cli.app import LARGEST_SEED, MOST_WORKERS, app, finite
@@ -31,36 +31,24 @@ SHOWN = 10
 
 @app.command(help=HELP)
 def prepare(
-    corpus: Annotated[str, typer.Argument(help=", ".join(CORPORA))],
-    root: Annotated[Path, typer.Option(help="the folder the corpus was unpacked in")],
-    out: Annotated[Path, typer.Option(help="folder for the manifests")],
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="leave out the utterances whose audio is missing or no audio")
-    ] = False,
-    durations: Annotated[
-        bool, typer.Option(help="read every file's duration; a second time only of changed files")
-    ] = True,
-    check: Annotated[bool, typer.Option("--check", help="also decode every file, as `audit` does")] = False,
-    workers: Annotated[int, typer.Option(min=1, max=MOST_WORKERS, help="files that are read at the same time")] = 4,
-    dev_share: Annotated[
-        float,
-        typer.Option(callback=finite, help=f"{SPLIT}: fraction set aside as dev, split by speaker where known"),
-    ] = 0.0,
-    seed: Annotated[
-        int, typer.Option(min=0, max=LARGEST_SEED, help="of that split, and of the trials drawn for dev")
-    ] = 0,
+    corpus: Annotated[str, Argument(help=", ".join(CORPORA))],
+    root: Annotated[Path, Option(help="the folder the corpus was unpacked in")],
+    out: Annotated[Path, Option(help="folder for the manifests")],
+    allow_missing: Annotated[bool, Option("--allow-missing", help="leave out utterances without their audio")] = False,
+    durations: Annotated[bool, Option(help="read every file's duration; a second time only of changed files")] = True,
+    check: Annotated[bool, Option("--check", help="also decode every file, as `audit` does")] = False,
+    workers: Annotated[int, Option(min=1, max=MOST_WORKERS, help="files that are read at the same time")] = 4,
+    dev_share: Annotated[float, Option(callback=finite, help=f"{SPLIT}: share for dev, by speaker where known")] = 0.0,
+    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="of that split, and of the trials drawn for dev")] = 0,
 ) -> None:
     """Turn a corpus's own protocol files into manifests, one per part."""
-    prepared = hp.prepare(
-        corpus,
-        root,
-        out,
-        allow_missing=allow_missing,
-        dev_share=dev_share,
-        seed=seed,
-        durations=durations,
-        workers=workers,
-    )
+    options: dict[str, Any] = {
+        "allow_missing": allow_missing,
+        "dev_share": dev_share,
+        "seed": seed,
+        "durations": durations,
+    }
+    prepared = hp.prepare(corpus, root, out, workers=workers, **options)
     for part, manifest in prepared.manifests.items():
         bonafide, spoof = prepared.counts[part]
         contents = f"{bonafide:,} bona fide, {spoof:,} spoofed"
@@ -81,8 +69,8 @@ def prepare(
 
 @app.command()
 def audit(
-    manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="TSV with utt_id, path and label")],
-    workers: Annotated[int, typer.Option(min=0, max=MOST_WORKERS, help="processes that decode audio")] = 2,
+    manifests: Annotated[list[Path], Argument(metavar="MANIFEST...", help="TSV with utt_id, path and label")],
+    workers: Annotated[int, Option(min=0, max=MOST_WORKERS, help="processes that decode audio")] = 2,
 ) -> None:
     """Decode every file of manifests once and list the faulty ones in MANIFEST.faults.tsv beside each.
 

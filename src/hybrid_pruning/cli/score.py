@@ -1,73 +1,59 @@
 """Verbs that use a model on lists of recordings: score, cohort."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 import hybrid_pruning as hp
-from hybrid_pruning.cli.app import MOST_WORKERS, app
+from hybrid_pruning.cli.app import HUB_ID, MOST_WORKERS, app
 from hybrid_pruning.console import say, warn
 
 MOST_SPEAKERS = 1_000_000
 
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes cuda where there is one, else cpu")]
-Window = Annotated[float, typer.Option(min=1.0, max=3600.0, help="longer audio is scored in windows up to this")]
-Workers = Annotated[int, typer.Option(min=0, max=MOST_WORKERS, help="threads that decode audio")]
-BatchSize = Annotated[int, typer.Option(min=1, max=4096, help="windows per batch at most, fewer where they are long")]
+Device = Annotated[str, Option(help="cpu, cuda, cuda:1, mps; auto takes cuda where there is one, else cpu")]
+Window = Annotated[float, Option(min=1.0, max=3600.0, help="longer audio is scored in windows up to this")]
+Workers = Annotated[int, Option(min=0, max=MOST_WORKERS, help="threads that decode audio")]
+BatchSize = Annotated[int, Option(min=1, max=4096, help="windows per batch at most, fewer where they are long")]
+SkipBad = Annotated[bool, Option("--skip-bad", help="leave out audio that cannot be used")]
 Cache = Annotated[
-    Path | None, typer.Option("--embeddings", help="keep embeddings in this file, and take those that are in it")
+    Path | None, Option("--embeddings", help="keep embeddings in this file, and take those that are in it")
 ]
-TopN = Annotated[int, typer.Option(min=2, max=MOST_SPEAKERS, help="closest speakers of the cohort that AS-norm takes")]
 
 
 @app.command()
 def score(
-    model: Annotated[str, typer.Argument(help="exported model: a folder, a hub id or an .onnx file")],
-    manifest: Annotated[Path, typer.Argument(help="TSV with utt_id, path and label")],
-    out: Annotated[Path, typer.Option(help="score file to write")],
+    model: Annotated[str, Argument(help=f"exported: a folder, .onnx file or {HUB_ID}")],
+    manifest: Annotated[Path, Argument(help="TSV with utt_id, path and label")],
+    out: Annotated[Path, Option(help="score file to write")],
     batch_size: BatchSize = 16,
     workers: Workers = 2,
     window_seconds: Window = 30.0,
     device: Device = "auto",
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out audio that cannot be used")] = False,
-    trials: Annotated[
-        Path | None, typer.Option(help="speaker verification: list of trials; keys or labels in it are ignored")
-    ] = None,
-    enrol: Annotated[
-        Path | None, typer.Option(help="speakers enrolled with several recordings: SPEAKER f1,f2; spk2utt; a manifest")
-    ] = None,
-    cohort: Annotated[
-        Path | None, typer.Option(help="training manifest to centre with and normalise against, for this once")
-    ] = None,
-    top_n: Annotated[
-        int | None, typer.Option(min=2, max=MOST_SPEAKERS, help="with --cohort: closest speakers taken; 300")
-    ] = None,
-    no_norm: Annotated[bool, typer.Option("--no-norm", help="centre with the cohort's mean, but no AS-norm")] = False,
-    qualities: Annotated[
-        bool, typer.Option("--qualities", help="add columns of quality measures, for calibrate to weigh")
-    ] = False,
+    skip_bad: SkipBad = False,
+    trials: Annotated[Path | None, Option(help="speaker verification: list of trials, labels in it ignored")] = None,
+    enrol: Annotated[Path | None, Option(help="speakers of several files: SPEAKER f1,f2; spk2utt; manifest")] = None,
+    cohort: Annotated[Path | None, Option(help="training manifest to centre and normalise with, this once")] = None,
+    top_n: Annotated[int | None, Option(min=2, max=MOST_SPEAKERS, help="with --cohort: closest speakers; 300")] = None,
+    no_norm: Annotated[bool, Option("--no-norm", help="centre with the cohort's mean, but no AS-norm")] = False,
+    qualities: Annotated[bool, Option("--qualities", help="add quality measures, for calibrate to weigh")] = False,
     cache: Cache = None,
 ) -> None:
     """Score every utterance, or with --trials every pair: higher is more bona fide, or more the same speaker.
 
-    The scores stand in the manifest's order, or the list's. Cut off, a scoring
-    goes on when called again with the same arguments: results so far are in
-    OUT.partial. Audio that cannot be used stops nothing: all else is done and
-    kept, OUT.failed.tsv lists it, and the exit code is 2. Mend it (and leave
-    the manifest as it is) and call again, or leave it out with --skip-bad.
+    The scores stand in the manifest's order, or the list's. Cut off, a scoring goes on when called again with the same
+    arguments: results so far are in OUT.partial. Audio that cannot be used stops nothing: all else is done and kept,
+    OUT.failed.tsv lists it, and the exit code is 2. Mend it (and leave the manifest as it is) and call again, or leave
+    it out with --skip-bad.
 
-    An utterance longer than --window-seconds is cut into the fewest windows of
-    equal length up to that, and taken as the mean of their embeddings; a
-    shorter one is taken whole. A batch holds 120 s of audio at most, so memory
-    does not grow with the length of the recordings.
+    An utterance longer than --window-seconds is cut into the fewest windows of equal length up to that, and taken as
+    the mean of their embeddings; a shorter one is taken whole. A batch holds 120 s of audio at most, so memory does
+    not grow with the length of the recordings.
 
-    Trials: `label enrol test` (VoxCeleb), `enrol test label`, ASVspoof's, `enrol
-    test`, or a TSV with a header; names may have .wav or .flac where the
-    manifest has not. A score is the cosine of the embeddings, less the mean of
-    the cohort, then AS-norm with its closest speakers, then calibration: as far
-    as the model has them (see cohort, calibrate). With --cohort or --no-norm,
-    which replace the model's, its calibration is left out.
+    Trials: `label enrol test` (VoxCeleb), `enrol test label`, ASVspoof's, `enrol test`, or a TSV with a header; names
+    may have .wav or .flac where the manifest has not. A score is the cosine of the embeddings, less the mean of the
+    cohort, then AS-norm with its closest speakers, then calibration: as far as the model has them (see cohort,
+    calibrate). With --cohort or --no-norm, which replace the model's, its calibration is left out.
 
     On several GPUs, or machines that share a disk:
     torchrun --nproc_per_node N -m hybrid_pruning.cli score ...
@@ -78,23 +64,15 @@ def score(
 
     processes.start()
     processes.keep_freed_memory()
-    found = hp.score(
-        model,
-        manifest,
-        out,
-        batch_size,
-        workers,
-        window_seconds,
-        device,
-        skip_bad,
-        trials=trials,
-        enrol=enrol,
-        cohort=cohort,
-        top_n=top_n,
-        normalise=not no_norm,
-        qualities=qualities,
-        embeddings=cache,
-    )
+    options: dict[str, Any] = {
+        "trials": trials,
+        "enrol": enrol,
+        "cohort": cohort,
+        "top_n": top_n,
+        "normalise": not no_norm,
+    }
+    options |= {"qualities": qualities, "embeddings": cache}
+    found = hp.score(model, manifest, out, batch_size, workers, window_seconds, device, skip_bad, **options)
     throughput = found.engine.throughput.of_all_processes()
     if not processes.is_main():
         return
@@ -115,24 +93,23 @@ def score(
 
 @app.command()
 def cohort(
-    model: Annotated[str, typer.Argument(help="model for speaker verification: a folder, or a hub id with --out")],
-    manifest: Annotated[Path, typer.Argument(help="training manifest; none of its speakers should be in the trials")],
-    out: Annotated[Path | None, typer.Option(help="write the model here and leave MODEL as it is")] = None,
-    top_n: TopN = 300,
+    model: Annotated[str, Argument(help=f"model for speaker verification: a folder, or with --out a {HUB_ID}")],
+    manifest: Annotated[Path, Argument(help="training manifest; none of its speakers should be in the trials")],
+    out: Annotated[Path | None, Option(help="write the model here and leave MODEL as it is")] = None,
+    top_n: Annotated[int, Option(min=2, max=MOST_SPEAKERS, help="closest speakers that AS-norm takes")] = 300,
     batch_size: BatchSize = 16,
     workers: Workers = 2,
     window_seconds: Window = 30.0,
     device: Device = "auto",
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out audio that cannot be used")] = False,
+    skip_bad: SkipBad = False,
     cache: Cache = None,
 ) -> None:
     """Give a verification model its cohort, which centres embeddings and normalises scores.
 
-    Kept in the model: the mean of the manifest's embeddings, and each of its
-    speakers' (the mean of its centred embeddings of unit length). `score
-    --trials` and `verify` then use them. A calibration that the model has is
-    dropped, as it was fitted on other scores. Cut off, it goes on when called
-    again: results so far are in MODEL.cohort.partial.
+    Kept in the model: the mean of the manifest's embeddings, and each of its speakers' (the mean of its centred
+    embeddings of unit length). `score --trials` and `verify` then use them. A calibration that the model has is
+    dropped, as it was fitted on other scores. Cut off, it goes on when called again: results so far are in
+    MODEL.cohort.partial.
     """
     from hybrid_pruning import distributed as processes
 

@@ -1,59 +1,136 @@
-"""Verbs that make models: train, export."""
+"""Verbs that train: whole jobs (quickstart, run, sweep), and their parts train and export."""
 
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 import hybrid_pruning as hp
-from hybrid_pruning import distributed as processes
-from hybrid_pruning.cli.app import Overrides, Share, app, changes, finite
+from hybrid_pruning.cli.app import HUB_ID, app, finite
 from hybrid_pruning.console import say
+from hybrid_pruning.distributed import is_main, keep_freed_memory, start
 from hybrid_pruning.errors import InputError
+
+Overrides = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")]
+Share = Annotated[
+    float | None,
+    Option(callback=finite, help="train on this share of the data, drawn by the seed: data.fraction, 0 to 1"),
+]
+JobOut = Annotated[Path, Option(help="folder of the job, or of the jobs; called again, it goes on there")]
+
+
+def changes(overrides: list[str] | None, fraction: float | None) -> list[str]:
+    """Return the changes to a recipe, as `--set` takes them."""
+    return [*(overrides or []), *([] if fraction is None else [f"data.fraction={fraction}"])]
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, Option(help="where runs, models and scores go")] = Path("quickstart"),
+    bonafide: Annotated[Path | None, Option(help="a folder of recordings to use instead of Debian's packages")] = None,
+    backbone: Annotated[
+        str | None, Option(help=f"a pretrained encoder instead of a small one from scratch: a folder or a {HUB_ID}")
+    ] = None,
+) -> None:
+    """Train dense and pruned detectors on real human speech and print them side by side.
+
+    Fetches free recordings from Debian's packages (as an ordinary user, nothing is installed), makes spoofs of them by
+    copy-synthesis, trains a small WavLM-shaped model twice, dense and pruned to 50%, and prints the table.
+    """
+    keep_freed_memory()
+    hp.quickstart(out, bonafide, backbone)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, Argument(help="YAML recipe with `corpus` and `data.eval`, see recipes/")],
+    out: JobOut,
+    set_: Overrides = None,
+    fraction: Share = None,
+) -> None:
+    """From a raw corpus to its table and report: prepare, train, export, score, calibrate, evaluate, report.
+
+    A step whose result is there, and made from what it would be made from now, is skipped; a training that was cut off
+    goes on where it was. A finished training is never done over: another recipe needs another --out.
+
+    For speaker verification a set of `data.eval` needs its list in `data.trials`. The model is given its cohort of
+    training speakers (AS-norm with the closest 300, or all where they are fewer), a manifest under several names is
+    embedded once, and scale and offset are fitted on the dev trials. Quality measures are not weighed, so that EER and
+    minDCF are those of cosine and AS-norm: for that see `calibrate`, with the job's scores/dev.uncalibrated.tsv.
+
+    Example: hybrid-pruning run recipes/asvspoof5/hp50.yaml --out jobs/hp50 --set corpus.root=/data/ASVspoof5
+    """
+    keep_freed_memory()
+    report = hp.run(recipe, out, changes(set_, fraction))
+    if is_main():
+        say(f"{report}: finished; the model to ship is {out / 'model'}")
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[Path, Argument(help="YAML recipe as `run` takes it, see recipes/")],
+    sparsity: Annotated[str, Option(help="fractions removed, 0 for the dense model: 0,0.5,0.7")],
+    out: JobOut,
+    set_: Overrides = None,
+    fraction: Share = None,
+) -> None:
+    """Run a recipe's whole job at several sparsities: one table and one plot of errors over size.
+
+    Each value is a training of its own, in OUT/dense, OUT/hp50 and so on, as `run` does it; what is finished and
+    current is skipped, and the manifests are prepared once. In a recipe with stages the value counts where a stage
+    prunes; at 0 no stage does.
+
+    Then OUT has sweep.md and sweep.tsv (sizes, EER and minDCF with 95% intervals), sweep.svg and sweep.png (EER and
+    minDCF over parameters and multiply-accumulates, the paper's own points in grey behind ours where it has the
+    evaluation set), and sweep.html, the report of all runs.
+
+    With little data:
+    hybrid-pruning sweep recipes/voxceleb/base.yaml --sparsity 0,0.5,0.7 --out sweeps/tenth --fraction 0.1
+    """
+    keep_freed_memory()
+    table = hp.sweep(recipe, sparsity, out, changes(set_, fraction))
+    if is_main():
+        say(f"{table}: finished; the plot is {table.with_suffix('.png')}, the page {table.with_suffix('.html')}")
 
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="YAML recipe, see recipes/ and examples/")],
-    out: Annotated[Path, typer.Option(help="new folder for configuration, log and checkpoints")],
+    recipe: Annotated[Path, Argument(help="YAML recipe, see recipes/ and examples/")],
+    out: Annotated[Path, Option(help="new folder for configuration, log and checkpoints")],
     set_: Overrides = None,
     fraction: Share = None,
-    resume: Annotated[bool, typer.Option("--resume", help="continue from the run's last checkpoint")] = False,
+    resume: Annotated[bool, Option("--resume", help="continue from the run's last checkpoint")] = False,
 ) -> None:
     """Fine-tune and prune a model at the same time, as a recipe says.
 
     Example: hybrid-pruning train recipes/asvspoof5/base.yaml --out runs/hp70 --set pruning.target_sparsity=0.7
     """
-    processes.start()
-    processes.keep_freed_memory()
+    start()
+    keep_freed_memory()
     hp.train(recipe, out, changes(set_, fraction), resume)
-    if processes.is_main():
+    if is_main():
         say(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
 
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="folder of a training run; with --onnx also of an exported model")],
-    out: Annotated[Path, typer.Option(help="new folder for the model")],
-    average: Annotated[int, typer.Option(min=1, max=1000, help="checkpoints to average, counted from the last")] = 2,
+    run: Annotated[Path, Argument(help="folder of a training run; with --onnx also of an exported model")],
+    out: Annotated[Path, Option(help="new folder for the model")],
+    average: Annotated[int, Option(min=1, max=1000, help="checkpoints to average, counted from the last")] = 2,
     at: Annotated[
         float | None,
-        typer.Option(callback=finite, metavar="SPARSITY", help="the snapshot of that sparsity, of pruning.export_at"),
+        Option(callback=finite, metavar="SPARSITY", help="the snapshot of that sparsity, of pruning.export_at"),
     ] = None,
-    family: Annotated[
-        bool, typer.Option("--family", help="all snapshots and the last model, below --out as hp30, hp50, ...")
-    ] = False,
-    onnx: Annotated[bool, typer.Option("--onnx", help="write model.onnx and model.json instead")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="with --onnx: linear layers in 8 bits")] = False,
+    family: Annotated[bool, Option("--family", help="all snapshots and the last model, as OUT/hp30, OUT/hp50")] = False,
+    onnx: Annotated[bool, Option("--onnx", help="write model.onnx and model.json instead")] = False,
+    int8: Annotated[bool, Option("--int8", help="with --onnx: linear layers in 8 bits")] = False,
 ) -> None:
     """Cut the model down for real and write it: config.json and model.safetensors.
 
-    With --onnx it becomes one graph with all its weights, model.onnx, and its
-    description, model.json: `detect` and `score` run it without torch, and so
-    does any other program that has ONNX Runtime. Inputs: wave [B, S] float32
-    at 16 kHz, lengths [B] int64; outputs: embedding [B, E] and llr [B]. Calibrate
-    before: the calibration becomes part of the graph. --out may be the model's
-    own folder: both are then published together.
+    With --onnx it becomes one graph with all its weights, model.onnx, and its description, model.json: `detect` and
+    `score` run it without torch, and so does any other program that has ONNX Runtime. Inputs: wave [B, S] float32 at
+    16 kHz, lengths [B] int64; outputs: embedding [B, E] and llr [B]. Calibrate before: the calibration becomes part of
+    the graph. --out may be the model's own folder: both are then published together.
 
     Example: hybrid-pruning export runs/hp70 --family --out models
     """

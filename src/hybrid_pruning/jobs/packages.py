@@ -35,6 +35,13 @@ PACKAGES = (
 NOT_SPEECH = frozenset(
     ("beep", "beeperr", "ascending-2tone", "descending-2tone", "confbridge-join", "confbridge-leave", "tt-monkeys")
 )
+PLACES = {
+    "asterisk": r"/sounds/\w+_([A-Za-z]+)/(?!silence/)",  # sounds/en_US_f_Allison/digits/1.g722; she speaks Spanish too
+    "fillets": r"/(\w+)/(?:[^/]*-)?([mv])[-.][^/]*$",  # sound/bar/cs/bar-m-chaos.ogg: a woman (m), a man (v)
+    # volunteers may have spoken for both of KDE's programs: a language is one group, on one side of every split
+    "kde": r"/(?:klettres|ktuberling/sounds)/([\w@]+)/",
+}
+"""Program of a package -> pattern of its files, whose groups name the speaker; other voices and noises do not match."""
 FEWEST_SPEAKERS = 3  # one each for training, validation and evaluation
 ELSEWHERE = "give a folder of recordings instead: --bonafide DIR"
 
@@ -65,12 +72,7 @@ def read(path: Path) -> Wave:
 
 
 def from_folder(folder: Path) -> list[Recording]:
-    """Find the recordings in a folder of the user's, at any depth.
-
-    The speaker is the first folder below the deepest one that all files share (`DIR/speaker/chapter/x.flac` is
-    `speaker`); where that gives fewer than three speakers it is the file's parent folder, and where that does too,
-    each file is a speaker of its own.
-    """
+    """Find the recordings in a folder of the user's, at any depth."""
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; give a folder of recordings of human speech")
     hidden: list[str] = []
@@ -84,6 +86,10 @@ def from_folder(folder: Path) -> list[Recording]:
 
 
 def _name_speakers(paths: Sequence[Path]) -> list[str]:
+    """Return each file's speaker: the first folder below the deepest that all share (`speaker/chapter/x.flac`).
+
+    Where that gives fewer than three speakers it is the file's parent folder, and where that does too, the file itself.
+    """
     shared = Path(os.path.commonpath([path.parent for path in paths]))
     relative = [path.relative_to(shared) for path in paths]
     outermost = [" ".join(path.parts[0].split()) if len(path.parts) > 1 else "." for path in relative]
@@ -116,19 +122,12 @@ def from_debian(cache: Path) -> list[Recording]:
 
 def _known_speaker(path: str, package: str) -> tuple[str, str]:
     """Return speaker and group of a package's file by its path in there; empty for noises and unknown speakers."""
-    if package.startswith("asterisk"):  # sounds/en_US_f_Allison/digits/1.g722; Allison speaks Spanish too
-        found = re.search(r"/sounds/\w+_([A-Za-z]+)/(?!silence/)", path)
-        speaker = f"asterisk-{found[1]}" if found and Path(path).stem not in NOT_SPEECH else ""
-        return speaker, speaker
-    if package.startswith("fillets"):  # sound/<level>/cs/bar-m-chaos.ogg: a woman (m), a man (v) and passing voices
-        found = re.search(r"/(\w+)/(?:[^/]*-)?([mv])[-.][^/]*$", path)
-        speaker = f"fillets-{found[1]}-{found[2]}" if found else ""
-        return speaker, speaker
-    found = re.search(r"/(?:klettres|ktuberling/sounds)/([\w@]+)/", path)
-    if not found:
+    program = package.split("-", maxsplit=1)[0]
+    found = re.search(PLACES.get(program, PLACES["kde"]), path)
+    if not found or (program == "asterisk" and Path(path).stem in NOT_SPEECH):
         return "", ""
-    # KDE's volunteers may have spoken for both programs, so a language stays on one side of every split.
-    return f"{package.removesuffix('-data')}-{found[1]}", f"kde-{re.split('[_@]', found[1])[0]}"
+    speaker = "-".join((program, *found.groups()))
+    return speaker, speaker if program in PLACES else f"kde-{re.split('[_@]', found[1])[0]}"
 
 
 def _fetch(names: Sequence[str], cache: Path) -> None:
@@ -140,7 +139,7 @@ def _fetch(names: Sequence[str], cache: Path) -> None:
     for folder in ("lists/partial", "archives/partial"):
         (apt / folder).mkdir(parents=True, exist_ok=True)
     settings = (f"Dir::State::lists={apt}/lists", f"Dir::Cache={apt}", "Debug::NoLocking=1", "APT::Sandbox::User=root")
-    command = ["apt-get", *(word for setting in settings for word in ("-o", setting))]
+    command = ["apt-get", *(f"-o{setting}" for setting in settings)]
     with progress_bar() as progress:
         task = progress.add_task("fetching recordings", total=len(names) + 1)
         stale = _failure([*command, "update"], cache)  # a broken source of the system's need not concern our packages
@@ -199,8 +198,8 @@ def usable(recordings: Iterable[Recording]) -> list[Recording]:
             dropped[reason] += 1
         else:
             say(f"skipped {reason}")
-    if any(dropped.values()):
-        say("left out: " + ", ".join(f"{count} {name}" for name, count in dropped.items() if count))
+    if left_out := [f"{count} {name}" for name, count in dropped.items() if count]:
+        say(f"left out: {', '.join(left_out)}")
     return kept
 
 

@@ -67,21 +67,13 @@ def quickstart(
         settings = (*_sources(out, corpus, backbone), *overrides)
         with resources.as_file(resources.files("hybrid_pruning.jobs") / "quickstart.yaml") as recipe:
             configs = {name: load_config(recipe, (*settings, *switch)) for name, switch in SYSTEMS.items()}
-        models: dict[str, SpeechModel] = {}
-        figures: dict[str, Any] = {}
-        for name, config in configs.items():
-            models[name], metrics = _build_system(name, config, out, corpus)
-            size = count_kept(models[name].backbone).budget
-            figures[name] = {"params": size.params, "macs": size.macs, **metrics}
-        figures["latency_ratio"] = asdict(latency_ratio(models["pruned"], models["dense"]))
+        built = {name: _build_system(name, config, out, corpus) for name, config in configs.items()}
+        figures: dict[str, Any] = {name: system for name, (_, system) in built.items()}
+        figures["latency_ratio"] = asdict(latency_ratio(built["pruned"][0], built["dense"][0]))
         write_json(out / RESULTS, figures)
-        pairs = [(_scores(out, name, manifest), manifest) for manifest in EVALUATIONS.values() for name in SYSTEMS]
-        report(
-            [out / system for system in SYSTEMS],
-            out / REPORT,
-            [str(scores) for scores, _ in pairs],
-            [getattr(corpus, manifest) for _, manifest in pairs],
-        )
+        pairs = [(name, manifest) for manifest in EVALUATIONS.values() for name in SYSTEMS]
+        scores = [str(_scores(out, *pair)) for pair in pairs]
+        report([out / name for name in SYSTEMS], out / REPORT, scores, [corpus.manifests[key] for _, key in pairs])
         _print_results(figures, out)
     return figures
 
@@ -99,7 +91,7 @@ def _clear(out: Path) -> None:
 
 def _sources(out: Path, corpus: QuickstartCorpus, backbone: str | None) -> tuple[str, ...]:
     """Return settings that point the recipe at data and encoder; write the small encoder's architecture below `out`."""
-    data = (f"data.train={json.dumps(str(corpus.train))}", f"data.dev={json.dumps(str(corpus.dev))}")
+    data = [f"data.{part}={json.dumps(str(corpus.manifests[part]))}" for part in ("train", "dev")]
     if backbone is not None:
         return (*data, f"backbone.source={json.dumps(backbone)}", "backbone.random=false", *PRETRAINED)
     encoder = out / "encoder"
@@ -111,17 +103,18 @@ def _sources(out: Path, corpus: QuickstartCorpus, backbone: str | None) -> tuple
 
 def _build_system(
     name: str, config: Config, out: Path, corpus: QuickstartCorpus
-) -> tuple[SpeechModel, dict[str, dict[str, float]]]:
-    """Train, export and score one system; return its model and, by evaluation set, its track-1 metrics."""
+) -> tuple[SpeechModel, dict[str, object]]:
+    """Train, export and score one system; return its model, and its size and track-1 metrics by evaluation set."""
     say_rule(f"{name}: train, export, score")
     train(config, out / name)
     model = export(out / name, out / "models" / name)
-    metrics = {}
+    size = count_kept(model.backbone).budget
+    figures: dict[str, object] = {"params": size.params, "macs": size.macs}
     for title, manifest in EVALUATIONS.items():
-        scores, keys = _scores(out, name, manifest), getattr(corpus, manifest)
+        scores, keys = _scores(out, name, manifest), corpus.manifests[manifest]
         score(model, keys, scores, config.training.batch_size, config.data.workers)
-        metrics[title] = evaluate(scores, keys, "track1").metrics
-    return model, metrics
+        figures[title] = evaluate(scores, keys, "track1").metrics
+    return model, figures
 
 
 def _scores(out: Path, system: str, manifest: str) -> Path:

@@ -15,8 +15,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import print_evaluation
 from hybrid_pruning.evaluation.fitting import UncalibratableError, calibrate
 from hybrid_pruning.files import atomic_write, hold, new_folder, write_json
-from hybrid_pruning.jobs.steps import Step, bring_up_to_date
-from hybrid_pruning.jobs.task_steps import DEV, ROUNDS, AntiSpoofing, SpeakerVerification, TaskSteps
+from hybrid_pruning.jobs.steps import DEV, ROUNDS, AntiSpoofing, SpeakerVerification, Step, bring_up_to_date
 from hybrid_pruning.models import artifact
 from hybrid_pruning.reporting import report
 from hybrid_pruning.reporting.score_tables import UNCALIBRATED
@@ -66,11 +65,11 @@ class Job:
         self.trainings = list(expand_stages(config).values()) or [config]
         self.run, self.exported, self.model = out / "run", out / "exported", out / "model"
         self.report, self.joined = out / "report.html", Run(self.run).last_stage(config).evaluation
-        verification = config.task == "speaker-verification"
-        self.task: TaskSteps = SpeakerVerification(config, out) if verification else AntiSpoofing(config)
+        self.task = (SpeakerVerification if config.task == "speaker-verification" else AntiSpoofing)(config, out)
         # a manifest under several names is there once
-        files = [path for paths in self.task.sets.values() for path in paths]
-        self.inputs = tuple(dict.fromkeys((config.data.train, *files)))
+        self.inputs = tuple(
+            dict.fromkeys([config.data.train, *(path for its in self.task.sets.values() for path in its)])
+        )
 
     def manifests(self) -> tuple[Step, ...]:
         """Return the step that prepares the corpus, where the recipe has one."""

@@ -7,8 +7,7 @@ import random
 import re
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -40,21 +39,17 @@ SEAM = SAMPLE_RATE // 100
 FRAME, MARGIN = SAMPLE_RATE // 50, 3  # samples, and frames of quiet left around speech
 AUDIBLE, SILENT = 10 ** (-32 / 20), 10 ** (-60 / 20)  # of the loudest frame, and of full scale
 
-Result = TypeVar("Result")
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class QuickstartCorpus:
-    """The manifests of the corpus in `folder`, human speech and attacks, with `counts["train"]["spoof"]` and so on.
+    """Its manifests by name, human speech and attacks, with `counts["train"]["spoof"]` and so on.
 
     Evaluation has other speakers; `eval_unseen` has the attack kept out of training, the others the two seen ones.
     """
 
-    folder: Path
-    train: Path
-    dev: Path
-    eval_seen: Path
-    eval_unseen: Path
+    manifests: Mapping[str, Path]
     counts: Mapping[str, Mapping[str, int]]
 
 
@@ -62,15 +57,11 @@ class QuickstartCorpus:
 class Speaker:
     """One speaker's recordings, and the folder of the clips cut from them."""
 
-    recordings: tuple[Recording, ...]
+    name: str
+    recordings: Sequence[Recording]
     folder: Path
     number: int
     seed: int
-
-    @property
-    def name(self) -> str:
-        """The name, the same in all recordings."""
-        return self.recordings[0].speaker
 
     def clips(self) -> list[Path]:
         """Return the clips cut so far."""
@@ -110,8 +101,7 @@ def build(cache: Path, bonafide: Path | None = None, seed: int = 0, workers: int
         _make(recordings, folder, seed, workers or os.cpu_count() or 1)
     shutil.rmtree(folder / "clips", ignore_errors=True)
     counts = read_json(folder / "corpus.json", damaged="remove it")
-    train, dev, eval_seen, eval_unseen = (folder / f"{name}.tsv" for name in MANIFESTS)
-    return QuickstartCorpus(folder, train, dev, eval_seen, eval_unseen, counts)
+    return QuickstartCorpus({name: folder / f"{name}.tsv" for name in MANIFESTS}, counts)
 
 
 def _make(recordings: Sequence[Recording], folder: Path, seed: int, workers: int) -> None:
@@ -124,32 +114,25 @@ def _make(recordings: Sequence[Recording], folder: Path, seed: int, workers: int
     for recording in usable(recordings):
         by_name.setdefault(recording.speaker, []).append(recording)
     speakers = [
-        Speaker(tuple(by_name[name]), folder / "clips" / f"{number:04d}", number, zlib.crc32(f"{seed} {name}".encode()))
-        for number, name in enumerate(sorted(by_name))
+        Speaker(name, its, folder / "clips" / f"{number:04d}", number, zlib.crc32(f"{seed} {name}".encode()))
+        for number, (name, its) in enumerate(sorted(by_name.items()))
     ]
     workers = workers if len(recordings) > FEW and workers > 1 else 0
-    with _one_thread_each():
-        complaints = work_in_processes(_cut_clips, speakers, workers, "spawn")
-        for complaint in chain(*_watch(complaints, len(speakers), "cutting clips")):
-            say(f"skipped {complaint}")
-        splits = {name: _choose(chosen, name, folder, seed) for name, chosen in _split(speakers, seed).items()}
-        clips = [clip for chosen in splits.values() for clip in chosen]
-        _watch(work_in_processes(_synthesise, clips, workers, "spawn"), len(clips), "synthesising spoofs")
+    for complaint in chain(*_work(_cut_clips, speakers, workers, "cutting clips")):
+        say(f"skipped {complaint}")
+    splits = {name: _choose(chosen, name, folder, seed) for name, chosen in _split(speakers, seed).items()}
+    _work(_synthesise, list(chain(*splits.values())), workers, "synthesising spoofs")
     _write_manifests(splits, folder)
 
 
-def _watch(results: Iterable[Result], total: int, title: str) -> list[Result]:
-    with progress_bar() as progress:
-        return list(progress.track(results, total=total, description=title))
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Keep the linear algebra of the processes started within from spinning on each other's cores."""
+def _work(action: Callable[[Item], Result], items: Sequence[Item], workers: int, title: str) -> list[Result]:
+    """Apply an action to all items, with a progress bar, in processes whose linear algebra has one thread each."""
     before = dict(os.environ)
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
     try:
-        yield
+        with progress_bar() as progress:
+            results = work_in_processes(action, items, workers, "spawn")
+            return list(progress.track(results, total=len(items), description=title))
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -259,11 +242,10 @@ def _choose(speakers: Sequence[Speaker], split: str, folder: Path, seed: int) ->
     by_speaker: list[list[Clip]] = []
     for speaker in speakers:
         slug, clips = re.sub(r"[^A-Za-z0-9_.-]+", "_", speaker.name)[-60:], []
-        for index in range(len(speaker.clips())):
+        for index, source in enumerate(speaker.clips()):
             seen = SEEN[(index + speaker.number) % len(SEEN)]
             stem = folder / "audio" / f"{speaker.number:04d}-{slug}-{index:04d}"
             attacks = (seen, UNSEEN) if split == "eval" else (seen,)
-            source = speaker.folder / f"{index:04d}.flac"
             clips.append(Clip(source, stem, speaker, attacks, zlib.crc32(f"{seed} {stem.name}".encode())))
         by_speaker.append(clips)
     turns = [clip for turn in zip_longest(*by_speaker) for clip in turn if clip is not None]

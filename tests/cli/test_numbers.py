@@ -1,0 +1,66 @@
+"""Every numeric option of every verb at the extremes of its type: the verb runs, or one line refuses the value."""
+
+import re
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+from typer.main import get_command
+
+from hybrid_pruning.cli import app
+from runs_to_look_at import draw_nothing
+from world import Cli, copy_world, hurry
+
+VALUES = ("0", "-1", "nan", "inf", "1e308", str(10**18), "")
+LISTS = {"sparsity", "seconds", "batch"}
+"""Options of several numbers, separated by commas."""
+NO_CORPUS = "--set data.train=nowhere.tsv"
+"""So that no value starts a job of minutes."""
+COMMANDS = {
+    "run": f"recipe.yaml --out new {NO_CORPUS}",
+    "sweep": f"recipe.yaml --sparsity 0.5 --out new {NO_CORPUS}",
+    "prepare": "folder --root dev --out new --dev-share 0.5 --workers 1",
+    "audit": "dev/manifest.tsv --workers 0",
+    "train": f"recipe.yaml --out new {NO_CORPUS}",
+    "export": "run --out new",
+    "score": "verifier voices/manifest.tsv --trials voices/trials --cohort voices/manifest.tsv --top-n 2 --out new.tsv",
+    "cohort": "verifier voices/manifest.tsv --workers 0 --out new --top-n 2",
+    "evaluate": "scores.tsv dev/manifest.tsv --track1 --bootstrap 40",
+    "calibrate": "model scores.tsv dev/manifest.tsv --out new",
+    "fuse": "scores.tsv --keys dev/manifest.tsv --out new.json",
+    "detect": "dev/bonafide-00.flac --model model --workers 0",
+    "verify": "voices/id00000/00.wav voices/id00000/01.wav --model verifier",
+    "report": "run --bootstrap 0 --out new.html",
+    "benchmark": "model --engines torch --seconds 0.1 --batch 1 --rounds 1",
+}
+"""Verb -> arguments with which it runs, or soon refuses another one."""
+
+
+def numeric_options() -> list[tuple[str, str]]:
+    """Return each verb with each of its options that takes a number, from the command line's own declarations."""
+    found = []
+    for verb, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        hints = get_type_hints(command.callback)
+        for option in command.params:
+            kind = hints[option.name]
+            if {kind, *get_args(kind)} & {int, float} or option.name in LISTS:
+                found.append((verb, max(option.opts, key=len)))
+    return found
+
+
+def test_a_number_is_accepted_or_refused_in_one_line(
+    pristine: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+):
+    hurry(monkeypatch)
+    draw_nothing(monkeypatch)
+    copy_world(pristine, tmp_path)
+    options = numeric_options()
+    assert len(options) > 30
+    for index, (verb, option) in enumerate(options):
+        for place, value in enumerate(VALUES):
+            words = COMMANDS[verb].replace("new", f"new{index}-{place}").split()
+            found = cli(verb, *words, f"{option}={value}")
+            typed = f"{verb} {option}={value}: {found.err}"
+            assert found.code in (0, 2), typed
+            if found.code == 2:
+                assert re.fullmatch(r"hybrid-pruning: (?!internal)[^\n]+\n", found.err), typed
