@@ -3,14 +3,15 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from corpus import files_below
 from hybrid_pruning.cli import app
 from hybrid_pruning.data.manifest import read_manifest
-from world import Cli
+from hybrid_pruning.errors import InputError
+from runs_to_look_at import build_model, draw_nothing, write_keys, write_run, write_scores
+from world import Cli, Result
 
 VERBS = sorted(command.name or command.callback.__name__ for command in app.registered_commands if command.callback)
 
@@ -38,13 +39,33 @@ def test_every_step_names_the_next(cli: Cli, world: Path):
 
 
 @pytest.mark.parametrize("command", ["doctor", "inspect model"])
-def test_what_only_looks(cli: Cli, world: Path, command: str):
-    pytest.importorskip("hybrid_pruning.reporting.inspection")
+def test_reading_changes_nothing(cli: Cli, world: Path, command: str):
     before = files_below(world)
     found = cli(*command.split())
     assert (found.code, found.err) == (0, "")
     assert found.out.strip()
     assert files_below(world) == before
+
+
+def test_report_and_inspect_draw(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    draw_nothing(monkeypatch)
+    write_run(tmp_path / "dense", epochs=1, pruned=False)
+    write_run(tmp_path / "hp40", epochs=1)
+    write_keys(tmp_path / "eval.tsv")
+    for name in ("a.tsv", "b.tsv"):
+        write_scores(tmp_path / name)
+    options = "--scores a.tsv --scores hp40=b.tsv --keys eval.tsv --bootstrap 0 --out page.html"
+    found = cli("report", "dense", "hp40", *options.split())
+    assert found.code == 0, found.err
+    assert "page.html: 2 runs; open it in a browser" in found.out
+    assert "EER on eval" in (tmp_path / "page.html").read_text()
+    build_model().save_pretrained(tmp_path / "model")
+    found = cli("inspect", "model", "--out", "kept.svg")
+    assert (found.code, "backbone parameters" in found.out) == (0, True), found.err
+    assert ">attention heads</text>" in (tmp_path / "kept.svg").read_text()
+
+
+HUB = {"score", "cohort", "calibrate", "detect", "verify", "convert", "card", "inspect", "benchmark", "quickstart"}
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -53,6 +74,7 @@ def test_help(cli: Cli, verb: str):
         found = cli(verb, flag)
         assert (found.code, found.err) == (0, "")
         assert "Usage" in found.out
+    assert ("owner/name@revision" in re.sub(r"[\s│]", "", found.out)) == (verb in HUB)
 
 
 def test_help_for_all(cli: Cli):
@@ -63,7 +85,7 @@ def test_help_for_all(cli: Cli):
 SCORE = "score model dev/manifest.tsv --workers 0 --out"
 
 
-def last_line(found: Any) -> str:
+def last_line(found: Result) -> str:
     """Return the line of a failure, below the warnings that may stand before it."""
     return found.err.splitlines()[-1]
 
@@ -106,9 +128,11 @@ def test_a_corrupt_clip_stops_no_scoring_that_goes_on_once_it_is_mended(cli: Cli
     assert not (world / "new.tsv.failed.tsv").exists()
 
 
-def test_an_internal_error_has_its_own_code(cli: Cli, world: Path, monkeypatch: pytest.MonkeyPatch):
+def test_internal_errors_and_control_c_have_codes_of_their_own(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    error: BaseException = RuntimeError("two\nlines")
+
     def fail(*arguments: object) -> None:
-        raise RuntimeError("two\nlines")
+        raise error
 
     monkeypatch.setattr("hybrid_pruning.training.export.export", fail)
     found = cli("export", "run", "--out", "new")
@@ -117,11 +141,29 @@ def test_an_internal_error_has_its_own_code(cli: Cli, world: Path, monkeypatch: 
     monkeypatch.setenv("HYBRID_PRUNING_DEBUG", "1")
     with pytest.raises(RuntimeError):
         cli("export", "run", "--out", "new")
-
-
-def test_control_c_is_no_success(cli: Cli, monkeypatch: pytest.MonkeyPatch, world: Path):
-    def interrupt(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("hybrid_pruning.training.export.export", interrupt)
+    error = KeyboardInterrupt()
     assert cli("export", "run", "--out", "new").code == 130
+
+
+def test_a_revision_reaches_the_hub(cli: Cli, world: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[object, ...]] = []
+
+    def refuse(name: str, *arguments: object, revision: str | None = None, **options: object) -> None:
+        asked.append((name, *arguments, *([revision] if revision else [])))
+        raise InputError("not here")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    monkeypatch.setattr("hybrid_pruning.training.launch.load_backbone", refuse)
+    for command in (
+        "inspect me/small@v1",
+        "score me/small@v1 dev/manifest.tsv --out new.tsv",
+        "detect dev --model me/small@v1",
+        "card me/small@v1 --out new.md",
+    ):
+        assert cli(*command.split()).code == 2
+    assert asked == 4 * [("me/small", "v1")]
+    asked.clear()
+    train = "train recipe.yaml --out new --set backbone.source=me/encoder"
+    for revision in ("@v1", " --set backbone.revision=v1"):
+        assert cli(*f"{train}{revision}".split()).code == 2
+    assert asked == [("me/encoder@v1", False, None), ("me/encoder", False, "v1")]
