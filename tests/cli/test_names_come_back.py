@@ -101,58 +101,53 @@ def odd_corpus(folder: Path, clips: Sequence[Path], names: Sequence[str], seed: 
     return rows
 
 
-def say(folder: Path, *arguments: object) -> None:
-    assert run_main([str(argument) for argument in arguments], folder) == 0, arguments
-
-
 def ids(path: Path) -> list[str]:
     return [row["filename"] for _, row in read_rows(path, ("filename", "cm-score"))]
-
-
-def go_through_every_verb(folder: Path, names: Sequence[str], seed: int) -> None:
-    """Prepare, train and score oddly named sets and all that follows, and compare what each verb writes."""
-    clips = [utterance.path for utterance in read_manifest(write_corpus(folder / "clips", 12, seed=1))]
-    name = random.Random(seed).choice([name for name in names if is_file_name(name) and "=" not in name])
-    said = {}
-    for part in ("train", "dev", "eval"):
-        said[part] = odd_corpus(folder / part, clips, names, seed)
-        say(folder, "prepare", "folder", "--root", f"{part}/table.tsv", "--out", f"manifests/{part}", "--workers", 1)
-        found = read_manifest(folder / "manifests" / part / "all.tsv")
-        assert [values([u])[0][:1] + values([u])[0][2:-1] for u in found] == [
-            values([u])[0][:1] + values([u])[0][2:-1] for u in said[part]
-        ]
-        assert [u.path.resolve() for u in found] == [u.path.resolve() for u in said[part]]
-    manifests = {part: folder / "manifests" / part / "all.tsv" for part in said}
-    changes = {"data.train": str(manifests["train"]), "data.dev": str(manifests["dev"]), "training.epochs": 4}
-    changes |= {"pruning.use_pruning_loss": False, "pruning.sparsity_warmup_epochs": 0, "training.lr": 1e-2}
-    changes |= {"backbone.source": str(write_wavlm(folder / "wavlm")), "data.eval": {name: str(manifests["eval"])}}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings(MINUTE, changes)))
-    say(folder, "run", "recipe.yaml", "--out", "job")
-    wanted = [utterance.utt_id for utterance in said["eval"]]
-    assert ids(folder / "job" / "scores" / f"{name}.tsv") == wanted
-    judged = list(read_rows(folder / "job" / "run" / "evaluation" / f"{name}.tsv", ("filename", "cm-label")))
-    assert [row["attack"] for _, row in judged] == [utterance.attack for utterance in said["eval"]]
-    say(folder, "score", "job/exported", manifests["eval"], "--out", f"{name}.tsv", "--workers", 0)
-    by = [value for column in ("attack", "codec", "speaker,gender") for value in ("--by", column)]
-    say(folder, "evaluate", f"./{name}.tsv", manifests["eval"], "--track1", *by, "--json", f"{name}.json")
-    groups = json.loads((folder / f"{name}.json").read_text())["by"]
-    spoofs = [utterance for utterance in said["eval"] if utterance.label is Label.SPOOF]
-    assert {row["attack"] for row in groups["attack"]} == {utterance.attack for utterance in spoofs}
-    assert {(row["speaker"], row["gender"]) for row in groups["speaker x gender"]} <= {
-        (utterance.speaker, utterance.gender) for utterance in said["eval"]
-    }
-    say(folder, "calibrate", "job/exported", f"./{name}.tsv", manifests["eval"], "--out", "calibrated")
-    say(folder, "fuse", f"./{name}.tsv", "--keys", manifests["eval"], "--out", "fusion.json")
-    say(folder, "fuse", f"./{name}.tsv", "--apply", "fusion.json", "--out", "fused.tsv")
-    assert ids(folder / "fused.tsv") == wanted
-    say(folder, "card", "calibrated", "--evaluation", f"{name}={folder / name}.json", "--name", "me/it")
-    say(folder, "inspect", "calibrated")
-    assert escape(name) in (folder / "job" / "report.html").read_text()
 
 
 def test_odd_names_go_through_every_verb(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    """Prepare, train and score oddly named sets and all that follows, and compare what each verb writes."""
     hurry(monkeypatch, report=True)
-    go_through_every_verb(tmp_path, ODD, 0)
+
+    def say(*arguments: object) -> None:
+        assert run_main([str(argument) for argument in arguments], tmp_path) == 0, arguments
+
+    clips = [utterance.path for utterance in read_manifest(write_corpus(tmp_path / "clips", 12, seed=1))]
+    name = random.Random(0).choice([name for name in ODD if is_file_name(name) and "=" not in name])
+    said, manifests = {}, {part: tmp_path / "manifests" / part / "all.tsv" for part in ("train", "dev", "eval")}
+    for part, manifest in manifests.items():
+        said[part] = odd_corpus(tmp_path / part, clips, ODD, 0)
+        say("prepare", "folder", "--root", f"{part}/table.tsv", "--out", f"manifests/{part}", "--workers", 1)
+        written, expected = (
+            [(u.utt_id, u.path.resolve(), *values([u])[0][2:-1]) for u in rows]
+            for rows in (read_manifest(manifest), said[part])
+        )
+        assert written == expected
+    changes = {"data.train": str(manifests["train"]), "data.dev": str(manifests["dev"]), "training.epochs": 4}
+    changes |= {"pruning.use_pruning_loss": False, "pruning.sparsity_warmup_epochs": 0, "training.lr": 1e-2}
+    changes |= {"backbone.source": str(write_wavlm(tmp_path / "wavlm")), "data.eval": {name: str(manifests["eval"])}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings(MINUTE, changes)))
+    say("run", "recipe.yaml", "--out", "job")
+    wanted = [utterance.utt_id for utterance in said["eval"]]
+    assert ids(tmp_path / "job" / "scores" / f"{name}.tsv") == wanted
+    judged = list(read_rows(tmp_path / "job" / "run" / "evaluation" / f"{name}.tsv", ("filename", "cm-label")))
+    assert [row["attack"] for _, row in judged] == [utterance.attack for utterance in said["eval"]]
+    say("score", "job/exported", manifests["eval"], "--out", f"{name}.tsv", "--workers", 0)
+    by = [value for column in ("attack", "codec", "speaker,gender") for value in ("--by", column)]
+    say("evaluate", f"./{name}.tsv", manifests["eval"], "--track1", *by, "--json", f"{name}.json")
+    groups = json.loads((tmp_path / f"{name}.json").read_text())["by"]
+    spoofs = [utterance for utterance in said["eval"] if utterance.label is Label.SPOOF]
+    assert {row["attack"] for row in groups["attack"]} == {utterance.attack for utterance in spoofs}
+    assert {(row["speaker"], row["gender"]) for row in groups["speaker x gender"]} <= {
+        (utterance.speaker, utterance.gender) for utterance in said["eval"]
+    }
+    say("calibrate", "job/exported", f"./{name}.tsv", manifests["eval"], "--out", "calibrated")
+    say("fuse", f"./{name}.tsv", "--keys", manifests["eval"], "--out", "fusion.json")
+    say("fuse", f"./{name}.tsv", "--apply", "fusion.json", "--out", "fused.tsv")
+    assert ids(tmp_path / "fused.tsv") == wanted
+    say("card", "calibrated", "--evaluation", f"{name}={tmp_path / name}.json", "--name", "me/it")
+    say("inspect", "calibrated")
+    assert escape(name) in (tmp_path / "job" / "report.html").read_text()
     assert "internal error" not in capsys.readouterr().err

@@ -213,15 +213,13 @@ def test_too_few_clips_are_an_input_error(tmp_path: Path, count: int, seconds: f
         build(tmp_path / "cache", tmp_path / "few", workers=1)
 
 
-def test_a_folder_that_is_missing_or_empty_is_an_input_error(tmp_path: Path):
-    with pytest.raises(InputError, match="is not a folder"):
-        build(tmp_path / "cache", tmp_path / "nowhere")
+def test_missing_folders_recordings_and_vocoders_are_input_errors(
+    tmp_path: Path, bonafide: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no recordings"):
-        build(tmp_path / "cache", tmp_path / "empty")
-
-
-def test_a_missing_vocoder_is_an_input_error(tmp_path: Path, bonafide: Path, monkeypatch: pytest.MonkeyPatch):
+    for name, message in {"nowhere": "is not a folder", "empty": "holds no recordings"}.items():
+        with pytest.raises(InputError, match=message):
+            build(tmp_path / "cache", tmp_path / name)
     monkeypatch.setattr(corpus_module.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"pyworld is missing; run: pip install 'hybrid-pruning\[quickstart\]'"):
         build(tmp_path / "cache", bonafide)
@@ -243,13 +241,11 @@ def test_speakers_are_known_by_folder(tmp_path: Path, files: list[str], speakers
     assert [item.speaker for item in from_folder(tmp_path)] == speakers
 
 
-def test_a_machine_without_apt_is_told_of_bonafide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(recordings_module.shutil, "which", lambda _: None)
-    with pytest.raises(InputError, match=r"apt-get is not on this machine.*--bonafide DIR"):
-        build(tmp_path)
-
-
-def test_apts_last_line_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_apt_or_network_the_option_bonafide_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(recordings_module.shutil, "which", lambda _: None)
+        with pytest.raises(InputError, match=r"apt-get is not on this machine.*--bonafide DIR"):
+            build(tmp_path / "cache")
     tools = tmp_path / "bin"
     for tool in ("apt-get", "dpkg-deb"):
         write_tool(tools / tool, 'echo "W: first" >&2; echo "E: no route to host" >&2; exit 100')

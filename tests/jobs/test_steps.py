@@ -59,21 +59,17 @@ def test_a_change_is_followed_to_the_end(job: Job):
     assert first.last_fingerprint(job.out) == first.fingerprint()
 
 
-def test_content_counts_and_not_the_date(job: Job):
+def test_a_missing_result_is_made_again_and_a_new_date_changes_nothing(job: Job):
     job.run()
     job.source.write_text("one")
     assert job.run() == []
-
-
-def test_what_is_missing_is_made_again(job: Job):
-    job.run()
     (job.out / "the second.txt").unlink()
     assert job.run() == ["the second"]
     (job.out / "stages" / "first.json").write_text("{")
     assert job.run() == ["first"]
 
 
-def test_what_was_done_before_a_failure_stays_done(job: Job):
+def test_steps_before_a_failure_stay_done(job: Job):
     job.broken = True
     with pytest.raises(InputError, match="no more"):
         job.run()

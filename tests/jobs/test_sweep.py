@@ -31,26 +31,21 @@ def prunings(config: Config) -> list[tuple[bool, float]]:
     return [(one.pruning.use_pruning_loss, one.pruning.target_sparsity) for one in trainings]
 
 
-@pytest.mark.parametrize("values", ["0.7,0, 0.5", [0.7, 0, 0.5]])
-def test_values_rise_whatever_their_order(values: Any):
-    assert parse_sparsities(values) == (0.0, 0.5, 0.7)
+def test_sparsities_are_sorted_and_checked():
+    for values in ("0.7,0, 0.5", [0.7, 0, 0.5]):
+        assert parse_sparsities(values) == (0.0, 0.5, 0.7)
     assert [name_job(value) for value in (0.0, 0.5, 0.725)] == ["dense", "hp50", "hp72.5"]
+    wrong: list[Any] = ["", "half", "0,,0.5", "1", "50", "-0.1", "nan", "0.5,0.50", [], [1.0], [0, 0]]
+    for values in wrong:
+        with pytest.raises(InputError, match="--sparsity"):
+            parse_sparsities(values)
 
 
-@pytest.mark.parametrize("values", ["", "half", "0,,0.5", "1", "50", "-0.1", "nan", "0.5,0.50", [], [1.0], [0, 0]])
-def test_values_that_are_no_sparsities(values: Any):
-    with pytest.raises(InputError, match="--sparsity"):
-        parse_sparsities(values)
-
-
-@pytest.mark.parametrize("prunes", [True, False])
-def test_one_training_is_set_whether_its_recipe_prunes_or_not(prunes: bool):
-    config = recipe(pruning__use_pruning_loss=prunes)
-    assert prunings(set_sparsity(config, 0.7)) == [(True, 0.7)]
-    assert [on for on, _ in prunings(set_sparsity(config, 0))] == [False]
-
-
-def test_of_stages_the_one_that_prunes_is_set():
+def test_a_sparsity_is_set_where_a_recipe_prunes():
+    for prunes in (True, False):
+        config = recipe(pruning__use_pruning_loss=prunes)
+        assert prunings(set_sparsity(config, 0.7)) == [(True, 0.7)]
+        assert [on for on, _ in prunings(set_sparsity(config, 0))] == [False]
     config = recipe(stages={**STAGES, "joint": {"training": {"epochs": 1}}, "large": LARGE})
     assert prunings(set_sparsity(config, 0.7))[1] == (True, 0.7)
     for value in (0, 0.7):
@@ -147,7 +142,7 @@ def job(name: str, target: float, params: int, rate: float) -> Swept:
 JOBS = [job("dense", 0, 95_600_000, 0.05), job("hp50", 0.5, 48_400_000, 0.08)]
 
 
-def test_the_papers_points_lie_behind_ours():
+def test_the_papers_points_lie_behind_ours_where_it_has_the_corpus():
     published = [row for row in read_published("asvspoof5") if row.source.startswith("Peng")]
     figure = draw_sweep(JOBS, published)
     assert [axes.get_ylabel() for axes in figure.axes] == ["EER, %", "", "minDCF", ""]
@@ -158,8 +153,5 @@ def test_the_papers_points_lie_behind_ours():
         assert list(theirs.get_xdata()) == pytest.approx(sizes), "FLOPs halved"
         assert theirs.get_zorder() < ours.get_zorder()
         assert theirs.get_markerfacecolor() != theirs.get_color()
-
-
-def test_other_corpora_have_no_papers_points():
     assert [text.get_text() for text in draw_sweep(JOBS).legends[0].get_texts()] == ["eval"]
     assert "paper" not in to_markdown(JOBS)

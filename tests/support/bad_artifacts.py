@@ -10,6 +10,7 @@ import shlex
 import shutil
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,34 +82,19 @@ def change_weights(change: Callable[[Tensors], Any], world: Path) -> None:
     save_file(tensors, world / WEIGHTS)
 
 
-def weight_missing(world: Path) -> None:
-    change_weights(dict.popitem, world)
-
-
-def weight_too_many(world: Path) -> None:
-    change_weights(lambda tensors: tensors.update(more=torch.zeros(1)), world)
-
-
-def weight_of_another_size(world: Path) -> None:
-    change_weights(lambda tensors: tensors.update({first(tensors): torch.zeros(2, 2)}), world)
-
-
-def weight_that_is(value: str, world: Path) -> None:
-    change_weights(lambda tensors: tensors[first(tensors)].view(-1)[:1].fill_(float(value)), world)
-
-
 def change_checkpoint(change: Callable[[Tensors], Any], world: Path) -> None:
     state = torch.load(world / CHECKPOINT, weights_only=True)
     change(state["objective"])
     torch.save(state, world / CHECKPOINT)
 
 
-def checkpoint_of_another_model(world: Path) -> None:
-    change_checkpoint(lambda objective: objective.popitem(), world)
+def resize(tensors: Tensors) -> None:
+    tensors[first(tensors)] = torch.zeros(2, 2)
 
 
-def checkpoint_of_another_size(world: Path) -> None:
-    change_checkpoint(lambda objective: objective.update({first(objective): torch.zeros(2, 2)}), world)
+def spoil(value: str, world: Path) -> None:
+    """Make one weight nan or infinite."""
+    change_weights(lambda tensors: tensors[first(tensors)].view(-1)[:1].fill_(float(value)), world)
 
 
 def bomb(world: Path) -> None:
@@ -187,6 +173,11 @@ DAMAGES: dict[str, Callable[..., None]] = {
     **{damaging.__name__: damaging for damaging in (damage.removed, damage.cut, damage.folder)},
     **{name: found for name, found in globals().items() if callable(found)},
     "set": assign,
+    "weight_missing": partial(change_weights, dict.popitem),
+    "weight_too_many": partial(change_weights, lambda tensors: tensors.update(more=torch.zeros(1))),
+    "weight_of_another_size": partial(change_weights, resize),
+    "checkpoint_of_another_model": partial(change_checkpoint, lambda objective: objective.popitem()),
+    "checkpoint_of_another_size": partial(change_checkpoint, resize),
 }
 
 
