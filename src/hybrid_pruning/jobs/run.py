@@ -10,7 +10,6 @@ from hybrid_pruning import distributed as processes
 from hybrid_pruning.config import Config, expand_stages, load_config
 from hybrid_pruning.console import say, say_rule, warn
 from hybrid_pruning.data import corpora
-from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import print_evaluation
 from hybrid_pruning.evaluation.fitting import UncalibratableError, calibrate
@@ -114,7 +113,7 @@ class Job:
         for name in self.task.sets:
             scores, joined = (folder / snapshot / f"{name}.tsv" for folder in (self.out / "scores", self.joined))
             scored = self._score(f"score {name} by {snapshot}", name, model, scores, ready, snapshot)
-            join = partial(self._join, joined, name, scores)
+            join = partial(self.task.join, name, scores, joined)
             steps += [scored, Step(f"join {name} by {snapshot}", join, (joined,), needs=(scored,))]
         return steps
 
@@ -169,9 +168,5 @@ class Job:
         evaluation = self.task.evaluate(name, scores)
         say_rule(name)
         print_evaluation(evaluation)
-        self._join(self.joined / f"{name}.tsv", name, scores)
+        self.task.join(name, scores, self.joined / f"{name}.tsv")
         write_json(table, evaluation.as_json())
-
-    def _join(self, out: Path, name: str, scores: Path) -> None:
-        """Write scores with their keys in one file, for the report and for a look at single scores."""
-        write_table(out, *self.task.join(name, scores))

@@ -24,7 +24,7 @@ from hybrid_pruning import distributed as processes
 from hybrid_pruning.config import Config
 from hybrid_pruning.console import say
 from hybrid_pruning.data.manifest import UNKNOWN, read_manifest, write_manifest
-from hybrid_pruning.data.tables import read_rows
+from hybrid_pruning.data.tables import read_rows, write_table
 from hybrid_pruning.data.tracks import SV, TRACK1
 from hybrid_pruning.data.trainset import read_trainset
 from hybrid_pruning.data.trials import read_pairs, read_trials
@@ -45,9 +45,6 @@ ROUNDS = 1000
 """Of resampling for intervals."""
 GROUPS = ("attack", "codec", "codec_quality", "gender", "source")
 """Columns by which anti-spoofing is broken down, where spoofs have more than one value."""
-
-Rows = tuple[Sequence[str], Sequence[Sequence[object]]]
-"""The columns of a table, and its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +132,14 @@ class AntiSpoofing:
         by = [column for column in GROUPS if len({getattr(spoof, column) for spoof in spoofs}) > 1]
         return evaluate(scores, manifest, TRACK1, rounds=ROUNDS, by=by)
 
-    def join(self, name: str, scores: Path) -> Rows:
-        """Return a set's scores with their labels, speakers and groups."""
+    def join(self, name: str, scores: Path, out: Path) -> None:
+        """Write a set's scores with their labels, speakers and groups, for the report and for a look at single ones."""
         found = {row["filename"]: row["cm-score"] for _, row in read_rows(scores, ("filename", "cm-score"))}
-        return ("filename", "cm-score", "cm-label", "speaker", *GROUPS), [
+        rows = (
             (u.utt_id, found[u.utt_id], u.label, u.speaker, *(getattr(u, group) for group in GROUPS))
             for u in read_manifest(self.sets[name][0])
-        ]
+        )
+        write_table(out, ("filename", "cm-score", "cm-label", "speaker", *GROUPS), rows)
 
 
 class SpeakerVerification(AntiSpoofing):
@@ -185,11 +183,11 @@ class SpeakerVerification(AntiSpoofing):
         named = all(utterance.speaker not in (UNKNOWN, "") for utterance in read_manifest(manifest))
         return evaluate(scores, trials, SV, rounds=ROUNDS, speakers=manifest if named else None)
 
-    def join(self, name: str, scores: Path) -> Rows:
-        """Return scores with the labels of the trials."""
+    def join(self, name: str, scores: Path, out: Path) -> None:
+        """Write a set's scores with the labels of its trials."""
         found = read_trials(scores, self.sets[name][1], SV)
         values, labels = map(repr, found.scores[SV.scores].tolist()), found.classes.tolist()
-        return (*SV.trial, SV.scores, "label"), list(zip(*found.names, values, labels, strict=True))
+        write_table(out, (*SV.trial, SV.scores, "label"), zip(*found.names, values, labels, strict=True))
 
     def _cache(self, name: str, snapshot: str) -> Path:
         """Return the embeddings of a set's manifest, named after the first set that has it."""
