@@ -113,8 +113,8 @@ def test_every_file_says_its_purpose():
         assert not any(one.endswith(".*") for one in imported(name)), f"{name}: star import"
 
 
-def test_text_meets_the_terminal_at_one_door():
-    """Only `console` prints: elsewhere a name from a file could be markup, or a code that the terminal obeys."""
+def test_only_console_prints():
+    """Elsewhere a name from a file could be markup, or a code that the terminal obeys."""
     printing = re.compile(r"print|input|typer\.(echo|secho|prompt|confirm)|(\w+\.)*(stdout|stderr)\.write|console\.\w+")
     for name, tree in MODULES.items():
         if name != "console.py":

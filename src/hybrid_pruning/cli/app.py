@@ -29,7 +29,7 @@ app = typer.Typer(
     With a corpus:  [bold]train[/bold] a recipe -> [bold]export[/bold] the small model -> [bold]score[/bold] a manifest
     -> [bold]evaluate[/bold] the scores.
 
-    Exit codes: 0 done, 2 something in your input (one line says what), 1 internal error.""",
+    Exit codes: 0 done, 2 something in your input (one line names it), 1 internal error.""",
 )
 
 
@@ -41,7 +41,7 @@ def finite(value: float | None) -> float | None:
 
 
 def order_verbs(*names: str) -> None:
-    """Make `--help` list the verbs in the order a person needs them."""
+    """Make `--help` list the verbs in the order of their use."""
 
     def place(command: typer.models.CommandInfo) -> int:
         return names.index(command.name or getattr(command.callback, "__name__", ""))

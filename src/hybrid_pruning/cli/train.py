@@ -26,7 +26,7 @@ def changes(overrides: list[str] | None, fraction: float | None) -> list[str]:
 
 @app.command()
 def quickstart(
-    out: Annotated[Path, Option(help="where runs, models and scores go")] = Path("quickstart"),
+    out: Annotated[Path, Option(help="folder for runs, models and scores")] = Path("quickstart"),
     bonafide: Annotated[Path | None, Option(help="a folder of recordings to use instead of Debian's packages")] = None,
     backbone: Annotated[
         str | None, Option(help=f"a pretrained encoder instead of a small one from scratch: a folder or a {HUB_ID}")
@@ -50,7 +50,7 @@ def run(
 ) -> None:
     """From a raw corpus to its table and report: prepare, train, export, score, calibrate, evaluate, report.
 
-    A step whose result is there, and made from what it would be made from now, is skipped; a training that was cut off
+    A step whose result is there, made from the same inputs and settings, is skipped; a training that was cut off
     goes on where it was. A finished training is never done over: another recipe needs another --out.
 
     For speaker verification a set of `data.eval` needs its list in `data.trials`. The model is given its cohort of
@@ -76,8 +76,8 @@ def sweep(
 ) -> None:
     """Run a recipe's whole job at several sparsities: one table and one plot of errors over size.
 
-    Each value is a training of its own, in OUT/dense, OUT/hp50 and so on, as `run` does it; what is finished and
-    current is skipped, and the manifests are prepared once. In a recipe with stages the value counts where a stage
+    Each value is a training of its own, in OUT/dense, OUT/hp50 and so on, as `run` does it; finished and current
+    steps are skipped, and the manifests are prepared once. In a recipe with stages the value counts where a stage
     prunes; at 0 no stage does.
 
     Then OUT has sweep.md and sweep.tsv (sizes, EER and minDCF with 95% intervals), sweep.svg and sweep.png (EER and

@@ -1,7 +1,7 @@
 """Copy-synthesis: take human speech apart and put it together again with a vocoder, as spoofing systems do.
 
-Every attack is a pure function from a wave, float32 [samples] at 16 kHz, to a wave of the same length; what is random
-in it is seeded by the wave itself. `reencode` is the last step of both classes, human and fake.
+Every attack is a pure function from a wave, float32 [samples] at 16 kHz, to a wave of the same length; its random
+numbers are seeded by the wave itself. `reencode` is the last step of both classes, human and fake.
 """
 
 import functools
@@ -82,7 +82,7 @@ ATTACKS: dict[str, Callable[[Wave], Wave]] = {
 
 
 def reencode(wave: Wave, seed: int) -> npt.NDArray[np.int16]:
-    """Give human and synthetic waves the same band, level and noise floor, so that only the speech tells them apart.
+    """Give human and synthetic waves the same band, level and noise floor, so that they differ in the speech alone.
 
     The band is cut to 0.1-6.8 kHz (many of the recordings went through codecs of 7 kHz), the root mean square set to
     -26 dBFS, the polarity drawn by lot (vocoders' pulses all point one way), and white noise of -62 dBFS laid over it,

@@ -41,7 +41,7 @@ PLACES = {
     # volunteers may have spoken for both of KDE's programs: a language is one group, on one side of every split
     "kde": r"/(?:klettres|ktuberling/sounds)/([\w@]+)/",
 }
-"""Program of a package -> pattern of its files, whose groups name the speaker; other voices and noises do not match."""
+"""Program of a package -> pattern of its files, whose groups name the speaker; noises and others do not match."""
 FEWEST_SPEAKERS = 3  # one each for training, validation and evaluation
 ELSEWHERE = "give a folder of recordings instead: --bonafide DIR"
 
@@ -50,7 +50,7 @@ Wave = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One file of human speech from a package or folder; speakers of a group may be one person, and stay together."""
+    """One file of human speech from a package or folder; speakers of a group may be the same, and stay together."""
 
     path: Path
     speaker: str
@@ -182,7 +182,7 @@ def _failure(command: Sequence[str], folder: Path) -> str | None:
 
 
 def usable(recordings: Iterable[Recording]) -> list[Recording]:
-    """Drop duplicates, files below 16 kHz and files that are no audio; say what was dropped."""
+    """Drop duplicates, files below 16 kHz and files that are no audio; print the counts."""
     kept: list[Recording] = []
     seen: set[bytes] = set()
     dropped = {"duplicates": 0, "empty": 0, "below 16 kHz": 0}

@@ -37,7 +37,7 @@ def run(
     rest.
 
     Args:
-        recipe: its file, or a checked one; `corpus` says what to prepare, `data.eval` what to evaluate on beside
+        recipe: its file, or a checked one; `corpus` is the corpus to prepare, `data.eval` the evaluation sets beside
             `data.dev`.
         out: the job's folder; called again, the job goes on there. A finished training is never done over.
         overrides: `key=value` settings over the recipe's file.
