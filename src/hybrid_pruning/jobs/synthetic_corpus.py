@@ -39,7 +39,8 @@ SEAM = SAMPLE_RATE // 100
 FRAME, MARGIN = SAMPLE_RATE // 50, 3  # samples, and frames of quiet left around speech
 AUDIBLE, SILENT = 10 ** (-32 / 20), 10 ** (-60 / 20)  # of the loudest frame, and of full scale
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
