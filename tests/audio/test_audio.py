@@ -1,6 +1,5 @@
 """Files of any kind become the same waveform, whole or in part."""
 
-import contextlib
 import struct
 from pathlib import Path
 from typing import Any
@@ -135,14 +134,8 @@ def test_the_last_page_of_a_vorbis_file_is_where_it_should_be(tmp_path: Path, ra
 
 @pytest.mark.parametrize("rate", [SAMPLE_RATE_HZ, 44_100])
 def test_a_part_of_two_hours_is_decoded_alone(tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch):
-    decoded = []
-    read = libsndfile._SoundFile.read
-
-    def count(self: Any, frames: int, **options: Any) -> Any:
-        decoded.append(frames)
-        return read(self, frames, **options)
-
-    monkeypatch.setattr(libsndfile._SoundFile, "read", count)
+    decoded, read = list[int](), libsndfile._SoundFile.read
+    monkeypatch.setattr(libsndfile._SoundFile, "read", lambda file, n, **how: decoded.append(n) or read(file, n, **how))
     mark = np.round(0.3 * 32767 * noise(rate)).astype("<i2")
     size, place = 2 * 3600 * rate * 2, 5000 * rate * 2  # bytes
     with (tmp_path / "long.wav").open("wb") as file:  # all but the mark takes no room on the disk
@@ -186,10 +179,10 @@ def test_a_wav_from_a_pipe_does_not_know_its_length_and_is_whole(tmp_path: Path,
     assert audio_samples(tmp_path / "a.wav") == len(whole)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "fine"), [(3.0, True), (float("nan"), True), (3.19, True), (2.81, True), (3.21, False), (1.5, False)]
-)
-def test_seconds_are_compared_with_what_is_there(seconds: float, fine: bool):
-    with contextlib.nullcontext() if fine else pytest.raises(InputError, match=r"a.wav: lasts 3.000 s, .* says"):
+def test_seconds_are_compared_with_those_of_the_file():
+    for seconds in (3.0, float("nan"), 3.19, 2.81):
         check_seconds("a.wav", 3 * SAMPLE_RATE_HZ, seconds)
     check_seconds("a.wav", 3600 * SAMPLE_RATE_HZ, 3630)  # 1% of an hour
+    for seconds in (3.21, 1.5):
+        with pytest.raises(InputError, match=r"a.wav: lasts 3.000 s, .* says"):
+            check_seconds("a.wav", 3 * SAMPLE_RATE_HZ, seconds)

@@ -1,6 +1,5 @@
 """Groups hold bounded audio of similar length; a long recording's score is that of its windows' mean embedding."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -41,13 +40,12 @@ def recordings(tmp_path: Path) -> Recordings:
     return Recordings(paths, np.array(LENGTHS, dtype=np.float64))
 
 
-def run(engine: Engine, recordings: Recordings, groups: dict[int, list[int]] | None = None) -> Iterator[GroupResult]:
+def run(engine: Engine, recordings: Recordings, groups: dict[int, list[int]] | None = None) -> GroupResult:
+    """Return the scores of all groups, and the reasons of failure."""
     with closing(engine.run(recordings, groups or engine.plan(recordings.samples), "scores")) as results:
-        yield from results
-
-
-def scores_of(results: Iterator[GroupResult]) -> dict[int, float]:
-    return {index: score for result in results for index, score in result.values.items()}
+        found = list(results)
+    values = {index: score for result in found for index, score in result.values.items()}
+    return GroupResult(0, values, {index: why for result in found for index, why in result.failed.items()})
 
 
 @pytest.mark.parametrize(
@@ -86,7 +84,7 @@ def test_every_window_is_in_one_batch_of_bounded_size(model: SpeechModel):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_long_recording_is_its_windows_mean(model: SpeechModel, recordings: Recordings, workers: int):
-    found = scores_of(run(Engine(model, 4, workers, WINDOW / SAMPLE_RATE_HZ), recordings))
+    found = run(Engine(model, 4, workers, WINDOW / SAMPLE_RATE_HZ), recordings).values
     for index, path in enumerate(recordings.paths):
         wave = torch.from_numpy(read_audio(path))
         with torch.inference_mode():
@@ -99,7 +97,7 @@ def test_a_long_recording_is_its_windows_mean(model: SpeechModel, recordings: Re
 def test_a_groups_scores_depend_on_nothing_but_the_group(engine: Engine, recordings: Recordings):
     groups = engine.plan(recordings.samples)
     backwards = dict(reversed(groups.items()))
-    assert scores_of(run(engine, recordings, groups)) == scores_of(run(engine, recordings, backwards))
+    assert run(engine, recordings, groups) == run(engine, recordings, backwards)
 
 
 def test_batches_of_more_audio_than_a_cpu_gains_by_are_cut_up(
@@ -107,23 +105,21 @@ def test_batches_of_more_audio_than_a_cpu_gains_by_are_cut_up(
 ):
     whole = Recordings(recordings.paths[:4], np.full(4, 1000.0))  # as a manifest with wrong durations would have it
     engine = Engine(model, 4, 0, 6000 / SAMPLE_RATE_HZ)
-    expected = scores_of(run(engine, whole))
+    expected = run(engine, whole).values
     sizes: list[int] = []
     embed = model.embed
     monkeypatch.setattr(model, "embed", lambda wave, lengths: sizes.append(wave.size) or embed(wave, lengths))
     monkeypatch.setattr(engine_module, "CPU_SECONDS", 2 * 5100 / SAMPLE_RATE_HZ)
-    assert scores_of(run(engine, whole)) == pytest.approx(expected, abs=1e-4)
+    assert run(engine, whole).values == pytest.approx(expected, abs=1e-4)
     assert sizes == [2 * 5100] * 2
 
 
 def test_a_bad_window_costs_its_recording_alone(engine: Engine, recordings: Recordings):
     path = recordings.paths[0]
     path.write_bytes(path.read_bytes()[:3000])
-    found = list(run(engine, recordings))
-    assert set(scores_of(iter(found))) == {1, 2, 3, 4}
-    ((index, why),) = [item for result in found for item in result.failed.items()]
-    assert index == 0
-    assert str(path) in why
+    found = run(engine, recordings)
+    assert (set(found.values), set(found.failed)) == ({1, 2, 3, 4}, {0})
+    assert str(path) in found.failed[0]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -150,7 +146,7 @@ def test_a_diverged_model_is_named(
 
 
 def test_throughput_counts_padding_and_waiting(engine: Engine, recordings: Recordings):
-    scores_of(run(engine, recordings, {0: [1, 3]}))
+    run(engine, recordings, {0: [1, 3]})
     throughput = engine.throughput
     assert throughput.audio_seconds == pytest.approx(2200 / SAMPLE_RATE_HZ)
     assert throughput.computed_seconds == pytest.approx(2600 / SAMPLE_RATE_HZ)

@@ -75,15 +75,6 @@ def test_scores_are_made_of_embeddings(model: SpeechModel, manifest: Path):
     assert embed_paths(model, []).shape == (0, model.head.embedding_width)
 
 
-def test_windows_change_the_scores_of_longer_utterances_alone(model: SpeechModel, manifest: Path):
-    utterances = read_manifest(manifest)
-    whole, cut = (score_utterances(model, utterances, 16, 0, seconds) for seconds in (30.0, 0.125))
-    long = np.array([len(read_audio(utterance.path)) > 2000 for utterance in utterances])
-    assert 0 < long.sum() < len(long)
-    np.testing.assert_allclose(cut[~long], whole[~long], atol=1e-4)
-    assert (abs(cut - whole)[long] > 1e-4).all()
-
-
 def test_the_file_has_the_form_of_the_challenges(model: SpeechModel, manifest: Path, tmp_path: Path):
     found = score(model, manifest, tmp_path / "new" / "scores.tsv", workers=0)
     with found.path.open(newline="") as handle:
@@ -98,12 +89,10 @@ def test_the_file_has_the_form_of_the_challenges(model: SpeechModel, manifest: P
     assert [path.name for path in files_below(tmp_path / "new")] == ["scores.tsv"]
 
 
-def test_clips_shorter_than_a_frame_are_scored(model: SpeechModel, tmp_path: Path):
-    manifest = write_corpus(tmp_path / "short", clips=2, shortest=10, longest=20)
-    assert np.isfinite(score(model, manifest, tmp_path / "scores.tsv", workers=0).scores).all()
-
-
-def test_an_unscorable_manifest_writes_nothing(model: SpeechModel, tmp_path: Path):
+def test_short_clips_are_scored_and_an_empty_manifest_is_refused(model: SpeechModel, tmp_path: Path):
+    manifest = write_corpus(tmp_path / "short", clips=2, shortest=10, longest=20)  # shorter than a frame
+    assert np.isfinite(score(model, manifest, manifest.parent / "scores.tsv", workers=0).scores).all()
+    shutil.rmtree(manifest.parent)
     write_manifest(tmp_path / "empty.tsv", [])
     with pytest.raises(InputError, match="no utterances"):
         score(model, tmp_path / "empty.tsv", tmp_path / "scores.tsv")

@@ -154,12 +154,7 @@ def add_cohort(
 
 
 def make_cohort(
-    engine: Engine,
-    manifest: str | Path,
-    out: Path,
-    top_n: int = TOP_N,
-    cache: Path | None = None,
-    skip_bad: bool = False,
+    engine: Engine, manifest: str | Path, out: Path, top_n: int, cache: Path | None = None, skip_bad: bool = False
 ) -> Cohort:
     """Return a training manifest as a cohort for a model; none of its speakers should speak in the trials."""
     require_verifier(engine.model)
@@ -257,13 +252,14 @@ def _find_enrolled(trials: Pairs, enrolment: Enrolment, register: Register, mani
     """Return the places of the recordings of each speaker that the trials name; none where it is not enrolled."""
     places: dict[str, Places] = {}
     for speaker in dict.fromkeys(trials.enrol):
-        found = {name: register.find(name) for name in enrolment.speakers.get(speaker, ())}
-        if unknown := [name for name, place in found.items() if place is None]:
-            raise InputError(
-                f"{enrolment.path}: speaker '{speaker}' is enrolled with '{unknown[0]}', which is not in {manifest}"
-            )
-        known = {name: place for name, place in found.items() if place is not None}
-        places[speaker] = tuple(known[name] for name in enrolment.speakers.get(speaker, ()))
+        found: list[int] = []
+        for name in enrolment.speakers.get(speaker, ()):
+            place = register.find(name)
+            if place is None:
+                fault = f"speaker '{speaker}' is enrolled with '{name}', which is not in {manifest}"
+                raise InputError(f"{enrolment.path}: {fault}")
+            found.append(place)
+        places[speaker] = tuple(found)
     return places
 
 

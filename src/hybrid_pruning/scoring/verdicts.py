@@ -18,7 +18,7 @@ from hybrid_pruning.data.manifest import list_recordings
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.scoring.backend import Backend, EnrolmentModels
 from hybrid_pruning.scoring.embeddings import Embeddings
-from hybrid_pruning.scoring.engine import Embedder, Engine, GroupResult, Recordings, load_embedder, raise_first
+from hybrid_pruning.scoring.engine import Embedder, Engine, Recordings, load_embedder, raise_first
 from hybrid_pruning.scoring.trial_scores import require_verifier
 from hybrid_pruning.scoring.windows import cut, measure_lengths
 from hybrid_pruning.tasks import Label
@@ -75,9 +75,9 @@ def detect(
         engine = replace(engine, workers=workers)
     with closing(engine.run(recordings, groups, "scores")) as results:
         for index, path in enumerate(files):
-            result = GroupResult(index, {}, {index: failed[index]}) if index in failed else next(results)
-            if index in result.failed:
-                yield Unreadable(path, result.failed[index])
+            result = next(results) if index in groups else None
+            if result is None or result.failed:
+                yield Unreadable(path, (failed if result is None else result.failed)[index])
             else:
                 seconds, windows = float(samples[index]) / SAMPLE_RATE_HZ, len(cut(int(samples[index]), engine.window))
                 yield Detection(path, result.values[index], seconds, windows, index in result.silent)
@@ -143,9 +143,7 @@ class SpeakerMatch:
 
     def verdict(self, threshold: float | None) -> Verdict | None:
         """Return the verdict from a threshold on; none without one."""
-        if threshold is None:
-            return None
-        return "same" if self.score >= threshold else "different"
+        return None if threshold is None else "same" if self.score >= threshold else "different"
 
 
 def verify(
@@ -175,16 +173,10 @@ def verify(
 
 def match_record(found: SpeakerMatch, threshold: float | None) -> dict[str, Any]:
     """Return a comparison as a JSON object."""
-    return {
-        "test": str(found.test),
-        "enrol": list(map(str, found.enrol)),
-        "verdict": found.verdict(threshold),
-        "score": found.score,
-        "kind": found.kind,
-        "threshold": threshold,
-        "calibrated": found.kind == "LLR",
-        "seconds": {"test": round(found.seconds[0], 3), "enrol": round(found.seconds[1], 3)},
-    }
+    files = {"test": str(found.test), "enrol": list(map(str, found.enrol))}
+    judged = {"verdict": found.verdict(threshold), "score": found.score, "kind": found.kind, "threshold": threshold}
+    seconds = {"test": round(found.seconds[0], 3), "enrol": round(found.seconds[1], 3)}
+    return {**files, **judged, "calibrated": found.kind == "LLR", "seconds": seconds}
 
 
 def match_row(found: SpeakerMatch, threshold: float | None) -> tuple[object, ...]:
