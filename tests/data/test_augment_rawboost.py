@@ -145,12 +145,8 @@ def test_algorithms_are_numbered_as_in_the_public_code(number: Any):
     assert np.abs(found).max() <= 1
     assert np.array_equal(wave, vowel() * 2), "the wave given is left alone"
 
-
-@pytest.mark.parametrize("number", BY_NUMBER)
-@pytest.mark.parametrize("samples", [1, 30, 8000])
-def test_silence_and_short_waves_stay_finite(number: Any, samples: int):
-    silence = RawBoost(config(algorithm=number))(np.zeros(samples, dtype=np.float32), rng())
-    assert not silence.any()
-    short = RawBoost(config(algorithm=number))(tone(700, samples), rng())
-    assert len(short) == samples
-    assert np.isfinite(short).all()
+    for samples in (1, 30, 8000):
+        assert not RawBoost(settings)(np.zeros(samples, dtype=np.float32), rng()).any()
+        short = RawBoost(settings)(tone(700, samples), rng())
+        assert len(short) == samples
+        assert np.isfinite(short).all()

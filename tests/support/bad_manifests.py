@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from damage import changed, folder, removed
+from damage import changed, folder, removed, written
 from world import Case
 
 AUDIT, SCORE = "audit dev/manifest.tsv --workers 0", "score model dev/manifest.tsv --workers 0 --out new.tsv"
@@ -15,12 +15,8 @@ dev, train, scores = (partial(partial, changed, f"{name}") for name in (
     "dev/manifest.tsv", "train/manifest.tsv", "scores.tsv"))  # fmt: skip
 
 
-def text(content: str | bytes, world: Path) -> None:
-    (world / "dev" / "manifest.tsv").write_bytes(content.encode() if isinstance(content, str) else content)
-
-
 def of(content: str | bytes) -> Callable[[Path], None]:
-    return partial(text, content)
+    return partial(written, "dev/manifest.tsv", content)
 
 
 def row(utt_id: str, name: str = "a.wav", label: str = "spoof") -> Callable[[Path], None]:

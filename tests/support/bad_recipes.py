@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from corpus import settings
+from damage import written
 from world import Case
 
 TRAIN = "train recipe.yaml --out new"
@@ -23,8 +24,7 @@ def line(text: str, world: Path) -> None:
     path.write_text(f"{text}\n{path.read_text()}")
 
 
-def content(data: str | bytes, world: Path) -> None:
-    (world / "recipe.yaml").write_bytes(data.encode() if isinstance(data, str) else data)
+content = partial(written, "recipe.yaml")
 
 
 def bomb(world: Path) -> None:

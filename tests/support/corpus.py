@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +116,10 @@ def write_speakers(folder: Path, speakers: Sequence[str], clips: int, seed: int 
     """Write clips of noisy voices, each speaker's with two tones of its own, and return their manifest."""
     rng = np.random.default_rng(seed)
     utterances = []
-    for place, speaker in enumerate(speakers):
-        for clip in range(clips):
-            samples = int(rng.integers(1500, 4000))
-            path = folder / f"{speaker}-{clip:02d}.wav"
-            write_voice(path, speaker, samples, seed * 1000 + 100 * place + clip)
-            utterances.append(
-                Utterance(path.stem, path, Label.BONAFIDE, speaker=speaker, seconds=samples / SAMPLE_RATE_HZ)
-            )
+    for (place, speaker), clip in product(enumerate(speakers), range(clips)):
+        samples, path = int(rng.integers(1500, 4000)), folder / f"{speaker}-{clip:02d}.wav"
+        write_voice(path, speaker, samples, seed * 1000 + 100 * place + clip)
+        utterances.append(Utterance(path.stem, path, Label.BONAFIDE, speaker, seconds=samples / SAMPLE_RATE_HZ))
     write_manifest(folder / "manifest.tsv", utterances)
     return folder / "manifest.tsv"
 
@@ -169,21 +165,21 @@ def write_voxceleb(root: Path, clips: int = 5) -> Path:
 
 def describe_voxceleb(folder: Path) -> dict[str, Any]:
     """Return the recipe of a whole job on FOLDER/corpus with the encoder FOLDER/wavlm."""
-    manifests = folder / "manifests"
-    names = ("vox1-H", "vox1-O")
-    return settings(
-        MINUTE,
-        {
-            "task": "speaker-verification",
-            "corpus": {"name": "voxceleb", "root": str(folder / "corpus")},
-            "data.train": str(manifests / "train.tsv"),
-            "data.dev": str(manifests / "dev.tsv"),
-            "data.eval": {name: str(manifests / "vox1.tsv") for name in names},
-            "data.trials": {name: str(manifests / f"{name}.trials") for name in ("dev", *names)},
-            "objective": {"kind": "aam", "scale": 16, "margin": 0.1},
-            "backbone.source": str(folder / "wavlm"),
-        },
-    )
+    names, manifests = ("vox1-H", "vox1-O"), folder / "manifests"
+    changes = {
+        "task": "speaker-verification",
+        "data.eval": {name: str(manifests / "vox1.tsv") for name in names},
+        "data.trials": {name: str(manifests / f"{name}.trials") for name in ("dev", *names)},
+        "objective": {"kind": "aam", "scale": 16, "margin": 0.1},
+    }
+    return describe_job(folder, "voxceleb", changes)
+
+
+def describe_job(folder: Path, corpus: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe on FOLDER/corpus, its manifests in FOLDER/manifests, with the encoder FOLDER/wavlm."""
+    sets = {f"data.{part}": str(folder / "manifests" / f"{part}.tsv") for part in ("train", "dev")}
+    start = {"corpus": {"name": corpus, "root": str(folder / "corpus")}, "backbone.source": str(folder / "wavlm")}
+    return settings(MINUTE, {**sets, **start, **changes})
 
 
 PROTOCOLS = {
@@ -212,18 +208,9 @@ def write_asvspoof5(root: Path, clips: int = 16) -> Path:
 
 def describe_asvspoof5(folder: Path) -> dict[str, Any]:
     """Return the recipe of a whole job on FOLDER/corpus with the encoder FOLDER/wavlm."""
-    manifests = folder / "manifests"
-    return settings(
-        MINUTE,
-        {
-            "corpus": {"name": "asvspoof5", "root": str(folder / "corpus")},
-            "data.train": str(manifests / "train.tsv"),
-            "data.dev": str(manifests / "dev.tsv"),
-            "data.eval": {"eval": str(manifests / "eval.tsv")},
-            "backbone.source": str(folder / "wavlm"),
-            "seed": 1,  # with which so short a training tells the classes apart
-        },
-    )
+    sets = {"eval": str(folder / "manifests" / "eval.tsv")}
+    seed = 1  # with which so short a training separates the classes
+    return describe_job(folder, "asvspoof5", {"data.eval": sets, "seed": seed})
 
 
 def settings(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
