@@ -10,12 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from corpus import files_below, write_corpus, write_wavlm
+from corpus import files_below, tiny_detector, write_corpus
 from damage import changed, described
 from hybrid_pruning import evaluate
-from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.models.backbone import load_transformers
-from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.scoring.scores import score
 from world import Cli, Result
@@ -55,12 +52,8 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[SpeechModel, Path]
     """A tiny model, and a folder with its artifact and a corpus."""
     folder = tmp_path_factory.mktemp("scored")
     torch.manual_seed(0)
-    backbone = load_transformers(write_wavlm(folder / "wavlm"))
-    model = SpeechModel.build(
-        backbone, HeadConfig(heads=2, compression=4, embedding=5), Classes(("bonafide", "spoof"), (1, 1))
-    ).eval()
     write_corpus(folder / "dev", 16)
-    return model, folder
+    return tiny_detector(folder / "wavlm"), folder
 
 
 def test_evaluate_writes_all_it_found(run: Run, world: Path):
@@ -126,13 +119,13 @@ def test_a_calibrated_model_is_saved_with_its_calibration(
     once = SpeechModel.from_pretrained(tmp_path / "model")
     once.save_pretrained(tmp_path / "copy")
     assert SpeechModel.from_pretrained(tmp_path / "copy").calibration == once.calibration
-    told = json.loads((tmp_path / "copy" / "config.json").read_text())["calibration"]
-    assert set(told) == {"scale", "offset", "fits"}
-    assert told["fits"][0]["scores"] == "a.tsv"
-    assert told["fits"][0]["positives"] + told["fits"][0]["negatives"] == 200
+    about = json.loads((tmp_path / "copy" / "config.json").read_text())["calibration"]
+    assert set(about) == {"scale", "offset", "fits"}
+    assert about["fits"][0]["scores"] == "a.tsv"
+    assert about["fits"][0]["positives"] + about["fits"][0]["negatives"] == 200
     wave = torch.randn(2, 2000, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = told["scale"] * model.score(wave) + told["offset"]
+        expected = about["scale"] * model.score(wave) + about["offset"]
         torch.testing.assert_close(once.score(wave), expected)
 
 

@@ -64,11 +64,10 @@ def test_a_groups_spoofs_stand_against_bona_fide_speech_of_the_same_columns_but_
     assert len(groups) == (3 if "attack" in columns else 1) * (2 if by != "attack" else 1)
     for group in groups:
         wanted = dict(zip(columns, group.values, strict=True))
-        same = np.logical_and.reduce([getattr(corpus, name) == wanted[name] for name in columns])
-        beside = corpus.human | False
-        for name in columns:
-            beside &= (getattr(corpus, name) == wanted[name]) if name != "attack" else True
-        bonafide, spoof = corpus.value[beside], corpus.value[same & ~corpus.human]
+        inside = {name: getattr(corpus, name) == value for name, value in wanted.items()}
+        same = np.logical_and.reduce([*inside.values()])
+        shared = np.logical_and.reduce([corpus.human, *(inside[name] for name in columns if name != "attack")])
+        bonafide, spoof = corpus.value[shared], corpus.value[same & ~corpus.human]
         assert group.counts == {"bonafide": bonafide.size, "spoof": spoof.size}
         assert group.metrics == {"eer": metrics.eer(bonafide, spoof), "min_dcf": metrics.min_dcf(bonafide, spoof)}
     rates = [group.metrics["eer"] for group in groups]
@@ -105,33 +104,33 @@ def test_chosen_trials_alone_count(corpus: Corpus):
     inside = (corpus.codec == "C01") & (corpus.gender == "F")
     bonafide, spoof = corpus.value[inside & corpus.human], corpus.value[inside & ~corpus.human]
     assert found.metrics["eer"] == metrics.eer(bonafide, spoof)
-    part = corpus.write(corpus.scores.parent / "part.tsv", corpus.value)
-    lines = part.read_text().splitlines()
-    wanted = {name for name, chosen in zip(corpus.names, inside, strict=True) if chosen}
-    part.write_text("\n".join([lines[0], *(line for line in lines if line.split("\t")[0] in wanted)]) + "\n")
+    wanted = {"filename", *np.array(corpus.names)[inside]}
+    lines = corpus.scores.read_text().splitlines(keepends=True)
+    part = corpus.scores.with_name("part.tsv")
+    part.write_text("".join(line for line in lines if line.split("\t")[0] in wanted))
     assert evaluate(part, corpus.keys, TRACK1, only={"codec": "C01", "gender": "F"}).metrics == found.metrics
 
 
 def test_intervals_resample_the_speakers_of_the_keys(corpus: Corpus):
     found = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=50, seed=3)
-    told = found.as_json()
+    shown = found.as_json()
     words = "12 speakers; so few make rough intervals"
-    assert told["bootstrap"] == {"rounds": 50, "seed": 3, "resampled": words, "percentiles": [2.5, 97.5]}
-    assert set(told["intervals"]) == {"eer", "min_dcf", "act_dcf", "cllr", "min_cllr"}
-    for name, (low, high) in told["intervals"].items():
-        assert low <= told[name] <= high or name == "min_cllr"  # fitted to each resample, it lies lower in all of them
-    assert json.loads(json.dumps(told)) == told
+    assert shown["bootstrap"] == {"rounds": 50, "seed": 3, "resampled": words, "percentiles": [2.5, 97.5]}
+    assert set(shown["intervals"]) == {"eer", "min_dcf", "act_dcf", "cllr", "min_cllr"}
+    for name, (low, high) in shown["intervals"].items():
+        assert low <= shown[name] <= high or name == "min_cllr"  # fitted to each resample, it lies lower in all of them
+    assert json.loads(json.dumps(shown)) == shown
     again = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=50, seed=3)
     assert again.intervals == found.intervals
 
 
 def test_systems_are_compared_on_the_same_resamples(corpus: Corpus):
     found = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=60, against=corpus.other)
-    told = found.as_json()["against"]
-    assert told["scores"] == corpus.other.name
-    assert told["eer"] == evaluate(corpus.other, corpus.keys, TRACK1).metrics["eer"]
-    difference = told["differences"]["eer"]
-    assert difference["difference"] == found.metrics["eer"] - told["eer"]
+    shown = found.as_json()["against"]
+    assert shown["scores"] == corpus.other.name
+    assert shown["eer"] == evaluate(corpus.other, corpus.keys, TRACK1).metrics["eer"]
+    difference = shown["differences"]["eer"]
+    assert difference["difference"] == found.metrics["eer"] - shown["eer"]
     assert difference["low"] <= difference["difference"] <= difference["high"] < 0
     assert difference["better"] == 1
     turned = evaluate(corpus.other, corpus.keys, TRACK1, rounds=60, against=corpus.scores)
@@ -174,16 +173,15 @@ def test_verification_resamples_the_speakers_of_both_sides_where_the_names_have_
     assert found.intervals["eer"].low < found.metrics["eer"] < found.intervals["eer"].high
 
 
-def test_what_is_resampled_where_speakers_are_not_known(corpus: Corpus):
-    lines = corpus.keys.read_text().splitlines()
-    unknown = lines[:5] + [line.replace("\t3\t", "\t-\t") for line in lines[5:]]
-    corpus.keys.write_text("\n".join(unknown) + "\n")
-    resampling, told = find_resampling(read_trials(corpus.scores, corpus.keys, TRACK1), TRACK1)
-    assert (resampling.drawn, told) == ("trials", "trials, as not all speakers are known: intervals may be too narrow")
-    one = [lines[0], *("\t".join([*line.split("\t")[:2], "p", *line.split("\t")[3:]]) for line in lines[1:])]
-    corpus.keys.write_text("\n".join(one) + "\n")
-    _, told = find_resampling(read_trials(corpus.scores, corpus.keys, TRACK1), TRACK1)
-    assert told == "trials, as all are of one speaker"
+def test_trials_are_resampled_where_speakers_are_unknown_or_one(corpus: Corpus):
+    header, *rows = (line.split("\t") for line in corpus.keys.read_text().splitlines())
+    for change, words in (
+        ({"3": "-"}, "trials, as not all speakers are known: intervals may be too narrow"),
+        ({row[2]: "p" for row in rows}, "trials, as all are of one speaker"),
+    ):
+        write_lines(corpus.keys, header, *((*row[:2], change.get(row[2], row[2]), *row[3:]) for row in rows))
+        resampling, found = find_resampling(read_trials(corpus.scores, corpus.keys, TRACK1), TRACK1)
+        assert (resampling.drawn, found) == ("trials", words)
 
 
 def test_track2_resamples_enrolled_speakers(tmp_path: Path):
@@ -214,10 +212,8 @@ def test_the_t_dcf_of_2019_takes_the_organisers_scores(corpus: Corpus, tmp_path:
     points = [(np.mean(human < cut), np.mean(spoof >= cut)) for cut in [*np.unique(corpus.value), np.inf]]
     miss_costs = 0.9405 * (1 - 1 * rates.miss) - 0.0095 * 10 * rates.nontarget_false_alarm
     spoof_costs = 10 * 0.05 * rates.spoof_false_alarm
-    least, smaller = (
-        min(miss_costs * miss + spoof_costs * alarm for miss, alarm in points),
-        min(miss_costs, spoof_costs),
-    )
+    least = min(miss_costs * miss + spoof_costs * alarm for miss, alarm in points)
+    smaller = min(miss_costs, spoof_costs)
     floor = 0.9405 * rates.miss + 0.0095 * 10 * rates.nontarget_false_alarm
     assert found.metrics["min_t_dcf_2019"] == pytest.approx(least / smaller, rel=1e-12)
     assert found.metrics["min_t_dcf"] == pytest.approx((floor + least) / (floor + smaller), rel=1e-12)
@@ -263,7 +259,7 @@ def printed(found: Evaluation) -> str:
     return stream.getvalue()
 
 
-def test_the_tables_tell_everything(corpus: Corpus):
+def test_the_tables_hold_intervals_comparison_and_groups(corpus: Corpus):
     by = ["attack", "codec,attack"]
     found = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=40, against=corpus.other, by=by)
     shown = printed(found)
@@ -277,7 +273,7 @@ def test_the_tables_tell_everything(corpus: Corpus):
     assert max(map(len, shown.splitlines())) <= 100
 
 
-def test_phases_thrown_together_are_told(tmp_path: Path):
+def test_phases_evaluated_together_are_named(tmp_path: Path):
     scores = write_lines(tmp_path / "s", ("filename", "cm-score"), *zip("abcd", (2, 1, -1, 1.5), strict=True))
     rows = [
         f"LA_1 {name} alaw ita_tx A07 {'bonafide' if name in 'ab' else 'spoof'} notrim {phase}\n"

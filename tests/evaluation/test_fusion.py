@@ -76,20 +76,19 @@ def test_verification_scores_are_fused_the_same_way(tmp_path: Path):
     assert fused.names == trials[0].names
 
 
-def test_what_is_no_fusion_is_refused(tmp_path: Path):
-    for text in ("", "[]", "{}", '{"format": "hybrid-pruning fusion"}', '{"format": "other"}', "\x00", '"text"'):
-        (tmp_path / "f.json").write_text(text)
-        with pytest.raises(InputError, match=r"f.json: .*write one with `fuse"):
-            Fusion.read(tmp_path / "f.json")
-
-
-@pytest.mark.parametrize("change", [{"weights": [1.0]}, {"offset": None}, {"task": "track3"}, {"weights": ["x", 1]}])
-def test_a_damaged_fusion_is_refused(tmp_path: Path, change: dict[str, object]):
-    Fusion("track1", ("a", "b"), (2.0, 0.1), 0.5, 0.5, "k.tsv", 1, 2).write(tmp_path / "f.json")
-    values = json.loads((tmp_path / "f.json").read_text()) | change
-    (tmp_path / "f.json").write_text(json.dumps(values))
-    with pytest.raises(InputError, match=r"f.json: is no fusion"):
-        Fusion.read(tmp_path / "f.json")
+def test_a_file_that_is_no_fusion_or_a_damaged_one_is_refused(tmp_path: Path):
+    path, another = tmp_path / "f.json", "f.json: .*write one with `fuse"
+    Fusion("track1", ("a", "b"), (2.0, 0.1), 0.5, 0.5, "k.tsv", 1, 2).write(path)
+    whole = json.loads(path.read_text())
+    damages = ({"weights": [1.0]}, {"offset": None}, {"task": "track3"}, {"weights": ["x", 1]})
+    texts = ("", "[]", "{}", '{"format": "hybrid-pruning fusion"}', '{"format": "other"}', "\x00", '"text"')
+    for text, message in (
+        *((text, another) for text in texts),
+        *((json.dumps(whole | damage), "f.json: is no fusion") for damage in damages),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            Fusion.read(path)
     with pytest.raises(InputError, match=r"absent.json: cannot be read"):
         Fusion.read(tmp_path / "absent.json")
 

@@ -86,8 +86,8 @@ def test_trials_are_drawn_class_by_class():
     resampling = bootstrap.resample_trials(classes)
     for index in range(20):
         times = resampling.weights(0, index)[resampling.unit]
-        for name in ("bonafide", "spoof"):
-            assert times[classes == name].sum() == (classes == name).sum()
+        assert times[classes == "spoof"].sum() == (classes == "spoof").sum()
+        assert times.sum() == classes.size
 
 
 def test_pairs_count_as_often_as_both_speakers_were_drawn():
@@ -112,20 +112,22 @@ def test_pairs_count_as_often_as_both_speakers_were_drawn():
 def test_a_draw_without_a_class_is_drawn_again():
     speakers, classes = np.array(["a", "b", "c"]), np.array(["bonafide", "spoof", "spoof"])
     resampling = bootstrap.resample_speakers(classes, speakers)
-    for index in range(50):
-        times = resampling.weights(1, index)[resampling.unit]
-        assert times[0]
-        assert times[1:].any()
+    drawn = [resampling.weights(1, index)[resampling.unit] for index in range(50)]
+    assert all(times[0] and times[1:].any() for times in drawn)
+
+
+def test_a_score_at_the_bayes_threshold_is_accepted():
+    bayes = metrics.ASVSPOOF5.threshold
+    sample = Sample({"cm-score": np.array([bayes, bayes, -9.0])}, np.array(["bonafide", "spoof", "spoof"]))
+    assert sample.measure(TRACK1)["act_dcf"] == metrics.act_dcf([bayes], [bayes, -9.0]) == pytest.approx(0.5)
 
 
 def test_intervals_hold_the_metric_and_shrink_with_more_speakers():
+    (classes, scores, _), _ = sets = make_track1(600, 30, 9), make_track1(9600, 480, 9)
     wide, narrow = (
-        bootstrap.intervals(
-            TRACK1, classes, {"cm-score": scores}, bootstrap.resample_speakers(classes, speakers), rounds=200
-        )[0]
-        for classes, scores, speakers in (make_track1(600, 30, 9), make_track1(9600, 480, 9))
+        bootstrap.intervals(TRACK1, kinds, {"cm-score": column}, bootstrap.resample_speakers(kinds, speakers), 200)[0]
+        for kinds, column, speakers in sets
     )
-    classes, scores, _ = make_track1(600, 30, 9)
     point = Sample({"cm-score": scores}, classes).measure(TRACK1)
     for name, interval in wide.items():
         assert interval.low < point[name] < interval.high, name
@@ -139,15 +141,14 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         rng = np.random.default_rng(seed)
         classes = np.repeat(["bonafide", "spoof"], 200)
         scores = rng.normal(0, 1, 400) + np.repeat([2.0, 0.0], 200)
-        found = bootstrap.intervals(
-            {"eer": TRACK1["eer"]}, classes, {"cm-score": scores}, bootstrap.resample_trials(classes), 200, seed
-        )[0]["eer"]
+        drawn = bootstrap.resample_trials(classes)
+        found = bootstrap.intervals({"eer": TRACK1["eer"]}, classes, {"cm-score": scores}, drawn, 100, seed)[0]["eer"]
         covered += found.low <= 0.158655 <= found.high
     assert 52 <= covered <= 60
 
 
 def test_speakers_that_differ_widen_the_interval():
-    """Trials drawn as if independent hide that each speaker has an offset of his own."""
+    """Trials drawn as if independent hide that each speaker has an offset."""
     classes, scores, speakers = make_track1(4000, 40, 9)
     offset = np.random.default_rng(1).normal(0, 1.5, 40)
     scores = {"cm-score": scores + offset[np.char.lstrip(speakers, "S").astype(int)]}
@@ -185,13 +186,12 @@ def test_differences_use_the_same_draws():
     assert same == bootstrap.Difference(low=0.0, high=0.0, better=0.0)
 
 
-@pytest.mark.parametrize("rounds", [0, -1, 39, 100_001])
-def test_too_few_and_too_many_rounds_are_refused(rounds: int):
-    with pytest.raises(InputError, match=f"bootstrap: {rounds} rounds, expected at least 40, .* at most 100,000"):
-        bootstrap.check_rounds(rounds)
-
-
-def test_unusable_scores_are_refused():
+def test_unusable_numbers_of_rounds_and_scores_are_refused():
+    for rounds in (0, -1, 39, 100_001):
+        with pytest.raises(InputError, match=f"bootstrap: {rounds} rounds, expected at least 40, .* at most 100,000"):
+            bootstrap.check_rounds(rounds)
+    bootstrap.check_rounds(40)
+    bootstrap.check_rounds(100_000)
     classes, scores, _ = make_track1(30, 3, 9)
     resampling = bootstrap.resample_trials(classes)
     with pytest.raises(ValueError, match="scores: 1 of"):

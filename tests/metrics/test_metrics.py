@@ -75,6 +75,7 @@ def test_act_dcf_misses_below_the_bayes_threshold_and_accepts_at_it():
     assert metrics.act_dcf([bayes], [np.nextafter(bayes, -9)]) == 0
     assert metrics.act_dcf([np.nextafter(bayes, -9)], [-9.0]) == pytest.approx(1.9)
     assert metrics.act_dcf([0.0], [bayes]) == pytest.approx(1)
+    assert metrics.eer([1e30], [-1e30]) == 0, "the largest scores"
 
 
 def test_cllr_is_one_bit_for_scores_that_say_nothing_and_stays_finite():
@@ -213,6 +214,7 @@ def test_unusable_scores_are_refused(metric: Callable[..., object]):
         (good, [], "negative scores: none given, expected at least one of every class"),
         ([0.0, math.nan, 1.0], good, "positive scores: 1 of 3 are NaN or infinite.*, the first at index 1"),
         (good, [math.inf, -math.inf], "negative scores: 2 of 2 are NaN or infinite.*, the first at index 0"),
+        (good, [1.01e30], r"or beyond \+-1e\+30"),
         (good[:, None], good, r"positive scores: shape \(3, 1\), expected one dimension"),
     ):
         with pytest.raises(ValueError, match=message):

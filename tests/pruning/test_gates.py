@@ -34,8 +34,10 @@ def test_distribution(log_alpha: float) -> None:
     assert ((values >= 0) & (values <= 1)).all()
     assert (values.diff() >= 0).all()
     assert (values > 0).double().mean().item() == pytest.approx(open_probability(alpha).item(), abs=2e-5)
-    grid = torch.tensor([0.0, 1.0, 0.5])
-    assert torch.isfinite(hard_concrete(alpha.expand(3), grid)).all(), "noise of exactly 0 and 1"
+    assert torch.isfinite(values).all(), "at noise of exactly 0 and 1 too"
+    inner = uniform[100:-100]
+    expected = (1.2 * torch.sigmoid(1.5 * (inner.logit() + alpha)) - 0.1).clamp(0, 1)
+    torch.testing.assert_close(values[100:-100], expected, rtol=0, atol=1e-5)
 
 
 def test_the_more_open_the_larger() -> None:
@@ -83,12 +85,10 @@ def test_mask_keeps_the_expected_number(seed: int) -> None:
     assert gate.log_alpha[list(gate.kept())].min() > gate.log_alpha[closed].max()
 
 
-def test_pinned_units_are_kept_against_their_gates_will() -> None:
+def test_pinned_units_are_kept_whatever_their_gates() -> None:
     gate = gate_of([-90.0, 90.0])
     gate.pinned = (0,)
-    first, second = gate.value(training=False).tolist()
-    assert first > 0
-    assert second == 0
+    assert gate.value(training=False).gt(0).tolist() == [True, False]
 
 
 def test_conv_always_keeps_a_channel(backbone: Backbone) -> None:
@@ -117,17 +117,13 @@ def test_mapping(backbone: Backbone) -> None:
 
 @ANY_FAMILY
 def test_units_and_drop_rates(backbone: Backbone) -> None:
+    for drop_rate in (0.0, 1.0, -0.1, {"conv": 1.0}):
+        with pytest.raises(PlanError, match=r"conv\.0.*between 0 and 1"):
+            pruning.attach(backbone, drop_rate=drop_rate)
     gates = pruning.attach(backbone, units=("interm", "head"), drop_rate={"interm": 0.5})
     assert {gate.slot.unit for gate in gates.values()} == {"interm", "head"}
     assert gates["interm.0"].log_alpha.unique().tolist() == pytest.approx([0.0])
     assert gates["head.0"].log_alpha[0] > 4
-
-
-@ANY_FAMILY
-@pytest.mark.parametrize("drop_rate", [0.0, 1.0, -0.1, {"conv": 1.0}])
-def test_drop_rates_out_of_range_are_refused(drop_rate: object, backbone: Backbone) -> None:
-    with pytest.raises(PlanError, match=r"conv\.0.*between 0 and 1"):
-        pruning.attach(backbone, drop_rate=drop_rate)
 
 
 @ANY_FAMILY

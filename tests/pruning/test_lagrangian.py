@@ -57,7 +57,7 @@ def train(gates: Gates, lagrangian: Lagrangian, optimizer: str, target: float) -
         pruner = torch.optim.Adam(gates.parameters(), lr=0.05)
         multipliers = torch.optim.Adam(lagrangian.parameters(), lr=0.05, maximize=True)
     history = []
-    for _ in range(600):
+    for _ in range(450):
         for each in (pruner, multipliers):
             each.zero_grad()
         sparsity = gates.budget().sparsity

@@ -18,7 +18,7 @@ class Mlp(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(6, 10), nn.LayerNorm(10), nn.ReLU(), nn.Linear(10, 6))
+        self.body = nn.Sequential(nn.Linear(6, 10), nn.LayerNorm(10), nn.PReLU(), nn.Linear(10, 6))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.body(x)
@@ -30,6 +30,7 @@ def neurons(**changes: object) -> Slot:
         Cut("body.0.bias", 0, Role.HARD, 2),
         Cut("body.1.weight", 0, Role.DROP, 2),
         Cut("body.1.bias", 0, Role.DROP, 2),
+        Cut("body.2.weight", None, Role.DROP),
         Cut("body.3.weight", 1, Role.SCALE, 2),
     )
 
@@ -42,7 +43,7 @@ def neurons(**changes: object) -> Slot:
 
 def whole(**changes: object) -> Slot:
     names = [f"body.{index}.{kind}" for index in (0, 1) for kind in ("weight", "bias")]
-    cuts = [Cut(name, None, Role.DROP) for name in names]
+    cuts = [Cut(name, None, Role.DROP) for name in (*names, "body.2.weight")]
     cuts += [Cut("body.3.weight", None, Role.SCALE), Cut("body.3.bias", None, Role.SCALE)]
 
     def swap(model: nn.Module, kept: tuple[int, ...]) -> None:
@@ -88,7 +89,7 @@ def test_attach_budget_shrink(kept: dict[str, tuple[int, ...]], mlp: Mlp) -> Non
     budget = pruning.budget(mlp, gates, kept)
     assert budget.params == sum(p.numel() for p in small.parameters())
     assert budget.macs == counter.get_total_flops() / 2
-    assert (budget.dense_params, budget.dense_macs) == (6 * 10 + 10 + 20 + 10 * 6 + 6, 2 * ROWS * 60)
+    assert (budget.dense_params, budget.dense_macs) == (6 * 10 + 10 + 20 + 1 + 10 * 6 + 6, 2 * ROWS * 60)
 
 
 def test_narrow_without_values_takes_the_weights_as_they_are(mlp: Mlp) -> None:
@@ -101,22 +102,16 @@ def test_narrow_without_values_takes_the_weights_as_they_are(mlp: Mlp) -> None:
     assert torch.equal(again(x), small(x))
 
 
-def test_slots_can_be_left_out(mlp: Mlp) -> None:
+def test_parts_of_a_plan(mlp: Mlp) -> None:
+    """Slots left out, no multiply-accumulates declared, and work that shrinks with its slots."""
     gates = pruning.attach(mlp, units=["pair"], plan=PLAN)
     assert list(gates) == ["pair"]
     assert pruning.budget(mlp, gates, {"pair": ()}).params == 6
-
-
-def test_a_plan_without_macs_removes_none(mlp: Mlp) -> None:
-    gates = pruning.attach(mlp, plan=Plan((neurons(),)))
-    assert pruning.budget(mlp, gates, {"pair": (0,)}).dense_macs == 0
-    assert 0 < pruning.budget(mlp, gates, {"pair": (0,)}).sparsity < 1
-
-
-def test_work_shrinks_with_its_slots(mlp: Mlp) -> None:
-    gates = pruning.attach(mlp, plan=Plan(PLAN.slots, {}, (Work(1000, ("pair", "body")),)))
-    assert gates.accounting.exact_kept(KEPT["some"]).macs == 600
-    assert gates.accounting.exact_kept(KEPT["no layer"]).macs == 0
+    without_macs = pruning.attach(Mlp(), plan=Plan((neurons(),))).accounting.exact_kept({"pair": (0,)})
+    assert without_macs.dense_macs == 0
+    assert 0 < without_macs.sparsity < 1
+    working = pruning.attach(Mlp(), plan=Plan(PLAN.slots, {}, (Work(1000, ("pair", "body")),))).accounting
+    assert [working.exact_kept(KEPT[name]).macs for name in ("some", "no layer")] == [600, 0]
 
 
 def test_training_the_gates_of_an_mlp(mlp: Mlp) -> None:
@@ -151,25 +146,19 @@ def test_misdeclared_plans_are_refused(slots: tuple[Slot, ...], unit: str | None
     keys = list(mlp.state_dict())
     with pytest.raises(PlanError, match=message):
         pruning.attach(mlp, None if unit is None else (unit,), plan=Plan(slots))
+    with pytest.raises(PlanError, match=r"body\.7"):
+        pruning.attach(mlp, plan=Plan((neurons(),), {"body.7.weight": 1}))
     assert list(mlp.state_dict()) == keys, "a refused plan leaves the model alone"
 
 
-def test_positions_of_unknown_tensors_are_refused(mlp: Mlp) -> None:
-    with pytest.raises(PlanError, match=r"body\.7"):
-        pruning.attach(mlp, plan=Plan((neurons(),), {"body.7.weight": 1}))
-
-
-def test_attaching_twice_is_refused(mlp: Mlp) -> None:
+def test_a_second_attach_and_a_model_without_a_plan_are_refused(mlp: Mlp) -> None:
+    with pytest.raises(PlanError, match="no plan for models of type 'None'"):
+        pruning.attach(mlp)
     pruning.attach(mlp, plan=PLAN)
     with pytest.raises(PlanError, match=r"already; detach\(\)"):
         pruning.attach(mlp, plan=PLAN)
     pruning.detach(mlp)
     assert isinstance(pruning.attach(mlp, plan=PLAN), Gates)
-
-
-def test_a_model_without_a_plan_is_refused(mlp: Mlp) -> None:
-    with pytest.raises(PlanError, match="no plan for models of type 'None'"):
-        pruning.attach(mlp)
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 6), (4, 1), (4, 6)])
