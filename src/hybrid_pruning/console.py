@@ -207,7 +207,7 @@ class _Field(TextColumn):
 def progress_bar(*columns: str) -> Progress:
     """Return a progress bar for long work; `columns` are further text fields, e.g. ``"{task.fields[loss]}"``.
 
-    It lives on the one console, so that lines printed meanwhile stay above it and a bar within a bar below it.
+    It is on the one console, so that lines printed meanwhile stay above it and a bar within a bar below it.
     """
     return Progress(
         _Field("{task.description}"),

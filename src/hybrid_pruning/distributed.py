@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +30,7 @@ _store: Any = None
 _waits = itertools.count()
 FAILURE = "hybrid_pruning/failure"
 PLACE = "hybrid_pruning/process/{}"
-_speaking = threading.Lock()
+_failing = threading.Lock()
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
@@ -98,7 +99,7 @@ def wait() -> None:
     Everything else that they do together gives the slowest of them ten minutes on GPUs and thirty on CPUs.
     """
     distributed = _joined()
-    if distributed is None or count() == 1:
+    if distributed is None:
         return
     if _store is not None:
         place = f"hybrid_pruning/wait/{next(_waits)}"
@@ -113,9 +114,9 @@ def wait() -> None:
 
 
 def from_main(action: Callable[[], Item]) -> Item:
-    """Return, to every process, what an action returns that the main one alone takes; it travels pickled."""
+    """Return the result of an action of the main process to every one; it travels pickled."""
     distributed = _joined()
-    if distributed is None or count() == 1:
+    if distributed is None:
         return action()
     found: list[Any] = [action() if is_main() else None]
     distributed.broadcast_object_list(found)
@@ -124,17 +125,13 @@ def from_main(action: Callable[[], Item]) -> Item:
 
 
 def fail(code: int) -> tuple[bool, int]:
-    """Announce to the other processes that this one ends with an error, and return whether it was the first of them.
+    """Announce that this process ends with an error; return whether it was the first, and the first one's exit code.
 
-    A process that fails takes the others with it: they lose their connection to it. Those that come here after the
-    first know that it has printed the reason.
-
-    Returns:
-        Whether it was the first, and the first one's exit code, which the job ends with.
+    A process that fails takes the others with it: they lose their connection to it. Only the first prints the reason.
     """
     if _store is None:  # before they have met, all fail alike
         return os.environ.get("RANK", "0") in ("0", ""), code
-    _speaking.acquire(timeout=10)  # never given back: the thread that has it prints the reason, and ends the process
+    _failing.acquire(timeout=10)  # never released: its thread prints the reason and ends the process
     try:
         first, _, found = _store.compare_set(FAILURE, "", f"{rank()}:{code}").decode().partition(":")
     except RuntimeError:  # the process with the store is gone
@@ -145,16 +142,12 @@ def fail(code: int) -> tuple[bool, int]:
 def lost() -> list[int]:
     """Return the processes on this machine that are gone without a reason printed."""
     found: list[int] = []
-    try:
-        if _store is None or _store.check([FAILURE]):
-            return found
-        for other in range(count()):
+    with suppress(RuntimeError):  # the process with the store is gone
+        for other in range(count()) if _store is not None and not _store.check([FAILURE]) else ():
             if other != rank() and _store.check([PLACE.format(other)]):
                 process, _, machine = _store.get(PLACE.format(other)).decode().partition(" ")
-                if machine == socket.gethostname() and not _lives(int(process)):
+                if machine == socket.gethostname() and not _is_running(int(process)):
                     found.append(other)
-    except RuntimeError:  # the process with the store is gone
-        return found
     return found
 
 
@@ -167,7 +160,7 @@ def describe_lost(ranks: Sequence[int]) -> str:
     )
 
 
-def _lives(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
         status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
@@ -175,7 +168,7 @@ def _lives(process: int) -> bool:
         return False
     except OSError:  # another user's, or no /proc
         return True
-    return status.rpartition(")")[2].split()[0] not in "ZX"  # dead, and its parent has not noticed yet
+    return status.rpartition(")")[2].split()[0] not in "ZX"  # ended, but not yet collected by its parent
 
 
 def _watch() -> None:
@@ -197,7 +190,7 @@ def _end(reader: socket.socket, _: socket.socket) -> None:
     while reader.recv(1) != bytes([signal.SIGTERM]):
         pass
     try:
-        _store.set(PLACE.format(rank()), "0 ")  # ends in good order
+        _store.set(PLACE.format(rank()), "0 ")  # an end in good order
         ranks = lost()
         message = describe_lost(ranks)
         if ranks and fail(2)[0]:
@@ -219,7 +212,7 @@ def _number(name: str, default: str = "") -> int:
 def average(values: Sequence[float]) -> list[float]:
     """Return the mean over the processes of each value."""
     distributed = _joined()
-    if distributed is None or count() == 1:
+    if distributed is None:
         return list(values)
     import torch
 
@@ -232,7 +225,7 @@ def average(values: Sequence[float]) -> list[float]:
 def join_lists(items: Sequence[Item]) -> list[Item]:
     """Return the items of all processes, rank after rank, to every one of them."""
     distributed = _joined()
-    if distributed is None or count() == 1:
+    if distributed is None:
         return list(items)
     gathered: list[Any] = [None] * count()
     distributed.all_gather_object(gathered, list(items))
@@ -245,7 +238,7 @@ def join_arrays(values: FloatArray) -> FloatArray:
     A place that several hold, or none, comes out as nan.
     """
     distributed = _joined()
-    if distributed is None or count() == 1:
+    if distributed is None:
         return values
     import numpy as np
     import torch

@@ -1,8 +1,8 @@
 """Text read as UTF-8, files and folders written whole or not at all, names that are safe in paths.
 
-A process holds a POSIX lock (fcntl.lockf) on the file it writes: the system releases it when its owner dies, NFS passes
-it on to other machines, and forked children do not inherit it, as they would that of flock. So the remains of a killed
-process differ from the work of a living one. A disk without locks is used without.
+A process holds a POSIX lock (fcntl.lockf) on the file it writes: the system releases it when the process ends, NFS
+passes it on to other machines, and forked children do not inherit it, as they would that of flock. So the remains of a
+killed process differ from the files of one at work. A disk without locks is used without.
 """
 
 import codecs
@@ -95,7 +95,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def _open_temporary(path: Path) -> tuple[int, Path]:
-    """Create and lock a file beside `path`, in place of a dead process's; another where somebody is writing that."""
+    """Create and lock a file beside `path`, in place of a killed process's; another where that is being written."""
     temporary = path.absolute().with_name(f".{path.name}{TEMPORARY}")
     for _ in range(2):
         with suppress(FileExistsError):
@@ -104,7 +104,7 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
                 _own.add(temporary)
                 return descriptor, temporary
             os.close(descriptor)
-        _remove_dead(temporary)
+        _remove_abandoned(temporary)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     _take(descriptor, Path(name))
     _own.add(Path(name))
@@ -112,7 +112,7 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
 
 
 def _take(descriptor: int, path: Path) -> bool:
-    """Lock an open file, if nobody else has; False also where it is no longer what `path` names."""
+    """Lock an open file unless another process has; False also where `path` is another file by now."""
     if fcntl is None:
         return True
     try:
@@ -126,8 +126,8 @@ def _take(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _remove_dead(temporary: Path) -> None:
-    """Remove a temporary file that no living process is writing."""
+def _remove_abandoned(temporary: Path) -> None:
+    """Remove a temporary file that no process is writing."""
     with suppress(OSError):
         if temporary in _own or not temporary.is_file():
             return
@@ -167,7 +167,7 @@ def hold(folder: str | Path) -> Iterator[None]:
 
 
 def _missing(folder: Path) -> list[Path]:
-    """Return the folders that are missing on the way to one, the innermost first."""
+    """Return a folder and its parents as far as they are missing, the innermost first."""
     return [place for place in (folder, *folder.parents) if not place.exists()]
 
 
@@ -179,7 +179,7 @@ def _remove_vacant(folders: list[Path]) -> None:
 
 
 def _lock(path: Path, folder: Path) -> int:
-    """Create and lock a file that says who holds it."""
+    """Create and lock a file with the description of the process that holds it."""
     while True:
         descriptor = os.open(path, OPENED | os.O_CREAT, 0o666)
         if _take(descriptor, path):
@@ -202,11 +202,8 @@ def _lock(path: Path, folder: Path) -> int:
 def new_folder(path: str | Path, own: bool = False) -> Iterator[Path]:
     """Give a folder to fill, whose files move to `path` when the block ends well; config.json comes last.
 
-    It lies within `path`, which may be a mount point. Until all has moved, a `path` that was empty counts as empty.
-
-    Args:
-        path: the folder, new or empty.
-        own: files that are there are this program's, and written over.
+    It is within `path`, which may be a mount point. Until all has moved, a `path` that was empty counts as empty. With
+    `own`, the files that are there are this program's, and written over.
     """
     out = Path(path) if own else require_new_folder(path)
     inside, made, moved = out / (TEMPORARY if own else UNFINISHED), _missing(out), False
@@ -286,7 +283,7 @@ def cannot_write(path: Path, error: OSError) -> InputError:
 def remove_leftovers(folder: Path) -> None:
     """Remove the files that killed processes left half-written in a folder of this program's."""
     for path in folder.glob(".*.tmp"):
-        _remove_dead(path.absolute())
+        _remove_abandoned(path.absolute())
 
 
 def is_vacant(folder: Path) -> bool:

@@ -45,11 +45,7 @@ def read_bytes(path: str | Path, most: int, missing: str = "check the path") -> 
 
 
 def parse_json(content: bytes | str, most: float = MOST_VALUES) -> Any:
-    """Return the value that a JSON text stands for.
-
-    Raises:
-        ValueError: it is none, nested too deeply, or has more values than `most`.
-    """
+    """Return the value of a JSON text; one that is none, nested too deeply or too large is a ValueError."""
     try:
         tree = json.loads(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
     except RecursionError as error:
@@ -59,11 +55,9 @@ def parse_json(content: bytes | str, most: float = MOST_VALUES) -> Any:
 
 
 def parse_yaml(content: bytes | str, most: float = MOST_VALUES) -> Any:
-    """Return the value that a YAML text stands for; aliases count as what they stand for.
+    """Return the value of a YAML text, as `parse_json`; a key that stands twice is a ValueError too.
 
-    Raises:
-        ValueError: it is none, has a key twice, or is nested too deeply or within itself; or it has more values than
-            `most`, or more bytes than people write.
+    Aliases count with all their values.
     """
     if len(content) > MOST_BYTES[".yaml"]:
         raise ValueError(f"larger than {MOST_BYTES['.yaml']:,} bytes")

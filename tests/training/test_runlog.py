@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.training.log import RunLog
-from hybrid_pruning.training.runs import Run
+from hybrid_pruning.training.runs import Run, RunLog
 
 RECORD = {
     "epoch": 1,

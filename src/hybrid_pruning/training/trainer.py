@@ -24,9 +24,8 @@ from hybrid_pruning.data.trainset import TrainSet
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.artifact import versions
 from hybrid_pruning.pruning import Growth
-from hybrid_pruning.training.log import RunLog
 from hybrid_pruning.training.objective import Objective, Optimizers, learning_rate_factor, sum_losses, target_growth
-from hybrid_pruning.training.runs import EPOCH, STEP, Run, read_checkpoint, snapshot_name, write_state
+from hybrid_pruning.training.runs import EPOCH, STEP, Run, RunLog, read_checkpoint, snapshot_name, write_state
 from hybrid_pruning.training.validation import DevTrials, Validation, validate, write_scores
 from hybrid_pruning.training.warnings import check_after, check_sparsity, print_warnings
 

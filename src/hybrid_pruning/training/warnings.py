@@ -157,7 +157,7 @@ def check_sparsity(expected: float, target: float, when: str = "at the end") -> 
         f"the gates expect {expected:.1%} to be removed {when}, the target is {target:.1%}: an export cuts to the "
         "target all the same, but not what was trained; train longer, or raise pruning.initial_reg_lr"
     )
-    return _where((abs(expected - target) > LARGEST_LAG, line))
+    return [line] if abs(expected - target) > LARGEST_LAG else []
 
 
 def check_scores(bonafide: FloatArray, spoof: FloatArray) -> list[str]:
@@ -187,7 +187,7 @@ def check_cosines(target: FloatArray, nontarget: FloatArray) -> list[str]:
         f"the dev trials' EER is {rate:.1%}, {'worse than' if rate > 0.5 else 'close to'} chance: check the labels of "
         "data.trials.dev and the column speaker of data.train, or train longer"
     )
-    return _where((rate > CHANCE, line))
+    return [line] if rate > CHANCE else []
 
 
 def check_speakers(trainset: Sequence[Utterance], name: str) -> list[str]:
@@ -198,7 +198,7 @@ def check_speakers(trainset: Sequence[Utterance], name: str) -> list[str]:
         f"{name}: {len(single)} of {len(counts)} speakers have a single utterance ({shown(single)}): its room is "
         "learnt with the voice; leave them out, or give more of each"
     )
-    return _where((bool(single), line))
+    return [line] if single else []
 
 
 def _where(*table: tuple[bool, str]) -> list[str]:
