@@ -20,7 +20,7 @@ from corpus import (
 from foreign_files import write_whole
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.files import UNFINISHED
-from kills import outlives, survives
+from kills import kill_and_complete, kill_until_complete
 from runs import another
 from world import STAGES, Cli, copy_world
 
@@ -46,7 +46,7 @@ COMMANDS = {
 
 
 def some(total: int) -> list[tuple[int, bool]]:
-    """In the first writes, in the middle of one, and when all but the tidying is done."""
+    """In the first writes, in the middle of one, and when all but the clean-up is done."""
     return [(3, False), (total // 2, True), (total - 2, False)]
 
 
@@ -55,7 +55,7 @@ def every(total: int) -> list[tuple[int, bool]]:
 
 
 def copy(pristine: Path, folder: Path) -> None:
-    """Copy the world, and write scores that tell its recordings apart, but for one."""
+    """Copy the world, and write scores that separate its recordings, but for one."""
     copy_world(pristine, folder)
     names = [utterance.utt_id for utterance in read_manifest(folder / "dev" / "manifest.tsv")]
     rows = (
@@ -65,7 +65,7 @@ def copy(pristine: Path, folder: Path) -> None:
 
 
 def job(folder: Path, **changes: object) -> None:
-    """Write a corpus, an encoder and the recipe of a whole job, of one epoch where nothing else is said."""
+    """Write a corpus, an encoder and the recipe of a whole job, of one epoch by default."""
     write_asvspoof5(folder / "corpus", clips=8)
     write_wavlm(folder / "wavlm")
     config = configure(describe_asvspoof5(folder), **{"training__epochs": 1, **changes})
@@ -82,38 +82,31 @@ def verification(folder: Path) -> None:
 
 def family(folder: Path) -> None:
     """Write the same with a snapshot."""
-    job(
-        folder,
-        pruning__export_at=[0.2],
-        pruning__export_hold_epochs=0.0,
-        pruning__sparsity_warmup_epochs=4,
-        training__epochs=4,
-    )
+    snapshot = {"pruning__export_at": [0.2], "pruning__export_hold_epochs": 0.0, "pruning__sparsity_warmup_epochs": 4}
+    job(folder, **snapshot, training__epochs=4)
 
 
 @pytest.mark.parametrize("name", ["export", "cohort in place"])
 def test_a_killed_command_completes(name: str, pristine: Path, tmp_path: Path):
-    survives(partial(copy, pristine), tmp_path / "here", COMMANDS[name], some)
+    kill_and_complete(partial(copy, pristine), tmp_path / "here", COMMANDS[name], some)
 
 
 def test_a_second_process_in_a_folder_is_refused(cli: Cli, world: Path):
     commands = {
-        "new": (
-            "train recipe.yaml --out new",
-            "run recipe.yaml --out new",
-            "sweep recipe.yaml --sparsity 0.5 --out new",
-        ),
-        "run": ("train recipe.yaml --set training.epochs=1 --out run --resume",),
-        "quick": ("quickstart --out quick",),
-        "new.tsv.partial": ("score model dev/manifest.tsv --out new.tsv",),
-        f"model2/{UNFINISHED}": ("export run --out model2",),
+        "train recipe.yaml --out new": "new",
+        "run recipe.yaml --out new": "new",
+        "sweep recipe.yaml --sparsity 0.5 --out new": "new",
+        "train recipe.yaml --set training.epochs=1 --out run --resume": "run",
+        "quickstart --out quick": "quick",
+        "score model dev/manifest.tsv --out new.tsv": "new.tsv.partial",
+        "export run --out model2": f"model2/{UNFINISHED}",
     }
-    with another(f"with {', '.join(f'hold({folder!r})' for folder in commands)}:", world) as process:
-        for folder, typed in commands.items():
-            for words in typed:
-                found = cli(*words.split())
-                who = f"{folder}: is in use by process {process.pid} on "
-                assert (found.code, who in found.err, found.err.count("\n")) == (2, True, 1), (words, found)
+    held = ", ".join(f"hold({folder!r})" for folder in dict.fromkeys(commands.values()))
+    with another(f"with {held}:", world) as process:
+        for typed, folder in commands.items():
+            found = cli(*typed.split())
+            holder = f"{folder}: is in use by process {process.pid} on "
+            assert (found.code, holder in found.err, found.err.count("\n")) == (2, True, 1), (typed, found)
     assert cli(*["export", "run", "--out", "model2"]).code == 0
 
 
@@ -121,7 +114,7 @@ def test_a_second_process_in_a_folder_is_refused(cli: Cli, world: Path):
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_completes_wherever_it_was_killed(name: str, pristine: Path, tmp_path: Path):
-    print(name, survives(partial(copy, pristine), tmp_path / "here", COMMANDS[name], every))
+    print(name, kill_and_complete(partial(copy, pristine), tmp_path / "here", COMMANDS[name], every))
 
 
 @pytest.mark.soak
@@ -131,7 +124,7 @@ def test_a_command_completes_wherever_it_was_killed(name: str, pristine: Path, t
     [(verification, "prepare voxceleb --root corpus --out new"), (write_whole, "convert . --out new")],
 )
 def test_what_is_made_of_other_files_too(make: Callable[[Path], object], command: str, tmp_path: Path):
-    print(command, survives(make, tmp_path / "here", command, every))
+    print(command, kill_and_complete(make, tmp_path / "here", command, every))
 
 
 @pytest.mark.soak
@@ -144,6 +137,6 @@ def test_what_is_made_of_other_files_too(make: Callable[[Path], object], command
         (job, "sweep recipe.yaml --sparsity 0,0.5 --out out"),
     ],
 )
-def test_a_job_outlives_many_kills(make: Callable[[Path], object], command: str, tmp_path: Path):
+def test_a_job_completes_after_many_kills(make: Callable[[Path], object], command: str, tmp_path: Path):
     for seed in range(10):
-        print(command, seed, outlives(make, tmp_path / "here", command, random.Random(seed), 80))
+        print(command, seed, kill_until_complete(make, tmp_path / "here", command, random.Random(seed), 80))

@@ -53,17 +53,12 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nobody_sees_the_file_before_it_is_whole(tmp_path: Path):
-    with atomic_write(tmp_path / "file.txt") as handle:
+def test_a_file_appears_when_it_is_whole_with_the_permissions_of_any_new_one(tmp_path: Path):
+    (tmp_path / "plain").write_text("")
+    with atomic_write(tmp_path / "atomic") as handle:
         handle.write("half")
         handle.flush()
-        assert not (tmp_path / "file.txt").exists()
-
-
-def test_permissions_are_those_of_any_new_file(tmp_path: Path):
-    (tmp_path / "plain").write_text("")
-    with atomic_write(tmp_path / "atomic"):
-        pass
+        assert not (tmp_path / "atomic").exists()
     plain, atomic = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic"))
     assert atomic == plain
 
@@ -78,7 +73,7 @@ def test_an_impossible_place_is_the_users_mistake(tmp_path: Path, place: str, me
 
 
 def covered(error: OSError) -> None:
-    """Raise what torch.save makes of a write that failed."""
+    """Raise the error that torch.save makes of a failed write."""
     try:
         raise error
     except OSError:
@@ -114,21 +109,18 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path):
 
 
 def test_a_new_folder_is_missing_or_empty(tmp_path: Path):
-    (tmp_path / "empty").mkdir()
+    for name in ("empty", "folder"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "folder" / ".hidden").write_text("")
     for name in ("missing", "empty"):
         assert require_new_folder(str(tmp_path / name)) == tmp_path / name
     assert not (tmp_path / "missing").exists()
+    for taken, message in (("folder", "is not empty"), ("folder/.hidden", "is a file")):
+        with pytest.raises(InputError, match=message):
+            require_new_folder(tmp_path / taken)
 
 
-@pytest.mark.parametrize(("taken", "message"), [("folder", "is not empty"), ("folder/.hidden", "is a file")])
-def test_a_taken_folder_is_refused(tmp_path: Path, taken: str, message: str):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / ".hidden").write_text("")
-    with pytest.raises(InputError, match=message):
-        require_new_folder(tmp_path / taken)
-
-
-def test_a_folder_is_held_by_one_process_at_a_time_until_it_dies(tmp_path: Path):
+def test_a_folder_is_held_by_one_process_at_a_time_until_it_ends(tmp_path: Path):
     folder = tmp_path / "job"
     with another("with hold('job'), hold('job'):", tmp_path) as process:
         who = f"job: is in use by process {process.pid} on {re.escape(socket.gethostname())} since 20.*: -c; wait"
@@ -143,7 +135,7 @@ def test_a_folder_is_held_by_one_process_at_a_time_until_it_dies(tmp_path: Path)
     assert not list(folder.iterdir())
 
 
-def test_a_file_that_another_process_is_writing_is_let_alone(tmp_path: Path):
+def test_a_file_that_another_process_is_writing_stays(tmp_path: Path):
     def temporary() -> list[str]:
         return sorted(path.name for path in tmp_path.iterdir())
 
@@ -210,27 +202,25 @@ def test_a_folder_without_permission_is_named(closed_folder: Path):
         pytest.fail("the block must not run: its result would be lost")
 
 
-@pytest.mark.parametrize("name", ["a", "a.b", "id1/x/1.wav", "a..b", ".a", "...", "a b", "ü/ö", "-a", "~a"])
-def test_plain_names_are_no_danger(name: str):
-    assert find_danger(name) is None
+NAMES = {
+    "None": ("a", "a.b", "id1/x/1.wav", "a..b", ".a", "...", "a b", "ü/ö", "-a", "~a", "a\N{NO-BREAK SPACE}"),
+    "leads elsewhere": (
+        *("", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/..", "a/./b", "a/../b", "\\a", "a\\..\\b", "c:a"),
+    ),
+    "holds control characters": (
+        *("a\tb", "a\nb", "a\rb", "a\0b", "a\x1b[2J", "a\x7f", "a\x85b", "a\u2029b", "\udcff"),
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/..", "a/./b", "a/../b", "\\a", "a\\..\\b", "c:a"],
-)
-def test_names_that_lead_elsewhere_are_dangers(name: str):
-    assert "leads elsewhere" in str(find_danger(name))
+@pytest.mark.parametrize("danger", NAMES)
+def test_dangers_of_names(danger: str):
+    for name in NAMES[danger]:
+        assert danger in str(find_danger(name)), repr(name)
 
 
-@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\rb", "a\0b", "a\x1b[2J", "a\x7f", "a\x85b", "a\u2029b", "\udcff"])
-def test_names_with_control_characters_are_dangers(name: str):
-    assert find_danger(name) == "holds control characters"
-    assert not find_danger(f"{name[0]}\N{NO-BREAK SPACE}") or name == "\udcff", "unprintable, but harmless"
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), [-float("inf")]])
-def test_json_has_no_infinity(tmp_path: Path, value: object):
-    with pytest.raises(InputError, match="a figure in it is not finite"):
-        write_json(tmp_path / "a.json", {"x": value})
+def test_json_has_no_infinity(tmp_path: Path):
+    for value in (float("nan"), float("inf"), [-float("inf")]):
+        with pytest.raises(InputError, match="a figure in it is not finite"):
+            write_json(tmp_path / "a.json", {"x": value})
     assert not list(tmp_path.iterdir())

@@ -1,8 +1,10 @@
-"""Several processes of one job: what they share, and how they fail together."""
+"""Several processes of one job: shared results, a common failure, and freed memory kept."""
 
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from world import Cli
 
 
 def exchange(folder: str) -> None:
-    """What each of two processes does; they write down what they have found."""
+    """Exchange values between two processes, and write the results."""
     processes.start()
     here = processes.rank()
     values = np.array([1.0, np.nan, np.nan]) if here == 0 else np.array([np.nan, 2.0, np.nan])
@@ -50,7 +52,7 @@ def read(folder: Path) -> list[object]:
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-def test_two_processes_find_the_same(tmp_path: Path):
+def test_two_processes_share_results(tmp_path: Path):
     assert finish(*ranks(exchange, [str(tmp_path)], tmp_path)) == [0, 0], (tmp_path / "rank0.txt").read_text()
     shared = {
         "count": 2,
@@ -62,12 +64,12 @@ def test_two_processes_find_the_same(tmp_path: Path):
     assert read(tmp_path) == [{**shared, "main": rank == 0, "quiet": rank == 1} for rank in range(2)]
 
 
-def test_the_first_to_fail_speaks_for_all(tmp_path: Path):
+def test_the_first_to_fail_prints_for_all(tmp_path: Path):
     assert finish(*ranks(fail_in_turn, [str(tmp_path)], tmp_path)) == [0, 0], (tmp_path / "rank0.txt").read_text()
     assert read(tmp_path) == [[False, 2], [True, 2]]
 
 
-def test_a_process_alone_needs_nobody():
+def test_a_process_alone():
     processes.start()
     assert (processes.count(), processes.rank(), processes.is_main(), console.quiet) == (1, 0, True, False)
     assert processes.average([1.0]) == [1.0]
@@ -77,17 +79,10 @@ def test_a_process_alone_needs_nobody():
     processes.stop()
 
 
-@pytest.mark.parametrize(("rank", "speaks"), [("0", True), ("1", False)])
-def test_before_they_have_met_all_fail_alike(rank: str, speaks: bool, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("rank", "prints"), [("0", True), ("1", False)])
+def test_before_they_have_met_all_fail_alike(rank: str, prints: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", rank)
-    assert processes.fail(2) == (speaks, 2)
-
-
-def test_half_an_environment_is_the_users_mistake(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(InputError, match=r"^RANK=: expected .*start with torchrun"):
-        processes.start()
+    assert processes.fail(2) == (prints, 2)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +90,7 @@ def test_half_an_environment_is_the_users_mistake(monkeypatch: pytest.MonkeyPatc
     [
         *[(size, "0", "0", f"^WORLD_SIZE={size}: expected a whole number") for size in ("two", "-1", "0", "2.0", "²")],
         ("2", "", "0", "^RANK=: expected a whole number"),
+        ("2", None, "0", "^RANK=: expected .*start with torchrun"),
         ("2", "one", "0", "^RANK=one: expected"),
         ("2", "0", None, "^LOCAL_RANK=: expected"),
         ("2", "2", "0", "^RANK=2 and LOCAL_RANK=0 with WORLD_SIZE=2"),
@@ -103,7 +99,7 @@ def test_half_an_environment_is_the_users_mistake(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_an_absurd_environment_is_the_users_mistake(
-    size: str, rank: str, local: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+    size: str, rank: str | None, local: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.delenv("MASTER_PORT", raising=False)
@@ -124,7 +120,7 @@ def test_an_absurd_environment_is_a_line_and_only_for_verbs_with_processes(monke
 
 
 def wait_for_ever(*_: str) -> None:
-    """Join, and hang in a place where no error comes from."""
+    """Join, and wait without an error."""
     processes.start()
     print("here", flush=True)
     time.sleep(120)
@@ -132,7 +128,7 @@ def wait_for_ever(*_: str) -> None:
 
 @pytest.mark.parametrize("terminated", [False, True])
 def test_a_lost_process_is_named(tmp_path: Path, terminated: bool):
-    """By whoever waits for it, and where torchrun ends the rest because of it, from within anything."""
+    """By a process that waits for it, and by one that torchrun ends because of it."""
     first, second = ranks(wait_for_ever if terminated else finish_alone, [], tmp_path)
     outputs = [tmp_path / f"rank{rank}.txt" for rank in range(2)]
     while not all(path.exists() and "here" in path.read_text() for path in outputs):
@@ -149,9 +145,21 @@ def test_a_lost_process_is_named(tmp_path: Path, terminated: bool):
 
 
 def finish_alone(*_: str) -> None:
-    """Come to the end of a job that the other one never comes to."""
+    """Reach the end of a job that the other process never reaches."""
     if os.environ["RANK"] == "1":
         wait_for_ever()
     processes.start()
     print("here", flush=True)
     run_command("--help")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's")
+def test_freed_memory_is_kept() -> None:
+    program = "from hybrid_pruning.distributed import keep_freed_memory; print(keep_freed_memory())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
+def test_without_glibc_freed_memory_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not processes.keep_freed_memory()

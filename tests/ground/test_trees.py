@@ -3,7 +3,6 @@
 import random
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,7 +26,7 @@ JSON, YAML = (
     ],
     ids=lambda content: str(content[:12]),
 )
-def test_what_is_no_json_is_one_line_that_names_the_file(content: bytes, tmp_path: Path):
+def test_invalid_json_is_one_line_that_names_the_file(content: bytes, tmp_path: Path):
     path = tmp_path / "config.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"config.json: (is not valid JSON \(.+\)|expected names .+); export again"):
@@ -52,18 +51,18 @@ def test_files_that_are_not_there_or_too_large(tmp_path: Path):
     ],
     ids=lambda text: repr(text[:12]),
 )
-def test_what_is_no_recipe_is_a_value_error(text: str):
+def test_invalid_yaml_is_a_value_error(text: str):
     with pytest.raises(ValueError, match=r"."):
         parse_yaml(text, 10_000)
 
 
-def test_aliases_and_merges_that_people_write_are_read():
+def test_aliases_and_merges_are_read():
     assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a") == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 1}}
     assert parse_json(b'\xef\xbb\xbf{"a": [1, null]}') == {"a": [1, None]}
 
 
 def mutate(content: bytes, chance: random.Random) -> bytes:
-    """Return a content with some of its bytes cut, doubled, flipped or exchanged for those that have a meaning."""
+    """Return a content with some of its bytes cut, doubled, flipped or exchanged for syntax."""
     found = bytearray(content)
     for _ in range(chance.randint(1, 6)):
         at, upto = sorted(chance.randrange(len(found) + 1) for _ in range(2))
@@ -90,18 +89,12 @@ def test_random_damage_is_a_value_or_a_value_error():
                 parse(mutate(content, chance))
 
 
-@pytest.mark.parametrize("tree", [None, [], "text", 3, {}, {"a": 1}, {"a": {"b": []}}, {"a": [{"b": {}}]}])
-def test_what_is_no_section_is_an_empty_one(tree: Any) -> None:
-    assert section(tree, "a", "b") == {}
-
-
-def test_a_section_is_found() -> None:
+def test_sections_and_numbers_that_are_none() -> None:
+    for tree in (None, [], "text", 3, {}, {"a": 1}, {"a": {"b": []}}, {"a": [{"b": {}}]}):
+        assert section(tree, "a", "b") == {}
     assert section({"a": {"b": {"c": 1}}}, "a", "b") == {"c": 1}
-
-
-@pytest.mark.parametrize(("value", "expected"), [(3, 3.0), (0.5, 0.5), ("3", 0.0), (None, 0.0), (float("nan"), 0.0)])
-def test_what_is_no_number_is_zero(value: Any, expected: float) -> None:
-    assert number(value) == expected
+    for value, expected in ((3, 3.0), (0.5, 0.5), ("3", 0.0), (None, 0.0), (float("nan"), 0.0)):
+        assert number(value) == expected
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ FORKSERVER.set_forkserver_preload(
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Return the log without what depends on the machine's mood."""
+    """Return the log without the figures that depend on the machine's load."""
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{key: value for key, value in record.items() if "per_second" not in key} for record in records]
 
@@ -143,7 +143,7 @@ def _half_written(run: Path) -> list[Path]:
 
 
 def _run(target: Callable[..., None], arguments: Sequence[Any], output: str, environment: dict[str, str]) -> None:
-    """What happens in the new process."""
+    """Run in the new process."""
     os.environ.update(environment)
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
@@ -155,7 +155,7 @@ def _run(target: Callable[..., None], arguments: Sequence[Any], output: str, env
 
 @contextmanager
 def another(code: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has run some code within the folder, and waits; it is killed in the end."""
+    """Start another process that runs some code within the folder, and waits; it is killed in the end."""
     text = f"import sys\nfrom hybrid_pruning.files import *\n{code}\n    print(flush=True)\n    sys.stdin.read()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", text], cwd=folder, text=True, **pipes) as process:  # type: ignore[call-overload]

@@ -47,7 +47,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "cut short": cut_short,
     "a flipped bit": flip_a_bit,
     "empty": lambda path: path.write_bytes(b""),
-    "not ours": lambda path: path.write_text("weights?"),
+    "another kind of file": lambda path: path.write_text("weights?"),
 }
 
 
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_set_aside(run: Run, damage: str, capsys: pytest
     assert not capsys.readouterr().out
 
 
-def test_damage_is_survived_as_long_as_one_is_whole(run: Run):
+def test_a_run_resumes_as_long_as_one_checkpoint_is_whole(run: Run):
     for path in run.list_checkpoints(STEP):
         cut_short(path)
     assert run.find_latest() == run.checkpoint(EPOCH, 1)
@@ -103,7 +103,7 @@ def test_a_file_that_a_kill_left_half_written_is_removed(run: Run):
 
 
 @pytest.mark.parametrize("kind", [EPOCH, STEP])
-def test_a_disk_that_gets_full_leaves_the_earlier_ones(run: Run, kind: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_leaves_the_earlier_ones(run: Run, kind: str, monkeypatch: pytest.MonkeyPatch):
     def refuse(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -1,6 +1,5 @@
 """Every warning on its own: it comes where it must, stays away where it must, and says what to do in one line."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corpus import configure, write_world
+from corpus import configure
 from hybrid_pruning.config import Config, PruningConfig, TrainingConfig
 from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.tasks import Label
 from hybrid_pruning.training import warnings as checks
 from hybrid_pruning.training.launch import train
+from runs import read_log
 from runs_to_look_at import build_model
 
 
@@ -91,22 +91,20 @@ def test_an_accuracy_that_counts_the_larger_class() -> None:
     assert checks.check_scores(bonafide + 6, spoof) == []
 
 
-def read_warnings(run: Path) -> list[list[str]]:
-    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [record["warnings"] for record in records if "warnings" in record]
-
-
-def test_a_training_prints_and_keeps_its_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = configure(write_world(tmp_path), training__backbone_lr_ratio=0, training__epochs=2)
+def test_a_training_prints_and_keeps_its_warnings(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(recipe, training__backbone_lr_ratio=0, training__epochs=1)
     train(config, tmp_path / "run")
-    before, after = read_warnings(tmp_path / "run")
+    before, after = (record["warnings"] for record in read_log(tmp_path / "run") if "warnings" in record)
+    log = (tmp_path / "run" / "log.jsonl").read_bytes()
     assert any("backbone_lr_ratio is 0" in line for line in before)
     assert any("the gates expect" in line for line in after)
     printed = capsys.readouterr().out
     for line in (*before, *after):
         assert printed.count(f"warning: {line}\n") == 1
-    train(config, tmp_path / "run", resume=True)  # finished already: nothing is said again
-    assert read_warnings(tmp_path / "run") == [before, after]
+    train(config, tmp_path / "run", resume=True)  # finished already: no warning is repeated
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == log
 
 
 def objective(task: str = "speaker-verification", **changes: Any) -> list[str]:
@@ -114,13 +112,13 @@ def objective(task: str = "speaker-verification", **changes: Any) -> list[str]:
     return checks.check_objective(Config.model_validate(tree))
 
 
-def test_a_loss_and_margins_that_verification_is_worse_with() -> None:
+def test_a_loss_without_margins_and_margins_that_never_grow() -> None:
     assert objective(kind="aam") == objective("anti-spoofing") == []
     warned(objective(), "softmax", "no margin", "aam is usual")
     warned(objective(kind="am", margin_warmup_epochs=9), "objective.margin_warmup_epochs is 9", "never reach")
 
 
-def test_cosines_near_chance_are_told() -> None:
+def test_cosines_near_chance_are_reported() -> None:
     rng = np.random.default_rng(0)
     target, nontarget = rng.normal(0.8, 0.1, 500), rng.normal(0.1, 0.1, 500)
     assert checks.check_cosines(target, nontarget) == []
@@ -128,7 +126,7 @@ def test_cosines_near_chance_are_told() -> None:
     warned(checks.check_cosines(nontarget + 0.04, rng.normal(0.1, 0.1, 500)), "close to chance")
 
 
-def test_speakers_with_a_single_utterance_are_told() -> None:
+def test_speakers_with_a_single_utterance_are_reported() -> None:
     several = [Utterance(f"{index}", Path("x.wav"), Label.BONAFIDE, f"s{index % 2}") for index in range(4)]
     assert checks.check_speakers(several, "train.tsv") == []
     single = Utterance("4", Path("x.wav"), Label.BONAFIDE, "s2")

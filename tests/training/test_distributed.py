@@ -4,13 +4,13 @@ import errno
 import os
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
 
 from corpus import configure, settings, write_wavlm, write_world
 from encoders import STYLES
@@ -29,12 +29,12 @@ Recipe = dict[str, Any]
 PAIR = {"training.batch_size": 4, "training.accumulate": 2, "training.epochs": 2}
 ALONE = {**PAIR, "training.batch_size": 8}
 TOLERANCE = 1e-6
-UNFELT = ("head.query.bias", "head.key.bias", "k_proj.bias")
+WITHOUT_EFFECT = ("head.query.bias", "head.key.bias", "k_proj.bias")
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Without dropout, which every process draws for itself, and at a learning rate that people use."""
+    """Without dropout, which every process draws for itself, and at a usual learning rate."""
     folder = tmp_path_factory.mktemp("world")
     source = str(write_wavlm(folder / "no dropout"))
     return settings(write_world(folder), {"backbone.source": source, "training.lr": 5e-4, "training.final_lr": 5e-5})
@@ -54,11 +54,11 @@ def train_pair(arguments: list[str], folder: Path, target: Any = run_command) ->
 def largest_differences(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, float]:
     """Return those of network, gates and multipliers; of values above 1, relative to the tensor's largest.
 
-    What a softmax over time does not feel is left out: its gradient is rounding noise, of which Adam makes full steps.
+    Weights without effect on a softmax over time are left out: Adam makes full steps of their rounding noise.
     """
     differences: dict[str, float] = {}
     for name, value in expected.items():
-        if isinstance(value, torch.Tensor) and not name.endswith(UNFELT):
+        if isinstance(value, torch.Tensor) and not name.endswith(WITHOUT_EFFECT):
             part = name.partition(".")[0]
             difference = (found[name] - value).abs().max() / value.abs().max().clamp_min(1)
             differences[part] = max(differences.get(part, 0.0), float(difference))
@@ -87,15 +87,15 @@ def test_two_processes_are_one_with_the_same_batch(recipe: Recipe, tmp_path: Pat
         assert pair["padding"] == one["padding"]
 
 
-def note_states(folder: str, *arguments: str) -> None:
-    """Train, and write down what every process ends with."""
+def save_states(folder: str, *arguments: str) -> None:
+    """Train, and write the last state of every process."""
     close = Trainer.close
 
-    def note(trainer: Trainer) -> None:
+    def save(trainer: Trainer) -> None:
         torch.save(trainer.objective.state_dict(), Path(folder) / f"state{processes.rank()}.pt")
         close(trainer)
 
-    Trainer.close = note  # type: ignore[method-assign]
+    Trainer.close = save  # type: ignore[method-assign]
     run_command(*arguments)
 
 
@@ -103,36 +103,33 @@ def test_gates_and_multipliers_are_the_same_everywhere_and_in_float32(recipe: Re
     dropout = {"backbone.source": str(write_wavlm(tmp_path / "dropout", hidden_dropout=0.1))}
     changes = {**PAIR, **dropout, "training.mixed_precision": "bf16", "training.epochs": 1}
     arguments = write_recipe(recipe, tmp_path, changes)
-    train_pair([str(tmp_path), *arguments], tmp_path, note_states)
+    train_pair([str(tmp_path), *arguments], tmp_path, save_states)
     first, second = (torch.load(tmp_path / f"state{rank}.pt", weights_only=True) for rank in range(2))
     assert_same(first, second)
     assert {value.dtype for value in first.values() if isinstance(value, torch.Tensor)} == {torch.float32}
 
 
-class Pair:
+class Pair(list[Any]):
     """Two processes that are killed as one."""
 
-    def __init__(self, members: list[Any]) -> None:
-        self.members = members
-
     def is_alive(self) -> bool:
-        return all(member.is_alive() for member in self.members)
+        return all(member.is_alive() for member in self)
 
     def kill(self) -> None:
-        for member in self.members:
+        for member in self:
             member.kill()
 
     def join(self) -> None:
-        for member in self.members:
+        for member in self:
             member.join()
 
     @property
     def exitcode(self) -> int | None:
-        return self.members[0].exitcode
+        return self[0].exitcode
 
 
 @pytest.mark.soak
-def test_a_killed_pair_ends_as_if_it_had_not(recipe: Recipe, tmp_path: Path):
+def test_a_killed_pair_is_resumed_to_the_same_end(recipe: Recipe, tmp_path: Path):
     arguments = write_recipe(recipe, tmp_path, {**PAIR, "training.checkpoint_steps": 2, "data.workers": 1})
     chance = random.Random(1)
 
@@ -163,7 +160,7 @@ def test_a_shrunk_model_is_trained_further_by_two(recipe: Recipe, tmp_path: Path
 
 
 def explode(*arguments: str) -> None:
-    """Let one process alone meet a loss that is not finite."""
+    """Give one process alone a loss that is not finite."""
     forward = Objective.forward
 
     def diverge(self: Objective, *arguments: Any) -> dict[str, torch.Tensor]:
@@ -175,7 +172,7 @@ def explode(*arguments: str) -> None:
 
 
 def fill_disk(*arguments: str) -> None:
-    """Let the main process, which alone writes, find the disk full at its first checkpoint."""
+    """Refuse the first checkpoint of the main process, which alone writes, as a full disk does."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -185,7 +182,7 @@ def fill_disk(*arguments: str) -> None:
 
 
 def spoil_dev(*arguments: str) -> None:
-    """Let the main process alone fail to read a file of the dev set."""
+    """Refuse a file of the dev set in the main process alone."""
     score = validation.score_utterances
 
     def refuse(*arguments: Any) -> Any:
@@ -222,14 +219,12 @@ def test_a_failure_of_one_is_one_line_and_the_end_of_all(recipe: Recipe, tmp_pat
     assert not list((tmp_path / "run").rglob("*.tmp"))
 
 
-def test_torchrun_ends_with_its_processes(recipe: Recipe, tmp_path: Path):
+def test_torchrun_ends_with_its_processes(
+    recipe: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     arguments = [*write_recipe(recipe, tmp_path, PAIR), "--set", "heads.kind=mhfa"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
-    found = subprocess.run(
-        [*launcher, "hybrid_pruning.cli", *arguments], capture_output=True, text=True, check=False, env=environment
-    )
-    assert found.returncode == 1, "torchrun's own"
-    (line,) = re.findall(r"^hybrid-pruning: .*", found.stderr, re.MULTILINE)
+    with pytest.raises(ChildFailedError, match=r"exitcode\s*: 2"):
+        torchrun(["--standalone", "--nproc_per_node", "2", "-m", "hybrid_pruning.cli", *arguments])
+    (line,) = re.findall(r"^hybrid-pruning: .*", capfd.readouterr().err, re.MULTILINE)
     assert "'heads' is unknown" in line
-    assert re.search(r"exitcode\s*: 2", found.stderr)

@@ -5,18 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from corpus import configure, write_world
+from corpus import configure
 from hybrid_pruning.config import TrainingConfig
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
 from hybrid_pruning.training.objective import Objective, Optimizers, build_objective, learning_rate_factor
 
 Recipe = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    return write_world(tmp_path_factory.mktemp("world"))
 
 
 def build(recipe: Recipe, **changes: Any) -> tuple[Objective, Optimizers]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from corpus import configure, write_world
+from corpus import configure
 from hybrid_pruning.config import save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.training.launch import train
@@ -19,11 +19,6 @@ from runs import assert_same_run, finish, kill_at_random, run_command, start
 
 Recipe = dict[str, Any]
 CROWDED = {"training__checkpoint_steps": 1, "training__keep_checkpoints": 100}
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    return write_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from corpus import configure, files_below, settings, write_corpus, write_wavlm, write_world
+from corpus import configure, files_below, settings, write_corpus, write_wavlm
 from encoders import STYLES
 from hybrid_pruning.config import DataConfig, load_config, save_config
 from hybrid_pruning.data.batches import Batch
@@ -33,29 +33,12 @@ Recipe = dict[str, Any]
 DENSE = {"pruning__use_pruning_loss": False}
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    return write_world(tmp_path_factory.mktemp("world"))
-
-
 def run(recipe: Recipe, folder: Path, **changes: Any) -> Path:
     return train(configure(recipe, **changes), folder)
 
 
 def backbone_size(model: SpeechModel) -> int:
     return sum(parameter.numel() for parameter in model.backbone.parameters())
-
-
-@pytest.fixture(scope="module")
-def reference(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of the recipe as it stands."""
-    return run(recipe, tmp_path_factory.mktemp("reference") / "run")
-
-
-@pytest.fixture(scope="module")
-def dense(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its run without pruning."""
-    return run(recipe, tmp_path_factory.mktemp("dense") / "run", **DENSE)
 
 
 @pytest.mark.parametrize(("drop_rate", "target"), [(0.3, 0.4), (0.8, 0.3)], ids=["from below", "from above"])
@@ -153,7 +136,7 @@ def test_without_the_pruning_loss_a_run_is_dense(dense: Path, tmp_path: Path):
 
 
 def test_learning_rates_are_logged_and_applied(recipe: Recipe, tmp_path: Path):
-    """The head's follows the schedule, the backbone's is its share of it (here none), the gates' stays."""
+    """The head's is scheduled, the backbone's a share of it (here none), the gates' constant."""
     folder = run(recipe, tmp_path / "run", training__backbone_lr_ratio=0.0, pruning__clamp_lambda1=False)
     config = configure(recipe).training
     for record in read_steps(folder):
@@ -206,7 +189,7 @@ def test_clipping_is_for_the_network_alone(recipe: Recipe, tmp_path: Path, monke
     assert all(record["gradient_norm"]["network"] > 1e-3 for record in read_steps(folder)), "logged before clipping"
 
 
-def test_bf16_runs_and_leaves_what_is_learnt_in_float32(recipe: Recipe, reference: Path, tmp_path: Path):
+def test_bf16_leaves_the_weights_in_float32(recipe: Recipe, reference: Path, tmp_path: Path):
     folder = run(recipe, tmp_path / "run", training__mixed_precision="bf16", training__epochs=1)
     losses, expected = ([record["loss"]["task"] for record in read_steps(path)[:3]] for path in (folder, reference))
     assert losses == pytest.approx(expected, abs=0.05)
@@ -279,20 +262,20 @@ def test_a_pruned_model_can_be_trained_further_and_pruned_again(recipe: Recipe, 
 
 
 @pytest.mark.parametrize(("killed", "checkpoint_steps"), [("between checkpoints", 2), ("after its validation", 3)])
-def test_a_run_killed_ends_as_if_it_had_not(
+def test_an_interrupted_run_is_resumed_to_the_same_end(
     recipe: Recipe, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str, checkpoint_steps: int
 ):
     """Within an epoch, or with a last checkpoint from before the validation, at the very same step."""
     owner, name = (Trainer, "_step") if killed == "between checkpoints" else (Run, "save_checkpoint")
     original = getattr(owner, name)
 
-    def die(self: Any, *arguments: Any) -> Any:
+    def interrupt(self: Any, *arguments: Any) -> Any:
         if self.step == 5 if isinstance(self, Trainer) else arguments[0] == EPOCH:
             raise KeyboardInterrupt
         return original(self, *arguments)
 
     config = configure(recipe, training__checkpoint_steps=checkpoint_steps)
-    monkeypatch.setattr(owner, name, die)
+    monkeypatch.setattr(owner, name, interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "run")
     monkeypatch.undo()
@@ -331,7 +314,7 @@ def test_records_have_all_that_the_report_reads(reference: Path):
 
 
 def test_gates_are_drawn_and_counted_as_rounded(recipe: Recipe, tmp_path: Path):
-    """Units of one slot part ways in the first epoch: only the task, through sampled gates, tells them apart."""
+    """Units of one slot differ after the first epoch: only the task, through sampled gates, separates them."""
     folder = run(recipe, tmp_path / "run", training__epochs=1, pruning__drop_rate=0.4, pruning__constraint="macs")
     objective = build_objective(Run(folder).read_config(), Run(folder).read_model())
     objective.load_state_dict(final_state(folder)["objective"])
@@ -408,32 +391,31 @@ def test_unreadable_files_are_reported_at_the_end(
     assert read_log(tmp_path / "run")[-1]["skipped"]["files"] == 2
 
 
-def messages(count: int) -> list[str]:
-    return [f"clips/{index}.flac: cannot be decoded" for index in range(count)]
+MESSAGES = [f"clips/{index}.flac: cannot be decoded" for index in range(12)]
 
 
 def test_an_unreadable_file_counts_once_and_the_first_ten_are_reported(capsys: pytest.CaptureFixture[str]):
     found = Skipped(DataConfig(train="train.tsv", dev="dev.tsv"), 2000)
-    found.add(messages(12))
+    found.add(MESSAGES)
     found.add(["clips/1.flac: cannot be decoded (another reason, at another place)"])
     found.join()
-    assert found.report() == {"skipped": {"files": 12, "first": messages(10)}}
+    assert found.report() == {"skipped": {"files": 12, "first": MESSAGES[:10]}}
     title, *lines, rest = capsys.readouterr().out.splitlines()
     assert title == "12 of 2000 training files could not be read and were replaced by others:"
-    assert [line.strip() for line in lines] == messages(10)
+    assert [line.strip() for line in lines] == MESSAGES[:10]
     assert rest.strip() == "and 2 more"
 
 
 @pytest.mark.parametrize(("total", "limit", "allowed"), [(1000, 0.01, 10), (10, 0.01, 1), (10, 0.0, 1), (5, 1.0, 5)])
 def test_too_many_unreadable_files_are_refused(total: int, limit: float, allowed: int):
     found = Skipped(DataConfig(train="train.tsv", dev="dev.tsv", skip_limit=limit), total)
-    found.add(messages(allowed))
+    found.add(MESSAGES[:allowed])
     expected = rf"train.tsv: {allowed + 1} of {total} .* data.skip_limit {limit:g} allows {allowed}; .* clips/{allowed}"
     with pytest.raises(InputError, match=expected):
-        found.add(messages(allowed + 1))
+        found.add(MESSAGES[: allowed + 1])
 
 
-def test_what_no_gradient_reaches_is_frozen(recipe: Recipe, tmp_path: Path):
+def test_parameters_without_gradient_are_frozen(recipe: Recipe, tmp_path: Path):
     """In a pre-norm model that lost its attentions, the norms in front of them reach no output."""
     large = write_wavlm(tmp_path / "large", **STYLES["large"])
     changes = {"pruning__units": ["attlayer"], "pruning__target_sparsity": 0.15, "backbone__source": str(large)}

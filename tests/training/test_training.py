@@ -1,4 +1,4 @@
-"""Verification and stages: what is learnt, what is left alone, what goes from one training to the next."""
+"""Verification and stages: learning, frozen parts, and the state that one training hands to the next."""
 
 import random
 import shutil
@@ -58,8 +58,8 @@ def validations(run: Path) -> list[dict[str, float]]:
     return [record["dev"] for record in read_log(run) if "dev" in record]
 
 
-def test_speakers_are_told_apart(recipe: Recipe, tmp_path: Path):
-    """Those of the training data: six tell nothing of strangers. At no learning rate to speak of, they are not."""
+def test_speakers_are_learnt(recipe: Recipe, tmp_path: Path):
+    """Those of the training data, as six generalise to no others; at a negligible learning rate they are not."""
     trials = write_trials(tmp_path / "train.trials", Path(recipe["data"]["train"]))
     found = {}
     for lr, epochs in ((1e-30, 1), (1e-2, 10)):
@@ -153,7 +153,7 @@ def test_stages_are_runs_each_with_its_own_recipe(recipe: Recipe, staged: Path):
 
 
 def test_a_stage_begins_with_the_mean_weights_of_the_one_before(recipe: Recipe, staged: Path, tmp_path: Path):
-    """A stage that learns nothing hands on what it was given."""
+    """A stage at a negligible learning rate ends with its first weights."""
     still = {"training": {"lr": 1e-30, "final_lr": 1e-30, "epochs": 1}, "pruning": {"use_pruning_loss": False}}
     run = train(configure(recipe, stages={"head": STAGES["head"], "still": still}), tmp_path / "run")
     averaged = read_trained(Run(staged / "head"))
@@ -188,7 +188,7 @@ def test_antispoofing_has_stages_too(tmp_path: Path):
 def test_a_staged_run_resumed_is_the_uninterrupted_one(
     recipe: Recipe, staged: Path, tmp_path: Path, left: dict[str, int]
 ):
-    """Cut off within and between stages: `left` epochs of each had been saved."""
+    """Interrupted within and between stages: `left` epochs of each had been saved."""
     run = shutil.copytree(staged, tmp_path / "run")
     shutil.rmtree(run / "large")
     for name, epochs in left.items():
@@ -200,7 +200,7 @@ def test_a_staged_run_resumed_is_the_uninterrupted_one(
 
 
 @pytest.mark.soak
-def test_a_staged_run_killed_ends_as_if_it_had_not(recipe: Recipe, staged: Path, tmp_path: Path):
+def test_a_killed_staged_run_is_resumed_to_the_same_end(recipe: Recipe, staged: Path, tmp_path: Path):
     """The first kill falls into the first stage, the second into one of those that come after."""
     changes = {"training__checkpoint_steps": 2, "training__keep_checkpoints": 9}
     save_config(configure(recipe, stages=STAGES, **changes), tmp_path / "recipe.yaml")
@@ -238,7 +238,7 @@ def test_another_recipe_is_not_resumed(recipe: Recipe, staged: Path):
     train(configure(other), staged, resume=True)
 
 
-def test_a_later_stages_data_are_looked_at_before_anything_is_trained(recipe: Recipe, tmp_path: Path):
+def test_a_later_stages_data_are_checked_before_the_first_is_trained(recipe: Recipe, tmp_path: Path):
     recipe = settings(recipe, {"pruning.use_pruning_loss": False})
     stages = {"one": {}, "two": {"data": {"train": "nowhere.tsv"}}}
     with pytest.raises(InputError, match=r"nowhere\.tsv: cannot be read"):
@@ -253,36 +253,32 @@ def test_an_unfinished_stage_is_not_exported(staged: Path, tmp_path: Path):
         export(tmp_path / "run", tmp_path / "model")
 
 
-def write_unknown_speaker(recipe: Recipe, folder: Path) -> Recipe:
-    first, *_ = read_manifest(recipe["data"]["train"])
-    write_manifest(folder / "m.tsv", [replace(first, speaker="-")])
-    return settings(recipe, {"data.train": str(folder / "m.tsv")})
-
-
-def test_what_cannot_be_learnt_from_is_refused(recipe: Recipe, tmp_path: Path):
+def test_unusable_data_are_refused(recipe: Recipe, tmp_path: Path):
     trials = write_trials(tmp_path / "other.trials", Path(recipe["data"]["train"]))
+    first, *_ = read_manifest(recipe["data"]["train"])
+    write_manifest(tmp_path / "m.tsv", [replace(first, speaker="-")])
     refusals = [
-        (settings(recipe, {"data.trials.dev": str(trials)}), r"other.trials: 's0-00' is no utt_id of .*manifest.tsv"),
-        (write_unknown_speaker(recipe, tmp_path), r"m.tsv: 's0-00': its speaker is not known"),
-        (settings(recipe, {"objective.inter_top_k": 6}), r"inter_top_k 6: .* has 6 speakers, and so at most 5"),
+        ("data.trials.dev", str(trials), r"other.trials: 's0-00' is no utt_id of .*manifest.tsv"),
+        ("data.train", str(tmp_path / "m.tsv"), r"m.tsv: 's0-00': its speaker is not known"),
+        ("objective.inter_top_k", 6, r"inter_top_k 6: .* has 6 speakers, and so at most 5"),
     ]
-    for changed, expected in refusals:
+    for key, value, expected in refusals:
         with pytest.raises(InputError, match=expected):
-            train(configure(changed), tmp_path / "run")
+            train(configure(settings(recipe, {key: value})), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_other_speakers_are_not_resumed(recipe: Recipe, tmp_path: Path):
+def test_other_speakers_are_not_resumed(tmp_path: Path):
     world = write_speaker_world(tmp_path / "world")
-    run = train(configure(world, **DENSE), tmp_path / "run")
+    run = train(configure(world, **DENSE, training__epochs=1), tmp_path / "run")
     manifest = Path(world["data"]["train"])
     manifest.write_text(manifest.read_text().replace("\ts5\t", "\tx5\t"))
     changed = r"train/manifest.tsv: data.train has changed since \S*run was begun \(as many"
     with pytest.raises(InputError, match=changed):
-        train(configure(world, **DENSE), run, resume=True)
+        train(configure(world, **DENSE, training__epochs=1), run, resume=True)
     (run / "data.json").unlink()  # as in a run of an older version
     with pytest.raises(InputError, match="was trained on other speakers"):
-        train(configure(world, **DENSE), run, resume=True)
+        train(configure(world, **DENSE, training__epochs=1), run, resume=True)
 
 
 def swap(text: str, one: str, other: str) -> str:
@@ -308,7 +304,7 @@ CHANGES: dict[str, tuple[str, Callable[[str], str], str]] = {
 
 
 def test_other_data_are_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """What decides the training counts; columns that decide nothing may change, also between two stages."""
+    """Columns without effect on the training may change, also between two stages."""
     world = write_speaker_world(tmp_path)
     (tmp_path / "noise").mkdir()
     shutil.copy(tmp_path / "train" / "s0-00.wav", tmp_path / "noise" / "a.wav")

@@ -1,12 +1,13 @@
 """Validation judges the model that would be exported now, and says so in the log's words."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from corpus import configure, write_corpus, write_world
+from corpus import configure, write_corpus
 from encoders import MakeBackbone, spread
 from hybrid_pruning.config import Config, HeadConfig
 from hybrid_pruning.data.manifest import Utterance, read_manifest
@@ -33,8 +34,8 @@ def kind() -> tuple[str, str]:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return configure(write_world(tmp_path))
+def config(recipe: dict[str, Any]) -> Config:
+    return configure(recipe)
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def objective(make_backbone: MakeBackbone) -> Objective:
     return Objective(model, gates, Lagrangian()).train()
 
 
-def test_the_model_that_would_be_exported_is_judged(objective: Objective, config: Config):
+def test_the_validated_model_is_the_exported_one(objective: Objective, config: Config):
     devset = read_manifest(config.data.dev)
     before = {name: value.clone() for name, value in objective.state_dict().items() if torch.is_tensor(value)}
     found = validate(objective, devset, 0.3, config)
