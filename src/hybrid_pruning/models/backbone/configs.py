@@ -63,7 +63,8 @@ WAV2VEC2: Mapping[str, Any] = {
     **dict.fromkeys(("conv_bias", "do_stable_layer_norm"), bool),
     **SHARED,
 }
-ADAPTERS: Mapping[str, Any] = {"adapter_attn_dim": Size | None}
+OptionalSize = Size | None
+ADAPTERS: Mapping[str, Any] = {"adapter_attn_dim": OptionalSize}
 HUBERT: Mapping[str, Any] = dict.fromkeys(("feat_proj_layer_norm", "conv_pos_batch_norm"), bool)
 WAVLM: Mapping[str, Any] = {
     "num_buckets": Annotated[int, Field(ge=4, le=65_536)],
@@ -87,11 +88,17 @@ MODELS: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
 }
 """Model type -> transformers' config and model, and the keys that an encoder depends on; all others are left out."""
 FAMILIES = tuple(MODELS)
+
+
+def _optional(kinds: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: (kind, None) for key, kind in kinds.items()}
+
+
 CHECKS: Mapping[str, type[BaseModel]] = {
     family: create_model(
         family,
         __config__=ConfigDict(extra="ignore", strict=True, allow_inf_nan=False),
-        **{key: (kind, None) for key, kind in kinds.items()},
+        **_optional(kinds),
     )
     for family, (_, _, kinds) in MODELS.items()
 }

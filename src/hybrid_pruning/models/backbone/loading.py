@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -58,9 +57,11 @@ def load_transformers(name_or_path: str | Path, random: bool = False) -> Backbon
         origin = {"hub_id": name, "commit": commit}
         name = f"{name}@{commit}"
     normalize, source = _read_normalize(name, str(name_or_path), config)
-    with nullcontext() if random else torch.device("meta"):  # no time and memory for weights that are replaced at once
+    if random:
         model = build(config)
-    if not random:
+    else:
+        with torch.device("meta"):  # no time and no memory for weights that are about to be replaced
+            model = build(config)
         model.load_state_dict(_read_weights(name, config, model.state_dict()), strict=True, assign=True)
     backbone = wrap(model, normalize)
     backbone.origin = {**origin, "normalize": source}
@@ -124,10 +125,13 @@ def _find_file(name_or_path: str | Path, file: str, optional: bool = False) -> P
     """Return a repository's file, downloaded where need be; None where it has none, or `optional` cannot be fetched."""
     name, revision = split_revision(name_or_path)
     options = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": not optional}
-    with suppress(OSError) if optional else nullcontext():
-        if (found := cached_file(name, file, revision=revision, **options)) is not None:
-            return Path(found)
-    return None
+    try:
+        found = cached_file(name, file, revision=revision, **options)
+    except OSError:
+        if not optional:
+            raise
+        return None
+    return None if found is None else Path(found)
 
 
 def _read_normalize(name: str, shown: str, config: Any) -> tuple[bool, str]:
