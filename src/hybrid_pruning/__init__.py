@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hybrid_pruning.jobs.sweep import sweep as sweep
     from hybrid_pruning.models.backbone import Backbone as Backbone
     from hybrid_pruning.models.backbone import Hidden as Hidden
-    from hybrid_pruning.models.card.publishing import card as card
+    from hybrid_pruning.models.card import card as card
     from hybrid_pruning.models.conversion import convert as convert
     from hybrid_pruning.models.onnx.runtime import OnnxModel as OnnxModel
     from hybrid_pruning.models.speech_model import SpeechModel as SpeechModel
@@ -47,7 +47,7 @@ _PLACES = {
     "audit": "data.checks",
     "benchmark": "benchmarks.comparison",
     "calibrate": "evaluation.fitting",
-    "card": "models.card.publishing",
+    "card": "models.card",
     "convert": "models.conversion",
     "detect": "scoring.verdicts",
     "embed": "scoring.embeddings",

@@ -1,4 +1,4 @@
-"""The door to Markdown: text and tables of a page that are read as they were meant, whatever they hold."""
+"""Text and tables as Markdown in which no foreign text is markup."""
 
 import json
 import re

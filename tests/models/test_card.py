@@ -1,4 +1,4 @@
-"""Model cards: true to the model and its figures, silent on what is not known, and safe whatever names hold."""
+"""Model cards: figures as measured, unknown facts left out, and Markdown that is safe with any name."""
 
 import json
 import re
@@ -50,7 +50,7 @@ NASTY = "a|b `c` *d* <script>alert(1)</script>\n# e [f](http://g) {{ h }} --- &a
 
 @pytest.fixture
 def detector(tmp_path: Path) -> hp.SpeechModel:
-    model = tiny_detector(tmp_path / "wavlm")
+    model = tiny_detector(tmp_path / "wavlm", num_hidden_layers=2)
     model.provenance = {"recipe": RECIPE, "averaged_checkpoints": 2}
     return model
 
@@ -113,7 +113,7 @@ def test_the_front_matter_is_what_the_hub_reads(detector: hp.SpeechModel, tmp_pa
     assert found == {("eval", "eer"): 5.12, ("eval", "min_dcf"): 0.123, ("eval", "cllr"): 0.4}
 
 
-def test_what_is_not_known_is_left_out(detector: hp.SpeechModel) -> None:
+def test_unknown_facts_are_left_out(detector: hp.SpeechModel) -> None:
     detector.provenance = {}
     text = render_card(detector, "small")
     about = yaml.safe_load(text.split("---\n")[1])
@@ -220,7 +220,7 @@ def test_speaker_verification_has_no_scores_of_one_recording(
 
 
 @pytest.mark.parametrize("name", ["small", 'it\'s "so" small `'])
-def test_what_it_says_can_be_typed(
+def test_its_commands_can_be_typed(
     detector: hp.SpeechModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -238,7 +238,7 @@ def test_what_it_says_can_be_typed(
     assert context.params["model"] == name
 
 
-def test_names_are_read_as_names(detector: hp.SpeechModel, tmp_path: Path) -> None:
+def test_names_are_no_markup(detector: hp.SpeechModel, tmp_path: Path) -> None:
     recipe = {"backbone": {"source": NASTY}, "data": {"train": NASTY}, "corpus": {"name": NASTY}, "seed": NASTY}
     plain, nasty = (
         render_card(detector, name, results(tmp_path, name=name))
@@ -255,7 +255,7 @@ def test_names_are_read_as_names(detector: hp.SpeechModel, tmp_path: Path) -> No
 
 
 def skeleton(page: str) -> list[str]:
-    """The kinds of all parts of a page, as a renderer sees them."""
+    """The kinds of all parts of a rendered page."""
     tokens = MarkdownIt("commonmark").enable("table").parse(page)
     flat = [child for token in tokens for child in [token, *(token.children or [])]]
     return [token.type if token.type != "heading_open" else f"{token.tag}_open" for token in flat]
@@ -280,13 +280,13 @@ def test_only_an_untouched_card_is_written_over(detector: hp.SpeechModel, tmp_pa
     assert out.read_text() == text
 
 
-def test_a_job_brings_its_evaluations(cli: Cli, world: Path) -> None:
-    (world / "job" / "evaluation").mkdir(parents=True)
-    shutil.copytree(world / "run", world / "job" / "run")
-    shutil.copy(world / "table.json", world / "job" / "evaluation" / "dev.json")
-    provenance = {"recipe": yaml.safe_load((world / "job" / "run" / "config.yaml").read_text())}
-    for folder in ("job", "job/run"):
-        assert [result.name for result in find_results(world / folder, provenance)] == ["dev"]
+def test_a_job_brings_its_evaluations(pristine: Path, tmp_path: Path) -> None:
+    for source, place in (("run/config.yaml", "run/config.yaml"), ("table.json", "evaluation/dev.json")):
+        (tmp_path / place).parent.mkdir()
+        shutil.copy(pristine / source, tmp_path / place)
+    provenance = {"recipe": yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())}
+    for folder in (tmp_path, tmp_path / "run"):
+        assert [result.name for result in find_results(folder, provenance)] == ["dev"]
 
 
 def test_the_verb(cli: Cli, pristine: Path) -> None:

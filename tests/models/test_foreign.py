@@ -1,4 +1,4 @@
-"""Foreign checkpoints give what they gave where they were trained, and what is amiss is named in one line."""
+"""Foreign checkpoints: the outputs of the program that wrote them, and damage refused in one line."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import torch
 import yaml
 
 import hybrid_pruning as hp
-from encoders import relative_error, shuffle
+from encoders import Once, relative_error, shuffle
 from foreign_files import RECIPE, config_of, encoder_of, gates_of, make_model, write_encoder, write_whole
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models import foreign
@@ -23,7 +23,7 @@ from hybrid_pruning.pruning.gate import soft_value
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "checkpoints"
 STYLES = ("hubert_base_style", "wavlm_base_style", "wavlm_large_style")
-FILES = ("whole_pytorch_model.bin", "avg_model.pt")
+FILES = ("whole_pytorch_model.bin", "avg_model.pt", "pytorch_model.bin")
 HUB_ID = "JYP2024/Wedefense_ASV2025_WavLM_Base_Pruning"
 NEEDS_REFERENCE = pytest.mark.skipif(not REFERENCE.exists(), reason="needs ../shared/reference/checkpoints")
 ON_WAVEFORMS = [(family, style) for family in ("wavlm", "hubert") for style in ("base", "large")]
@@ -45,11 +45,23 @@ def assert_as_expected(model: hp.SpeechModel, style: str) -> None:
     torch.testing.assert_close(model(wave), outputs["logits"], **TOLERANCE)
 
 
+@pytest.fixture
+def files(once: Once, tmp_path: Path) -> dict[str, Path]:
+    """An encoder and a whole model of a test's own, by `encoder` and `whole`."""
+
+    def make(folder: Path) -> None:
+        write_encoder(folder / "encoder")
+        write_whole(folder / "whole")
+
+    copy = Path(shutil.copytree(once("foreign", make), tmp_path / "foreign"))
+    return {"encoder": copy / "encoder" / FILES[2], "whole": copy / "whole" / "pruned_model" / FILES[0]}
+
+
 @NEEDS_REFERENCE
 @pytest.mark.parametrize("style", STYLES)
 def test_a_reference_model_gives_what_it_gave(style: str):
     """The pruned file, the gated one cut as the recipe does, and the folder of both: all are the exported model."""
-    for file in ("whole_pytorch_model.bin", "avg_model.pt", ""):
+    for file in (*FILES[:2], ""):
         model = hp.SpeechModel.from_pretrained(REFERENCE / style / file)
         assert_as_expected(model, style)
         assert model.classes.labels == ("bonafide", "spoof")
@@ -89,12 +101,12 @@ def assert_invariants_hold(backbone: Backbone, gates: hp.pruning.Gates) -> None:
 
 def lay_out(style: str, folder: Path) -> Path:
     """Put a reference model's files where the published repository has them."""
-    places = {"config.yaml": ("config.yaml", "config_pruned.yaml"), "avg_model.pt": ("models/avg_model.pt",)}
-    places |= {name: (f"pruned_model/{name}",) for name in ("pytorch_model.bin", "whole_pytorch_model.bin")}
-    for name, targets in places.items():
-        for target in targets:
-            (folder / target).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REFERENCE / style / name, folder / target)
+    names = (*FILES, "config.yaml", "config.yaml")
+    places = ("pruned_model", "models/avg_model.pt", "pruned_model", "config.yaml", "config_pruned.yaml")
+    (folder / "pruned_model").mkdir(parents=True)
+    (folder / "models").mkdir()
+    for name, place in zip(names, places, strict=True):
+        shutil.copy(REFERENCE / style / name, folder / place)
     return folder
 
 
@@ -187,11 +199,10 @@ def test_without_its_first_attention_the_recipes_export_has_no_position_bias(tmp
 
 
 @torch.no_grad()
-def test_the_batch_norm_and_the_feature_mean(tmp_path: Path):
+def test_the_batch_norm_and_the_feature_mean(files: dict[str, Path]):
     """Head and projection are the recipe's, by torch's own modules."""
-    file = write_whole(tmp_path)
-    state = torch.load(file, weights_only=True)
-    model = hp.SpeechModel.from_pretrained(file)
+    state = torch.load(files["whole"], weights_only=True)
+    model = hp.SpeechModel.from_pretrained(files["whole"])
     embedding = torch.randn(4, 5)
     norm = torch.nn.BatchNorm1d(5).eval()
     norm.load_state_dict({name[19:]: value for name, value in state.items() if name.startswith("projection.trans.0.")})
@@ -281,13 +292,12 @@ WHOLE_DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", [*ENCODER_DAMAGES, *WHOLE_DAMAGES])
-def test_a_damaged_file_is_refused_in_one_line(name: str, tmp_path: Path):
-    encoder = name in ENCODER_DAMAGES
+def test_a_damaged_file_is_refused_in_one_line(name: str, files: dict[str, Path], tmp_path: Path):
+    kind, load = ("encoder", hp.load_backbone) if name in ENCODER_DAMAGES else ("whole", hp.SpeechModel.from_pretrained)
     damage, message = {**ENCODER_DAMAGES, **WHOLE_DAMAGES}[name]
-    file = (write_encoder if encoder else write_whole)(tmp_path)
-    damage(file)
+    damage(files[kind])
     with pytest.raises(InputError, match=message) as caught:
-        (hp.load_backbone if encoder else hp.SpeechModel.from_pretrained)(file)
+        load(files[kind])
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -304,19 +314,18 @@ def test_a_malicious_pickle_is_refused(zipped: bool, tmp_path: Path):
     assert not mark.exists()
 
 
-def test_an_encoder_alone_is_no_model(tmp_path: Path):
-    file = write_encoder(tmp_path)
-    for place in (file, file.parent):
+def test_an_encoder_alone_is_no_model(files: dict[str, Path]):
+    for place in (files["encoder"], files["encoder"].parent):
         with pytest.raises(InputError, match="an encoder alone"):
             hp.SpeechModel.from_pretrained(place)
 
 
-def test_lost_heads_need_a_config(tmp_path: Path):
-    file = write_whole(tmp_path)
+def test_lost_heads_need_a_config(files: dict[str, Path]):
     query = re.compile(r"frontend\.upstream\..*layers\.1\.attention\.[qkv]_proj\..*")
-    rewritten(lambda state: state.update({name: state[name][:24] for name in state if query.match(name)}))(file)
+    change = rewritten(lambda state: state.update({name: state[name][:24] for name in state if query.match(name)}))
+    change(files["whole"])
     with pytest.raises(InputError, match="only a config says which; put the encoder's"):
-        hp.SpeechModel.from_pretrained(file)
+        hp.SpeechModel.from_pretrained(files["whole"])
 
 
 def test_a_gate_of_another_size(tmp_path: Path):
@@ -334,7 +343,7 @@ def test_a_gate_of_another_size(tmp_path: Path):
 @NEEDS_REFERENCE
 @pytest.mark.parametrize("family", ["wavlm", "hubert"])
 def test_the_generated_files_are_like_the_reference(family: str):
-    """Keys and names, so that what holds for them holds for real ones."""
+    """Keys and names, so that results on them carry over to real files."""
     content = torch.load(REFERENCE / f"{family}_base_style" / "pytorch_model.bin", weights_only=True)
     model = make_model(family, "base")
     assert set(config_of(model)) <= set(content["config"])

@@ -31,13 +31,6 @@ class Fit:
     qualities: Mapping[str, float] = field(default_factory=dict)
     """Weights of the trial's quality measures."""
 
-    def check(self) -> None:
-        """Raise ValueError where scores would change order or a number is not finite, TypeError on other types."""
-        if not (self.scale > 0 and all(map(math.isfinite, (self.scale, self.offset, *self.qualities.values())))):
-            raise ValueError(f"scale {self.scale} and offset {self.offset}")
-        if unknown := sorted(set(self.qualities) - set(QUALITIES)):
-            raise TypeError(f"quality measure '{unknown[0]}' is unknown")
-
     def to_json(self) -> dict[str, Any]:
         """Return plain values; without quality measures those that earlier versions read."""
         values = asdict(self)
@@ -99,9 +92,12 @@ class Calibration:
         try:
             fits = tuple(Fit(**fit) for fit in values["fits"])
             for fit in fits:
-                fit.check()
+                if unknown := sorted(set(fit.qualities) - set(QUALITIES)):
+                    raise TypeError(f"quality measure '{unknown[0]}' is unknown")
+                if not (fit.scale > 0 and all(map(math.isfinite, (fit.scale, fit.offset, *fit.qualities.values())))):
+                    raise InputError(
+                        f"{where}: calibration has scale {fit.scale} and offset {fit.offset}; calibrate anew"
+                    )
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where}: calibration cannot be understood ({error})") from error
-        except ValueError as error:
-            raise InputError(f"{where}: calibration has {error}; calibrate anew") from error
         return cls(fits)

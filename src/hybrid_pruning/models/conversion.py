@@ -1,5 +1,7 @@
 """Models of other programs -> our artifact; an artifact's encoder -> a plain transformers folder."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,25 +50,28 @@ def convert(
         raise InputError("--zero-pad belongs to --to transformers")
     place, out = foreign.locate_model(source), require_new_folder(out)
     if to == "transformers":
-        return {"loader": _write_transformers(place, out, str(source), zero_pad)}
+        backbone = load_backbone(place)
+        parts = (build_transformers(backbone, str(source), zero_pad), build_extractor(backbone))
+        with new_folder(out) as folder:
+            for part in parts:
+                part.save_pretrained(folder)
+        return {"loader": "WhisperEncoder" if backbone.config.model_type == "whisper" else "AutoModel"}
     file = foreign.find_model(place) or foreign.find_backbone(place)
     if file is None:
         raise InputError(f"{source}: holds no model of WeDefense, DPHuBERT or DiariZen (a .bin, .pt or .pth file)")
     checkpoint = foreign.read_checkpoint(file)
     if as_trained and not checkpoint.gates:
         raise InputError(f"{file}: has no gates any more; --as-trained is for checkpoints before the recipe's export")
-    model: SpeechModel | None = None
+    save: Callable[[Path], None]
     if checkpoint.rest:
         model = SpeechModel.from_recipe(foreign.build_model(checkpoint, as_trained))
-        backbone, provenance = model.backbone, model.provenance
+        backbone, provenance, save = model.backbone, model.provenance, model.save_pretrained
     else:
         backbone = foreign.build_backbone(checkpoint, as_trained)
         provenance = foreign.provenance_of(checkpoint, as_trained)
+        save = partial(save_backbone, backbone, provenance=provenance)
     with new_folder(out) as folder:
-        if model is not None:
-            model.save_pretrained(folder)
-        else:
-            save_backbone(backbone, folder, provenance)
+        save(folder)
     return {**provenance["converted"], "parameters": count_parameters(backbone)}
 
 
@@ -97,16 +102,10 @@ def build_transformers(backbone: Backbone, source: str, zero_pad: bool = False) 
     return model.eval()
 
 
-def _write_transformers(place: Path, out: Path, source: str, zero_pad: bool) -> str:
-    backbone = load_backbone(place)
-    model, config, normalize = build_transformers(backbone, source, zero_pad), backbone.config, backbone.normalize
-    whisper = config.model_type == "whisper"
-    if whisper:
-        seconds = 2 * HOP * config.max_source_positions // SAMPLE_RATE_HZ
-        extractor: Any = WhisperFeatureExtractor(config.num_mel_bins, chunk_length=seconds, do_normalize=normalize)
-    else:
-        extractor = Wav2Vec2FeatureExtractor(do_normalize=normalize, return_attention_mask=True)
-    with new_folder(out) as folder:
-        model.save_pretrained(folder)
-        extractor.save_pretrained(folder)
-    return "WhisperEncoder" if whisper else "AutoModel"
+def build_extractor(backbone: Backbone) -> Any:
+    """Return transformers' own extractor of a backbone's input."""
+    config, normalize = backbone.config, backbone.normalize
+    if config.model_type != "whisper":
+        return Wav2Vec2FeatureExtractor(do_normalize=normalize, return_attention_mask=True)
+    seconds = 2 * HOP * config.max_source_positions // SAMPLE_RATE_HZ
+    return WhisperFeatureExtractor(config.num_mel_bins, chunk_length=seconds, do_normalize=normalize)

@@ -124,10 +124,12 @@ def read_checkpoint(file: Path) -> Checkpoint:
         content, config = content["state_dict"], content["config"]
         if not isinstance(config, Mapping):
             raise InputError(f"{file}: its 'config' is no mapping of names to values; {EXPECTED}")
-    elif isinstance(content, Mapping) and not any(_is_recipes(str(name)) for name in content):
-        names = ", ".join(map(str, list(content)[:3])) or "nothing"
-        kind = describe_file(file) or f"holds {names:.80}: not a file that can be converted; {EXPECTED}"
-        raise InputError(f"{file}: {kind}")
+    elif isinstance(content, Mapping):
+        ours = [name for name in map(str, content) if name.startswith(UPSTREAM)]
+        if all(name.startswith(f"{UPSTREAM}upstream.") for name in ours):  # ESPnet's
+            names = ", ".join(map(str, list(content)[:3])) or "nothing"
+            kind = describe_file(file) or f"holds {names:.80}: not a file that can be converted; {EXPECTED}"
+            raise InputError(f"{file}: {kind}")
     state = _check_tensors(file, content)
     whole = any(name.startswith(UPSTREAM) for name in state)
     encoder: dict[str, torch.Tensor] = {}
@@ -141,10 +143,6 @@ def read_checkpoint(file: Path) -> Checkpoint:
         group = rest if whole and not name.startswith(UPSTREAM) else group
         group[bare] = tensor.float() if tensor.is_floating_point() else tensor
     return Checkpoint(file, encoder, gates, rest, config)
-
-
-def _is_recipes(name: str) -> bool:
-    return name.startswith(UPSTREAM) and not name.startswith(f"{UPSTREAM}upstream.")  # ESPnet's
 
 
 def _check_tensors(file: Path, content: Any) -> Mapping[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import Backbone, skeleton
 from hybrid_pruning.models.backbone.loading import first_line
 from hybrid_pruning.models.foreign.checkpoint import Checkpoint
-from hybrid_pruning.models.foreign.layout import Layout, blame, find_config, read_layout
+from hybrid_pruning.models.foreign.layout import Layout, config_keys, find_config, read_layout
 from hybrid_pruning.pruning import Gate, Kept, PlanError, narrow, plan_for
 from hybrid_pruning.pruning.gate import soft_value
 from hybrid_pruning.pruning.plan import parameter
@@ -88,26 +88,23 @@ def _fitting(checkpoint: Checkpoint, layout: Layout, backbone: Backbone) -> dict
     for name, tensor in backbone.state_dict().items():
         theirs = next((new + name.removeprefix(old) for old, new in THEIRS.items() if name.startswith(old)), name)
         if theirs not in encoder and not (name == POSITION_BIAS and not layout.kept["attlayer.0"]):
-            raise InputError(f"{file}: '{theirs}' is missing, which {blame(theirs)} in the config asks for")
+            raise InputError(f"{file}: '{theirs}' is missing, which {config_keys(theirs)} in the config asks for")
         # without its first attention the foreign code computes no position bias for any layer
-        weight = encoder.pop(theirs, None)
-        found[name] = torch.zeros(tensor.shape) if weight is None else _of_kept_heads(name, weight, layout).clone()
+        weight = encoder.pop(theirs, torch.zeros(tensor.shape))
+        if name.endswith("gru_rel_pos_const") and weight.dim() == 4:  # of all heads: the foreign code keeps it whole
+            kept = layout.kept[f"head.{name.split('.')[2]}"]
+            weight = weight[:, list(kept)] if max(kept, default=0) < weight.shape[1] else weight
+        found[name] = weight.clone()
         if found[name].shape != tensor.shape:
             raise InputError(
                 f"{file}: '{theirs}' is {list(found[name].shape)}, "
-                f"{blame(theirs)} in the config asks for {list(tensor.shape)}"
+                f"{config_keys(theirs)} in the config asks for {list(tensor.shape)}"
             )
     for theirs in encoder:
-        raise InputError(f"{file}: '{theirs}' is not of the encoder that the config describes (see {blame(theirs)})")
+        raise InputError(
+            f"{file}: '{theirs}' is not of the encoder that the config describes (see {config_keys(theirs)})"
+        )
     return found
-
-
-def _of_kept_heads(name: str, tensor: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Return the kept heads' part of a constant of all heads, which the foreign code keeps whole."""
-    if not name.endswith("gru_rel_pos_const") or tensor.dim() != 4:
-        return tensor
-    kept = layout.kept[f"head.{name.split('.')[2]}"]
-    return tensor[:, list(kept)] if max(kept, default=0) < tensor.shape[1] else tensor
 
 
 def _cut_gates(backbone: Backbone, checkpoint: Checkpoint, as_trained: bool) -> Kept:

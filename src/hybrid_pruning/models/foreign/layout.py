@@ -28,7 +28,7 @@ PLAIN = {
 }
 WAVLM = {"encoder_num_buckets": "num_buckets", "encoder_max_distance": "max_bucket_distance"}
 MODES = {"group_norm": "group", "layer_norm": "layer"}
-BLAME = {  # part of a tensor's name -> the keys of the config that decide its size
+DECIDING = {  # part of a tensor's name -> the keys of the config that decide its size
     "feature_extractor.": "extractor_conv_layer_config",
     "feature_projection.layer_norm": "extractor_conv_layer_config",
     "pos_conv_embed": "encoder_pos_conv_kernel, encoder_pos_conv_groups",
@@ -97,59 +97,51 @@ def read_layout(config: Mapping[str, Any], source: str) -> Layout:
         raise InputError(f"{source}: the config cannot be understood ({error})") from error
 
 
-def blame(name: str) -> str:
+def config_keys(name: str) -> str:
     """Return the keys of a foreign config that decide a tensor's size."""
-    return next((key for part, key in BLAME.items() if part in name), "encoder_embed_dim")
+    return next((key for part, key in DECIDING.items() if part in name), "encoder_embed_dim")
 
 
 def _read_layout(config: Mapping[str, Any]) -> Layout:
     relative = "encoder_remaining_heads" in config
     heads_key = "encoder_remaining_heads" if relative else "encoder_num_heads"
     width, layers = int(config["encoder_embed_dim"]), int(config["encoder_num_layers"])
-    use_attention, use_ffn, neurons, heads = (
-        _per_layer(config, key, layers)
-        for key in ("encoder_use_attention", "encoder_use_feed_forward", "encoder_ff_interm_features", heads_key)
-    )
+    keys = ("encoder_use_attention", "encoder_use_feed_forward", "encoder_ff_interm_features", heads_key)
+    for key in keys:
+        if len(config[key]) != layers:
+            raise ValueError(f"{key} is of {len(config[key])} layers, encoder_num_layers says {layers}")
+    use_attention, use_ffn, neurons, heads = (config[key] for key in keys)
     total = int(config["encoder_total_num_heads"][0]) if relative else width // int(config["encoder_head_dim"])
     if width % total:
         raise ValueError(f"encoder_embed_dim {width} is no multiple of {total} heads")
     kept: dict[str, tuple[int, ...]] = {}
-    for index in range(layers):  # where no position bias tells heads apart, the first ones are kept
-        kept[f"head.{index}"] = tuple(map(int, heads[index])) if relative else _range(heads[index])
+    for index in range(layers):  # where no position bias distinguishes heads, the first ones are kept
+        kept[f"head.{index}"] = tuple(map(int, heads[index])) if relative else _first(heads[index])
         kept[f"attlayer.{index}"] = (0,) if use_attention[index] else ()
-        kept[f"interm.{index}"] = _range(neurons[index])
+        kept[f"interm.{index}"] = _first(neurons[index])
         kept[f"ffnlayer.{index}"] = (0,) if use_ffn[index] else ()
-    about = {theirs: config[ours] for ours, theirs in {**PLAIN, **(WAVLM if relative else {})}.items()}
-    about |= {"model_type": "wavlm" if relative else "hubert", "num_attention_heads": total}
-    about |= {"intermediate_size": max(int(size) for size in neurons)}
-    about |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # there is no embedding of masked frames
-    if normalize := bool(config["normalize_waveform"]):
-        about["waveform_eps"] = WAVEFORM_EPS
-    return Layout(about | _read_convolutions(config), normalize, kept)
+    widths, kernels, strides = zip(*config["extractor_conv_layer_config"], strict=True)
+    convolutions = {"conv_dim": widths, "conv_kernel": kernels, "conv_stride": strides}
+    if (mode := config["extractor_mode"]) not in MODES:
+        raise ValueError(f"extractor_mode '{mode}', expected {' or '.join(MODES)}")
+    normalize = bool(config["normalize_waveform"])
+    about = {
+        **{theirs: config[ours] for ours, theirs in {**PLAIN, **(WAVLM if relative else {})}.items()},
+        **{key: [int(size) for size in sizes] for key, sizes in convolutions.items()},
+        **{"model_type": "wavlm" if relative else "hubert", "num_attention_heads": total},
+        **{"intermediate_size": max(map(int, neurons))},
+        **{"num_feat_extract_layers": len(widths), "feat_extract_norm": MODES[mode]},
+        **{"mask_time_prob": 0.0, "mask_feature_prob": 0.0},  # there is no embedding of masked frames
+        **({"waveform_eps": WAVEFORM_EPS} if normalize else {}),
+    }
+    return Layout(about, normalize, kept)
 
 
-def _per_layer(config: Mapping[str, Any], key: str, layers: int) -> Sequence[Any]:
-    values: Sequence[Any] = config[key]
-    if len(values) != layers:
-        raise ValueError(f"{key} is of {len(values)} layers, encoder_num_layers says {layers}")
-    return values
-
-
-def _range(count: Any) -> tuple[int, ...]:
-    """Return so many units; the count of a damaged config is not written out in memory."""
+def _first(count: Any) -> tuple[int, ...]:
+    """Return the first so many units; the count of a damaged config is not written out in memory."""
     if not 0 <= int(count) <= MOST_UNITS:
         raise ValueError(f"{count} heads or neurons in a layer, expected 0 to {MOST_UNITS}")
     return tuple(range(int(count)))
-
-
-def _read_convolutions(config: Mapping[str, Any]) -> dict[str, Any]:
-    widths, kernels, strides = zip(*config["extractor_conv_layer_config"], strict=True)
-    mode = config["extractor_mode"]
-    if mode not in MODES:
-        raise ValueError(f"extractor_mode '{mode}', expected {' or '.join(MODES)}")
-    found = {"conv_dim": widths, "conv_kernel": kernels, "conv_stride": strides}
-    sizes = {key: [int(size) for size in value] for key, value in found.items()}
-    return {**sizes, "num_feat_extract_layers": len(widths), "feat_extract_norm": MODES[mode]}
 
 
 # --- a config read off the tensors of a whole model, which has none: widths are read, conventions assumed ---

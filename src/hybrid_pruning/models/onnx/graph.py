@@ -84,20 +84,19 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
         raise InputError(f"{out}: the model's weights are {size / 1e9:.1f} GB, an .onnx file holds 2; prune more")
     import onnx.utils
 
-    description = describe(model, int8)
-    proto = trace(model, int8)
-    metadata = {DIGEST: digest_of(description)}
+    description, proto = describe(model, int8), trace(model, int8)
+    proto.metadata_props.add(key=DIGEST, value=digest_of(description))
     if model.classes is not None:
         classifier = onnx.utils.Extractor(proto).extract_model([EMBEDDING], [LLR])
-        metadata[CLASSIFIER] = base64.b64encode(classifier.SerializeToString()).decode("ascii")
-    for key, value in metadata.items():
-        proto.metadata_props.add(key=key, value=value)
+        encoded = base64.b64encode(classifier.SerializeToString()).decode("ascii")
+        proto.metadata_props.add(key=CLASSIFIER, value=encoded)
     with new_folder(out, own) as folder:
+        files = [FILE]
         if model.cohort is not None:
             model.cohort.write(folder)
+            files.append(cohort.FILE)
         with atomic_write(folder / FILE, "wb") as handle:
             handle.write(proto.SerializeToString())
-        files = (FILE, *([] if model.cohort is None else [cohort.FILE]))
         description[DIGESTS] = {name: digest_file(folder / name) for name in files}
         write_json((folder / FILE).with_suffix(".json"), description)
     return out / FILE
@@ -108,6 +107,7 @@ def describe(model: SpeechModel, int8: bool = False) -> dict[str, Any]:
     import onnx
     import onnxruntime
 
+    packages = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "opset": str(OPSET)}
     about = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -123,8 +123,7 @@ def describe(model: SpeechModel, int8: bool = False) -> dict[str, Any]:
         "weights": "int8" if int8 else "float32",
         "model": fingerprint_model(model),
         "provenance": portable(model.provenance),
-        "versions": versions()
-        | {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "opset": str(OPSET)},
+        "versions": versions() | packages,
     }
     plain: dict[str, Any] = json.loads(json.dumps(about, default=str))
     return plain
@@ -132,25 +131,22 @@ def describe(model: SpeechModel, int8: bool = False) -> dict[str, Any]:
 
 def trace(model: SpeechModel, int8: bool = False) -> Any:
     """Return the model's graph as an onnx.ModelProto."""
-    plain = _plain(model)
+    plain = plain_copy(model)
     if int8:
         for part in (plain.backbone, plain.head):
             to_integers(part)
-    graph = _Graph(plain).eval()
     longest = _longest(model)
     samples = Dim("samples", min=model.minimum_samples, **({} if longest is None else {"max": longest}))
     batch = Dim("batch", min=1)
     size = 10 * model.minimum_samples  # a dozen frames: transformers takes another way where there is one
-    example = (torch.randn(2, size), torch.tensor([size, model.minimum_samples]))
     names = [EMBEDDING] if model.classes is None else [EMBEDDING, LLR]
-    level = logging.root.manager.disable
     with warnings.catch_warnings(), ExitStack() as after:  # messages of the exporters to their developers
         warnings.simplefilter("ignore")
+        after.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.WARNING)
-        after.callback(logging.disable, level)
         program = torch.onnx.export(
-            graph,
-            example,
+            _Graph(plain).eval(),
+            (torch.randn(2, size), torch.tensor([size, model.minimum_samples])),
             dynamo=True,
             opset_version=OPSET,
             input_names=[WAVE, LENGTHS],
@@ -172,7 +168,7 @@ def trace(model: SpeechModel, int8: bool = False) -> Any:
     return proto
 
 
-def _plain(model: SpeechModel) -> SpeechModel:
+def plain_copy(model: SpeechModel) -> SpeechModel:
     """Return a copy for inference alone: on the CPU, in float32, without gradients, weights as they are used.
 
     torch's own remove_parametrizations edits the class, which the copy shares with the original.

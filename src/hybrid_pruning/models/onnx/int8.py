@@ -1,8 +1,8 @@
 """Layers that ONNX Runtime computes with 8-bit integers.
 
 Weights are rounded once, by one scale for each output, which leaves processors without VNNI instructions room: they add
-two products up in 16 bits, and overflow silently. What comes into a layer is rounded to 8 bits while it runs, by one
-scale for the whole batch. A convolution is the product of the frames that it sees, gathered after they have become
+two products up in 16 bits, and overflow silently. Inputs of a layer are rounded to 8 bits while it runs, by one
+scale for the whole batch. A convolution is the product of the frames it covers, gathered after they have become
 bytes: several times faster than ONNX Runtime's own integer convolution (dev/LOG.md).
 
 These layers can only be traced by `torch.onnx.export`, which writes the operators down; torch itself has none of them.

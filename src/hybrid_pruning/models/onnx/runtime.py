@@ -41,11 +41,19 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class OnnxModel:
-    """A detector of spoofed speech or, without a session of the classifier, an extractor of speaker embeddings."""
+    """A detector of spoofed speech or, without a session of the classifier, an extractor of speaker embeddings.
+
+    It takes waveforms of `minimum_samples` to `longest_samples` (None: no limit) at 16 kHz, as `SpeechModel` does.
+    """
+
+    device_type = "cpu"
 
     def __init__(self, path: Path, description: Mapping[str, Any], session: Any, classifier: Any = None) -> None:
         self.path, self.description = path, description
         self.session, self.classifier = session, classifier
+        self.task, self.provenance = str(description["task"]), dict(description["provenance"])
+        self.minimum_samples, self.embedding_width = description["minimum_samples"], description["embedding_width"]
+        self.longest_samples: int | None = description.get("longest_samples")
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
@@ -67,11 +75,6 @@ class OnnxModel:
         return cls(path, description, session, classifier and _open_session(base64.b64decode(classifier), path))
 
     @property
-    def task(self) -> str:
-        """The task it was trained for."""
-        return str(self.description["task"])
-
-    @property
     def calibration(self) -> Any:
         """The calibration of its scores, None where there is none.
 
@@ -89,32 +92,6 @@ class OnnxModel:
         """The cohort for centring a verifier's embeddings and normalising its scores, None where there is none."""
         has_one = self.description.get("cohort") is not None
         return Cohort.read(self.path.parent, self.description, self.embedding_width) if has_one else None
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """Its origin; free-form."""
-        return dict(self.description["provenance"])
-
-    @property
-    def minimum_samples(self) -> int:
-        """The shortest waveform it takes, in samples at 16 kHz."""
-        return int(self.description["minimum_samples"])
-
-    @property
-    def longest_samples(self) -> int | None:
-        """The longest waveform it takes, in samples at 16 kHz; None where there is no limit."""
-        longest = self.description.get("longest_samples")
-        return None if longest is None else int(longest)
-
-    @property
-    def embedding_width(self) -> int:
-        """E, the width of an embedding."""
-        return int(self.description["embedding_width"])
-
-    @property
-    def device_type(self) -> str:
-        """The kind of device it computes on."""
-        return "cpu"
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Return a context; there is no other mode."""
