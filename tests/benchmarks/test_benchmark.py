@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from corpus import write_wavlm
-from encoders import KINDS, Once
+from encoders import TELLING, Once
 from exports import export_detector, export_ragged, export_run
 from hybrid_pruning import SpeechModel, benchmark
 from hybrid_pruning.benchmarks import __main__ as own
@@ -152,7 +152,7 @@ def test_the_dense_model_can_be_named(once: Once, pristine: Path, tmp_path: Path
         benchmark([artifact, tmp_path / "gone.onnx"], folder, ["torch"], (0.2,), (1,), 1, 1)
 
 
-@pytest.mark.parametrize(("family", "style"), KINDS[::2])
+@pytest.mark.parametrize(("family", "style"), TELLING)
 def test_pruned_models_of_every_family_are_measured(family: str, style: str, once: Once, without_memory: None) -> None:
     artifact = export_ragged(once, family, style)
     file = artifact / "model.onnx"

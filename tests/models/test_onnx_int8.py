@@ -1,4 +1,4 @@
-"""Integer layers give what their arithmetic says, to the bit of each rounded number, and stay close to the model's."""
+"""Integer layers: equal to their arithmetic to the bit of each rounded number, and close to the float model."""
 
 from itertools import product
 from pathlib import Path
@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from encoders import LARGE, LENGTHS, WHISPER, Once
-from exports import ragged_backbone
+from encoders import KINDS, LENGTHS, Once
+from exports import HEAD, ragged_backbone
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone.base import Linear
 from hybrid_pruning.models.heads import Classes
-from hybrid_pruning.models.onnx.graph import OPSET, export_onnx
-from hybrid_pruning.models.onnx.int8 import LARGEST, IntegerConv1d, IntegerLinear, to_integers
+from hybrid_pruning.models.onnx.graph import OPSET, export_onnx, plain_copy
+from hybrid_pruning.models.onnx.int8 import FEATURES, LARGEST, NARROWEST, IntegerConv1d, IntegerLinear, to_integers
 from hybrid_pruning.models.onnx.runtime import OnnxModel
 from hybrid_pruning.models.speech_model import SpeechModel
 
@@ -24,6 +24,7 @@ WIDE = {"hidden_size": 48, "num_attention_heads": 3, "intermediate_size": 96}
 WIDE |= {"conv_dim": [20] * 4, "num_conv_pos_embedding_groups": 3}
 CONVOLUTIONS = [(3, 2, 0, 1), (2, 2, 0, 1), (8, 1, 4, 3)]
 """Kernel, stride, padding and groups."""
+REPLACED = (nn.Linear, nn.Conv1d)
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch's own exporter
 
@@ -139,11 +140,26 @@ def test_narrow_layers_and_those_that_make_features_stay():
     assert isinstance(model["feature_extractor"]["conv"], nn.Conv1d)
 
 
-@pytest.mark.parametrize(("family", "style"), [LARGE[0], WHISPER])
-def test_a_whole_model_is_close(family: str, style: str, tmp_path: Path):
+@pytest.mark.parametrize(("family", "style"), KINDS)
+def test_all_wide_layers_of_a_model_become_integers(family: str, style: str):
+    model = plain_copy(SpeechModel.build(ragged_backbone(family, style, **WIDE), HEAD, None))
+    before = {name: layer for name, layer in model.backbone.named_modules() if isinstance(layer, REPLACED)}
+    to_integers(model.backbone)
+    after = dict(model.backbone.named_modules())
+    for name, layer in before.items():
+        narrow = min(layer.weight.shape[:2]) < NARROWEST or (
+            isinstance(layer, nn.Conv1d) and min(layer.in_channels, layer.out_channels) // layer.groups < NARROWEST
+        )
+        stays = narrow or bool({*name.split(".")} & {*FEATURES})
+        assert isinstance(after[name], REPLACED if stays else (IntegerLinear, IntegerConv1d)), name
+    assert sum(isinstance(layer, IntegerLinear) for layer in after.values()) >= 2
+
+
+def test_a_whole_model_is_close(tmp_path: Path):
     """Of WavLM too: `test_a_run_becomes_onnx_in_8_bits`."""
     head = HeadConfig(heads=4, compression=16, embedding=24)
-    model = SpeechModel.build(ragged_backbone(family, style, **WIDE), head, Classes(("a", "b"), (1, 1))).eval()
+    backbone = ragged_backbone("wav2vec2", "base", **WIDE)
+    model = SpeechModel.build(backbone, head, Classes(("a", "b"), (1, 1))).eval()
     wave, lengths = np.random.default_rng(0).standard_normal((len(LENGTHS), max(LENGTHS))), np.array(LENGTHS)
     expected = model.embed_arrays(wave.astype(np.float32), lengths)
     file = export_onnx(model, tmp_path / "new", int8=True)

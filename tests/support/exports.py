@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from corpus import tiny_detector, write_corpus
+from corpus import write_corpus
 from encoders import FAMILIES, NO_DROPOUT, Once, close, make_config, shuffle, with_telling_weights
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import Backbone, wrap
@@ -25,7 +25,7 @@ CALIBRATION = Calibration((Fit(1.5, -0.3, 0.5, "scores.tsv", "keys.tsv", "", 1, 
 def ragged_backbone(family: str, style: str, **overrides: object) -> Backbone:
     """Return a pruned encoder of two layers: one of them has no attention, the other no feed-forward network.
 
-    The convolutions of wav2vec 2.0 keep all their channels, so that these are exported dense too.
+    The convolutions of HuBERT keep all their channels, so that these are exported dense too.
     """
     torch.manual_seed(0)
     model = FAMILIES[family][1](make_config(family, style, **{**NO_DROPOUT, "num_hidden_layers": 2, **overrides}))
@@ -34,7 +34,7 @@ def ragged_backbone(family: str, style: str, **overrides: object) -> Backbone:
     shuffle(gates, seed=0)
     close(gates, "attlayer.1", "ffnlayer.0")
     close(gates, "conv.0", share=0.3)
-    if family == "wav2vec2":
+    if family == "hubert":
         for name, gate in gates.items():
             if name.startswith("conv."):
                 gate.log_alpha.data.fill_(20.0)
@@ -54,12 +54,13 @@ def export_ragged(once: Once, family: str, style: str) -> Path:
 
 
 def export_detector(once: Once) -> Path:
-    """Return a folder with a dense detector in model/, its .onnx file in onnx/, and clips in dev/."""
+    """Return a folder with WavLM's ragged detector in model/, its .onnx file in onnx/, and clips in dev/."""
 
     def make(folder: Path) -> None:
-        model = tiny_detector(folder / "wavlm", num_hidden_layers=1)
-        model.save_pretrained(folder / "model")
-        export_onnx(model, folder / "onnx")
+        exported = export_ragged(once, "wavlm", "base")
+        for name in ("model/config.json", "model/model.safetensors", "onnx/model.onnx", "onnx/model.json"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copy(exported / Path(name).name, folder / name)
         write_corpus(folder / "dev", 9)
 
     return once("detector", make)
@@ -76,7 +77,7 @@ def export_run(once: Once, pristine: Path) -> Path:
 
 
 def export_verifier(once: Once, pristine: Path) -> Path:
-    """Return a copy of the world with a calibrated verifier and its cohort in mc/, and as an .onnx file in graph/."""
+    """Return a copy of the world with a dense verifier, calibrated and with a cohort, in mc/, and as ONNX in graph/."""
 
     def make(folder: Path) -> None:
         copy_world(pristine, folder)
