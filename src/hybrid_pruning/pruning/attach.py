@@ -86,7 +86,7 @@ def attach(
             is then the fraction of that smaller model.
         units: the kinds of units to prune; None for all the plan has.
         plan: slots and cuts; None for the plan of the model's family.
-        drop_rate: probability of units to start shut, one number or one per kind.
+        drop_rate: probability of units to start closed, one number or one per kind.
         seed: of the gates' noise.
         seconds: the length of the input that MACs are counted for; used where `plan` is None.
         align: kept widths (channels, neurons, heads x their size) are multiples of it, or what they were.

@@ -43,7 +43,7 @@ class Budget:
 
     @property
     def macs_sparsity(self) -> torch.Tensor | float:
-        """The fraction of multiply-accumulates removed; 0 where the plan declares none."""
+        """The fraction of multiply-accumulates removed; 1 where the plan declares none."""
         return self.removed("macs")
 
     def removed(self, constraint: Constraint) -> torch.Tensor | float:
@@ -57,7 +57,7 @@ class Ledger:
     """A sum of products of kept-unit counts, compiled once so that counting costs a handful of tensor operations.
 
     Every tensor contributes (what it holds per unit) x (kept units of each slot that cuts it); a tensor cut as a
-    whole counts while any unit of that slot lives. The same entries serve integers (exact) and expectations.
+    whole counts while any unit of that slot is kept. The same entries serve integers (exact) and expectations.
     """
 
     def __init__(self, entries: Sequence[tuple[int, tuple[int, ...]]]) -> None:
@@ -69,7 +69,7 @@ class Ledger:
         self.factors = torch.tensor([(*key, *[0] * (depth - len(key))) for key in merged], dtype=torch.int64)
 
     def total(self, quantities: torch.Tensor) -> torch.Tensor:
-        """Return the sum; `quantities` is [1 + 2 S]: a one, S unit counts, S values of 'any unit lives'."""
+        """Return the sum; `quantities` is [1 + 2 S]: a one, S unit counts, S values of 'any unit is kept'."""
         device = quantities.device
         if self.amounts.device != device:
             self.amounts, self.factors = self.amounts.to(device), self.factors.to(device)
@@ -130,7 +130,7 @@ class Accounting:
         return float(self.exact(self.at_least).removed(constraint))
 
     def unit_cost(self, index: int, constraint: Constraint) -> float:
-        """Return what one unit of the slot at `index` weighs in the dense model, in parameters or MACs."""
+        """Return the parameters or MACs of one unit of the slot at `index` in the dense model."""
         without = self.sizes.clone()
         without[index] = 0
         dense = self._exact(constraint, self.sizes)

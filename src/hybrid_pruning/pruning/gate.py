@@ -20,7 +20,7 @@ NOISE_EPS = 1e-6
 SEED_STRIDE = 2_654_435_761
 """Draws between the noise of one seed and the next, of 2**32: torch's CPU generator reads no more bits of a seed."""
 DROP_RATE = 0.01
-"""Probability of a fresh gate to be shut, before stretching. The public recipe starts its FFN neurons at 0.5, which
+"""Probability of a fresh gate to be closed, before stretching. The public recipe starts its FFN neurons at 0.5, which
 is 10% sparsity before the first step; an experiment in dev/LOG.md is why we do not."""
 
 
@@ -39,7 +39,7 @@ def open_probability(log_alpha: torch.Tensor) -> torch.Tensor:
 def soft_value(log_alpha: torch.Tensor) -> torch.Tensor:
     """Return the factor of an open gate in evaluation, sigmoid(0.8 log_alpha / temperature), as the public recipe.
 
-    The floor keeps a unit that is kept against its gate's will different from one that is closed.
+    The floor separates a unit that is pinned although its gate is closed from one that is removed.
     """
     return torch.sigmoid(0.8 * log_alpha / TEMPERATURE).clamp_min(1e-6)
 
@@ -49,7 +49,7 @@ class Gate(nn.Module):
 
     Args:
         slot: the slot it controls.
-        drop_rate: probability of a unit to start shut, in (0, 1).
+        drop_rate: probability of a unit to start closed, in (0, 1).
 
     Attributes:
         log_alpha: the learnt parameter, [units] float32; large is open.
@@ -67,7 +67,7 @@ class Gate(nn.Module):
         self.pinned: tuple[int, ...] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy gets: the sample as values, since torch copies no tensor that has a history."""
+        """Return the state of a copy: the sample as values, since torch copies no tensor that has a history."""
         return {**self.__dict__, "sampled": None if self.sampled is None else self.sampled.detach()}
 
     def value(self, training: bool) -> torch.Tensor:
@@ -106,7 +106,7 @@ class Gates(nn.Module):
     Args:
         plan: the slots.
         accounting: counts the model under that plan.
-        drop_rate: probability of units to start shut, one number or one per unit kind.
+        drop_rate: probability of units to start closed, one number or one per unit kind.
         seed: of the noise, which is a function of (seed, number of samples drawn) alone: every rank draws the same.
     """
 
@@ -196,7 +196,7 @@ class Gates(nn.Module):
         return {name: soft_value(gate.log_alpha.detach()) for name, gate in self.items()}
 
     def get_extra_state(self) -> dict[str, int]:
-        """Return the noise's position, saved with the gates so that a resumed run draws what it would have drawn."""
+        """Return the noise's position, saved with the gates so that a resumed run continues the same noise."""
         return {"seed": self.seed, "draws": self.draws}
 
     def set_extra_state(self, state: dict[str, int]) -> None:

@@ -14,7 +14,7 @@ class Lagrangian(nn.Module):
 
     Args:
         clamp: keep lambda1 at or above 0, as the public recipe does. The quadratic term alone then pushes the sparsity
-            up, and lambda1 cannot wind up while fresh gates take their time to move; measured in dev/LOG.md.
+            up, and lambda1 does not accumulate while fresh gates still move slowly; measured in dev/LOG.md.
     """
 
     def __init__(self, clamp: bool = True) -> None:

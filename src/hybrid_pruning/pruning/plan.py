@@ -51,7 +51,7 @@ class Cut:
 
     Args:
         tensor: the parameter's name in the model.
-        dim: the dimension the slot's units lie along, or None where the whole tensor lives while any unit lives.
+        dim: the dimension the slot's units lie along, or None where the whole tensor is kept while any unit is.
         role: the gate's effect on it before shrinking.
         block: rows or columns per unit (a head has head_dim of them).
         multiplied: whether the gate's gradient from this slice is scaled by the model's `extractor_gradient`, as the
@@ -73,7 +73,7 @@ class Slot:
         name: e.g. ``head.3``.
         unit: the kind of unit, e.g. ``head``.
         size: the number of its units.
-        cuts: everything that goes when a unit goes.
+        cuts: the slices that are removed with a unit.
         swap: further changes of a narrowed model: (model, indices of the kept units) -> None.
         at_least: units that are kept whatever the gate says.
         step: units are kept in multiples of it, or all of them.
@@ -130,7 +130,7 @@ class Plan:
     work: tuple[Work, ...] = ()
 
     def only(self, units: Iterable[str]) -> "Plan":
-        """Return the plan with the slots of the given units alone; what has no slot is always kept.
+        """Return the plan with the slots of the given units alone; tensors without a slot are always kept.
 
         Raises:
             PlanError: no unit at all, or one that no slot has.
@@ -211,7 +211,7 @@ def plan_for(model: nn.Module, seconds: float = 4.0) -> Plan:
 
 
 def shape_of(model: nn.Module) -> Shape | None:
-    """Return what a model was cut to, None while it is dense."""
+    """Return the shape that a model was cut to, None while it is dense."""
     shape = getattr(model, "shape", None)
     return shape if isinstance(shape, Shape) else None
 

@@ -1,4 +1,4 @@
-"""The target sparsity over the steps of a training: it grows in one of five shapes, and may rest on its way."""
+"""The target sparsity over the steps of a training: it grows in one of five shapes, and may rest in between."""
 
 import math
 from bisect import bisect_left
@@ -73,7 +73,7 @@ class Growth:
         ]
 
     def _resting(self, step: int) -> tuple[int, int] | None:
-        """Return which point the target rests at and for how many steps it has, None where it grows."""
+        """Return the index of the point that the target rests at and the steps since, None where it grows."""
         for index, reached in enumerate(self._reached):
             passed = step - reached - self.rest * index
             if 0 <= passed < self.rest:

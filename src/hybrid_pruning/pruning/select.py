@@ -2,7 +2,7 @@
 
 Rounding each gate on its own leaves the size points away from the expected one. So layers and heads are decided by
 their gates, and the finest units (neurons, channels) fill up to the target in the order of their log_alpha. Only where
-those cannot make up the difference do heads give way, and layers last. Slots with a step are decided in blocks of so
+those cannot make up the difference do heads change, and layers last. Slots with a step are decided in blocks of so
 many units, so that the target is met to within half of one block of the finest kind.
 """
 
@@ -120,7 +120,7 @@ class _Search:
         return {name: tuple(sorted(units)) for name, units in kept.items()}
 
     def _choices(self, level: int, decided: tuple[int | None, ...]) -> Iterator[int | None]:
-        """Yield what this tier may keep so that the finer ones can still meet the target, most wanted first."""
+        """Yield numbers of blocks with which the finer tiers can still meet the target, the preferred first."""
         tier = self.tiers[level]
         low = self._first(tier, lambda kept: self._sparsity((*decided, kept), finer_open=True) <= self.target)
         high = self._first(tier, lambda kept: self._sparsity((*decided, kept), finer_open=False) < self.target) - 1

@@ -62,7 +62,7 @@ def narrow(model: nn.Module, plan: Plan, kept: Kept, values: Mapping[str, torch.
 
 
 def _shape(before: Shape | None, plan: Plan, kept: Kept) -> Shape:
-    """Return what the dense model was cut to, over one cut or over several."""
+    """Return the shape relative to the dense model, after one cut or several."""
     earlier = Shape((), {}) if before is None else before
     units = dict.fromkeys((*earlier.units, *(slot.unit for slot in plan.slots)))
     left = {name: tuple(earlier.kept[name][unit] for unit in kept[name]) for name in kept if name in earlier.kept}
@@ -114,7 +114,7 @@ def _narrow_norm(model: nn.Module, name: str, norm: nn.LayerNorm) -> NarrowLayer
 
 
 def _refit(module: nn.Module) -> None:
-    """Make a module's own account of its sizes agree with its tensors."""
+    """Set the sizes that a module states to those of its tensors."""
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.Conv1d):

@@ -14,7 +14,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @torch.no_grad()
 def widen(small: nn.Module, dense: Model) -> Model:
-    """Fill a dense model so that it computes what a narrow one of its kind does; nothing becomes smaller or faster.
+    """Fill a dense model so that it computes the same as a narrow one of its kind; not smaller or faster.
 
     A unit of zero weights gives zero, before its activation and after it, and a norm over channels sees it as the zero
     that it counts as in the narrow model.
