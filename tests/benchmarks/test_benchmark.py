@@ -1,4 +1,4 @@
-"""The benchmarks run, pair what they should pair, and say what they measured."""
+"""The benchmarks: pairing of rounds, random shrinking, memory of other processes, models by every engine, tables."""
 
 import json
 import os
@@ -10,22 +10,18 @@ import pytest
 import torch
 
 from corpus import write_wavlm
-from encoders import TELLING, Once
-from exports import export_detector, export_ragged, export_run
+from encoders import KINDS, WHISPER, Once
+from exports import export_detector, export_ragged, export_run, ragged_backbone
 from hybrid_pruning import SpeechModel, benchmark
 from hybrid_pruning.benchmarks import __main__ as own
-from hybrid_pruning.benchmarks import comparison, engines, timing
-from hybrid_pruning.benchmarks import gated_step as training
-from hybrid_pruning.benchmarks.comparison import Case, print_table
-from hybrid_pruning.benchmarks.shapes import TINY, shrunk
-from hybrid_pruning.benchmarks.timing import Ratio, latency_ratio
+from hybrid_pruning.benchmarks import comparison, engines
+from hybrid_pruning.benchmarks.comparison import Case, Ratio, latency_ratio, print_table
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.console import Table
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.models.backbone import skeleton
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.onnx import graph
-from hybrid_pruning.models.size import count_kept
+from hybrid_pruning.models.size import count_kept, count_parameters
 from hybrid_pruning.pruning import Constraint
 from hybrid_pruning.training.objective import Objective
 
@@ -35,47 +31,47 @@ HEAD, CLASSES = HeadConfig(heads=2, compression=4, embedding=8), Classes(("spoof
 @pytest.fixture
 def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the processes that measure memory, each of which takes seconds to start."""
-    for module in (comparison, training):
+    for module in (comparison, own):
         monkeypatch.setattr(module, "peak_elsewhere", lambda *_: 1)
 
 
 def test_ratio_pairs_rounds() -> None:
-    assert timing.ratio([3.0, 20.0, 6.0], [2.0, 10.0, 2.0]) == Ratio(2.0, 1.75, 2.5, 1.5)
-    assert timing.ratio([3.0], [2.0]) == Ratio(1.5, 1.5, 1.5, 1.5)
+    assert comparison.ratio([3.0, 20.0, 6.0], [2.0, 10.0, 2.0]) == Ratio(2.0, 1.75, 2.5, 1.5)
+    assert comparison.ratio([3.0], [2.0]) == Ratio(1.5, 1.5, 1.5, 1.5)
 
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(1.0, 1.04, "within"), (1.06, 1.1, "above"), (1.0, 1.1, "undec")])
 def test_verdict_needs_rounds_that_agree(low: float, high: float, verdict: str) -> None:
-    assert training._verdict(Ratio(1.05, low, high, 1.05)).startswith(verdict)
+    assert own.judge(Ratio(1.05, low, high, 1.05)).startswith(verdict)
 
 
 def test_tasks_take_turns() -> None:
     calls: list[str] = []
     tasks = {name: lambda name=name: calls.append(name) for name in "ab"}
-    times = timing.interleaved(tasks, 3, advance=lambda: calls.append("."))
+    times = comparison.interleaved(tasks, 3, advance=lambda: calls.append("."))
     assert "".join(calls) == "ab" + "a.b." + "b.a." + "a.b."
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
 
 
 def test_threads_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(timing.THREADS, raising=False)
+    monkeypatch.delenv(comparison.THREADS, raising=False)
     before = torch.get_num_threads()
-    with timing.threads(1):
-        assert (torch.get_num_threads(), os.environ[timing.THREADS]) == (1, "1")
+    with comparison.set_threads(1):
+        assert (torch.get_num_threads(), os.environ[comparison.THREADS]) == (1, "1")
     assert torch.get_num_threads() == before
-    assert timing.THREADS not in os.environ
+    assert comparison.THREADS not in os.environ
 
 
 @pytest.mark.parametrize("constraint", ["params", "macs"])
 @pytest.mark.parametrize("target", own.TARGETS)
 def test_shrunk_meets_its_target(target: float, constraint: Constraint) -> None:
     torch.manual_seed(0)
-    dense = skeleton(dict(TINY.config), False).eval()
-    before = sum(parameter.numel() for parameter in dense.parameters())
-    small, budget = shrunk(dense, target, constraint=constraint)
+    dense = own.TINY.backbone().eval()
+    before = count_parameters(dense)
+    small, budget = own.shrunk(dense, target, constraint=constraint)
     assert budget.removed(constraint) == pytest.approx(target, abs=0.01)
-    assert budget.params == sum(parameter.numel() for parameter in small.parameters())
-    assert before == budget.dense_params == sum(parameter.numel() for parameter in dense.parameters())
+    assert budget.params == count_parameters(small)
+    assert before == budget.dense_params == count_parameters(dense)
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -89,7 +85,7 @@ def test_training_step_learns(gated: bool, monkeypatch: pytest.MonkeyPatch) -> N
         return found
 
     monkeypatch.setattr(Objective, "forward", listen)
-    step = training.training_step(TINY, gated)
+    step = own.training_step(own.TINY, gated)
     for _ in range(3):
         step()
     assert set(losses[0]) == ({"task", "sparsity"} if gated else {"task"})
@@ -98,8 +94,8 @@ def test_training_step_learns(gated: bool, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_latency_ratio_of_models() -> None:
     torch.manual_seed(0)
-    dense = skeleton(dict(TINY.config), False)
-    models = [SpeechModel.build(backbone, HEAD, CLASSES) for backbone in (shrunk(dense, 0.7)[0], dense)]
+    dense = own.TINY.backbone()
+    models = [SpeechModel.build(backbone, HEAD, CLASSES) for backbone in (own.shrunk(dense, 0.7)[0], dense)]
     found = latency_ratio(*models, seconds=0.2, repeats=2)
     assert 0 < found.low <= found.median <= found.high
     assert not any(model.training for model in models)
@@ -152,16 +148,24 @@ def test_the_dense_model_can_be_named(once: Once, pristine: Path, tmp_path: Path
         benchmark([artifact, tmp_path / "gone.onnx"], folder, ["torch"], (0.2,), (1,), 1, 1)
 
 
-@pytest.mark.parametrize(("family", "style"), TELLING)
-def test_pruned_models_of_every_family_are_measured(family: str, style: str, once: Once, without_memory: None) -> None:
-    artifact = export_ragged(once, family, style)
-    file = artifact / "model.onnx"
-    found = benchmark([artifact, file], None, ["torch"], (0.3,), (1,), 1, 1)
+@pytest.mark.parametrize(("family", "style"), KINDS[:-1:2])
+def test_pruned_models_of_every_family_are_measured(
+    family: str, style: str, tmp_path: Path, without_memory: None
+) -> None:
+    SpeechModel.build(ragged_backbone(family, style), HEAD, CLASSES).save_pretrained(tmp_path)
+    found = benchmark([tmp_path], None, ["torch"], (0.3,), (1,), 1, 1)
+    assert [row.contestant.engine for row in found.measured] == ["transformers", "torch"]
+    assert all(latency.median > 0 for row in found.measured for latency in row.latencies.values())
+
+
+def test_a_graph_of_whisper_has_a_longest_utterance(once: Once, without_memory: None) -> None:
+    artifact = export_ragged(once, *WHISPER)
+    models = [artifact, artifact / "model.onnx"]
+    found = benchmark(models, None, ["torch"], (0.3,), (1,), 1, 1)
     assert [row.contestant.engine for row in found.measured] == ["transformers", "torch", "onnx"]
     assert all(latency.median > 0 for row in found.measured for latency in row.latencies.values())
-    if family == "whisper":
-        with pytest.raises(InputError, match=r"model.onnx: takes 0.3\d s at most; give shorter --seconds"):
-            benchmark([artifact, file], None, ["torch"], (0.5,), (1,), 1, 1)
+    with pytest.raises(InputError, match=r"model.onnx: takes 0.3\d s at most; give shorter --seconds"):
+        benchmark(models, None, ["torch"], (0.5,), (1,), 1, 1)
 
 
 def test_engines_are_checked() -> None:

@@ -10,7 +10,7 @@ from corpus import files_below
 from hybrid_pruning.cli import app
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
-from runs_to_look_at import build_model, draw_nothing, write_keys, write_run, write_scores
+from logged_runs import build_model, draw_nothing, write_keys, write_run, write_scores
 from world import Cli, Result
 
 VERBS = sorted(command.name or command.callback.__name__ for command in app.registered_commands if command.callback)

@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 from hybrid_pruning.cli import app
-from runs_to_look_at import draw_nothing
+from logged_runs import draw_nothing
 from world import Cli, copy_world, hurry
 
 VALUES = ("0", "-1", "nan", "inf", "1e308", str(10**18), "")

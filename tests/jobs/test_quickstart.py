@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hybrid_pruning import InputError, SpeechModel, quickstart, report
-from runs_to_look_at import draw_nothing
+from logged_runs import draw_nothing
 from sounds import SECOND, vowel, write_sounds
 
 FEW_STEPS = ("training.epochs=2", "pruning.sparsity_warmup_epochs=1", "pruning.initial_reg_lr=0.5", "data.workers=0")

@@ -14,7 +14,7 @@ from corpus import PROTOCOLS, configure, describe_asvspoof5, files_below, write_
 from hybrid_pruning import InputError, SpeechModel
 from hybrid_pruning.jobs.sweep import read_job, to_markdown
 from hybrid_pruning.models.card import find_results
-from runs_to_look_at import draw_nothing
+from logged_runs import draw_nothing
 from world import hurry
 
 

@@ -19,7 +19,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 import hybrid_pruning as hp
 from corpus import configure, write_whisper, write_world
 from encoders import WHISPER, MakeBackbone, make_config, relative_error, states_of_transformers, with_telling_weights
-from hybrid_pruning.benchmarks.timing import latency_ratio
+from hybrid_pruning.benchmarks.comparison import latency_ratio
 from hybrid_pruning.models.backbone import Backbone, load_transformers, wrap
 from hybrid_pruning.models.backbone.families import whisper_windows
 from hybrid_pruning.models.backbone.whisper import LogMel

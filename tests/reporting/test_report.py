@@ -1,6 +1,7 @@
-"""The report: one page that stands alone, says what is missing, refuses what it cannot use, and repeats itself."""
+"""The report: one self-contained page, with a sentence for each missing part, the same bytes for the same input."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -9,25 +10,29 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import hybrid_pruning as hp
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.reporting.overview import compare_snapshots
+from hybrid_pruning.models.size import count_kept, count_parameters
+from hybrid_pruning.reporting.page import compare_snapshots
 from hybrid_pruning.reporting.run_files import count_model, read_runs
-from runs_to_look_at import EPOCHS, STEPS, draw_nothing, write_keys, write_run, write_scores
+from logged_runs import EPOCHS, STEPS, add_records, draw_nothing, write_keys, write_run, write_scores
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 SECTIONS = {"comparison", "errors", "kept", "training", "recipe"}
+LINKS = {"href", "src", "srcset", "action", "data", "poster", "xlink:href"}
+PAPER = "https://arxiv.org/abs/2508.16232"
 
 
 class Page(HTMLParser):
-    """A page taken apart: its tags in balance, its references, its ids, and what a person reads."""
+    """A page taken apart: its tags in balance, its references, its ids, and its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open, self.tags, self.ids, self.words = [], [], [], []
         self.attributes: set[str] = set()
-        self.references: list[tuple[str, str]] = []
+        self.references: list[str] = []
         self.feed(text)
         self.close()
         assert not self.open, f"never closed: {self.open}"
@@ -38,8 +43,7 @@ class Page(HTMLParser):
         self.open += [] if tag in VOID else [tag]
         self.attributes |= {name for name, _ in attrs}
         self.ids += [value for name, value in attrs if name == "id"]
-        links = ("href", "src", "srcset", "action", "data", "poster", "xlink:href")
-        self.references += [(tag, value or "") for name, value in attrs if name in links]
+        self.references += [value or "" for name, value in attrs if name in LINKS]
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -70,36 +74,39 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
 
 
 @pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a dense and a pruned run, not to be changed."""
     folder = tmp_path_factory.mktemp("runs")
     write_run(folder / "dense", pruned=False, seed=1)
     write_run(folder / "hp40", seed=2)
     return folder
 
 
+def write_whole(both: Path, out: Path) -> str:
+    """Return a page with all its figures."""
+    return hp.report([both / "dense", both / "hp40"], out, published="asvspoof5", rounds=0).read_text()
+
+
 @pytest.fixture(scope="module")
-def whole(pristine: Path) -> str:
-    """A page with all its figures."""
-    runs = [pristine / "dense", pristine / "hp40"]
-    return hp.report(runs, pristine / "r.html", published="asvspoof5", rounds=0).read_text()
+def whole(both: Path) -> str:
+    return write_whole(both, both / "r.html")
 
 
 @pytest.fixture
-def runs(pristine: Path, tmp_path: Path) -> Path:
-    """A folder with a dense and a pruned run, for a test to break."""
-    shutil.copytree(pristine, tmp_path / "runs")
+def runs(both: Path, tmp_path: Path) -> Path:
+    """A copy of these runs, for a test to break."""
+    shutil.copytree(both, tmp_path / "runs")
     return tmp_path / "runs"
 
 
 def test_the_page_stands_alone(whole: str) -> None:
     page = Page(whole)
     assert not {"script", "link"} & set(page.tags)
-    outside = [(tag, where) for tag, where in page.references if not where.startswith("#")]
-    assert outside == [("a", "https://arxiv.org/abs/2508.16232")]
+    assert [where for where in page.references if not where.startswith("#")] == [PAPER]
     assert not re.search(r"@import|url\((?!#)", whole)
     assert len(page.ids) == len(set(page.ids))
-    assert {where[1:] for _, where in page.references if where.startswith("#")} <= set(page.ids)
-    assert set(re.findall(r"url\(#([^)]+)\)", whole)) <= set(page.ids)
+    inside = {where[1:] for where in page.references if where.startswith("#")}
+    assert inside | set(re.findall(r"url\(#([^)]+)\)", whole)) <= set(page.ids)
 
 
 def test_every_section_is_there(whole: str) -> None:
@@ -110,14 +117,14 @@ def test_every_section_is_there(whole: str) -> None:
         *("EER, %", "minDCF", "actDCF", "Cllr, bits", "backbone parameters", "false alarms, %", "attention heads"),
         *("share of the class, %", "removed, %", "task loss", "λ2", "attention sub-layers: 30", "target_sparsity: 0.4"),
         "The lowest EER on the dev set: dense 7.5% at step 40, hp40 7.5% at step 40",
-        *("Learning rates peak at 5e−4 (backbone)", "9.8.7", "pruning.use_pruning_loss"),
+        *("Learning rates peak at 5e−4 (backbone, head, gates, multipliers)", "Grey: the same in several runs."),
+        *("9.8.7", "pruning.use_pruning_loss"),
     ):
         assert words in page.text, words
 
 
-def test_the_page_is_the_same_byte_for_byte(whole: str, pristine: Path, tmp_path: Path) -> None:
-    runs = [pristine / "dense", pristine / "hp40"]
-    assert hp.report(runs, tmp_path / "r.html", published="asvspoof5", rounds=0).read_text() == whole
+def test_the_page_is_the_same_byte_for_byte(whole: str, both: Path, tmp_path: Path) -> None:
+    assert write_whole(both, tmp_path / "r.html") == whole
 
 
 HOSTILE = (
@@ -146,7 +153,8 @@ def test_names_of_others_are_text_alone(tmp_path: Path) -> None:
                 record[part] |= dict.fromkeys(HOSTILE[:2], some)
         record |= {"warnings": HOSTILE, "skipped": {"files": HOSTILE[0], "first": HOSTILE}}
         record.get("gates", {})["words"] = [list(HOSTILE)]
-    (run / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (run / "log.jsonl").write_text("")
+    add_records(run, *records)
     recipe = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(recipe.replace("source: somewhere", f"source: {json.dumps(HOSTILE[0])}"))
     keys = write_keys(tmp_path / f"{HOSTILE[0]}.tsv")
@@ -155,7 +163,7 @@ def test_names_of_others_are_text_alone(tmp_path: Path) -> None:
     page = Page(text)
     assert not set(page.tags).difference(TAGS)
     assert not page.attributes.difference(ATTRIBUTES)
-    assert [where for _, where in page.references if not where.startswith("#")] == ["https://arxiv.org/abs/2508.16232"]
+    assert [where for where in page.references if not where.startswith("#")] == [PAPER]
     assert not set("\x1b\x07\u202e") & set(text)
     assert "default-src 'none'" in text
     assert len(page.ids) == len(set(page.ids))
@@ -163,15 +171,15 @@ def test_names_of_others_are_text_alone(tmp_path: Path) -> None:
         assert name in page.text
 
 
-def test_one_run_alone_has_no_differences(pristine: Path, report: Report) -> None:
-    page = report(pristine / "hp40", rounds=50)
+def test_one_run_alone_has_no_differences(both: Path, report: Report) -> None:
+    page = report(both / "hp40", rounds=50)
     assert "points from" not in page.text
     assert "Settings that differ" not in page.text
     assert "intervals: 95%, by 50 resamples" in page.text
 
 
-def test_differences_are_paired(pristine: Path, report: Report) -> None:
-    page = report(pristine / "dense", pristine / "hp40", rounds=50)
+def test_differences_are_paired(both: Path, report: Report) -> None:
+    page = report(both / "dense", both / "hp40", rounds=50)
     assert re.search(
         r"hp40 39\.9% of the parameters .* EER on dev \d+\.\d%, [+−]\d+\.\d points from dense \(", page.text
     )
@@ -196,14 +204,27 @@ def test_a_run_in_progress(tmp_path: Path, report: Report, epochs: int, expected
     assert not [words for words in ("In progress: ", *expected) if words not in page.text]
 
 
-def cut_log(run: Path) -> None:
-    path = run / "log.jsonl"
-    path.write_text(path.read_text()[:-30])
+def edit(name: str, change: Callable[[str], str]) -> Callable[[Path], object]:
+    """Return a function that changes the text of one of a run's files."""
+
+    def damage(run: Path) -> None:
+        path = run / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(change(path.read_text() if path.exists() else ""))
+
+    return damage
 
 
-def drop_validations(run: Path) -> None:
-    lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
-    (run / "log.jsonl").write_text("".join(line for line in lines if '"dev"' not in line))
+def write(name: str, text: str) -> Callable[[Path], object]:
+    return edit(name, lambda _: text)
+
+
+def remove(name: str) -> Callable[[Path], object]:
+    return lambda run: (shutil.rmtree if (run / name).is_dir() else os.remove)(run / name)
+
+
+def add(*records: object) -> Callable[[Path], object]:
+    return lambda run: add_records(run, *records)
 
 
 def damage_checkpoints(run: Path) -> None:
@@ -211,58 +232,38 @@ def damage_checkpoints(run: Path) -> None:
         path.write_bytes(path.read_bytes()[:1000])
 
 
-def damage_scores(run: Path) -> None:
-    path = run / "dev_scores.tsv"
-    path.write_text(path.read_text().replace("utt3\t", "utt2\t"))
-
-
-def damage_evaluation(run: Path) -> None:
-    (run / "evaluation").mkdir()
-    (run / "evaluation" / "eval.tsv").write_text("nothing\n")
-
-
-def strange_log(run: Path) -> None:
-    with (run / "log.jsonl").open("a") as handle:
-        for record in (
-            {"step": "x", "loss": {"task": "high"}},
-            {"step": 41, "loss": {"task": float("nan")}, "sparsity": None, "kept": [1]},
-            {"step": 42, "dev": {"eer": None}, "gates": {"head": [1, 2], "brand new": "x"}},
-            [1, 2],
-        ):
-            handle.write(json.dumps(record) + "\n")
-
-
-def warn(run: Path) -> None:
-    with (run / "log.jsonl").open("a") as handle:
-        handle.write(json.dumps({"step": 40, "warnings": ["the scores look inverted"]}) + "\n")
-        handle.write(json.dumps({"step": 40, "skipped": {"files": 3, "first": ["a.wav: is empty"]}}) + "\n")
-
-
+LOG = "log.jsonl"
+STRANGE = (
+    {"step": "x", "loss": {"task": "high"}},
+    {"step": 41, "loss": {"task": float("nan")}, "sparsity": None, "kept": [1]},
+    {"step": 42, "dev": {"eer": None}, "gates": {"head": [1, 2], "brand new": "x"}},
+    [1, 2],
+)
 MISSING: dict[str, tuple[Callable[[Path], object], str]] = {
-    "log": (lambda run: (run / "log.jsonl").unlink(), "log.jsonl is not there"),
-    "end of the log": (cut_log, "log.jsonl, line 45: cut off or damaged"),
-    "validations": (drop_validations, "not validated yet"),
-    "recipe": (lambda run: (run / "config.yaml").unlink(), "config.yaml is not there"),
-    "recipe's form": (lambda run: (run / "config.yaml").write_text("a: [b"), "config.yaml is damaged"),
-    "architecture": (lambda run: (run / "architecture.json").unlink(), "Unknown without the model's architecture"),
-    "architecture's form": (lambda run: (run / "architecture.json").write_text("{"), "architecture.json is damaged"),
-    "architecture's sense": (
-        lambda run: (run / "architecture.json").write_text('{"backbone": {"config": 1}}'),
-        "Could not be counted",
-    ),
-    "checkpoints": (lambda run: shutil.rmtree(run / "checkpoints"), "No checkpoint has been written yet"),
+    "log": (remove(LOG), "log.jsonl is not there"),
+    "end of the log": (edit(LOG, lambda text: text[:-30]), "log.jsonl, line 45: cut off or damaged"),
+    "validations": (edit(LOG, lambda text: re.sub('.*"dev".*\n', "", text)), "not validated yet"),
+    "recipe": (remove("config.yaml"), "config.yaml is not there"),
+    "recipe's form": (write("config.yaml", "a: [b"), "config.yaml is damaged"),
+    "architecture": (remove("architecture.json"), "Unknown without the model's architecture"),
+    "architecture's form": (write("architecture.json", "{"), "architecture.json is damaged"),
+    "architecture's sense": (write("architecture.json", '{"backbone": {"config": 1}}'), "Could not be counted"),
+    "checkpoints": (remove("checkpoints"), "No checkpoint has been written yet"),
     "whole checkpoints": (damage_checkpoints, "epoch-0004.pt is damaged"),
-    "dev scores": (lambda run: (run / "dev_scores.tsv").unlink(), "No scores yet"),
-    "whole dev scores": (damage_scores, "'utt2' stands twice"),
-    "evaluation": (damage_evaluation, "eval.tsv"),
-    "sense in the log": (strange_log, "log.jsonl, line 49: cut off or damaged"),
-    "warnings": (warn, "the scores look inverted"),
-    "files": (warn, "3 training files could not be read and were left out: a.wav: is empty"),
+    "dev scores": (remove("dev_scores.tsv"), "No scores yet"),
+    "whole dev scores": (edit("dev_scores.tsv", lambda text: text.replace("utt3\t", "utt2\t")), "'utt2' stands twice"),
+    "evaluation": (write("evaluation/eval.tsv", "nothing\n"), "eval.tsv"),
+    "sense in the log": (add(*STRANGE), "log.jsonl, line 49: cut off or damaged"),
+    "warnings": (add({"step": 40, "warnings": ["the scores look inverted"]}), "the scores look inverted"),
+    "files": (
+        add({"step": 40, "skipped": {"files": 3, "first": ["a.wav: is empty"]}}),
+        "3 training files could not be read and were left out: a.wav: is empty",
+    ),
 }
 
 
 @pytest.mark.parametrize("part", MISSING)
-def test_what_is_missing_is_said(runs: Path, report: Report, part: str) -> None:
+def test_each_missing_part_is_named(runs: Path, report: Report, part: str) -> None:
     damage, expected = MISSING[part]
     damage(runs / "hp40")
     page = report(runs / "hp40", drawn=part in ("validations", "recipe", "sense in the log"))
@@ -270,7 +271,7 @@ def test_what_is_missing_is_said(runs: Path, report: Report, part: str) -> None:
     assert set(page.ids) >= SECTIONS
 
 
-def test_runs_of_which_different_parts_are_missing(runs: Path, report: Report) -> None:
+def test_runs_with_different_missing_parts(runs: Path, report: Report) -> None:
     write_run(runs / "hp2")
     (runs / "dense" / "dev_scores.tsv").unlink()
     (runs / "hp40" / "log.jsonl").unlink()
@@ -278,8 +279,8 @@ def test_runs_of_which_different_parts_are_missing(runs: Path, report: Report) -
     assert set(report(runs / "dense", runs / "hp40", runs / "hp2", drawn=True).ids) >= SECTIONS
 
 
-def test_a_dense_run_says_why_there_is_no_sparsity(pristine: Path, report: Report) -> None:
-    page = report(pristine / "dense", drawn=True)
+def test_a_dense_run_has_a_reason_for_no_sparsity(both: Path, report: Report) -> None:
+    page = report(both / "dense", drawn=True)
     assert "dense: trained without pruning: no sparsity, multipliers or gates to show." in page.text
     assert "dense: everything is kept" in page.text
     assert "Nothing was pruned in this training." in page.text
@@ -373,26 +374,20 @@ def test_published_systems_come_with_the_recipe(runs: Path, report: Report) -> N
 
 def test_long_runs_stay_small(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
-    step = json.loads(next(line for line in (run / "log.jsonl").read_text().splitlines() if '"loss"' in line))
+    step = json.loads(next(line for line in (run / LOG).read_text().splitlines() if '"loss"' in line))
     noise = torch.rand(3000, 2, generator=torch.Generator().manual_seed(0)).tolist()
-    with (run / "log.jsonl").open("a") as handle:
-        for count, (loss, norm) in enumerate(noise, EPOCHS * STEPS):
-            record = step | {"step": count, "loss": {"task": loss}, "gradient_norm": {"network": norm}}
-            handle.write(json.dumps(record) + "\n")
+    figures = [{"loss": {"task": loss}, "gradient_norm": {"network": norm}} for loss, norm in noise]
+    add_records(run, *(step | {"step": count} | found for count, found in enumerate(figures, EPOCHS * STEPS)))
     write_scores(run / "dev_scores.tsv", trials=10_000, labels=True)
     assert hp.report([run], tmp_path / "r.html", rounds=0).stat().st_size < 500_000
-
-
-SIZES = {"sparsity": 0.25, "macs_sparsity": 0.125}
 
 
 def write_snapshot(folder: Path, epochs: int = EPOCHS) -> Path:
     """Write a run that has left one snapshot, and whose last validation has its size."""
     run = write_run(folder, epochs, pruning__export_at=[0.25])
-    with (run / "log.jsonl").open("a") as log:
-        log.write(json.dumps({"step": 9, "snapshot": {"name": "hp25", "target": 0.25, "eer": 0.2, **SIZES}}) + "\n")
-        dev = {"eer": 0.3, "sparsity": 0.4, "macs_sparsity": 0.5}
-        log.write(json.dumps({"step": 40, "epoch": epochs, "dev": dev}) + "\n")
+    snapshot = {"name": "hp25", "target": 0.25, "eer": 0.2, "sparsity": 0.25, "macs_sparsity": 0.125}
+    dev = {"eer": 0.3, "sparsity": 0.4, "macs_sparsity": 0.5}
+    add_records(run, {"step": 9, "snapshot": snapshot}, {"step": 40, "epoch": epochs, "dev": dev})
     write_scores(run / "evaluation" / "hp25" / "strangers.tsv", labels=True)
     return run
 
@@ -425,3 +420,24 @@ def test_the_models_of_one_training_stand_side_by_side(tmp_path: Path, report: R
 def test_a_run_that_goes_on_has_its_snapshots_alone(tmp_path: Path) -> None:
     [(_, _, rows)] = snapshots(write_snapshot(tmp_path / "run", epochs=2))
     assert list(rows) == ["hp25"]
+
+
+@pytest.mark.parametrize(("constraint", "target"), [("params", 0.4), ("macs", 0.03)])
+def test_the_report_counts_the_units_of_an_export(
+    constraint: str, target: float, spoofing_job: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(spoofing_job / "out" / "run", tmp_path / "run")
+    recipe = yaml.safe_load((folder / "config.yaml").read_text())
+    recipe["pruning"] |= {"constraint": constraint, "target_sparsity": target}
+    (folder / "config.yaml").write_text(yaml.safe_dump(recipe))
+    model = hp.export(folder, tmp_path / "model")
+    (run,) = read_runs([folder])
+    size = count_model(run)
+    assert not isinstance(size, str), size
+    expected = count_kept(model.backbone)
+    assert (dict(size.units.kept), size.units.budget) == (dict(expected.kept), expected.budget)
+    assert size.units.budget.removed(constraint) == pytest.approx(target, abs=0.015)
+    assert size.head_params == count_parameters(model.head) + count_parameters(model.classifier)
+    assert "the mean of the last 2 checkpoints" in size.basis
+    assert not run.missing
+    assert run.is_finished

@@ -26,7 +26,7 @@ from hybrid_pruning.cli import main
 from hybrid_pruning.config import Config
 from hybrid_pruning.jobs import steps
 from hybrid_pruning.jobs.run import run
-from runs_to_look_at import draw_nothing
+from logged_runs import draw_nothing
 from voices import tiny_verifier, write_speakers, write_voxceleb_trials
 
 

@@ -13,8 +13,8 @@ from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.tasks import Label
 from hybrid_pruning.training import warnings as checks
 from hybrid_pruning.training.launch import train
+from logged_runs import build_model
 from runs import read_log
-from runs_to_look_at import build_model
 
 
 def warned(lines: Sequence[str], *words: str) -> None:

@@ -1,20 +1,22 @@
-"""The verb `benchmark`: models by every engine beside the dense model in transformers, in one run, and its tables."""
+"""The verb `benchmark`: models by every engine beside the dense model in transformers, timed in turn in one run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.benchmarks import timing
 from hybrid_pruning.benchmarks.engines import ENGINES, MODULE, TRANSFORMERS, choose_engines, peak_elsewhere
-from hybrid_pruning.benchmarks.timing import Ratio, interleaved, quartiles, ratio
 from hybrid_pruning.console import Table, progress_bar, say, say_table
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.markdown import to_markdown
@@ -27,6 +29,28 @@ from hybrid_pruning.models.speech_model import SpeechModel
 SECONDS, BATCHES, ROUNDS = (1.0, 4.0, 10.0), (1, 8), 10
 SHORTEST = 0.1
 """Seconds that every encoder takes."""
+THREADS = "OMP_NUM_THREADS"
+SETTLING = 0.05
+"""Seconds before each task, until which the threads of the task before may spin."""
+
+Name = TypeVar("Name")
+Task = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Median and quartiles of a cost over a reference's, round by round; below 1 is cheaper.
+
+    `fastest` is the cheapest round over the reference's cheapest, which other load on the machine disturbs least.
+    """
+
+    median: float
+    low: float
+    high: float
+    fastest: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
 class Contestant(NamedTuple):
@@ -45,18 +69,13 @@ class Case(NamedTuple):
     seconds: float
     batch: int
 
-    def wave(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return noise of that size."""
-        shape = self.batch, round(self.seconds * SAMPLE_RATE_HZ)
-        return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
     def __str__(self) -> str:
         return f"{self.seconds:g} s" if self.batch == 1 else f"{self.batch} x {self.seconds:g} s"
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds of wall clock that a contestant takes for a case, and their quartiles.
+    """Wall clock of a contestant for a case in seconds, with quartiles.
 
     Args:
         speedup: the reference's time over this one's, round by round; above 1 is faster.
@@ -95,12 +114,12 @@ class Benchmark:
         for one, disk, peak, found in self.measured:
             latency = [{**case._asdict(), **asdict(found[case])} for case in self.cases]
             rows.append({**one._asdict(), "disk_bytes": disk, "peak_bytes": peak, "latency": latency})
-        about = {"rounds": self.rounds, "threads": self.threads, "load": self.load, "machine": timing.machine()}
+        about = {"rounds": self.rounds, "threads": self.threads, "load": self.load, "machine": machine()}
         return {**about, "versions": versions(), "reference": rows[0]["model"], "models": rows}
 
     def machine(self) -> str:
         """Return the machine, its threads and its load in one line."""
-        return f"{timing.machine()}; {self.threads} threads; load average {self.load[0]} before, {self.load[1]} after"
+        return f"{machine()}; {self.threads} threads; load average {self.load[0]} before, {self.load[1]} after"
 
     def tables(self) -> list[Table]:
         """Return the table of sizes, and one of latencies for each case."""
@@ -114,21 +133,22 @@ class Benchmark:
             f"in {reference.engine}, which gives hidden states where the others give embeddings, round by round. "
             "Real-time factor: seconds of computing for a second of audio."
         )
-        sizes, latencies = [], []
-        for one, disk, peak, _ in self.measured:
+        sizes = []
+        for one, *files, _ in self.measured:
             params = "-" if one.params is None else f"{one.params / 1e6:.3g} M"
             macs = "-" if one.macs is None else f"{one.macs / 1e9:.3g} G"
-            sizes.append((one.model, one.engine, params, macs, _megabytes(disk), _megabytes(peak)))
+            megabytes = (f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB" for size in files)
+            sizes.append((one.model, one.engine, params, macs, *megabytes))
+        found = [Table(("model", "engine", "params", "MACs", "on disk", "peak memory"), sizes, "size", size_note)]
         for case in self.cases:
             rows = []
-            for one, *_, found in self.measured:
-                it = found[case]
+            for one, *_, latencies in self.measured:
+                it = latencies[case]
                 spread = f"{it.median * 1e3:.1f} ({it.low * 1e3:.1f}-{it.high * 1e3:.1f})"
                 rows.append((one.model, one.engine, spread, str(it.speedup), f"{it.real_time_factor:.4f}"))
             header = ("model", "engine", "ms", "times faster", "real-time factor")
-            latencies.append(Table(header, rows, f"latency, {case}", note))
-        columns = ("model", "engine", "params", "MACs", "on disk", "peak memory")
-        return [Table(columns, sizes, "size", size_note), *latencies]
+            found.append(Table(header, rows, f"latency, {case}", note))
+        return found
 
 
 def benchmark(
@@ -159,8 +179,8 @@ def benchmark(
         raise InputError(f"benchmark: --seconds takes numbers from {SHORTEST:g} on, separated by commas")
     if rounds < 1 or threads < 1:
         raise InputError(f"benchmark: {rounds} rounds on {threads} threads: at least 1 of each is needed")
-    before = timing.load()
-    with timing.threads(threads), _contestants(list(map(str, models)), against, choose_engines(engines)) as found:
+    before = load()
+    with set_threads(threads), _contestants(list(map(str, models)), against, choose_engines(engines)) as found:
         samples = str(round(max(case.seconds for case in cases) * SAMPLE_RATE_HZ))
         peaks = [peak_elsewhere(MODULE, one.engine, one.path, "1", samples) for one in found]
         times = _time(found, cases, rounds)
@@ -173,7 +193,7 @@ def benchmark(
                 latencies[case] = Latency(median, low, high, speedup, factor)
             files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
             measured.append(Measured(one, sum(file.stat().st_size for file in files), peak, latencies))
-    return Benchmark(measured, cases, rounds, threads, (before, timing.load()))
+    return Benchmark(measured, cases, rounds, threads, (before, load()))
 
 
 def print_table(table: Table, markdown: bool) -> None:
@@ -227,17 +247,94 @@ def _enter(name: str, place: Path, engines: Sequence[str], folder: Path) -> Iter
 
 
 def _time(found: Sequence[Contestant], cases: Sequence[Case], rounds: int) -> dict[Case, dict[Contestant, list[float]]]:
-    """Return the seconds of each round, case by case, all contestants of a case in turn."""
+    """Return the seconds of each round on noise, case by case, all contestants of a case in turn."""
     runs = {one: ENGINES[one.engine](one.path) for one in found}
     times = {}
     with progress_bar() as bar:
         task = bar.add_task("timing", total=len(cases) * len(found) * rounds)
         for case in cases:
-            wave = case.wave()
+            shape = case.batch, round(case.seconds * SAMPLE_RATE_HZ)
+            wave = np.random.default_rng(0).normal(size=shape).astype(np.float32)
             tasks = {one: partial(run, wave) for one, run in runs.items()}
             times[case] = interleaved(tasks, rounds, advance=lambda: bar.advance(task))
     return times
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB"
+def latency_ratio(model: SpeechModel, reference: SpeechModel, seconds: float = 4.0, repeats: int = 12) -> Ratio:
+    """Return the time of a model to embed one utterance of noise over that of a reference; below 1 is faster.
+
+    Both are on the same device, and are left in evaluation mode.
+    """
+
+    def embedding(net: SpeechModel) -> Task:
+        wave = torch.randn(1, round(seconds * SAMPLE_RATE_HZ), device=next(net.parameters()).device)
+        net.eval()
+        return torch.inference_mode()(lambda: net.embed(wave))
+
+    times = interleaved({"model": embedding(model), "reference": embedding(reference)}, repeats)
+    return ratio(times["model"], times["reference"])
+
+
+def interleaved(
+    tasks: Mapping[Name, Task], repeats: int, advance: Callable[[], object] = lambda: None
+) -> dict[Name, list[float]]:
+    """Time tasks in turn, so that other load falls on all of them; return their names -> [repeats] seconds.
+
+    Each is called once more beforehand, untimed; every other round goes through the tasks backwards. `advance` is
+    called after every timed task, for a progress bar.
+    """
+    for task in tasks.values():
+        task()
+    times: dict[Name, list[float]] = {name: [] for name in tasks}
+    for index in range(repeats):
+        for name in list(tasks)[:: -1 if index % 2 else 1]:
+            time.sleep(SETTLING)
+            start = time.perf_counter()
+            tasks[name]()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - start)
+            advance()
+    return times
+
+
+def ratio(costs: Sequence[float], reference: Sequence[float]) -> Ratio:
+    """Return the quartiles of the round-by-round ratios of [rounds] costs to [rounds] reference costs."""
+    low, median, high = quartiles([cost / other for cost, other in zip(costs, reference, strict=True)])
+    return Ratio(median, low, high, min(costs) / min(reference))
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the first quartile, the median and the third of some values."""
+    low, median, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    return low, median, high
+
+
+@contextmanager
+def set_threads(count: int) -> Iterator[None]:
+    """Let torch, and sessions of ONNX Runtime that are opened meanwhile, compute with so many threads."""
+    before, environment = torch.get_num_threads(), os.environ.get(THREADS)
+    torch.set_num_threads(count)
+    os.environ[THREADS] = str(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        os.environ.pop(THREADS)
+        if environment is not None:
+            os.environ[THREADS] = environment
+
+
+def machine() -> str:
+    """Return the names of the processor and of the libraries that compute."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    found = versions()
+    processor = next(iter(names), platform.machine())
+    return f"{processor}, {os.cpu_count()} cores, torch {found['torch']}, transformers {found['transformers']}"
+
+
+def load() -> str:
+    """Return the machine's load average over the last minute."""
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"

@@ -18,7 +18,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.onnx.runtime import OnnxModel, missing_package
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
-Run = Callable[[FloatArray], object]
+Engine = Callable[[FloatArray], object]
 """[B, S] at 16 kHz -> embeddings, or all hidden states."""
 
 TRANSFORMERS = "transformers"
@@ -28,7 +28,7 @@ KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 MODULE = "hybrid_pruning.benchmarks.engines"
 
 
-def run_torch(path: str) -> Run:
+def run_torch(path: str) -> Engine:
     """Run an artifact in float32."""
     import torch
 
@@ -38,14 +38,14 @@ def run_torch(path: str) -> Run:
     return torch.inference_mode()(lambda wave: model.embed(torch.from_numpy(wave)))
 
 
-def run_bf16(path: str) -> Run:
+def run_bf16(path: str) -> Engine:
     """Run an artifact with its matrix products and convolutions in bfloat16."""
     import torch
 
     return torch.autocast("cpu", torch.bfloat16)(run_torch(path))
 
 
-def run_onnx(path: str) -> Run:
+def run_onnx(path: str) -> Engine:
     """Run an .onnx file, of either kind."""
     model = OnnxModel.from_file(path)
 
@@ -57,7 +57,7 @@ def run_onnx(path: str) -> Run:
     return run
 
 
-def run_transformers(path: str) -> Run:
+def run_transformers(path: str) -> Engine:
     """Run a transformers model; Whisper's encoder without its log-mel, on the 30 s it insists on."""
     import torch
 
@@ -70,22 +70,21 @@ def run_transformers(path: str) -> Run:
     return torch.inference_mode()(lambda wave: model(torch.from_numpy(wave), output_hidden_states=True))
 
 
-ENGINES: Mapping[str, Callable[[str], Run]] = {
+CHOICES: Mapping[str, Callable[[str], Engine]] = {
     "torch": run_torch,
     "torch-bf16": run_bf16,
     "onnx": run_onnx,
     "onnx-int8": run_onnx,
-    TRANSFORMERS: run_transformers,
 }
-CHOICES = tuple(name for name in ENGINES if name != TRANSFORMERS)
-"""Those that run an artifact."""
+"""Engines that run an artifact."""
+ENGINES = {**CHOICES, TRANSFORMERS: run_transformers}
 
 
 def choose_engines(names: Sequence[str]) -> tuple[str, ...]:
     """Return the named engines once each, or all that are installed where none is named."""
     missing = missing_package()
     if not names:
-        return CHOICES if missing is None else tuple(name for name in CHOICES if not name.startswith("onnx"))
+        return tuple(name for name in CHOICES if missing is None or not name.startswith("onnx"))
     for name in names:
         if name not in CHOICES:
             raise InputError(f"--engines: '{name}' is unknown; known are {', '.join(CHOICES)}")
@@ -99,8 +98,8 @@ def peak_elsewhere(module: str, *arguments: str) -> int:
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, **KEEP})
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(f"measuring memory failed ({said}); is there enough of it?")
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise InputError(f"measuring memory failed ({reason}); is there enough of it?")
     return int(done.stdout)
 
 

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hybrid_pruning.benchmarks.timing import Ratio, latency_ratio
+from hybrid_pruning.benchmarks.comparison import Ratio, latency_ratio
 from hybrid_pruning.config import Config, load_config
 from hybrid_pruning.console import Table, say, say_rule, say_table
 from hybrid_pruning.errors import InputError

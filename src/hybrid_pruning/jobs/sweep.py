@@ -24,8 +24,9 @@ from hybrid_pruning.models.card.measured import Result, read_results
 from hybrid_pruning.models.size import SECONDS, count_kept, count_parameters
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.reporting import plots, report
-from hybrid_pruning.reporting.overview import METRICS, count
 from hybrid_pruning.reporting.published import PAPER, Published, is_known, is_of_set, read_published
+from hybrid_pruning.reporting.run_files import count
+from hybrid_pruning.reporting.score_tables import METRICS
 from hybrid_pruning.training.runs import snapshot_name
 
 if TYPE_CHECKING:

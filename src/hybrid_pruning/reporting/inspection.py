@@ -1,4 +1,4 @@
-"""A model or a machine on the terminal: the kept units of a model, and the versions and devices that are installed."""
+"""A model: its kept units on the terminal and as a picture. A machine: its versions, devices and optional parts."""
 
 import importlib
 import os
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,15 +18,23 @@ from hybrid_pruning.models.backbone import FAMILIES
 from hybrid_pruning.models.size import SECONDS, KeptUnits, count_kept, count_parameters
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import shape_of
-from hybrid_pruning.reporting.figures import SUBLAYERS, draw_kept_units
-from hybrid_pruning.reporting.plots import save_figure
+from hybrid_pruning.reporting import plots
 from hybrid_pruning.trees import portable, section
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CONV_COLUMNS = {"conv": "channels"}
 LAYER_COLUMNS = {"head": "heads", "attlayer": "attention", "interm": "FFN neurons", "ffnlayer": "FFN"}
+SUBLAYERS = {"head": "attlayer", "interm": "ffnlayer"}
+"""Kind of unit -> the gate of its whole sub-layer: while that is closed, the unit's own gate has no effect."""
 BAR_WIDTH = 10
 HEAT = ("magenta", "blue", "cyan", "green", "yellow")
 """From nearly all removed to all kept, as viridis has it."""
+ROW, BAR = 19.0, 13.0
+"""Height of a row of the picture and of the boxes in it, in points."""
+LEFT, HEADS, FEED_FORWARD, RIGHT, COUNTS = 24.0, 150.0, 200.0, plots.WIDTH - 62.0, float(plots.WIDTH)
+"""Beginning of the boxes, end of the heads, beginning and end of the neurons' bars, end of the counts."""
 
 PACKAGE = "hybrid-pruning"
 MODULES = {
@@ -61,7 +69,7 @@ def inspect_model(model: str | Path | SpeechModel, out: str | Path | None = None
     found = model if isinstance(model, SpeechModel) else SpeechModel.from_pretrained(str(model))
     units, shape = count_kept(found.backbone), shape_of(found.backbone)
     if out is not None:
-        save_figure(draw_kept_units(units), out)
+        plots.save_figure(draw_kept_units(units), out)
     labels = "none: for speaker verification, where embeddings are compared"
     if found.classes is not None:
         pairs = zip(found.classes.labels, found.classes.counts, strict=True)
@@ -104,6 +112,73 @@ def describe_size(model: SpeechModel) -> str:
         f"backbone of {params} parameters ({float(found.sparsity):.1%} removed) and {macs} MACs in {SECONDS:g} s "
         f"({float(found.macs_sparsity):.1%} removed)"
     )
+
+
+def active_units(units: KeptUnits, name: str) -> int:
+    """Return how many units of a slot are kept: none where their whole sub-layer is closed."""
+    unit, _, layer = name.partition(".")
+    return units.kept[name] if units.kept.get(f"{SUBLAYERS.get(unit)}.{layer}", 1) else 0
+
+
+def draw_kept_units(units: KeptUnits, colour: str = plots.COLOURS[0]) -> "Figure":
+    """Draw kept units filled, removed ones pale: a bar per convolution; per layer a cell per head, a bar of neurons."""
+    from matplotlib.figure import Figure
+
+    convolutions = _slots(units, "conv")
+    layers = [name.partition(".")[2] for name in _slots(units, "head")]
+    height = ROW * (len(layers) + 1 + (len(convolutions) + 1.5 if convolutions else 0)) + 2
+    kept: list[plots.Box] = []
+    gone: list[plots.Box] = []
+    top = 0.0
+    with plots.styled():
+        figure = Figure(figsize=(plots.WIDTH / 72, height / 72))
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0, plots.WIDTH), ylim=(height, 0))
+        axes.axis("off")
+
+        def write(x: float, text: str, align: str = "left", colour: str = plots.MUTED) -> None:
+            axes.text(x, top + BAR / 2, text, va="center_baseline", ha=align, color=colour, size=10)
+
+        def bar(left: float, right: float, share: float) -> None:  # full or empty only where all or nothing is kept
+            width = right - left
+            filled = share * width if share in (0, 1) else min(max(share * width, 1.5), width - 1.5)
+            kept.extend([(left, top, filled, BAR)] if filled else [])
+            gone.extend([(left + filled, top, width - filled, BAR)] if filled < width else [])
+
+        def without_units(left: float, right: float, sublayer: str) -> None:  # while open, it still adds its bias
+            gone.append((left, top, right - left, BAR))
+            write((left + right) / 2, "bias only" if units.kept.get(sublayer, 1) else "closed", "center")
+
+        if convolutions:
+            write(LEFT, "convolutions", colour=plots.INK)
+            write(COUNTS, "channels", "right")
+            widest = max(units.sizes[name] for name in convolutions)
+            for name in convolutions:
+                top += ROW
+                write(LEFT - 8, name.partition(".")[2], "right")
+                bar(LEFT, LEFT + (RIGHT - LEFT) * units.sizes[name] / widest, units.kept[name] / units.sizes[name])
+                write(COUNTS, f"{units.kept[name]}/{units.sizes[name]}", "right")
+            top += 1.5 * ROW
+        write(LEFT, "attention heads", colour=plots.INK)
+        write(FEED_FORWARD, "feed-forward", colour=plots.INK)
+        write(COUNTS, "neurons", "right")
+        for layer in layers:
+            top += ROW
+            write(LEFT - 8, layer, "right")
+            heads, neurons = active_units(units, f"head.{layer}"), active_units(units, f"interm.{layer}")
+            size, width = units.sizes[f"head.{layer}"], units.sizes[f"interm.{layer}"]
+            pitch = min((HEADS - LEFT) / size, BAR + 2)
+            for unit in range(size if heads else 0):
+                (kept if unit < heads else gone).append((LEFT + unit * pitch, top, pitch - 2, BAR))
+            if not heads:
+                without_units(LEFT, max(LEFT + size * pitch - 2, LEFT + 58), f"attlayer.{layer}")
+            write(COUNTS, f"{neurons}/{width}", "right")
+            if neurons:
+                bar(FEED_FORWARD, RIGHT, neurons / width)
+            else:
+                without_units(FEED_FORWARD, RIGHT, f"ffnlayer.{layer}")
+        plots.fill_boxes(axes, gone, plots.GRID)
+        plots.fill_boxes(axes, kept, colour)
+    return figure
 
 
 def print_doctor() -> None:

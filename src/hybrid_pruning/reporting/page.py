@@ -1,29 +1,41 @@
 """The page itself: runs and scores are read, figures and tables made, and one HTML file written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hybrid_pruning.console import parts, spans, visible
-from hybrid_pruning.data.tracks import TRACK1
+from hybrid_pruning.console import Cell, Table, parts, spans, visible
+from hybrid_pruning.errors import InputError
+from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.files import atomic_write
-from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION
 from hybrid_pruning.metrics.bootstrap import ROUNDS, check_rounds
-from hybrid_pruning.reporting import overview as tables
-from hybrid_pruning.reporting.curves import Captioned, PageSection, describe_training
-from hybrid_pruning.reporting.figures import active_units, draw_kept_units
-from hybrid_pruning.reporting.plots import COLOURS, colour_of, draw_det, draw_histograms, to_inline_svg
-from hybrid_pruning.reporting.published import Published, draw_sizes, is_known, is_of_set, read_published
-from hybrid_pruning.reporting.run_files import LoggedRun, ModelSize, count_model, read_runs
-from hybrid_pruning.reporting.score_tables import ResultSet, evaluate_sets, find_scores, pair_up
-from hybrid_pruning.trees import section, without_folders
+from hybrid_pruning.models.size import SECONDS
+from hybrid_pruning.reporting.curves import describe_training
+from hybrid_pruning.reporting.inspection import active_units, draw_kept_units
+from hybrid_pruning.reporting.plots import COLOURS, Captioned, PageSection, colour_of, to_inline_svg
+from hybrid_pruning.reporting.published import UNKNOWN, compare_published, is_known, read_published
+from hybrid_pruning.reporting.run_files import LoggedRun, ModelSize, count, count_model, read_runs
+from hybrid_pruning.reporting.score_tables import (
+    DEV,
+    ResultSet,
+    describe_trials,
+    draw_results,
+    evaluate_sets,
+    find_scores,
+    pair_up,
+    summarise_errors,
+    tabulate,
+)
+from hybrid_pruning.training.runs import snapshot_name
+from hybrid_pruning.trees import number, portable, section, without_folders
 
 Runs = Sequence[LoggedRun]
 Sizes = Sequence[ModelSize | str]
+"""Of the runs' models, or why one is not known."""
 
 
 def report(
@@ -56,39 +68,139 @@ def report(
         loader=PackageLoader("hybrid_pruning.reporting", "."),
         undefined=StrictUndefined,
         autoescape=True,
-        finalize=_shown,
+        finalize=_escape_controls,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals |= {"parts": parts, "spans": spans}
     with atomic_write(out) as handle:  # opened first: a place that cannot be written to costs no waiting
         sets = evaluate_sets([*find_scores(found), *pairs], found, rounds)
-        # all text goes through `_shown` and Jinja's escaping, figures alone are markup
-        handle.write(environment.get_template("report.html.j2").render(_describe(found, sets, others)))
+        sizes = [count_model(run) for run in found]
+        content = {
+            "runs": found,
+            "colours": [f"var(--run-{index % len(COLOURS)})" for index in range(len(found))],
+            "summary": [summarise(run, sizes[index], sets, found, index) for index, run in enumerate(found)],
+            "warnings": [(run.name, lines) for run in found if (lines := _collect_warnings(run))],
+            "comparison": [compare_sizes(found, sizes), *(compare_results(found, results) for results in sets)],
+            "snapshots": compare_snapshots(found, sizes),
+            "results": [(results.title, draw_results(results, found, place)) for place, results in enumerate(sets)],
+            "kept": _draw_kept(found, sizes),
+            "training": describe_training(found),
+            "published": compare_published(others, found, sizes, sets),
+            "facts": describe_runs(found),
+            "differing": differing_settings(found),
+            "groups": [list_groups(run) for run in found],
+            "versions": compare_versions(found),
+        }
+        # all text goes through `_escape_controls` and Jinja's escaping, figures alone are markup
+        handle.write(environment.get_template("report.html.j2").render(content))
     return Path(out)
 
 
-def _describe(runs: Runs, sets: Sequence[ResultSet], others: Sequence[Published]) -> dict[str, Any]:
-    sizes = [count_model(run) for run in runs]
-    return {
-        "runs": runs,
-        "colours": [f"var(--run-{index % len(COLOURS)})" for index in range(len(runs))],
-        "summary": tables.summarise(runs, sizes, sets),
-        "warnings": [(run.name, lines) for run in runs if (lines := _collect_warnings(run))],
-        "comparison": [tables.compare_sizes(runs, sizes), *(tables.compare_results(runs, found) for found in sets)],
-        "snapshots": tables.compare_snapshots(runs, sizes),
-        "results": [(tables.name_set(found), _draw_results(runs, found, place)) for place, found in enumerate(sets)],
-        "kept": _draw_kept(runs, sizes),
-        "training": describe_training(runs),
-        "published": _compare_published(others, runs, sizes, sets),
-        "facts": tables.describe_runs(runs),
-        "differing": tables.differing_settings(runs),
-        "groups": [tables.list_groups(run) for run in runs],
-        "versions": tables.compare_versions(runs),
+def summarise(run: LoggedRun, size: ModelSize | str, sets: Sequence[ResultSet], runs: Runs, index: int) -> str:
+    """Return the results of a run, a sentence or two."""
+    sentences = []
+    done, planned = run.epochs
+    if planned and not run.is_finished:
+        progress = f"{done} of {planned} epochs are done" if done else f"epoch 1 of {planned}"
+        sentences.append(f"In progress: {progress}.")
+    if not isinstance(size, str):
+        budget = size.units.budget
+        if budget.params == budget.dense_params:
+            sentences.append(f"Dense, {count(budget.params)} parameters.")
+        else:
+            sentences.append(
+                f"{float(budget.sparsity):.1%} of the parameters and {float(budget.macs_sparsity):.1%} of "
+                f"the multiply-accumulates removed; {count(budget.params)} parameters are kept."
+            )
+    sentences += [summarise_errors(results, runs, index) for results in sets if index in results.evaluations]
+    return " ".join(sentences)
+
+
+def compare_sizes(runs: Runs, sizes: Sizes) -> Table:
+    """Return the sizes of the runs' models."""
+    figures: dict[str, Callable[[ModelSize], str]] = {
+        "backbone parameters": lambda size: count(size.units.budget.params),
+        "removed, %": lambda size: f"{100 * float(size.units.budget.sparsity):.1f}",
+        f"backbone MACs, {SECONDS:g} s": lambda size: count(size.units.budget.macs),
+        "MACs removed, %": lambda size: f"{100 * float(size.units.budget.macs_sparsity):.1f}",
+        "head parameters": lambda size: count(size.head_params),
     }
+    rows = {title: [None if isinstance(size, str) else show(size) for size in sizes] for title, show in figures.items()}
+    return _side_by_side(runs, rows, "Size")
 
 
-def _shown(value: object) -> object:
+def compare_results(runs: Runs, results: ResultSet) -> Table:
+    """Return the metrics of all runs on one evaluation set, with their intervals and differences."""
+    return _side_by_side(runs, tabulate(results, runs), results.title, describe_trials(results))
+
+
+def compare_snapshots(runs: Runs, sizes: Sizes) -> list[tuple[int, Table]]:
+    """Return a table of the models of each run that has left snapshots, its last model included when finished."""
+    tables = []
+    for index, (run, size) in enumerate(zip(runs, sizes, strict=True)):
+        if not run.log.snapshots:
+            continue
+        figures = {str(snapshot.get("name")): snapshot for snapshot in run.log.snapshots}
+        folders = {name: run.files.evaluation / name for name in figures}
+        if run.is_finished:
+            last = snapshot_name(number(section(run.config, "pruning").get("target_sparsity")))
+            figures[last] = section(run.log.validations[-1], "dev")
+            folders[last] = run.files.evaluation
+        rates = {name: dict(_rates(run, figures[name], folder)) for name, folder in folders.items()}
+        sets = list(dict.fromkeys(name for found in rates.values() for name in found))
+        dense = 0 if isinstance(size, str) else size.units.budget.dense_params
+        rows = []
+        for name, found in rates.items():
+            params, macs = (number(figures[name].get(part)) for part in ("sparsity", "macs_sparsity"))
+            kept = count(round(dense * (1 - params))) if dense else UNKNOWN
+            cells = (f"{100 * found[one]:.2f}" if one in found else UNKNOWN for one in sets)
+            rows.append((name, kept, f"{100 * params:.1f}", f"{100 * macs:.1f}", *cells))
+        headings = ("model", "parameters", "removed, %", "MACs removed, %", *(f"EER on {name}, %" for name in sets))
+        tables.append((index, Table(headings, rows)))
+    return tables
+
+
+def describe_runs(runs: Runs) -> Table:
+    """Return origin, length and throughput of the trainings."""
+    rows: dict[str, Callable[[LoggedRun], str]] = {
+        "epochs": lambda run: " of ".join(map(str, run.epochs)) if run.epochs[1] else str(run.epochs[0]),
+        "steps": lambda run: f"{number(run.log.steps[-1].get('step')):,.0f}" if run.log.steps else UNKNOWN,
+        "encoder": _describe_encoder,
+        "target": _describe_target,
+        "seed": lambda run: str(run.config.get("seed", UNKNOWN)),
+        "audio per second": lambda run: _middle(run, "audio_seconds_per_second", "{:.0f} s"),
+        "padding": lambda run: _middle(run, "padding", "{:.1%}"),
+        "files left out": lambda run: f"{number(run.log.skipped.get('files')):,.0f}" if run.log.skipped else "none",
+    }
+    return _side_by_side(runs, {title: [describe(run) for run in runs] for title, describe in rows.items()})
+
+
+def list_groups(run: LoggedRun) -> Table:
+    """Return the parameter groups of a training's optimisers."""
+    rows = []
+    for group in run.log.groups:
+        if isinstance(group, Mapping):
+            params, *rates = (number(group.get(name)) for name in ("parameters", "peak_learning_rate", "weight_decay"))
+            rows.append((str(group.get("name", UNKNOWN)), f"{params:,.0f}", *(f"{rate:g}" for rate in rates)))
+    return Table(("group", "parameters", "peak learning rate", "weight decay"), rows)
+
+
+def differing_settings(runs: Runs) -> Table:
+    """Return the settings that are not the same in all runs."""
+    flat = [dict(_flatten(run.config)) for run in runs]
+    names = dict.fromkeys(name for settings in flat for name in settings)
+    found = {name: [settings.get(name) for settings in flat] for name in names}
+    return _side_by_side(runs, {name: values for name, values in found.items() if len(set(values)) > 1})
+
+
+def compare_versions(runs: Runs) -> Table:
+    """Return the versions of Python and of the libraries, run by run."""
+    names = dict.fromkeys(name for run in runs for name in run.versions)
+    return _side_by_side(runs, {name: [run.versions.get(name) for run in runs] for name in names})
+
+
+def _escape_controls(value: object) -> object:
     """Return text of a page without control characters other than line breaks; markup, and no text, unchanged."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
@@ -102,34 +214,6 @@ def _collect_warnings(run: LoggedRun) -> list[str]:
         lines.append(f"{run.log.skipped.get('files')} training files could not be read and were left out:")
         lines += [str(message) for message in run.log.skipped.get("first") or []]
     return [without_folders(line) for line in (*lines, *run.missing)]
-
-
-def _draw_results(runs: Runs, results: ResultSet, place: int) -> PageSection:
-    """Return the DET curves of all runs on one set, and the histograms of each."""
-    evaluations = results.evaluations
-    if not evaluations:
-        return PageSection(notes=results.notes)
-    scores = {}
-    for index, found in evaluations.items():
-        positive, negative = (found.trials.of(found.track.scores, kind) for kind in found.track.kinds)
-        scores[runs[index].name] = positive, negative
-    llrs = all(found.track is TRACK1 for found in evaluations.values())
-    det = draw_det(scores, ASVSPOOF5 if llrs else VERIFICATION[0], legend=False, places=list(evaluations))
-    rates = ", ".join(f"{runs[index].name} {found.metrics['eer']:.1%}" for index, found in evaluations.items())
-    svg = to_inline_svg(det, f"det-{place}", f"DET curves on {results.name}")
-    caption = "Axes are normal deviates, named in percent. Circle: EER. Diamond: minDCF. Down and left is better."
-    figures = [Captioned(f"Errors traded off; where both are equal: {rates}", svg, caption, tuple(evaluations))]
-    if llrs:  # cosines have no threshold that means anything
-        accepted = []
-        for name, pair in scores.items():
-            bonafide, spoof = (float((np.asarray(part) >= ASVSPOOF5.threshold).mean()) for part in pair)
-            accepted.append(f"{name} {bonafide:.0%} and {spoof:.0%}")
-        histograms = draw_histograms(scores, ASVSPOOF5.threshold)
-        svg = to_inline_svg(histograms, f"scores-{place}", f"Histograms of scores on {results.name}")
-        title = f"Accepted at the threshold, bona fide and spoofed: {', '.join(accepted)}"
-        caption = "The threshold is that of actDCF, for scores that are log-likelihood ratios."
-        figures.append(Captioned(title, svg, caption, classes=True))
-    return PageSection(figures)
 
 
 def _draw_kept(runs: Runs, sizes: Sizes) -> PageSection:
@@ -150,27 +234,45 @@ def _draw_kept(runs: Runs, sizes: Sizes) -> PageSection:
     return PageSection(figures, notes)
 
 
-def _compare_published(
-    others: Sequence[Published], runs: Runs, sizes: Sizes, sets: Sequence[ResultSet]
-) -> list[dict[str, Any]]:
-    """Return published systems beside our runs, evaluation set by evaluation set."""
-    found = []
-    for place, name in enumerate(dict.fromkeys(other.set for other in others)):
-        chosen = [other for other in others if other.set == name]
-        results = next((results for results in sets if is_of_set(chosen[0], results.name)), None)
-        ours = tables.find_ours(runs, sizes, results) if results else []
-        title = "Our runs among published systems: EER over size" if ours else "Smaller systems make more errors"
-        figure = draw_sizes(chosen, [run for run, _, _ in ours])
-        svg = to_inline_svg(figure, f"published-{place}", f"EER over parameters, {name}")
-        caption = "Both axes are logarithmic. Stars: measured here. Systems of unknown size are in the table alone."
-        compared = {
-            "set": results.name if results and ours else "",
-            "theirs": name,
-            "table": tables.list_published(chosen, ours),
-            "ours": [run.system for run, _, _ in ours],
-            "sweep": tables.compare_sweeps(chosen),
-            "sources": tables.list_sources(chosen),
-            "figure": Captioned(title, svg, caption),
-        }
-        found.append(compared)
-    return found
+def _side_by_side(
+    runs: Runs, rows: Mapping[str, Sequence[str | Cell | None]], title: str = "", note: str = ""
+) -> Table:
+    """Return a table with a column per run."""
+    lines = [(name, *(UNKNOWN if cell is None else cell for cell in cells)) for name, cells in rows.items()]
+    return Table(("", *(run.name for run in runs)), lines, title, note)
+
+
+def _rates(run: LoggedRun, figures: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, float]]:
+    """Yield EERs by evaluation set: of the validation during training, and of the scores in a folder."""
+    yield DEV, number(figures.get("eer"))
+    for path in sorted(folder.glob("*.tsv")):
+        try:
+            yield path.stem, evaluate(path, path, run.track).metrics["eer"]
+        except InputError:  # the page states it of the run's own scores
+            continue
+
+
+def _describe_encoder(run: LoggedRun) -> str:
+    backbone = section(run.config, "backbone")
+    source = portable(str(backbone.get("source", UNKNOWN)))
+    return f"{source}, fresh weights" if backbone.get("random") else source
+
+
+def _describe_target(run: LoggedRun) -> str:
+    pruning = section(run.config, "pruning")
+    if not run.is_pruned:
+        return "no pruning" if run.config else UNKNOWN
+    return f"{number(pruning.get('target_sparsity')):.0%} of the {pruning.get('constraint', 'params')}"
+
+
+def _middle(run: LoggedRun, name: str, form: str) -> str:
+    values = run.series(name)[1]
+    return form.format(median(values)) if values else UNKNOWN
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -55,11 +56,56 @@ FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
 RESOLUTION_DPI = 216
 LONGEST = 60
 """Letters of a name in a figure; the page has it whole."""
+_STYLE: Any = {
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same measures everywhere
+    **dict.fromkeys(("font.size", "axes.labelsize"), 11),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 10),
+    **dict.fromkeys(("axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 3),
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.limits": (-4, 5),
+    "axes.facecolor": "none",
+    "text.parse_math": False,  # names may have dollar signs
+    "text.color": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 6.5,
+    "legend.frameon": False,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": "auto",
+    "svg.fonttype": "none",
+    "path.simplify": True,
+}
 
 Box = tuple[float, float, float, float]
 """Left, top, width and height."""
 Scores = tuple[npt.ArrayLike, npt.ArrayLike]
 """Scores of the positive and of the negative class, [P] and [N]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """A figure, its title (the result), and the indices of the runs whose colours it shows, or both classes'."""
+
+    title: str
+    svg: Markup
+    caption: str = ""
+    runs: tuple[int, ...] = ()
+    classes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageSection:
+    """Figures on one subject, and a sentence for each that is missing."""
+
+    figures: Sequence[Captioned] = ()
+    notes: Sequence[str] = ()
 
 
 def draw_det(
@@ -79,19 +125,25 @@ def draw_det(
     if not systems:
         raise ValueError("no systems to draw")
     curves = {name: det_curve(*scores) for name, scores in systems.items()}
+    low, high = _det_limits(list(curves.values()))
+    rates = [tick / 100 for tick in TICKS if low <= tick / 100 <= high]
+    ticks, labels = deviate(rates), [f"{100 * rate:g}" for rate in rates]
+    limits = float(deviate(low)), float(deviate(high))
     with styled():
         figure, axes = new_figure(WIDTH, WIDTH)
-        low, high = _det_limits(list(curves.values()))
-        _deviate_axes(axes, low, high)
+        axes.plot(limits, limits, color=GRID, linewidth=0.8, zorder=0)
+        axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="false alarms, %", ylabel="misses, %")
+        axes.set_xticks(ticks, labels)
+        axes.set_yticks(ticks, labels)
         for index, (name, curve) in zip(places or range(len(curves)), curves.items(), strict=True):
             look: dict[str, Any] = {"color": colour_of(index), "linestyle": DASHES[index % len(DASHES)]}
             separates = bool(np.any((curve.miss == 0) & (curve.false_alarm == 0)))
+            points = _visible(curve, *limits)
             label = label_of(f"{name} (no errors)" if separates else name)
-            points = _visible(curve, low, high)
             axes.plot(deviate(curve.false_alarm[points]), deviate(curve.miss[points]), label=label, **look)
             for marker, point in (("o", eer_point(curve)), ("D", cost_point(curve, cost))):
-                rates = curve.false_alarm[point : point + 1], curve.miss[point : point + 1]
-                axes.plot(*map(deviate, rates), marker, color=look["color"], markerfacecolor=PAPER, zorder=3)
+                at = curve.false_alarm[point : point + 1], curve.miss[point : point + 1]
+                axes.plot(*map(deviate, at), marker, color=look["color"], markerfacecolor=PAPER, zorder=3)
         axes.plot([], [], "o", color=MUTED, markerfacecolor=PAPER, label="EER")
         axes.plot([], [], "D", color=MUTED, markerfacecolor=PAPER, label="minDCF")
         if legend:
@@ -272,55 +324,10 @@ def _det_limits(curves: Sequence[Curve]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _deviate_axes(axes: "Axes", low: float, high: float) -> None:
-    rates = [tick / 100 for tick in TICKS if low <= tick / 100 <= high]
-    labels = [f"{100 * rate:g}" for rate in rates]
-    limits = float(deviate(low)), float(deviate(high))
-    axes.plot(limits, limits, color=GRID, linewidth=0.8, zorder=0)
-    axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="false alarms, %", ylabel="misses, %")
-    axes.set_xticks(deviate(rates), labels)
-    axes.set_yticks(deviate(rates), labels)
-
-
 def _visible(curve: Curve, low: float, high: float) -> IntArray:
     """Return the points of a curve that differ to the eye: the first in every cell of a fine grid over the axes."""
-    scale = CELLS / float(deviate(high) - deviate(low))
-    edges = float(deviate(low)) - 0.5, float(deviate(high)) + 0.5
+    edges = low - 0.5, high + 0.5
+    scale = CELLS / (high - low)
     cells = [np.rint(scale * np.clip(deviate(rate), *edges)) for rate in (curve.false_alarm, curve.miss)]
     moved = np.any(np.diff(cells, axis=1) != 0, axis=0)
     return np.flatnonzero(np.append(True, moved))
-
-
-_STYLE: Any = {
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same measures everywhere
-    "font.size": 11,
-    "axes.labelsize": 11,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.limits": (-4, 5),
-    "text.parse_math": False,  # names may have dollar signs
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-    "text.color": INK,
-    "lines.linewidth": 1.7,
-    "lines.markersize": 6.5,
-    "legend.frameon": False,
-    "legend.fontsize": 10,
-    "figure.facecolor": PAPER,
-    "axes.facecolor": "none",
-    "savefig.facecolor": "auto",
-    "svg.fonttype": "none",
-    "path.simplify": True,
-}

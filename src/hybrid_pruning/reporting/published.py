@@ -1,13 +1,16 @@
-"""Published systems to compare with: a table of figures, each with its source."""
+"""Published systems, each figure with its source, and our runs beside them in a table and in a figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from hybrid_pruning.console import Table
 from hybrid_pruning.data.tables import read_rows
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.reporting import plots
+from hybrid_pruning.reporting.run_files import LoggedRun, ModelSize
+from hybrid_pruning.reporting.score_tables import ResultSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,18 +20,20 @@ DENSE_PARAMS_M, HEAD_PARAMS_M = 94.38, 1.25
 PAPER = "Peng et al., ICASSP 2026"
 """Beginning of the sources of the paper's own rows."""
 MARKERS = {"dense": "s", "Hybrid Pruning": "o", "DPHuBERT": "^", "post-hoc pruning": "v", "single system": "P"}
-ABSENT = "-"
+MIN_DCFS = {"min_dcf", "min_dcf_0.01"}
+"""Of anti-spoofing, and of speaker verification, where the usual P(target) is 0.01."""
+UNKNOWN = "–"
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A published system on a set; None is not stated.
+    """A published system on a set, or a run of ours beside it; None is not stated.
 
     Args:
         family: its kind, or the method it was pruned by.
         params_m: parameters of the whole system, in millions.
         derived: whether the parameters were computed from the sparsity.
-        flops_g: for four seconds, in billions, as published.
+        flops_g: for four seconds, in billions, as published; of ours the encoder's multiply-accumulates.
         eer: a fraction, as is the sparsity.
     """
 
@@ -42,16 +47,6 @@ class Published:
     eer: float
     min_dcf: float | None
     source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ours:
-    """A run of this report on the same set: index, parameters of backbone and head in millions, EER (a fraction)."""
-
-    name: str
-    system: int
-    params_m: float
-    eer: float
 
 
 def read_published(corpus: str) -> list[Published]:
@@ -77,8 +72,37 @@ def is_of_set(system: Published, name: str) -> bool:
     return system.set.lower() in name.lower()
 
 
-def draw_sizes(published: Sequence[Published], ours: Sequence[Ours]) -> "Figure":
-    """Draw the EER over the size: published systems pale, joined where one method was pruned further; ours bold."""
+def compare_published(
+    others: Sequence[Published],
+    runs: Sequence[LoggedRun],
+    sizes: Sequence[ModelSize | str],
+    sets: Sequence[ResultSet],
+) -> list[dict[str, Any]]:
+    """Return published systems beside our runs, evaluation set by evaluation set, as the template takes them."""
+    found = []
+    for place, name in enumerate(dict.fromkeys(other.set for other in others)):
+        chosen = [other for other in others if other.set == name]
+        results = next((results for results in sets if is_of_set(chosen[0], results.name)), None)
+        ours = _find_ours(runs, sizes, results) if results else {}
+        title = "Our runs among published systems: EER over size" if ours else "Smaller systems make more errors"
+        svg = plots.to_inline_svg(draw_sizes(chosen, ours), f"published-{place}", f"EER over parameters, {name}")
+        caption = "Both axes are logarithmic. Stars: measured here. Systems of unknown size are in the table alone."
+        sources = list(dict.fromkeys(other.source for other in chosen))
+        compared = {
+            "set": results.name if results and ours else "",
+            "theirs": name,
+            "table": _tabulate([*ours.values(), *(other for other in chosen if not other.derived)], sources),
+            "ours": [*ours],
+            "sweep": _tabulate_sweeps(chosen, sources),
+            "sources": sources,
+            "figure": plots.Captioned(title, svg, caption),
+        }
+        found.append(compared)
+    return found
+
+
+def draw_sizes(published: Sequence[Published], ours: Mapping[int, Published]) -> "Figure":
+    """Draw EERs over sizes: published systems pale, a method pruned further joined; our runs, by their index, bold."""
     from matplotlib.ticker import FuncFormatter
 
     with plots.styled():
@@ -92,13 +116,13 @@ def draw_sizes(published: Sequence[Published], ours: Sequence[Ours]) -> "Figure"
                     x, y = zip(*sorted((row.params_m, 100 * row.eer) for row in rows), strict=True)
                     axes.plot(x, y, linestyle=style, marker=marker, label=label, **look)
                     label = None
-        for run in ours:
-            star: dict[str, Any] = {"color": plots.colour_of(run.system), "markersize": 13}
-            axes.plot(run.params_m, 100 * run.eer, "*", label=plots.label_of(f"{run.name}, measured here"), **star)
+        for index, run in ours.items():
+            label = plots.label_of(f"{run.system}, {run.source}")
+            axes.plot(run.params_m, 100 * run.eer, "*", color=plots.colour_of(index), markersize=13, label=label)
         axes.set(xscale="log", yscale="log", xlabel="parameters, millions", ylabel="EER, %")
-        sizes = [row.params_m for row in published if row.params_m] + [run.params_m for run in ours]
-        axes.set_xticks(_ticks(sizes), minor=False)
-        axes.set_yticks(_ticks([100 * row.eer for row in published] + [100 * run.eer for run in ours]), minor=False)
+        shown = [*published, *ours.values()]
+        axes.set_xticks(_ticks([row.params_m for row in shown if row.params_m]), minor=False)
+        axes.set_yticks(_ticks([100 * row.eer for row in shown]), minor=False)
         axes.minorticks_off()
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -107,18 +131,70 @@ def draw_sizes(published: Sequence[Published], ours: Sequence[Ours]) -> "Figure"
 
 
 def _parse(row: dict[str, str]) -> Published:
-    sparsity, stated = _number(row["sparsity"]), _number(row["params_m"])
-    derived = stated is None and sparsity is not None
-    params = DENSE_PARAMS_M * (1 - sparsity) + HEAD_PARAMS_M if derived and sparsity is not None else stated
-    names = {name: row[name] for name in ("set", "system", "family", "source")}
-    eer, min_dcf, flops = float(row["eer_percent"]) / 100, _number(row["min_dcf"]), _number(row["flops_g"])
+    def known(name: str) -> float | None:
+        return None if row[name] == "-" else float(row[name])
+
+    sparsity, params = known("sparsity"), known("params_m")
+    derived = params is None and sparsity is not None
+    if params is None and sparsity is not None:
+        params = DENSE_PARAMS_M * (1 - sparsity) + HEAD_PARAMS_M
     return Published(
-        **names, sparsity=sparsity, params_m=params, derived=derived, flops_g=flops, eer=eer, min_dcf=min_dcf
+        **{name: row[name] for name in ("set", "system", "family", "source")},
+        sparsity=sparsity,
+        params_m=params,
+        derived=derived,
+        flops_g=known("flops_g"),
+        eer=float(row["eer_percent"]) / 100,
+        min_dcf=known("min_dcf"),
     )
 
 
-def _number(text: str) -> float | None:
-    return None if text == ABSENT else float(text)
+def _find_ours(runs: Sequence[LoggedRun], sizes: Sequence[ModelSize | str], results: ResultSet) -> dict[int, Published]:
+    """Return our runs on an evaluation set that others have published results for by their index, the largest first."""
+    found = {}
+    for index, evaluation in results.evaluations.items():
+        size = sizes[index]
+        if not isinstance(size, str):
+            budget, metrics = size.units.budget, evaluation.metrics
+            found[index] = Published(
+                set=results.name,
+                system=runs[index].name,
+                family="ours",
+                sparsity=float(budget.sparsity),
+                params_m=(int(budget.params) + size.head_params) / 1e6,
+                derived=False,
+                flops_g=int(budget.macs) / 1e9,
+                eer=metrics["eer"],
+                min_dcf=metrics[min(set(metrics) & MIN_DCFS)],
+                source="measured here",
+            )
+    return dict(sorted(found.items(), key=lambda item: -(item[1].params_m or 0)))
+
+
+def _tabulate(systems: Sequence[Published], sources: Sequence[str]) -> Table:
+    """Return systems as their sources have them."""
+    rows = []
+    for row in systems:
+        removed = None if row.sparsity is None else 100 * row.sparsity
+        values = ((removed, ".0f"), (row.params_m, ".1f"), (row.flops_g, ".1f"), (100 * row.eer, ".2f"))
+        figures = (UNKNOWN if value is None else f"{value:{form}}" for value, form in (*values, (row.min_dcf, ".3f")))
+        source = f"[{sources.index(row.source) + 1}]" if row.source in sources else row.source
+        rows.append((row.system, *figures, source))
+    return Table(("system", "removed, %", "parameters, M", "G for 4 s", "EER, %", "minDCF", "source"), rows)
+
+
+def _tabulate_sweeps(published: Sequence[Published], sources: Sequence[str]) -> Table | None:
+    """Return the EER of methods that were published at every sparsity: a row per sparsity, a column per method."""
+    swept = [other for other in published if other.derived]
+    if not swept:
+        return None
+    methods = list(dict.fromkeys(other.family for other in swept))
+    rates = {(other.sparsity, other.family): f"{100 * other.eer:.2f}" for other in swept}
+    sparsities = sorted({other.sparsity for other in swept if other.sparsity is not None})
+    rows = [[f"{100 * part:.0f}", *(rates.get((part, method), UNKNOWN) for method in methods)] for part in sparsities]
+    numbers = sorted({sources.index(other.source) + 1 for other in swept})
+    title = f"Published EER, %, at every sparsity [{', '.join(map(str, numbers))}]"
+    return Table(("removed, %", *methods), rows, title)
 
 
 def _ticks(values: list[float]) -> list[float]:

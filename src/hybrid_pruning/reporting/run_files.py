@@ -1,7 +1,7 @@
-"""Runs as far as they have come: whatever is in their folders is read, and a sentence kept for all that is missing."""
+"""Runs, finished or not: whatever is in their folders is read, with a sentence for each file that is missing."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from hybrid_pruning.data.tracks import SV, TRACK1, Track
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.size import KeptUnits, count_parameters, count_units
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.pruning import Budget, Constraint, PlanError, plan_for, shape_of
+from hybrid_pruning.pruning import Constraint, PlanError, plan_for, shape_of
 from hybrid_pruning.training.runs import AVERAGED, Run, open_checkpoint
 from hybrid_pruning.trees import number, parse_json, parse_yaml, portable, section, without_folders
 
@@ -27,18 +27,14 @@ Series = tuple[list[float], list[float]]
 
 @dataclass(slots=True)
 class Log:
-    """The records of a log by kind, oldest first."""
+    """The records of a log by kind, oldest first; `skipped` counts unreadable training files, with some messages."""
 
     groups: list[Record] = field(default_factory=list)
-    """Parameter groups of the optimisers."""
     steps: list[Record] = field(default_factory=list)
     validations: list[Record] = field(default_factory=list)
     snapshots: list[Record] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     skipped: Record | None = None
-    """Number of training files that could not be read, and the first messages."""
-    damaged: list[int] = field(default_factory=list)
-    """Numbers of lines that are no records."""
 
     def add(self, record: Record) -> None:
         """Sort a record in; parts of other kinds are left aside."""
@@ -58,7 +54,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class LoggedRun:
-    """One training as far as it has come; its recipe and architecture as plain values, for those of other versions.
+    """One training; its recipe and architecture are plain values, so that those of other versions are read too.
 
     Args:
         name: unique in the report.
@@ -90,24 +86,24 @@ class LoggedRun:
 
     @property
     def is_finished(self) -> bool:
-        """Return whether the last epoch is done."""
+        """Whether the last epoch is done."""
         done, planned = self.epochs
         return 0 < planned <= done
 
     @property
     def is_pruned(self) -> bool:
-        """Return whether the recipe prunes, or the log where there is no recipe."""
+        """Whether the recipe prunes, or the log does where there is no recipe."""
         if self.config:
             return bool(section(self.config, "pruning").get("use_pruning_loss"))
         return any("sparsity" in record for record in self.log.steps)
 
     def series(self, *keys: str) -> Series:
-        """Return steps and values of one number of the training records that have it."""
-        return _series(self.log.steps, keys)
-
-    def validated(self, *keys: str) -> Series:
-        """Return steps and values of one number of the validations that have it."""
-        return _series(self.log.validations, keys)
+        """Return steps and values of one number of the training records, or below `dev` of the validations."""
+        records = self.log.validations if keys[0] == "dev" else self.log.steps
+        found = [(number(record.get("step")), section(record, *keys[:-1]).get(keys[-1])) for record in records]
+        points = [(step, float(value)) for step, value in found if isinstance(value, int | float)]
+        points = [(step, value) for step, value in points if math.isfinite(value)]
+        return [step for step, _ in points], [value for _, value in points]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +114,6 @@ class ModelSize:
     head_params: int
     basis: str
 
-    @property
-    def budget(self) -> Budget:
-        """Parameters and MACs of the backbone."""
-        return self.units.budget
-
 
 def read_runs(folders: Sequence[str | Path]) -> list[LoggedRun]:
     """Read runs to be compared; of one in stages each that has begun is a run of its own."""
@@ -130,12 +121,11 @@ def read_runs(folders: Sequence[str | Path]) -> list[LoggedRun]:
     for folder in folders:
         stages = [stage.folder for stage in Run(folder).stages() if stage.folder.is_dir()]
         paths += stages or [Path(folder)]
-    seen = {path.resolve() for path in paths}
-    if len(seen) < len(paths):
-        again = next(path for place, path in enumerate(paths) if path.resolve() in map(Path.resolve, paths[:place]))
-        raise InputError(f"{again}: is given twice; name each run once")
-    names = _tell_apart([path.resolve() for path in paths])
-    return [_read_run(Run(path), name) for path, name in zip(paths, names, strict=True)]
+    whole = [path.resolve() for path in paths]
+    for place, path in enumerate(paths):
+        if whole[place] in whole[:place]:
+            raise InputError(f"{path}: is given twice; name each run once")
+    return [_read_run(Run(path), name) for path, name in zip(paths, _name_runs(whole), strict=True)]
 
 
 def count_model(run: LoggedRun) -> ModelSize | str:
@@ -151,6 +141,15 @@ def count_model(run: LoggedRun) -> ModelSize | str:
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # plain values of another version's making
         return f"Could not be counted ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
     return ModelSize(units, count_parameters(model.head) + count_parameters(model.classifier), basis)
+
+
+def count(value: Any) -> str:
+    """Return 94381936 as '94.38 M', which no line breaks."""
+    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            digits = 2 if value < 100 * factor else 1
+            return f"{value / factor:.{digits}f}\N{NO-BREAK SPACE}{suffix}"
+    return str(int(value))
 
 
 def _count_kept(run: LoggedRun, model: SpeechModel) -> tuple[dict[str, int], str]:
@@ -197,7 +196,7 @@ def _read_run(files: Run, name: str) -> LoggedRun:
     return LoggedRun(name, files, config, text, architecture, log, _read_versions(files, missing), missing)
 
 
-def _read_plain(path: Path, parse: Any, missing: list[str]) -> tuple[str, Record]:
+def _read_plain(path: Path, parse: Callable[[str], Any], missing: list[str]) -> tuple[str, Record]:
     """Return the text of a file and its names with values; empty where it cannot be read, which is noted."""
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
@@ -221,13 +220,12 @@ def _read_log(files: Run, missing: list[str]) -> Log:
     except OSError as error:
         missing.append(f"{files.log.name} is not there ({error.strerror}).")
         return log
-    for line, record in enumerate(records, start=1):
-        if record is None:
-            log.damaged.append(line)
-        else:
+    for record in records:
+        if record is not None:
             log.add(record)
-    if log.damaged:
-        lines = ", ".join(map(str, log.damaged[:3])) + ("..." if len(log.damaged) > 3 else "")
+    damaged = [str(line) for line, record in enumerate(records, start=1) if record is None]
+    if damaged:
+        lines = ", ".join(damaged[:3]) + ("..." if len(damaged) > 3 else "")
         missing.append(f"{files.log.name}, line {lines}: cut off or damaged and left out.")
     return log
 
@@ -243,14 +241,8 @@ def _read_versions(files: Run, missing: list[str]) -> dict[str, str]:
     return {str(name): str(version) for name, version in section(state, "versions").items()}
 
 
-def _series(records: Sequence[Record], keys: tuple[str, ...]) -> Series:
-    found = [(number(record.get("step")), section(record, *keys[:-1]).get(keys[-1])) for record in records]
-    points = [(step, float(value)) for step, value in found if isinstance(value, int | float) and math.isfinite(value)]
-    return [step for step, _ in points], [value for _, value in points]
-
-
-def _tell_apart(paths: Sequence[Path]) -> list[str]:
-    """Name folders by as few of their last parts as tell them apart; OUT/run, a job's own training, by OUT."""
+def _name_runs(paths: Sequence[Path]) -> list[str]:
+    """Name folders by as few of their last parts as make each unique; OUT/run, a job's own training, by OUT."""
     parts = [path.parent.parts if path.name == OWN and path.parent.name else path.parts for path in paths]
     if len(set(parts)) < len(parts):
         parts = [path.parts for path in paths]

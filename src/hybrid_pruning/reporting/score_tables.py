@@ -1,20 +1,36 @@
-"""The scores of the runs, evaluated: each evaluation set with all runs side by side, intervals and differences."""
+"""The scores of the runs: each evaluation set with the metrics, intervals, differences and curves of all runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from hybrid_pruning.console import Cell
 from hybrid_pruning.data.tracks import SV, TRACK1
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import Evaluation, evaluate
+from hybrid_pruning.evaluation import Evaluation, evaluate, operating_point
+from hybrid_pruning.metrics import ASVSPOOF5
 from hybrid_pruning.metrics.bootstrap import Difference
+from hybrid_pruning.reporting.plots import Captioned, PageSection, draw_det, draw_histograms, to_inline_svg
 from hybrid_pruning.reporting.run_files import LoggedRun
 from hybrid_pruning.trees import section
 
 DEV = "dev"
 UNCALIBRATED = "uncalibrated.txt"
 """Beside the score files: the reason why the model that made them could not be calibrated."""
+METRICS: Mapping[str, tuple[str, float, int]] = {
+    "eer": ("EER, %", 100, 2),
+    "min_dcf": ("minDCF", 1, 3),
+    "min_dcf_0.01": ("minDCF, P(target) 0.01", 1, 3),
+    "min_dcf_0.05": ("minDCF, P(target) 0.05", 1, 3),
+    "act_dcf": ("actDCF", 1, 3),
+    "cllr": ("Cllr, bits", 1, 3),
+}
+"""Metric -> its title, its factor in a table, and its decimals."""
+WORDS = {"bonafide": "bona fide", "spoof": "spoof", "target": "target", "nontarget": "nontarget"}
+Runs = Sequence[LoggedRun]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +65,17 @@ class ResultSet:
         """The run that the others are compared with."""
         return next(iter(self.evaluations))
 
+    @property
+    def title(self) -> str:
+        """The set's name for a title."""
+        return "dev, after the last validation" if self.name == DEV else self.name
 
-def find_scores(runs: Sequence[LoggedRun]) -> list[RunScores]:
+    def change(self, run: int, metric: str) -> float:
+        """Return the difference of a run's metric from the first run's."""
+        return self.evaluations[run].metrics[metric] - self.evaluations[self.first].metrics[metric]
+
+
+def find_scores(runs: Runs) -> list[RunScores]:
     """Return the score files in the runs' folders: of the dev set, and below evaluation/."""
     found = []
     for index, run in enumerate(runs):
@@ -65,7 +90,7 @@ def find_scores(runs: Sequence[LoggedRun]) -> list[RunScores]:
     return found
 
 
-def pair_up(runs: Sequence[LoggedRun], scores: Sequence[str], keys: Sequence[Path]) -> list[RunScores]:
+def pair_up(runs: Runs, scores: Sequence[str], keys: Sequence[Path]) -> list[RunScores]:
     """Give each score file its keys, its own or one for all, and its run: `NAME=FILE`, or in the runs' order."""
     if len(keys) == 1:
         keys = list(keys) * len(scores)
@@ -92,7 +117,7 @@ def pair_up(runs: Sequence[LoggedRun], scores: Sequence[str], keys: Sequence[Pat
     return found
 
 
-def evaluate_sets(files: Sequence[RunScores], runs: Sequence[LoggedRun], rounds: int) -> list[ResultSet]:
+def evaluate_sets(files: Sequence[RunScores], runs: Runs, rounds: int) -> list[ResultSet]:
     """Evaluate every score file, set by set; of two for the same set and run the later counts."""
     sets: dict[str, ResultSet] = {}
     latest = {(file.name, file.run): file for file in files}
@@ -118,6 +143,84 @@ def evaluate_sets(files: Sequence[RunScores], runs: Sequence[LoggedRun], rounds:
                 raise
             results.notes.append(f"{run.name}: {error}.")
     return list(sets.values())
+
+
+def tabulate(results: ResultSet, runs: Runs) -> dict[str, list[Cell | None]]:
+    """Return the title of each metric on one evaluation set -> the runs' values, intervals and differences."""
+    known = [name for name in METRICS if any(name in found.metrics for found in results.evaluations.values())]
+    return {METRICS[name][0]: [_cell(results, index, name) for index in range(len(runs))] for name in known}
+
+
+def describe_trials(results: ResultSet) -> str:
+    """Return the numbers of trials of one evaluation set, how their intervals were found, and all notes on it."""
+    lines = []
+    for evaluation in results.evaluations.values():
+        counts = (f"{evaluation.metrics[f'n_{kind}']:,.0f} {WORDS[kind]}" for kind in evaluation.track.kinds)
+        line = f"{' and '.join(counts)} trials"
+        if evaluation.resampled:
+            line += f"; intervals: 95%, by {evaluation.rounds:,} resamples of {evaluation.resampled}"
+        lines.append(f"{line}.")
+    return "\n".join([*results.notes, *dict.fromkeys(lines)])
+
+
+def summarise_errors(results: ResultSet, runs: Runs, index: int) -> str:
+    """Return a run's EER on one evaluation set, and its difference from the set's first run."""
+    text = f"EER on {results.name} {results.evaluations[index].metrics['eer']:.1%}"
+    found = results.differences.get(index, {}).get("eer")
+    if found is not None:
+        sure = "more than chance" if found.low > 0 or found.high < 0 else "may be chance"
+        change = _signed(100 * results.change(index, "eer"), 1)
+        text += f", {change} points from {runs[results.first].name} ({sure})"
+    return f"{text}."
+
+
+def draw_results(results: ResultSet, runs: Runs, place: int) -> PageSection:
+    """Return the DET curves of all runs on one set, and of detectors the histograms."""
+    evaluations = results.evaluations
+    if not evaluations:
+        return PageSection(notes=results.notes)
+    scores = {}
+    for index, found in evaluations.items():
+        positive, negative = (found.trials.of(found.track.scores, kind) for kind in found.track.kinds)
+        scores[runs[index].name] = positive, negative
+    track = next((found.track for found in evaluations.values() if found.track is not TRACK1), TRACK1)
+    det = draw_det(scores, operating_point(track), legend=False, places=list(evaluations))
+    rates = ", ".join(f"{runs[index].name} {found.metrics['eer']:.1%}" for index, found in evaluations.items())
+    svg = to_inline_svg(det, f"det-{place}", f"DET curves on {results.name}")
+    caption = "Axes are normal deviates, named in percent. Circle: EER. Diamond: minDCF. Down and left is better."
+    figures = [Captioned(f"Errors traded off; where both are equal: {rates}", svg, caption, tuple(evaluations))]
+    if track is TRACK1:  # cosines have no threshold that means anything
+        accepted = []
+        for name, pair in scores.items():
+            bonafide, spoof = (float((np.asarray(part) >= ASVSPOOF5.threshold).mean()) for part in pair)
+            accepted.append(f"{name} {bonafide:.0%} and {spoof:.0%}")
+        histograms = draw_histograms(scores, ASVSPOOF5.threshold)
+        svg = to_inline_svg(histograms, f"scores-{place}", f"Histograms of scores on {results.name}")
+        title = f"Accepted at the threshold, bona fide and spoofed: {', '.join(accepted)}"
+        caption = "The threshold is that of actDCF, for scores that are log-likelihood ratios."
+        figures.append(Captioned(title, svg, caption, classes=True))
+    return PageSection(figures)
+
+
+def _cell(results: ResultSet, index: int, metric: str) -> Cell | None:
+    evaluation = results.evaluations.get(index)
+    if evaluation is None or metric not in evaluation.metrics:
+        return None
+    _, factor, digits = METRICS[metric]
+    value = f"{factor * evaluation.metrics[metric]:.{digits}f}"
+    ends = evaluation.intervals.get(metric)
+    interval = f"{factor * ends.low:.{digits}f}–{factor * ends.high:.{digits}f}" if ends else ""
+    found = results.differences.get(index, {}).get(metric)
+    if found is None:
+        return Cell(value, interval)
+    change = results.change(index, metric)
+    shown, low, high = (_signed(factor * part, digits) for part in (change, found.low, found.high))
+    difference = f"{shown} ({low},\N{NO-BREAK SPACE}{high})"
+    return Cell(value, interval, (difference, "bold") if found.low > 0 or found.high < 0 else difference)
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _evaluate(run: LoggedRun, file: RunScores, rounds: int, against: Path | None = None) -> Evaluation:

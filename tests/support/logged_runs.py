@@ -1,7 +1,8 @@
-"""Folders of runs as a training leaves them, written in a moment, for the tests of what looks at them."""
+"""Folders of runs as a training leaves them, written at once without one, for tests of reports."""
 
 import json
 import math
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from corpus import MINUTE, configure
-from encoders import STYLES, TINY
+from encoders import make_config
 from hybrid_pruning import pruning
 from hybrid_pruning.config import HeadConfig, save_config
 from hybrid_pruning.models.backbone import skeleton
@@ -22,14 +23,20 @@ EPOCHS, STEPS = 4, 10
 """Of the recipe, and in each epoch."""
 UNITS = ("conv", "head", "attlayer", "interm", "ffnlayer")
 BINS = 20
+DRAWING = (
+    *("score_tables.draw_det", "score_tables.draw_histograms", "page.draw_kept_units", "published.draw_sizes"),
+    *("curves.draw_curves", "curves.draw_panels", "curves.draw_gates"),
+)
+LAYOUT = ("score_tables.to_inline_svg", "page.to_inline_svg", "curves.to_inline_svg", "plots.to_inline_svg")
 
 
 def build_model() -> SpeechModel:
     """Return the tiny detector that the runs train."""
     torch.manual_seed(0)
-    backbone = skeleton({"model_type": "wavlm", **TINY, **STYLES["base"]}, False)
     head = HeadConfig(heads=2, compression=4, embedding=8)
-    return SpeechModel.build(backbone, head, Classes(("spoof", "bonafide"), (9, 5)))
+    return SpeechModel.build(
+        skeleton(make_config("wavlm", "base"), False), head, Classes(("spoof", "bonafide"), (9, 5))
+    )
 
 
 @cache
@@ -42,21 +49,19 @@ def _architecture() -> tuple[str, dict[str, int]]:
 
 def draw_nothing(patch: pytest.MonkeyPatch, only_layout: bool = False) -> None:
     """Leave the figures out of pages, which take most of the time; or draw them, and leave out their layout alone."""
-    drawing = ["page.draw_det", "page.draw_histograms", "page.draw_kept_units", "page.draw_sizes"]
-    drawing += ["curves.draw_curves", "curves.draw_panels", "curves.draw_gates"]
-    for name in [] if only_layout else drawing:
+    for name in () if only_layout else DRAWING:
         patch.setattr(f"hybrid_pruning.reporting.{name}", lambda *_, **__: None)
-    for name in ("page.to_inline_svg", "curves.to_inline_svg"):
+    for name in LAYOUT:
         patch.setattr(f"hybrid_pruning.reporting.{name}", lambda *_: "<svg></svg>")
 
 
 def write_run(folder: Path, epochs: int = EPOCHS, pruned: bool = True, seed: int = 0, **changes: Any) -> Path:
-    """Write what a training of so many epochs leaves behind.
+    """Write the folder of a training, pruned to 40% or dense.
 
     Args:
         folder: the run's.
         epochs: that are done, of EPOCHS.
-        pruned: whether it prunes, to 40%.
+        pruned: whether it prunes.
         seed: of its figures.
         changes: of the recipe, dots written as two underscores.
     """
@@ -65,8 +70,7 @@ def write_run(folder: Path, epochs: int = EPOCHS, pruned: bool = True, seed: int
     folder.mkdir(parents=True)
     save_config(configure(recipe, **changes), folder / "config.yaml")
     (folder / "architecture.json").write_text(_architecture()[0])
-    records = list(_records(epochs, pruned, np.random.default_rng(seed)))
-    (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    add_records(folder, *_records(epochs, pruned, np.random.default_rng(seed)))
     for epoch in range(max(epochs - 1, 1), epochs + 1):
         write_checkpoint(folder, epoch, pruned, seed)
     if epochs:
@@ -74,8 +78,14 @@ def write_run(folder: Path, epochs: int = EPOCHS, pruned: bool = True, seed: int
     return folder
 
 
+def add_records(run: Path, *records: object) -> None:
+    """Append records to the log of a run."""
+    with (run / "log.jsonl").open("a") as log:
+        log.writelines(json.dumps(record) + "\n" for record in records)
+
+
 def write_checkpoint(run: Path, epoch: int, pruned: bool, seed: int = 0) -> None:
-    """Write the part of a checkpoint that says what is kept."""
+    """Write the part of a checkpoint that decides the kept units."""
     objective: dict[str, Any] = {}
     if pruned:
         generator = torch.Generator().manual_seed(seed + epoch)
@@ -108,14 +118,18 @@ def write_keys(path: Path, trials: int = 60) -> Path:
     return path
 
 
-def _records(epochs: int, pruned: bool, rng: np.random.Generator) -> Any:
+def _records(epochs: int, pruned: bool, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     groups = ("backbone", "backbone.no_decay", "head", *(("gates", "multipliers") if pruned else ()))
     about = {"parameters": 1000, "peak_learning_rate": 5e-4, "weight_decay": 0.01}
     yield {"step": 0, "groups": [{"name": name, **about} for name in groups]}
     for epoch in range(1, epochs + 1):
         for step in range((epoch - 1) * STEPS + 1, epoch * STEPS + 1):
             yield _step(step, epoch, groups, pruned, rng)
-        yield _validation(epoch, pruned, rng)
+        figures = {"eer": 0.3 / epoch, "min_dcf": 0.5, "act_dcf": 0.6, "cllr": 0.4, "accuracy": 0.9}
+        record: dict[str, Any] = {"step": epoch * STEPS, "epoch": epoch, "dev": figures}
+        if pruned:
+            record["gates"] = {unit: rng.multinomial(30, np.ones(BINS) / BINS).tolist() for unit in UNITS}
+        yield record
 
 
 def _step(step: int, epoch: int, groups: tuple[str, ...], pruned: bool, rng: np.random.Generator) -> dict[str, Any]:
@@ -134,12 +148,4 @@ def _step(step: int, epoch: int, groups: tuple[str, ...], pruned: bool, rng: np.
         record["sparsity"] = {"expected": target + 0.003, "target": target, "exact": target - 0.01}
         record["multipliers"] = {"lambda1": 0.1, "lambda2": 0.01 * step}
         record["kept"] = {"head.0": 0.5, "interm.1": 0.75}
-    return record
-
-
-def _validation(epoch: int, pruned: bool, rng: np.random.Generator) -> dict[str, Any]:
-    figures = {"eer": 0.3 / epoch, "min_dcf": 0.5, "act_dcf": 0.6, "cllr": 0.4, "accuracy": 0.9}
-    record: dict[str, Any] = {"step": epoch * STEPS, "epoch": epoch, "dev": figures}
-    if pruned:
-        record["gates"] = {unit: rng.multinomial(30, np.ones(BINS) / BINS).tolist() for unit in UNITS}
     return record
