@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from rich.console import Console
 
+import hybrid_pruning.cli.detect
 from corpus import SAMPLE_RATE_HZ, noise, tiny_detector
 from hybrid_pruning import console as terminal
 from hybrid_pruning.errors import InputError
@@ -157,7 +158,8 @@ def test_mistakes_are_one_line(command: Detect, monkeypatch: pytest.MonkeyPatch)
 def test_a_terminal_gets_a_bar(command: Detect, paths: list[Path], monkeypatch: pytest.MonkeyPatch, encoding: str):
     screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
     console = Console(file=screen, force_terminal=True, no_color=True, width=60, highlight=False)
-    monkeypatch.setattr(terminal, "console", console)
+    for place in (terminal, hybrid_pruning.cli.detect):
+        monkeypatch.setattr(place, "console", console)
     assert command("clips/sub/deep", "clips/b.wav", "bad.wav", "--workers", "0", "--threshold", "99").code == 2
     screen.seek(0)
     lines = [line for line in screen.read().splitlines() if "LLR" in line]
