@@ -19,6 +19,7 @@ from hybrid_pruning.config.recipe import (
     Config,
     CorpusConfig,
     DataConfig,
+    DistillationConfig,
     HeadConfig,
     ObjectiveConfig,
     PruningConfig,
@@ -38,6 +39,7 @@ __all__ = [
     "Config",
     "CorpusConfig",
     "DataConfig",
+    "DistillationConfig",
     "HeadConfig",
     "ObjectiveConfig",
     "PruningConfig",
@@ -222,6 +224,13 @@ def _faults(config: Config) -> list[str]:
             config.backbone.frozen and pruning.use_pruning_loss
         ),
     }
+    if (asked := config.distillation) is not None:
+        faults["distillation.hidden and distillation.output are both 0; give one a weight, or leave it out"] = (
+            not asked.hidden and not asked.output
+        )
+        faults["backbone.frozen: hidden states do not change; set distillation.hidden=0, or turn it off"] = (
+            config.backbone.frozen and asked.hidden > 0
+        )
     for key in ("sampling", "speed_speakers"):
         fault = f"data.{key} is for task: speaker-verification, whose classes are speakers"
         faults[fault] = spoofing and _is_changed(data, key)

@@ -256,6 +256,26 @@ class TrainingConfig(Section):
     log_every: int = Field(10, ge=1, le=10**7, description="steps between two lines of log.jsonl")
 
 
+class DistillationConfig(Section):
+    """A teacher whose hidden states and outputs the network is held to while it trains, with gates or without."""
+
+    teacher: str = Field(
+        min_length=1, description="an earlier stage of the recipe, a run, an artifact, a hub id, or an encoder alone"
+    )
+    hidden: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        description="weight of relative L1 + 1 - cosine of hidden states, averaged over layers",
+    )
+    layers: tuple[Annotated[int, Field(ge=0, le=1000)], ...] | None = Field(
+        None, min_length=1, description="hidden states to compare, 0 the first layer's input; all by default"
+    )
+    output: float = Field(
+        1.0, ge=0, le=1000, description="weight of the classes' KL divergence, or 1 - cosine of embeddings"
+    )
+
+
 class PruningConfig(Section):
     """The paper's pruning block, which works as the public recipe has it, and ours beside it.
 
@@ -306,6 +326,7 @@ class Config(Section):
     objective: ObjectiveConfig = ObjectiveConfig()
     training: TrainingConfig = TrainingConfig()
     pruning: PruningConfig = PruningConfig()
+    distillation: DistillationConfig | None = Field(None, description="losses against a teacher; none by default")
     stages: dict[StageName, dict[str, Any]] = Field(
         {}, description="trainings one after another: by name, the values that differ from the above"
     )

@@ -8,18 +8,21 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.config import Config, expand_stages, load_config, save_config
+from hybrid_pruning.config import Config, DistillationConfig, expand_stages, load_config, save_config
 from hybrid_pruning.console import say
 from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.data.trainset import LABELS, class_names, read_set, read_trainset
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import hold, is_vacant, remove_leftovers, require_new_folder
+from hybrid_pruning.files import digest_file, hold, is_vacant, remove_leftovers, require_new_folder
+from hybrid_pruning.models.artifact import is_artifact
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
-from hybrid_pruning.training.export import Trained, read_trained, shrink_model
+from hybrid_pruning.training.distillation import Teacher
+from hybrid_pruning.training.export import Trained, build_export, read_trained, shrink_model
 from hybrid_pruning.training.losses import carry_over
 from hybrid_pruning.training.objective import build_objective
 from hybrid_pruning.training.runs import Digest, Run
@@ -87,7 +90,7 @@ def _train_stages(config: Config, stages: Mapping[str, Config], whole: Run) -> N
     runs = {name: Run(whole.folder / name) for name in stages}
     for name, stage in stages.items():  # a fault in the last stage's data is reported before the first is trained
         processes.from_main(partial(read_data, stage, runs[name]))
-    before: Run | None = None
+    earlier: dict[str, Run] = {}
     for name, stage in stages.items():
         run, epochs = runs[name], stage.training.epochs
         finished = processes.from_main(run.trained_epochs) == epochs
@@ -95,22 +98,22 @@ def _train_stages(config: Config, stages: Mapping[str, Config], whole: Run) -> N
             say(f"stage {name}: {'finished before' if finished else f'{epochs} epochs'}", style="bold")
         if not finished:
             begun = processes.from_main(partial(_check_folder, run, stage, run.config.exists()))
-            _train_one(stage, run, begun, before, lambda: save_config(config, whole.config))
-        before = run
+            _train_one(stage, run, begun, earlier, lambda: save_config(config, whole.config))
+        earlier[name] = run
 
 
 def _train_one(
     config: Config,
     run: Run,
     resume: bool,
-    before: Run | None = None,
+    earlier: Mapping[str, Run] | None = None,
     before_writing: Callable[[], object] = lambda: None,
 ) -> None:
-    """Do the training of a recipe without stages, from the network of the run before where one is given.
+    """Do the training of a recipe without stages, from the network of the last of the earlier stages where there are.
 
     The main process calls `before_writing` once all is checked.
     """
-    start = None if before is None else read_trained(before)
+    start = read_trained([*earlier.values()][-1]) if earlier else None
     data = processes.from_main(lambda: read_data(config, run))
     model = _build_model(config, data, start)
     architecture = model.architecture()
@@ -118,6 +121,8 @@ def _train_one(
     if start is not None and objective.margin is not None:
         known = carry_over(objective.margin, start.weights, start.classes, data.classes)
         say(f"{known} of {len(data.classes)} speakers have their class weights from the stage before")
+    if config.distillation is not None:
+        objective.teacher = read_teacher(config.distillation, earlier or {}, model)
     with closing(Trainer(config, objective, data.train, data.dev, run, data.trials)) as trainer:
         if not (resume and trainer.resume()):
             processes.from_main(before_writing)
@@ -164,7 +169,43 @@ def digest_data(
         if source := getattr(section, "folder", None):
             names = sorted(str(path.relative_to(source)) for path in source.rglob("*"))
             found[f"augment.{kind}.folder"] = Digest.of(source, names)
+    if config.distillation is not None and is_artifact(config.distillation.teacher):
+        folder = Path(config.distillation.teacher)
+        found["distillation.teacher"] = Digest.of(folder, map(digest_file, sorted(folder.glob("*.safetensors"))))
     return found
+
+
+def read_teacher(asked: DistillationConfig, stages: Mapping[str, Run], student: SpeechModel) -> Teacher:
+    """Return the teacher that a recipe names: an earlier stage, a run, an artifact, or a hub id.
+
+    Without a loss on outputs it may be an encoder alone, as the pretrained one.
+    """
+    name = asked.teacher
+    if name in stages:
+        trained = read_trained(stages[name])
+        model: nn.Module = shrink_model(trained.objective, trained.sparsity)
+    elif Run(name).config.exists():
+        model = build_export(name)
+    elif asked.output == 0 and not Path(name).is_file():
+        model = load_backbone(name)
+    else:
+        model = SpeechModel.from_pretrained(name)
+    backbone = getattr(model, "backbone", model)
+    known = ("width", "hidden width"), ("depth", "hidden states")
+    for attribute, words in known:
+        here, there = getattr(student.backbone, attribute), getattr(backbone, attribute)
+        if here != there:
+            raise InputError(f"distillation.teacher {name}: {words}: it has {there}, the model has {here}")
+    if asked.layers is not None and max(asked.layers) >= student.backbone.depth:
+        last = student.backbone.depth - 1
+        raise InputError(f"distillation.layers {max(asked.layers)}: the last hidden state is {last}; 0 is the input")
+    if asked.output and isinstance(model, SpeechModel):
+        if model.task != student.task:
+            raise InputError(f"distillation.teacher {name}: is for {model.task}, the recipe for {student.task}")
+        if model.task == "speaker-verification" and model.embedding_width != student.embedding_width:
+            widths = f"embeddings of {model.embedding_width}, the model has {student.embedding_width}"
+            raise InputError(f"distillation.teacher {name}: has {widths}; set head.embedding, or distillation.output=0")
+    return Teacher(model, asked)
 
 
 def _build_model(config: Config, data: Data, start: Trained | None) -> SpeechModel:

@@ -11,6 +11,7 @@ from hybrid_pruning.config import Config, PruningConfig, TrainingConfig
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Constraint, Gates, Growth, Lagrangian, attach, check_target
+from hybrid_pruning.training.distillation import Teacher
 from hybrid_pruning.training.losses import ClassLoss, build_loss
 
 MARGIN = "margin."
@@ -22,8 +23,9 @@ FUSED = True
 class Objective(nn.Module):
     """Task loss plus, where there are gates, the Lagrangian of the size: L_task + R (paper, section 2).
 
-    One module holds everything that learns, so that one wrapper serves any number of processes. Dense training has no
-    gates; `margin` is speaker verification's loss on embeddings, None for the softmax over the model's own classifier.
+    A teacher adds its losses where there is one; it is no part of the module, and so of no checkpoint. One module holds
+    everything that learns, so that one wrapper serves any number of processes. Dense training has no gates; `margin` is
+    speaker verification's loss on embeddings, None for the softmax over the model's own classifier.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.gates, self.lagrangian, self.constraint = model, gates, lagrangian, constraint
         self.margin = margin
+        self.teacher: Teacher | None = None
 
     def forward(self, batch: Batch, target_sparsity: float, margin_share: float = 1.0) -> dict[str, torch.Tensor]:
         """Return a batch's losses by name, scalars with gradients; draws the gates' noise.
@@ -47,7 +50,8 @@ class Objective(nn.Module):
         with torch.autocast(batch.wave.device.type, enabled=False):
             if self.gates is not None:
                 self.gates.sample()
-        found = self.model(batch.wave, batch.lengths)  # logits, or for speaker verification embeddings
+        hidden = self.model.backbone(batch.wave, batch.lengths)
+        found = self.model.classifier(self.model.head(hidden))  # logits, or for speaker verification embeddings
         with torch.autocast(batch.wave.device.type, enabled=False):
             if self.margin is None:
                 losses = {"task": F.cross_entropy(found.float(), batch.target)}
@@ -55,6 +59,8 @@ class Objective(nn.Module):
                 losses = {"task": self.margin(found.float(), batch.target, margin_share)}
             if self.lagrangian is not None:
                 losses["sparsity"] = self.lagrangian(self.expected_sparsity(), target_sparsity)
+        if self.teacher is not None:
+            losses |= self.teacher.losses(batch.wave, batch.lengths, hidden, found)
         return losses
 
     def expected_sparsity(self) -> torch.Tensor:
