@@ -118,7 +118,7 @@ def draw_sizes(published: Sequence[Published], ours: Mapping[int, Published]) ->
                     label = None
         for index, run in ours.items():
             label = plots.label_of(f"{run.system}, {run.source}")
-            axes.plot(run.params_m, 100 * run.eer, "*", color=plots.colour_of(index), markersize=13, label=label)
+            axes.plot(run.params_m or 0, 100 * run.eer, "*", color=plots.colour_of(index), markersize=13, label=label)
         axes.set(xscale="log", yscale="log", xlabel="parameters, millions", ylabel="EER, %")
         shown = [*published, *ours.values()]
         axes.set_xticks(_ticks([row.params_m for row in shown if row.params_m]), minor=False)

@@ -170,8 +170,8 @@ def digest_data(
             names = sorted(str(path.relative_to(source)) for path in source.rglob("*"))
             found[f"augment.{kind}.folder"] = Digest.of(source, names)
     if config.distillation is not None and is_artifact(config.distillation.teacher):
-        folder = Path(config.distillation.teacher)
-        found["distillation.teacher"] = Digest.of(folder, map(digest_file, sorted(folder.glob("*.safetensors"))))
+        teacher = Path(config.distillation.teacher)
+        found["distillation.teacher"] = Digest.of(teacher, map(digest_file, sorted(teacher.glob("*.safetensors"))))
     return found
 
 
