@@ -48,6 +48,15 @@ def test_all_else_has_a_default(tmp_path: Path):
     assert config.pruning.units == ("conv", "head", "attlayer", "interm", "ffnlayer")
 
 
+def test_a_batch_norm_needs_two_utterances_at_a_time(tmp_path: Path):
+    recipe, norm = write(tmp_path, MINIMAL), "head.classifier_norm=batch"
+    assert load_config(recipe, [norm, "training.accumulate=8"]).training.batch_size == 16
+    with pytest.raises(
+        InputError, match=r"batch_size 16 / training.accumulate 16 is one utterance, of which head.class"
+    ):
+        load_config(recipe, [norm, "training.accumulate=16"])
+
+
 def test_round_trip(tmp_path: Path):
     overrides = ["pruning.drop_rate={interm: 0.5, conv: 0.01}", "pruning.units=[head, interm]", "training.lr=1e-5"]
     config = load_config(write(tmp_path, MINIMAL + PAPER), overrides)

@@ -330,3 +330,8 @@ def test_a_frozen_backbone_has_no_gradient_and_no_dropout(make_backbone: MakeBac
     assert not backbone.encoder.training
     assert not found.requires_grad
     torch.testing.assert_close(found, expected)  # other kernels run without gradients
+    backbone.frozen_dropout = True
+    noisy = backbone.train()(wave).frames
+    assert not noisy.requires_grad
+    assert not torch.allclose(noisy, expected)
+    torch.testing.assert_close(backbone.eval()(wave).frames, expected)

@@ -7,7 +7,7 @@ import torch
 
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import Hidden
-from hybrid_pruning.models.heads import MHFA, Head, Statistics, build_head
+from hybrid_pruning.models.heads import MHFA, Classifier, Head, Statistics, build_head
 
 DEPTH, BATCH, FRAMES, WIDTH = 3, 4, 9, 12
 LENGTHS = torch.tensor([9, 4, 1, 6])
@@ -104,3 +104,31 @@ def test_the_feature_mean_comes_off_every_hidden_state(head: Head):
     assert not torch.allclose(head(Hidden(frames(), LENGTHS)), expected)
     head.feature_mean = True
     torch.testing.assert_close(head(Hidden(frames(), LENGTHS)), expected)
+
+
+def test_the_gradient_into_the_hidden_states_is_multiplied(head: Head):
+    """For the head alone: what else reads them, as a teacher's loss, has its whole gradient."""
+
+    def gradients(factor: float) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        head.zero_grad()
+        head.gradient = factor
+        hidden = frames().requires_grad_()
+        (head(Hidden(hidden, LENGTHS)).square().sum() + hidden.sum()).backward()
+        assert hidden.grad is not None
+        return hidden.grad - 1, [parameter.grad for parameter in head.parameters()]
+
+    (whole, own), (less, same) = gradients(1.0), gradients(0.25)
+    torch.testing.assert_close(less, 0.25 * whole)
+    torch.testing.assert_close(same, own)
+
+
+def test_a_batch_norm_learns_the_embeddings_statistics():
+    torch.manual_seed(0)
+    classifier, embedding = Classifier(WIDTH, 2, "batch"), 3 * torch.randn(64, WIDTH) + 1
+    for _ in range(200):
+        classifier.train()(embedding)
+    by_hand = (embedding - embedding.mean(0)) / embedding.var(0).sqrt()
+    expected = classifier[2](by_hand.relu())
+    torch.testing.assert_close(classifier.eval()(embedding), expected, rtol=1e-3, atol=1e-3)
+    one = classifier(embedding[:1])
+    torch.testing.assert_close(one, classifier(embedding)[:1], msg="in evaluation no utterance depends on others")

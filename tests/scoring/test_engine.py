@@ -94,6 +94,25 @@ def test_a_long_recording_is_its_windows_mean(model: SpeechModel, recordings: Re
     assert np.ptp(list(found.values())) > 1e-2, "scores that are all the same would show nothing"
 
 
+def test_a_crop_is_one_window_somewhere_in_each_recording(model: SpeechModel, recordings: Recordings):
+    engine = Engine(model, 4, 0, WINDOW / SAMPLE_RATE_HZ, crops=True)
+    samples = np.concatenate([recordings.samples, np.full(200, 10.0 * WINDOW)])
+    many = Recordings([*recordings.paths, *NAMES[:200]], samples)
+    groups = engine.plan(samples).values()
+    found = {window.index: window for group in groups for batch in engine.batches(many, group) for window in batch}
+    assert len(found) == len(samples)
+    assert all(window.samples == min(WINDOW, samples[index]) for index, window in found.items())
+    assert all(window.start + window.samples <= samples[index] for index, window in found.items())
+    starts = np.array([found[index].start for index in range(len(LENGTHS), len(samples))]) / (9.0 * WINDOW)
+    assert np.histogram(starts, bins=4, range=(0, 1))[0].min() > 30, "anywhere in it"
+    scores = run(engine, recordings).values
+    for index, path in enumerate(recordings.paths):
+        piece = read_audio(path)[found[index].start :][: found[index].samples]
+        with torch.inference_mode():
+            expected = model.score(torch.from_numpy(piece)[None])
+        assert scores[index] == pytest.approx(expected.item(), rel=1e-4, abs=1e-4), index
+
+
 def test_a_groups_scores_depend_on_nothing_but_the_group(engine: Engine, recordings: Recordings):
     groups = engine.plan(recordings.samples)
     backwards = dict(reversed(groups.items()))

@@ -77,6 +77,17 @@ def test_the_cohort_is_its_speakers_means(cohort: Cohort):
     np.testing.assert_allclose(found, expected, atol=1e-6, err_msg="a speaker of one recording is that recording")
 
 
+def test_a_cohort_of_embeddings_as_they_are_weighs_them_by_their_length():
+    vectors = make_embeddings(40, seed=2).vectors.astype(np.float64)
+    found = build_cohort(
+        make_embeddings(40, seed=2), [f"s{i % SPEAKERS}" for i in range(40)], 5, "t", unit_length=False
+    )
+    mean = vectors.mean(axis=0)
+    expected = [unit(vectors[speaker::SPEAKERS].mean(axis=0) - mean) for speaker in range(SPEAKERS)]
+    np.testing.assert_allclose(found.speakers, np.stack(expected), atol=1e-6)
+    np.testing.assert_allclose(found.mean, mean, atol=1e-6)
+
+
 @pytest.mark.parametrize("block", [7, 1 << 14])
 def test_without_as_norm_scores_are_cosines_less_the_mean(
     embeddings: Embeddings, cohort: Cohort, block: int, monkeypatch: pytest.MonkeyPatch

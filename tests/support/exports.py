@@ -46,7 +46,10 @@ def export_ragged(once: Once, family: str, style: str) -> Path:
 
     def make(folder: Path) -> None:
         torch.manual_seed(1)
-        model = SpeechModel.build(ragged_backbone(family, style), HEAD, CLASSES, calibration=CALIBRATION).eval()
+        head = HEAD.model_copy(update={"classifier_norm": "batch" if style == "large" else "layer"})
+        model = SpeechModel.build(ragged_backbone(family, style), head, CLASSES, calibration=CALIBRATION)
+        model.train().classifier(torch.randn(8, HEAD.embedding) * 3 + 1)  # statistics of a batch norm
+        model.eval()
         model.save_pretrained(folder)
         export_onnx(model, folder)
 

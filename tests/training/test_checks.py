@@ -40,6 +40,11 @@ RATES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"lr": 1e-4, "final_lr": 1e-3}, ("training.final_lr 0.001 is above training.lr 0.0001",)),
     ({"optimizer": "sgd", "lr": 0.05, "final_lr": 0.005, "backbone_lr_ratio": 1e-4}, ()),
     ({"optimizer": "sgd"}, ("training.lr is 0.0005, a rate for adamw", "0.01 to 0.1")),
+    ({"lr": 1e-6, "backbone_lr_ratio": 100, "final_lr": 1e-7, "batch_size": 640, "lr_batch": 64}, ()),
+    (
+        {"lr": 1e-6, "backbone_lr_ratio": 100, "final_lr": 1e-7, "lr_batch": 160},
+        ("scaled by training.lr_batch, is 1e-07",),
+    ),
 ]
 
 
@@ -116,6 +121,9 @@ def test_a_loss_without_margins_and_margins_that_never_grow() -> None:
     assert objective(kind="aam") == objective("anti-spoofing") == []
     warned(objective(), "softmax", "no margin", "aam is usual")
     warned(objective(kind="am", margin_warmup_epochs=9), "objective.margin_warmup_epochs is 9", "never reach")
+    warned(
+        objective(kind="am", margin_start_epochs=3, margin_warmup_epochs=3), "after margin_start_epochs 3", "epochs 5"
+    )
 
 
 def test_cosines_near_chance_are_reported() -> None:

@@ -17,6 +17,7 @@ from hybrid_pruning.training.losses import (
     build_loss,
     carry_over,
 )
+from hybrid_pruning.training.objective import margin_share
 
 CLASSES, WIDTH, BATCH = 7, 5, 12
 SCALE, MARGIN, INTER = 16.0, 0.3, 0.1
@@ -101,6 +102,32 @@ def test_a_share_of_the_margins_counts():
     assert whole(embedding, target, 0.5).item() == pytest.approx(half(embedding, target).item())
     none = cross_entropy(SCALE * cosine_table(embedding, whole.weight), target)
     assert whole(embedding, target, 0.0).item() == pytest.approx(none)
+
+
+def test_margins_grow_after_their_start_in_either_shape():
+    """The public code's: none in the first of ten-step epochs, 1 - 0.001^progress over three, all of them then."""
+    ramp = {"kind": "aam", "margin_start_epochs": 1, "margin_warmup_epochs": 3}
+    found = {
+        growth: [
+            margin_share(ObjectiveConfig(**ramp, margin_growth=growth), step, 10) for step in (0, 9, 10, 24, 39, 80)
+        ]
+        for growth in ("linear", "exponential")
+    }
+    part = 14 / 29  # the last step of the warm-up has all of it
+    assert found["linear"] == pytest.approx([0, 0, 0, part, 1, 1])
+    assert found["exponential"] == pytest.approx([0, 0, 0, 1 - 0.001**part, 1, 1])
+    assert {margin_share(ObjectiveConfig(), step, 10) for step in range(30)} == {1.0}
+
+
+@pytest.mark.parametrize(("start", "length"), [("unit", 1.0), ("xavier", 0.168)])
+def test_class_weights_start_at_the_length_of_their_rule(start: str, length: float):
+    """Of 5,994 speakers with three directions each; 0.168 is that of the public code."""
+    torch.manual_seed(0)
+    loss = build_loss(ObjectiveConfig(kind="aam", sub_centres=3, class_weights=start), 256, 5994)
+    assert loss.weight.shape == (5994, 3, 256)
+    assert loss.weight.norm(dim=-1).mean().item() == pytest.approx(length, abs=2e-3)
+    if start == "xavier":
+        assert loss.weight.abs().max().item() == pytest.approx((6 / (3 * 5994 + 256)) ** 0.5, rel=1e-4)
 
 
 def test_the_fall_back_goes_on_where_the_angle_leaves_the_half_circle():

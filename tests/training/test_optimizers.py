@@ -62,6 +62,51 @@ def test_gradient_norms_are_those_before_clipping(recipe: Recipe):
     assert float(optimizers.pruning_norms()["multipliers"]) == pytest.approx(2**0.5), "pruning is not clipped"
 
 
+def test_gates_are_clipped_with_the_network_where_asked(recipe: Recipe):
+    found = {}
+    for clip_gates, clip_norm in ((True, 0.5), (True, None), (False, None)):
+        objective, optimizers = build(recipe, training__clip_norm=clip_norm, training__clip_gates=clip_gates)
+        for parameter in objective.parameters():
+            parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+        optimizers.clip()
+        found[clip_gates, clip_norm] = [
+            float(norm) for norm in (optimizers.clip()["network"], *optimizers.pruning_norms().values())
+        ]
+    network, gates, multipliers = found[True, 0.5]
+    assert (network**2 + gates**2) ** 0.5 == pytest.approx(0.5, rel=1e-4)
+    assert multipliers == pytest.approx(2**0.5)
+    assert gates / network == pytest.approx(found[False, None][1] / found[False, None][0], rel=1e-4)
+    assert found[True, None] == found[False, None], "nothing is clipped without a norm"
+
+
+@pytest.mark.parametrize("processes", [1, 8])
+def test_rates_for_a_batch_scale_with_the_utterances_of_a_step(
+    recipe: Recipe, processes: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("hybrid_pruning.distributed.count", lambda: processes)
+    changes = {"training__lr": 1e-3, "training__final_lr": 1e-5, "training__backbone_lr_ratio": 0.5}
+    _, optimizers = build(recipe, training__lr_batch=64, **changes)
+    scale = processes * 8 / 64  # eight in a batch
+    optimizers.set_learning_rates(learning_rate_factor(configure(recipe, **changes).training, 10, 11, 1))
+    rates = optimizers.learning_rates()
+    assert (rates["backbone"], rates["head"]) == pytest.approx((0.5e-5 * scale, 1e-5 * scale))
+    assert rates["gates"] == configure(recipe).pruning.initial_reg_lr
+
+
+def test_fresh_gates_differ_by_the_noise_asked_for(recipe: Recipe):
+    drop = {"conv": 0.01, "interm": 0.5}
+    plain, noisy, again = (
+        build(recipe, pruning__drop_rate=drop, pruning__start_noise=std)[0].gates for std in (0.0, 0.01, 0.01)
+    )
+    assert plain is not None
+    assert noisy is not None
+    assert again is not None
+    noise = noisy.log_alpha() - plain.log_alpha()
+    assert noise.std().item() == pytest.approx(0.01, rel=0.15)
+    assert abs(noise.mean().item()) < 0.003
+    assert torch.equal(noisy.log_alpha(), again.log_alpha()), "a function of the seed"
+
+
 def test_only_the_networks_learning_rates_follow_the_schedule(recipe: Recipe):
     _, optimizers = build(recipe, training__lr=1e-3, training__backbone_lr_ratio=0.1, pruning__initial_reg_lr=0.2)
     optimizers.set_learning_rates(0.5)

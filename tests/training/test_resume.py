@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from corpus import configure
 from hybrid_pruning.config import save_config
+from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring.scores import score_paths
+from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
 from hybrid_pruning.training.runs import STEP, Run, read_checkpoint
 from runs import assert_same_run, finish, kill_at_random, run_command, start
@@ -46,6 +52,28 @@ def test_a_killed_run_ends_as_if_it_had_not_been(recipe: Recipe, tmp_path: Path,
     assert finish(begin(killed, 0, ["--resume"]), begin(whole, 0, [])) == [0, 0], (tmp_path / "output.txt").read_text()
     assert_same_run(killed, whole)
     assert not list(killed.rglob(".*"))
+
+
+def test_the_public_recipes_options_resume_and_export_as_trained(recipe: Recipe, tmp_path: Path):
+    """Batch norm, gradient multiplier, start noise, joint clipping, scaled rates: cut off after the first epoch."""
+    changes: dict[str, Any] = {"head__classifier_norm": "batch", "backbone__hidden_gradient": 0.1}
+    changes |= {"training__clip_gates": True, "training__clip_norm": 0.05, "training__lr_batch": 4}
+    changes |= {"pruning__start_noise": 0.01, "training__average": 1, "training__keep_checkpoints": 2}
+    config = configure(recipe, **changes)
+    whole = train(config, tmp_path / "whole")
+    shutil.copytree(whole, tmp_path / "cut")
+    Run(tmp_path / "cut").list_checkpoints()[-1].unlink()
+    assert_same_run(train(config, tmp_path / "cut", resume=True), whole)
+    model = export(whole, tmp_path / "model")
+    assert isinstance(model.classifier[0], torch.nn.BatchNorm1d)
+    assert model.classifier[0].running_mean.any()
+    assert model.provenance["averaged_checkpoints"] == 1
+    loaded = SpeechModel.from_pretrained(tmp_path / "model")
+    devset = read_manifest(recipe["data"]["dev"])
+    scores = dict(line.split("\t")[:2] for line in (whole / "dev_scores.tsv").read_text().splitlines()[1:])
+    found = score_paths(loaded, [utterance.path for utterance in devset], workers=0)
+    expected = [float(scores[utterance.utt_id]) for utterance in devset]
+    assert found.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-4), "masked == shrunk"
 
 
 @pytest.fixture

@@ -103,19 +103,26 @@ def cohort(
     device: Device = "auto",
     skip_bad: SkipBad = False,
     cache: Cache = None,
+    crop_seconds: Annotated[
+        float | None, Option(min=0.01, max=600, help="embed one random crop of each recording, not all of it")
+    ] = None,
+    raw: Annotated[
+        bool, Option("--raw", help="average a speaker's embeddings as they are, not at unit length")
+    ] = False,
 ) -> None:
     """Give a verification model its cohort, which centres embeddings and normalises scores.
 
     Kept in the model: the mean of the manifest's embeddings, and each of its speakers' (the mean of its centred
-    embeddings of unit length). `score --trials` and `verify` then use them. A calibration that the model has is
-    dropped, as it was fitted on other scores. Cut off, it goes on when called again: results so far are in
-    MODEL.cohort.partial.
+    embeddings of unit length; the public code's cohort is --crop-seconds 3 --raw). `score --trials` and `verify` then
+    use them. A calibration that the model has is dropped, as it was fitted on other scores. Cut off, it goes on when
+    called again: results so far are in MODEL.cohort.partial.
     """
     from hybrid_pruning import distributed as processes
 
     processes.start()
     processes.keep_freed_memory()
-    found = hp.add_cohort(model, manifest, out, top_n, batch_size, workers, window_seconds, device, skip_bad, cache)
+    options: dict[str, Any] = {"embeddings": cache, "crop_seconds": crop_seconds, "unit_length": not raw}
+    found = hp.add_cohort(model, manifest, out, top_n, batch_size, workers, window_seconds, device, skip_bad, **options)
     target = model if out is None else out
     say(
         f"{target}: cohort of {len(found.speakers):,} speakers, the closest {top_n} count; next: hybrid-pruning score "

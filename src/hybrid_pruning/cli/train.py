@@ -116,7 +116,10 @@ def train(
 def export(
     run: Annotated[Path, Argument(help="folder of a training run; with --onnx also of an exported model")],
     out: Annotated[Path, Option(help="new folder for the model")],
-    average: Annotated[int, Option(min=1, max=1000, help="checkpoints to average, counted from the last")] = 2,
+    average: Annotated[
+        int | None,
+        Option(min=1, max=1000, help="last checkpoints to average, by default the recipe's training.average"),
+    ] = None,
     at: Annotated[
         float | None,
         Option(callback=finite, metavar="SPARSITY", help="the snapshot of that sparsity, of pruning.export_at"),

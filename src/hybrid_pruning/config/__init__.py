@@ -16,6 +16,7 @@ from hybrid_pruning.config.recipe import (
     BackboneConfig,
     CodecConfig,
     CodecName,
+    CohortConfig,
     Config,
     CorpusConfig,
     DataConfig,
@@ -36,6 +37,7 @@ __all__ = [
     "BackboneConfig",
     "CodecConfig",
     "CodecName",
+    "CohortConfig",
     "Config",
     "CorpusConfig",
     "DataConfig",
@@ -223,6 +225,11 @@ def _faults(config: Config) -> list[str]:
         "backbone.frozen and pruning.use_pruning_loss are both on; pruning trains the backbone, turn one off": (
             config.backbone.frozen and pruning.use_pruning_loss
         ),
+        "backbone.frozen_dropout goes with backbone.frozen; an encoder that learns has its dropout anyway": (
+            config.backbone.frozen_dropout and not config.backbone.frozen
+        ),
+        f"{size} / training.accumulate {training.accumulate} is one utterance, of which head.classifier_norm batch has "
+        "no statistics; take more": head.classifier_norm == "batch" and training.batch_size <= training.accumulate,
     }
     if (asked := config.distillation) is not None:
         faults["distillation.hidden and distillation.output are both 0; give one a weight, or leave it out"] = (
@@ -237,7 +244,11 @@ def _faults(config: Config) -> list[str]:
     faults[f"objective.kind {objective.kind} is for task: speaker-verification; anti-spoofing has softmax alone"] = (
         spoofing and objective.kind != "softmax"
     )
-    for key, kinds in (("inter_top_k", COSINES[:2]), ("sub_centres", COSINES), ("margin_warmup_epochs", COSINES)):
+    faults["objective.class_weights are of task: speaker-verification; anti-spoofing has its model's classifier"] = (
+        spoofing and _is_changed(objective, "class_weights")
+    )
+    margins = ("sub_centres", "margin_start_epochs", "margin_warmup_epochs", "margin_growth")
+    for key, kinds in (("inter_top_k", COSINES[:2]), *((key, COSINES) for key in margins)):
         fault = f"objective.{key} goes with objective.kind {' or '.join(kinds)}, not {objective.kind}"
         faults[fault] = objective.kind not in kinds and _is_changed(objective, key)
     fault = "data.trials.dev is missing; speaker verification is validated on trials over data.dev: give their file"

@@ -191,8 +191,12 @@ class BackboneConfig(Section):
     random: bool = Field(False, description="take the architecture alone, with fresh weights")
     gradient_checkpointing: bool = Field(False, description="recompute layers in the backward pass to save memory")
     frozen: bool = Field(False, description="no gradient, update or dropout in the encoder")
+    frozen_dropout: bool = Field(False, description="dropout of a frozen encoder stays active in training")
     extractor_gradient: float = Field(
         1.0, ge=0, le=1000, description="factor on the gradient into the first convolutions and gates on them"
+    )
+    hidden_gradient: float = Field(
+        1.0, ge=0, le=1000, description="factor on the task's gradient into all hidden states: encoder and its gates"
     )
 
 
@@ -204,8 +208,8 @@ class HeadConfig(Section):
     compression: int = Field(128, ge=1, le=8192, description="MHFA's width of keys and values")
     embedding: int = Field(256, ge=1, le=16384, description="width of the embedding")
     feature_mean: bool = Field(False, description="subtract each frame's mean, as the public recipe")
-    classifier_norm: Literal["layer", "affine"] = Field(
-        "layer", description="in front of the classifier: layer norm, or a learnt scale and shift alone"
+    classifier_norm: Literal["layer", "batch", "affine"] = Field(
+        "layer", description="in front of the classifier: layer or batch norm, or a learnt scale and shift alone"
     )
 
 
@@ -229,10 +233,17 @@ class ObjectiveConfig(Section):
     )
     scale: float = Field(32.0, ge=1e-3, le=1e4, description="factor on the cosines")
     margin: Fraction = Field(0.2, description="in cosine (am), radians (aam), or halves of SphereFace2's range")
+    margin_start_epochs: Epochs = Field(0, description="epochs without margins, before they grow")
     margin_warmup_epochs: Epochs = Field(0, description="epochs over which all margins grow from 0, step by step")
+    margin_growth: Literal["linear", "exponential"] = Field(
+        "linear", description="shape of their growth; exponential leaves 0.001^progress of them, as in public code"
+    )
     inter_top_k: int = Field(0, ge=0, le=10**6, description="am, aam: number of closest other classes penalised")
     inter_margin: Fraction = Field(0.06, description="their penalty, in the unit of the margin")
     sub_centres: int = Field(1, ge=1, le=100, description="directions of each class, of which the closest counts")
+    class_weights: Literal["unit", "xavier"] = Field(
+        "unit", description="at the start: of length about 1, or uniform by Xavier's rule over all classes' directions"
+    )
     sphereface2: SphereFace2Config = SphereFace2Config()
 
 
@@ -246,13 +257,20 @@ class TrainingConfig(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd alone; 0 is plain sgd")
     lr: Rate = Field(5e-4, description="peak learning rate of the head")
     final_lr: Rate = Field(5e-5, description="learning rate the exponential decay ends at")
+    lr_batch: int | None = Field(
+        None, ge=1, le=10**7, description="utterances a step of all processes that both rates are for; they scale"
+    )
     lr_warmup_epochs: Epochs = Field(2, description="epochs over which the learning rate rises from zero")
     backbone_lr_ratio: float = Field(0.05, ge=0, le=1000, description="the backbone's rate over the head's")
     weight_decay: float = Field(0.01, ge=0, le=1000, description="for head and backbone, not for norms and biases")
-    clip_norm: float = Field(3.0, gt=0, le=1e6, description="largest gradient norm of the network, not of pruning")
+    clip_norm: float | None = Field(
+        3.0, gt=0, le=1e6, description="largest gradient norm of the network, not of pruning; null does not clip"
+    )
+    clip_gates: bool = Field(False, description="clip the gates' gradients with the network's, by the norm of both")
     mixed_precision: Literal["no", "bf16"] = Field("no", description="of the network; gates stay in float32")
     checkpoint_steps: int = Field(1000, ge=1, le=10**7, description="steps between two checkpoints within an epoch")
     keep_checkpoints: int = Field(3, ge=1, le=9999, description="checkpoints that stay, of epochs and of steps each")
+    average: int = Field(2, ge=1, le=1000, description="last epochs whose mean the model is, as far as they stay")
     log_every: int = Field(10, ge=1, le=10**7, description="steps between two lines of log.jsonl")
 
 
@@ -303,6 +321,7 @@ class PruningConfig(Section):
     drop_rate: Annotated[float, Field(gt=0, lt=1)] | dict[Unit, Annotated[float, Field(gt=0, lt=1)]] = Field(
         0.01, description="probability of fresh gates to be shut; one, or one per kind of unit"
     )
+    start_noise: float = Field(0.0, ge=0, le=100, description="standard deviation of fresh gates' log_alpha")
     clamp_lambda1: bool = Field(
         True, description="keep lambda1 >= 0, as the public recipe; else it winds up while the gates lag"
     )
@@ -311,6 +330,15 @@ class PruningConfig(Section):
     def snapshots(self) -> tuple[float, ...]:
         """Sparsities of `export_at` below the target's, whose model is the run's own; none in dense training."""
         return tuple(point for point in self.export_at if self.use_pruning_loss and point < self.target_sparsity)
+
+
+class CohortConfig(Section):
+    """The cohort of speaker verification, which `run` makes of the training data."""
+
+    crop_seconds: Annotated[float, Field(gt=0, le=600)] | None = Field(
+        None, description="embed one random crop of each recording, not all of it"
+    )
+    unit_length: bool = Field(True, description="average a speaker's embeddings at unit length, or as they are")
 
 
 class Config(Section):
@@ -327,6 +355,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     pruning: PruningConfig = PruningConfig()
     distillation: DistillationConfig | None = Field(None, description="losses against a teacher; none by default")
+    cohort: CohortConfig = CohortConfig()
     stages: dict[StageName, dict[str, Any]] = Field(
         {}, description="trainings one after another: by name, the values that differ from the above"
     )

@@ -80,7 +80,8 @@ class Job:
 
     def steps(self, manifests: tuple[Step, ...]) -> list[Step]:
         """Return all steps after the preparation, in order."""
-        exclude: Any = {"corpus": True, "data": {"workers": True, "eval": True, "trials": set(self.config.data.eval)}}
+        others = {"workers": True, "eval": True, "trials": set(self.config.data.eval)}
+        exclude: Any = {"corpus": True, "cohort": True, "data": others}
         settings = self.config.model_dump(mode="json", exclude=exclude)
         last = Run(self.run).last_stage(self.config).checkpoint(EPOCH, self.trainings[-1].training.epochs)
         files = dict.fromkeys(path for one in self.trainings for path in (one.data.train, one.data.dev))

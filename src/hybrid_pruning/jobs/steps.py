@@ -9,7 +9,8 @@ calibration. Calibration is a scale and an offset alone, so that EER and minDCF 
 the paper reports; the trials' quality measures stand in the uncalibrated dev scores for `calibrate`.
 
 Source: Peng et al., "Hybrid Pruning", ICASSP 2026: the mean is subtracted, AS-norm takes the 300 closest speakers. The
-public code embeds random 3 s crops of the cohort and averages them raw; here whole recordings of unit length.
+public code embeds random 3 s crops of the cohort and averages them raw; here whole recordings of unit length, unless
+the recipe's section `cohort` asks for the former.
 """
 
 import hashlib
@@ -162,6 +163,7 @@ class SpeakerVerification(AntiSpoofing):
         """Return the steps of the model's cohort and of the embeddings of each manifest."""
         by, data = f" by {snapshot}" if snapshot else "", self.config.data
         drawn = {"top_n": TOP_N, "fraction": data.fraction, "fraction_of": data.fraction_of, "seed": self.config.seed}
+        drawn |= self.config.cohort.model_dump(exclude_defaults=True)
         add, cohort = partial(self._add_cohort, model), (model / COHORT,)
         steps = [Step(f"cohort{by}", add, cohort, drawn, (data.train,), (exported,), shared=True)]
         for manifest in dict.fromkeys(self.manifests.values()):
@@ -208,7 +210,8 @@ class SpeakerVerification(AntiSpoofing):
         """Add the cohort of the training data that were used to a model."""
         manifest, speakers = processes.from_main(self._trained_on)
         batch_size, workers = self.config.training.batch_size, self.config.data.workers
-        add_cohort(folder, manifest, None, min(TOP_N, speakers), batch_size, workers)
+        options = self.config.cohort.model_dump()
+        add_cohort(folder, manifest, None, min(TOP_N, speakers), batch_size, workers, **options)
 
     def _trained_on(self) -> tuple[Path, int]:
         """Return the manifest of the training data that were used, and its number of speakers."""

@@ -15,13 +15,26 @@ from hybrid_pruning.tasks import Label
 
 
 class Head(nn.Module):
-    """The contract of a head: hidden states [L, B, T, D] with lengths [B] -> embedding [B, E]."""
+    """The contract of a head: hidden states [L, B, T, D] with lengths [B] -> embedding [B, E].
+
+    Attributes:
+        gradient: factor of the gradient that the hidden states get.
+    """
 
     embedding_width: int
+    gradient: float = 1.0
 
     def forward(self, hidden: Hidden) -> torch.Tensor:
         """Return [B, E]; frames beyond an utterance's length have no influence."""
         raise NotImplementedError
+
+    def _lessen_gradient(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the frames, for others as they are, whose gradient from here is multiplied by `gradient`."""
+        factor = self.gradient
+        if factor != 1.0 and frames.requires_grad:
+            frames = frames.view_as(frames)
+            frames.register_hook(lambda gradient: gradient * factor)
+        return frames
 
 
 class MHFA(Head):
@@ -57,8 +70,9 @@ class MHFA(Head):
 
     def forward(self, hidden: Hidden) -> torch.Tensor:
         """Return [B, E]."""
-        key = self.key(_mix(self.key_mix, hidden.frames, self.feature_mean))
-        value = self.value(_mix(self.value_mix, hidden.frames, self.feature_mean))
+        frames = self._lessen_gradient(hidden.frames)
+        key = self.key(_mix(self.key_mix, frames, self.feature_mean))
+        value = self.value(_mix(self.value_mix, frames, self.feature_mean))
         attention = self.query(key)  # [B, T, heads]
         if hidden.lengths is not None:
             within = mask_of(hidden.lengths, key.shape[1]).unsqueeze(-1)
@@ -82,7 +96,7 @@ class Statistics(Head):
 
     def forward(self, hidden: Hidden) -> torch.Tensor:
         """Return [B, E]."""
-        x = _mix(self.mix, hidden.frames, self.feature_mean)
+        x = _mix(self.mix, self._lessen_gradient(hidden.frames), self.feature_mean)
         lengths = x.new_full((len(x),), x.shape[1]) if hidden.lengths is None else hidden.lengths
         within, count = mask_of(lengths, x.shape[1]).unsqueeze(-1), lengths.unsqueeze(1).to(x.dtype)
         x = x.masked_fill(~within, 0.0)
@@ -154,12 +168,12 @@ class Affine(nn.Module):
 class Classifier(nn.Sequential):
     """Embedding [B, E] -> logits [B, classes].
 
-    A layer norm takes the place of the recipe's batch norm: it gives the same on any number of processes. A model that
-    was trained with the recipe keeps its batch norm as a scale and a shift.
+    A layer norm gives the same on any number of processes; the public recipe has a batch norm, of each process's own
+    micro-batch. A model converted from that recipe keeps it as a scale and a shift.
     """
 
-    def __init__(self, embedding: int, classes: int, norm: Literal["layer", "affine"] = "layer") -> None:
-        first = nn.LayerNorm(embedding) if norm == "layer" else Affine(embedding)
+    def __init__(self, embedding: int, classes: int, norm: Literal["layer", "batch", "affine"] = "layer") -> None:
+        first = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d, "affine": Affine}[norm](embedding)
         super().__init__(first, nn.ReLU(), nn.Linear(embedding, classes))
 
 

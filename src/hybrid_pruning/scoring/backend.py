@@ -178,8 +178,13 @@ def find_impostors(directions: Vectors, names: Sequence[str], cohort: Cohort) ->
     return mean, deviation
 
 
-def build_cohort(embeddings: Embeddings, speakers: Iterable[str], top_n: int, source: str) -> Cohort:
-    """Return the cohort of a training manifest: the mean of all its embeddings, and its speakers' models."""
+def build_cohort(
+    embeddings: Embeddings, speakers: Iterable[str], top_n: int, source: str, unit_length: bool = True
+) -> Cohort:
+    """Return the cohort of a training manifest: the mean of all its embeddings, and its speakers' models.
+
+    A speaker's embeddings are averaged centred and at unit length or, without `unit_length`, as they are.
+    """
     members: dict[str, list[int]] = {}
     for place, speaker in enumerate(speakers):
         members.setdefault(speaker, []).append(place)
@@ -189,4 +194,9 @@ def build_cohort(embeddings: Embeddings, speakers: Iterable[str], top_n: int, so
         )
     mean = embeddings.vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     models = EnrolmentModels.of(list(members.values()), list(members))
-    return Cohort(mean, models.directions(to_directions(embeddings.vectors, embeddings.ids, mean)), top_n, source)
+    if unit_length:
+        directions = models.directions(to_directions(embeddings.vectors, embeddings.ids, mean))
+    else:
+        means = np.stack([embeddings.vectors[places].mean(axis=0) for places in members.values()])
+        directions = to_directions(means, models.names, mean)
+    return Cohort(mean, directions, top_n, source)

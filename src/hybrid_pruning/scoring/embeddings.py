@@ -114,7 +114,8 @@ def embed_utterances(
     Results so far and failures stand beside `out`, as in `run_resumable`. From the file `cache` embeddings are taken,
     and those that it lacks are added to it. With `skip_bad`, recordings that cannot be used are left out.
     """
-    digest = processes.from_main(lambda: f"{fingerprint_model(engine.model, False)} {engine.window_seconds!r}")
+    pieces = f"{engine.window_seconds!r}{' crops' if engine.crops else ''}"
+    digest = processes.from_main(lambda: f"{fingerprint_model(engine.model, False)} {pieces}")
     known = Embeddings([], np.empty((0, engine.model.embedding_width), dtype=np.float32), np.empty(0), digest)
     if cache is not None and processes.from_main(cache.exists):
         known = Embeddings.read(cache)

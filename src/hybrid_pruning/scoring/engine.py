@@ -127,12 +127,17 @@ class GroupResult:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A model as it is run over files, on the device it is on, and the throughput of all its passes."""
+    """A model as it is run over files, on the device it is on, and the throughput of all its passes.
+
+    With `crops` a recording longer than the window is one random crop of that length instead of all its windows, a
+    function of its place alone.
+    """
 
     model: Embedder
     batch_size: int = 16
     workers: int = 2
     window_seconds: float = WINDOW_SECONDS
+    crops: bool = False
     throughput: Throughput = field(default_factory=Throughput)
 
     @property
@@ -151,7 +156,7 @@ class Engine:
         are in the same group. The groups, numbered, depend on the lengths [N], the batch size and the window, and on
         nothing else; recordings with a nan for a length are left out.
         """
-        known = ((index, cut(int(value), self.window)) for index, value in enumerate(samples) if not math.isnan(value))
+        known = ((index, self._cut(index, int(value))) for index, value in enumerate(samples) if not math.isnan(value))
         groups: list[list[int]] = []
         free = 0
         for index, windows in sorted(known, key=lambda one: (-one[1][0][1], one[0])):
@@ -168,7 +173,7 @@ class Engine:
         for index in group:
             path, total = recordings.paths[index], int(recordings.samples[index])
             seconds = math.nan if recordings.seconds is None else recordings.seconds[index]
-            pieces += [Window(index, path, start, size, total, seconds) for start, size in cut(total, self.window)]
+            pieces += [Window(index, path, start, size, total, seconds) for start, size in self._cut(index, total)]
         rows = self._rows(max(piece.samples for piece in pieces))
         return [pieces[first : first + rows] for first in range(0, len(pieces), rows)]
 
@@ -237,6 +242,13 @@ class Engine:
     def empty(self, quantity: Quantity, count: int) -> FloatArray:
         """Return [N] or [N, E] of nan, to be filled with scores or embeddings."""
         return np.full((count,) if quantity == "scores" else (count, self.model.embedding_width), np.nan)
+
+    def _cut(self, index: int, samples: int) -> list[tuple[int, int]]:
+        """Return (start, samples) of the pieces of the recording at a place that are embedded."""
+        if not self.crops:
+            return cut(samples, self.window)
+        length = min(samples, self.window)
+        return [(int(np.random.default_rng(index).integers(samples - length + 1)), length)]
 
     def _rows(self, longest: int) -> int:
         """Number of windows of up to `longest` samples in a batch."""

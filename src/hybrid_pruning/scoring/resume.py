@@ -243,7 +243,7 @@ def _settings(engine: Engine, utterances: Sequence[Utterance], quantity: Quantit
         "model": fingerprint_model(engine.model, calibrated=quantity == "scores"),
         "manifest": fingerprint_manifest(utterances),
         "batch_size": engine.batch_size,
-        "window_seconds": engine.window_seconds,
+        "window_seconds": [engine.window_seconds, "crops"] if engine.crops else engine.window_seconds,
         "device": engine.model.device_type,
         "version": versions(),
     }

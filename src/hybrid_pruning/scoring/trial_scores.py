@@ -121,6 +121,8 @@ def add_cohort(
     device: str = "auto",
     skip_bad: bool = False,
     embeddings: str | Path | None = None,
+    crop_seconds: float | None = None,
+    unit_length: bool = True,
 ) -> Cohort:
     """Give an exported verification model its cohort, which centres embeddings and normalises scores; return it.
 
@@ -133,6 +135,8 @@ def add_cohort(
         out: new folder for the model with its cohort; without it, the model itself is changed.
         top_n: closest speakers of the cohort that AS-norm takes.
         batch_size, workers, window_seconds, device, skip_bad, embeddings: as in `score`.
+        crop_seconds: embed one random crop of each recording instead of all of it; a shorter one is embedded whole.
+        unit_length: average a speaker's embeddings centred and at unit length; otherwise as they are.
     """
     from hybrid_pruning.models.speech_model import SpeechModel
 
@@ -140,10 +144,11 @@ def add_cohort(
         raise InputError(f"{model}: is no folder here; say with --out where the model with its cohort goes")
     target = Path(model) if out is None else require_new_folder(out)
     loaded = SpeechModel.from_pretrained(model).to(choose_device(device))
-    engine = Engine(loaded, batch_size, workers, window_seconds)
+    crops, window = crop_seconds is not None, window_seconds if crop_seconds is None else crop_seconds
+    engine = Engine(loaded, batch_size, workers, window, crops)
     beside = target.resolve().with_name(f"{target.resolve().name}.cohort")
     cache = None if embeddings is None else Path(embeddings)
-    cohort = loaded.cohort = make_cohort(engine, manifest, beside, top_n, cache, skip_bad)
+    cohort = loaded.cohort = make_cohort(engine, manifest, beside, top_n, cache, skip_bad, unit_length)
     dropped, loaded.calibration = loaded.calibration is not None, None
     if processes.is_main():
         with nullcontext(target) if out is None else new_folder(out) as place:
@@ -154,7 +159,13 @@ def add_cohort(
 
 
 def make_cohort(
-    engine: Engine, manifest: str | Path, out: Path, top_n: int, cache: Path | None = None, skip_bad: bool = False
+    engine: Engine,
+    manifest: str | Path,
+    out: Path,
+    top_n: int,
+    cache: Path | None = None,
+    skip_bad: bool = False,
+    unit_length: bool = True,
 ) -> Cohort:
     """Return a training manifest as a cohort for a model; none of its speakers should speak in the trials."""
     require_verifier(engine.model)
@@ -162,7 +173,7 @@ def make_cohort(
     speakers = {utterance.utt_id: utterance.speaker for utterance in utterances}
     require_speakers(len(set(speakers.values())), top_n, source)  # hours of embedding would come to nothing
     embeddings = embed_utterances(engine, utterances, out, cache, skip_bad)
-    return build_cohort(embeddings, [speakers[name] for name in embeddings.ids], top_n, source)
+    return build_cohort(embeddings, [speakers[name] for name in embeddings.ids], top_n, source, unit_length)
 
 
 def write_trials(out: Path, trials: Pairs, scores: FloatArray, qualities: Mapping[str, FloatArray]) -> None:

@@ -16,7 +16,7 @@ from hybrid_pruning.models.artifact import is_artifact
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import shrink
 from hybrid_pruning.training.objective import MARGIN, Objective, build_objective
-from hybrid_pruning.training.runs import AVERAGED, Run, read_checkpoint, snapshot_name
+from hybrid_pruning.training.runs import Run, read_checkpoint, snapshot_name
 
 TOLERANCE = 0.005
 """Distance from the target up to which an export prints nothing."""
@@ -41,7 +41,7 @@ class Trained:
 def export(
     run: str | Path,
     out: str | Path,
-    average: int = AVERAGED,
+    average: int | None = None,
     at: float | None = None,
     onnx: bool = False,
     int8: bool = False,
@@ -52,7 +52,8 @@ def export(
         run: the folder of a training; finished, unless one of its snapshots is asked for. Of stages the last counts.
             With `onnx` also that of an exported model.
         out: a new folder; an exported model's graph may go to the model's own.
-        average: the number of last checkpoints to average; all of them where the run kept fewer. A snapshot is one.
+        average: the number of last checkpoints to average, None for the recipe's `training.average`; all of them where
+            the run kept fewer. A snapshot is one.
         at: the sparsity of the snapshot to write; None for the target's, the end of the training.
         onnx: write one graph, model.onnx, and its description, model.json, instead of the artifact.
         int8: with linear layers in 8 bits, in the graph alone.
@@ -71,7 +72,7 @@ def export(
     return model
 
 
-def export_snapshots(run: str | Path, out: str | Path, average: int = AVERAGED) -> dict[Path, SpeechModel]:
+def export_snapshots(run: str | Path, out: str | Path, average: int | None = None) -> dict[Path, SpeechModel]:
     """Write all snapshots of a finished run and its last model, each to a folder of its own as in `out`/hp30."""
     trained, out = _last_stage(run), require_new_folder(out)
     _, config = trained.read_model(), trained.read_config()
@@ -88,7 +89,7 @@ def export_snapshots(run: str | Path, out: str | Path, average: int = AVERAGED) 
     return {out / name: model for name, model in models.items()}
 
 
-def build_export(run: str | Path, average: int = AVERAGED, at: float | None = None) -> SpeechModel:
+def build_export(run: str | Path, average: int | None = None, at: float | None = None) -> SpeechModel:
     """Return a run's model, cut to its target, in evaluation mode; the arguments as in `export`."""
     trained = read_trained(_last_stage(run), average, at)
     small = shrink_model(trained.objective, trained.sparsity)
@@ -109,17 +110,17 @@ def build_export(run: str | Path, average: int = AVERAGED, at: float | None = No
     return small.eval()
 
 
-def read_trained(run: Run, average: int = AVERAGED, at: float | None = None) -> Trained:
+def read_trained(run: Run, average: int | None = None, at: float | None = None) -> Trained:
     """Return the result of a training, or of one stage; the arguments as in `export`."""
     model, config = run.read_model(), run.read_config()
     target = config.pruning.target_sparsity
     sparsity = target if at is None else find_snapshot(config, at, run.folder)
     if sparsity == target:
         _check_finished(run, config)
-        average = min(average, max(len(run.list_checkpoints()), 1))
-        state = run.average_objectives(average)
+        averaged = min(average or config.training.average, max(len(run.list_checkpoints()), 1))
+        state = run.average_objectives(averaged)
     else:
-        state, average = dict(run.read_snapshot(sparsity)), 1
+        state, averaged = dict(run.read_snapshot(sparsity)), 1
     weights = {name.removeprefix(MARGIN): state.pop(name) for name in list(state) if name.startswith(MARGIN)}
     objective = build_objective(config, model)
     try:
@@ -128,7 +129,7 @@ def read_trained(run: Run, average: int = AVERAGED, at: float | None = None) -> 
         problem = " ".join(str(error).split())[:200]
         raise InputError(f"{run.folder}: its architecture and checkpoints do not belong together: {problem}") from error
     classes = read_checkpoint(run.list_checkpoints()[-1])["classes"] if weights and sparsity == target else []
-    return Trained(config, objective, average, sparsity, classes, weights)
+    return Trained(config, objective, averaged, sparsity, classes, weights)
 
 
 def find_snapshot(config: Config, at: float, run: Path) -> float:

@@ -1,9 +1,9 @@
 """Losses on speaker embeddings: class weights as directions, cosines to them, and margins that pull classes apart.
 
 Each is a module: embedding [B, E], target [B] -> loss. Its weights are the objective's and no part of the model: they
-know the speakers of the training data, and verification compares strangers. At the start the weights are drawn from a
-normal distribution of variance 1 / E: all directions are as likely, and lengths, which do not change cosines, about
-1; the SphereFace2 bias has a rule of its own.
+know the speakers of the training data, and verification compares strangers. At the start the weights are drawn, unless
+by Xavier's rule, from a normal distribution of variance 1 / E: all directions are as likely, and lengths, which do not
+change cosines but how fast they change, about 1; the SphereFace2 bias has a rule of its own.
 """
 
 import math
@@ -21,6 +21,8 @@ SMALLEST = 1e-7
 
 class ClassLoss(nn.Module):
     """A loss over classes: forward(embedding [B, E], target [B], share of the margins from 0 to 1) -> scalar."""
+
+    weight: nn.Parameter
 
     def forward(self, embedding: torch.Tensor, target: torch.Tensor, share: float = 1.0) -> torch.Tensor:
         """Return the mean loss of a batch."""
@@ -168,7 +170,17 @@ def balanced_bias(classes: int, scale: float, margin: float, balance: float, sha
 
 
 def build_loss(config: ObjectiveConfig, embedding: int, classes: int) -> ClassLoss:
-    """Return the loss of a recipe's section over E features and C speakers, with fresh weights."""
+    """Return the loss of a recipe's section over E features and C speakers, with fresh weights.
+
+    Xavier's rule: uniform with variance 2 / (E + K C). Source: Glorot, Bengio, AISTATS 2010, equation 16.
+    """
+    loss = _loss_of(config, embedding, classes)
+    if config.class_weights == "xavier":
+        nn.init.xavier_uniform_(loss.weight.detach().flatten(0, -2))
+    return loss
+
+
+def _loss_of(config: ObjectiveConfig, embedding: int, classes: int) -> ClassLoss:
     if config.kind == "softmax":
         return Softmax(embedding, classes)
     if config.kind == "sphereface2":

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hybrid_pruning.config import Config, PruningConfig, TrainingConfig
+from hybrid_pruning import distributed as processes
+from hybrid_pruning.config import Config, ObjectiveConfig, PruningConfig, TrainingConfig
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Constraint, Gates, Growth, Lagrangian, attach, check_target
@@ -16,6 +17,8 @@ from hybrid_pruning.training.losses import ClassLoss, build_loss
 
 MARGIN = "margin."
 """Prefix of an objective's weights for the classes of its training data, which no model has."""
+LEFT = 1e-3
+"""Of the margins, at the end of their exponential growth."""
 FUSED = True
 """One pass over all tensors instead of a dozen over each: a fifth of the time at WavLM Base's size, on a CPU too."""
 
@@ -82,7 +85,8 @@ def build_objective(config: Config, model: SpeechModel, classes: int = 0) -> Obj
     """
     backbone, asked, pruning = model.backbone, config.backbone, config.pruning
     backbone.gradient_checkpointing, backbone.frozen = asked.gradient_checkpointing, asked.frozen
-    backbone.extractor_gradient = asked.extractor_gradient
+    backbone.frozen_dropout, backbone.extractor_gradient = asked.frozen_dropout, asked.extractor_gradient
+    model.head.gradient = asked.hidden_gradient
     freeze_unreached(model)
     margin = build_loss(config.objective, model.head.embedding_width, classes) if classes else None
     if not pruning.use_pruning_loss:
@@ -96,8 +100,19 @@ def build_objective(config: Config, model: SpeechModel, classes: int = 0) -> Obj
         seconds=pruning.macs_seconds,
         align=pruning.align,
     )
+    if pruning.start_noise:
+        add_noise(gates, pruning.start_noise, config.seed)
     check_target(gates.accounting, pruning.target_sparsity, pruning.constraint)
     return Objective(model, gates, Lagrangian(pruning.clamp_lambda1), pruning.constraint, margin)
+
+
+@torch.no_grad()
+def add_noise(gates: Gates, deviation: float, seed: int) -> None:
+    """Add normal noise to every log_alpha, in place, a function of the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for gate in gates.values():
+        noise = deviation * torch.randn(gate.log_alpha.shape, generator=generator)
+        gate.log_alpha += noise.to(gate.log_alpha)
 
 
 def freeze_unreached(model: SpeechModel) -> None:
@@ -165,18 +180,27 @@ class Optimizers:
         ]
 
     def clip(self) -> dict[str, torch.Tensor]:
-        """Clip the network's gradients; return the norms before, of "network" and of its parts that learn."""
+        """Clip the network's gradients, and with `clip_gates` the gates'; return the norms before.
+
+        They are those of "network" and of its parts that learn.
+        """
         parts: dict[str, list[nn.Parameter]] = {}
         for group in self.network.param_groups:
             parts.setdefault(group["name"].partition(".")[0], []).extend(group["params"])
         every = [parameter for parameters in parts.values() for parameter in parameters]
         norms = {part: _norm(parameters).to(every[0].device) for part, parameters in parts.items()}
         norms = {"network": torch.linalg.vector_norm(torch.stack(list(norms.values()))), **norms}
-        nn.utils.clip_grads_with_norm_(every, self.training.clip_norm, norms["network"])
+        whole = norms["network"]
+        if self.training.clip_gates and self.objective.gates is not None:
+            gates = list(self.objective.gates.parameters())
+            whole = torch.linalg.vector_norm(torch.stack([whole, _norm(gates).to(whole)]))
+            every += gates
+        if self.training.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(every, self.training.clip_norm, whole)
         return norms
 
     def pruning_norms(self) -> dict[str, torch.Tensor]:
-        """Return the gradient norms of "gates" and "multipliers", which are not clipped; nothing in dense training."""
+        """Return the gradient norms of "gates" and "multipliers"; nothing in dense training."""
         groups = [] if self.pruning is None else self.pruning.param_groups
         return {group["name"]: _norm(group["params"]) for group in groups}
 
@@ -204,11 +228,11 @@ class Optimizers:
 def network_optimizer(objective: Objective, training: TrainingConfig) -> torch.optim.Optimizer:
     """Return AdamW or SGD over named groups: backbone, head and class weights, each with and without weight decay."""
     groups: list[dict[str, Any]] = []
-    model, margin = objective.model, objective.margin
+    model, margin, peak = objective.model, objective.margin, peak_rate(training)
     parts: dict[str, tuple[float, list[nn.Module]]] = {
-        "backbone": (training.lr * training.backbone_lr_ratio, [model.backbone]),
-        "head": (training.lr, [model.head, model.classifier]),
-        "objective": (training.lr, [] if margin is None else [margin]),
+        "backbone": (peak * training.backbone_lr_ratio, [model.backbone]),
+        "head": (peak, [model.head, model.classifier]),
+        "objective": (peak, [] if margin is None else [margin]),
     }
     for name, (lr, modules) in parts.items():
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -220,6 +244,23 @@ def network_optimizer(objective: Objective, training: TrainingConfig) -> torch.o
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=training.momentum, nesterov=training.momentum > 0, fused=FUSED)
     return torch.optim.AdamW(groups, fused=FUSED)
+
+
+def peak_rate(training: TrainingConfig) -> float:
+    """Return the head's peak learning rate: `lr` times the utterances of a step over `lr_batch`, if that is given."""
+    if training.lr_batch is None:
+        return training.lr
+    return training.lr * processes.count() * training.batch_size / training.lr_batch
+
+
+def margin_share(objective: ObjectiveConfig, step: int, batches_per_epoch: int) -> float:
+    """Return the share of the margins that counts in a step, counted from 0; whole from the warm-up's last step on."""
+    passed = step - objective.margin_start_epochs * batches_per_epoch
+    if passed < 0:
+        return 0.0
+    warmup = objective.margin_warmup_epochs * batches_per_epoch
+    progress = min(1.0, passed / (warmup - 1)) if warmup > 1 else 1.0
+    return 1 - LEFT**progress if objective.margin_growth == "exponential" and progress < 1 else progress
 
 
 def learning_rate_factor(

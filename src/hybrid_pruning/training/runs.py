@@ -31,7 +31,7 @@ EPOCH, STEP = "epoch", "step"
 DIGITS = {EPOCH: 4, STEP: 8}
 AVERAGED = 2
 """Checkpoints whose mean a model is, unless asked otherwise."""
-MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval", "trials"}, "stages": True}
+MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval", "trials"}, "cohort": True, "stages": True}
 """Parts of a recipe that a resumed run may have otherwise; of trials and stages see `_decisive`."""
 GROUPS = ("loss", "learning_rate", "gradient_norm", "sparsity", "removed", "multipliers", "dev")
 """Parts of a record that are numbers by name."""

@@ -24,7 +24,14 @@ from hybrid_pruning.data.trainset import TrainSet
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.artifact import versions
 from hybrid_pruning.pruning import Growth
-from hybrid_pruning.training.objective import Objective, Optimizers, learning_rate_factor, sum_losses, target_growth
+from hybrid_pruning.training.objective import (
+    Objective,
+    Optimizers,
+    learning_rate_factor,
+    margin_share,
+    sum_losses,
+    target_growth,
+)
 from hybrid_pruning.training.runs import EPOCH, STEP, Run, RunLog, read_checkpoint, snapshot_name, write_state
 from hybrid_pruning.training.validation import DevTrials, Validation, validate, write_scores
 from hybrid_pruning.training.warnings import check_after, check_sparsity, print_warnings
@@ -125,9 +132,9 @@ class Trainer:
         factor = learning_rate_factor(training, self.step, self.total_steps, warmup, rested)
         self.optimizers.set_learning_rates(factor)
         logged = self.step == 0 or (self.step + 1) % training.log_every == 0
-        sums, norms = self._accumulate(batch, target), self.optimizers.clip()
-        if logged:
-            norms |= self.optimizers.pruning_norms()
+        sums = self._accumulate(batch, target)
+        of_pruning = self.optimizers.pruning_norms() if logged else {}  # before the gates may be clipped
+        norms = self.optimizers.clip() | of_pruning
         losses, gradients = self._read_finite(sums, norms)
         self.optimizers.step()
         self.step += 1
@@ -141,8 +148,7 @@ class Trainer:
 
     def _accumulate(self, batch: Batch, target: float) -> dict[str, torch.Tensor]:
         """Sum the gradients of a batch's micro-steps, each with gates of its own; return the losses by name."""
-        warmup = self.config.objective.margin_warmup_epochs * self.batches_per_epoch
-        margin = min(1.0, self.step / (warmup - 1)) if warmup > 1 else 1.0  # whole from the warm-up's last step on
+        margin = margin_share(self.config.objective, self.step, self.batches_per_epoch)
         parts = batch.split(self.config.training.accumulate)
         bf16 = self.config.training.mixed_precision == "bf16"
         total: dict[str, torch.Tensor] = {}

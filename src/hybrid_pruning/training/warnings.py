@@ -19,7 +19,7 @@ from hybrid_pruning.metrics import FloatArray, eer
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning.gate import open_probability
 from hybrid_pruning.tasks import TaskName
-from hybrid_pruning.training.objective import target_growth
+from hybrid_pruning.training.objective import peak_rate, target_growth
 
 LEAST_MOVE = 0.01
 """Of the weights' root mean square: an optimiser that can move them by less in the whole training moves nothing."""
@@ -66,16 +66,17 @@ def print_warnings(lines: Sequence[str]) -> None:
 
 def check_objective(config: Config) -> list[str]:
     """Warn of a loss without margins for verification, and of margins that never reach their size."""
-    objective, epochs = config.objective, config.training.epochs
+    objective, epochs, start = config.objective, config.training.epochs, config.objective.margin_start_epochs
+    late = f", after margin_start_epochs {start:g}," if start else ""
     return _where(
         (
             config.task == "speaker-verification" and objective.kind == "softmax",
             "objective.kind is softmax, which leaves no margin between speakers; aam is usual",
         ),
         (
-            objective.margin_warmup_epochs > epochs,
-            f"objective.margin_warmup_epochs is {objective.margin_warmup_epochs:g} and training.epochs {epochs}: the "
-            "margins never reach their size; shorten the warm-up, or train longer",
+            objective.margin_start_epochs + objective.margin_warmup_epochs > epochs,
+            f"objective.margin_warmup_epochs is {objective.margin_warmup_epochs:g}{late} and training.epochs {epochs}: "
+            "the margins never reach their size; shorten the warm-up, or train longer",
         ),
     )
 
@@ -86,11 +87,12 @@ def check_learning_rates(training: TrainingConfig, model: SpeechModel, steps: in
     Adam moves a weight by about the learning rate in a step, so that `steps` of them reach lr x steps at most; SGD by
     the learning rate times the gradient, of which nothing is known before.
     """
+    peak, scaled = peak_rate(training), "" if training.lr_batch is None else ", scaled by training.lr_batch,"
     parts = {
-        "head": ("training.lr", training.lr, [*model.head.parameters(), *model.classifier.parameters()]),
+        "head": (f"training.lr{scaled}", peak, [*model.head.parameters(), *model.classifier.parameters()]),
         "backbone": (
-            "training.lr x training.backbone_lr_ratio",
-            training.lr * training.backbone_lr_ratio,
+            f"training.lr x training.backbone_lr_ratio{scaled}",
+            peak * training.backbone_lr_ratio,
             [*model.backbone.parameters()],
         ),
     }
@@ -104,8 +106,8 @@ def check_learning_rates(training: TrainingConfig, model: SpeechModel, steps: in
         still.append((training.optimizer == "adamw" and 0 < lr * steps < LEAST_MOVE * size, line))
     return _where(
         (
-            training.optimizer == "sgd" and training.lr < LEAST_SGD_RATE,
-            f"training.lr is {training.lr:g}, a rate for adamw; sgd moves weights by the rate times the gradient, and "
+            training.optimizer == "sgd" and peak < LEAST_SGD_RATE,
+            f"training.lr{scaled} is {peak:g}, a rate for adamw; sgd moves weights by the rate times the gradient, and "
             "0.01 to 0.1 is usual",
         ),
         *still,

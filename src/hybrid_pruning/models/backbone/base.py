@@ -54,6 +54,7 @@ class Backbone(nn.Module):
         minimum_samples: the shortest waveform that gives one frame, at 16 kHz.
         gradient_checkpointing: whether layers are computed again in the backward pass, to save memory.
         frozen: whether hidden states have no gradient, and are those of evaluation, without dropout, in training too.
+        frozen_dropout: whether a frozen one has dropout in training all the same.
         extractor_gradient: factor of the gradient that enters the first convolutions.
     """
 
@@ -66,7 +67,7 @@ class Backbone(nn.Module):
         self.config: Any = config
         self.normalize = normalize
         self.origin: dict[str, str] = {}
-        self.gradient_checkpointing = self.frozen = False
+        self.gradient_checkpointing = self.frozen = self.frozen_dropout = False
         self.extractor_gradient = 1.0
 
     def pack(self, on: bool = True) -> None:
@@ -123,8 +124,8 @@ class Backbone(nn.Module):
         return _as_tensor(wave).to(device, precise), None if lengths is None else _as_tensor(lengths).to(device)
 
     def train(self, mode: bool = True) -> Self:
-        """Go into training or evaluation mode; a frozen backbone stays in evaluation mode."""
-        return super().train(mode and not self.frozen)
+        """Go into training or evaluation mode; a frozen backbone without dropout stays in evaluation mode."""
+        return super().train(mode and (not self.frozen or self.frozen_dropout))
 
     def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
         """Return the hidden states of wave [B, S], which is 0 beyond each of lengths [B]."""
