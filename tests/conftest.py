@@ -20,7 +20,7 @@ from encoders import (
     MakeModel,
     Once,
     make_config,
-    with_telling_weights,
+    with_random_weights,
 )
 from hybrid_pruning.models.backbone import Backbone, wrap
 
@@ -58,7 +58,7 @@ def make_model(family: str, style: str) -> MakeModel:
     def make(**overrides: object) -> torch.nn.Module:
         torch.manual_seed(0)
         model = FAMILIES[family][1](make_config(family, style, **{**NO_DROPOUT, **overrides}))
-        return with_telling_weights(model.eval())
+        return with_random_weights(model.eval())
 
     return make
 

@@ -51,7 +51,7 @@ def test_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.main import get_command
 
     command = get_command(app).commands[verb]  # type: ignore[attr-defined]
-    command.make_context(verb, list(arguments))  # raises on a word that the verb does not know
+    command.make_context(verb, list(arguments))  # raises on a word that the verb has not
     for argument in arguments:
         if argument.startswith("recipes/"):
             assert (ROOT / argument).is_file()

@@ -132,8 +132,8 @@ def test_odd_names_go_through_every_verb(
     say("run", "recipe.yaml", "--out", "job")
     wanted = [utterance.utt_id for utterance in said["eval"]]
     assert ids(tmp_path / "job" / "scores" / f"{name}.tsv") == wanted
-    judged = list(read_rows(tmp_path / "job" / "run" / "evaluation" / f"{name}.tsv", ("filename", "cm-label")))
-    assert [row["attack"] for _, row in judged] == [utterance.attack for utterance in said["eval"]]
+    evaluated = list(read_rows(tmp_path / "job" / "run" / "evaluation" / f"{name}.tsv", ("filename", "cm-label")))
+    assert [row["attack"] for _, row in evaluated] == [utterance.attack for utterance in said["eval"]]
     say("score", "job/exported", manifests["eval"], "--out", f"{name}.tsv", "--workers", 0)
     by = [value for column in ("attack", "codec", "speaker,gender") for value in ("--by", column)]
     say("evaluate", f"./{name}.tsv", manifests["eval"], "--track1", *by, "--json", f"{name}.json")

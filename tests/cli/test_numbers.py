@@ -16,6 +16,7 @@ LISTS = {"sparsity", "seconds", "batch"}
 """Options of several numbers, separated by commas."""
 NO_CORPUS = "--set data.train=nowhere.tsv"
 """So that no value starts a job of minutes."""
+SPEAKERS = "speakers/manifest.tsv"
 COMMANDS = {
     "run": f"recipe.yaml --out new {NO_CORPUS}",
     "sweep": f"recipe.yaml --sparsity 0.5 --out new {NO_CORPUS}",
@@ -23,13 +24,13 @@ COMMANDS = {
     "audit": "dev/manifest.tsv --workers 0",
     "train": f"recipe.yaml --out new {NO_CORPUS}",
     "export": "run --out new",
-    "score": "verifier voices/manifest.tsv --trials voices/trials --cohort voices/manifest.tsv --top-n 2 --out new.tsv",
-    "cohort": "verifier voices/manifest.tsv --workers 0 --out new --top-n 2",
+    "score": f"verifier {SPEAKERS} --trials speakers/trials --cohort {SPEAKERS} --top-n 2 --out new.tsv",
+    "cohort": f"verifier {SPEAKERS} --workers 0 --out new --top-n 2",
     "evaluate": "scores.tsv dev/manifest.tsv --track1 --bootstrap 40",
     "calibrate": "model scores.tsv dev/manifest.tsv --out new",
     "fuse": "scores.tsv --keys dev/manifest.tsv --out new.json",
     "detect": "dev/bonafide-00.flac --model model --workers 0",
-    "verify": "voices/id00000/00.wav voices/id00000/01.wav --model verifier",
+    "verify": "speakers/id00000/00.wav speakers/id00000/01.wav --model verifier",
     "report": "run --bootstrap 0 --out new.html",
     "benchmark": "model --engines torch --seconds 0.1 --batch 1 --rounds 1",
 }

@@ -11,11 +11,11 @@ from exports import calibrate, copy_files, export_verifier
 from hybrid_pruning.console import console
 from hybrid_pruning.models.calibration import Calibration
 from hybrid_pruning.models.speech_model import SpeechModel
-from voices import EMBEDDING, write_speakers
+from speakers import EMBEDDING, write_speakers
 from world import Cli, Result
 
-SCORE = "score {} voices/manifest.tsv --trials voices/trials --workers 0 --embeddings e --out"
-ONE, OTHER, THIRD = (f"voices/id0000{speaker}/0{clip}.wav" for speaker, clip in ((0, 0), (0, 1), (1, 0)))
+SCORE = "score {} speakers/manifest.tsv --trials speakers/trials --workers 0 --embeddings e --out"
+ONE, OTHER, THIRD = (f"speakers/id0000{speaker}/0{clip}.wav" for speaker, clip in ((0, 0), (0, 1), (1, 0)))
 
 
 def done(cli: Cli, command: str) -> Result:
@@ -44,14 +44,14 @@ def test_from_a_model_to_calibrated_scores(cli: Cli, with_cohort: Path):
     done(cli, f"{SCORE.format('mc')} norm.tsv --qualities")
     found = done(cli, f"{SCORE.format('mc')} centred.tsv --no-norm")
     assert "16 scores of 6 recordings (cosine, less the mean of train/manifest.tsv, not calibrated)" in found.out
-    assert "next: hybrid-pruning evaluate centred.tsv voices/trials --sv" in found.out
+    assert "next: hybrid-pruning evaluate centred.tsv speakers/trials --sv" in found.out
     columns = (world / "norm.tsv").read_text().splitlines()[0].split("\t")
     assert columns[:4] == ["enrol", "test", "score", "log-seconds-min"]
     assert len(columns) == 9
     found = done(cli, f"{SCORE.format('verifier')} once.tsv --cohort train/manifest.tsv --top-n 3")
     assert "AS-norm with the 3 closest of its 5 speakers, not calibrated" in found.out
     np.testing.assert_allclose(read_scores(world / "once.tsv"), read_scores(world / "norm.tsv"), atol=1e-4)
-    found = done(cli, "calibrate mc norm.tsv voices/trials --check norm.tsv voices/trials")
+    found = done(cli, "calibrate mc norm.tsv speakers/trials --check norm.tsv speakers/trials")
     assert "weight" in found.out
     assert "next: hybrid-pruning score mc MANIFEST --trials TRIALS" in found.out
     found = done(cli, f"{SCORE.format('mc')} llr.tsv --qualities")
@@ -62,9 +62,9 @@ def test_from_a_model_to_calibrated_scores(cli: Cli, with_cohort: Path):
     beside = {name: np.array([float(row[3 + place]) for row in cells]) for place, name in enumerate(columns[3:])}
     expected = calibration.apply(read_scores(world / "norm.tsv"), beside)
     np.testing.assert_allclose(read_scores(world / "llr.tsv"), expected, atol=1e-6)
-    found = done(cli, "evaluate llr.tsv voices/trials --sv --bootstrap 40 --speakers voices/manifest.tsv")
+    found = done(cli, "evaluate llr.tsv speakers/trials --sv --bootstrap 40 --speakers speakers/manifest.tsv")
     assert "resamples of 3 speakers, enrolled or tested" in " ".join(found.out.split())
-    found = cli(*["calibrate", "mc", "llr.tsv", "voices/trials", "--out", "twice"])  # warns of separate scores
+    found = cli(*["calibrate", "mc", "llr.tsv", "speakers/trials", "--out", "twice"])  # warns of separate scores
     assert "twice: calibrated (2 fits" in found.out
     done(cli, f"{SCORE.format('twice')} again.tsv")
     assert SpeechModel.from_pretrained(world / "twice").cohort is not None, "the cohort goes along"
@@ -84,7 +84,7 @@ def test_a_new_cohort_drops_the_calibration(cli: Cli, with_cohort: Path):
 def test_enrolment_with_several_recordings(cli: Cli, world: Path):
     (world / "enrol").write_text("A id00000/00.wav,id00000/01.wav\nB id00001/00\n")
     (world / "trials").write_text("A id00002/00.wav F bonafide nontarget\nB id00001/01.wav F A09 spoof\n")
-    found = done(cli, "score verifier voices/manifest.tsv --trials trials --enrol enrol --workers 0 --out s.tsv")
+    found = done(cli, "score verifier speakers/manifest.tsv --trials trials --enrol enrol --workers 0 --out s.tsv")
     assert "2 scores of 5 recordings" in found.out
     lines = [line.split("\t")[:2] for line in (world / "s.tsv").read_text().splitlines()]
     assert lines == [["enrol", "test"], ["A", "id00002/00.wav"], ["B", "id00001/01.wav"]]
@@ -97,7 +97,7 @@ def test_verify_without_a_calibration_gives_no_verdict(cli: Cli, world: Path):
     assert (verdict, kind, paths) == ("-", "cosine", [ONE, OTHER])
     assert found.err == "hybrid-pruning: verifier is not calibrated: no verdict without --threshold (see calibrate)\n"
     (world / "two").write_text(f"1 {ONE[7:]} {OTHER[7:]}\n")
-    done(cli, "score verifier voices/manifest.tsv --trials two --workers 0 --out s.tsv")
+    done(cli, "score verifier speakers/manifest.tsv --trials two --workers 0 --out s.tsv")
     assert float(score) == pytest.approx(read_scores(world / "s.tsv")[0], abs=1e-4)
     record = json.loads(done(cli, f"verify {ONE} {OTHER} --model verifier --json").out)
     assert (record["verdict"], record["threshold"], record["calibrated"], record["kind"]) == (None, None, False, kind)
@@ -114,7 +114,7 @@ def test_verify_with_a_calibrated_model(cli: Cli, with_cohort: Path, monkeypatch
     calibrate(with_cohort / "mc")
     (with_cohort / "enrol").write_text(f"A {OTHER[7:]},{THIRD[7:]}\n")
     (with_cohort / "two").write_text(f"A {ONE[7:]}\n")
-    done(cli, "score mc voices/manifest.tsv --trials two --enrol enrol --workers 0 --out s.tsv")
+    done(cli, "score mc speakers/manifest.tsv --trials two --enrol enrol --workers 0 --out s.tsv")
     expected = read_scores(with_cohort / "s.tsv")[0]
     record = json.loads(done(cli, f"verify {ONE} {OTHER} {THIRD} --model mc --json").out)
     assert record["score"] == pytest.approx(expected, abs=5e-3)  # the manifest rounds durations
@@ -153,7 +153,7 @@ def test_an_onnx_file_compares_as_the_model_does(cli: Cli, once: Once, pristine:
     files = sorted(path.name for path in (world / "graph").iterdir())
     assert files == ["cohort.safetensors", "model.json", "model.onnx"]
     for model in ("mc", "graph"):
-        done(cli, f"score {model} voices/manifest.tsv --trials voices/trials --workers 0 --out {model}.tsv")
+        done(cli, f"score {model} speakers/manifest.tsv --trials speakers/trials --workers 0 --out {model}.tsv")
     expected = read_scores(world / "mc.tsv")
     np.testing.assert_allclose(read_scores(world / "graph.tsv"), expected, rtol=1e-3, atol=1e-3)
     rows = [done(cli, f"verify {ONE} {OTHER} --model {model}").out.split("\t") for model in ("mc", "graph")]

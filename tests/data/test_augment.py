@@ -1,4 +1,4 @@
-"""The recipe's augmentation: who gets what, the same in every process; what cannot work is one line before training."""
+"""The recipe's augmentation: the same in every process; impossible settings are one line before training."""
 
 import pickle
 import runpy
@@ -182,7 +182,7 @@ UNREADABLE = {
     "no codec": ({"codec": {"codecs": ["encodec"]}}, r"augment\.codec\.codecs\.0: .*'opus'.*found 'encodec'"),
     "no algorithm": ({"rawboost": {"algorithm": 9}}, r"augment\.rawboost\.algorithm: .*found 9"),
     "too fast": ({"speed": {"factors": [3]}}, r"augment\.speed\.factors\.0: .*less than or equal to 2"),
-    "no voice": ({"babble": {"folder": "a", "speakers": [0, 3]}}, r"augment\.babble\.speakers\.0: .*greater"),
+    "no talker": ({"babble": {"folder": "a", "speakers": [0, 3]}}, r"augment\.babble\.speakers\.0: .*greater"),
     "too likely": ({"probability": 1.5}, r"augment\.probability: .*found 1\.5"),
     "neither": ({"choose": "some"}, r"augment\.choose: .*'one' or 'each'"),
 }

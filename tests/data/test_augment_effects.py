@@ -146,10 +146,10 @@ def test_the_ratio_is_drawn_from_its_range(tmp_path: Path):
 
 def test_every_voice_of_babble_has_a_ratio_of_its_own(tmp_path: Path):
     pitches = [300 * (index + 1) for index in range(10)]
-    voices = folder(tmp_path, *(tone(pitch, 20_000, peak=0.01) for pitch in pitches))
+    talkers = folder(tmp_path, *(tone(pitch, 20_000, peak=0.01) for pitch in pitches))
     wave, source, counts = vowel(), rng(), set()
     for _ in range(25):
-        added = Noise(voices, (13.0, 20.0), (3, 8))(wave, source) - wave
+        added = Noise(talkers, (13.0, 20.0), (3, 8))(wave, source) - wave
         # a tone at -x dB of the wave's power has a peak 3 dB above that
         levels = np.array([power_db(wave) + 3.01 - level_db(added, pitch) for pitch in pitches])
         heard = levels[levels < 40]
@@ -160,7 +160,7 @@ def test_every_voice_of_babble_has_a_ratio_of_its_own(tmp_path: Path):
     assert counts == {3, 4, 5, 6, 7, 8}
 
 
-def test_more_voices_than_recordings(tmp_path: Path):
+def test_more_talkers_than_recordings(tmp_path: Path):
     noisy = Noise(folder(tmp_path, vowel(seed=1), vowel(seed=2)), (10.0, 10.0), (5, 5))(vowel(), rng())
     assert 10 - 20 * np.log10(5) < snr_db(vowel(), noisy) < 10
 

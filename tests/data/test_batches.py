@@ -1,4 +1,4 @@
-"""The same batches whoever decodes them and however often one asks."""
+"""The same batches for any number of decoding threads, and at every call."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -173,13 +173,13 @@ def put_sample(tmp_path: Path, corpus: str, inside: str = ".") -> Path:
     return touch(tmp_path / "root", *(f"{inside}/{name}" for name in sample.audio), texts=texts)
 
 
-def told(utterance: Utterance) -> str:
+def describe(utterance: Utterance) -> str:
     known = (utterance.speaker, utterance.gender, utterance.attack, utterance.codec, utterance.codec_quality)
     return " ".join((utterance.utt_id, utterance.label, *known, utterance.source))
 
 
 def read(prepared: Prepared) -> dict[str, tuple[str, ...]]:
-    return {part: tuple(map(told, read_manifest(path))) for part, path in prepared.manifests.items()}
+    return {part: tuple(map(describe, read_manifest(path))) for part, path in prepared.manifests.items()}
 
 
 @pytest.mark.parametrize("corpus", SAMPLES)

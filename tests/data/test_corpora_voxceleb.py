@@ -37,7 +37,7 @@ def ids(prepared: Prepared, part: str) -> list[str]:
     return [utterance.utt_id for utterance in read_manifest(prepared.manifests[part])]
 
 
-def told(prepared: Prepared, words: str) -> list[str]:
+def warned(prepared: Prepared, words: str) -> list[str]:
     return [line for line in prepared.warnings if words in line]
 
 
@@ -55,9 +55,9 @@ def test_the_official_layout(tmp_path: Path):
     assert keys.classes.tolist() == ["target", "nontarget"]
     assert prepared.trials == {name: tmp_path / "out" / f"{name}.trials" for name in ("vox1-O", "vox1-H")}
     assert len(prepared.speakers["train"]) == 10
-    assert told(prepared, "nothing to validate on; unpack VoxCeleb2's test part")
-    assert told(prepared, "expected 5,994 speakers with 1,092,009 utterances in VoxCeleb2's dev part")
-    assert told(prepared, "expected 37,611 or 37,720 trials, as released, found 2")
+    assert warned(prepared, "nothing to validate on; unpack VoxCeleb2's test part")
+    assert warned(prepared, "expected 5,994 speakers with 1,092,009 utterances in VoxCeleb2's dev part")
+    assert warned(prepared, "expected 37,611 or 37,720 trials, as released, found 2")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_voxceleb2_test_validates_or_speakers_held_out(tmp_path: Path):
     prepared = prepare("voxceleb", root, tmp_path / "out")
     assert ids(prepared, "dev") == list(TEST2)
     assert read_keys(prepared.trials["dev"], SV).classes.tolist() == ["target"] * 2 + ["nontarget"] * 2
-    assert not told(prepared, "nothing to validate on")
+    assert not warned(prepared, "nothing to validate on")
     prepared = prepare("voxceleb", root, tmp_path / "out", dev_share=0.2)
     train, dev = (set(ids(prepared, part)) for part in ("train", "dev"))
     assert (len(train), len(dev)) == (16, 4)
@@ -109,16 +109,16 @@ def test_training_on_voxceleb1_is_told_where_it_shares_speakers(tmp_path: Path):
     root = release(tmp_path / "root", {"veri_test2.txt": ORIGINAL}, wav=(*DEV1, *TEST1))
     prepared = prepare("voxceleb", root, tmp_path / "out")
     assert ids(prepared, "train") == list(DEV1), "the speakers of list O are no training speakers"
-    assert not told(prepared, "say nothing of strangers")
+    assert not warned(prepared, "say nothing of strangers")
     release(root, {"list_test_all2.txt": ENTIRE})
-    assert told(prepare("voxceleb", root, tmp_path / "out"), "those of vox1-E: results there say nothing of strangers")
+    assert warned(prepare("voxceleb", root, tmp_path / "out"), "of vox1-E: results there say nothing of strangers")
 
 
 def test_without_lists_all_of_voxceleb1(tmp_path: Path):
     root = release(tmp_path / "root", vox1_dev_wav__wav=DEV1, vox1_test_wav__wav=TEST1)
     prepared = prepare("voxceleb", root, tmp_path / "out")
     assert ids(prepared, "vox1") == [*DEV1, *TEST1]
-    assert told(prepared, "no trial list is there")
+    assert warned(prepared, "no trial list is there")
 
 
 def test_trials_of_what_is_missing(tmp_path: Path):
@@ -128,7 +128,7 @@ def test_trials_of_what_is_missing(tmp_path: Path):
     refuse("voxceleb", root, tmp_path / "out", expected)
     prepared = prepare("voxceleb", root, tmp_path / "out", allow_missing=True)
     assert len(prepared.trials["vox1-O"].read_text().splitlines()) == 2
-    assert told(prepared, "1 of 2 trials name an utterance that is not there")
+    assert warned(prepared, "1 of 2 trials name an utterance that is not there")
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_a_speed_makes_every_speaker_another_one(recipe: Recipe):
     for index in range(24):
         target, wave = plain.crops.targets[index], plain.crops[0, index].wave
         assert [trainset.crops.targets[index + 24 * turn] for turn in range(3)] == [target, target + 4, target + 8]
-        assert torch.equal(trainset.crops[0, index].wave, wave), "who is not sped up stays as he was"
+        assert torch.equal(trainset.crops[0, index].wave, wave), "a speaker that is not sped up stays as before"
         for turn, speed in enumerate((0.9, 1.1), start=1):
             example = trainset.crops[0, index + 24 * turn]
             assert example.wave.shape == wave.shape
@@ -227,7 +227,7 @@ def test_an_order_is_one_of_seed_and_epoch():
     assert all([pair[1:] for pair in first] != [pair[1:] for pair in other] for other in others)
     orders = (order_speakers(MEMBERS, 1, epoch) for epoch in range(20))
     more = {Counter(SPEAKER[index] for _, index, _ in order).most_common(1)[0][0] for order in orders}
-    assert more == {0, 1, 2}, "who has one more is left to chance"
+    assert more == {0, 1, 2}, "which speaker has one more is random"
 
 
 def crowd(speakers: int, clips: int = 10) -> list[Utterance]:

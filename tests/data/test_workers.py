@@ -70,7 +70,7 @@ ENDINGS: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.mark.parametrize(("how", "expected"), ENDINGS.values(), ids=ENDINGS.keys())
 def test_a_worker_that_dies_ends_the_work_with_a_line(how: Callable[[], object], expected: str):
-    faulthandler.disable()  # pytest's, whose traceback nobody needs
+    faulthandler.disable()  # pytest's, whose traceback is not needed
 
     def die(item: int) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
         if item == 3:

@@ -133,10 +133,10 @@ def test_systems_are_compared_on_the_same_resamples(corpus: Corpus):
     assert difference["difference"] == found.metrics["eer"] - shown["eer"]
     assert difference["low"] <= difference["difference"] <= difference["high"] < 0
     assert difference["better"] == 1
-    turned = evaluate(corpus.other, corpus.keys, TRACK1, rounds=60, against=corpus.scores)
-    assert turned.differences["eer"].low == pytest.approx(-found.differences["eer"].high)
-    assert turned.differences["eer"].better == 0
-    assert turned.intervals["eer"].low > found.intervals["eer"].low
+    reversed_ = evaluate(corpus.other, corpus.keys, TRACK1, rounds=60, against=corpus.scores)
+    assert reversed_.differences["eer"].low == pytest.approx(-found.differences["eer"].high)
+    assert reversed_.differences["eer"].better == 0
+    assert reversed_.intervals["eer"].low > found.intervals["eer"].low
     without = evaluate(corpus.scores, corpus.keys, TRACK1, against=corpus.other)
     assert "differences" not in without.as_json()["against"]
 

@@ -123,8 +123,8 @@ def test_a_new_folder_is_missing_or_empty(tmp_path: Path):
 def test_a_folder_is_held_by_one_process_at_a_time_until_it_ends(tmp_path: Path):
     folder = tmp_path / "job"
     with another("with hold('job'), hold('job'):", tmp_path) as process:
-        who = f"job: is in use by process {process.pid} on {re.escape(socket.gethostname())} since 20.*: -c; wait"
-        with pytest.raises(InputError, match=who), hold(folder):
+        holder = f"job: is in use by process {process.pid} on {re.escape(socket.gethostname())} since 20.*: -c; wait"
+        with pytest.raises(InputError, match=holder), hold(folder):
             pytest.fail("two in one folder")
     assert require_new_folder(folder) == folder, "a lock is no content"
     with hold(folder), hold(folder):
@@ -171,13 +171,13 @@ def test_a_folder_that_was_not_filled_counts_as_empty_and_keeps_what_is_not_ours
     (out / UNFINISHED / "part").mkdir(parents=True)  # as a kill leaves it, with the weights moved already
     (out / UNFINISHED / "part" / "x").write_text("old")
     (out / "weights").write_text("old")
-    (out / "notes.txt").write_text("somebody's")
+    (out / "notes.txt").write_text("another")
     with pytest.raises(KeyboardInterrupt), new_folder(out):
         raise KeyboardInterrupt
     with new_folder(out) as folder:
         assert [path.name for path in folder.iterdir()] == [LOCK]
         (folder / "weights").write_text("new")
-    assert {path.name: path.read_text() for path in out.iterdir()} == {"notes.txt": "somebody's", "weights": "new"}
+    assert {path.name: path.read_text() for path in out.iterdir()} == {"notes.txt": "another", "weights": "new"}
 
 
 @pytest.fixture

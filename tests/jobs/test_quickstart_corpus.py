@@ -263,7 +263,7 @@ def test_packages_are_fetched_once_and_unknown_ones_left_out(tmp_path: Path, mon
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
     for _ in range(2):
         found = from_debian(tmp_path / "cache")
-    [only] = found  # the others' paths name nobody
+    [only] = found  # the others' paths name no speaker
     assert (only.speaker, only.group, only.source) == ("klettres-en_GB", "kde-en", "klettres-data")
     assert len(log.read_text().splitlines()) == len(recordings_module.PACKAGES) - 1
     assert all("Dir::State::lists=" in line and "Debug::NoLocking=1" in line for line in log.read_text().splitlines())

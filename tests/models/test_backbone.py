@@ -18,7 +18,7 @@ from encoders import (
     shuffle,
     spread,
     states_of_transformers,
-    with_telling_weights,
+    with_random_weights,
 )
 from hybrid_pruning import pruning
 from hybrid_pruning.models.backbone import Backbone, Hidden, build, read_config, wrap
@@ -157,7 +157,7 @@ def test_any_variant_is_exact(seed: int, wave: torch.Tensor, lengths: torch.Tens
     family, changes = a_variant(random.Random(seed))
     config = read_config({**NO_DROPOUT, **TINY, **changes, "model_type": family}, "x")
     torch.manual_seed(seed)
-    model = with_telling_weights(build(config)).eval().double()
+    model = with_random_weights(build(config)).eval().double()
     if norm := getattr(model.encoder.pos_conv_embed, "batch_norm", None):
         norm.running_mean.normal_(0, 0.3), norm.running_var.uniform_(0.5, 2)
     wave = wave.double()

@@ -21,7 +21,7 @@ from transformers import (
     WhisperModel,
 )
 
-from encoders import WHISPER, MakeModel, make_config, with_telling_weights
+from encoders import WHISPER, MakeModel, make_config, with_random_weights
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import Backbone, load_config, load_transformers, skeleton, wrap
 from hybrid_pruning.models.backbone.loading import EXTRACTOR, PROCESSOR
@@ -45,7 +45,7 @@ def folder(make_model: MakeModel, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def whole() -> WhisperModel:
     torch.manual_seed(0)
-    return with_telling_weights(WhisperModel(make_config(*WHISPER)).eval())
+    return with_random_weights(WhisperModel(make_config(*WHISPER)).eval())
 
 
 @pytest.fixture
@@ -137,14 +137,14 @@ def test_load_takes_every_form(form: str, whole: WhisperModel, whisper: Path) ->
 
 @pytest.mark.parametrize("task", [WhisperForConditionalGeneration, WhisperForAudioClassification])
 def test_load_takes_models_of_other_tasks(task: type, tmp_path: Path) -> None:
-    model = with_telling_weights(task(make_config(*WHISPER, use_weighted_layer_sum=True)))
+    model = with_random_weights(task(make_config(*WHISPER, use_weighted_layer_sum=True)))
     model.save_pretrained(tmp_path)
     assert_same_encoder(load_transformers(tmp_path), (getattr(model, "model", model)).encoder)
 
 
 def test_load_takes_half_precision_as_float32(wave: torch.Tensor, tmp_path: Path) -> None:
     """From a config as older versions of transformers wrote it to the hub."""
-    model = with_telling_weights(WhisperModel(make_config(*WHISPER)).eval()).half()
+    model = with_random_weights(WhisperModel(make_config(*WHISPER)).eval()).half()
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["dtype"] == "float16"
@@ -224,8 +224,8 @@ def test_normalisation_goes_into_the_artifact_and_back(folder: Path) -> None:
 
 @ANY_FAMILY
 def test_load_refuses_other_preprocessing(folder: Path) -> None:
-    alien = {"feature_extractor_type": "SeamlessM4TFeatureExtractor", "do_normalize": "false"}
-    for key, value in {"sampling_rate": 8000, "feature_size": 80, **alien}.items():
+    other = {"feature_extractor_type": "SeamlessM4TFeatureExtractor", "do_normalize": "false"}
+    for key, value in {"sampling_rate": 8000, "feature_size": 80, **other}.items():
         for name, content in {EXTRACTOR: {key: value}, PROCESSOR: {"feature_extractor": {key: value}}}.items():
             (folder / name).write_text(json.dumps(content))
             with pytest.raises(InputError, match=f"has {key} .*(supported is|expected)"):

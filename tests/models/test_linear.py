@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from encoders import TELLING, MakeBackbone, relative_error
+from encoders import REPRESENTATIVE, MakeBackbone, relative_error
 from hybrid_pruning.models.backbone.base import Linear, replace_linears
 from hybrid_pruning.pruning import attach, shrink
 
@@ -87,7 +87,7 @@ def test_only_a_gelu_of_the_exact_kind_is_taken_in():
     assert isinstance(ffn.act, nn.ReLU)
 
 
-@pytest.mark.parametrize("kind", TELLING)
+@pytest.mark.parametrize("kind", REPRESENTATIVE)
 @torch.no_grad()
 def test_a_packed_backbone(make_backbone: MakeBackbone, calls: list[Linear]):
     """It gives the same, its products are counted, and it can be pruned."""

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from encoders import LENGTHS, TELLING, Once
+from encoders import LENGTHS, REPRESENTATIVE, Once
 from exports import CALIBRATION, CLASSES, export_detector, export_ragged, export_run, export_verifier
 from hybrid_pruning import OnnxModel
 from hybrid_pruning.config import HeadConfig
@@ -64,7 +64,7 @@ def compare(model: SpeechModel, found: OnnxModel) -> float:
     return worst
 
 
-@pytest.mark.parametrize(("family", "style"), TELLING)
+@pytest.mark.parametrize(("family", "style"), REPRESENTATIVE)
 def test_a_pruned_graph_gives_the_outputs_of_torch(family: str, style: str, once: Once, record) -> None:
     """wav2vec 2.0, whose modules are HuBERT's, is exported in 8 bits: `test_a_whole_model_is_close`."""
     folder = export_ragged(once, family, style)

@@ -18,7 +18,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 import hybrid_pruning as hp
 from corpus import configure, write_whisper, write_world
-from encoders import WHISPER, MakeBackbone, make_config, relative_error, states_of_transformers, with_telling_weights
+from encoders import WHISPER, MakeBackbone, make_config, relative_error, states_of_transformers, with_random_weights
 from hybrid_pruning.benchmarks.comparison import latency_ratio
 from hybrid_pruning.models.backbone import Backbone, load_transformers, wrap
 from hybrid_pruning.models.backbone.families import whisper_windows
@@ -62,7 +62,7 @@ def test_equal_to_transformers_at_30_seconds(make_backbone: MakeBackbone, record
     """From the waveform on, through its extractor and its full model."""
     config = make_config(*WHISPER, max_source_positions=1500, hidden_size=16, num_hidden_layers=2, num_mel_bins=80)
     torch.manual_seed(0)
-    model = with_telling_weights(WhisperModel(config).eval())
+    model = with_random_weights(WhisperModel(config).eval())
     wave = speech_like(480_000)
     features = WhisperFeatureExtractor(feature_size=80)(wave[0].numpy(), sampling_rate=16_000, return_tensors="pt")
     expected = states_of_transformers(model.encoder, features["input_features"])

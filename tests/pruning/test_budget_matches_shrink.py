@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from encoders import TELLING, WHISPER, MakeBackbone, close, shuffle, spread
+from encoders import REPRESENTATIVE, WHISPER, MakeBackbone, close, shuffle, spread
 from hybrid_pruning import pruning
 from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.pruning import Gates, PlanError
@@ -13,8 +13,8 @@ from hybrid_pruning.pruning.gate import open_probability
 
 MID_SIZE = {"hidden_size": 64, "intermediate_size": 256, "conv_dim": (32, 32, 32, 32)}
 """Fine enough for half a point: no neuron or channel weighs more than 0.3% of the model."""
-telling_kinds = pytest.mark.parametrize("kind", TELLING, ids="-".join)
-one_kind = pytest.mark.parametrize("kind", TELLING[:1], ids="-".join)
+representative_kinds = pytest.mark.parametrize("kind", REPRESENTATIVE, ids="-".join)
+one_kind = pytest.mark.parametrize("kind", REPRESENTATIVE[:1], ids="-".join)
 both_constraints = pytest.mark.parametrize("constraint", ["params", "macs"])
 
 
@@ -46,7 +46,7 @@ def test_closed(backbone: Backbone) -> None:
         assert_counted(backbone, gates, closed)
 
 
-@telling_kinds
+@representative_kinds
 def test_shrunk_again(backbone: Backbone) -> None:
     gates = pruning.attach(backbone)
     for closed in (("head.0", "interm.1"), ("attlayer.1", "ffnlayer.0"), ("*",)):
@@ -106,7 +106,7 @@ def test_all_open_reads_zero(backbone: Backbone) -> None:
     assert expected.macs_sparsity.item() == pytest.approx(0, abs=1e-9)
 
 
-@telling_kinds
+@representative_kinds
 def test_expectation_is_the_mean_of_samples(backbone: Backbone) -> None:
     gates = pruning.attach(backbone, seconds=0.2)
     shuffle(gates, seed=0)
@@ -125,7 +125,7 @@ def test_expectation_is_the_mean_of_samples(backbone: Backbone) -> None:
     assert (error <= 4.5 * found.std(0) / len(draws) ** 0.5).all()
 
 
-@telling_kinds
+@representative_kinds
 def test_gradients_of_the_expectation(backbone: Backbone) -> None:
     gates = pruning.attach(backbone, seconds=0.2)
     shuffle(gates, seed=0)
@@ -161,7 +161,7 @@ def test_kept_meets_its_target(constraint: str, make_backbone: MakeBackbone, rec
     assert found[-1] == maximum
 
 
-@telling_kinds
+@representative_kinds
 @pytest.mark.parametrize(
     ("align", "constraint"), [(1, "macs"), (3, "params"), (8, "macs"), (32, "params"), (100, "macs")]
 )
@@ -196,7 +196,7 @@ def test_equal_gates_keep_whole_blocks(make_backbone: MakeBackbone) -> None:
         assert_aligned(gates, gates.kept(target=target), 24)
 
 
-@telling_kinds
+@representative_kinds
 @pytest.mark.parametrize("closed", ["*", "attlayer.*", "interm.*", "conv.*"])
 def test_kept_meets_a_target_far_from_its_gates(closed: str, make_backbone: MakeBackbone, record: object) -> None:
     backbone = make_backbone(**MID_SIZE)
@@ -208,7 +208,7 @@ def test_kept_meets_a_target_far_from_its_gates(closed: str, make_backbone: Make
         assert record("points off, params", 100 * abs(exact - target)) <= 0.5
 
 
-@telling_kinds
+@representative_kinds
 def test_kept_prefers_the_gates_that_are_most_open(make_backbone: MakeBackbone) -> None:
     gates = pruning.attach(make_backbone(**MID_SIZE))
     shuffle(gates, seed=0)

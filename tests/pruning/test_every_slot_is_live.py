@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from encoders import ON_WAVEFORMS, TELLING, WHISPER, MakeBackbone, shuffle
+from encoders import ON_WAVEFORMS, REPRESENTATIVE, WHISPER, MakeBackbone, shuffle
 from hybrid_pruning import pruning
 from hybrid_pruning.models.backbone import Backbone
 
@@ -74,7 +74,7 @@ def test_a_closed_unit_is_silent_in_training_too(backbone: Backbone, wave: torch
     assert float((small(wave).frames - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
 
 
-@pytest.mark.parametrize("kind", TELLING, ids="-".join)
+@pytest.mark.parametrize("kind", REPRESENTATIVE, ids="-".join)
 def test_training_reaches_every_gate(backbone: Backbone, wave: torch.Tensor) -> None:
     backbone.train()
     gates = pruning.attach(backbone, drop_rate=0.5)

@@ -96,8 +96,8 @@ def test_conv_always_keeps_a_channel(backbone: Backbone) -> None:
     close(gates, "*")
     smallest = gates.kept(target=gates.accounting.maximum("params"))
     for kept in (gates.kept(), smallest):
-        survivors = {name: len(units) for name, units in kept.items() if units}
-        assert survivors == {name: 1 for name in gates if name.startswith("conv.")}
+        left = {name: len(units) for name, units in kept.items() if units}
+        assert left == {name: 1 for name in gates if name.startswith("conv.")}
 
 
 @ANY_FAMILY

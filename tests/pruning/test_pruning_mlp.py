@@ -1,4 +1,4 @@
-"""The core knows no speech: a hand-written plan for a multi-layer perceptron, and plans that do not fit it."""
+"""The core is independent of speech: a hand-written plan for a multi-layer perceptron, and plans that do not fit it."""
 
 import pytest
 import torch

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from encoders import KINDS, TELLING, WHISPER, MakeBackbone, close, relative_error, shuffle, spread
+from encoders import KINDS, REPRESENTATIVE, WHISPER, MakeBackbone, close, relative_error, shuffle, spread
 from hybrid_pruning import pruning
 from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.pruning import Gates, PlanError
@@ -42,7 +42,7 @@ CASES = {
 
 EXTREMES = ("the first attention layer", "both sub-layers of all layers", "last conv down to one channel")
 EVERYWHERE = {name: CASES[name] for name in (*EXTREMES, "half of everything", "everything closed")}
-telling_kinds = pytest.mark.parametrize("kind", TELLING, ids="-".join)
+representative_kinds = pytest.mark.parametrize("kind", REPRESENTATIVE, ids="-".join)
 
 # name -> (kinds whose own config has it otherwise, the difference)
 BASE, LARGE = ([(family, style) for family in ("wav2vec2", "hubert", "wavlm")] for style in ("base", "large"))
@@ -83,7 +83,7 @@ def assert_exact(wave: torch.Tensor, lengths: torch.Tensor, record: Callable[[st
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
 def test_cases(kind: tuple[str, str], backbone: Backbone, assert_exact: AssertExact) -> None:
     gates = pruning.attach(backbone)
-    for name, (closed, halved) in (CASES if kind in TELLING else EVERYWHERE).items():
+    for name, (closed, halved) in (CASES if kind in REPRESENTATIVE else EVERYWHERE).items():
         spread(gates)
         close(gates, *closed)
         close(gates, *halved, share=0.5)
@@ -149,7 +149,7 @@ def test_nothing_is_approximated(backbone: Backbone, assert_exact: AssertExact) 
         assert_exact(backbone, gates, target, "masked = shrunk, float64", 1e-11)
 
 
-@telling_kinds
+@representative_kinds
 def test_units_given_to_shrink_are_those_it_keeps(backbone: Backbone, wave: torch.Tensor) -> None:
     gates = pruning.attach(backbone)
     shuffle(gates, seed=2)
@@ -161,7 +161,7 @@ def test_units_given_to_shrink_are_those_it_keeps(backbone: Backbone, wave: torc
     assert sum(p.numel() for p in small.parameters()) == pruning.budget(backbone, gates, kept).params
 
 
-@telling_kinds
+@representative_kinds
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
 def test_gated_model_is_left_as_it_was(
     training: bool, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor
@@ -200,7 +200,7 @@ def test_detach_restores_the_plain_model(backbone: Backbone, wave: torch.Tensor,
     pruning.attach(backbone)
 
 
-@telling_kinds
+@representative_kinds
 def test_shrunk_model_is_a_plain_one(backbone: Backbone) -> None:
     """With the names of a dense model, and with modules whose sizes are those of their tensors."""
     plain = list(backbone.state_dict())
@@ -270,7 +270,7 @@ def test_whatever_still_trains_gets_a_gradient(backbone: Backbone, wave: torch.T
         assert {name for name, p in small.named_parameters() if p.requires_grad != (p.grad is not None)} == set()
 
 
-@telling_kinds
+@representative_kinds
 def test_a_closed_layer_is_its_norms(backbone: Backbone) -> None:
     gates = pruning.attach(backbone)
     for closed, left in ((("attlayer.1", "ffnlayer.1"), 0), (("*.1",), 0), (("head.1", "interm.1"), 2)):
@@ -297,7 +297,7 @@ def test_a_shrunk_model_can_be_shrunk_again(
     kind: tuple[str, str], backbone: Backbone, assert_exact: AssertExact
 ) -> None:
     gates = pruning.attach(backbone)
-    for name in AGAIN if kind in TELLING else ("half of everything",):
+    for name in AGAIN if kind in REPRESENTATIVE else ("half of everything",):
         closed, halved = AGAIN[name]
         spread(gates)
         close(gates, *closed)
@@ -308,7 +308,7 @@ def test_a_shrunk_model_can_be_shrunk_again(
         assert_exact(small, again, name, "shrunk again")
 
 
-@telling_kinds
+@representative_kinds
 def test_two_cuts_are_one(make_backbone: MakeBackbone) -> None:
     """The shape left by two cuts, made at once on a fresh skeleton, holds the weights of the twice-shrunk model."""
     small = make_backbone()
@@ -327,7 +327,7 @@ def test_two_cuts_are_one(make_backbone: MakeBackbone) -> None:
     assert torch.equal(fresh(wave).frames, small(wave).frames)
 
 
-@pytest.mark.parametrize("kind", TELLING[:1], ids="-".join)
+@pytest.mark.parametrize("kind", REPRESENTATIVE[:1], ids="-".join)
 def test_units_that_do_not_fit_are_refused(backbone: Backbone) -> None:
     gates = pruning.attach(backbone)
     unfit = {"ascending": {"head.0": (1, 0)}, "below 4": {"head.0": (0, 4)}, "at least 1": {"conv.0": ()}}

@@ -20,7 +20,7 @@ from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.scoring.embeddings import Embeddings
 from hybrid_pruning.scoring.resume import Partial
 from runs import finish, ranks, run_command
-from voices import EMBEDDING, tiny_verifier, write_speakers, write_voxceleb_trials
+from speakers import EMBEDDING, tiny_verifier, write_speakers, write_voxceleb_trials
 
 HERE: dict[str, Any] = {"batch_size": 3, "workers": 0}
 

@@ -108,7 +108,7 @@ RECIPES: dict[str, Case] = {
     "its own base": Case(partial(line, "base: recipe.yaml"), TRAIN, "leads back to itself"),
     "a margin out of range": Case(of_speakers("objective.margin", 3), TRAIN, at("objective.margin: .*1.*found 3")),
     "a kind of objective that there is not": Case(of_speakers("objective.kind", "amm"), TRAIN, at("objective.*'amm'")),
-    "rivals that softmax does not know": Case(
+    "rivals that softmax lacks": Case(
         partial(speakers, {"objective": {"kind": "softmax", "inter_top_k": 1}}),
         TRAIN,
         "inter_top_k goes with .*am or aam",

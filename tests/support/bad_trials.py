@@ -12,16 +12,16 @@ from safetensors.numpy import save_file
 from damage import changed, cut, described, written
 from hybrid_pruning.models.calibration import Calibration, Fit
 from hybrid_pruning.models.cohort import Cohort
-from voices import EMBEDDING
+from speakers import EMBEDDING
 from world import Case
 
-ALONE = "score verifier voices/manifest.tsv --workers 0 --out new.tsv"
-SCORE = f"{ALONE} --trials voices/trials"
+ALONE = "score verifier speakers/manifest.tsv --workers 0 --out new.tsv"
+SCORE = f"{ALONE} --trials speakers/trials"
 ENROL = f"{SCORE} --enrol enrol"
-VERIFY = "verify voices/id00000/00.wav voices/id00000/01.wav --model verifier"
-SPEAKERS = "--speakers voices/manifest.tsv"
-EVALUATE = f"evaluate sv.tsv voices/trials --sv --bootstrap 40 {SPEAKERS}"
-CALIBRATE = "calibrate verifier sv.tsv voices/trials"
+VERIFY = "verify speakers/id00000/00.wav speakers/id00000/01.wav --model verifier"
+SPEAKERS = "--speakers speakers/manifest.tsv"
+EVALUATE = f"evaluate sv.tsv speakers/trials --sv --bootstrap 40 {SPEAKERS}"
+CALIBRATE = "calibrate verifier sv.tsv speakers/trials"
 TANDEM = "fuse sv.tsv cm.tsv --sasv --out new.tsv"
 COHORT = "verifier/cohort.safetensors"
 
@@ -60,7 +60,7 @@ def scored(qualities: bool = False, inverted: bool = False, rows: int | None = N
 
     def write(world: Path) -> None:
         lines = ["enrol\ttest\tscore" + "\timpostor-mean-min" * qualities]
-        for place, line in enumerate((world / "voices/trials").read_text().splitlines()[:rows]):
+        for place, line in enumerate((world / "speakers/trials").read_text().splitlines()[:rows]):
             label, enrol, test = line.split()
             score = (0.5 - int(label) if inverted else int(label)) + 0.01 * (place % 15)
             lines.append(f"{enrol}\t{test}\t{score}" + f"\t{place % 3}.5" * qualities)
@@ -75,7 +75,7 @@ def renamed(new: str) -> Damage:
 
     def write(world: Path) -> None:
         scored()(world)
-        changed("voices/manifest.tsv", lambda text: text.replace("\tid00001\t", f"\t{new}\t"), world)
+        changed("speakers/manifest.tsv", lambda text: text.replace("\tid00001\t", f"\t{new}\t"), world)
 
     return write
 
@@ -87,18 +87,20 @@ def other_embeddings(world: Path) -> None:
 
 
 TRIALS: dict[str, Case] = {
-    "empty trials": Case(partial(written, "voices/trials", ""), SCORE, "voices/trials:1: 0 columns, expected a header"),
+    "empty trials": Case(
+        partial(written, "speakers/trials", ""), SCORE, "speakers/trials:1: 0 columns, expected a header"
+    ),
     "a trial with a column too few": Case(
-        partial(written, "voices/trials", "1 id00000/00 id00000/01\n1 id00000/00\n"),
+        partial(written, "speakers/trials", "1 id00000/00 id00000/01\n1 id00000/00\n"),
         SCORE,
-        "voices/trials:2: 2 columns",
+        "speakers/trials:2: 2 columns",
     ),
     "a speaker without recordings": Case(partial(written, "enrol", "A\n"), ENROL, "enrol:1: speaker 'A' has no rec"),
     "speakers that are not enrolled": Case(
         partial(written, "enrol", "A id00000/00\n"), ENROL, "16 of 16 trials name what is not in enrol, first 'id00000"
     ),
     "a cohort with an unknown speaker": Case(
-        renamed("-"), f"{SCORE} --cohort voices/manifest.tsv --top-n 2", "'id00001/00' has no speaker; a cohort needs"
+        renamed("-"), f"{SCORE} --cohort speakers/manifest.tsv --top-n 2", "'id00001/00' has no speaker; a cohort needs"
     ),
     "half a cohort": Case(cohort(partial(cut, COHORT)), SCORE, f"{COHORT}: cannot be read"),
     "a cohort that is gone": Case(cohort(lambda world: (world / COHORT).unlink()), SCORE, f"{COHORT}: cannot be read"),
@@ -128,16 +130,18 @@ TRIALS: dict[str, Case] = {
         scored(qualities=True), CALIBRATE, "sv.tsv: was made with a cohort"
     ),
     "verify text": Case(
-        partial(written, "a.wav", "text"), "verify a.wav voices/id00000/01.wav --model verifier", "a.wav: cannot be dec"
+        partial(written, "a.wav", "text"),
+        "verify a.wav speakers/id00000/01.wav --model verifier",
+        "a.wav: cannot be dec",
     ),
     "a manifest of other speakers": Case(
-        renamed("id00000"), EVALUATE, "voices/manifest.tsv: '.*' is of .* in the keys"
+        renamed("id00000"), EVALUATE, "speakers/manifest.tsv: '.*' is of .* in the keys"
     ),
     "a manifest without a speaker": Case(renamed("-"), EVALUATE, "has no speaker of 'id00001/00.wav', which is in"),
     "speakers that are not resampled": Case(
         scored(), EVALUATE.replace("--bootstrap 40 ", ""), "--speakers goes with --sv and --bootstrap"
     ),
-    "a tandem that is fitted": Case(scored(), f"{TANDEM} --keys voices/trials", "--sasv takes two files.*neither"),
+    "a tandem that is fitted": Case(scored(), f"{TANDEM} --keys speakers/trials", "--sasv takes two files.*neither"),
     "a tandem with a trial twice": Case(scored(), TANDEM, "sv.tsv: 'id00002/00.wav id00002/01.wav' stands twice"),
     "a tandem without all cm-scores": Case(
         scored(rows=-1), TANDEM, r"sv.tsv: 'id00000/01.wav' has no cm-score in cm.tsv \(and 4 more rec"

@@ -15,7 +15,7 @@ from transformers import WavLMConfig, WavLMModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 import hybrid_pruning as hp
-from encoders import NO_DROPOUT, STYLES, TINY, WHISPER, make_config, with_telling_weights
+from encoders import NO_DROPOUT, STYLES, TINY, WHISPER, make_config, with_random_weights
 from hybrid_pruning.config import Config, HeadConfig, check_config
 from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.errors import InputError
@@ -85,9 +85,9 @@ def write_whisper(folder: Path, **overrides: Any) -> Path:
 
 
 def tiny_detector(folder: Path, **overrides: Any) -> SpeechModel:
-    """Return a detector of random weights whose scores tell utterances apart; its encoder is written to the folder."""
+    """Return a detector of random weights, with scores that differ; its encoder is written to the folder."""
     backbone = load_transformers(write_wavlm(folder, **overrides))
-    with_telling_weights(backbone)
+    with_random_weights(backbone)
     head = HeadConfig(heads=3, compression=4, embedding=5)
     return SpeechModel.build(backbone, head, Classes(("spoof", "bonafide"), (3, 1))).eval()
 
@@ -104,8 +104,8 @@ def write_world(folder: Path) -> dict[str, Any]:
     )
 
 
-def write_voice(path: Path, speaker: str, samples: int, seed: int) -> None:
-    """Write a clip of a noisy voice, which is two tones of the speaker's own."""
+def write_clip(path: Path, speaker: str, samples: int, seed: int) -> None:
+    """Write a clip of noise and two tones of the speaker's own."""
     tones = np.random.default_rng(sum(map(ord, speaker)) * 7919).uniform(0.1, 1.5, 2)
     wave = 0.2 * np.sin(np.outer(tones, np.arange(samples))).sum(axis=0)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,12 +113,12 @@ def write_voice(path: Path, speaker: str, samples: int, seed: int) -> None:
 
 
 def write_speakers(folder: Path, speakers: Sequence[str], clips: int, seed: int = 0) -> Path:
-    """Write clips of noisy voices, each speaker's with two tones of its own, and return their manifest."""
+    """Write clips of noise, each speaker's with two tones of its own, and return their manifest."""
     rng = np.random.default_rng(seed)
     utterances = []
     for (place, speaker), clip in product(enumerate(speakers), range(clips)):
         samples, path = int(rng.integers(1500, 4000)), folder / f"{speaker}-{clip:02d}.wav"
-        write_voice(path, speaker, samples, seed * 1000 + 100 * place + clip)
+        write_clip(path, speaker, samples, seed * 1000 + 100 * place + clip)
         utterances.append(Utterance(path.stem, path, Label.BONAFIDE, speaker, seconds=samples / SAMPLE_RATE_HZ))
     write_manifest(folder / "manifest.tsv", utterances)
     return folder / "manifest.tsv"
@@ -149,13 +149,13 @@ def write_speaker_world(folder: Path) -> dict[str, Any]:
 
 
 def write_voxceleb(root: Path, clips: int = 5) -> Path:
-    """Write voices as VoxCeleb 1 and 2 were released, converted, with the lists O and H over the same recordings."""
+    """Write VoxCeleb 1 and 2 as released, converted, with the lists O and H over the same recordings."""
     parts = {"vox2/dev/wav": range(20, 26), "vox2/test/wav": range(50, 54), "vox1/test/wav": range(10270, 10275)}
     for part, speakers in parts.items():
         for speaker in (f"id{number:05d}" for number in speakers):
             for clip in range(clips):
                 samples = 1500 + 400 * clip
-                write_voice(root / part / speaker / "video" / f"{clip:05d}.wav", speaker, samples, 10 * clip)
+                write_clip(root / part / speaker / "video" / f"{clip:05d}.wav", speaker, samples, 10 * clip)
     names = [path.relative_to(root / part).as_posix() for path in files_below(root / part)]
     pairs = [f"{int(a[:7] == b[:7])} {a} {b}\n" for a, b in combinations(names, 2)]
     (root / "veri_test2.txt").write_text("".join(pairs))

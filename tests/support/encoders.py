@@ -21,7 +21,7 @@ ON_WAVEFORMS = [(family, style) for family in ("wav2vec2", "hubert", "wavlm") fo
 LARGE = [(family, style) for family, style in ON_WAVEFORMS if style == "large"]
 WHISPER = ("whisper", "only")
 KINDS = [*ON_WAVEFORMS, WHISPER]
-TELLING = [("wavlm", "base"), ("hubert", "large"), WHISPER]
+REPRESENTATIVE = [("wavlm", "base"), ("hubert", "large"), WHISPER]
 """Kinds that between them have every module: post-norm and pre-norm, relative positions, windows."""
 TINY = {
     "hidden_size": 32,
@@ -72,7 +72,7 @@ def make_config(family: str, style: str, **overrides: object) -> PreTrainedConfi
     return WhisperConfig(**{**TINY_WHISPER, **{WHISPERS_WORDS.get(name, name): words[name] for name in words}})
 
 
-def with_telling_weights(model: torch.nn.Module) -> torch.nn.Module:
+def with_random_weights(model: torch.nn.Module) -> torch.nn.Module:
     """Fresh weights hide mistakes: biases are 0, norms are 1, and every sub-layer adds next to nothing."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from corpus import write_corpus
-from encoders import FAMILIES, NO_DROPOUT, Once, close, make_config, shuffle, with_telling_weights
+from encoders import FAMILIES, NO_DROPOUT, Once, close, make_config, shuffle, with_random_weights
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import Backbone, wrap
 from hybrid_pruning.models.calibration import Calibration, Fit
@@ -14,7 +14,7 @@ from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.onnx.graph import export_onnx
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import attach, shrink
-from voices import tiny_verifier
+from speakers import tiny_verifier
 from world import copy_world, run_main
 
 HEAD = HeadConfig(heads=4, compression=8, embedding=16)
@@ -29,7 +29,7 @@ def ragged_backbone(family: str, style: str, **overrides: object) -> Backbone:
     """
     torch.manual_seed(0)
     model = FAMILIES[family][1](make_config(family, style, **{**NO_DROPOUT, "num_hidden_layers": 2, **overrides}))
-    backbone = wrap(with_telling_weights(model.eval()), normalize=False).eval()
+    backbone = wrap(with_random_weights(model.eval()), normalize=False).eval()
     gates = attach(backbone)
     shuffle(gates, seed=0)
     close(gates, "attlayer.1", "ffnlayer.0")
@@ -85,7 +85,7 @@ def export_verifier(once: Once, pristine: Path) -> Path:
     def make(folder: Path) -> None:
         copy_world(pristine, folder)
         tiny_verifier(folder / "wavlm1", num_hidden_layers=1).save_pretrained(folder / "mc")
-        assert run_main(["cohort", "mc", "voices/manifest.tsv", "--top-n", "3", "--workers", "0"], folder) == 0
+        assert run_main(["cohort", "mc", "speakers/manifest.tsv", "--top-n", "3", "--workers", "0"], folder) == 0
         calibrate(folder / "mc")
         assert run_main(["export", "mc", "--out", "graph", "--onnx"], folder) == 0
 

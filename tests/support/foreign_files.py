@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import yaml
 
-from encoders import FAMILIES, NO_DROPOUT, make_config, with_telling_weights
+from encoders import FAMILIES, NO_DROPOUT, make_config, with_random_weights
 
 CONVOLUTIONS = {
     "conv_dim": (12,) * 7,
@@ -29,7 +29,7 @@ def make_model(family: str, style: str) -> Any:
     torch.manual_seed(0)
     masks = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
     config = make_config(family, style, **{**NO_DROPOUT, **CONVOLUTIONS, **masks})
-    return with_telling_weights(FAMILIES[family][1](config).eval())
+    return with_random_weights(FAMILIES[family][1](config).eval())
 
 
 def encoder_of(model: Any) -> dict[str, torch.Tensor]:

@@ -79,7 +79,7 @@ def start(
 
 
 def ranks(target: Callable[..., None], arguments: Sequence[Any], folder: Path, count: int = 2) -> list[BaseProcess]:
-    """Do so as torchrun does, in several processes that know of each other; rank 1 prints to rank1.txt."""
+    """Do so as torchrun does, in several processes of one group; rank 1 prints to rank1.txt."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's outlives its processes, too
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "OMP_NUM_THREADS": "1"}

@@ -27,7 +27,7 @@ from hybrid_pruning.config import Config
 from hybrid_pruning.jobs import steps
 from hybrid_pruning.jobs.run import run
 from logged_runs import draw_nothing
-from voices import tiny_verifier, write_speakers, write_voxceleb_trials
+from speakers import tiny_verifier, write_speakers, write_voxceleb_trials
 
 
 class Result(NamedTuple):
@@ -91,8 +91,8 @@ def make_world(folder: Path) -> Path:
     ):
         assert run_main(command.split(), folder) == 0, command
     tiny_verifier(folder / "encoder").save_pretrained(folder / "verifier")
-    write_speakers(folder / "voices", 3, 2)
-    write_voxceleb_trials(folder / "voices" / "trials", 3, 2)
+    write_speakers(folder / "speakers", 3, 2)
+    write_voxceleb_trials(folder / "speakers" / "trials", 3, 2)
     return folder
 
 

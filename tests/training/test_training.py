@@ -88,9 +88,9 @@ def test_the_artifact_gives_the_scores_of_the_last_validation_and_has_no_class_w
     for enrol, test, score, label in rows:
         assert float(score) == pytest.approx(directions[enrol] @ directions[test], abs=1e-4)
         assert (enrol[:2] == test[:2]) == (label == "target")
-    judged = evaluate(run / "dev_scores.tsv", recipe["data"]["trials"]["dev"], SV).metrics
+    evaluated = evaluate(run / "dev_scores.tsv", recipe["data"]["trials"]["dev"], SV).metrics
     last = validations(run)[-1]
-    assert {name: last[name] for name in SV.main} == pytest.approx({name: judged[name] for name in SV.main})
+    assert {name: last[name] for name in SV.main} == pytest.approx({name: evaluated[name] for name in SV.main})
     assert last["sparsity"] == pytest.approx(0.4, abs=0.01)
 
 

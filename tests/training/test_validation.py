@@ -1,4 +1,4 @@
-"""Validation judges the model that would be exported now, and says so in the log's words."""
+"""Validation measures the model that would be exported now, and logs it."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from hybrid_pruning.training import validation
 from hybrid_pruning.training.export import shrink_model
 from hybrid_pruning.training.objective import Objective
 from hybrid_pruning.training.validation import read_dev_trials, validate, write_scores
-from voices import write_speakers, write_voxceleb_trials
+from speakers import write_speakers, write_voxceleb_trials
 
 HEAD = HeadConfig(heads=3, compression=4, embedding=5)
 CLASSES = Classes(("spoof", "bonafide"), (1, 1))

@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 
 from corpus import SAMPLE_RATE_HZ, noise, write_wavlm
-from encoders import with_telling_weights
+from encoders import with_random_weights
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.data.manifest import Utterance, write_manifest
 from hybrid_pruning.models.backbone import load_transformers
@@ -18,9 +18,9 @@ EMBEDDING = 6
 
 
 def tiny_verifier(folder: Path, **overrides: Any) -> SpeechModel:
-    """Return a model without classes, of random weights that tell recordings apart; its encoder is in the folder."""
+    """Return a model without classes, of random weights, with embeddings that differ; its encoder is in the folder."""
     backbone = load_transformers(write_wavlm(folder, **overrides))
-    with_telling_weights(backbone)
+    with_random_weights(backbone)
     return SpeechModel.build(backbone, HeadConfig(heads=3, compression=4, embedding=EMBEDDING), None).eval()
 
 

@@ -80,7 +80,7 @@ def test_a_calibrated_model_scores_calibrated(run: Run, scored: tuple[SpeechMode
     raw = score(model, manifest, tmp_path / "raw.tsv", workers=0).scores
     (tmp_path / "check.tsv").write_text((tmp_path / "raw.tsv").read_text())
     names = [line.split("\t")[0] for line in (tmp_path / "raw.tsv").read_text().splitlines()[1:]]
-    labels = np.where(np.argsort(np.argsort(raw)) % 5 < 2, "spoof", "bonafide")  # an untrained model knows nothing:
+    labels = np.where(np.argsort(np.argsort(raw)) % 5 < 2, "spoof", "bonafide")  # an untrained model is at chance:
     labels[raw < np.median(raw)] = "spoof"  # these keys say that it does
     rows = (f"{name}\t{label}\n" for name, label in zip(names, labels, strict=True))
     (tmp_path / "keys.tsv").write_text("filename\tcm-label\n" + "".join(rows))
