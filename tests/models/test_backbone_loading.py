@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import (
     WhisperModel,
 )
 
+from damage import refused, written
 from encoders import WHISPER, MakeModel, make_config, with_random_weights
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone import Backbone, load_config, load_transformers, skeleton, wrap
@@ -68,10 +70,6 @@ def edit(change: Callable[[Weights], Any]) -> Callable[[Path], None]:
 
 def with_weight(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Callable[[Path], None]:
     return edit(lambda weights: weights.update({name: torch.zeros(shape, dtype=dtype)}))
-
-
-def overwrite(name: str, text: str) -> Callable[[Path], Any]:
-    return lambda folder: (folder / name).write_text(text)
 
 
 def as_pickle(folder: Path, content: Any = None) -> None:
@@ -286,8 +284,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         ),
         "index.json: the weights cannot be loaded",
     ),
-    "another spectrogram": (overwrite(EXTRACTOR, '{"hop_length": 320}'), "hop_length 320, supported is 160"),
-    "other mel bins": (overwrite(EXTRACTOR, '{"feature_size": 80}'), "feature_size 80, supported is 8 "),
+    "another spectrogram": (partial(written, EXTRACTOR, '{"hop_length": 320}'), "hop_length 320, supported is 160"),
+    "other mel bins": (partial(written, EXTRACTOR, '{"feature_size": 80}'), "feature_size 80, supported is 8 "),
 }
 
 
@@ -295,10 +293,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_load_refuses(damage: str, whisper: Path) -> None:
     change, expected = DAMAGES[damage]
     change(whisper)
-    with pytest.raises(InputError, match=expected) as caught:
+    with refused(expected, whisper):
         load_transformers(whisper)
-    assert str(whisper) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("family", "style"), [WAVLM, XLSR, HUBERT])

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import hybrid_pruning as hp
+from damage import refused
 from encoders import FAMILIES as CLASSES
 from encoders import KINDS, make_config
 from hybrid_pruning.config import HeadConfig
@@ -98,13 +99,10 @@ def test_a_hostile_config_is_one_line(key, value, expected, wavlm, artifact, tmp
     (tmp_path / "artifact" / "config.json").write_text(json.dumps(about))
     for load, place in ((hp.load_backbone, "."), (hp.SpeechModel.from_pretrained, "artifact")):
         began = time.process_time()
-        with pytest.raises(InputError, match=expected) as caught:
+        with refused(expected, tmp_path) as caught:
             load(tmp_path / place)
         assert time.process_time() - began < 1
-        message = str(caught.value)
-        assert str(tmp_path) in message
-        assert "\n" not in message
-        assert len(message) < 2 * len(str(tmp_path)) + 400
+        assert len(str(caught.value)) < 2 * len(str(tmp_path)) + 400
 
 
 def test_parameters_of_all_sizes_together_are_bounded(wavlm: dict[str, Any]) -> None:

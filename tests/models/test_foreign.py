@@ -1,6 +1,5 @@
 """Foreign checkpoints: the outputs of the program that wrote them, and damage refused in one line."""
 
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -13,6 +12,8 @@ import torch
 import yaml
 
 import hybrid_pruning as hp
+from corpus import files_below
+from damage import Bomb, refused
 from encoders import Once, relative_error, shuffle
 from foreign_files import RECIPE, config_of, encoder_of, gates_of, make_model, write_encoder, write_whole
 from hybrid_pruning.errors import InputError
@@ -241,22 +242,10 @@ def described(**changes: Any) -> Callable[[Path], None]:
     return lambda file: (file.parents[1] / "config.yaml").write_text(yaml.safe_dump({**RECIPE, **changes})) and None
 
 
-class Bomb:
-    """An object whose unpickling makes a file."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.mark}",)
-
-
 FFN = "encoder.transformer.layers.1.feed_forward.intermediate_dense.weight"
 LAYER_KEY = "encoder_ff_interm_features"
-ENCODER_DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "cut short": (lambda file: file.write_bytes(file.read_bytes()[:-5000]), "damaged or cut short"),
+ENCODER_DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {  # others: bad_artifacts.tsv
     "empty": (lambda file: file.write_bytes(b""), "damaged"),
-    "text": (lambda file: file.write_text("no weights"), "damaged"),
     "a list": (lambda file: torch.save([1, 2], file), "holds a list"),
     "of another program": (lambda file: torch.save({"conv.weight": torch.zeros(3)}, file), "conv.weight: not a file"),
     "no tensors": (lambda file: torch.save({"epoch": 3}, file), "holds epoch: not a file that can be converted"),
@@ -267,7 +256,6 @@ ENCODER_DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a weight too many": (weighted("encoder.more", torch.zeros(1)), "'encoder.more' is not of the encoder"),
     "a weight of another size": (weighted(FFN, torch.zeros(7, 32)), rf"\[7, 32\], {LAYER_KEY} .* \[48, 32\]"),
     "not finite": (weighted(FFN, torch.full((48, 32), float("nan"))), f"'{FFN}' holds values that are not finite"),
-    "other neurons": (configured(encoder_ff_interm_features=[48, 40, 48]), rf"{LAYER_KEY} .* asks for \[40, 32\]"),
     "other heads": (configured(encoder_remaining_heads=[[0, 1], [0], [1]]), "encoder_remaining_heads .* asks for"),
     "heads that are not there": (configured(encoder_remaining_heads=[[0, 9]] * 3), "makes no sense .*head.0"),
     "other layers": (configured(encoder_num_layers=4), "is of 3 layers, encoder_num_layers says 4"),
@@ -296,22 +284,20 @@ def test_a_damaged_file_is_refused_in_one_line(name: str, files: dict[str, Path]
     kind, load = ("encoder", hp.load_backbone) if name in ENCODER_DAMAGES else ("whole", hp.SpeechModel.from_pretrained)
     damage, message = {**ENCODER_DAMAGES, **WHOLE_DAMAGES}[name]
     damage(files[kind])
-    with pytest.raises(InputError, match=message) as caught:
+    with refused(message, tmp_path):
         load(files[kind])
-    assert str(tmp_path) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_malicious_pickle_is_refused(zipped: bool, tmp_path: Path):
-    mark, file = tmp_path / "exploded", tmp_path / "pytorch_model.bin"
-    bomb = {"encoder_num_layers": Bomb(mark)}
-    for content in (Bomb(mark), {"state_dict": {}, "config": bomb}, {"state_dict": bomb, "config": {}}):
+def test_a_malicious_pickle_is_refused(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    file, bomb = tmp_path / "pytorch_model.bin", {"encoder_num_layers": Bomb()}
+    for content in (Bomb(), {"state_dict": {}, "config": bomb}, {"state_dict": bomb, "config": {}}):
         torch.save(content, file, _use_new_zipfile_serialization=zipped)
         for read in (hp.load_backbone, hp.SpeechModel.from_pretrained):
             with pytest.raises(InputError, match="never run"):
                 read(file)
-    assert not mark.exists()
+    assert files_below(tmp_path) == [file]
 
 
 def test_an_encoder_alone_is_no_model(files: dict[str, Path]):

@@ -1,7 +1,6 @@
 """Files that are no encoder for this program: named, with a remedy, and nothing in them is run."""
 
 import argparse
-import os
 import re
 import tarfile
 import zipfile
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 import hybrid_pruning as hp
+from damage import Bomb, refused
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.backbone.formats import describe_file
 
@@ -26,13 +26,6 @@ OURS = {"encoder.layers.0.attention.k_proj.weight": torch.ones(2)}
 NAMESPACE = argparse.Namespace(arch="wav2vec2")
 BEFORE_TORCH_16 = {"_use_new_zipfile_serialization": False}
 XLSR, LARGE = "facebook/wav2vec2-xls-r-300m", "facebook/hubert-large-ll60k"
-
-
-class Bomb:
-    """An object whose unpickling runs a command."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch exploded",)
 
 
 def saved(content: Any, **options: Any) -> Callable[[Path], None]:
@@ -109,9 +102,8 @@ def test_a_file_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for load, place in ((hp.load_backbone, file), (hp.SpeechModel.from_pretrained, file), (hp.load_backbone, "")):
         if place == "" and file.endswith(".safetensors"):
             continue
-        with pytest.raises(InputError, match=f"{re.escape(file)}.*{expected}") as caught:
+        with refused(f"{re.escape(file)}.*{expected}"):
             load(tmp_path / "folder" / place)
-        assert "\n" not in str(caught.value)
     assert not (tmp_path / "exploded").exists()
 
 
@@ -147,6 +139,5 @@ def test_random_bytes_are_never_a_traceback(tmp_path: Path) -> None:
         for place in generator.integers(0, len(content), 20):
             content[place] = generator.integers(0, 256)
         (tmp_path / "x.pt").write_bytes(content[: generator.integers(1, len(content))])
-        with pytest.raises(InputError) as caught:
+        with refused("x.pt"):
             hp.load_backbone(tmp_path / "x.pt")
-        assert "\n" not in str(caught.value)

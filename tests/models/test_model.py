@@ -1,6 +1,5 @@
 """The artifact is the model: written, it is read back exactly; damaged, it is refused in one line."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import hybrid_pruning as hp
 from corpus import files_below, write_wavlm
+from damage import described, refused
 from encoders import KINDS, WHISPER, close, shuffle
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import DIGESTS
 from hybrid_pruning.models.artifact import CONFIG, WEIGHTS, is_artifact
 from hybrid_pruning.models.backbone import Backbone, load_transformers
 from hybrid_pruning.models.heads import Classes, log_likelihood_ratio
@@ -108,58 +107,17 @@ def test_scores_are_log_likelihood_ratios_freed_from_the_priors(labels: tuple[st
     torch.testing.assert_close(found, torch.tensor([math.log(0.5 / 0.02)]))
 
 
-def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    """Return a damage that changes config.json."""
-
-    def damage(folder: Path) -> None:
-        config = json.loads((folder / CONFIG).read_text())
-        config.pop(DIGESTS, None)
-        change(config)
-        (folder / CONFIG).write_text(json.dumps(config))
-
-    return damage
-
-
-def overwrite(name: str, text: str) -> Callable[[Path], Any]:
-    return lambda folder: (folder / name).write_text(text)
-
-
-def truncate(folder: Path) -> None:
-    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
-
-
-def without_one_weight(folder: Path) -> None:
-    weights = load_file(folder / WEIGHTS)
-    del weights["head.out.weight"]
-    save_file(weights, folder / WEIGHTS)
-    edit(dict)(folder)
-
-
-DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "weights cut short": (truncate, f"{WEIGHTS}: is damaged"),
-    "weights empty": (overwrite(WEIGHTS, ""), f"{WEIGHTS}: is damaged"),
-    "weights garbage": (overwrite(WEIGHTS, "no tensors" * 9), f"{WEIGHTS}: is damaged"),
-    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"{WEIGHTS}: cannot be read"),
-    "one weight missing": (without_one_weight, "do not belong together: .*head.out.weight"),
-    "no config": (lambda folder: (folder / CONFIG).unlink(), f"{CONFIG}: cannot be read .*exported model"),
-    "config no JSON": (overwrite(CONFIG, '{"format": '), f"{CONFIG}: is not valid JSON"),
-    "config of something else": (overwrite(CONFIG, '{"model_type": "wavlm"}'), "no hybrid-pruning artifact"),
-    "config a list": (overwrite(CONFIG, "[]"), "expected names with values"),
-    "newer": (edit(lambda c: c.update(format_version=2)), "format version 2, this program reads 1"),
-    "no backbone": (edit(lambda c: c.pop("backbone")), f"{CONFIG}: cannot be understood .*backbone"),
-    "backbone a list": (edit(lambda c: c.update(backbone=[])), f"{CONFIG}: cannot be understood"),
-    "labels a number": (edit(lambda c: c.update(labels=2)), f"{CONFIG}: cannot be understood"),
-    "kept a list": (edit(lambda c: c["backbone"].update(kept=[])), f"{CONFIG}: cannot be understood"),
-    "kept no ranges": (edit(lambda c: c["backbone"]["kept"].update({"head.0": 3})), f"{CONFIG}: cannot be understood"),
-    "kept out of range": (edit(lambda c: c["backbone"]["kept"].update({"head.0": "0-9"})), "head.0"),
-    "slot missing": (edit(lambda c: c["backbone"]["kept"].pop("head.0")), "head.0"),
-    "other units": (edit(lambda c: c["backbone"].update(units=["lungs"])), "lungs"),
-    "unknown family": (edit(lambda c: c["backbone"]["config"].update(model_type="lungs")), "lungs"),
-    "width no number": (edit(lambda c: c["backbone"]["config"].update(hidden_size="wide")), "hidden_size"),
-    "width zero": (edit(lambda c: c["backbone"]["config"].update(num_attention_heads=0)), "num_attention_heads 0"),
-    "head of another kind": (edit(lambda c: c["head"].update(kind="lungs")), "kind"),
-    "another head": (edit(lambda c: c["head"].update(embedding=6)), "do not belong together: .*size mismatch"),
-    "other kept units": (edit(lambda c: c["backbone"]["kept"].update({"interm.0": "0-1"})), "belong .*feed_forward"),
+UNKNOWN = f"{CONFIG}: cannot be understood"
+DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {  # of a description; others: bad_artifacts.tsv
+    "no backbone": (lambda c: c.pop("backbone"), f"{UNKNOWN} .*backbone"),
+    "backbone a list": (lambda c: c.update(backbone=[]), UNKNOWN),
+    "labels a number": (lambda c: c.update(labels=2), UNKNOWN),
+    "kept a list": (lambda c: c["backbone"].update(kept=[]), UNKNOWN),
+    "kept no ranges": (lambda c: c["backbone"]["kept"].update({"head.0": 3}), UNKNOWN),
+    "slot missing": (lambda c: c["backbone"]["kept"].pop("head.0"), "head.0"),
+    "other units": (lambda c: c["backbone"].update(units=["lungs"]), "lungs"),
+    "another head": (lambda c: c["head"].update(embedding=6), "do not belong together: .*size mismatch"),
+    "other kept units": (lambda c: c["backbone"]["kept"].update({"interm.0": "0-1"}), "belong .*feed_forward"),
 }
 
 
@@ -178,11 +136,9 @@ def test_a_damaged_artifact_is_refused_in_one_line(artifact: dict[str, bytes], t
     for name, content in artifact.items():
         (tmp_path / name).write_bytes(content)
     change, expected = DAMAGES[damage]
-    change(tmp_path)
-    with pytest.raises(InputError, match=expected) as caught:
+    described(change, tmp_path, CONFIG)
+    with refused(expected, tmp_path):
         SpeechModel.from_pretrained(tmp_path)
-    assert str(tmp_path) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_other_folders_are_no_artifacts(tmp_path: Path):
@@ -193,18 +149,6 @@ def test_other_folders_are_no_artifacts(tmp_path: Path):
         SpeechModel.from_pretrained(tmp_path / "wavlm")
     with pytest.raises(InputError, match="neither a folder here nor a model"):
         SpeechModel.from_pretrained(tmp_path / "missing")
-
-
-def test_a_config_of_another_transformers_model_is_refused(tmp_path: Path):
-    folder = write_wavlm(tmp_path)
-    whole = (folder / CONFIG).read_text()
-    for change, expected in (
-        ({"intermediate_size": 50}, "feed_forward.*wrong size: .48., config.* .50."),
-        ({"num_hidden_layers": 4}, "missing from the checkpoint, first 'encoder.layers.3"),
-    ):
-        (folder / CONFIG).write_text(json.dumps(json.loads(whole) | change))
-        with pytest.raises(InputError, match=expected):
-            hp.load_backbone(tmp_path)
 
 
 def test_saving_over_a_file_is_refused(tmp_path: Path):

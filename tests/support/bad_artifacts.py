@@ -30,13 +30,6 @@ ENCODER = "foreign/pytorch_model.bin"
 Tensors = dict[str, torch.Tensor]
 
 
-class Bomb:
-    """An object that runs a command when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch exploded",)
-
-
 def written(name: str, text: str, world: Path) -> None:
     """Write a file of that text, in which backslashes begin escapes."""
     damage.written(name, text.encode().decode("unicode_escape").encode("latin-1"), world)
@@ -98,17 +91,17 @@ def spoil(value: str, world: Path) -> None:
 
 
 def bomb(world: Path) -> None:
-    torch.save({"objective": Bomb(), "epoch": 1, "step": 3}, world / CHECKPOINT)
+    torch.save({"objective": damage.Bomb(), "epoch": 1, "step": 3}, world / CHECKPOINT)
 
 
 def encoder_bomb(world: Path) -> None:
     (world / "wavlm" / "model.safetensors").unlink()
-    torch.save({"weights": Bomb()}, world / "wavlm" / "pytorch_model.bin")
+    torch.save({"weights": damage.Bomb()}, world / "wavlm" / "pytorch_model.bin")
 
 
 def foreign_bomb(world: Path) -> None:
     (world / "foreign").mkdir()
-    torch.save({"state_dict": {}, "config": {"encoder_num_layers": Bomb()}}, world / ENCODER)
+    torch.save({"state_dict": {}, "config": {"encoder_num_layers": damage.Bomb()}}, world / ENCODER)
 
 
 def foreign(world: Path) -> None:

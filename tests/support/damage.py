@@ -1,11 +1,33 @@
-"""Damage done to a world's files: removed, cut, written over, changed."""
+"""Damage done to a world's files: removed, cut, written over, changed; and its refusal."""
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import DIGESTS
+
+
+class Bomb:
+    """An object that runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch exploded",)
+
+
+@contextmanager
+def refused(expected: str, *words: object) -> Iterator[pytest.ExceptionInfo[InputError]]:
+    """Require an InputError of the block: one line that matches and holds all the words."""
+    with pytest.raises(InputError, match=expected) as caught:
+        yield caught
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(str(word) in message for word in words), message
 
 
 def removed(name: str, world: Path) -> None:

@@ -208,7 +208,7 @@ class AudioFile:
 def _open(path: Path) -> BinaryIO:
     try:
         status = path.stat()
-        ordinary = stat.S_ISREG(status.st_mode)  # opening a pipe would wait for whoever writes to it
+        ordinary = stat.S_ISREG(status.st_mode)  # opening a pipe would wait for its writer
         file = path.open("rb", buffering=0) if ordinary and status.st_size else None
     except (OSError, ValueError) as error:
         gone = isinstance(error, FileNotFoundError)

@@ -28,7 +28,7 @@ from hybrid_pruning.files import new_folder, require_new_folder
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.metrics.measures import Column, Sample, detection
 from hybrid_pruning.models import artifact
-from hybrid_pruning.models.calibration import QUALITIES, Calibration, Fit
+from hybrid_pruning.models.calibration import QUALITIES, Calibration, Fit, read_calibration
 
 PRIOR = 0.5  # of the positive class: every threshold has the same importance, as in the Cllr
 CLOSE = 1e-10  # slope of the cross-entropy at which it counts as smallest
@@ -79,8 +79,6 @@ def calibrate(
     Raises:
         UncalibratableError: all scores are the same, or lower scores speak for the positive class.
     """
-    from hybrid_pruning.models.speech_model import read_calibration  # with torch, which fusions do not need
-
     if out is None and not Path(model).is_dir():
         raise InputError(f"{model}: is no folder here; say with --out where the calibrated model goes")
     folder = artifact.locate(model)
@@ -93,7 +91,7 @@ def calibrate(
         for name, trials in sets.items():
             require_same_cohort(trials, name, "cohort" in config)
     fit = fit_calibration(sets[str(scores)], track, scores, keys, prior)
-    earlier = read_calibration(config, folder) or Calibration()
+    earlier = read_calibration(config, folder / artifact.CONFIG) or Calibration()
     whole = (Calibration() if replace else earlier).then(fit)
     comparison = {}
     for name, trials in sets.items():

@@ -175,7 +175,7 @@ def read_job(job: Path, target: float, sets: Sequence[str]) -> Swept:
     """Read a finished job and its figures on the evaluation sets, in the order to show them in."""
     model = SpeechModel.from_pretrained(job / "model")
     budget = count_kept(model.backbone).budget
-    params = int(budget.params) + count_parameters(model.head) + count_parameters(model.classifier)
+    params = int(budget.params) + count_parameters(model.head, model.classifier)
     results = {result.name: result for result in read_results([f"{s}={job / EVALUATION / s}.json" for s in sets])}
     metrics = SV.main if model.task == "speaker-verification" else TRACK1.main
     calibrated = model.calibration is not None

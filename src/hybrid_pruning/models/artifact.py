@@ -30,17 +30,22 @@ def write_artifact(folder: Path, config: Mapping[str, Any], state: "Mapping[str,
     with atomic_write(folder / WEIGHTS, "wb") as handle:
         handle.write(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "versions": versions()}
-    files = (WEIGHTS, *([cohort.FILE] if "cohort" in config else []))
-    _write_config(folder, {**header, **config, DIGESTS: {name: digest_file(folder / name) for name in files}})
+    digests = {name: digest_file(folder / name) for name in _files_of(config)}
+    _write_config(folder, {**header, **config, DIGESTS: digests})
 
 
 def write_variant(source: Path, config: Mapping[str, Any], out: Path) -> None:
     """Write an artifact with the weights of another and a description of its own; `out` may be the other itself."""
     if out.resolve() != source.resolve():
-        for name in (WEIGHTS, *([cohort.FILE] if "cohort" in config else [])):
+        for name in _files_of(config):
             with atomic_write(out / name, "wb") as handle:
                 handle.write((source / name).read_bytes())
     _write_config(out, config)
+
+
+def _files_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the files that belong to a description."""
+    return (WEIGHTS, cohort.FILE) if "cohort" in config else (WEIGHTS,)
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -125,16 +130,15 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> "dict[str, torch.Te
         weights: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read ({error}); the artifact is incomplete, export it again") from error
-    if (broken := find_not_finite(weights)) is not None:
-        raise InputError(f"{path}: '{broken}' holds values that are not finite; did the training diverge?")
+    require_finite(path, weights)
     return weights
 
 
-def find_not_finite(weights: Mapping[str, Any]) -> str | None:
-    """Return the name of the first tensor with NaN or infinity, None where all are finite."""
-    import torch
-
-    return next((n for n, v in weights.items() if isinstance(v, torch.Tensor) and not v.isfinite().all()), None)
+def require_finite(path: Path, weights: "Mapping[str, torch.Tensor]") -> None:
+    """Require that the tensors of a file hold neither NaN nor infinity."""
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{path}: '{name}' holds values that are not finite; did the training diverge?")
 
 
 def versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from hybrid_pruning.errors import InputError
@@ -101,3 +102,9 @@ class Calibration:
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where}: calibration cannot be understood ({error})") from error
         return cls(fits)
+
+
+def read_calibration(description: Mapping[str, Any], path: Path) -> Calibration | None:
+    """Return the calibration in a model's description, which is read from `path`; None where it has none."""
+    values = description.get("calibration")
+    return None if values is None else Calibration.from_json(values, str(path))

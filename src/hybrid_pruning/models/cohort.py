@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,26 +46,28 @@ class Cohort:
         with atomic_write(folder / FILE, "wb") as handle:
             handle.write(save({"mean": self.mean, "speakers": self.speakers}, {"about": json.dumps(self.to_json())}))
 
-    @classmethod
-    def read(cls, folder: Path, description: Mapping[str, Any], width: int) -> Self:
-        """Read it back from an artifact, whose description and width of embeddings have to fit."""
-        path, about = folder / FILE, description["cohort"]
-        check_digest(path, description)
-        try:
-            vectors: Mapping[str, Any] = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); give the model its cohort again") from error
-        try:
-            mean, speakers = vectors["mean"], vectors["speakers"]
-            top_n, count, source = int(about["top_n"]), int(about["speakers"]), str(about["source"])
-            fitting = mean.dtype == speakers.dtype == np.float32 and speakers.shape == (count, width)
-            if not fitting or mean.shape != (width,) or not (np.isfinite(mean).all() and np.isfinite(speakers).all()):
-                raise ValueError(f"expected {count} finite vectors [{width}] and their mean")
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path}: does not belong to config.json ({error}); give the model its cohort again"
-            ) from error
-        return cls(mean, speakers, top_n, source)
+
+def read_cohort(folder: Path, description: Mapping[str, Any], width: int) -> Cohort | None:
+    """Read the cohort beside a description, None where it has none; it has to fit that and the embeddings' width."""
+    path, about = folder / FILE, description.get("cohort")
+    if about is None:
+        return None
+    check_digest(path, description)
+    try:
+        vectors: Mapping[str, Any] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give the model its cohort again") from error
+    try:
+        mean, speakers = vectors["mean"], vectors["speakers"]
+        top_n, count, source = int(about["top_n"]), int(about["speakers"]), str(about["source"])
+        fitting = mean.dtype == speakers.dtype == np.float32 and speakers.shape == (count, width)
+        if not fitting or mean.shape != (width,) or not (np.isfinite(mean).all() and np.isfinite(speakers).all()):
+            raise ValueError(f"expected {count} finite vectors [{width}] and their mean")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: does not belong to config.json ({error}); give the model its cohort again"
+        ) from error
+    return Cohort(mean, speakers, top_n, source)
 
 
 def require_speakers(count: int, top_n: int, source: str) -> None:

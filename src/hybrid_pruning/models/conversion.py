@@ -1,7 +1,5 @@
 """Models of other programs -> our artifact; an artifact's encoder -> a plain transformers folder."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +60,15 @@ def convert(
     checkpoint = foreign.read_checkpoint(file)
     if as_trained and not checkpoint.gates:
         raise InputError(f"{file}: has no gates any more; --as-trained is for checkpoints before the recipe's export")
-    save: Callable[[Path], None]
-    if checkpoint.rest:
-        model = SpeechModel.from_recipe(foreign.build_model(checkpoint, as_trained))
-        backbone, provenance, save = model.backbone, model.provenance, model.save_pretrained
-    else:
-        backbone = foreign.build_backbone(checkpoint, as_trained)
-        provenance = foreign.provenance_of(checkpoint, as_trained)
-        save = partial(save_backbone, backbone, provenance=provenance)
     with new_folder(out) as folder:
-        save(folder)
+        if checkpoint.rest:
+            model = SpeechModel.from_recipe(checkpoint, as_trained)
+            backbone, provenance = model.backbone, model.provenance
+            model.save_pretrained(folder)
+        else:
+            backbone = foreign.build_backbone(checkpoint, as_trained)
+            provenance = foreign.provenance_of(checkpoint, as_trained)
+            save_backbone(backbone, folder, provenance)
     return {**provenance["converted"], "parameters": count_parameters(backbone)}
 
 

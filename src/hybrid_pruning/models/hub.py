@@ -7,7 +7,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from huggingface_hub.errors import HTTPError as NetworkError  # type: ignore[attr-defined]  # httpx's, or httpx2's
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.errors import InputError, in_one_line
 from hybrid_pruning.models.artifact import CONFIG
 
 CARD = "README.md"
@@ -80,11 +80,11 @@ def _explain(error: Exception) -> str:
         status = error.response.status_code
         if isinstance(error, RepositoryNotFoundError) and status == 404:
             return f"the hub has no such model repository, or hides it from you; {SIGN_IN}"
-        reason = " ".join((error.server_message or str(error)).split())[:200]
+        reason = in_one_line(error.server_message or error)
         return f"the hub refused (HTTP {status}: {reason}); {REFUSED.get(status, 'nothing was published')}"
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # an upload's own wrapping
         return _explain(error.__cause__)
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = in_one_line(error) or type(error).__name__
     if isinstance(error, ValueError):
         return f"cannot be published: {reason}"
     return f"the hub cannot be reached ({reason}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE, then call again"

@@ -45,6 +45,6 @@ def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, i
     return KeptUnits(counts, sizes, Accounting(dense, plan).exact(torch.tensor(list(counts.values()))))
 
 
-def count_parameters(module: nn.Module) -> int:
-    """Return the number of a module's parameters."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def count_parameters(*modules: nn.Module) -> int:
+    """Return the number of parameters of modules together."""
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())

@@ -12,12 +12,12 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.errors import InputError, in_one_line
 from hybrid_pruning.files import at_revision
 from hybrid_pruning.models import artifact, foreign, hub
 from hybrid_pruning.models.backbone import Backbone, load_transformers, skeleton
-from hybrid_pruning.models.calibration import Calibration
-from hybrid_pruning.models.cohort import Cohort
+from hybrid_pruning.models.calibration import Calibration, read_calibration
+from hybrid_pruning.models.cohort import Cohort, read_cohort
 from hybrid_pruning.models.heads import Classes, Classifier, Head, build_head, log_likelihood_ratio
 from hybrid_pruning.pruning import narrow, plan_for, shape_of
 from hybrid_pruning.tasks import TaskName
@@ -172,7 +172,7 @@ class SpeechModel(nn.Module):
         """
         folder = foreign.locate_model(at_revision(name_or_path, revision))
         if (file := foreign.find_model(folder) or foreign.find_backbone(folder)) is not None:
-            return cls.from_recipe(foreign.build_model(foreign.read_checkpoint(file)))
+            return cls.from_recipe(foreign.read_checkpoint(file))
         config = artifact.read_config(folder)
         if config.get("task") == BACKBONE_ALONE:
             raise InputError(
@@ -180,28 +180,21 @@ class SpeechModel(nn.Module):
             )
         with understanding(folder):
             model = cls.from_architecture(config, config.get("provenance", {}))
-        model.calibration = read_calibration(config, folder)
-        if config.get("cohort") is not None:
-            model.cohort = Cohort.read(folder, config, model.head.embedding_width)
-        _load_weights(model, folder, artifact.read_weights(folder, config))
+        model.calibration = read_calibration(config, folder / artifact.CONFIG)
+        model.cohort = read_cohort(folder, config, model.embedding_width)
+        load_strictly(model, artifact.read_weights(folder, config), f"{folder}: config.json and model.safetensors")
         model.backbone.pack()
         return model.eval()
 
     @classmethod
-    def from_recipe(cls, found: foreign.RecipeModel) -> Self:
-        """Return a model of the public recipe, in evaluation mode; its classes' training counts are unknown."""
-        classes = Classes(foreign.LABELS, (1,) * len(foreign.LABELS))
-        model = cls.build(found.backbone, found.head, classes, provenance=found.provenance)
-        weights = {f"{BACKBONE}{name}": tensor for name, tensor in found.backbone.state_dict().items()}
-        model.load_state_dict({**weights, **found.weights}, strict=True)
+    def from_recipe(cls, checkpoint: foreign.Checkpoint, as_trained: bool = False) -> Self:
+        """Return a whole model of the public recipe, in evaluation mode; `as_trained` as for `build_backbone`."""
+        backbone, head, weights, provenance = foreign.read_model(checkpoint, as_trained)
+        classes = Classes(foreign.LABELS, (1,) * len(foreign.LABELS))  # their training counts are not known
+        model = cls.build(backbone, head, classes, provenance=provenance)
+        model.load_state_dict({**model.state_dict(), **weights}, strict=True)
         model.backbone.pack()
         return model.eval()
-
-
-def read_calibration(config: Mapping[str, Any], folder: Path) -> Calibration | None:
-    """Return the calibration in an artifact's description, None where it has none."""
-    values = config.get("calibration")
-    return None if values is None else Calibration.from_json(values, str(folder / artifact.CONFIG))
 
 
 def load_backbone(name_or_path: str | Path, random: bool = False, revision: str | None = None) -> Backbone:
@@ -225,7 +218,8 @@ def load_backbone(name_or_path: str | Path, random: bool = False, revision: str 
     with understanding(folder):
         backbone = build_backbone(config["backbone"])
     weights = artifact.read_weights(folder, config)
-    _load_weights(backbone, folder, {name.removeprefix(BACKBONE): tensor for name, tensor in weights.items()})
+    weights = {name.removeprefix(BACKBONE): tensor for name, tensor in weights.items()}
+    load_strictly(backbone, weights, f"{folder}: config.json and model.safetensors")
     return backbone.eval()
 
 
@@ -270,13 +264,12 @@ def understanding(folder: Path) -> Iterator[None]:
         raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({problem})") from error
 
 
-def _load_weights(module: nn.Module, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
-    """Load an artifact's weights; those of another model are the user's error."""
+def load_strictly(module: nn.Module, weights: Mapping[str, Any], files: str) -> None:
+    """Load weights; those of another module are the user's error, which names the two files."""
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        problem = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder}: config.json and model.safetensors do not belong together: {problem}") from error
+        raise InputError(f"{files} do not belong together: {in_one_line(error)}") from error
 
 
 def _to_ranges(kept: tuple[int, ...]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hybrid_pruning.console import Span, Spans, Table, say, say_table, takes_blocks
+from hybrid_pruning.errors import in_one_line
 from hybrid_pruning.models.backbone import FAMILIES
 from hybrid_pruning.models.size import SECONDS, KeptUnits, count_kept, count_parameters
 from hybrid_pruning.models.speech_model import SpeechModel
@@ -77,7 +78,7 @@ def inspect_model(model: str | Path | SpeechModel, out: str | Path | None = None
     state = "dense: everything is kept, nothing had gates"
     if shape is not None:
         state = f"pruned: {', '.join(shape.units)} had gates"
-    head_params = count_parameters(found.head) + count_parameters(found.classifier)
+    head_params = count_parameters(found.head, found.classifier)
     return Inspection(units, head_params, state, labels, _origin(found.provenance))
 
 
@@ -237,7 +238,7 @@ def find_problems() -> list[str]:
         for family in FAMILIES:
             importlib.import_module(f"transformers.models.{family}.modeling_{family}")
     except (ImportError, OSError, RuntimeError) as error:
-        problems.append(f"transformers' encoders cannot be imported: {' '.join(str(error).split())[:200]}")
+        problems.append(f"transformers' encoders cannot be imported: {in_one_line(error)}")
     torchaudio = _version("torchaudio")
     if torchaudio and torch.version.cuda is None:
         problems.append(

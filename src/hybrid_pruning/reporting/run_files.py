@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from hybrid_pruning.data.tracks import SV, TRACK1, Track
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.errors import InputError, in_one_line
 from hybrid_pruning.models.size import KeptUnits, count_parameters, count_units
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Constraint, PlanError, plan_for, shape_of
@@ -139,8 +139,8 @@ def count_model(run: LoggedRun) -> ModelSize | str:
         kept, basis = _count_kept(run, model)
         units = count_units(section(about, "config"), bool(about.get("normalize")), kept)
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # plain values of another version's making
-        return f"Could not be counted ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
-    return ModelSize(units, count_parameters(model.head) + count_parameters(model.classifier), basis)
+        return f"Could not be counted ({type(error).__name__}: {in_one_line(error)})."
+    return ModelSize(units, count_parameters(model.head, model.classifier), basis)
 
 
 def count(value: Any) -> str:

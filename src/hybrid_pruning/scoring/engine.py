@@ -20,7 +20,7 @@ from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
 from hybrid_pruning.console import progress_bar
 from hybrid_pruning.distributed import FloatArray
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.errors import InputError, first_line
 from hybrid_pruning.models.onnx.runtime import OnnxModel, find_onnx
 from hybrid_pruning.scoring.windows import Window, WindowBatch, cut, load_windows, measure_lengths
 
@@ -68,10 +68,8 @@ def choose_device(name: str = "auto") -> "torch.device":
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"device '{name}' cannot be used here ({reason}); 'hybrid-pruning doctor' lists them"
-        ) from error
+        problem = f"cannot be used here ({first_line(error)}); 'hybrid-pruning doctor' lists them"
+        raise InputError(f"device '{name}' {problem}") from error
     return device
 
 

@@ -98,9 +98,9 @@ def find_audio(place: str | Path, hidden: list[str] | None = None) -> list[Path]
 
 def as_record(found: Detection, threshold: float, calibrated: bool) -> dict[str, Any]:
     """Return a detection as a JSON object."""
-    judged = {"path": str(found.path), "verdict": str(found.verdict(threshold)), "llr": found.llr}
+    decided = {"path": str(found.path), "verdict": str(found.verdict(threshold)), "llr": found.llr}
     length = {"seconds": round(found.seconds, 3), "windows": found.windows, "silent": found.silent}
-    return {**judged, "threshold": threshold, "calibrated": calibrated, **length}
+    return {**decided, "threshold": threshold, "calibrated": calibrated, **length}
 
 
 def as_row(found: Detection, threshold: float) -> tuple[object, ...]:
@@ -174,9 +174,9 @@ def verify(
 def match_record(found: SpeakerMatch, threshold: float | None) -> dict[str, Any]:
     """Return a comparison as a JSON object."""
     files = {"test": str(found.test), "enrol": list(map(str, found.enrol))}
-    judged = {"verdict": found.verdict(threshold), "score": found.score, "kind": found.kind, "threshold": threshold}
+    decided = {"verdict": found.verdict(threshold), "score": found.score, "kind": found.kind, "threshold": threshold}
     seconds = {"test": round(found.seconds[0], 3), "enrol": round(found.seconds[1], 3)}
-    return {**files, **judged, "calibrated": found.kind == "LLR", "seconds": seconds}
+    return {**files, **decided, "calibrated": found.kind == "LLR", "seconds": seconds}
 
 
 def match_row(found: SpeakerMatch, threshold: float | None) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ from hybrid_pruning.data.checks import TRAINED_ON
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import digest_file, new_folder, require_new_folder
 from hybrid_pruning.models.artifact import is_artifact
-from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.models.speech_model import SpeechModel, load_strictly
 from hybrid_pruning.pruning import shrink
 from hybrid_pruning.training.objective import MARGIN, Objective, build_objective
 from hybrid_pruning.training.runs import Run, read_checkpoint, snapshot_name
@@ -123,11 +123,7 @@ def read_trained(run: Run, average: int | None = None, at: float | None = None) 
         state, averaged = dict(run.read_snapshot(sparsity)), 1
     weights = {name.removeprefix(MARGIN): state.pop(name) for name in list(state) if name.startswith(MARGIN)}
     objective = build_objective(config, model)
-    try:
-        objective.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        problem = " ".join(str(error).split())[:200]
-        raise InputError(f"{run.folder}: its architecture and checkpoints do not belong together: {problem}") from error
+    load_strictly(objective, state, f"{run.folder}: its architecture and checkpoints")
     classes = read_checkpoint(run.list_checkpoints()[-1])["classes"] if weights and sparsity == target else []
     return Trained(config, objective, averaged, sparsity, classes, weights)
 

@@ -139,7 +139,7 @@ class Backbone(nn.Module):
                 x = checkpoint(layer, x, use_reentrant=False, **context)
             else:
                 x = layer(x, **context)
-            x = x[0] if isinstance(x, tuple) else x  # WavLM's layers hand the position bias on
+            x = x[0] if isinstance(x, tuple) else x  # WavLM's layers return the position bias too
             states.append(x)
         return torch.stack(states)
 

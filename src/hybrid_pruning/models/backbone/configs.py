@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.errors import InputError, in_one_line
 
 MOST_PARAMETERS = 4_000_000_000
 """Twice the largest published encoder (XLS-R 2B): 16 GB in float32."""
@@ -126,7 +126,7 @@ def read_config(plain: Mapping[str, Any], source: str) -> Any:
         key, fault = ".".join(map(str, first["loc"])), f"{first['msg'][0].lower()}{first['msg'][1:]}"
         raise InputError(f"{source}: {key} {_shown(first['input'])} in its config: {fault}") from error
     except (ValueError, StrictDataclassError) as error:  # transformers' own checks
-        raise InputError(f"{source}: the config makes no sense ({' '.join(str(error).split())[:300]})") from error
+        raise InputError(f"{source}: the config makes no sense ({in_one_line(error, 300)})") from error
     for fault in _faults(config):
         raise InputError(f"{source}: {fault} in its config")
     return config

@@ -138,12 +138,12 @@ def _describe_names(file: Path, texts: list[str], imported: list[str]) -> Iterat
     def some(pattern: str) -> bool:
         return re.search(rf"^(?:{pattern})", lines, re.MULTILINE) is not None
 
-    alien = next((name for name in imported if not PLAIN.fullmatch(name)), "").replace(" ", ".")[:80]
+    unknown = next((name for name in imported if not PLAIN.fullmatch(name)), "").replace(" ", ".")[:80]
     objects = (
-        f"holds an object of {alien}, and objects are never run; where it was written, save tensors and plain values "
+        f"holds an object of {unknown}, and objects are never run; where it was written, save tensors and plain values "
         "alone, as {'state_dict': ..., 'config': ...}"
     )
-    if alien and {"state_dict", "config"} <= names:
+    if unknown and {"state_dict", "config"} <= names:
         yield objects
     if {"dims", "model_state_dict"} <= names:
         yield f"is OpenAI's own Whisper; {FOLDER}, as openai/whisper-base"
@@ -159,7 +159,7 @@ def _describe_names(file: Path, texts: list[str], imported: list[str]) -> Iterat
         yield "holds weights under transformers' names; give the folder they lie in, with config.json"
     if some(r"(.*\.)?layers\.0\.norm_feed_forward1\."):
         yield NEMO
-    if alien:
+    if unknown:
         yield objects
     if file.suffix == ".safetensors" and texts:
         yield f"holds tensors of an unknown layout ({', '.join(texts[:2])[:80]}); {FOLDER}"

@@ -14,7 +14,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.console import say
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.errors import InputError, first_line
 from hybrid_pruning.files import split_revision
 from hybrid_pruning.models.backbone.base import Backbone
 from hybrid_pruning.models.backbone.configs import FAMILIES, build, read_config
@@ -34,11 +34,6 @@ ASSUMED = "assumed of feat_extract_norm"
 NO_MODEL = "no transformers model there"
 WHISPER_REST = ("model.decoder.", "decoder.", "proj_out.", "projector.", "classifier.", "layer_weights")
 """Other parts of transformers' Whisper models, which are left out knowingly."""
-OLD_NAMES = {
-    ".conv.weight_g": ".conv.parametrizations.weight.original0",
-    ".conv.weight_v": ".conv.parametrizations.weight.original1",
-}
-"""Of weight normalisation, before torch 2."""
 DAMAGED = (
     *(OSError, RuntimeError, ValueError, EOFError, AttributeError, TypeError, LookupError),
     *(SafetensorError, UnpicklingError),
@@ -100,9 +95,11 @@ def read_pickle(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type where the message is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def to_new_name(name: str) -> str:
+    """Return the name of a weight; those of weight normalisation were others before torch 2."""
+    for old, new in (("g", "original0"), ("v", "original1")):
+        name = name.replace(f".conv.weight_{old}", f".conv.parametrizations.weight.{new}")
+    return name
 
 
 def _find_config(name_or_path: str | Path) -> Path:
@@ -181,9 +178,7 @@ def _read_weights(name: str, config: Any, expected: Mapping[str, torch.Tensor]) 
     names: dict[str, str] = {}
     for file in _weight_files(name):
         for full, tensor in _read_tensors(file, WHISPER_REST if whisper else ()).items():
-            bare = full.removeprefix(next((prefix for prefix in prefixes if full.startswith(prefix)), ""))
-            for old, new in OLD_NAMES.items():
-                bare = bare.replace(old, new)
+            bare = to_new_name(full.removeprefix(next((prefix for prefix in prefixes if full.startswith(prefix)), "")))
             if not whisper and bare not in expected:
                 continue
             if bare in names:

@@ -24,7 +24,7 @@ from hybrid_pruning.trees import number, portable, section
 
 __all__ = ["Result", "card", "find_results", "is_edited", "read_results", "render_card", "write_card"]
 
-FAMILIES = {"wavlm": "WavLM", "hubert": "HuBERT", "wav2vec2": "wav2vec 2.0", "whisper": "Whisper encoder"}
+FAMILY_NAMES = {"wavlm": "WavLM", "hubert": "HuBERT", "wav2vec2": "wav2vec 2.0", "whisper": "Whisper encoder"}
 UNITS = {
     "conv": "convolution channels",
     "head": "attention heads",
@@ -226,7 +226,8 @@ def find_base(model: SpeechModel) -> Base:
     backbone = section(model.provenance, "recipe", "backbone")
     source, kind = str(backbone.get("source") or ""), str(model.backbone.config.model_type)
     on_hub = source.count("/") == 1 and hub.is_repo_id(source) and not Path(source).exists()
-    return Base(FAMILIES.get(kind, kind), source if on_hub else Path(source).name, on_hub, bool(backbone.get("random")))
+    name = source if on_hub else Path(source).name
+    return Base(FAMILY_NAMES.get(kind, kind), name, on_hub, bool(backbone.get("random")))
 
 
 def measure_sizes(model: SpeechModel) -> list[tuple[str, str, str, str]]:
@@ -237,8 +238,7 @@ def measure_sizes(model: SpeechModel) -> list[tuple[str, str, str, str]]:
         (f"backbone MACs for {SECONDS:g} s", budget.macs, budget.dense_macs, budget.macs_sparsity),
     )
     rows = [(title, f"{int(now):,}", f"{int(dense):,}", f"{float(cut):.1%}") for title, now, dense, cut in counts]
-    head = count_parameters(model.head) + count_parameters(model.classifier)
-    return [*rows, ("head parameters", f"{head:,}", "", "")]
+    return [*rows, ("head parameters", f"{count_parameters(model.head, model.classifier):,}", "", "")]
 
 
 def describe_pruning(model: SpeechModel) -> str:

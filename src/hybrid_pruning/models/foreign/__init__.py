@@ -6,7 +6,6 @@ executed, and every tensor in it is accounted for. Source: the recipe v15_ssl_mh
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,14 +29,13 @@ from hybrid_pruning.trees import section
 __all__ = [
     "LABELS",
     "Checkpoint",
-    "RecipeModel",
     "build_backbone",
-    "build_model",
     "find_backbone",
     "find_model",
     "locate_model",
     "provenance_of",
     "read_checkpoint",
+    "read_model",
 ]
 
 LINEARS = {"key": "cmp_linear_k", "value": "cmp_linear_v", "query": "att_head", "out": "pooling_fc"}
@@ -55,18 +53,13 @@ LABELS = (Label.BONAFIDE.value, Label.SPOOF.value)
 """In the order of the recipe's logits: it sorts its labels by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecipeModel:
-    """A whole model in our terms; the weights are those of head and classifier, under a SpeechModel's names."""
+def read_model(
+    checkpoint: Checkpoint, as_trained: bool = False
+) -> tuple[Backbone, HeadConfig, dict[str, torch.Tensor], dict[str, Any]]:
+    """Return a whole model's backbone, head, weights of head and classifier under a SpeechModel's names, provenance.
 
-    backbone: Backbone
-    head: HeadConfig
-    weights: Mapping[str, torch.Tensor]
-    provenance: Mapping[str, Any]
-
-
-def build_model(checkpoint: Checkpoint, as_trained: bool = False) -> RecipeModel:
-    """Return the model in a whole model's file; `as_trained` as for `build_backbone`."""
+    `as_trained` as for `build_backbone`.
+    """
     file = checkpoint.file
     if not checkpoint.rest:
         raise InputError(
@@ -79,7 +72,7 @@ def build_model(checkpoint: Checkpoint, as_trained: bool = False) -> RecipeModel
     assumed = ["logits in the order bonafide, spoof (the recipe sorts its labels)", "equal training priors"]
     assumed += [] if recipe is not None else ["the feature mean is taken off (there is no config.yaml)"]
     weights = _convert_weights(checkpoint, head, backbone)
-    return RecipeModel(backbone, head, weights, provenance_of(checkpoint, as_trained, assumed))
+    return backbone, head, weights, provenance_of(checkpoint, as_trained, assumed)
 
 
 def provenance_of(checkpoint: Checkpoint, as_trained: bool = False, assumed: Sequence[str] = ()) -> dict[str, Any]:

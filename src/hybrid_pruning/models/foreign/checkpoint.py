@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.errors import InputError, first_line
 from hybrid_pruning.models import artifact
-from hybrid_pruning.models.artifact import CONFIG, find_not_finite
+from hybrid_pruning.models.artifact import CONFIG, require_finite
 from hybrid_pruning.models.backbone.formats import describe_file
-from hybrid_pruning.models.backbone.loading import DAMAGED, OLD_NAMES, first_line, read_pickle
+from hybrid_pruning.models.backbone.loading import DAMAGED, read_pickle, to_new_name
 from hybrid_pruning.trees import MOST_BYTES, parse_yaml, read_bytes, read_json
 
 SUFFIXES = (".bin", ".pt", ".pth")
@@ -23,7 +23,7 @@ PRUNED, GATED, BACKBONE = "whole_pytorch_model.bin", "avg_model.pt", "pytorch_mo
 FOLDERS = {PRUNED: "pruned_model", GATED: "models", BACKBONE: "pruned_model"}
 """File -> its folder in the recipe's, unless it lies in that one itself."""
 DESCRIPTIONS = ("pruned_config.json", "config_pruned.yaml", "config.yaml")
-"""Of encoder or recipe, told apart by their keys; the first that has them counts."""
+"""Of encoder or recipe, distinguished by their keys; the first that has them counts."""
 FIRST = (*DESCRIPTIONS, f"{FOLDERS[PRUNED]}/{PRUNED}", f"{FOLDERS[BACKBONE]}/{BACKBONE}")
 INSTEAD = (f"{FOLDERS[GATED]}/{GATED}",)
 """Fetched from the hub only where the pruned model is not there: it is the larger one."""
@@ -136,9 +136,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     gates: dict[str, torch.Tensor] = {}
     rest: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
-        bare = name.removeprefix(UPSTREAM)
-        for old, new in OLD_NAMES.items():
-            bare = bare.replace(old, new)
+        bare = to_new_name(name.removeprefix(UPSTREAM))
         group = gates if bare.endswith(".log_alpha") else encoder
         group = rest if whole and not name.startswith(UPSTREAM) else group
         group[bare] = tensor.float() if tensor.is_floating_point() else tensor
@@ -152,6 +150,5 @@ def _check_tensors(file: Path, content: Any) -> Mapping[str, torch.Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise InputError(f"{file}: '{name}' is a {type(value).__name__}, no tensor with a name; {EXPECTED}")
-    if (broken := find_not_finite(content)) is not None:
-        raise InputError(f"{file}: '{broken}' holds values that are not finite; did the training diverge?")
+    require_finite(file, content)
     return content

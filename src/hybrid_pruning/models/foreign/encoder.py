@@ -16,9 +16,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.errors import InputError, first_line
 from hybrid_pruning.models.backbone import Backbone, skeleton
-from hybrid_pruning.models.backbone.loading import first_line
 from hybrid_pruning.models.foreign.checkpoint import Checkpoint
 from hybrid_pruning.models.foreign.layout import Layout, config_keys, find_config, read_layout
 from hybrid_pruning.pruning import Gate, Kept, PlanError, narrow, plan_for

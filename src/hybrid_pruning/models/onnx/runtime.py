@@ -17,10 +17,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.errors import InputError, in_one_line
 from hybrid_pruning.files import check_digest
 from hybrid_pruning.models.artifact import digest_of, read_description
-from hybrid_pruning.models.cohort import Cohort
+from hybrid_pruning.models.calibration import read_calibration
+from hybrid_pruning.models.cohort import Cohort, read_cohort
 from hybrid_pruning.models.waves import NOT_FINITE, as_batch, as_numpy
 
 FORMAT, FORMAT_VERSION = "hybrid-pruning onnx", 1
@@ -80,18 +81,14 @@ class OnnxModel:
 
         That of a detector is in the graph, and here as plain values; a verifier's is applied to scores of trials.
         """
-        found = self.description.get("calibration")
-        if found is None or self.task == "anti-spoofing":
-            return found
-        from hybrid_pruning.models.calibration import Calibration
-
-        return Calibration.from_json(found, str(self.path.with_suffix(".json")))
+        if self.task == "anti-spoofing":
+            return self.description.get("calibration")
+        return read_calibration(self.description, self.path.with_suffix(".json"))
 
     @cached_property
     def cohort(self) -> Cohort | None:
         """The cohort for centring a verifier's embeddings and normalising its scores, None where there is none."""
-        has_one = self.description.get("cohort") is not None
-        return Cohort.read(self.path.parent, self.description, self.embedding_width) if has_one else None
+        return read_cohort(self.path.parent, self.description, self.embedding_width)
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Return a context; there is no other mode."""
@@ -170,8 +167,8 @@ def _open_session(model: Path | bytes, path: Path) -> Any:
         source = model if isinstance(model, bytes) else str(model)
         return onnxruntime.InferenceSession(source, options, PROVIDERS, disabled_optimizers=SLOWER)
     except failures as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: cannot be loaded ({reason}); is it whole? Export the model again") from error
+        problem = f"cannot be loaded ({in_one_line(error)}); is it whole? Export the model again"
+        raise InputError(f"{path}: {problem}") from error
 
 
 def missing_package() -> str | None:
