@@ -18,6 +18,11 @@ SCORE = "score {} speakers/manifest.tsv --trials speakers/trials --workers 0 --e
 ONE, OTHER, THIRD = (f"speakers/id0000{speaker}/0{clip}.wav" for speaker, clip in ((0, 0), (0, 1), (1, 0)))
 
 
+def name_of(path: str) -> str:
+    """Return the name of a recording in its manifest."""
+    return path.removeprefix("speakers/")
+
+
 def done(cli: Cli, command: str) -> Result:
     """Run a command that has nothing to complain about."""
     found = cli(*command.split())
@@ -96,7 +101,7 @@ def test_verify_without_a_calibration_gives_no_verdict(cli: Cli, world: Path):
     verdict, score, kind, *paths = found.out.rstrip("\n").split("\t")
     assert (verdict, kind, paths) == ("-", "cosine", [ONE, OTHER])
     assert found.err == "hybrid-pruning: verifier is not calibrated: no verdict without --threshold (see calibrate)\n"
-    (world / "two").write_text(f"1 {ONE[7:]} {OTHER[7:]}\n")
+    (world / "two").write_text(f"1 {name_of(ONE)} {name_of(OTHER)}\n")
     done(cli, "score verifier speakers/manifest.tsv --trials two --workers 0 --out s.tsv")
     assert float(score) == pytest.approx(read_scores(world / "s.tsv")[0], abs=1e-4)
     record = json.loads(done(cli, f"verify {ONE} {OTHER} --model verifier --json").out)
@@ -112,8 +117,8 @@ def test_verify_with_a_threshold(cli: Cli, world: Path, threshold: str, verdict:
 
 def test_verify_with_a_calibrated_model(cli: Cli, with_cohort: Path, monkeypatch: pytest.MonkeyPatch):
     calibrate(with_cohort / "mc")
-    (with_cohort / "enrol").write_text(f"A {OTHER[7:]},{THIRD[7:]}\n")
-    (with_cohort / "two").write_text(f"A {ONE[7:]}\n")
+    (with_cohort / "enrol").write_text(f"A {name_of(OTHER)},{name_of(THIRD)}\n")
+    (with_cohort / "two").write_text(f"A {name_of(ONE)}\n")
     done(cli, "score mc speakers/manifest.tsv --trials two --enrol enrol --workers 0 --out s.tsv")
     expected = read_scores(with_cohort / "s.tsv")[0]
     record = json.loads(done(cli, f"verify {ONE} {OTHER} {THIRD} --model mc --json").out)
