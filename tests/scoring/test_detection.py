@@ -18,7 +18,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.calibration import Calibration, Fit
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.scoring.scores import score_paths
-from hybrid_pruning.scoring.verdicts import Detection, Unreadable, as_text, detect, find_audio
+from hybrid_pruning.scoring.verdicts import Detection, Unreadable, detect, find_audio
 from hybrid_pruning.tasks import Label
 from sounds import encode
 from world import Result, run_main
@@ -177,7 +177,7 @@ def test_a_terminal_gets_a_bar(command: Detect, paths: list[Path], monkeypatch: 
 )
 def test_a_bar_leans_to_its_side_of_the_threshold(llr: float, expected: str):
     found = Detection(Path("a\nb.wav"), llr + 1.0, 3725.0, 125)
-    line = "".join(span if isinstance(span, str) else span[0] for span in as_text(found, 1.0))
+    line = "".join(span if isinstance(span, str) else span[0] for span in found.text(1.0))
     assert expected in line
     assert line.endswith("1:02:05 in 125 windows")
     assert found.verdict(1.0) == (Label.SPOOF if llr < 0 else Label.BONAFIDE), "the threshold itself is bona fide"

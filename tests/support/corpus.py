@@ -112,7 +112,7 @@ def write_clip(path: Path, speaker: str, samples: int, seed: int) -> None:
     soundfile.write(path, wave + 0.9 * noise(samples, seed), SAMPLE_RATE_HZ)
 
 
-def write_speakers(folder: Path, speakers: Sequence[str], clips: int, seed: int = 0) -> Path:
+def write_learnable_speakers(folder: Path, speakers: Sequence[str], clips: int, seed: int = 0) -> Path:
     """Write clips of noise, each speaker's with two tones of its own, and return their manifest."""
     rng = np.random.default_rng(seed)
     utterances = []
@@ -133,8 +133,8 @@ def write_trials(path: Path, manifest: Path) -> Path:
 
 def write_speaker_world(folder: Path) -> dict[str, Any]:
     """Write train and dev speakers, trials and an encoder, and return the recipe that trains on them."""
-    train = write_speakers(folder / "train", [f"s{index}" for index in range(6)], 6, seed=1)
-    dev = write_speakers(folder / "dev", [f"d{index}" for index in range(4)], 4, seed=2)
+    train = write_learnable_speakers(folder / "train", [f"s{index}" for index in range(6)], 6, seed=1)
+    dev = write_learnable_speakers(folder / "dev", [f"d{index}" for index in range(4)], 4, seed=2)
     return settings(
         MINUTE,
         {

@@ -46,7 +46,7 @@ def detect(
     from hybrid_pruning.audio import NO_SPEECH
     from hybrid_pruning.data.manifest import hidden_line
     from hybrid_pruning.scoring.engine import load_embedder
-    from hybrid_pruning.scoring.verdicts import Unreadable, as_record, as_row, as_text
+    from hybrid_pruning.scoring.verdicts import Unreadable
     from hybrid_pruning.tasks import Label
 
     keep_freed_memory()
@@ -73,11 +73,11 @@ def detect(
             if one.silent:
                 _complain(f"warning: {one.path}: {NO_SPEECH}; its score says nothing")
             if as_json:
-                say(json.dumps(as_record(one, threshold, calibrated)))
+                say(json.dumps(one.record(threshold, calibrated)))
             elif console.is_terminal:
-                say(*as_text(one, threshold, takes_blocks()))
+                say(*one.text(threshold, takes_blocks()))
             else:
-                say_row(as_row(one, threshold))
+                say_row(one.row(threshold))
     if console.is_terminal and not as_json and sum(counts.values()) > 1:
         unread = f", {problems} could not be read" if problems else ""
         say(f"{counts[Label.BONAFIDE]} bona fide, {counts[Label.SPOOF]} spoofed{unread}; threshold {threshold:g}")
@@ -135,7 +135,6 @@ def verify(
     Exit codes: 0 compared; 2 something could not be read; 3 the speakers differ, and --fail-on-different was given.
     """
     from hybrid_pruning.scoring.engine import load_embedder
-    from hybrid_pruning.scoring.verdicts import match_record, match_row, match_text
 
     keep_freed_memory()
     loaded = load_embedder(model, device)
@@ -145,11 +144,11 @@ def verify(
         raise InputError(f"{model}: is not calibrated, and without --threshold there is no verdict to fail on")
     found = hp.verify(loaded, test, enrol, workers, window_seconds)
     if as_json:
-        say(json.dumps(match_record(found, threshold)))
+        say(json.dumps(found.record(threshold)))
     elif console.is_terminal:
-        say(*match_text(found, threshold, takes_blocks()))
+        say(*found.text(threshold, takes_blocks()))
     else:
-        say_row(match_row(found, threshold))
+        say_row(found.row(threshold))
     if threshold is None and not as_json:
         _complain(f"{model} is not calibrated: no verdict without --threshold (see calibrate)")
     raise typer.Exit(3 if fail_on_different and found.verdict(threshold) == "different" else 0)

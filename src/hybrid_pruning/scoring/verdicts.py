@@ -46,6 +46,27 @@ class Detection:
         """Return bona fide from the threshold on, spoof below."""
         return Label.BONAFIDE if self.llr >= threshold else Label.SPOOF
 
+    def record(self, threshold: float, calibrated: bool) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        decided = {"path": str(self.path), "verdict": str(self.verdict(threshold)), "llr": self.llr}
+        length = {"seconds": round(self.seconds, 3), "windows": self.windows, "silent": self.silent}
+        return {**decided, "threshold": threshold, "calibrated": calibrated, **length}
+
+    def row(self, threshold: float) -> tuple[object, ...]:
+        """Return its cells for a pipe: verdict, LLR, seconds, windows and path."""
+        return self.verdict(threshold), f"{self.llr:.4f}", f"{self.seconds:.3f}", self.windows, self.path
+
+    def text(self, threshold: float, unicode: bool = True) -> list[Span]:
+        """Return it for a terminal: verdict, LLR, a bar that leans to its side of the threshold, file, length."""
+        word, colour = WORDS[self.verdict(threshold)]
+        left, middle, right = draw_bar(self.llr - threshold, unicode)
+        bar = (left, "bold red"), middle, (right, "bold green")
+        minutes, seconds = divmod(round(self.seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        length = f"{self.seconds:.1f} s" if self.seconds < 60 else f"{hours:d}:{minutes:02d}:{seconds:02d}"
+        length += "" if self.windows == 1 else f" in {self.windows} windows"
+        return [(f"{word:9}", f"bold {colour}"), f"  LLR {self.llr:+7.2f}  ", *bar, f"  {self.path}  ", (length, "dim")]
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -96,30 +117,6 @@ def find_audio(place: str | Path, hidden: list[str] | None = None) -> list[Path]
     return found
 
 
-def as_record(found: Detection, threshold: float, calibrated: bool) -> dict[str, Any]:
-    """Return a detection as a JSON object."""
-    decided = {"path": str(found.path), "verdict": str(found.verdict(threshold)), "llr": found.llr}
-    length = {"seconds": round(found.seconds, 3), "windows": found.windows, "silent": found.silent}
-    return {**decided, "threshold": threshold, "calibrated": calibrated, **length}
-
-
-def as_row(found: Detection, threshold: float) -> tuple[object, ...]:
-    """Return the cells of a detection for a pipe: verdict, LLR, seconds, windows and path."""
-    return found.verdict(threshold), f"{found.llr:.4f}", f"{found.seconds:.3f}", found.windows, found.path
-
-
-def as_text(found: Detection, threshold: float, unicode: bool = True) -> list[Span]:
-    """Return a detection for a terminal: verdict, LLR, a bar that leans to its side of the threshold, file, length."""
-    word, colour = WORDS[found.verdict(threshold)]
-    left, middle, right = draw_bar(found.llr - threshold, unicode)
-    bar = (left, "bold red"), middle, (right, "bold green")
-    minutes, seconds = divmod(round(found.seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    length = f"{found.seconds:.1f} s" if found.seconds < 60 else f"{hours:d}:{minutes:02d}:{seconds:02d}"
-    length += "" if found.windows == 1 else f" in {found.windows} windows"
-    return [(f"{word:9}", f"bold {colour}"), f"  LLR {found.llr:+7.2f}  ", *bar, f"  {found.path}  ", (length, "dim")]
-
-
 def draw_bar(distance: float, unicode: bool) -> tuple[str, str, str]:
     """Return a bar's left half, middle and right half; it is full at BAR_LLR from the threshold; unicode has blocks."""
     full, empty, middle = ("█", "·", "│") if unicode else ("#", ".", "|")
@@ -145,6 +142,27 @@ class SpeakerMatch:
         """Return the verdict from a threshold on; none without one."""
         return None if threshold is None else "same" if self.score >= threshold else "different"
 
+    def record(self, threshold: float | None) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        files = {"test": str(self.test), "enrol": list(map(str, self.enrol))}
+        decided = {"verdict": self.verdict(threshold), "score": self.score, "kind": self.kind, "threshold": threshold}
+        seconds = {"test": round(self.seconds[0], 3), "enrol": round(self.seconds[1], 3)}
+        return {**files, **decided, "calibrated": self.kind == "LLR", "seconds": seconds}
+
+    def row(self, threshold: float | None) -> tuple[object, ...]:
+        """Return its cells for a pipe: verdict or -, score, kind, and the recordings."""
+        return self.verdict(threshold) or "-", f"{self.score:.4f}", self.kind, self.test, *self.enrol
+
+    def text(self, threshold: float | None, unicode: bool = True) -> list[Span]:
+        """Return it for a terminal: verdict, score, a bar where the score is an LLR, the recordings."""
+        verdict = self.verdict(threshold)
+        line: list[Span] = [(f"{verdict or 'no verdict':10}", f"bold {COLOURS[verdict]}" if verdict else "bold")]
+        line.append(f"  {self.kind} {self.score:+7.2f}  ")
+        if threshold is not None and self.kind == "LLR":
+            line += zip(draw_bar(self.score - threshold, unicode), ("red", "", "green"), strict=True)
+        enrol = ", ".join(map(str, self.enrol))
+        return [*line, f"  {self.test} ({self.seconds[0]:.1f} s) against {enrol} ({self.seconds[1]:.1f} s)"]
+
 
 def verify(
     model: str | Path | Embedder,
@@ -169,27 +187,3 @@ def verify(
     (score,), _ = backend.score(Embeddings(list(map(str, paths)), vectors, seconds), models, np.array([[1, 0]]))
     kind: Kind = "LLR" if backend.calibration else "AS-norm" if backend.cohort else "cosine"
     return SpeakerMatch(paths[0], tuple(paths[1:]), float(score), kind, (float(seconds[0]), float(seconds[1:].sum())))
-
-
-def match_record(found: SpeakerMatch, threshold: float | None) -> dict[str, Any]:
-    """Return a comparison as a JSON object."""
-    files = {"test": str(found.test), "enrol": list(map(str, found.enrol))}
-    decided = {"verdict": found.verdict(threshold), "score": found.score, "kind": found.kind, "threshold": threshold}
-    seconds = {"test": round(found.seconds[0], 3), "enrol": round(found.seconds[1], 3)}
-    return {**files, **decided, "calibrated": found.kind == "LLR", "seconds": seconds}
-
-
-def match_row(found: SpeakerMatch, threshold: float | None) -> tuple[object, ...]:
-    """Return the cells of a comparison for a pipe: verdict or -, score, kind, and the recordings."""
-    return found.verdict(threshold) or "-", f"{found.score:.4f}", found.kind, found.test, *found.enrol
-
-
-def match_text(found: SpeakerMatch, threshold: float | None, unicode: bool = True) -> list[Span]:
-    """Return a comparison for a terminal: verdict, score, a bar where the score is an LLR, the recordings."""
-    verdict = found.verdict(threshold)
-    line: list[Span] = [(f"{verdict or 'no verdict':10}", f"bold {COLOURS[verdict]}" if verdict else "bold")]
-    line.append(f"  {found.kind} {found.score:+7.2f}  ")
-    if threshold is not None and found.kind == "LLR":
-        line += zip(draw_bar(found.score - threshold, unicode), ("red", "", "green"), strict=True)
-    enrol = ", ".join(map(str, found.enrol))
-    return [*line, f"  {found.test} ({found.seconds[0]:.1f} s) against {enrol} ({found.seconds[1]:.1f} s)"]
