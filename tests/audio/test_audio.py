@@ -168,7 +168,7 @@ def test_a_flac_cut_between_two_frames_is_cut(tmp_path: Path):
 
 @pytest.mark.parametrize("rate", [SAMPLE_RATE_HZ, 44_100])
 @pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
-def test_a_wav_from_a_pipe_does_not_know_its_length_and_is_whole(tmp_path: Path, size: int, rate: int):
+def test_a_wav_from_a_pipe_states_no_length_and_is_whole(tmp_path: Path, size: int, rate: int):
     soundfile.write(tmp_path / "a.wav", noise(3000), rate)
     data = bytearray((tmp_path / "a.wav").read_bytes())
     assert data[36:40] == b"data"

@@ -192,7 +192,7 @@ CUT_OGGS: list[Callable[[], bytes]] = [
 
 
 @pytest.mark.parametrize(("make", "seconds"), (JOINED | CHAINED).values(), ids=(JOINED | CHAINED).keys())
-def test_mp3s_and_oggs_as_they_come_are_whole(tmp_path: Path, make: Callable[[], bytes], seconds: float):
+def test_mp3s_and_oggs_of_every_form_are_whole(tmp_path: Path, make: Callable[[], bytes], seconds: float):
     whole, length, part = read(tmp_path, make(), 9000, 9000)
     over = len(whole) / SAMPLE_RATE_HZ - seconds  # each part of an MP3 has the encoder's padding
     assert -0.05 < over < 0.1 * seconds if (make, seconds) in JOINED.values() else abs(over) <= 0.08 * seconds

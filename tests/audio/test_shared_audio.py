@@ -21,7 +21,7 @@ SECONDS = {
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is not there")
-def test_cases_come_out_right(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_cases_give_the_expected_results(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for name in {name.split("/")[0] for name in SECONDS} | {"stereo_cancels", "appledouble"}:
         shutil.copytree(CASES / name, tmp_path / name, copy_function=shutil.copyfile)

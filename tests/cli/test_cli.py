@@ -90,7 +90,7 @@ def last_line(found: Result) -> str:
     return found.err.splitlines()[-1]
 
 
-def test_a_training_survives_one_corrupt_clip_but_not_two(cli: Cli, world: Path):
+def test_a_training_goes_on_with_one_corrupt_clip_but_not_with_two(cli: Cli, world: Path):
     clips = [utterance.path for utterance in read_manifest(world / "train" / "manifest.tsv")]
     clips[5].write_bytes(b"RIFF no audio")
     found = cli("train", "recipe.yaml", "--out", "new")

@@ -123,7 +123,7 @@ def test_a_command_completes_wherever_it_was_killed(name: str, pristine: Path, t
     ("make", "command"),
     [(verification, "prepare voxceleb --root corpus --out new"), (write_whole, "convert . --out new")],
 )
-def test_what_is_made_of_other_files_too(make: Callable[[Path], object], command: str, tmp_path: Path):
+def test_outputs_made_of_other_files_too(make: Callable[[Path], object], command: str, tmp_path: Path):
     print(command, kill_and_complete(make, tmp_path / "here", command, every))
 
 

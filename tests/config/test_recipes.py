@@ -35,7 +35,7 @@ def name(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", ROWS, ids=name)
-def test_a_row_is_named_after_what_it_removes_and_differs_in_nothing_else(path: Path):
+def test_a_row_is_named_after_the_part_it_removes_and_differs_in_nothing_else(path: Path):
     base, config = load_config(path.with_name("base.yaml")), load_config(path)
     if path.stem == "dense":
         assert not config.pruning.use_pruning_loss
@@ -61,7 +61,7 @@ def test_the_rows_of_the_tables_are_there():
 
 
 @pytest.mark.parametrize("folder", [*ANTISPOOFING, *VERIFICATION])
-def test_a_recipe_reads_what_prepare_writes(folder: str):
+def test_a_recipe_reads_the_files_of_prepare(folder: str):
     config, manifests = load_config(ROOT / "recipes" / folder / "base.yaml"), Path("manifests") / folder
     assert config.corpus is not None
     assert config.corpus.name == folder

@@ -153,7 +153,7 @@ def test_epochs_and_seeds_differ(tmp_path: Path, utterances: list[Utterance]):
     assert not torch.equal(*(crops(utterances, augmentation, seed)[0, 0].wave for seed in (0, 1)))
 
 
-def test_what_shares_a_recording_shares_the_noise(tmp_path: Path, utterances: list[Utterance]):
+def test_utterances_of_one_recording_share_the_noise(tmp_path: Path, utterances: list[Utterance]):
     augmentation = build(tmp_path, noise={"snr_db": [0, 20]})
 
     def added(epoch: int, index: int) -> torch.Tensor:
@@ -196,7 +196,7 @@ def test_a_mistake_in_the_recipe_names_its_key(augment: dict[str, Any], expected
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_missing_stops_training_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_folders_stop_training_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "empty").mkdir()
     recipe = write_world(tmp_path / "world")
     monkeypatch.chdir(tmp_path)

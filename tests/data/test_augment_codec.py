@@ -25,7 +25,7 @@ def build(name: str) -> Codec:
         pytest.skip(str(error))
 
 
-def test_the_recipe_knows_them_all():
+def test_the_recipe_has_them_all():
     assert set(CODECS) == set(get_args(CodecName))
     assert set(CodecConfig().codecs) == set(IN_MEMORY), "the default needs nothing but libsndfile"
 

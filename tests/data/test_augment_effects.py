@@ -92,7 +92,7 @@ def test_the_order_is_that_of_the_names(tmp_path: Path):
     assert listed.samples[0] in {403, 512}, "FFmpeg gives out a Vorbis block that ends within a file whole"
 
 
-def test_what_is_no_audio_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_files_without_audio_are_left_out_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     write(tmp_path, NAMES)
     (tmp_path / "README").write_text("not a recording")
     list_folder(tmp_path, "augment.noise.folder")
@@ -233,7 +233,7 @@ def test_the_first_channel_is_taken_and_other_sample_rates_keep_the_direct_sound
     np.testing.assert_allclose(reverberate(tone(500), found), tone(500), atol=5e-3)
 
 
-def test_what_is_kept_in_memory_is_bounded(tmp_path: Path):
+def test_memory_is_bounded(tmp_path: Path):
     soundfile.write(tmp_path / "long.wav", np.ones(10 * 8000), 8000)
     assert len(read_response(tmp_path / "long.wav")) == LONGEST_SECONDS * SAMPLE_RATE_HZ
     kept = read_response.cache_info().maxsize

@@ -61,7 +61,7 @@ def test_a_drawn_notch_is_where_its_ranges_say():
     assert gain_db(taps, 2200) > -0.3
 
 
-def test_linear_filtering_leaves_what_no_notch_touches():
+def test_linear_filtering_changes_the_notches_alone():
     wave = tone(1000) + tone(3000, peak=0.2)
     filtered = add_convolutive_noise(wave, config(order=1, **AT_3_KHZ), rng())
     middle = slice(200, -200)

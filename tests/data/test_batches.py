@@ -61,7 +61,7 @@ def test_short_clips_are_repeated(utterances: list[Utterance]):
     assert example.repeated == CROP - 300
 
 
-def test_a_crop_of_what_cannot_be_read_is_one_of_another_of_its_class(utterances: list[Utterance]):
+def test_the_crop_of_an_unreadable_file_is_one_of_another_of_its_class(utterances: list[Utterance]):
     utterances[4].path.write_text("no audio")
     examples = [crops(utterances)[epoch, 4] for epoch in range(20)]
     assert all(isinstance(example, Example) for example in examples)
@@ -75,7 +75,7 @@ def test_a_crop_of_what_cannot_be_read_is_one_of_another_of_its_class(utterances
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_stands_in_is_a_function_of_seed_epoch_and_index(utterances: list[Utterance], workers: int):
+def test_the_substitute_is_a_function_of_seed_epoch_and_index(utterances: list[Utterance], workers: int):
     utterances[4].path.write_text("no audio")
     addresses = [[(epoch, 4), (epoch, 1)] for epoch in range(6)]
     found = list(load_batches(crops(utterances), addresses, workers))

@@ -288,7 +288,7 @@ def test_official_numbers_add_up():
 
 
 @pytest.mark.parametrize("corpus", CORPORA)
-def test_a_wrong_root_says_what_is_expected(tmp_path: Path, corpus: str):
+def test_a_wrong_root_is_refused_with_the_expected_layout(tmp_path: Path, corpus: str):
     (tmp_path / "empty").mkdir()
     for name, found in (("empty", "holds nothing to prepare"), ("absent", "is not there")):
         message = refuse(corpus, tmp_path / name, tmp_path / "out", f"{name}: {found}; the root must contain ")

@@ -92,7 +92,7 @@ def test_mistakes_in_the_lists(tmp_path: Path, name: str, text: str | None, expe
     refuse("cnceleb", root, tmp_path / "out", expected)
 
 
-def test_what_is_missing_may_be_left_out(tmp_path: Path):
+def test_missing_recordings_may_be_left_out(tmp_path: Path):
     root = release(tmp_path / "root", dev="id00000\nid00001\nid00999\n")
     (root / FIRST / "eval" / "test" / "id00801-live_broadcast-02-006.flac").unlink()
     prepared = prepare("cnceleb", root, tmp_path / "out", allow_missing=True)

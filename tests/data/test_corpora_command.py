@@ -103,21 +103,21 @@ def test_a_folder_with_films_phones_and_macos_files(prepare, tmp_path: Path):
         (("asvspoof5", "--out", "o"), "Missing option '--root'"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(prepare, tmp_path: Path, arguments, expected):
+def test_impossible_arguments_are_one_line(prepare, tmp_path: Path, arguments, expected):
     code, printed, errors = prepare(*arguments)
     assert (code, printed, errors.count("\n")) == (2, "", 1)
     assert expected in errors
     assert not files_below(tmp_path)
 
 
-def test_help_lists_every_corpus_with_what_its_root_must_contain():
+def test_help_lists_every_corpus_with_its_layout():
     found = " ".join(re.sub(r"[│╭╮╰╯─]", " ", CliRunner().invoke(app, ["prepare", "--help"]).output).split())
     for name, corpus in CORPORA.items():
         assert f" {name} " in found
         assert " ".join(corpus.contents.split()[:4]) in found
 
 
-def test_speakers_and_trials_are_told(prepare, tmp_path: Path):
+def test_speakers_and_trials_are_printed(prepare, tmp_path: Path):
     for path in sorted(touch(tmp_path / "mine", *(f"s{n // 3}/{n % 3}.wav" for n in range(18))).rglob("*.wav")):
         soundfile.write(path, noise(800), 16_000)
     out, share = tmp_path / "out", ("--dev-share", "0.4", "--seed", "7")
@@ -134,7 +134,7 @@ def test_speakers_and_trials_are_told(prepare, tmp_path: Path):
     ]
 
 
-def test_what_follows_where_there_is_something_to_train_on(prepare, tmp_path: Path):
+def test_the_next_command_where_there_is_training_data(prepare, tmp_path: Path):
     root = touch(tmp_path / "mine", *(f"{label}/{n}.wav" for label in ("bonafide", "spoof") for n in range(10)))
     for path in root.rglob("*.wav"):
         soundfile.write(path, noise(800), 16_000)

@@ -54,7 +54,7 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path):
         (("spoof/a\x1bb.wav",), "holds control characters"),
     ],
 )
-def test_folders_that_do_not_say_what_is_what(tmp_path: Path, names: tuple[str, ...], expected: str):
+def test_folders_without_classes(tmp_path: Path, names: tuple[str, ...], expected: str):
     refuse("folder", touch(tmp_path / "mine", *names), tmp_path / "out", expected)
 
 
@@ -110,7 +110,7 @@ def test_a_split_has_its_share_no_speaker_in_common_and_is_one_of_its_seed(tmp_p
     assert len(set(texts)) == 4
 
 
-def test_a_fake_stays_with_what_it_was_made_from(tmp_path: Path):
+def test_a_fake_stays_with_its_source(tmp_path: Path):
     """Its speaker is not given; of two recordings of a speaker one is what ties it to him."""
     rows = [(f"{speaker}-{take}", speaker, f"{speaker}-{take}") for speaker in range(8) for take in range(3)]
     root = touch(tmp_path / "mine", *(f"{label}/{name}.wav" for label in ("b", "f") for name, _, _ in rows))

@@ -32,7 +32,7 @@ def test_recordings_belong_to_the_folder_they_lie_in(tmp_path: Path):
     assert prepared.trials == {}
 
 
-def test_what_was_converted_stands_for_its_m4a(tmp_path: Path):
+def test_a_converted_file_replaces_its_m4a(tmp_path: Path):
     root = touch(tmp_path / "mine", "s1/1.m4a", "s1/1.wav", "s1/2.flac", "s1/2.m4a", "s2/1.aac")
     found = read_manifest(prepare("speaker-folder", root, tmp_path / "out").manifests["all"])
     assert [u.path.name for u in found] == ["1.wav", "2.flac", "1.aac"]

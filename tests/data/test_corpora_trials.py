@@ -78,7 +78,7 @@ def test_bad_enrolment_is_named_and_nothing_is_written(root: Path, tmp_path: Pat
     refuse("asvspoof5", root, tmp_path / "out", expected)
 
 
-def test_trials_of_what_is_missing_are_left_out(root: Path, tmp_path: Path):
+def test_trials_of_missing_recordings_are_left_out(root: Path, tmp_path: Path):
     (root / "flac_D" / "D_02.flac").unlink()
     (root / "flac_D" / "D_A4.flac").unlink()
     prepared = prepare("asvspoof5", root, tmp_path / "out", allow_missing=True)
@@ -86,7 +86,7 @@ def test_trials_of_what_is_missing_are_left_out(root: Path, tmp_path: Path):
     assert any("3 of 4 trials" in line and "left out" in line for line in prepared.warnings)
 
 
-def test_trials_without_enrolment_are_told_and_track_1_is_enough(root: Path, tmp_path: Path):
+def test_trials_without_enrolment_are_a_warning_and_track_1_is_enough(root: Path, tmp_path: Path):
     (root / "ASVspoof5.dev.track_2.enroll.tsv").unlink()
     prepared = prepare("asvspoof5", root, tmp_path / "out")
     assert not prepared.trials

@@ -81,7 +81,7 @@ def test_other_layouts(tmp_path: Path, first: tuple[str, str], second: str):
     assert set(prepared.trials) == {"vox1-O", "vox1-E"}
 
 
-def test_what_is_converted_is_taken_before_what_is_not(tmp_path: Path):
+def test_converted_files_are_taken_before_others(tmp_path: Path):
     root = release(tmp_path / "root", vox2__dev__aac=DEV2, vox2__dev__wav=DEV2)
     paths = {u.path.suffix for u in read_manifest(prepare("voxceleb", root, tmp_path / "out").manifests["train"])}
     assert paths == {".wav"}
@@ -105,7 +105,7 @@ def test_voxceleb2_test_validates_or_speakers_held_out(tmp_path: Path):
     assert train | dev == set(DEV2)
 
 
-def test_training_on_voxceleb1_is_told_where_it_shares_speakers(tmp_path: Path):
+def test_training_on_voxceleb1_is_a_warning_where_it_shares_speakers(tmp_path: Path):
     root = release(tmp_path / "root", {"veri_test2.txt": ORIGINAL}, wav=(*DEV1, *TEST1))
     prepared = prepare("voxceleb", root, tmp_path / "out")
     assert ids(prepared, "train") == list(DEV1), "the speakers of list O are no training speakers"
@@ -121,7 +121,7 @@ def test_without_lists_all_of_voxceleb1(tmp_path: Path):
     assert warned(prepared, "no trial list is there")
 
 
-def test_trials_of_what_is_missing(tmp_path: Path):
+def test_trials_of_missing_recordings(tmp_path: Path):
     root = official(tmp_path / "root")
     (root / "vox1_test_wav" / "wav" / f"{TEST1[2]}.wav").unlink()
     expected = r"veri_test2.txt: 1 of 2 trials name .* first id10270/.* --allow-missing"

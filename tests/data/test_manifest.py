@@ -45,7 +45,7 @@ def test_round_trip(tmp_path: Path):
     ],
     ids=["Windows' line ends", "old line ends", "a byte order mark, and no last line end"],
 )
-def test_the_least_a_manifest_needs_however_lines_end(tmp_path: Path, content: str):
+def test_the_least_a_manifest_needs_with_any_line_ends(tmp_path: Path, content: str):
     (tmp_path / "manifest.tsv").write_bytes(content.encode())
     (found,) = read_manifest(tmp_path / "manifest.tsv")
     assert (found.utt_id, found.path, found.label, found.attack) == ("a", tmp_path / "a.wav", Label.SPOOF, "-")
@@ -80,7 +80,7 @@ def test_mistakes_are_named_by_line(tmp_path: Path, text: str, expected: str):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_text_or_not_there(tmp_path: Path):
+def test_files_that_are_no_text_or_missing(tmp_path: Path):
     (tmp_path / "audio.tsv").write_bytes(b"utt_id\tpath\tlabel\n\xff\xfe\x00")
     (tmp_path / "wide.tsv").write_text(HEADER, encoding="utf-16")
     texts = {"audio.tsv": "not UTF-8 text", "wide.tsv": "wide.tsv: is UTF-16 text; save"}

@@ -53,7 +53,7 @@ def test_durations_are_filled_in_and_nothing_else_changes(manifest: Path):
     assert re.sub(r"\d\.\d{3}$", "-", manifest.read_text(), flags=re.MULTILINE) == before
 
 
-def test_durations_are_those_at_16_khz_whatever_the_rate(tmp_path: Path):
+def test_durations_are_those_at_16_khz_for_any_rate(tmp_path: Path):
     soundfile.write(tmp_path / "a.wav", noise(11_025, channels=2), 22_050)
     paths = ["a.wav", str(tmp_path / "a.wav")]
     assert measure_durations(paths, tmp_path) == (dict.fromkeys(paths, 0.5), {})
@@ -62,7 +62,7 @@ def test_durations_are_those_at_16_khz_whatever_the_rate(tmp_path: Path):
     assert (tmp_path / "m.tsv").read_text() == "utt_id\tpath\tlabel\tlicence\tseconds\na\ta.wav\tspoof\tCC\t0.500\n"
 
 
-def test_what_is_known_is_not_read_again(manifest: Path, opened: list[str]):
+def test_known_durations_are_not_read_again(manifest: Path, opened: list[str]):
     add_durations(manifest)
     assert sorted(opened) == list(SAMPLES)
     first, other = manifest.read_text(), manifest.with_name("other.tsv")
@@ -127,7 +127,7 @@ def break_files(folder: Path) -> None:
     soundfile.write(folder / "c.wav", noise(0), 16_000)
 
 
-def test_what_is_no_audio_is_an_error_that_costs_no_second_reading(manifest: Path, opened: list[str]):
+def test_a_file_without_audio_is_an_error_without_a_second_reading(manifest: Path, opened: list[str]):
     break_files(manifest.parent)
     before = manifest.read_text()
     expected = r"m.tsv: 2 of 3 audio files cannot be used, first a.wav, c.wav .cannot be decoded .*; replace"
@@ -139,7 +139,7 @@ def test_what_is_no_audio_is_an_error_that_costs_no_second_reading(manifest: Pat
     assert manifest.read_text() == before
 
 
-def test_what_is_no_audio_can_be_left_out(manifest: Path):
+def test_files_without_audio_can_be_left_out(manifest: Path):
     break_files(manifest.parent)
     (warning,) = add_durations(manifest, drop_unreadable=True)
     assert "first a.wav, c.wav (cannot be decoded (it is text" in warning
@@ -150,7 +150,7 @@ def test_what_is_no_audio_can_be_left_out(manifest: Path):
         add_durations(manifest, drop_unreadable=True)
 
 
-def test_an_interrupted_reading_keeps_what_it_has(manifest: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]):
+def test_an_interrupted_reading_keeps_its_durations(manifest: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]):
     watched, before = checks.audio_samples, manifest.read_text()
 
     def interrupted(path: Path) -> int:
@@ -211,7 +211,7 @@ def test_a_table_stands_beside_the_manifest(tmp_path: Path):
     assert rows(manifest.with_name("manifest.faults.tsv")) == [], "what is mended is no longer listed"
 
 
-def test_a_place_that_cannot_be_written_to_costs_no_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_place_that_cannot_be_written_to_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     manifest = write_corpus(tmp_path, 2)
     manifest.with_name("manifest.faults.tsv").mkdir()
     monkeypatch.setattr("hybrid_pruning.data.checks.audit_utterances", lambda *_: pytest.fail("too late"))
@@ -238,7 +238,7 @@ def test_the_verb_shows_the_first_ten_faults_and_counts_all(cli: Cli, tmp_path: 
     assert good.with_name("manifest.faults.tsv").exists()
 
 
-def test_prepare_checks_what_it_has_prepared(cli: Cli, tmp_path: Path):
+def test_prepare_checks_its_manifests(cli: Cli, tmp_path: Path):
     for seed, path in enumerate(("bonafide/a.flac", "spoof/b.flac")):
         soundfile.write(touch(tmp_path / "raw", path) / path, noise(4000, seed=seed), SAMPLE_RATE_HZ)
     command = ("prepare", "folder", "--root", "raw", "--out", "manifests", "--check", "--workers", "1")
@@ -329,7 +329,7 @@ def test_large_sets_are_compared_in_part(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(opened) == 10
 
 
-def test_what_is_scored_is_compared_with_what_was_trained_on(tmp_path: Path) -> None:
+def test_scored_recordings_are_compared_with_training_data(tmp_path: Path) -> None:
     train_tsv, eval_tsv = write_corpus(tmp_path / "train", 4, seed=1), write_corpus(tmp_path / "eval", 4, seed=2)
     shutil.copy(read_manifest(train_tsv)[0].path, read_manifest(eval_tsv)[0].path)
     found = checks.check_scored({"recipe": {"data": {"train": str(train_tsv)}}}, eval_tsv)

@@ -47,7 +47,7 @@ def test_marks_and_line_ends_are_no_content(tmp_path: Path, mark: str, end: str)
         ("a\nb\x1b[2J c\n", r"t:2: holds control characters: 'b\\x1b\[2J c'; rename it"),
     ],
 )
-def test_what_is_no_table(tmp_path: Path, content: str | bytes, expected: str):
+def test_files_that_are_no_tables(tmp_path: Path, content: str | bytes, expected: str):
     with pytest.raises(InputError, match=expected):
         read_lines(write(tmp_path / "t", content))
 

@@ -41,7 +41,7 @@ def addresses(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, rank: int = 0, ra
     return TrainSet(spoken(recipe), configure(recipe, **changes)).addresses(epoch=1)
 
 
-def test_what_shares_a_recording_shares_batch_and_place(recipe: Recipe):
+def test_utterances_of_one_recording_share_batch_and_place(recipe: Recipe):
     config = configure(recipe)
     utterances = read_manifest(config.data.train)
     pairs = [replace(u, recording=f"take {index // 2}") for index, u in enumerate(utterances)]
@@ -260,7 +260,7 @@ def test_every_class_keeps_its_share_and_one_at_least():
     assert len(choose_utterances(crowd(1, 100), speaker_of, 0.07, 0)) == 7, "which is a little less in floating point"
 
 
-def test_what_shares_a_recording_stays_together():
+def test_utterances_of_one_recording_stay_together():
     labels = [(take, label) for take in range(50) for label in Label]
     pairs = [Utterance(f"{take}-{label}", Path("x.wav"), label, recording=f"take {take}") for take, label in labels]
     some = choose_utterances(pairs, lambda utterance: utterance.label, 0.2, 0)

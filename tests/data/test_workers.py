@@ -83,7 +83,7 @@ def test_a_worker_that_dies_ends_the_work_with_a_line(how: Callable[[], object],
         next(results)
 
 
-def test_an_error_of_the_action_is_told():
+def test_an_error_of_the_action_is_raised():
     def fail(item: int) -> int:
         raise BrokenPipeError("its own") if item else InputError("wave.wav: cannot be decoded")
 

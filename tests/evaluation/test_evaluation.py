@@ -243,7 +243,7 @@ def test_unreadable_files_are_refused(put: Put, tmp_path: Path):
     refused("binary: is not UTF-8 text", "track1", binary, keys)
 
 
-def test_warnings_name_what_looks_wrong():
+def test_warnings_name_implausible_results():
     assert find_warnings({"eer": 0.5, "min_dcf": 0.3, "act_dcf": 0.4}) == []
     assert find_warnings({"a_dcf": 0.1, "t_eer": 0.02}) == []
     for found, expected in (

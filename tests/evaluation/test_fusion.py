@@ -123,7 +123,7 @@ def world(folder: Path, trials: int) -> tuple[Path, Path, Path]:
     return folder / "asv.tsv", folder / "cm.tsv", folder / "keys"
 
 
-def test_the_file_is_what_track_2_reads(tmp_path: Path):
+def test_track_2_reads_the_file(tmp_path: Path):
     asv, cm, keys = world(tmp_path, 900)
     assert fuse([asv, cm], tmp_path / "out.tsv", track="sasv").trials == 900
     header, *lines = (line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines())

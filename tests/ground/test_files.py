@@ -95,7 +95,7 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path, fail: Call
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_error_that_is_not_the_files_stays_what_it_is(tmp_path: Path):
+def test_errors_of_other_kinds_pass_unchanged(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_write(tmp_path / "file.txt"):
         (tmp_path / "elsewhere").read_text()
     assert not list(tmp_path.iterdir())
@@ -163,7 +163,7 @@ def test_a_new_folder_is_filled_whole(tmp_path: Path):
         pytest.fail("taken")
 
 
-def test_a_folder_that_was_not_filled_counts_as_empty_and_keeps_what_is_not_ours(tmp_path: Path):
+def test_a_folder_that_was_not_filled_counts_as_empty_and_keeps_other_files(tmp_path: Path):
     with pytest.raises(FileNotFoundError), new_folder(tmp_path / "a" / "b") as folder:
         (folder / "weights").write_bytes((folder / "missing").read_bytes())
     assert not list(tmp_path.iterdir())

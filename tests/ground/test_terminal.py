@@ -78,7 +78,7 @@ def test_a_table_lines_up_and_loses_nothing(encoding: str):
         assert line.count(screen.written(name)) >= 3
 
 
-def test_a_terminal_folds_what_a_pipe_does_not(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_lines_are_folded_on_a_terminal_alone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     name = "".join(map(str, range(100)))
     terminal.say_table(terminal.Table(("name",), [(name,)]))
     assert f" {name} " in capsys.readouterr().out

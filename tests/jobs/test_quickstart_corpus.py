@@ -235,7 +235,7 @@ def test_missing_folders_recordings_and_vocoders_are_input_errors(
         (["a/1.wav", "a/2.wav", "b/3.wav"], ["a/1.wav", "a/2.wav", "b/3.wav"]),
     ],
 )
-def test_speakers_are_known_by_folder(tmp_path: Path, files: list[str], speakers: list[str]):
+def test_speakers_are_those_of_the_folders(tmp_path: Path, files: list[str], speakers: list[str]):
     for name in files:
         write(tmp_path / name, np.zeros(10, dtype=np.float32))
     assert [item.speaker for item in from_folder(tmp_path)] == speakers
@@ -283,7 +283,7 @@ def test_packages_are_fetched_once_and_unknown_ones_left_out(tmp_path: Path, mon
         ("ktuberling-data", "ktuberling/pics/hat.ogg", None, None),
     ],
 )
-def test_speakers_are_known_by_package(
+def test_speakers_are_those_of_the_packages(
     tmp_path: Path, package: str, inside: str, speaker: str | None, group: str | None
 ):
     for name in recordings_module.PACKAGES:

@@ -102,7 +102,7 @@ def test_a_name_is_no_markdown(name: str) -> None:
     assert not re.search(r"(?<!\\):(?=//)|www(?!\\)|(?<!\\)@", escape(name)), "the hub makes links of bare addresses"
 
 
-def test_the_front_matter_is_what_the_hub_reads(detector: hp.SpeechModel, tmp_path: Path) -> None:
+def test_the_hub_reads_the_front_matter(detector: hp.SpeechModel, tmp_path: Path) -> None:
     data = ModelCard(render_card(detector, "me/small", results(tmp_path), "cc-by-4.0", ["me/data"])).data
     about = (data.license, data.library_name, data.pipeline_tag)
     assert about == ("cc-by-4.0", "hybrid-pruning", "audio-classification")

@@ -60,7 +60,7 @@ def files(once: Once, tmp_path: Path) -> dict[str, Path]:
 
 @NEEDS_REFERENCE
 @pytest.mark.parametrize("style", STYLES)
-def test_a_reference_model_gives_what_it_gave(style: str):
+def test_a_reference_model_gives_its_expected_outputs(style: str):
     """The pruned file, the gated one cut as the recipe does, and the folder of both: all are the exported model."""
     for file in (*FILES[:2], ""):
         model = hp.SpeechModel.from_pretrained(REFERENCE / style / file)
@@ -74,7 +74,7 @@ def test_a_reference_model_gives_what_it_gave(style: str):
 @NEEDS_REFERENCE
 @pytest.mark.parametrize("style", STYLES)
 @torch.no_grad()
-def test_a_reference_encoder_gives_what_it_gave(style: str, tmp_path: Path):
+def test_a_reference_encoder_gives_its_expected_states(style: str, tmp_path: Path):
     """To be pruned further, too; its gated form is cut to its weights but for rounding of the products that fold in."""
     outputs = expected(style)
     shutil.copy(REFERENCE / style / "pytorch_model.bin", tmp_path / "encoder.pt")
@@ -159,9 +159,7 @@ def test_a_dense_encoder(family: str, style: str, tmp_path: Path):
     ],
 )
 @torch.no_grad()
-def test_gates_cut_as_trained_give_what_the_gated_model_gives(
-    family: str, closed: dict[str, list[int]], tmp_path: Path
-):
+def test_gates_cut_as_trained_give_the_gated_models_states(family: str, closed: dict[str, list[int]], tmp_path: Path):
     """Against the foreign code's rule, by hand: every mask on an activation, the last one in front of a norm."""
     closed = {"conv_0": [1], "conv_6": [0, 5, 7], "head_0": [2], "interm_0": [3, 4], "ffnlayer_1": [0], **closed}
     checkpoint = foreign.read_checkpoint(write_whole(tmp_path, family, "base", **closed))

@@ -71,7 +71,7 @@ def test_a_pushed_model_comes_back(here: Hub, detector: hp.SpeechModel) -> None:
     assert len(here.messages) == 2
 
 
-def test_a_revision_is_asked_for_and_its_commit_kept(here: Hub, detector: hp.SpeechModel, tmp_path: Path) -> None:
+def test_a_revision_is_fetched_and_its_commit_kept(here: Hub, detector: hp.SpeechModel, tmp_path: Path) -> None:
     detector.push_to_hub("me/small")
     hp.SpeechModel.from_pretrained("me/small", revision="v1.0")
     hp.SpeechModel.from_pretrained("me/small@v1.0")

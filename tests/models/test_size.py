@@ -1,4 +1,4 @@
-"""The kept units of a backbone: counted as the weights are, whatever could be cut."""
+"""The kept units of a backbone: counted as the weights are, for every set of units that could be cut."""
 
 import pytest
 import torch

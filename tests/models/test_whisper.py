@@ -101,7 +101,7 @@ def test_equal_to_transformers_layers_under_the_same_mask(backbone, wave, length
 
 
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="needs ../shared/weights/whisper-tiny-encoder")
-def test_pretrained_weights_give_what_they_give_in_transformers(record: Record) -> None:
+def test_pretrained_weights_give_the_states_of_transformers(record: Record) -> None:
     backbone = hp.load_backbone(WEIGHTS)
     assert sum(p.numel() for p in backbone.parameters()) == 8_208_384
     encoder = WhisperEncoder(AutoConfig.from_pretrained(WEIGHTS)).eval()

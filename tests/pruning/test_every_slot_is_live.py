@@ -43,7 +43,7 @@ def test_slots_and_units(changes: dict[str, object], make_backbone: MakeBackbone
 
 
 @torch.no_grad()
-def test_the_sample_is_what_training_computes_with(backbone: Backbone, wave: torch.Tensor) -> None:
+def test_training_computes_with_the_sample(backbone: Backbone, wave: torch.Tensor) -> None:
     backbone.train()
     gates = pruning.attach(backbone)
     gates.sample()

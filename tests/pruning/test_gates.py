@@ -85,7 +85,7 @@ def test_mask_keeps_the_expected_number(seed: int) -> None:
     assert gate.log_alpha[list(gate.kept())].min() > gate.log_alpha[closed].max()
 
 
-def test_pinned_units_are_kept_whatever_their_gates() -> None:
+def test_pinned_units_are_kept_with_any_gates() -> None:
     gate = gate_of([-90.0, 90.0])
     gate.pinned = (0,)
     assert gate.value(training=False).gt(0).tolist() == [True, False]
@@ -157,7 +157,7 @@ def test_noise_is_a_function_of_seed_and_draws(make_backbone: object) -> None:
 
 
 @ANY_FAMILY
-def test_a_resumed_run_draws_what_it_would_have_drawn(make_backbone: object) -> None:
+def test_a_resumed_run_draws_the_same(make_backbone: object) -> None:
     gates = pruning.attach(make_backbone(), drop_rate=0.5, seed=3)
     for _ in range(5):
         gates.sample()

@@ -259,7 +259,7 @@ def norms_before_what_is_closed(small: Backbone) -> set[str]:
     return found
 
 
-def test_whatever_still_trains_gets_a_gradient(backbone: Backbone, wave: torch.Tensor) -> None:
+def test_every_trained_parameter_that_is_left_gets_a_gradient(backbone: Backbone, wave: torch.Tensor) -> None:
     """So that DDP needs no search for parameters that were not used."""
     gates = pruning.attach(backbone)
     for closed in ((), ("head.*",), ("attlayer.*",), ("attlayer.1", "interm.2"), ("ffnlayer.*",), ("*",)):

@@ -100,7 +100,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         assert re.search(rf"^{name} ", text, re.MULTILINE), name
 
 
-def test_doctor_names_what_is_absent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_names_absent_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(inspection, "MODULES", {"no_such_module": ("no-such-package", "extra", "a feature")})
     monkeypatch.setattr(inspection, "TOOLS", {"no-such-tool": "another feature"})
     inspection.print_doctor()

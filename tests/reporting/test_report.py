@@ -186,7 +186,7 @@ def test_differences_are_paired(both: Path, report: Report) -> None:
     assert re.search(r"EER, % \d+\.\d+ \d+\.\d+–\d+\.\d+ \d+\.\d+ \d+\.\d+–\d+\.\d+ [+−]\d+\.\d+ \(", page.text)
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path: Path, report: Report) -> None:
+def test_runs_of_one_name_get_names_that_differ(tmp_path: Path, report: Report) -> None:
     runs = [write_run(tmp_path / day / "hp", epochs=1) for day in ("monday", "tuesday")]
     assert "monday/hp · tuesday/hp" in report(*runs).text
     assert "report hp50 hp50" in report(write_run(tmp_path / "hp50" / "run", epochs=1)).text
@@ -315,7 +315,7 @@ def test_further_sets(runs: Path, report: Report, tmp_path: Path) -> None:
     assert "EER on eval" in report(runs / "hp40").text
 
 
-def test_key_files_of_one_name_are_told_apart(runs: Path, report: Report, tmp_path: Path) -> None:
+def test_key_files_of_one_name_get_names_that_differ(runs: Path, report: Report, tmp_path: Path) -> None:
     keys = [write_keys(tmp_path / name / "eval.tsv") for name in ("seen", "unseen")]
     scores = str(write_scores(tmp_path / "s.tsv"))
     text = report(runs / "hp40", scores=[scores, scores], keys=keys).text

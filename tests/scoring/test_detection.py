@@ -175,7 +175,7 @@ def test_a_terminal_gets_a_bar(command: Detect, paths: list[Path], monkeypatch: 
     ("llr", "expected"),
     [(12.0, "··········│██████████"), (0.0, "··········│█·········"), (-4.6, "·····█████│··········")],
 )
-def test_a_bar_leans_to_its_side_of_the_threshold(llr: float, expected: str):
+def test_a_bar_is_drawn_on_its_side_of_the_threshold(llr: float, expected: str):
     found = Detection(Path("a\nb.wav"), llr + 1.0, 3725.0, 125)
     line = "".join(span if isinstance(span, str) else span[0] for span in found.text(1.0))
     assert expected in line

@@ -119,9 +119,7 @@ def test_a_groups_scores_depend_on_nothing_but_the_group(engine: Engine, recordi
     assert run(engine, recordings, groups) == run(engine, recordings, backwards)
 
 
-def test_batches_of_more_audio_than_a_cpu_gains_by_are_cut_up(
-    model: SpeechModel, recordings: Recordings, monkeypatch: pytest.MonkeyPatch
-):
+def test_large_batches_are_cut_up_on_a_cpu(model: SpeechModel, recordings: Recordings, monkeypatch: pytest.MonkeyPatch):
     whole = Recordings(recordings.paths[:4], np.full(4, 1000.0))  # as a manifest with wrong durations would have it
     engine = Engine(model, 4, 0, 6000 / SAMPLE_RATE_HZ)
     expected = run(engine, whole).values

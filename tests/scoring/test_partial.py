@@ -60,7 +60,7 @@ def test_a_line_that_was_cut_short_does_not_count(tmp_path: Path):
 
 
 @pytest.mark.parametrize("change", [{"model": "b"}, {"batch_size": 5}, {"window_seconds": 30.0}])
-def test_another_scoring_starts_anew_and_says_so(
+def test_another_scoring_starts_anew_with_a_notice(
     tmp_path: Path, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ):
     folder = fill(tmp_path / "scores.tsv")
@@ -82,7 +82,7 @@ def test_lengths_are_measured_once(tmp_path: Path):
     assert failed == {}
 
 
-def test_everything_is_removed_but_what_others_put_there(tmp_path: Path):
+def test_everything_is_removed_but_other_files(tmp_path: Path):
     for foreign in ([], ["notes.txt"]):
         folder = fill(tmp_path / "scores.tsv")
         for name in (".lengths.npy.123.tmp", *foreign):
@@ -112,7 +112,7 @@ def test_a_fingerprint_is_the_models_own(tmp_path: Path, change: str):
     assert (fingerprint_model(model) == fingerprint_model(other)) == (change == "nothing")
 
 
-def test_a_manifests_fingerprint_is_that_of_what_is_scored():
+def test_a_manifests_fingerprint_is_of_its_files():
     utterances = [Utterance("a", Path("a.wav"), Label.SPOOF), Utterance("b", Path("b.wav"), Label.SPOOF)]
     same = [replace(utterances[0], label=Label.BONAFIDE, attack="A01"), utterances[1]]
     assert fingerprint_manifest(utterances) == fingerprint_manifest(same)

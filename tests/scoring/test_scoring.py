@@ -1,4 +1,4 @@
-"""Scores stand in the manifest's order and are each utterance's own, however the work was shared or interrupted."""
+"""Scores stand in the manifest's order and are each utterance's own, for any sharing or interruption of the work."""
 
 import csv
 import json
@@ -131,9 +131,7 @@ def test_a_bad_clip_is_reported_once_all_others_are_scored(
 
 
 @pytest.mark.parametrize("seconds", [1.5, 40.0], ids=["found when decoding", "found in the header"])
-def test_a_wrong_duration_is_refused_however_often_it_is_tried(
-    model: SpeechModel, manifest: Path, tmp_path: Path, seconds: float
-):
+def test_a_wrong_duration_is_refused_every_time(model: SpeechModel, manifest: Path, tmp_path: Path, seconds: float):
     utterances = read_manifest(manifest)
     utterances[4] = replace(utterances[4], seconds=seconds)
     write_manifest(manifest, utterances)

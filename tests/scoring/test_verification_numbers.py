@@ -114,7 +114,7 @@ def test_as_norm_is_that_of_loops(
     np.testing.assert_allclose(found.reshape(5, 5), found.reshape(5, 5).T, atol=1e-9, err_msg="symmetric")
 
 
-def test_quality_measures_are_what_they_say(embeddings: Embeddings, cohort: Cohort):
+def test_quality_measures_match_their_definitions(embeddings: Embeddings, cohort: Cohort):
     pairs = np.array([[1, 0], [2, 4], [3, 3]])
     _, found = Backend(cohort).score(embeddings, MODELS, pairs)
     assert tuple(found) == QUALITIES

@@ -1,4 +1,4 @@
-"""A list of trials scored from recordings: as one would by hand, resumed, cached, in several processes."""
+"""A list of trials scored from recordings: by their definition, resumed, cached, in several processes."""
 
 import csv
 import shutil
@@ -136,9 +136,7 @@ def test_an_interrupted_embedding_goes_on(
     assert not (tmp_path / "e.partial").exists()
 
 
-def test_trials_of_bad_audio_are_left_out_where_that_is_asked_for(
-    model: SpeechModel, manifest: Path, trials: Path, tmp_path: Path
-):
+def test_trials_of_bad_audio_are_left_out_on_request(model: SpeechModel, manifest: Path, trials: Path, tmp_path: Path):
     out = tmp_path / "s.tsv"
     expected = rows(hp.score(model, manifest, tmp_path / "all.tsv", trials=trials, **HERE).path)
     read_manifest(manifest)[0].path.write_text("no audio")
@@ -153,7 +151,7 @@ def test_trials_of_bad_audio_are_left_out_where_that_is_asked_for(
         hp.score(model, manifest, out, trials=trials, skip_bad=True, **HERE)
 
 
-def test_a_model_with_a_cohort_and_a_calibration_survives_the_disk(
+def test_a_model_with_a_cohort_and_a_calibration_is_read_back(
     model: SpeechModel, manifest: Path, trials: Path, tmp_path: Path
 ):
     train = write_speakers(tmp_path / "train", 5, 2, seed=1, prefix="tr")

@@ -86,7 +86,7 @@ def test_files_that_only_ffmpeg_reads_are_decoded_once(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_file_costs_no_other(tmp_path: Path, workers: int):
+def test_a_bad_file_affects_no_other(tmp_path: Path, workers: int):
     good = [write(tmp_path / f"{index}.wav", 500) for index in range(2)]
     bad = tmp_path / "bad.wav"
     bad.write_text("no audio")
@@ -112,7 +112,7 @@ def test_a_file_of_another_length_is_refused(tmp_path: Path, there: int, expecte
 
 @pytest.mark.parametrize(("seconds", "fits"), [(1.0, True), (NAN, True), (1.19, True), (1.3, False), (0.7, False)])
 @pytest.mark.parametrize("window", [10_000, 16_000])
-def test_files_are_held_to_their_manifests_durations(tmp_path: Path, seconds: float, fits: bool, window: int):
+def test_durations_must_be_the_manifests(tmp_path: Path, seconds: float, fits: bool, window: int):
     path = write(tmp_path / "a.wav", 16_000)
     (found,) = load(windows_of(path, 16_000, window, seconds=seconds), window=16_000)
     assert (len(found.wave) > 0) == fits

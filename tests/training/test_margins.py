@@ -211,7 +211,7 @@ def test_fresh_weights_have_lengths_of_about_one():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_classes_known_by_name_keep_their_weights(kind: str):
+def test_classes_of_the_same_name_keep_their_weights(kind: str):
     old, new = KINDS[kind](), KINDS[kind]()
     before, now = [f"s{i}" for i in range(CLASSES)], [f"s{i}" for i in range(3, CLASSES + 3)]
     fresh = {name: value.clone() for name, value in new.state_dict().items()}

@@ -70,7 +70,7 @@ def test_tensorboard_shows_the_same_numbers(tmp_path: Path):
     assert gates.histogram_value.num == 8
 
 
-def test_without_tensorboard_one_line_says_so(
+def test_without_tensorboard_there_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)  # its import is an ImportError
