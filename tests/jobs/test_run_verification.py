@@ -77,7 +77,8 @@ def test_a_second_call_does_nothing(out: Path, capsys: pytest.CaptureFixture[str
 def test_a_snapshot_and_a_fraction_of_the_data(verification_job: Path, tmp_path: Path):
     fraction = {"data__fraction": 0.5, "data__fraction_of": "speakers", "training__batch_size": 3}
     recipe = describe_voxceleb(verification_job)
-    hp.run(configure(recipe, **fraction, pruning__export_at=[0.2], corpus=None), tmp_path)
+    raw = {"cohort__crop_seconds": 0.05, "cohort__unit_length": False}
+    hp.run(configure(recipe, **fraction, **raw, pruning__export_at=[0.2], corpus=None), tmp_path)
     snapshot = SpeechModel.from_pretrained(tmp_path / "family" / "hp20")
     assert snapshot.cohort is not None
     assert len(snapshot.cohort.speakers) == 3, "of the speakers trained on"

@@ -166,6 +166,10 @@ def test_a_model_with_a_cohort_and_a_calibration_is_read_back(
     assert read.cohort is not None
     assert (read.cohort.top_n, read.cohort.source, read.cohort.speakers.shape) == (4, train.name, (5, EMBEDDING))
     np.testing.assert_array_equal(read.cohort.speakers, cohort.speakers)
+    crops = {**HERE, "top_n": 4, "crop_seconds": 0.05, "unit_length": False}
+    once, again = (hp.add_cohort(folder, train, tmp_path / name, **crops) for name in ("once", "again"))
+    np.testing.assert_array_equal(once.speakers, again.speakers, err_msg="random crops are the same at every call")
+    assert not np.allclose(once.mean, cohort.mean)
     np.testing.assert_allclose(hp.score(read, manifest, tmp_path / "two.tsv", **options).scores, expected, atol=1e-5)
     read.cohort = None
     with pytest.raises(InputError, match="calibrated by how close its cohort comes, but has none"):
