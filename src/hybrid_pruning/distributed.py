@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -220,6 +220,13 @@ def average(values: Sequence[float]) -> list[float]:
     distributed.all_reduce(total)
     means: list[float] = (total / count()).tolist()
     return means
+
+
+def share_tensors(tensors: Iterable[Any]) -> None:
+    """Give the main process's values of tensors to all, in place."""
+    if (distributed := _joined()) is not None:
+        for tensor in tensors:
+            distributed.broadcast(tensor, 0)
 
 
 def join_lists(items: Sequence[Item]) -> list[Item]:

@@ -159,8 +159,8 @@ def _count_kept(run: LoggedRun, model: SpeechModel) -> tuple[dict[str, int], str
     if not run.is_pruned:
         return before, "Nothing was pruned in this training."
     pruning, scheduled = section(run.config, "pruning"), run.series("sparsity", "target")[1]
-    averaged = int(number(section(run.config, "training").get("average"))) or AVERAGED
-    paths = run.files.newest_checkpoints(averaged if run.is_finished else 1)
+    last = int(number(section(run.config, "training").get("average"))) or AVERAGED
+    paths = run.files.newest_checkpoints(last if run.is_finished else 1)
     gates, reason = None, "no checkpoint can be read"
     try:
         gates = run.files.read_gates(paths) if paths else None

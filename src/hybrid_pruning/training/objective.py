@@ -112,7 +112,7 @@ def add_noise(gates: Gates, deviation: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for gate in gates.values():
         noise = deviation * torch.randn(gate.log_alpha.shape, generator=generator)
-        gate.log_alpha += noise.to(gate.log_alpha)
+        gate.log_alpha.add_(noise.to(gate.log_alpha))
 
 
 def freeze_unreached(model: SpeechModel) -> None:

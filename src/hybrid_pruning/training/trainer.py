@@ -247,6 +247,7 @@ class Trainer:
 
     def _validate(self, title: str, target: float) -> Validation:
         """Measure the model cut to a target, and print its metrics and, where there are gates, the sizes removed."""
+        processes.share_tensors(self.objective.buffers())  # a batch norm's statistics are each process's own
         found = validate(self.objective, self.devset, target, self.config, self.trials)
         line = "{}: dev EER {eer:.2%}"
         if "sparsity" in found.figures:
