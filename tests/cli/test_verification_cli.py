@@ -1,13 +1,14 @@
 """Verification by the commands a user types: cohort, score, calibrate, evaluate, verify."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from encoders import Once
-from exports import calibrate, copy_files, export_verifier
+from exports import calibrate, export_verifier
 from hybrid_pruning.console import console
 from hybrid_pruning.models.calibration import Calibration
 from hybrid_pruning.models.speech_model import SpeechModel
@@ -154,7 +155,7 @@ def test_a_verifier_of_another_size_is_refused_in_one_line(cli: Cli, with_cohort
 
 
 def test_an_onnx_file_compares_as_the_model_does(cli: Cli, once: Once, pristine: Path, tmp_path: Path):
-    world = copy_files(export_verifier(once, pristine), tmp_path)
+    world = Path(shutil.copytree(export_verifier(once, pristine), tmp_path, dirs_exist_ok=True))
     files = sorted(path.name for path in (world / "graph").iterdir())
     assert files == ["cohort.safetensors", "model.json", "model.onnx"]
     for model in ("mc", "graph"):

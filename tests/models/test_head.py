@@ -1,4 +1,4 @@
-"""Heads: the paper's equations, its size, and blindness to padding."""
+"""Heads: the equations and the size of the paper, and no influence of padding."""
 
 import math
 

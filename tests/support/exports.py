@@ -98,8 +98,3 @@ def calibrate(folder: Path) -> None:
     weights = {"log-seconds-min": 0.5, "embedding-length-max": 0.1, "impostor-mean-max": -2.0}
     model.calibration = Calibration((Fit(2.0, -1.0, 0.5, "s.tsv", "k.tsv", "", 4, 12, weights),))
     model.save_pretrained(folder)
-
-
-def copy_files(source: Path, folder: Path) -> Path:
-    """Copy a folder for a test that changes it."""
-    return Path(shutil.copytree(source, folder, dirs_exist_ok=True))

@@ -182,7 +182,7 @@ class SpeechModel(nn.Module):
             model = cls.from_architecture(config, config.get("provenance", {}))
         model.calibration = read_calibration(config, folder / artifact.CONFIG)
         model.cohort = read_cohort(folder, config, model.embedding_width)
-        load_strictly(model, artifact.read_weights(folder, config), f"{folder}: config.json and model.safetensors")
+        _read_weights(model, folder, config)
         model.backbone.pack()
         return model.eval()
 
@@ -217,9 +217,7 @@ def load_backbone(name_or_path: str | Path, random: bool = False, revision: str 
         return SpeechModel.from_pretrained(folder).backbone
     with understanding(folder):
         backbone = build_backbone(config["backbone"])
-    weights = artifact.read_weights(folder, config)
-    weights = {name.removeprefix(BACKBONE): tensor for name, tensor in weights.items()}
-    load_strictly(backbone, weights, f"{folder}: config.json and model.safetensors")
+    _read_weights(backbone, folder, config, BACKBONE)
     return backbone.eval()
 
 
@@ -262,6 +260,12 @@ def understanding(folder: Path) -> Iterator[None]:
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StrictDataclassError) as error:
         problem = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{folder / artifact.CONFIG}: cannot be understood ({problem})") from error
+
+
+def _read_weights(module: nn.Module, folder: Path, config: Mapping[str, Any], prefix: str = "") -> None:
+    """Load an artifact's weights into a module, whose names it may have behind a prefix."""
+    weights = {name.removeprefix(prefix): tensor for name, tensor in artifact.read_weights(folder, config).items()}
+    load_strictly(module, weights, f"{folder}: {artifact.CONFIG} and {artifact.WEIGHTS}")
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Any], files: str) -> None:
