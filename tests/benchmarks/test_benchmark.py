@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from corpus import write_wavlm
-from encoders import KINDS, WHISPER, Once
+from encoders import KINDS, WHISPER
 from exports import export_detector, export_ragged, export_run, ragged_backbone
 from hybrid_pruning import SpeechModel, benchmark
 from hybrid_pruning.benchmarks import __main__ as own
@@ -22,38 +22,37 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.onnx import graph
 from hybrid_pruning.models.size import count_kept, count_parameters
-from hybrid_pruning.pruning import Constraint
 from hybrid_pruning.training.objective import Objective
 
 HEAD, CLASSES = HeadConfig(heads=2, compression=4, embedding=8), Classes(("spoof", "bonafide"), (1, 1))
 
 
 @pytest.fixture
-def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_memory(monkeypatch):
     """Leave out the processes that measure memory, each of which takes seconds to start."""
     for module in (comparison, own):
         monkeypatch.setattr(module, "peak_elsewhere", lambda *_: 1)
 
 
-def test_ratio_pairs_rounds() -> None:
+def test_ratio_pairs_rounds():
     assert comparison.ratio([3.0, 20.0, 6.0], [2.0, 10.0, 2.0]) == Ratio(2.0, 1.75, 2.5, 1.5)
     assert comparison.ratio([3.0], [2.0]) == Ratio(1.5, 1.5, 1.5, 1.5)
 
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(1.0, 1.04, "within"), (1.06, 1.1, "above"), (1.0, 1.1, "undec")])
-def test_verdict_needs_rounds_that_agree(low: float, high: float, verdict: str) -> None:
+def test_verdict_needs_rounds_that_agree(low, high, verdict):
     assert own.judge(Ratio(1.05, low, high, 1.05)).startswith(verdict)
 
 
-def test_tasks_take_turns() -> None:
-    calls: list[str] = []
+def test_tasks_take_turns():
+    calls = []
     tasks = {name: lambda name=name: calls.append(name) for name in "ab"}
     times = comparison.interleaved(tasks, 3, advance=lambda: calls.append("."))
     assert "".join(calls) == "ab" + "a.b." + "b.a." + "a.b."
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
 
 
-def test_threads_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_put_back(monkeypatch):
     monkeypatch.delenv(comparison.THREADS, raising=False)
     before = torch.get_num_threads()
     with comparison.set_threads(1):
@@ -64,7 +63,7 @@ def test_threads_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("constraint", ["params", "macs"])
 @pytest.mark.parametrize("target", own.TARGETS)
-def test_shrunk_meets_its_target(target: float, constraint: Constraint) -> None:
+def test_shrunk_meets_its_target(target, constraint):
     torch.manual_seed(0)
     dense = own.TINY.backbone().eval()
     before = count_parameters(dense)
@@ -75,11 +74,11 @@ def test_shrunk_meets_its_target(target: float, constraint: Constraint) -> None:
 
 
 @pytest.mark.parametrize("gated", [False, True])
-def test_training_step_learns(gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses: list[dict[str, float]] = []
+def test_training_step_learns(gated, monkeypatch):
+    losses = []
     forward = Objective.forward
 
-    def listen(self: Objective, *arguments: object) -> object:
+    def listen(self, *arguments):
         found = forward(self, *arguments)
         losses.append({name: float(loss.detach()) for name, loss in found.items()})
         return found
@@ -92,7 +91,7 @@ def test_training_step_learns(gated: bool, monkeypatch: pytest.MonkeyPatch) -> N
     assert losses[2]["task"] < losses[0]["task"]
 
 
-def test_latency_ratio_of_models() -> None:
+def test_latency_ratio_of_models():
     torch.manual_seed(0)
     dense = own.TINY.backbone()
     models = [SpeechModel.build(backbone, HEAD, CLASSES) for backbone in (own.shrunk(dense, 0.7)[0], dense)]
@@ -101,7 +100,7 @@ def test_latency_ratio_of_models() -> None:
     assert not any(model.training for model in models)
 
 
-def test_memory_is_measured_in_another_process(once: Once, capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_is_measured_in_another_process(once, capsys):
     folder = export_detector(once)
     arguments = ("onnx", str(folder / "onnx" / "model.onnx"), "1", "8000")
     assert 0 < engines.peak_elsewhere(engines.MODULE, *arguments) < 2**30
@@ -111,13 +110,11 @@ def test_memory_is_measured_in_another_process(once: Once, capsys: pytest.Captur
         engines.peak_elsewhere("hybrid_pruning.nowhere")
 
 
-def test_models_stand_beside_the_dense_one(
-    once: Once, pristine: Path, monkeypatch: pytest.MonkeyPatch, without_memory: None
-) -> None:
+def test_models_stand_beside_the_dense_one(once, pristine, monkeypatch, without_memory):
     """Exports of the same kind, made before, stand in for those of the benchmark."""
     folder, small = export_detector(once), export_run(once, pristine) / "small"
 
-    def export(model: SpeechModel, out: Path, int8: bool) -> Path:
+    def export(model, out, int8):
         return Path(shutil.copytree(small if int8 else folder / "onnx", out)) / "model.onnx"
 
     monkeypatch.setattr(graph, "export_onnx", export)
@@ -137,7 +134,7 @@ def test_models_stand_beside_the_dense_one(
     assert [table.title for table in found.tables()][:2] == ["size", "latency, 0.2 s"]
 
 
-def test_the_dense_model_can_be_named(once: Once, pristine: Path, tmp_path: Path, without_memory: None) -> None:
+def test_the_dense_model_can_be_named(once, pristine, tmp_path, without_memory):
     folder, small = str(write_wavlm(tmp_path / "dense")), export_run(once, pristine) / "small"
     artifact = export_detector(once) / "model"
     found = benchmark([artifact, small / "model.onnx", small], folder, ["torch"], (0.2,), (1,), 1, 1)
@@ -149,16 +146,14 @@ def test_the_dense_model_can_be_named(once: Once, pristine: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(("family", "style"), KINDS[:-1:2])
-def test_pruned_models_of_every_family_are_measured(
-    family: str, style: str, tmp_path: Path, without_memory: None
-) -> None:
+def test_pruned_models_of_every_family_are_measured(family, style, tmp_path, without_memory):
     SpeechModel.build(ragged_backbone(family, style), HEAD, CLASSES).save_pretrained(tmp_path)
     found = benchmark([tmp_path], None, ["torch"], (0.3,), (1,), 1, 1)
     assert [row.contestant.engine for row in found.measured] == ["transformers", "torch"]
     assert all(latency.median > 0 for row in found.measured for latency in row.latencies.values())
 
 
-def test_a_graph_of_whisper_has_a_longest_utterance(once: Once, without_memory: None) -> None:
+def test_a_graph_of_whisper_has_a_longest_utterance(once, without_memory):
     artifact = export_ragged(once, *WHISPER)
     models = [artifact, artifact / "model.onnx"]
     found = benchmark(models, None, ["torch"], (0.3,), (1,), 1, 1)
@@ -168,13 +163,13 @@ def test_a_graph_of_whisper_has_a_longest_utterance(once: Once, without_memory: 
         benchmark(models, None, ["torch"], (0.5,), (1,), 1, 1)
 
 
-def test_engines_are_checked() -> None:
+def test_engines_are_checked():
     assert engines.choose_engines(["torch", "torch"]) == ("torch",)
     with pytest.raises(InputError, match="--engines: 'tensorrt' is unknown; known are torch, torch-bf16"):
         engines.choose_engines(["torch", "tensorrt"])
 
 
-def test_quick_run(capsys: pytest.CaptureFixture[str], without_memory: None) -> None:
+def test_quick_run(capsys, without_memory):
     threads = torch.get_num_threads()
     own.main(["--quick", "--threads", "1", "--markdown", "--engines", "torch"])
     text = capsys.readouterr().out
@@ -183,14 +178,14 @@ def test_quick_run(capsys: pytest.CaptureFixture[str], without_memory: None) -> 
     assert re.search(r"^\| \S*70% of the MACs removed \| torch \| [\d.]+ M \|", text, re.MULTILINE), text
 
 
-def test_table_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_fits_a_terminal(capsys):
     print_table(Table(("", "ratio"), [("time", str(Ratio(1.0, 0.9, 1.1, 1.0)))], "title", "note"), False)
     text = capsys.readouterr().out
     assert "1.00 (0.90-1.10)" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_bad_thread_count_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_thread_count_is_one_line(capsys):
     with pytest.raises(SystemExit) as stop:
         own.main(["--threads", "0"])
     assert stop.value.code == 2

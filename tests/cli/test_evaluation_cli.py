@@ -2,9 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,19 +13,15 @@ from damage import changed, described
 from hybrid_pruning import evaluate
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.scoring.scores import score
-from world import Cli, Result
-
-Run = Callable[[str], Result]
 
 
 @pytest.fixture
-def run(cli: Cli) -> Run:
-    """Run a command line in the test's own folder."""
+def run(cli):
     return lambda line: cli(*line.split())
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Path:
+def world(tmp_path):
     """Keys and the scores of two systems of 200 trials by eight speakers; an inverted one, and a verifier's."""
     rng = np.random.default_rng(0)
     human = rng.random(200) < 0.4
@@ -48,15 +42,14 @@ def world(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[SpeechModel, Path]:
-    """A tiny model, and a folder with its artifact and a corpus."""
+def scored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scored")
     torch.manual_seed(0)
     write_corpus(folder / "dev", 16)
     return tiny_detector(folder / "wavlm"), folder
 
 
-def test_evaluate_writes_all_it_found(run: Run, world: Path):
+def test_evaluate_writes_all_it_found(run, world):
     found = run(
         "evaluate a.tsv keys.txt --track1 --json out.json --bootstrap 40 --seed 7 --against b.tsv --by attack "
         "--by gender,attack --tdcf2019 asv.txt --det det.svg"
@@ -73,7 +66,7 @@ def test_evaluate_writes_all_it_found(run: Run, world: Path):
         assert heading in found.out
 
 
-def test_a_calibrated_model_scores_calibrated(run: Run, scored: tuple[SpeechModel, Path], tmp_path: Path):
+def test_a_calibrated_model_scores_calibrated(run, scored, tmp_path):
     model, folder = scored
     model.save_pretrained(tmp_path / "model")
     manifest = folder / "dev" / "manifest.tsv"
@@ -92,7 +85,6 @@ def test_a_calibrated_model_scores_calibrated(run: Run, scored: tuple[SpeechMode
     assert (found.out.count("as they"), len(re.findall("raw.tsv|check.tsv", found.out))) == (2, 5)
     assert files_below(tmp_path / "model") == before
     again = SpeechModel.from_pretrained(tmp_path / "calibrated")
-    assert again.calibration is not None
     assert (tmp_path / "calibrated" / "model.safetensors").read_bytes() == weights
     scores = score(again, manifest, tmp_path / "better.tsv", workers=0).scores
     assert scores == pytest.approx(again.calibration.scale * raw + again.calibration.offset, rel=1e-4, abs=1e-4)
@@ -108,9 +100,7 @@ def test_a_calibrated_model_scores_calibrated(run: Run, scored: tuple[SpeechMode
     assert len(SpeechModel.from_pretrained(tmp_path / "calibrated").calibration.fits) == 1
 
 
-def test_a_calibrated_model_is_saved_with_its_calibration(
-    run: Run, scored: tuple[SpeechModel, Path], world: Path, tmp_path: Path
-):
+def test_a_calibrated_model_is_saved_with_its_calibration(run, scored, world, tmp_path):
     model, _ = scored
     model.save_pretrained(tmp_path / "model")
     assert "calibration" not in json.loads((tmp_path / "model" / "config.json").read_text())
@@ -129,7 +119,7 @@ def test_a_calibrated_model_is_saved_with_its_calibration(
         torch.testing.assert_close(once.score(wave), expected)
 
 
-def test_fuse_fits_and_applies(run: Run, world: Path):
+def test_fuse_fits_and_applies(run, world):
     found = run("fuse a.tsv b.tsv --keys keys.txt --out fusion.json")
     assert found.code == 0, found.err
     assert len(re.findall(r"^weight \S+  [ab]\.tsv$", found.out, re.MULTILINE)) == 2
@@ -141,12 +131,12 @@ def test_fuse_fits_and_applies(run: Run, world: Path):
     assert fused["cllr"] < alone["cllr"] - 0.1
 
 
-def test_fuse_warns_of_a_system_turned_around(run: Run, world: Path):
+def test_fuse_warns_of_a_system_turned_around(run, world):
     found = run("fuse b.tsv inverted.tsv --keys keys.txt --out fusion.json")
     assert (found.code, "warning: a weight below 0" in found.err) == (0, True)
 
 
-def test_one_system_alone_is_calibrated(run: Run, world: Path):
+def test_one_system_alone_is_calibrated(run, world):
     assert run("fuse a.tsv --keys keys.txt --out fusion.json").code == 0
     assert run("fuse a.tsv --apply fusion.json --out better.tsv").code == 0
     before, after = (evaluate(world / name, world / "keys.txt", "track1").metrics for name in ("a.tsv", "better.tsv"))
@@ -159,18 +149,17 @@ spoil_a_score = partial(changed, "a.tsv", lambda text: re.sub(r"\bu2\t.*", "u2\t
 spoil_calibration = partial(described, lambda about: about.update(calibration={"scale": 2}))
 
 
-def nothing(world: Path) -> None:
+def nothing(world):
     """Leave the world as it is: the command line itself is wrong."""
 
 
 EVALUATE = "evaluate a.tsv keys.txt --track1 --json new.json --det new.png"
-MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
+MISTAKES = {
     "few rounds": (nothing, f"{EVALUATE} --bootstrap 10", "bootstrap: 10 rounds, expected at least 40"),
     "unknown column": (nothing, f"{EVALUATE} --by sex", r"keys.txt: no column 'sex'; the keys have speaker, filename"),
     "half a choice": (nothing, f"{EVALUATE} --only gender", "--only gender, expected COLUMN=VALUE"),
     "unknown column to choose by": (nothing, f"{EVALUATE} --only phase=eval", "keys.txt: no column 'phase'"),
     "one class": (nothing, f"{EVALUATE} --only attack=A01", r"no bonafide among \d+ trials of attack A01; every class"),
-    "speakers": (nothing, f"{EVALUATE} --speakers m.tsv --bootstrap 50", "--speakers goes with --sv and --bootstrap"),
     "unknown value": (nothing, f"{EVALUATE} --only gender=X", "no trial has gender 'X'; there are: F, M"),
     "another's ids": (spoil_scores, f"{EVALUATE} --against b.tsv", r"b.tsv:9: 'v7' has no key in keys.txt"),
     "no picture": (nothing, "evaluate a.tsv keys.txt --track1 --det new.bmp", "new.bmp: a figure is written as"),
@@ -180,8 +169,6 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "NaN": (spoil_a_score, EVALUATE, "a.tsv:4: cm-score of 'u2' is 'nan'"),
     "calibrate nothing": (nothing, "calibrate nowhere a.tsv keys.txt", "nowhere: is no folder here; say with --out"),
     "calibrate no model": (nothing, "calibrate . a.tsv keys.txt", "is . an exported model"),
-    "calibrate inverted": (nothing, "calibrate model inverted.tsv keys.txt", "lower scores speak for bonafide"),
-    "calibrate flat": (nothing, "calibrate model flat.tsv keys.txt", "all scores of system 1 are 1"),
     "calibrate with other keys": (spoil_scores, "calibrate model b.tsv keys.txt", "'v7' has no key"),
     "calibrate at no prior": (nothing, "calibrate model a.tsv keys.txt --prior 1", "prior 1.0, expected one between"),
     "calibrate over a model": (nothing, "calibrate model a.tsv keys.txt --out model", "model: is not empty"),
@@ -201,9 +188,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_and_leaves_nothing(
-    run: Run, world: Path, scored: tuple[SpeechModel, Path], mistake: str
-):
+def test_a_mistake_is_one_line_and_leaves_nothing(run, world, scored, mistake):
     damage, command, expected = MISTAKES[mistake]
     if "calibrate" in mistake or " model" in command:
         scored[0].save_pretrained(world / "model")

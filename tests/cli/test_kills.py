@@ -1,9 +1,7 @@
 """A command killed at any of its writes completes when it is called again, with the result of one left alone."""
 
 import random
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 import yaml
@@ -22,7 +20,7 @@ from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.files import UNFINISHED
 from kills import kill_and_complete, kill_until_complete
 from runs import another
-from world import STAGES, Cli, copy_world
+from world import STAGES, copy_world
 
 COMMANDS = {
     "train": "train recipe.yaml --out new",
@@ -45,16 +43,16 @@ COMMANDS = {
 }
 
 
-def some(total: int) -> list[tuple[int, bool]]:
+def some(total):
     """In the first writes, in the middle of one, and when all but the clean-up is done."""
     return [(3, False), (total // 2, True), (total - 2, False)]
 
 
-def every(total: int) -> list[tuple[int, bool]]:
+def every(total):
     return [(point, half) for point in range(1, total + 1) for half in (False, True)]
 
 
-def copy(pristine: Path, folder: Path) -> None:
+def copy(pristine, folder):
     """Copy the world, and write scores that separate its recordings, but for one."""
     copy_world(pristine, folder)
     names = [utterance.utt_id for utterance in read_manifest(folder / "dev" / "manifest.tsv")]
@@ -64,34 +62,31 @@ def copy(pristine: Path, folder: Path) -> None:
     (folder / "good.tsv").write_text("filename\tcm-score\n" + "".join(rows))
 
 
-def job(folder: Path, **changes: object) -> None:
-    """Write a corpus, an encoder and the recipe of a whole job, of one epoch by default."""
+def job(folder, **changes):
     write_asvspoof5(folder / "corpus", clips=8)
     write_wavlm(folder / "wavlm")
     config = configure(describe_asvspoof5(folder), **{"training__epochs": 1, **changes})
     (folder / "recipe.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
 
 
-def verification(folder: Path) -> None:
-    """Write the same for speaker verification, in two stages."""
+def verification(folder):
     write_voxceleb(folder / "corpus")
     write_wavlm(folder / "wavlm")
     recipe = settings(describe_voxceleb(folder), {"stages": STAGES})
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
 
-def family(folder: Path) -> None:
-    """Write the same with a snapshot."""
+def family(folder):
     snapshot = {"pruning__export_at": [0.2], "pruning__export_hold_epochs": 0.0, "pruning__sparsity_warmup_epochs": 4}
     job(folder, **snapshot, training__epochs=4)
 
 
 @pytest.mark.parametrize("name", ["export", "cohort in place"])
-def test_a_killed_command_completes(name: str, pristine: Path, tmp_path: Path):
+def test_a_killed_command_completes(name, pristine, tmp_path):
     kill_and_complete(partial(copy, pristine), tmp_path / "here", COMMANDS[name], some)
 
 
-def test_a_second_process_in_a_folder_is_refused(cli: Cli, world: Path):
+def test_a_second_process_in_a_folder_is_refused(cli, world):
     commands = {
         "train recipe.yaml --out new": "new",
         "run recipe.yaml --out new": "new",
@@ -113,7 +108,7 @@ def test_a_second_process_in_a_folder_is_refused(cli: Cli, world: Path):
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_completes_wherever_it_was_killed(name: str, pristine: Path, tmp_path: Path):
+def test_a_command_completes_wherever_it_was_killed(name, pristine, tmp_path):
     print(name, kill_and_complete(partial(copy, pristine), tmp_path / "here", COMMANDS[name], every))
 
 
@@ -123,7 +118,7 @@ def test_a_command_completes_wherever_it_was_killed(name: str, pristine: Path, t
     ("make", "command"),
     [(verification, "prepare voxceleb --root corpus --out new"), (write_whole, "convert . --out new")],
 )
-def test_outputs_made_of_other_files_too(make: Callable[[Path], object], command: str, tmp_path: Path):
+def test_outputs_made_of_other_files_too(make, command, tmp_path):
     print(command, kill_and_complete(make, tmp_path / "here", command, every))
 
 
@@ -137,6 +132,6 @@ def test_outputs_made_of_other_files_too(make: Callable[[Path], object], command
         (job, "sweep recipe.yaml --sparsity 0,0.5 --out out"),
     ],
 )
-def test_a_job_completes_after_many_kills(make: Callable[[Path], object], command: str, tmp_path: Path):
+def test_a_job_completes_after_many_kills(make, command, tmp_path):
     for seed in range(10):
         print(command, seed, kill_until_complete(make, tmp_path / "here", command, random.Random(seed), 80))

@@ -3,13 +3,11 @@
 import json
 import random
 import shutil
-from collections.abc import Sequence
 from dataclasses import astuple
 from html import escape
 from pathlib import Path
 
 import numpy as np
-import pytest
 import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
@@ -34,12 +32,12 @@ NAMES = st.sampled_from(ODD) | st.text(TEXT, min_size=1, max_size=12).filter(
 IDS = NAMES.filter(lambda name: find_danger(name) is None)
 
 
-def is_file_name(name: str) -> bool:
+def is_file_name(name):
     return len(name.encode()) < 200 and not {*"/\\"} & {*name} and not name.startswith(".")
 
 
 @st.composite
-def speech(draw: st.DrawFn, clips: int = 8) -> list[Utterance]:
+def speech(draw, clips=8):
     """Utterances of both labels, oddly named in every way."""
     ids = draw(st.lists(IDS, min_size=clips, max_size=clips, unique=True))
     utterances = []
@@ -50,13 +48,13 @@ def speech(draw: st.DrawFn, clips: int = 8) -> list[Utterance]:
     return utterances
 
 
-def values(utterances: Sequence[Utterance]) -> list[tuple[object, ...]]:
+def values(utterances):
     return [tuple(map(str, astuple(utterance))) for utterance in utterances]
 
 
 @limits(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(utterances=speech())
-def test_names_come_back_from_every_table(tmp_path: Path, utterances: list[Utterance]):
+def test_names_come_back_from_every_table(tmp_path, utterances):
     manifest, scores, fused = tmp_path / "m.tsv", tmp_path / "s.tsv", tmp_path / "f.tsv"
     write_manifest(manifest, utterances)
     assert values(read_manifest(manifest)) == values(utterances)
@@ -82,7 +80,7 @@ def test_names_come_back_from_every_table(tmp_path: Path, utterances: list[Utter
     assert read_enrolment(tmp_path / "e").speakers == {a: [b] for a, b in zip(pairs.enrol, pairs.test, strict=True)}
 
 
-def odd_corpus(folder: Path, clips: Sequence[Path], names: Sequence[str], seed: int) -> list[Utterance]:
+def odd_corpus(folder, clips, names, seed):
     """Write a table of copies of clips whose ids, values, files and folder have odd names; return what it says."""
     pick = random.Random(seed)
     files = [name for name in names if is_file_name(name)]
@@ -101,17 +99,15 @@ def odd_corpus(folder: Path, clips: Sequence[Path], names: Sequence[str], seed: 
     return rows
 
 
-def ids(path: Path) -> list[str]:
+def ids(path):
     return [row["filename"] for _, row in read_rows(path, ("filename", "cm-score"))]
 
 
-def test_odd_names_go_through_every_verb(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_odd_names_go_through_every_verb(tmp_path, capsys, monkeypatch):
     """Prepare, train and score oddly named sets and all that follows, and compare what each verb writes."""
     hurry(monkeypatch, report=True)
 
-    def say(*arguments: object) -> None:
+    def say(*arguments):
         assert run_main([str(argument) for argument in arguments], tmp_path) == 0, arguments
 
     clips = [utterance.path for utterance in read_manifest(write_corpus(tmp_path / "clips", 12, seed=1))]

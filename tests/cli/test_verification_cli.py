@@ -2,41 +2,37 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from encoders import Once
 from exports import calibrate, export_verifier
 from hybrid_pruning.console import console
 from hybrid_pruning.models.calibration import Calibration
 from hybrid_pruning.models.speech_model import SpeechModel
 from speakers import EMBEDDING, write_speakers
-from world import Cli, Result
 
 SCORE = "score {} speakers/manifest.tsv --trials speakers/trials --workers 0 --embeddings e --out"
 ONE, OTHER, THIRD = (f"speakers/id0000{speaker}/0{clip}.wav" for speaker, clip in ((0, 0), (0, 1), (1, 0)))
 
 
-def name_of(path: str) -> str:
+def name_of(path):
     """Return the name of a recording in its manifest."""
     return path.removeprefix("speakers/")
 
 
-def done(cli: Cli, command: str) -> Result:
-    """Run a command that has nothing to complain about."""
+def done(cli, command):
     found = cli(*command.split())
     assert (found.code, found.err) == (0, ""), command
     return found
 
 
-def read_scores(path: Path) -> np.ndarray:
+def read_scores(path):
     return np.array([float(line.split("\t")[2]) for line in path.read_text().splitlines()[1:]])
 
 
 @pytest.fixture
-def with_cohort(cli: Cli, world: Path) -> Path:
+def with_cohort(cli, world):
     write_speakers(world / "train", 5, 2, seed=3, prefix="tr")
     found = done(cli, "cohort verifier train/manifest.tsv --top-n 3 --out mc --workers 0")
     assert "mc: cohort of 5 speakers, the closest 3 count; next: hybrid-pruning score mc" in found.out
@@ -44,7 +40,7 @@ def with_cohort(cli: Cli, world: Path) -> Path:
     return world
 
 
-def test_from_a_model_to_calibrated_scores(cli: Cli, with_cohort: Path):
+def test_from_a_model_to_calibrated_scores(cli, with_cohort):
     world = with_cohort
     done(cli, f"{SCORE.format('verifier')} plain.tsv")
     done(cli, f"{SCORE.format('mc')} norm.tsv --qualities")
@@ -77,17 +73,16 @@ def test_from_a_model_to_calibrated_scores(cli: Cli, with_cohort: Path):
     assert np.corrcoef(read_scores(world / "again.tsv"), read_scores(world / "llr.tsv"))[0, 1] > 0.99
 
 
-def test_a_new_cohort_drops_the_calibration(cli: Cli, with_cohort: Path):
+def test_a_new_cohort_drops_the_calibration(cli, with_cohort):
     calibrate(with_cohort / "mc")
     found = cli(*["cohort", "mc", "train/manifest.tsv", "--top-n", "4", "--workers", "0"])
     assert found.err == "warning: the model's calibration is dropped: it was of scores without this cohort\n"
     model = SpeechModel.from_pretrained(with_cohort / "mc")
     assert model.calibration is None
-    assert model.cohort is not None
     assert model.cohort.top_n == 4
 
 
-def test_enrolment_with_several_recordings(cli: Cli, world: Path):
+def test_enrolment_with_several_recordings(cli, world):
     (world / "enrol").write_text("A id00000/00.wav,id00000/01.wav\nB id00001/00\n")
     (world / "trials").write_text("A id00002/00.wav F bonafide nontarget\nB id00001/01.wav F A09 spoof\n")
     found = done(cli, "score verifier speakers/manifest.tsv --trials trials --enrol enrol --workers 0 --out s.tsv")
@@ -96,7 +91,7 @@ def test_enrolment_with_several_recordings(cli: Cli, world: Path):
     assert lines == [["enrol", "test"], ["A", "id00002/00.wav"], ["B", "id00001/01.wav"]]
 
 
-def test_verify_without_a_calibration_gives_no_verdict(cli: Cli, world: Path):
+def test_verify_without_a_calibration_gives_no_verdict(cli, world):
     found = cli("verify", ONE, OTHER, "--model", "verifier")
     assert found.code == 0
     verdict, score, kind, *paths = found.out.rstrip("\n").split("\t")
@@ -111,12 +106,12 @@ def test_verify_without_a_calibration_gives_no_verdict(cli: Cli, world: Path):
 
 
 @pytest.mark.parametrize(("threshold", "verdict", "code"), [("-1.1", "same", 0), ("1.1", "different", 3)])
-def test_verify_with_a_threshold(cli: Cli, world: Path, threshold: str, verdict: str, code: int):
+def test_verify_with_a_threshold(cli, world, threshold, verdict, code):
     found = cli("verify", ONE, OTHER, THIRD, "--model", "verifier", "--threshold", threshold, "--fail-on-different")
     assert (found.code, found.out.split("\t")[0], found.err) == (code, verdict, "")
 
 
-def test_verify_with_a_calibrated_model(cli: Cli, with_cohort: Path, monkeypatch: pytest.MonkeyPatch):
+def test_verify_with_a_calibrated_model(cli, with_cohort, monkeypatch):
     calibrate(with_cohort / "mc")
     (with_cohort / "enrol").write_text(f"A {name_of(OTHER)},{name_of(THIRD)}\n")
     (with_cohort / "two").write_text(f"A {name_of(ONE)}\n")
@@ -134,7 +129,7 @@ def test_verify_with_a_calibrated_model(cli: Cli, with_cohort: Path, monkeypatch
     assert "│" in shown or "|" in shown
 
 
-def test_a_tandem_from_two_score_files(cli: Cli, world: Path):
+def test_a_tandem_from_two_score_files(cli, world):
     (world / "asv.tsv").write_text("enrol\ttest\tscore\nA\tx\t2\nA\ty\t-2\nA\tz\t3\n")
     (world / "cm.tsv").write_text("filename\tcm-score\nx\t2\ny\t3\nz\t-4\n")
     (world / "keys").write_text("A x F bonafide target\nA y F bonafide nontarget\nA z F A17 spoof\n")
@@ -144,9 +139,8 @@ def test_a_tandem_from_two_score_files(cli: Cli, world: Path):
     assert json.loads((world / "found.json").read_text())["a_dcf"] == 0
 
 
-def test_a_verifier_of_another_size_is_refused_in_one_line(cli: Cli, with_cohort: Path):
+def test_a_verifier_of_another_size_is_refused_in_one_line(cli, with_cohort):
     model = SpeechModel.from_pretrained(with_cohort / "mc")
-    assert model.cohort is not None
     wide = np.zeros((5, EMBEDDING + 1), dtype=np.float32)
     type(model.cohort)(wide[0], wide, 3, "x").write(with_cohort / "mc")
     found = cli(*f"{SCORE.format('mc')} new.tsv".split())
@@ -154,8 +148,8 @@ def test_a_verifier_of_another_size_is_refused_in_one_line(cli: Cli, with_cohort
     assert "cohort.safetensors: " in found.err
 
 
-def test_an_onnx_file_compares_as_the_model_does(cli: Cli, once: Once, pristine: Path, tmp_path: Path):
-    world = Path(shutil.copytree(export_verifier(once, pristine), tmp_path, dirs_exist_ok=True))
+def test_an_onnx_file_compares_as_the_model_does(cli, once, pristine, tmp_path):
+    world = shutil.copytree(export_verifier(once, pristine), tmp_path, dirs_exist_ok=True)
     files = sorted(path.name for path in (world / "graph").iterdir())
     assert files == ["cohort.safetensors", "model.json", "model.onnx"]
     for model in ("mc", "graph"):

@@ -3,11 +3,8 @@
 import copy
 import math
 import re
-from collections.abc import Iterator
 from functools import reduce
 from operator import attrgetter, getitem
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -27,20 +24,17 @@ pruning:
 """
 
 
-def write(folder: Path, text: str, name: str = "recipe.yaml") -> Path:
+def write(folder, text, name="recipe.yaml"):
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def test_the_papers_pruning_block_works_as_it_stands(tmp_path: Path):
+def test_the_papers_pruning_block_works_and_all_else_has_a_default(tmp_path):
     pruning = load_config(write(tmp_path, MINIMAL + PAPER)).pruning
     found = [getattr(pruning, key) for key in yaml.safe_load(PAPER)["pruning"]]
     assert found == [True, 0.1, 0.05, 5, "cosine", 0.0]
-
-
-def test_all_else_has_a_default(tmp_path: Path):
     config = load_config(write(tmp_path, MINIMAL))
     assert (config.head.heads, config.head.compression, config.head.embedding) == (32, 128, 256)
     assert config.data.crop_seconds == 3.0
@@ -48,7 +42,7 @@ def test_all_else_has_a_default(tmp_path: Path):
     assert config.pruning.units == ("conv", "head", "attlayer", "interm", "ffnlayer")
 
 
-def test_a_batch_norm_needs_two_utterances_at_a_time(tmp_path: Path):
+def test_a_batch_norm_needs_two_utterances_at_a_time(tmp_path):
     recipe, norm = write(tmp_path, MINIMAL), "head.classifier_norm=batch"
     assert load_config(recipe, [norm, "training.accumulate=8"]).training.batch_size == 16
     with pytest.raises(
@@ -57,7 +51,7 @@ def test_a_batch_norm_needs_two_utterances_at_a_time(tmp_path: Path):
         load_config(recipe, [norm, "training.accumulate=16"])
 
 
-def test_round_trip(tmp_path: Path):
+def test_round_trip(tmp_path):
     overrides = ["pruning.drop_rate={interm: 0.5, conv: 0.01}", "pruning.units=[head, interm]", "training.lr=1e-5"]
     config = load_config(write(tmp_path, MINIMAL + PAPER), overrides)
     save_config(config, tmp_path / "saved.yaml")
@@ -78,14 +72,14 @@ def test_round_trip(tmp_path: Path):
         ("training={epochs: 9}", "training.epochs", 9),
     ],
 )
-def test_the_last_setting_wins_and_leaves_the_rest(tmp_path: Path, override: str, key: str, expected: object):
+def test_the_last_setting_wins_and_leaves_the_rest(tmp_path, override, key, expected):
     path = write(tmp_path, MINIMAL + "training: {epochs: 3, batch_size: 4}\nseed: 1\n")
     config = load_config(path, ["seed=3", override] if key == "seed" else [override])
     assert attrgetter(key)(config) == expected
     assert config.training.batch_size == 4
 
 
-def test_a_recipe_builds_on_its_base(tmp_path: Path):
+def test_a_recipe_builds_on_its_base(tmp_path):
     write(tmp_path, MINIMAL + "seed: 1\ntraining: {epochs: 3, batch_size: 4}\n", "base/bottom.yaml")
     write(tmp_path, "base: base/bottom.yaml\ntraining: {epochs: 5}\n", "middle.yaml")
     top = write(tmp_path, "base: ../middle.yaml\nseed: 2\n", "top/top.yaml")
@@ -94,45 +88,23 @@ def test_a_recipe_builds_on_its_base(tmp_path: Path):
 
 
 MISTAKES = {
-    "typo in a section that may be absent": (
-        "corpus: {nam: a, root: x}",
-        (),
-        r"key 'corpus.name?' (.*'name'\?|is miss)",
-    ),
-    "typo in --set": ("", ("pruning.target_sparsty=0.5",), r"key 'pruning.target_sparsty' .*'target_sparsity'\?"),
-    "nothing is near": ("head: {zzz: 1}", (), "key 'head.zzz' is unknown; known there: kind, heads, compression"),
-    "a section too deep": ("seed: {a: 1}", (), "seed: .*integer"),
-    "out of range, --set": ("", ("pruning.target_sparsity=1.5",), "pruning.target_sparsity: .*found 1.5"),
-    "a rate per wrong unit": (
-        "pruning: {drop_rate: {heads: 0.5}}",
-        (),
-        "pruning.drop_rate.heads: .*'conv'.*found 'heads'",
-    ),
-    "a rate out of range": ("pruning: {drop_rate: 1}", (), "pruning.drop_rate: .*less than 1, found 1"),
-    "--set without =": ("", ("seed",), "--set seed: expected key=value"),
-    "--set without key": ("", ("=3",), "--set =3: expected key=value"),
-    "--set, broken value": ("", ("seed=[1",), "--set seed=.*not valid YAML"),
-    "a number as key": ("1: 2", (), "recipe.yaml: .*1"),
+    "typo in a section that may be absent": ("corpus: {nam: a, root: x}", r"key 'corpus.name?' (.*'name'\?|is miss)"),
+    "nothing is near": ("head: {zzz: 1}", "key 'head.zzz' is unknown; known there: kind, heads, compression"),
+    "a rate per wrong unit": ("pruning: {drop_rate: {heads: 1}}", "pruning.drop_rate.heads: .*'conv'.*found 'heads'"),
+    "a rate out of range": ("pruning: {drop_rate: 1}", "pruning.drop_rate: .*less than 1, found 1"),
+    "a number as key": ("1: 2", "recipe.yaml: .*1"),
 }
 
 
-@pytest.mark.parametrize(("text", "overrides", "expected"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_one_line_with_file_and_key(tmp_path: Path, text: str, overrides: tuple[str, ...], expected: str):
+@pytest.mark.parametrize(("text", "expected"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_line_with_file_and_key(tmp_path, text, expected):
     recipe = write(tmp_path, f"{MINIMAL}{text}\n")
     with pytest.raises(InputError, match=expected) as caught:
-        load_config(recipe, overrides)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.startswith(("--set", str(recipe)))
+        load_config(recipe)
+    assert re.fullmatch(rf"{recipe}[^\n]+", str(caught.value))
 
 
-@pytest.mark.parametrize("name", ["missing.yaml", "."])
-def test_a_recipe_that_is_not_there(tmp_path: Path, name: str):
-    with pytest.raises(InputError, match=r"cannot be read .*check the path"):
-        load_config(tmp_path / name)
-
-
-def test_bases_in_a_circle_that_the_recipe_is_no_part_of(tmp_path: Path):
+def test_bases_in_a_circle_that_the_recipe_is_no_part_of(tmp_path):
     for name, base in ("ab", "bc", "cb"):
         write(tmp_path, f"base: {base}.yaml\n", f"{name}.yaml")
     with pytest.raises(InputError, match="leads back to itself"):
@@ -146,7 +118,7 @@ KINDS = {
 }
 
 
-def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def leaves(tree, path=()):
     """Yield the keys that hold numbers, or several."""
     for key, value in tree.items():
         if isinstance(value, dict):

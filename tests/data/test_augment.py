@@ -2,9 +2,7 @@
 
 import pickle
 import runpy
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from corpus import MINUTE, SAMPLE_RATE_HZ, configure, files_below, write_world
+from corpus import MINUTE, SAMPLE_RATE_HZ, configure, write_world
 from hybrid_pruning.config import AugmentConfig, load_config, save_config
 from hybrid_pruning.data.augment import BUILDERS, Augmentation, Kind, build_augmentation
 from hybrid_pruning.data.augment.codec import CODECS
@@ -21,44 +19,42 @@ from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.tasks import Label
 from hybrid_pruning.training.launch import train
-from sounds import Wave, rng, tone, vowel, write_sounds
+from sounds import rng, tone, vowel, write_sounds
 
 CROP = 4000
 
 
-def apply(operation: Any, value: float) -> Any:
+def apply(operation, value):
     return lambda wave, _: operation(wave, np.float32(value))
 
 
-def kinds(*probabilities: float) -> list[Kind]:
+def kinds(*probabilities):
     """Kinds that leave their mark: the first adds 0.001, the second 0.002, the third 0.004."""
     return [Kind(str(index), p, apply(np.add, 0.001 * 2**index)) for index, p in enumerate(probabilities)]
 
 
-def marks(augmentation: Augmentation, times: int = 4000) -> np.ndarray[Any, Any]:
+def marks(augmentation, times=4000):
     """Return how often each combination of kinds was applied, as fractions."""
     silence, source = np.zeros(1, dtype=np.float32), rng()
     found = [round(float(augmentation(silence, source)[0]) * 1000) for _ in range(times)]
     return np.bincount(found, minlength=8) / times
 
 
-def build(tmp_path: Path, **sections: Any) -> Augmentation:
+def build(tmp_path, **sections):
     """Build what a recipe asks for; folders are made of vowels."""
     for name in ("noise", "music", "babble", "reverberation"):
         if name in sections:
             folder = write_sounds(tmp_path / name, [0.1 * vowel(9000 + seed, seed=seed) for seed in range(4)])
             sections[name] = {"folder": folder, **sections[name]}
-    augmentation = build_augmentation(AugmentConfig.model_validate(sections))
-    assert augmentation is not None
-    return augmentation
+    return build_augmentation(AugmentConfig.model_validate(sections))
 
 
-def all_kinds(**changes: Any) -> dict[str, Any]:
+def all_kinds(**changes):
     return {**{name: {} for name in BUILDERS}, "choose": "each", **changes}
 
 
 @pytest.fixture
-def utterances(tmp_path: Path) -> list[Utterance]:
+def utterances(tmp_path):
     """Six clips; the first two share a recording, the third and fourth another."""
     found = []
     for index in range(6):
@@ -70,12 +66,12 @@ def utterances(tmp_path: Path) -> list[Utterance]:
     return found
 
 
-def crops(utterances: Sequence[Utterance], augment: Augmentation | None, seed: int = 0) -> Crops:
+def crops(utterances, augment, seed=0):
     return Crops(utterances, [0] * len(utterances), CROP, seed, augment)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 0.8, 1.0])
-def test_as_many_examples_are_augmented_as_asked(probability: float):
+def test_as_many_examples_are_augmented_as_asked(probability):
     found = marks(Augmentation(kinds(1.0), probability, "one"))
     assert found[1] == pytest.approx(probability, abs=0.025)
     assert found[0] + found[1] == pytest.approx(1)
@@ -104,7 +100,7 @@ def test_nothing_is_augmented_unless_asked_for():
         assert build_augmentation(AugmentConfig.model_validate(sections)) is None
 
 
-def test_every_kind_is_there_in_the_order_of_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_every_kind_is_there_in_the_order_of_the_recipe(tmp_path, capsys):
     assert str(Augmentation(kinds(1.0, 1.0), 0.8, "one")) == "80% of the examples by one of 0 50%, 1 50%"
     assert str(Augmentation(kinds(0.5, 1.0), 1.0, "each")) == "100% of the examples by each of 0 50%, 1 100%"
     augmentation = build(tmp_path, **all_kinds())
@@ -114,7 +110,7 @@ def test_every_kind_is_there_in_the_order_of_the_recipe(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_every_kind_leaves_length_type_and_the_wave_given(tmp_path: Path, name: str):
+def test_every_kind_leaves_length_type_and_the_wave_given(tmp_path, name):
     augmentation = build(tmp_path, **{name: {}})
     for wave in (vowel(), np.zeros(5000, dtype=np.float32), vowel(1000), 3 * vowel(), np.ones(1, dtype=np.float32)):
         before = wave.copy()
@@ -126,7 +122,7 @@ def test_every_kind_leaves_length_type_and_the_wave_given(tmp_path: Path, name: 
         assert np.array_equal(wave, before)
 
 
-def test_the_generator_decides_alone_in_spawned_processes_too(tmp_path: Path):
+def test_the_generator_decides_alone_in_spawned_processes_too(tmp_path):
     augmentation = build(tmp_path, **all_kinds())
     first = augmentation(vowel(), rng(1))
     augmentation(tone(700), rng(2))  # whatever came before
@@ -136,7 +132,7 @@ def test_the_generator_decides_alone_in_spawned_processes_too(tmp_path: Path):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_the_same_for_any_number_of_workers_and_ranks(tmp_path: Path, utterances: list[Utterance], workers: int):
+def test_the_same_for_any_number_of_workers_and_ranks(tmp_path, utterances, workers):
     augmentation = build(tmp_path, **all_kinds(codec={"codecs": ["mulaw", "narrowband", "mp3"]}), probability=0.8)
     addresses = [[(0, 0), (0, 1), (0, 2), (0, 3)], [(1, 4), (1, 5), (1, 0), (1, 2)]]
     expected = torch.stack([crops(utterances, augmentation)[address].wave for batch in addresses for address in batch])
@@ -145,7 +141,7 @@ def test_the_same_for_any_number_of_workers_and_ranks(tmp_path: Path, utterances
         assert torch.equal(torch.cat([batch.wave for batch in found]), expected[share])
 
 
-def test_epochs_and_seeds_differ(tmp_path: Path, utterances: list[Utterance]):
+def test_epochs_and_seeds_differ(tmp_path, utterances):
     augmentation = build(tmp_path, volume={"gain_db": [-40, -1]})
     short = [(0, 0), (1, 0)]  # the first clip is as long as a crop: only the augmentation differs
     assert not torch.equal(*(crops(utterances, augmentation)[address].wave for address in short))
@@ -153,10 +149,10 @@ def test_epochs_and_seeds_differ(tmp_path: Path, utterances: list[Utterance]):
     assert not torch.equal(*(crops(utterances, augmentation, seed)[0, 0].wave for seed in (0, 1)))
 
 
-def test_utterances_of_one_recording_share_the_noise(tmp_path: Path, utterances: list[Utterance]):
+def test_utterances_of_one_recording_share_the_noise(tmp_path, utterances):
     augmentation = build(tmp_path, noise={"snr_db": [0, 20]})
 
-    def added(epoch: int, index: int) -> torch.Tensor:
+    def added(epoch, index):
         clean, noisy = (crops(utterances, augment)[epoch, index].wave for augment in (None, augmentation))
         return (noisy - clean) / clean.square().mean().sqrt()
 
@@ -166,7 +162,7 @@ def test_utterances_of_one_recording_share_the_noise(tmp_path: Path, utterances:
         assert (added(epoch, 0) - added(epoch, 2)).abs().max() > 0.05
 
 
-def test_a_bad_recording_is_an_error_of_its_example(tmp_path: Path, utterances: list[Utterance]):
+def test_a_bad_recording_is_an_error_of_its_example(tmp_path, utterances):
     augmentation = build(tmp_path, noise={})
     for path in (tmp_path / "noise").iterdir():
         path.write_text("changed since it was listed")
@@ -189,34 +185,18 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize(("augment", "expected"), UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_a_mistake_in_the_recipe_names_its_key(augment: dict[str, Any], expected: str):
+def test_a_mistake_in_the_recipe_names_its_key(augment, expected):
     recipe = {**MINUTE, "data": {"train": "a", "dev": "b"}, "backbone": {"source": "c"}, "augment": augment}
     with pytest.raises(InputError, match=expected) as caught:
         configure(recipe)
     assert "\n" not in str(caught.value)
 
 
-def test_missing_folders_stop_training_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "empty").mkdir()
-    recipe = write_world(tmp_path / "world")
-    monkeypatch.chdir(tmp_path)
-    mistakes: list[tuple[dict[str, Any], str]] = [
-        ({"babble": {"folder": "nowhere"}}, r"augment\.babble\.folder: nowhere is not a folder"),
-        ({"reverberation": {"folder": "empty"}}, r"augment\.reverberation\.folder: .* holds no recording"),
-        ({"probability": 0.8}, r"augment\.probability: 0\.8 .* no kind is there; add one of speed, reverb"),
-    ]
-    for augment, expected in mistakes:
-        with pytest.raises(InputError, match=expected) as caught:
-            train(configure({**recipe, "augment": augment}), tmp_path / "run")
-        assert "\n" not in str(caught.value)
-        assert files_below(tmp_path / "run") == []
-
-
-def test_training_examples_are_augmented_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    seen: list[int] = []
+def test_training_examples_are_augmented_and_nothing_else(tmp_path, monkeypatch):
+    seen = []
     call = Augmentation.__call__
 
-    def count(self: Augmentation, wave: Wave, source: np.random.Generator) -> Wave:
+    def count(self, wave, source):
         seen.append(len(wave))
         return call(self, wave, source)
 
@@ -227,7 +207,7 @@ def test_training_examples_are_augmented_and_nothing_else(tmp_path: Path, monkey
     assert set(seen) == {800}
 
 
-def test_recipes_survive_the_round_trip(tmp_path: Path):
+def test_recipes_survive_the_round_trip(tmp_path):
     augment = {"noise": {"folder": "musan/noise"}, "codec": {"codecs": list(CODECS)}, "rawboost": {}}
     config = configure({"data": {"train": "a", "dev": "b"}, "backbone": {"source": "c"}, "augment": augment})
     save_config(config, tmp_path / "saved.yaml")
@@ -237,7 +217,7 @@ def test_recipes_survive_the_round_trip(tmp_path: Path):
     assert off.augment.codec == config.augment.codec
 
 
-def test_the_sheet_of_spectrograms(tmp_path: Path):
+def test_the_sheet_of_spectrograms(tmp_path):
     script = runpy.run_path(str(Path(__file__).parents[2] / "dev" / "augmentations.py"))
     clip = write_sounds(tmp_path / "clips", [vowel(seed=seed) for seed in range(5)]) / "00.wav"
     script["RAWBOOST"].clear()

@@ -10,7 +10,7 @@ from corpus import SAMPLE_RATE_HZ
 from hybrid_pruning.config import CodecConfig, CodecName
 from hybrid_pruning.data.augment.codec import CODECS, NARROW_HZ, Codec, Ffmpeg, Sndfile, _measure_delays
 from hybrid_pruning.errors import InputError
-from sounds import Wave, band_db, lag, real_speech, rng, tone, vowel
+from sounds import band_db, lag, real_speech, rng, tone, vowel
 
 MILLISECOND = SAMPLE_RATE_HZ // 1000
 IN_MEMORY = [name for name, (_, coders) in CODECS.items() if isinstance(coders[0], Sndfile)]
@@ -18,7 +18,7 @@ NARROW = ["opus-nb", "mulaw", "alaw", "narrowband", "speex-nb", "amr-nb"]
 FAITHFUL = ("opus", "mp3", "m4a", "g722", "mulaw", "alaw", "narrowband")  # to the waveform, not only to how it sounds
 
 
-def build(name: str) -> Codec:
+def build(name):
     try:
         return Codec((name,))
     except InputError as error:
@@ -31,7 +31,7 @@ def test_the_recipe_has_them_all():
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_length_and_place_stay(name: str):
+def test_length_and_place_stay(name):
     codec, wave = build(name), vowel(2 * SAMPLE_RATE_HZ)
     for setting in {0, len(codec.delays[name]) - 1}:
         coded = codec.recode(wave, name, setting)
@@ -43,14 +43,14 @@ def test_length_and_place_stay(name: str):
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_real_speech_stays_in_place(name: str):
+def test_real_speech_stays_in_place(name):
     speech, codec = real_speech(), build(name)
     for setting in (0, len(codec.delays[name]) - 1):
         assert abs(lag(speech, codec.recode(speech, name, setting))) <= 3 * MILLISECOND
 
 
 @pytest.mark.parametrize("name", NARROW)
-def test_narrow_band_has_nothing_above_4_khz(name: str):
+def test_narrow_band_has_nothing_above_4_khz(name):
     wave = (0.1 * rng().standard_normal(SAMPLE_RATE_HZ)).astype(np.float32)
     coded = build(name).recode(wave, name, -1)
     assert band_db(wave, 4100, 8001) > -4
@@ -59,7 +59,7 @@ def test_narrow_band_has_nothing_above_4_khz(name: str):
 
 
 @pytest.mark.parametrize("name", ["opus", "mp3"])
-def test_settings_go_from_worst_to_best(name: str):
+def test_settings_go_from_worst_to_best(name):
     codec, wave = build(name), vowel(2 * SAMPLE_RATE_HZ)
     errors = [np.std(codec.recode(wave, name, setting) - wave) for setting in range(5)]
     assert errors == sorted(errors, reverse=True)
@@ -67,7 +67,7 @@ def test_settings_go_from_worst_to_best(name: str):
 
 
 @pytest.mark.parametrize("name", FAITHFUL)
-def test_the_level_stays(name: str):
+def test_the_level_stays(name):
     wave = tone(600, 2 * SAMPLE_RATE_HZ)
     assert np.std(build(name).recode(wave, name, -1)) == pytest.approx(np.std(wave), rel=0.05)
 
@@ -79,7 +79,7 @@ ALAW = np.where(SEGMENT == 0, 2 * STEP + 1, (2 * STEP + 33) << np.maximum(SEGMEN
 
 
 @pytest.mark.parametrize(("name", "levels", "bits"), [("mulaw", MULAW, 14), ("alaw", ALAW, 13)])
-def test_g711_has_its_255_values_and_is_half_a_step_off_at_most(name: str, levels: Wave, bits: int):
+def test_g711_has_its_255_values_and_is_half_a_step_off_at_most(name, levels, bits):
     _, (coder,) = CODECS[name]
     wave, values = np.linspace(-0.97, 0.97, 20_001, dtype=np.float32), np.concatenate([-levels, levels])
     coded = coder(wave, NARROW_HZ)
@@ -99,12 +99,12 @@ def test_g711_has_its_255_values_and_is_half_a_step_off_at_most(name: str, level
     ("name", "delays"),  # MP3 has no room for the tag that tells the delay at low bit rates
     [("opus", {0}), ("mp3", {0, 1105}), ("m4a", {1024}), ("g722", {22}), ("speex", {222}), ("amr-nb", {79})],
 )
-def test_delays_are_those_of_the_standards(name: str, delays: set[int]):
+def test_delays_are_those_of_the_standards(name, delays):
     assert set(build(name).delays[name]) == delays
 
 
 @pytest.mark.parametrize("name", [*IN_MEMORY, "m4a", "amr-nb"])
-def test_the_same_every_time_and_no_trouble_with_extremes(name: str):
+def test_the_same_every_time_and_no_trouble_with_extremes(name):
     codec, wave = build(name), vowel()
     assert np.array_equal(codec(wave, rng(5)), codec(wave, rng(5)))
     silence = codec(np.zeros(4000, dtype=np.float32), rng())
@@ -122,7 +122,7 @@ def test_codecs_and_settings_are_drawn():
     assert {codec(wave, source).tobytes() for _ in range(80)} == expected
 
 
-def test_an_encoder_is_missing(monkeypatch: pytest.MonkeyPatch):
+def test_an_encoder_is_missing(monkeypatch):
     _measure_delays.cache_clear()
     monkeypatch.setitem(CODECS, "m4a", (SAMPLE_RATE_HZ, (Ffmpeg("no_such_encoder", "adts"),)))
     with pytest.raises(InputError, match=r"codecs: 'm4a' needs the encoder no_such_encoder, .*; leave it"):
@@ -130,7 +130,7 @@ def test_an_encoder_is_missing(monkeypatch: pytest.MonkeyPatch):
     _measure_delays.cache_clear()
 
 
-def test_libsndfile_is_too_old(monkeypatch: pytest.MonkeyPatch):
+def test_libsndfile_is_too_old(monkeypatch):
     _measure_delays.cache_clear()
     monkeypatch.setattr(soundfile, "available_subtypes", {"OGG": {"VORBIS": "Vorbis"}}.get)
     with pytest.raises(InputError, match=r"'opus' is not in libsndfile .*pip install --upgrade soundfile"):

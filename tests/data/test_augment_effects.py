@@ -1,17 +1,15 @@
-"""Speed, volume, recordings added as noise, and rooms: levels, ratios and places stay as asked, whatever the folder."""
-
-from pathlib import Path
+"""Speed, volume, added noise, rooms and RawBoost: levels, ratios and places stay as asked, whatever the folder."""
 
 import numpy as np
 import pytest
 import soundfile
-from scipy.signal import convolve
+from scipy.signal import convolve, firwin
 
 from corpus import SAMPLE_RATE_HZ, noise, touch
+from hybrid_pruning.config import RawBoostConfig
 from hybrid_pruning.data.augment import effects
 from hybrid_pruning.data.augment.effects import (
     LONGEST_SECONDS,
-    AudioFolder,
     Noise,
     Reverberation,
     Speed,
@@ -23,18 +21,25 @@ from hybrid_pruning.data.augment.effects import (
     read_response,
     reverberate,
 )
+from hybrid_pruning.data.augment.rawboost import (
+    RawBoost,
+    add_convolutive_noise,
+    add_impulsive_noise,
+    add_stationary_noise,
+    design_notch,
+    draw_notches,
+)
 from hybrid_pruning.errors import InputError
-from sounds import Wave, lag, level_db, power_db, rng, snr_db, tone, vowel, write_sounds
+from sounds import lag, level_db, power_db, rng, snr_db, tone, vowel, write_sounds
 
 
-def pitch_hz(wave: Wave) -> float:
-    """The frequency of a tone, from its phase's advance."""
+def pitch_hz(wave):
     spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave)), 16 * len(wave)))
     return float(spectrum.argmax() * SAMPLE_RATE_HZ / (16 * len(wave)))
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 0.97, 1.0, 1.1, 2.0])
-def test_pitch_is_multiplied(factor: float):
+def test_pitch_is_multiplied(factor):
     faster = Speed((factor,))(tone(1000), rng())
     assert (faster.dtype, len(faster)) == (np.float32, SAMPLE_RATE_HZ)
     cut = faster[: round(SAMPLE_RATE_HZ / max(factor, 1)) - 100]  # before it is repeated
@@ -73,17 +78,17 @@ def test_levels():
 NAMES = ("b/2.wav", "b/10.WAV", "a.flac", "Z.ogg", "b.wav")
 
 
-def write(root: Path, names: tuple[str, ...]) -> Path:
+def write(root, names):
     for index, name in enumerate(names):
         soundfile.write(touch(root, name) / name, noise(400 + index), SAMPLE_RATE_HZ)
     return root
 
 
-def folder(path: Path, *waves: Wave, rate: int = SAMPLE_RATE_HZ) -> AudioFolder:
+def folder(path, *waves, rate=SAMPLE_RATE_HZ):
     return list_folder(write_sounds(path, list(waves), rate), "key")
 
 
-def test_the_order_is_that_of_the_names(tmp_path: Path):
+def test_the_order_is_that_of_the_names(tmp_path):
     first, second = write(tmp_path / "1", NAMES), write(tmp_path / "2", NAMES[::-1])
     listed = list_folder(first, "key")
     assert listed.names == ("Z.ogg", "a.flac", "b.wav", "b/10.WAV", "b/2.wav") == list_folder(second, "key").names
@@ -92,7 +97,7 @@ def test_the_order_is_that_of_the_names(tmp_path: Path):
     assert listed.samples[0] in {403, 512}, "FFmpeg gives out a Vorbis block that ends within a file whole"
 
 
-def test_files_without_audio_are_left_out_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_files_without_audio_are_left_out_with_a_warning(tmp_path, capsys):
     write(tmp_path, NAMES)
     (tmp_path / "README").write_text("not a recording")
     list_folder(tmp_path, "augment.noise.folder")
@@ -105,7 +110,7 @@ def test_files_without_audio_are_left_out_with_a_warning(tmp_path: Path, capsys:
 
 
 @pytest.mark.parametrize("name", ["missing", "file.wav", "empty"])
-def test_a_folder_without_recordings_is_one_line(tmp_path: Path, name: str):
+def test_a_folder_without_recordings_is_one_line(tmp_path, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "broken.wav").write_text("no audio")
     (tmp_path / "file.wav").touch()
@@ -114,7 +119,7 @@ def test_a_folder_without_recordings_is_one_line(tmp_path: Path, name: str):
         list_folder(tmp_path / name, "augment.music.folder")
 
 
-def test_a_piece_is_a_piece_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_piece_is_a_piece_from_anywhere(tmp_path, monkeypatch):
     whole = np.arange(5000, dtype=np.float32) / 5000
     listed, asked, source, read = folder(tmp_path, whole), [], rng(), effects.read_audio
     monkeypatch.setattr(effects, "read_audio", lambda *given: asked.append(given) or read(*given))
@@ -130,21 +135,21 @@ def test_a_piece_is_a_piece_from_anywhere(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("rate", [16_000, 8_000, 44_100])
 @pytest.mark.parametrize(("samples", "asked"), [(500, -5.0), (16_000, 12.5), (40_000, 0.0), (40_000, 40.0)])
-def test_the_ratio_is_the_one_asked_for(tmp_path: Path, rate: int, samples: int, asked: float):
+def test_the_ratio_is_the_one_asked_for(tmp_path, rate, samples, asked):
     wave = vowel()
     noisy = Noise(folder(tmp_path, 0.01 * rng(1).standard_normal(samples), rate=rate), (asked, asked))(wave, rng())
     assert (noisy.dtype, len(noisy)) == (np.float32, len(wave))
     assert snr_db(wave, noisy) == pytest.approx(asked, abs=0.02)
 
 
-def test_the_ratio_is_drawn_from_its_range(tmp_path: Path):
+def test_the_ratio_is_drawn_from_its_range(tmp_path):
     added, wave, source = Noise(folder(tmp_path, vowel(seed=1), vowel(seed=2)), (5.0, 15.0)), vowel(), rng()
     found = [snr_db(wave, added(wave, source)) for _ in range(60)]
     assert 4.98 < min(found) < 6.5
     assert 13.5 < max(found) < 15.02
 
 
-def test_every_voice_of_babble_has_a_ratio_of_its_own(tmp_path: Path):
+def test_every_voice_of_babble_has_a_ratio_of_its_own(tmp_path):
     pitches = [300 * (index + 1) for index in range(10)]
     talkers = folder(tmp_path, *(tone(pitch, 20_000, peak=0.01) for pitch in pitches))
     wave, source, counts = vowel(), rng(), set()
@@ -160,12 +165,12 @@ def test_every_voice_of_babble_has_a_ratio_of_its_own(tmp_path: Path):
     assert counts == {3, 4, 5, 6, 7, 8}
 
 
-def test_more_talkers_than_recordings(tmp_path: Path):
+def test_more_talkers_than_recordings(tmp_path):
     noisy = Noise(folder(tmp_path, vowel(seed=1), vowel(seed=2)), (10.0, 10.0), (5, 5))(vowel(), rng())
     assert 10 - 20 * np.log10(5) < snr_db(vowel(), noisy) < 10
 
 
-def test_the_wave_given_keeps_its_level_and_silence_has_no_ratio(tmp_path: Path):
+def test_the_wave_given_keeps_its_level_and_silence_has_no_ratio(tmp_path):
     wave = tone(500)
     noisy = Noise(folder(tmp_path, tone(3000)), (0.0, 0.0))(wave, rng())
     assert np.array_equal(wave, tone(500))
@@ -178,7 +183,7 @@ def test_the_wave_given_keeps_its_level_and_silence_has_no_ratio(tmp_path: Path)
 DIRECT = 137
 
 
-def room(seed: int = 0, samples: int = 3000) -> Wave:
+def room(seed=0, samples=3000):
     """An impulse response with something before its direct sound, as measured ones have."""
     response = 0.2 * rng(seed).standard_normal(samples) * np.exp(-np.arange(samples) / 800)
     response[:DIRECT] *= 0.05
@@ -196,7 +201,7 @@ def test_it_is_scipys_direct_convolution():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_direct_sound_and_energy_stay(seed: int):
+def test_direct_sound_and_energy_stay(seed):
     wave = vowel(seed=seed)
     wet = reverberate(wave, room(seed))
     assert lag(wave, wet) == 0
@@ -205,13 +210,13 @@ def test_direct_sound_and_energy_stay(seed: int):
 
 
 @pytest.mark.parametrize("factor", [1.0, -0.3])
-def test_a_room_without_walls_changes_nothing_but_the_sign(factor: float):
+def test_a_room_without_walls_changes_nothing_but_the_sign(factor):
     response = np.zeros(500, dtype=np.float32)
     response[77] = factor
     np.testing.assert_allclose(reverberate(vowel(), response), np.sign(factor) * vowel(), atol=1e-6)
 
 
-def test_responses_are_drawn_from_the_folder(tmp_path: Path):
+def test_responses_are_drawn_from_the_folder(tmp_path):
     rooms = [room(seed) for seed in range(3)]
     reverberation = Reverberation(list_folder(write_sounds(tmp_path, rooms), "key"))
     wave, source = vowel(3000), rng()
@@ -222,7 +227,7 @@ def test_responses_are_drawn_from_the_folder(tmp_path: Path):
     assert all(any(np.array_equal(wet, other) for other in expected) for wet in found)
 
 
-def test_the_first_channel_is_taken_and_other_sample_rates_keep_the_direct_sound(tmp_path: Path):
+def test_the_first_channel_is_taken_and_other_sample_rates_keep_the_direct_sound(tmp_path):
     soundfile.write(tmp_path / "two.wav", np.stack([room(0), room(1)], axis=1), SAMPLE_RATE_HZ, subtype="FLOAT")
     np.testing.assert_array_equal(read_response(tmp_path / "two.wav"), room(0))
     response = np.zeros(4800, dtype=np.float32)
@@ -233,16 +238,15 @@ def test_the_first_channel_is_taken_and_other_sample_rates_keep_the_direct_sound
     np.testing.assert_allclose(reverberate(tone(500), found), tone(500), atol=5e-3)
 
 
-def test_memory_is_bounded(tmp_path: Path):
+def test_memory_is_bounded(tmp_path):
     soundfile.write(tmp_path / "long.wav", np.ones(10 * 8000), 8000)
     assert len(read_response(tmp_path / "long.wav")) == LONGEST_SECONDS * SAMPLE_RATE_HZ
     kept = read_response.cache_info().maxsize
-    assert kept is not None
     assert kept * LONGEST_SECONDS * SAMPLE_RATE_HZ * 4 < 30e6
 
 
 @pytest.mark.parametrize("content", [b"no audio", b""])
-def test_a_broken_response_is_one_line(tmp_path: Path, content: bytes):
+def test_a_broken_response_is_one_line(tmp_path, content):
     (tmp_path / "broken.wav").write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.wav: cannot be decoded .*reverberation\.folder") as found:
         read_response(tmp_path / "broken.wav")
@@ -250,7 +254,137 @@ def test_a_broken_response_is_one_line(tmp_path: Path, content: bytes):
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
-def test_a_response_must_respond(tmp_path: Path, value: float):
+def test_a_response_must_respond(tmp_path, value):
     soundfile.write(tmp_path / "a.wav", np.full(100, value), SAMPLE_RATE_HZ, subtype="FLOAT")
     with pytest.raises(InputError, match=r"a\.wav: is no impulse response"):
         read_response(tmp_path / "a.wav")
+
+
+config = RawBoostConfig
+HARMLESS = {"notches": 1, "centre_hz": (7950, 7950), "width_hz": (50, 50), "taps": (11, 11)}
+AT_3_KHZ = {"notches": 1, "centre_hz": (3000, 3000), "width_hz": (800, 800), "taps": (101, 101)}
+
+
+def gain_db(taps, hertz):
+    turn = np.exp(-2j * np.pi * hertz / SAMPLE_RATE_HZ * np.arange(len(taps)))
+    return float(20 * np.log10(np.abs(np.sum(taps * turn)) + 1e-12))
+
+
+@pytest.mark.parametrize(("low", "high"), [(1000, 2000), (3400, 4600), (6000, 7000)])
+def test_a_notch_is_scipys_windowed_one(low, high):
+    ours, theirs = design_notch(low, high, 101), firwin(101, (low, high), window="hamming", fs=SAMPLE_RATE_HZ)
+    np.testing.assert_allclose(ours / ours.sum(), theirs, atol=1e-9)
+    assert gain_db(ours, (low + high) / 2) < -40
+    assert gain_db(ours, low - 500) == pytest.approx(0, abs=0.1)
+    assert gain_db(ours, high + 500) == pytest.approx(0, abs=0.1)
+
+
+@pytest.mark.parametrize(("low", "high", "cut", "kept"), [(-300, 1000, 0, 2000), (7000, 8400, 8000, 6000)])
+def test_notches_at_the_edges_of_the_band(low, high, cut, kept):
+    taps = design_notch(low, high, 101)
+    assert gain_db(taps, cut) < -40
+    assert gain_db(taps, kept) > -0.1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_cascades_are_symmetric_with_a_largest_gain_of_one(seed):
+    taps = draw_notches(config(), rng(seed))
+    assert len(taps) % 2 == 1
+    assert 5 * 10 < len(taps) <= 5 * 100 + 1
+    np.testing.assert_allclose(taps, taps[::-1], atol=1e-12)
+    assert max(gain_db(taps, hertz) for hertz in range(0, 8001, 10)) == pytest.approx(0, abs=0.02)
+
+
+def test_a_drawn_notch_changes_its_band_alone():
+    taps = draw_notches(config(**AT_3_KHZ), rng())
+    assert gain_db(taps, 3000) < -25
+    assert gain_db(taps, 3800) > -0.3
+    assert gain_db(taps, 2200) > -0.3
+    wave = tone(1000) + tone(3000, peak=0.2)
+    filtered = add_convolutive_noise(wave, config(order=1, **AT_3_KHZ), rng())
+    middle = slice(200, -200)
+    assert level_db(filtered[middle], 3000) - level_db(wave[middle], 3000) < -25
+    np.testing.assert_allclose(filtered[middle], tone(1000)[middle], atol=0.02)
+
+
+@pytest.mark.parametrize("loss", [5.0, 20.0])
+def test_the_square_is_weaker_by_its_loss(loss):
+    settings = config(order=2, nonlinear_loss_db=(loss, loss), **HARMLESS)
+    distorted = add_convolutive_noise(tone(1000, peak=0.5), settings, rng())[200:-200]
+    # the square of a tone of peak a is a tone of twice its frequency and peak a^2 / 2
+    assert level_db(distorted, 2000) == pytest.approx(20 * np.log10(0.125) - loss, abs=0.2)
+    assert level_db(distorted, 1000) == pytest.approx(20 * np.log10(0.5), abs=0.2)
+    assert level_db(distorted, 3000) < -80
+
+
+def test_the_order_is_the_highest_power():
+    settings = config(order=5, nonlinear_loss_db=(5, 5), **HARMLESS)
+    distorted = add_convolutive_noise(tone(1000, peak=1.0), settings, rng())[200:-200]
+    assert level_db(distorted, 5000) > -40
+    assert level_db(distorted, 6000) < -80
+    linear = add_convolutive_noise(tone(1000), config(order=1, **HARMLESS), rng())[200:-200]
+    assert level_db(linear, 2000) < -80
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_convolutive_noise_has_no_mean_and_no_delay(seed):
+    wave = vowel(seed=seed)
+    distorted = add_convolutive_noise(wave, config(), rng(seed))
+    assert abs(distorted.mean()) < 1e-6
+    assert abs(lag(wave, distorted)) <= 2
+
+
+def test_impulses_hit_few_samples_in_proportion_to_themselves():
+    wave, source, fractions = vowel(), rng(), []
+    for _ in range(100):
+        hit = add_impulsive_noise(wave, config(impulses=0.1, impulse_gain=2.0), source)
+        changed = hit != wave
+        fractions.append(changed.mean())
+        ratio = np.abs(hit - wave)[changed] / np.abs(wave)[changed]
+        assert ratio.max(initial=0) <= 2.0 + 1e-3
+    assert 0.08 < max(fractions) <= 0.1
+    assert min(fractions) < 0.02
+    # the mean of |u1 u2| for two uniform numbers within -1 and 1 is 1/4
+    assert ratio.mean() == pytest.approx(2.0 / 4, abs=0.1)
+
+
+@pytest.mark.parametrize("asked", [10.0, 40.0])
+def test_stationary_noise_has_its_ratio_and_its_notch(asked):
+    wave = vowel(4 * SAMPLE_RATE_HZ)
+    noisy = add_stationary_noise(wave, config(snr_db=(asked, asked), **AT_3_KHZ | {"width_hz": (1000, 1000)}), rng())
+    assert snr_db(wave, noisy) == pytest.approx(asked, abs=0.02)
+    power = np.abs(np.fft.rfft(noisy.astype(np.float64) - wave)) ** 2
+    hertz = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE_HZ)
+    notch, rest = power[(hertz > 2900) & (hertz < 3100)].mean(), power[hertz > 4500].mean()
+    assert 10 * np.log10(notch / rest) < -25
+
+
+def side_by_side(wave, settings, source):
+    filtered = limit(add_convolutive_noise(wave, settings, source))
+    return limit(filtered + limit(add_impulsive_noise(wave, settings, source)))
+
+
+LNL, ISD, SSI = add_convolutive_noise, add_impulsive_noise, add_stationary_noise
+BY_NUMBER = {
+    **{1: (LNL,), 2: (ISD,), 3: (SSI,), 4: (LNL, ISD, SSI), 5: (LNL, ISD), 6: (LNL, SSI), 7: (ISD, SSI)},
+    8: (side_by_side,),
+}
+
+
+@pytest.mark.parametrize("number", BY_NUMBER)
+def test_algorithms_are_numbered_as_in_the_public_code(number):
+    settings, wave, source = config(algorithm=number), vowel() * 2, rng(3)  # so that full scale is reached
+    found, expected = RawBoost(settings)(wave, rng(3)), wave
+    for step in BY_NUMBER[number]:
+        expected = limit(step(expected, settings, source))
+    assert found.dtype == np.float32
+    assert np.array_equal(found, expected)
+    assert not np.array_equal(found, RawBoost(settings)(wave, rng(4)))
+    assert np.abs(found).max() <= 1
+    assert np.array_equal(wave, vowel() * 2), "the wave given is left alone"
+
+    for samples in (1, 30, 8000):
+        assert not RawBoost(settings)(np.zeros(samples, dtype=np.float32), rng()).any()
+        short = RawBoost(settings)(tone(700, samples), rng())
+        assert len(short) == samples
+        assert np.isfinite(short).all()

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import pytest
 
 from corpus import files_below, prepare, refuse, touch
-from hybrid_pruning.data.corpora import CORPORA, Prepared, releases
+from hybrid_pruning.data.corpora import CORPORA, releases
 from hybrid_pruning.data.corpora.releases import RELEASES
-from hybrid_pruning.data.manifest import Utterance, read_manifest
+from hybrid_pruning.data.manifest import read_manifest
 
 Files = Mapping[str, str]
 
@@ -167,23 +167,23 @@ BAD_LINES = {  # a protocol, its last line, and what is said of it
 }
 
 
-def put_sample(tmp_path: Path, corpus: str, inside: str = ".") -> Path:
+def put_sample(tmp_path, corpus, inside="."):
     sample = SAMPLES[corpus]
     texts = {f"{inside}/{name}": text for name, text in sample.protocols.items()}
     return touch(tmp_path / "root", *(f"{inside}/{name}" for name in sample.audio), texts=texts)
 
 
-def describe(utterance: Utterance) -> str:
+def describe(utterance):
     known = (utterance.speaker, utterance.gender, utterance.attack, utterance.codec, utterance.codec_quality)
     return " ".join((utterance.utt_id, utterance.label, *known, utterance.source))
 
 
-def read(prepared: Prepared) -> dict[str, tuple[str, ...]]:
+def read(prepared):
     return {part: tuple(map(describe, read_manifest(path))) for part, path in prepared.manifests.items()}
 
 
 @pytest.mark.parametrize("corpus", SAMPLES)
-def test_a_corpus_in_its_official_layout(tmp_path: Path, corpus: str):
+def test_a_corpus_in_its_official_layout(tmp_path, corpus):
     root, sample = put_sample(tmp_path, corpus), SAMPLES[corpus]
     prepared = prepare(corpus, root, tmp_path / "out")
     assert read(prepared) == sample.expected
@@ -198,13 +198,13 @@ def test_a_corpus_in_its_official_layout(tmp_path: Path, corpus: str):
 
 
 @pytest.mark.parametrize("corpus", INSIDE)
-def test_the_folder_an_archive_unpacks_to_may_be_given_or_the_one_it_lies_in(tmp_path: Path, corpus: str):
+def test_the_folder_an_archive_unpacks_to_may_be_given_or_the_one_it_lies_in(tmp_path, corpus):
     root = put_sample(tmp_path, corpus, INSIDE[corpus])
     for place in (root, root / INSIDE[corpus]):
         assert read(prepare(corpus, place, tmp_path / "out")) == SAMPLES[corpus].expected
 
 
-def test_a_manifest_beside_the_audio_can_be_moved_with_it(tmp_path: Path):
+def test_a_manifest_beside_the_audio_can_be_moved_with_it(tmp_path):
     root = put_sample(tmp_path, "asvspoof5")
     manifest = prepare("asvspoof5", root, root).manifests["train"]
     assert "\tflac_T/T_0000000000.flac\t" in manifest.read_text()
@@ -214,7 +214,7 @@ def test_a_manifest_beside_the_audio_can_be_moved_with_it(tmp_path: Path):
     ("corpus", "line", "expected"),
     [(corpus, line, expected) for corpus, (_, lines) in BAD_LINES.items() for line, expected in lines],
 )
-def test_a_bad_line_is_named_and_nothing_is_written(tmp_path: Path, corpus: str, line: str, expected: str):
+def test_a_bad_line_is_named_and_nothing_is_written(tmp_path, corpus, line, expected):
     root, protocol = put_sample(tmp_path, corpus), BAD_LINES[corpus][0]
     text = (root / protocol).read_text().rstrip("\r\n") + "\n"
     touch(root, texts={protocol: f"{text}{line}\n"})
@@ -223,7 +223,7 @@ def test_a_bad_line_is_named_and_nothing_is_written(tmp_path: Path, corpus: str,
 
 
 @pytest.mark.parametrize("corpus", SAMPLES)
-def test_a_protocol_that_is_no_text_or_lacks_its_header(tmp_path: Path, corpus: str):
+def test_a_protocol_that_is_no_text_or_lacks_its_header(tmp_path, corpus):
     root, protocol = put_sample(tmp_path, corpus), BAD_LINES[corpus][0]
     (root / protocol).write_bytes(b"file,speaker,label,attack\n\xff\xfe\x00")
     name, out = Path(protocol).name, tmp_path / "out"
@@ -234,7 +234,7 @@ def test_a_protocol_that_is_no_text_or_lacks_its_header(tmp_path: Path, corpus: 
 
 
 @pytest.mark.parametrize("corpus", SAMPLES)
-def test_missing_audio_is_an_error_or_left_out(tmp_path: Path, corpus: str):
+def test_missing_audio_is_an_error_or_left_out(tmp_path, corpus):
     root, sample, out = put_sample(tmp_path, corpus), SAMPLES[corpus], tmp_path / "out"
     (root / sample.audio[0]).unlink()
     message = refuse(corpus, root, out, r": 1 of \d audio files are missing in .*first .*--allow-missing")
@@ -249,7 +249,7 @@ def test_missing_audio_is_an_error_or_left_out(tmp_path: Path, corpus: str):
     refuse(corpus, root, tmp_path / "empty", "holds nothing to prepare", allow_missing=True)
 
 
-def test_the_first_ten_of_the_missing_are_named_and_may_stand_once(tmp_path: Path):
+def test_the_first_ten_of_the_missing_are_named_and_may_stand_once(tmp_path):
     line = "T_1 T_{:02d} F - - - - - bonafide -\n"
     for text, expected in (
         ("".join(map(line.format, range(1234))), r"1,234 of 1,234 .* missing in .*flac_T, first T_00.*T_09.fl"),
@@ -259,7 +259,7 @@ def test_the_first_ten_of_the_missing_are_named_and_may_stand_once(tmp_path: Pat
         refuse("asvspoof5", root, tmp_path / "out", expected)
 
 
-def test_a_part_without_audio_has_no_manifest(tmp_path: Path):
+def test_a_part_without_audio_has_no_manifest(tmp_path):
     root = put_sample(tmp_path, "asvspoof5")
     (root / "flac_E_eval" / "E_0009538969.flac").unlink()
     prepared = prepare("asvspoof5", root, tmp_path / "out", allow_missing=True)
@@ -267,7 +267,7 @@ def test_a_part_without_audio_has_no_manifest(tmp_path: Path):
     assert {path.name for path in files_below(tmp_path / "out")} == {"train.tsv", "dev.tsv"}
 
 
-def test_official_numbers_are_not_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_official_numbers_are_not_warned_about(tmp_path, monkeypatch):
     (protocol,) = RELEASES["in-the-wild"].protocols
     release = replace(RELEASES["in-the-wild"], protocols=(replace(protocol, counts={"eval": (1, 1)}),))
     monkeypatch.setitem(CORPORA, "in-the-wild", CORPORA["in-the-wild"]._replace(add=release.add))
@@ -288,20 +288,20 @@ def test_official_numbers_add_up():
 
 
 @pytest.mark.parametrize("corpus", CORPORA)
-def test_a_wrong_root_is_refused_with_the_expected_layout(tmp_path: Path, corpus: str):
+def test_a_wrong_root_is_refused_with_the_expected_layout(tmp_path, corpus):
     (tmp_path / "empty").mkdir()
     for name, found in (("empty", "holds nothing to prepare"), ("absent", "is not there")):
         message = refuse(corpus, tmp_path / name, tmp_path / "out", f"{name}: {found}; the root must contain ")
         assert CORPORA[corpus].contents in message
 
 
-def test_a_value_with_no_place_in_a_table_is_refused(tmp_path: Path):
+def test_a_value_with_no_place_in_a_table_is_refused(tmp_path):
     meta = 'file,speaker,label\n0.wav,"Alec\tGuinness",spoof\n'
     root = touch(tmp_path / "root", "0.wav", texts={"meta.csv": meta})
     refuse("in-the-wild", root, tmp_path / "out", "column 'speaker' of '0' holds control characters")
 
 
-def prepare_asvspoof5(folder: Path, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def prepare_asvspoof5(folder, lines, monkeypatch):
     folder.mkdir()
     text = "".join(f"T_1 T_{n:010d} F - - - - - bonafide -\n" for n in range(lines))
     (folder / "ASVspoof5.train.tsv").write_text(text)
@@ -310,7 +310,7 @@ def prepare_asvspoof5(folder: Path, lines: int, monkeypatch: pytest.MonkeyPatch)
     prepare("asvspoof5", folder, folder / "out")
 
 
-def prepare_voxceleb(folder: Path, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def prepare_voxceleb(folder, lines, monkeypatch):
     touch(folder, *(f"dev/wav/id0{speaker:04d}/v/0.wav" for speaker in range(lines // 100)))
     files = [f"v/{clip:05d}.wav" for clip in range(100)]
     monkeypatch.setattr("hybrid_pruning.data.corpora.speakers.list_recordings", lambda *_: iter(files))
@@ -318,13 +318,13 @@ def prepare_voxceleb(folder: Path, lines: int, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("action", "limit"), [(prepare_asvspoof5, 300), (prepare_voxceleb, 100)])
-def test_a_large_corpus_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action, limit: int):
+def test_a_large_corpus_is_not_held_in_memory(tmp_path, monkeypatch, action, limit):
     """The peak grows by less than `limit` bytes a line; an `Utterance` has 900, the name of its file in a table 150.
 
     The least of two peaks counts: pathlib interns the parts of paths, and when the process's table of interned strings
     grows, which may be at any time, that is one allocation of megabytes.
     """
-    peaks: dict[int, list[int]] = {}
+    peaks = {}
     for attempt, lines in enumerate((500, 500, 2000, 2000)):
         tracemalloc.start()
         action(tmp_path / str(attempt), lines, monkeypatch)

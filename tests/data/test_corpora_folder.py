@@ -1,15 +1,12 @@
 """Folders and tables of one's own recordings: labels, speakers, and a split that tears no speaker apart."""
 
-from collections.abc import Iterable
-from pathlib import Path
-
 import pytest
 
 from corpus import prepare, refuse, touch
-from hybrid_pruning.data.manifest import Utterance, read_manifest
+from hybrid_pruning.data.manifest import read_manifest
 
 
-def crowd(root: Path, speakers: int, clips: int = 3) -> Path:
+def crowd(root, speakers, clips=3):
     """Write speakers with bona fide speech and fakes of it, and fakes of nobody."""
     for speaker in range(speakers):
         for label in ("bonafide", "spoof"):
@@ -17,11 +14,11 @@ def crowd(root: Path, speakers: int, clips: int = 3) -> Path:
     return touch(root, *(f"spoof/nobody{number}.wav" for number in range(10)))
 
 
-def speakers(utterances: Iterable[Utterance]) -> set[str]:
+def speakers(utterances):
     return {utterance.speaker for utterance in utterances} - {"-"}
 
 
-def test_labels_and_speakers_are_those_of_the_folders(tmp_path: Path):
+def test_labels_and_speakers_are_those_of_the_folders(tmp_path):
     names = ("a/bonafide/s1/chapter/1.flac", "a/bonafide/2.WAV", "b/c/spoof/s1/1.mp3", "a/bonafide/notes.txt", "x.wav")
     root = touch(tmp_path / "mine", *names, "a/real/3.wav")
     prepared = prepare("folder", root, tmp_path / "out")
@@ -35,7 +32,7 @@ def test_labels_and_speakers_are_those_of_the_folders(tmp_path: Path):
     assert prepared.warnings == []
 
 
-def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path):
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
     touch(tmp_path / "elsewhere", "s1/1.wav")
     root = touch(tmp_path / "mine", "spoof/2.wav")
     (root / "bonafide").symlink_to(tmp_path / "elsewhere")
@@ -54,12 +51,12 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path):
         (("spoof/a\x1bb.wav",), "holds control characters"),
     ],
 )
-def test_folders_without_classes(tmp_path: Path, names: tuple[str, ...], expected: str):
+def test_folders_without_classes(tmp_path, names, expected):
     refuse("folder", touch(tmp_path / "mine", *names), tmp_path / "out", expected)
 
 
 @pytest.mark.parametrize(("suffix", "tab"), [(".csv", ","), (".tsv", "\t")])
-def test_a_table(tmp_path: Path, suffix: str, tab: str):
+def test_a_table(tmp_path, suffix, tab):
     root = touch(tmp_path / "mine", "x/1.wav", "x/2.wav")
     rows = [
         "label,path,speaker,attack,utt_id,recording,licence",
@@ -90,12 +87,12 @@ def test_a_table(tmp_path: Path, suffix: str, tab: str):
         ("path,label\n9.wav,spoof\n", "list.csv: 1 of 1 audio files are missing"),
     ],
 )
-def test_mistakes_in_a_table(tmp_path: Path, text: str, expected: str):
+def test_mistakes_in_a_table(tmp_path, text, expected):
     root = touch(tmp_path / "mine", "1.wav", "2.wav", texts={"list.csv": text})
     refuse("folder", root / "list.csv", tmp_path / "out", expected)
 
 
-def test_a_split_has_its_share_no_speaker_in_common_and_is_one_of_its_seed(tmp_path: Path):
+def test_a_split_has_its_share_no_speaker_in_common_and_is_one_of_its_seed(tmp_path):
     root, texts = crowd(tmp_path / "mine", 20), []
     for seed in (1, 1, 2, 3, 4):
         prepared = prepare("folder", root, tmp_path / "out", dev_share=0.2, seed=seed)
@@ -110,7 +107,7 @@ def test_a_split_has_its_share_no_speaker_in_common_and_is_one_of_its_seed(tmp_p
     assert len(set(texts)) == 4
 
 
-def test_a_fake_stays_with_its_source(tmp_path: Path):
+def test_a_fake_stays_with_its_source(tmp_path):
     """Its speaker is not given; of two recordings of a speaker one is what ties it to him."""
     rows = [(f"{speaker}-{take}", speaker, f"{speaker}-{take}") for speaker in range(8) for take in range(3)]
     root = touch(tmp_path / "mine", *(f"{label}/{name}.wav" for label in ("b", "f") for name, _, _ in rows))
@@ -124,19 +121,19 @@ def test_a_fake_stays_with_its_source(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("number", "share"), [(1, 0.5), (4, 0.1)])
-def test_too_few_speakers_for_a_split(tmp_path: Path, number: int, share: float):
+def test_too_few_speakers_for_a_split(tmp_path, number, share):
     expected = f"mine: dev would have no bonafide utterance at a share of {share}"
     refuse("folder", crowd(tmp_path / "mine", number), tmp_path / "out", expected, dev_share=share)
 
 
-def kaldi(root: Path, **files: str) -> Path:
+def kaldi(root, **files):
     """Write a data directory: two files of audio, one named by its whole path, and lists of them."""
     lists = {"wav.scp": f"u1 a b.wav\r\nu2\t{root}/c.flac\r\n", "utt2spk": "u1 s1\nu2 s2\n", "spk2gender": "s1 f\n"}
     lists |= {"utt2lab": "\ufeffu1 bonafide\nu2 spoof\n"} | {name.replace("__", "."): files[name] for name in files}
     return touch(root, "a b.wav", "c.flac", texts=lists)
 
 
-def test_a_data_directory_of_kaldi(tmp_path: Path):
+def test_a_data_directory_of_kaldi(tmp_path):
     root = kaldi(tmp_path / "mine")
     for given in (root, root / "wav.scp"):
         prepared = prepare("folder", given, tmp_path / "out")
@@ -170,7 +167,7 @@ def test_a_data_directory_of_kaldi(tmp_path: Path):
         ({"segments": "u1 rec 0 1\n"}, "segments: cuts recordings into utterances"),
     ],
 )
-def test_lists_of_kaldi_that_are_not_used(tmp_path: Path, monkeypatch, files: dict[str, str], expected: str):
+def test_lists_of_kaldi_that_are_not_used(tmp_path, monkeypatch, files, expected):
     monkeypatch.chdir(tmp_path)
     refuse("folder", kaldi(tmp_path / "mine", **files), tmp_path / "out", expected)
     assert not (tmp_path / "ran").exists()

@@ -1,7 +1,5 @@
 """ASVspoof 5, track 2: trials and enrolment in the released layout become what `evaluate --track2` reads."""
 
-from pathlib import Path
-
 import pytest
 
 from corpus import files_below, prepare, refuse, touch
@@ -21,12 +19,11 @@ TRIALS = "ASVspoof5.dev.track_2.trial.tsv"
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """The development set of a small ASVspoof 5."""
+def root(tmp_path):
     return touch(tmp_path / "root", *AUDIO, texts=FILES)
 
 
-def test_trials_and_enrolment(root: Path, tmp_path: Path):
+def test_trials_and_enrolment(root, tmp_path):
     prepared = prepare("asvspoof5", root, tmp_path / "out")
     assert list(prepared.manifests) == list(prepared.counts) == ["dev"], "enrolment is no evaluation set"
     for expected in ("expected 282,456 trials, as released, found 4", "expected 1,184 bona fide and 0 spoofed"):
@@ -57,7 +54,7 @@ def test_trials_and_enrolment(root: Path, tmp_path: Path):
         ("D_9 D_03 F A11 spoof", "1 of 5 trials .* or a target speaker without enrolment, first D_9 D_03"),
     ],
 )
-def test_a_bad_trial_is_named_and_no_trials_are_written(root: Path, tmp_path: Path, line: str, expected: str):
+def test_a_bad_trial_is_named_and_no_trials_are_written(root, tmp_path, line, expected):
     (root / TRIALS).write_text(f"{FILES[TRIALS]}{line}\n")
     with pytest.raises(InputError, match=expected):
         prepare("asvspoof5", root, tmp_path / "out")
@@ -73,12 +70,12 @@ def test_a_bad_trial_is_named_and_no_trials_are_written(root: Path, tmp_path: Pa
         ("D_1 D_A9\n", "enroll.tsv: 1 of 1 audio files are missing"),
     ],
 )
-def test_bad_enrolment_is_named_and_nothing_is_written(root: Path, tmp_path: Path, enrolment: str, expected: str):
+def test_bad_enrolment_is_named_and_nothing_is_written(root, tmp_path, enrolment, expected):
     (root / "ASVspoof5.dev.track_2.enroll.tsv").write_text(enrolment)
     refuse("asvspoof5", root, tmp_path / "out", expected)
 
 
-def test_trials_of_missing_recordings_are_left_out(root: Path, tmp_path: Path):
+def test_trials_of_missing_recordings_are_left_out(root, tmp_path):
     (root / "flac_D" / "D_02.flac").unlink()
     (root / "flac_D" / "D_A4.flac").unlink()
     prepared = prepare("asvspoof5", root, tmp_path / "out", allow_missing=True)
@@ -86,7 +83,7 @@ def test_trials_of_missing_recordings_are_left_out(root: Path, tmp_path: Path):
     assert any("3 of 4 trials" in line and "left out" in line for line in prepared.warnings)
 
 
-def test_trials_without_enrolment_are_a_warning_and_track_1_is_enough(root: Path, tmp_path: Path):
+def test_trials_without_enrolment_are_a_warning_and_track_1_is_enough(root, tmp_path):
     (root / "ASVspoof5.dev.track_2.enroll.tsv").unlink()
     prepared = prepare("asvspoof5", root, tmp_path / "out")
     assert not prepared.trials

@@ -1,17 +1,17 @@
-"""Calibration: the logistic regression by its definition, what it claims, composing, bad input."""
+"""Calibration and fusion: logistic regression by its definition, composing, bad input; tandems by Bayes' theorem."""
 
 import json
+import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from hybrid_pruning import metrics
+from hybrid_pruning import InputError, evaluate, metrics
+from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.data.tracks import SV, TRACK1
 from hybrid_pruning.data.trials import Trials, read_trials
-from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.fitting import (
     VERIFICATION,
     find_qualities,
@@ -19,42 +19,43 @@ from hybrid_pruning.evaluation.fitting import (
     fit_weights,
     require_same_cohort,
 )
-from hybrid_pruning.evaluation.fusion import fuse
+from hybrid_pruning.evaluation.fusion import Fusion, fuse, fuse_tandem
+from hybrid_pruning.metrics import SasvCost
 from hybrid_pruning.models.calibration import Calibration, Fit
 
 
-def gaussians(trials: int, mean: float, seed: int = 0, share: float = 0.3):
+def gaussians(trials, mean, seed=0, share=0.3):
     """Return scores whose log-likelihood ratio is 2 * mean * score, and which of them are positive."""
     rng = np.random.default_rng(seed)
     positive = rng.random(trials) < share
     return np.where(positive, mean, -mean) + rng.normal(size=trials), positive
 
 
-def as_trials(scores: np.ndarray, positive: np.ndarray) -> Trials:
+def as_trials(scores, positive):
     classes = np.where(positive, "bonafide", "spoof")
     return Trials({"cm-score": scores}, classes, {}, [f"u{index}" for index in range(scores.size)])
 
 
-def write_scores(path: Path, scores: np.ndarray) -> Path:
+def write_scores(path, scores):
     rows = (f"u{index}\t{score!r}\n" for index, score in enumerate(scores.tolist()))
     path.write_text("filename\tcm-score\n" + "".join(rows))
     return path
 
 
-def write_keys(path: Path, positive: np.ndarray) -> Path:
+def write_keys(path, positive):
     rows = (f"u{index}\t{'bonafide' if label else 'spoof'}\n" for index, label in enumerate(positive))
     path.write_text("filename\tcm-label\n" + "".join(rows))
     return path
 
 
-def make_fit(scale: float, offset: float, digest: str = "") -> Fit:
+def make_fit(scale, offset, digest=""):
     return Fit(scale, offset, 0.5, "s.tsv", "k.tsv", digest, 3, 4)
 
 
 @pytest.mark.parametrize("prior", [0.5, 0.05, 0.9])
 @pytest.mark.parametrize("systems", [1, 3])
 @pytest.mark.parametrize("separate", [False, True])
-def test_weights_minimise_the_prior_weighted_cross_entropy(prior: float, systems: int, separate: bool):
+def test_weights_minimise_the_prior_weighted_cross_entropy(prior, systems, separate):
     """By the definition, and of separate classes with Jeffreys' prior, whatever the scores' scale and offset."""
     rng = np.random.default_rng(systems)
     positive = rng.random(300) < 0.3
@@ -63,7 +64,7 @@ def test_weights_minimise_the_prior_weighted_cross_entropy(prior: float, systems
         scores[0] = np.where(positive, 0.1, -0.1) + np.where(positive, 1, -1) * np.abs(scores[0])
     share = np.where(positive, prior / positive.sum(), (1 - prior) / (~positive).sum())
 
-    def loss(parameters: np.ndarray) -> float:
+    def loss(parameters):
         logits = parameters[:-1] @ scores + parameters[-1] + np.log(prior / (1 - prior))
         chance = 1 / (1 + np.exp(-logits))
         value = -np.sum(share * np.log(np.where(positive, chance, 1 - chance)))
@@ -86,7 +87,7 @@ def test_weights_minimise_the_prior_weighted_cross_entropy(prior: float, systems
 @pytest.mark.parametrize(
     ("trials", "d_prime", "share"), [(200, 1, 0.5), (200, 2, 0.2), (2000, 2, 0.1), (2000, 4, 0.5), (10_000, 6, 0.5)]
 )
-def test_calibration_recovers_the_true_llr_without_bias(trials: int, d_prime: float, share: float):
+def test_calibration_recovers_the_true_llr_without_bias(trials, d_prime, share):
     """The LLR of two Gaussians at a distance d' is d' times the score; no shrinking towards 0, nor a shift."""
     fits = []
     seeds = 20 if trials < 10_000 else 6
@@ -99,14 +100,6 @@ def test_calibration_recovers_the_true_llr_without_bias(trials: int, d_prime: fl
     assert offset == pytest.approx(0, abs=3 * offset_error + 0.02)
 
 
-def test_scores_of_two_gaussians_become_their_log_likelihood_ratio():
-    scores, positive = gaussians(200_000, 1.0)
-    for prior in (0.5, 0.05):
-        (scale,), offset = fit_weights((0.37 * scores + 4)[None], positive, prior)
-        assert scale * 0.37 == pytest.approx(2, rel=0.02)
-        assert scale * 4 + offset == pytest.approx(0, abs=0.02)
-
-
 def test_calibrated_scores_cost_hardly_more_than_the_least():
     scores, positive = gaussians(20_000, 1.2)
     scores = 5 * scores - 8
@@ -117,7 +110,7 @@ def test_calibrated_scores_cost_hardly_more_than_the_least():
     assert metrics.eer(*classes) == metrics.eer(*given)
 
 
-def test_classes_without_overlap_get_a_finite_scale_and_a_warning(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_classes_without_overlap_get_a_finite_scale_and_a_warning(capsys, tmp_path):
     scores = np.concatenate([np.arange(1.0, 11), -np.arange(1.0, 11)])
     positive = scores > 0
     (scale,), offset = fit_weights(scores[None], positive)
@@ -147,7 +140,7 @@ def test_systems_that_score_alike_share_their_weight():
     assert (one + two, three, again) == pytest.approx((alone, beside, offset), rel=1e-5, abs=1e-6)
 
 
-def with_qualities(trials: int = 20_000) -> tuple[Trials, np.ndarray]:
+def with_qualities(trials=20_000):
     """Return verification scores that mean less where recordings are short, with quality measures beside them."""
     rng = np.random.default_rng(3)
     positive = rng.random(trials) < 0.4
@@ -158,7 +151,7 @@ def with_qualities(trials: int = 20_000) -> tuple[Trials, np.ndarray]:
     return Trials(scores, np.where(positive, "target", "nontarget"), {}, names), positive
 
 
-def test_quality_measures_are_weighed(tmp_path: Path):
+def test_quality_measures_are_weighed(tmp_path):
     trials, positive = with_qualities()
     path = write_scores(tmp_path / "s.tsv", trials.scores["score"])
     plain, fit = (fit_calibration(trials, task, path, "k.tsv") for task in (SV, VERIFICATION))
@@ -200,7 +193,7 @@ def test_missing_quality_measures_are_named():
         require_same_cohort(trials, "s.tsv", has_cohort=True)
 
 
-def test_a_second_fit_on_calibrated_scores_changes_next_to_nothing(tmp_path: Path):
+def test_a_second_fit_on_calibrated_scores_changes_next_to_nothing(tmp_path):
     scores, positive = gaussians(5000, 1.0)
     keys = write_keys(tmp_path / "k.tsv", positive)
     calibration = Calibration()
@@ -236,7 +229,7 @@ def test_scores_that_were_fitted_on_are_fitted_anew():
         ({"qualities": [1]}, "config.json: calibration cannot be understood"),
     ],
 )
-def test_a_damaged_calibration_is_refused(change: dict[str, object], message: str):
+def test_a_damaged_calibration_is_refused(change, message):
     values = Calibration().then(make_fit(2.0, 1.0)).to_json()
     values["fits"][0] |= change
     with pytest.raises(InputError, match=message):
@@ -246,7 +239,7 @@ def test_a_damaged_calibration_is_refused(change: dict[str, object], message: st
             Calibration.from_json(broken, "config.json")
 
 
-def test_bad_scores_are_refused(tmp_path: Path):
+def test_bad_scores_are_refused(tmp_path):
     scores, positive = gaussians(200, 2.0)
     path = write_scores(tmp_path / "s.tsv", scores)
     for bad, prior, message in (
@@ -258,3 +251,135 @@ def test_bad_scores_are_refused(tmp_path: Path):
     ):
         with pytest.raises(InputError, match=message):
             fit_calibration(as_trials(bad, positive), TRACK1, path, "k.tsv", prior)
+
+
+def test_a_fusion_is_better_than_each_of_its_systems(tmp_path):
+    rng = np.random.default_rng(0)
+    positive = rng.random(4000) < 0.5
+    columns = [np.where(positive, 1, -1) * strength + rng.normal(size=4000) for strength in (1.0, 0.8)]
+    systems = [write_scores(tmp_path / f"{index}.tsv", column) for index, column in enumerate(columns)]
+    fusion = fuse(systems, tmp_path / "fusion.json", keys=write_keys(tmp_path / "k.tsv", positive)).fusion
+    assert Fusion.read(tmp_path / "fusion.json") == fusion
+    fused = fusion.apply(columns)
+    alone = [metrics.eer(column[positive], column[~positive]) for column in columns]
+    assert metrics.eer(fused[positive], fused[~positive]) < min(alone) - 0.02
+    assert fusion.weights == pytest.approx((2.0, 1.6), rel=0.1)
+    assert fused == pytest.approx(fusion.weights[0] * columns[0] + fusion.weights[1] * columns[1] + fusion.offset)
+
+
+def test_fused_files_hold_the_fused_scores_in_the_first_files_order(tmp_path):
+    one = write_scores(tmp_path / "one.tsv", np.array([1.0, 2.0, 3.0]))
+    two = tmp_path / "two.tsv"
+    two.write_text("filename\tcm-score\nu2\t30\nu0\t10\nu1\t20\n")
+    fusion = Fusion("track1", ("a", "b"), (2.0, 0.1), 0.5, 0.5, "k.tsv", 1, 2)
+    fusion.write(tmp_path / "fusion.json")
+    assert Fusion.read(tmp_path / "fusion.json") == fusion
+    apply = tmp_path / "fusion.json"
+    assert fuse([one, two], tmp_path / "out.tsv", apply=apply).trials == 3
+    assert (tmp_path / "out.tsv").read_text() == "filename\tcm-score\nu0\t3.5\nu1\t6.5\nu2\t9.5\n"
+    with pytest.raises(InputError, match=r"fusion of 2 systems \(a, b\), got 1 files"):
+        fuse([one], tmp_path / "new.tsv", apply=apply)
+    for rows, systems, message in (
+        ("u2\t30\nu0\t10\n", [one, two], r"one.tsv: 'u1' has no score in \S+two.tsv; do both files belong to"),
+        ("u2\t30\nu0\t10\n", [two, one], r"one.tsv:3: 'u1' has no score in \S+two.tsv; do both files belong to"),
+        ("u2\t30\nu2\t10\nu1\t2\n", [two, one], r"two.tsv:3: 'u2' stands twice"),
+        ("u2\tnan\nu0\t10\nu1\t2\n", [one, two], r"two.tsv:2: cm-score of 'u2' is 'nan'"),
+    ):
+        two.write_text(f"filename\tcm-score\n{rows}")
+        with pytest.raises(InputError, match=message):
+            fuse(systems, tmp_path / "new.tsv", apply=apply)
+    assert not (tmp_path / "new.tsv").exists()
+
+
+def test_verification_scores_are_fused_the_same_way(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    names = [(f"p{index % 9}", f"q {index}") for index in range(400)]  # names may hold blanks where tabs separate
+    (tmp_path / "t").write_text(
+        "label\tenrol\ttest\n" + "".join(f"{label}\t{e}\t{t}\n" for label, (e, t) in zip(labels, names, strict=True))
+    )
+    systems = [tmp_path / "0.tsv", tmp_path / "1.tsv"]
+    for path in systems:
+        rows = [f"{e}\t{t}\t{label + rng.normal(0, 0.7)}\n" for label, (e, t) in zip(labels, names, strict=True)]
+        path.write_text("enrol\ttest\tscore\n" + "".join(rows + rows[:1]))  # a trial may stand twice, in keys as well
+    with (tmp_path / "t").open("a") as handle:
+        handle.write(f"{labels[0]}\t{names[0][0]}\t{names[0][1]}\n")
+    trials = [read_trials(path, tmp_path / "t", SV) for path in systems]
+    fusion = fuse(systems, tmp_path / "f.json", keys=tmp_path / "t", track="sv").fusion
+    assert fuse(systems, tmp_path / "out.tsv", apply=tmp_path / "f.json").trials == 401
+    fused = read_trials(tmp_path / "out.tsv", tmp_path / "t", SV)
+    assert fused.scores["score"] == pytest.approx(fusion.apply([one.scores["score"] for one in trials]))
+    assert fused.names == trials[0].names
+
+
+def test_a_file_that_is_no_fusion_or_a_damaged_one_is_refused(tmp_path):
+    path, another = tmp_path / "f.json", "f.json: .*write one with `fuse"
+    Fusion("track1", ("a", "b"), (2.0, 0.1), 0.5, 0.5, "k.tsv", 1, 2).write(path)
+    whole = json.loads(path.read_text())
+    damages = ({"weights": [1.0]}, {"offset": None}, {"task": "track3"}, {"weights": ["x", 1]})
+    texts = ("", "[]", "{}", '{"format": "hybrid-pruning fusion"}', '{"format": "other"}', "\x00", '"text"')
+    for text, message in (
+        *((text, another) for text in texts),
+        *((json.dumps(whole | damage), "f.json: is no fusion") for damage in damages),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            Fusion.read(path)
+    with pytest.raises(InputError, match=r"absent.json: cannot be read"):
+        Fusion.read(tmp_path / "absent.json")
+
+
+def test_a_tandem_is_bayes_theorem_for_a_mixture():
+    asv, cm, share = 1.3, -0.4, 0.0095 / 0.0595
+    likelihood = {"target": 1.0, "nontarget": math.exp(-asv), "spoof": math.exp(-cm)}
+    expected = math.log(likelihood["target"] / (share * likelihood["nontarget"] + (1 - share) * likelihood["spoof"]))
+    assert fuse_tandem(np.array([asv]), np.array([cm])) == pytest.approx([expected])
+    asv, cm = np.array([50.0, -50.0, 50.0, 800.0]), np.array([50.0, 50.0, -50.0, 800.0])
+    assert fuse_tandem(asv, cm) == pytest.approx([50, -50, -50, 800], abs=2), "however far the scores lie out"
+    only_spoofs = SasvCost(p_nontarget=1e-12, p_spoof=0.5)
+    assert fuse_tandem(np.array([-3.0]), np.array([2.0]), only_spoofs) == pytest.approx([2.0], abs=1e-6)
+
+
+def world(folder, trials):
+    """Write scores that are log-likelihood ratios, and keys; spoofs are the target to the verifier."""
+    rng = np.random.default_rng(0)
+    kinds = np.array(["target", "nontarget", "spoof"])[np.arange(trials) % 3]
+    noise = rng.normal(size=(2, trials)) * math.sqrt(6)  # of log-likelihood ratios the mean is half the variance
+    asv, cm = (
+        np.where(kinds == worst, -3.0, 3.0) + one for worst, one in zip(("nontarget", "spoof"), noise, strict=True)
+    )
+    spk, names = [f"D_{index % 7}" for index in range(trials)], [f"E_{index}" for index in range(trials)]
+    order = rng.permutation(trials).tolist()
+    write_table(folder / "asv.tsv", ("enrol", "test", "score"), zip(spk, names, asv.tolist(), strict=True))
+    write_table(folder / "cm.tsv", ("filename", "cm-score"), ((f"{names[i]}.flac", cm[i].item()) for i in order))
+    write_table(folder / "keys", ("spk", "filename", "asv-label"), zip(spk, names, kinds, strict=True))
+    return folder / "asv.tsv", folder / "cm.tsv", folder / "keys"
+
+
+def test_track_2_reads_the_file(tmp_path):
+    asv, cm, keys = world(tmp_path, 900)
+    assert fuse([asv, cm], tmp_path / "out.tsv", track="sasv").trials == 900
+    header, *lines = (line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines())
+    assert header == ["spk", "filename", "cm-score", "asv-score", "sasv-score"]
+    assert [line[:2] for line in lines] == [line.split()[:2] for line in keys.read_text().splitlines()[1:]]
+    known = {line.split("\t")[0]: line.split("\t")[1] for line in cm.read_text().splitlines()[1:]}
+    assert all(line[2] == known[f"{line[1]}.flac"] for line in lines)
+    found = evaluate(tmp_path / "out.tsv", keys, "track2").metrics
+    added = ((speaker, name, float(asv) + float(cm)) for speaker, name, cm, asv, _ in lines)
+    write_table(tmp_path / "sum.tsv", ("spk", "filename", "sasv-score"), added)
+    assert found["a_dcf"] < evaluate(tmp_path / "sum.tsv", keys, "track2").metrics["a_dcf"] < 1
+    assert found["min_t_dcf"] < 1
+
+
+def test_llrs_need_no_other_threshold(tmp_path):
+    """At the threshold of its costs, the fused score costs hardly more than at the best."""
+    asv, cm, keys = world(tmp_path, 30_000)
+    fuse([asv, cm], tmp_path / "out.tsv", track="sasv")
+    fused = np.array([float(line.split("\t")[4]) for line in (tmp_path / "out.tsv").read_text().splitlines()[1:]])
+    kinds = np.array([line.split()[-1] for line in keys.read_text().splitlines()[1:]])
+    weights = {"nontarget": 10 * 0.0095, "spoof": 10 * 0.05}
+    threshold = math.log(sum(weights.values()) / 0.9405)
+    paid = 0.9405 * (fused[kinds == "target"] < threshold).mean()
+    paid += sum(weight * (fused[kinds == kind] >= threshold).mean() for kind, weight in weights.items())
+    least = evaluate(tmp_path / "out.tsv", keys, "track2").metrics["a_dcf"] * sum(weights.values())
+    assert least <= paid < 1.05 * least

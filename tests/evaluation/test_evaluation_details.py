@@ -3,8 +3,6 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,22 +11,20 @@ from hybrid_pruning import metrics
 from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2
 from hybrid_pruning.data.trials import read_trials
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import Evaluation, curves, evaluate, print_evaluation
+from hybrid_pruning.evaluation import curves, evaluate, print_evaluation
 from hybrid_pruning.evaluation.groups import find_resampling
 from hybrid_pruning.evaluation.results import read_verifier_2019, read_verifier_2021
 
 COLUMNS = ("filename", "cm-label", "speaker", "gender", "attack", "codec")
 
 
-def write_lines(path: Path, *rows: tuple[object, ...], separator: str = "\t") -> Path:
+def write_lines(path, *rows, separator="\t"):
     path.write_text("".join(separator.join(map(str, row)) + "\n" for row in rows))
     return path
 
 
 class Corpus:
-    """Scores and keys of random trials on disk, and what they hold."""
-
-    def __init__(self, folder: Path, trials: int = 600, speakers: int = 12) -> None:
+    def __init__(self, folder, trials=600, speakers=12):
         rng = np.random.default_rng(0)
         self.human = rng.random(trials) < 0.4
         self.speaker = rng.integers(speakers, size=trials)
@@ -45,19 +41,19 @@ class Corpus:
         self.scores = self.write(folder / "a.tsv", self.value)
         self.other = self.write(folder / "b.tsv", self.value + rng.normal(0, 2, trials))
 
-    def write(self, path: Path, values: np.ndarray) -> Path:
+    def write(self, path, values):
         order = np.random.default_rng(1).permutation(len(self.names))
         rows = [(self.names[index], repr(float(values[index]))) for index in order]
         return write_lines(path, ("filename", "cm-score"), *rows)
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Corpus:
+def corpus(tmp_path):
     return Corpus(tmp_path)
 
 
 @pytest.mark.parametrize("by", ["attack", "codec", "gender", "codec,attack"])
-def test_a_groups_spoofs_stand_against_bona_fide_speech_of_the_same_columns_but_attack(corpus: Corpus, by: str):
+def test_a_groups_spoofs_stand_against_bona_fide_speech_of_the_same_columns_but_attack(corpus, by):
     columns = by.split(",")
     found = evaluate(corpus.scores, corpus.keys, TRACK1, by=[by])
     (groups,) = found.groups.values()
@@ -77,7 +73,7 @@ def test_a_groups_spoofs_stand_against_bona_fide_speech_of_the_same_columns_but_
     assert list(rows[0]) == [*columns, "n_bonafide", "n_spoof", "eer", "min_dcf"]
 
 
-def test_a_group_without_a_class_is_shown_without_a_figure(tmp_path: Path):
+def test_a_group_without_a_class_is_shown_without_a_figure(tmp_path):
     scores = write_lines(tmp_path / "s", ("filename", "cm-score"), *zip("abcd", (2, 1, -1, 1.5), strict=True))
     rows = [("a", "bonafide", "F"), ("b", "bonafide", "M"), ("c", "spoof", "F"), ("d", "bonafide", "M")]
     keys = write_lines(tmp_path / "k", ("filename", "cm-label", "gender"), *rows)
@@ -90,7 +86,7 @@ def test_a_group_without_a_class_is_shown_without_a_figure(tmp_path: Path):
     assert " M      │        2 │     0 │       - │        - " in printed(found)
 
 
-def test_verification_groups_hold_both_classes(tmp_path: Path):
+def test_verification_groups_hold_both_classes(tmp_path):
     trials = [(f"e{i}", f"t{i}", "target" if i % 2 else "nontarget", "FM"[i // 4]) for i in range(8)]
     keys = write_lines(tmp_path / "k", ("enrol", "test", "label", "gender"), *trials)
     rows = [(enrol, test, index % 2) for index, (enrol, test, *_) in enumerate(trials)]
@@ -99,7 +95,7 @@ def test_verification_groups_hold_both_classes(tmp_path: Path):
     assert [dict(group.counts) for group in groups] == [{"target": 2, "nontarget": 2}] * 2
 
 
-def test_chosen_trials_alone_count(corpus: Corpus):
+def test_chosen_trials_alone_count(corpus):
     found = evaluate(corpus.scores, corpus.keys, TRACK1, only={"codec": "C01", "gender": "F"})
     inside = (corpus.codec == "C01") & (corpus.gender == "F")
     bonafide, spoof = corpus.value[inside & corpus.human], corpus.value[inside & ~corpus.human]
@@ -111,7 +107,7 @@ def test_chosen_trials_alone_count(corpus: Corpus):
     assert evaluate(part, corpus.keys, TRACK1, only={"codec": "C01", "gender": "F"}).metrics == found.metrics
 
 
-def test_intervals_resample_the_speakers_of_the_keys(corpus: Corpus):
+def test_intervals_resample_the_speakers_of_the_keys(corpus):
     found = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=50, seed=3)
     shown = found.as_json()
     words = "12 speakers; so few make rough intervals"
@@ -124,7 +120,7 @@ def test_intervals_resample_the_speakers_of_the_keys(corpus: Corpus):
     assert again.intervals == found.intervals
 
 
-def test_systems_are_compared_on_the_same_resamples(corpus: Corpus):
+def test_systems_are_compared_on_the_same_resamples(corpus):
     found = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=60, against=corpus.other)
     shown = found.as_json()["against"]
     assert shown["scores"] == corpus.other.name
@@ -141,8 +137,7 @@ def test_systems_are_compared_on_the_same_resamples(corpus: Corpus):
     assert "differences" not in without.as_json()["against"]
 
 
-def verification(tmp_path: Path, name: Callable[[int, int], str], rounds: int) -> Evaluation:
-    """Every pair of eight speakers with three recordings each."""
+def verification(tmp_path, name, rounds):
     recordings = [(speaker, take) for speaker in range(8) for take in range(3)]
     pairs = [(a, b) for a in recordings for b in recordings if a < b]
     rng = np.random.default_rng(0)
@@ -163,7 +158,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("names", NAMES)
-def test_verification_resamples_the_speakers_of_both_sides_where_the_names_have_them(tmp_path: Path, names: str):
+def test_verification_resamples_the_speakers_of_both_sides_where_the_names_have_them(tmp_path, names):
     found = verification(tmp_path, NAMES[names], rounds=50)
     if names in ("VoxCeleb", "CN-Celeb", "folders"):
         assert found.resampled == "8 speakers, enrolled or tested; so few make rough intervals"
@@ -173,7 +168,7 @@ def test_verification_resamples_the_speakers_of_both_sides_where_the_names_have_
     assert found.intervals["eer"].low < found.metrics["eer"] < found.intervals["eer"].high
 
 
-def test_trials_are_resampled_where_speakers_are_unknown_or_one(corpus: Corpus):
+def test_trials_are_resampled_where_speakers_are_unknown_or_one(corpus):
     header, *rows = (line.split("\t") for line in corpus.keys.read_text().splitlines())
     for change, words in (
         ({"3": "-"}, "trials, as not all speakers are known: intervals may be too narrow"),
@@ -184,7 +179,7 @@ def test_trials_are_resampled_where_speakers_are_unknown_or_one(corpus: Corpus):
         assert (resampling.drawn, found) == ("trials", words)
 
 
-def test_track2_resamples_enrolled_speakers(tmp_path: Path):
+def test_track2_resamples_enrolled_speakers(tmp_path):
     rng = np.random.default_rng(0)
     kinds = [("target", "nontarget", "spoof")[index % 3] for index in range(120)]
     rows = [(f"s{index % 7}", f"u{index}", kind) for index, kind in enumerate(kinds)]
@@ -197,7 +192,7 @@ def test_track2_resamples_enrolled_speakers(tmp_path: Path):
     assert list(curves(found)) == ["s: nontargets", "s: spoofs"]
 
 
-def test_the_t_dcf_of_2019_takes_the_organisers_scores(corpus: Corpus, tmp_path: Path):
+def test_the_t_dcf_of_2019_takes_the_organisers_scores(corpus, tmp_path):
     """Both versions as the packages of 2019 and 2021 write them, over every threshold."""
     rng = np.random.default_rng(1)
     kinds = rng.choice(["target", "nontarget", "spoof"], 300)
@@ -208,20 +203,14 @@ def test_the_t_dcf_of_2019_takes_the_organisers_scores(corpus: Corpus, tmp_path:
     rates = read_verifier_2019(path)
     assert rates == metrics.asv_rates(*(values[kinds == kind] for kind in means))
     found = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=40, tdcf2019=path)
-    human, spoof = corpus.value[corpus.human], corpus.value[~corpus.human]
-    points = [(np.mean(human < cut), np.mean(spoof >= cut)) for cut in [*np.unique(corpus.value), np.inf]]
-    miss_costs = 0.9405 * (1 - 1 * rates.miss) - 0.0095 * 10 * rates.nontarget_false_alarm
-    spoof_costs = 10 * 0.05 * rates.spoof_false_alarm
-    least = min(miss_costs * miss + spoof_costs * alarm for miss, alarm in points)
-    smaller = min(miss_costs, spoof_costs)
-    floor = 0.9405 * rates.miss + 0.0095 * 10 * rates.nontarget_false_alarm
-    assert found.metrics["min_t_dcf_2019"] == pytest.approx(least / smaller, rel=1e-12)
-    assert found.metrics["min_t_dcf"] == pytest.approx((floor + least) / (floor + smaller), rel=1e-12)
+    for name, legacy in (("min_t_dcf_2019", True), ("min_t_dcf", False)):
+        expected = metrics.t_dcf(corpus.value[corpus.human], corpus.value[~corpus.human], asv=rates, legacy=legacy)
+        assert found.metrics[name] == pytest.approx(expected, rel=1e-12)
     assert {"min_t_dcf", "min_t_dcf_2019"} <= set(found.intervals)
     assert "min t-DCF (2019)" in printed(found)
 
 
-def test_the_t_dcf_of_2021_takes_the_organisers_scores_of_the_chosen_phase(tmp_path: Path):
+def test_the_t_dcf_of_2021_takes_the_organisers_scores_of_the_chosen_phase(tmp_path):
     rows = [("target", 2.0), ("target", 1.0), ("nontarget", 0.0), ("nontarget", 1.5), ("spoof", 1.2), ("spoof", 0.5)]
     listed, scored = [], []
     for index, (kind, value) in enumerate(rows):
@@ -241,7 +230,7 @@ def test_the_t_dcf_of_2021_takes_the_organisers_scores_of_the_chosen_phase(tmp_p
         read_verifier_2021(scores, keys)
 
 
-def test_faulty_verifier_scores_are_refused(tmp_path: Path):
+def test_faulty_verifier_scores_are_refused(tmp_path):
     good = [("bonafide", "target", 2.0), ("bonafide", "nontarget", 0.0), ("A07", "spoof", 1.0)]
     for rows, message in (
         ([("bonafide", "target", "high"), *good[1:]], "is no score file of a verifier .*could not convert"),
@@ -253,13 +242,13 @@ def test_faulty_verifier_scores_are_refused(tmp_path: Path):
             read_verifier_2019(write_lines(tmp_path / "asv", *rows, separator=" "))
 
 
-def printed(found: Evaluation) -> str:
+def printed(found):
     with contextlib.redirect_stdout(io.StringIO()) as stream:
         print_evaluation(found)
     return stream.getvalue()
 
 
-def test_the_tables_hold_intervals_comparison_and_groups(corpus: Corpus):
+def test_the_tables_hold_intervals_comparison_and_groups(corpus):
     by = ["attack", "codec,attack"]
     found = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=40, against=corpus.other, by=by)
     shown = printed(found)
@@ -273,7 +262,7 @@ def test_the_tables_hold_intervals_comparison_and_groups(corpus: Corpus):
     assert max(map(len, shown.splitlines())) <= 100
 
 
-def test_phases_evaluated_together_are_named(tmp_path: Path):
+def test_phases_evaluated_together_are_named(tmp_path):
     scores = write_lines(tmp_path / "s", ("filename", "cm-score"), *zip("abcd", (2, 1, -1, 1.5), strict=True))
     rows = [
         f"LA_1 {name} alaw ita_tx A07 {'bonafide' if name in 'ab' else 'spoof'} notrim {phase}\n"
@@ -284,7 +273,7 @@ def test_phases_evaluated_together_are_named(tmp_path: Path):
     assert "together" not in printed(evaluate(scores, tmp_path / "k", TRACK1, only={"phase": "eval"}))
 
 
-def test_curves_are_named_after_the_score_files(corpus: Corpus):
+def test_curves_are_named_after_the_score_files(corpus):
     found = evaluate(corpus.scores, corpus.keys, TRACK1, against=corpus.other)
     drawn = curves(found)
     assert list(drawn) == ["a", "b"]

@@ -5,8 +5,6 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -27,7 +25,7 @@ from runs import another
 
 
 @pytest.mark.parametrize(("mode", "old", "new"), [("w", "alt\n", "neu: é\n"), ("wb", b"alt", b"neu\r\n\x00")])
-def test_a_block_that_ends_well_replaces_the_file(tmp_path: Path, mode: str, old: str | bytes, new: str | bytes):
+def test_a_block_that_ends_well_replaces_the_file(tmp_path, mode, old, new):
     path = tmp_path / "new" / "folder" / "file.txt"
     for content in (old, new):
         with atomic_write(path, mode) as handle:
@@ -38,11 +36,11 @@ def test_a_block_that_ends_well_replaces_the_file(tmp_path: Path, mode: str, old
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]):
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "file.txt"
     path.write_text("old")
 
-    def fail() -> None:
+    def fail():
         with atomic_write(path) as handle:
             handle.write("half of the n")
             raise error
@@ -53,7 +51,7 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_appears_when_it_is_whole_with_the_permissions_of_any_new_one(tmp_path: Path):
+def test_a_file_appears_when_it_is_whole_with_the_permissions_of_any_new_one(tmp_path):
     (tmp_path / "plain").write_text("")
     with atomic_write(tmp_path / "atomic") as handle:
         handle.write("half")
@@ -64,7 +62,7 @@ def test_a_file_appears_when_it_is_whole_with_the_permissions_of_any_new_one(tmp
 
 
 @pytest.mark.parametrize(("place", "message"), [("file/below", "cannot be written"), ("folder", "is a folder")])
-def test_an_impossible_place_is_the_users_mistake(tmp_path: Path, place: str, message: str):
+def test_an_impossible_place_is_the_users_mistake(tmp_path, place, message):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match=f"{place}.*{message}"), atomic_write(tmp_path / place):
@@ -72,7 +70,7 @@ def test_an_impossible_place_is_the_users_mistake(tmp_path: Path, place: str, me
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def covered(error: OSError) -> None:
+def covered(error):
     """Raise the error that torch.save makes of a failed write."""
     try:
         raise error
@@ -80,12 +78,12 @@ def covered(error: OSError) -> None:
         raise RuntimeError("unexpected pos 768 vs 662")  # noqa: B904  as torch does
 
 
-def plain(error: OSError) -> None:
+def plain(error):
     raise error
 
 
 @pytest.mark.parametrize("fail", [plain, covered])
-def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path, fail: Callable[[OSError], None]):
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path, fail):
     path = tmp_path / "file.txt"
     path.write_text("old")
     expected = r"file.txt: cannot be written \(No space left on device\); make room there, or choose another place"
@@ -95,20 +93,20 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path, fail: Call
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_errors_of_other_kinds_pass_unchanged(tmp_path: Path):
+def test_errors_of_other_kinds_pass_unchanged(tmp_path):
     with pytest.raises(FileNotFoundError, match="elsewhere"), atomic_write(tmp_path / "file.txt"):
         (tmp_path / "elsewhere").read_text()
     assert not list(tmp_path.iterdir())
 
 
-def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path):
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     for name in (".file.txt.k3x_9abc.tmp", ".hidden", "notes.tmp"):
         (tmp_path / name).write_text("")
     remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "notes.tmp"]
 
 
-def test_a_new_folder_is_missing_or_empty(tmp_path: Path):
+def test_a_new_folder_is_missing_or_empty(tmp_path):
     for name in ("empty", "folder"):
         (tmp_path / name).mkdir()
     (tmp_path / "folder" / ".hidden").write_text("")
@@ -120,7 +118,7 @@ def test_a_new_folder_is_missing_or_empty(tmp_path: Path):
             require_new_folder(tmp_path / taken)
 
 
-def test_a_folder_is_held_by_one_process_at_a_time_until_it_ends(tmp_path: Path):
+def test_a_folder_is_held_by_one_process_at_a_time_until_it_ends(tmp_path):
     folder = tmp_path / "job"
     with another("with hold('job'), hold('job'):", tmp_path) as process:
         holder = f"job: is in use by process {process.pid} on {re.escape(socket.gethostname())} since 20.*: -c; wait"
@@ -135,8 +133,8 @@ def test_a_folder_is_held_by_one_process_at_a_time_until_it_ends(tmp_path: Path)
     assert not list(folder.iterdir())
 
 
-def test_a_file_that_another_process_is_writing_stays(tmp_path: Path):
-    def temporary() -> list[str]:
+def test_a_file_that_another_process_is_writing_stays(tmp_path):
+    def temporary():
         return sorted(path.name for path in tmp_path.iterdir())
 
     with another("with atomic_write('a.txt') as handle:", tmp_path):
@@ -150,7 +148,7 @@ def test_a_file_that_another_process_is_writing_stays(tmp_path: Path):
     assert temporary() == ["a.txt"]
 
 
-def test_a_new_folder_is_filled_whole(tmp_path: Path):
+def test_a_new_folder_is_filled_whole(tmp_path):
     out = tmp_path / "new" / "model"
     with new_folder(out) as folder:
         (folder / "part").mkdir()
@@ -163,7 +161,7 @@ def test_a_new_folder_is_filled_whole(tmp_path: Path):
         pytest.fail("taken")
 
 
-def test_a_folder_that_was_not_filled_counts_as_empty_and_keeps_other_files(tmp_path: Path):
+def test_a_folder_that_was_not_filled_counts_as_empty_and_keeps_other_files(tmp_path):
     with pytest.raises(FileNotFoundError), new_folder(tmp_path / "a" / "b") as folder:
         (folder / "weights").write_bytes((folder / "missing").read_bytes())
     assert not list(tmp_path.iterdir())
@@ -181,7 +179,7 @@ def test_a_folder_that_was_not_filled_counts_as_empty_and_keeps_other_files(tmp_
 
 
 @pytest.fixture
-def closed_folder(tmp_path: Path) -> Iterator[Path]:
+def closed_folder(tmp_path):
     """A folder that one may not look into; root, who may, becomes nobody."""
     if not hasattr(os, "geteuid"):
         pytest.skip("there are no such permissions on this system")
@@ -194,7 +192,7 @@ def closed_folder(tmp_path: Path) -> Iterator[Path]:
     folder.chmod(0o700)
 
 
-def test_a_folder_without_permission_is_named(closed_folder: Path):
+def test_a_folder_without_permission_is_named(closed_folder):
     expected = r"closed/new: cannot be written \(Permission denied\); make room there, or choose another place"
     with pytest.raises(InputError, match=expected):
         require_new_folder(closed_folder / "new")
@@ -214,12 +212,12 @@ NAMES = {
 
 
 @pytest.mark.parametrize("danger", NAMES)
-def test_dangers_of_names(danger: str):
+def test_dangers_of_names(danger):
     for name in NAMES[danger]:
         assert danger in str(find_danger(name)), repr(name)
 
 
-def test_json_has_no_infinity(tmp_path: Path):
+def test_json_has_no_infinity(tmp_path):
     for value in (float("nan"), float("inf"), [-float("inf")]):
         with pytest.raises(InputError, match="a figure in it is not finite"):
             write_json(tmp_path / "a.json", {"x": value})

@@ -15,11 +15,9 @@ from hybrid_pruning import distributed as processes
 from hybrid_pruning.console import console
 from hybrid_pruning.errors import InputError
 from runs import finish, ranks, run_command
-from world import Cli
 
 
-def exchange(folder: str) -> None:
-    """Exchange values between two processes, and write the results."""
+def exchange(folder):
     processes.start()
     here = processes.rank()
     values = np.array([1.0, np.nan, np.nan]) if here == 0 else np.array([np.nan, 2.0, np.nan])
@@ -37,8 +35,7 @@ def exchange(folder: str) -> None:
     assert processes.count() == 1
 
 
-def fail_in_turn(folder: str) -> None:
-    """Rank 1 fails with exit code 2, and rank 0 loses it."""
+def fail_in_turn(folder):
     processes.start()
     here = processes.rank()
     if here == 0:
@@ -48,11 +45,11 @@ def fail_in_turn(folder: str) -> None:
     os._exit(0)
 
 
-def read(folder: Path) -> list[object]:
+def read(folder):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-def test_two_processes_share_results(tmp_path: Path):
+def test_two_processes_share_results(tmp_path):
     assert finish(*ranks(exchange, [str(tmp_path)], tmp_path)) == [0, 0], (tmp_path / "rank0.txt").read_text()
     shared = {
         "count": 2,
@@ -64,7 +61,7 @@ def test_two_processes_share_results(tmp_path: Path):
     assert read(tmp_path) == [{**shared, "main": rank == 0, "quiet": rank == 1} for rank in range(2)]
 
 
-def test_the_first_to_fail_prints_for_all(tmp_path: Path):
+def test_the_first_to_fail_prints_for_all(tmp_path):
     assert finish(*ranks(fail_in_turn, [str(tmp_path)], tmp_path)) == [0, 0], (tmp_path / "rank0.txt").read_text()
     assert read(tmp_path) == [[False, 2], [True, 2]]
 
@@ -80,7 +77,7 @@ def test_a_process_alone():
 
 
 @pytest.mark.parametrize(("rank", "prints"), [("0", True), ("1", False)])
-def test_before_they_have_met_all_fail_alike(rank: str, prints: bool, monkeypatch: pytest.MonkeyPatch):
+def test_before_they_have_met_all_fail_alike(rank, prints, monkeypatch):
     monkeypatch.setenv("RANK", rank)
     assert processes.fail(2) == (prints, 2)
 
@@ -98,9 +95,7 @@ def test_before_they_have_met_all_fail_alike(rank: str, prints: bool, monkeypatc
         ("2", "0", "0", "^WORLD_SIZE=2 without what goes with it .*MASTER_PORT"),
     ],
 )
-def test_an_absurd_environment_is_the_users_mistake(
-    size: str, rank: str | None, local: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_absurd_environment_is_the_users_mistake(size, rank, local, expected, monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.delenv("MASTER_PORT", raising=False)
     for name, value in (("WORLD_SIZE", size), ("RANK", rank), ("LOCAL_RANK", local)):
@@ -111,7 +106,7 @@ def test_an_absurd_environment_is_the_users_mistake(
         processes.start()
 
 
-def test_an_absurd_environment_is_a_line_and_only_for_verbs_with_processes(monkeypatch: pytest.MonkeyPatch, cli: Cli):
+def test_an_absurd_environment_is_a_line_and_only_for_verbs_with_processes(monkeypatch, cli):
     monkeypatch.setenv("WORLD_SIZE", "two")
     code, _, error = cli("train", "recipe.yaml", "--out", "run")
     assert (code, error.count("\n")) == (2, 1)
@@ -119,15 +114,14 @@ def test_an_absurd_environment_is_a_line_and_only_for_verbs_with_processes(monke
     assert cli("doctor", "--help").code == 0
 
 
-def wait_for_ever(*_: str) -> None:
-    """Join, and wait without an error."""
+def wait_for_ever(*_):
     processes.start()
     print("here", flush=True)
     time.sleep(120)
 
 
 @pytest.mark.parametrize("terminated", [False, True])
-def test_a_lost_process_is_named(tmp_path: Path, terminated: bool):
+def test_a_lost_process_is_named(tmp_path, terminated):
     """By a process that waits for it, and by one that torchrun ends because of it."""
     first, second = ranks(wait_for_ever if terminated else finish_alone, [], tmp_path)
     outputs = [tmp_path / f"rank{rank}.txt" for rank in range(2)]
@@ -144,7 +138,7 @@ def test_a_lost_process_is_named(tmp_path: Path, terminated: bool):
     assert code == (143 if terminated else 2)
 
 
-def finish_alone(*_: str) -> None:
+def finish_alone(*_):
     """Reach the end of a job that the other process never reaches."""
     if os.environ["RANK"] == "1":
         wait_for_ever()
@@ -154,12 +148,12 @@ def finish_alone(*_: str) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's")
-def test_freed_memory_is_kept() -> None:
+def test_freed_memory_is_kept():
     program = "from hybrid_pruning.distributed import keep_freed_memory; print(keep_freed_memory())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
 
 
-def test_without_glibc_freed_memory_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_glibc_freed_memory_is_not_kept(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not processes.keep_freed_memory()

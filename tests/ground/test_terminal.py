@@ -14,7 +14,6 @@ from rich.cells import cell_len
 from rich.progress import TextColumn
 
 from hybrid_pruning import console as terminal
-from world import Cli
 
 HOSTILE = ("[/x]", "[unknown]", "[bold]b[/bold]", ":x:", "[link=http://x]y[/link]", "\\[x]", "{0}", "名前", "e\u0301")
 COMMANDS = ("\x1b]0;owned\x07", "\x9b31m", "a\nb", "a\r", "\x08", "\u202eabc", "\u2066x", "\udcff", "\U000e0041")
@@ -22,30 +21,28 @@ OBEYED = {chr(code) for code in (*range(32), *range(127, 160), *range(0x202A, 0x
 
 
 class Screen(contextlib.ExitStack):
-    """Standard output and error of an encoding."""
-
-    def __init__(self, encoding: str):
+    def __init__(self, encoding):
         super().__init__()
         self.encoding, self._stream = encoding, io.TextIOWrapper(io.BytesIO(), encoding=encoding)
         self.enter_context(contextlib.redirect_stdout(self._stream))
         self.enter_context(contextlib.redirect_stderr(self._stream))
 
-    def lines(self) -> list[str]:
+    def lines(self):
         self._stream.seek(0)
         return self._stream.read().split("\n")[:-1]
 
-    def written(self, name: str) -> str:
+    def written(self, name):
         return terminal.visible(name).encode(self.encoding, "backslashreplace").decode(self.encoding)
 
 
-def names(count: int, seed: int = 0) -> list[str]:
+def names(count, seed=0):
     draw = random.Random(seed)
     some = [chr(draw.choice([*map(draw.randrange, (0x300, 0x3000, 0x11000))])) for _ in range(200)]
     return [*HOSTILE, *COMMANDS, *("".join(draw.choices([*HOSTILE, *COMMANDS, *some], k=6)) for _ in range(count))]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
-def test_a_line_is_a_line_and_holds_its_text(encoding: str):
+def test_a_line_is_a_line_and_holds_its_text(encoding):
     found = names(100)
     with Screen(encoding) as screen:
         for name in found:
@@ -63,7 +60,7 @@ def test_a_line_is_a_line_and_holds_its_text(encoding: str):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
-def test_a_table_lines_up_and_loses_nothing(encoding: str):
+def test_a_table_lines_up_and_loses_nothing(encoding):
     found = names(100, seed=1)
     rows = [(name, [("x", "red"), name], (name, "bold")) for name in found]
     with Screen(encoding) as screen:
@@ -78,7 +75,7 @@ def test_a_table_lines_up_and_loses_nothing(encoding: str):
         assert line.count(screen.written(name)) >= 3
 
 
-def test_lines_are_folded_on_a_terminal_alone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_lines_are_folded_on_a_terminal_alone(capsys, monkeypatch):
     name = "".join(map(str, range(100)))
     terminal.say_table(terminal.Table(("name",), [(name,)]))
     assert f" {name} " in capsys.readouterr().out
@@ -110,7 +107,7 @@ def test_a_progress_bar_takes_descriptions_as_text():
         ("--help > /dev/null", 0, ""),
     ],
 )
-def test_a_stream_that_takes_no_more_is_one_line(command: str, code: int, line: str):
+def test_a_stream_that_takes_no_more_is_one_line(command, code, line):
     script = f"{sys.executable} -m hybrid_pruning.cli {command}; exit ${{PIPESTATUS[0]}}"
     ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (code, "")
@@ -118,15 +115,15 @@ def test_a_stream_that_takes_no_more_is_one_line(command: str, code: int, line: 
     assert line in ran.stderr
 
 
-def test_ctrl_c_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch):
-    def stop() -> None:
+def test_ctrl_c_is_one_line(cli, monkeypatch):
+    def stop():
         raise KeyboardInterrupt
 
     monkeypatch.setattr("hybrid_pruning.reporting.inspection.print_doctor", stop)
     assert cli("doctor") == (130, "", "hybrid-pruning: interrupted\n")
 
 
-def test_messages_of_libraries_are_visible_text(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_messages_of_libraries_are_visible_text(monkeypatch, caplog):
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     factory = logging.getLogRecordFactory()
     terminal.open_streams()
@@ -140,5 +137,5 @@ def test_messages_of_libraries_are_visible_text(monkeypatch: pytest.MonkeyPatch,
     ("text", "line"),
     [("a\n  b\r\nc", "a b c"), ("a  b\xa0c", "a  b\xa0c"), ("\x1b[2Jx", "\\x1b[2Jx"), ("می\u200cروم", "می\u200cروم")],
 )
-def test_a_message_is_one_line(text: str, line: str):
+def test_a_message_is_one_line(text, line):
     assert terminal.printable(text) == line

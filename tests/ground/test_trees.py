@@ -26,14 +26,14 @@ JSON, YAML = (
     ],
     ids=lambda content: str(content[:12]),
 )
-def test_invalid_json_is_one_line_that_names_the_file(content: bytes, tmp_path: Path):
+def test_invalid_json_is_one_line_that_names_the_file(content, tmp_path):
     path = tmp_path / "config.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"config.json: (is not valid JSON \(.+\)|expected names .+); export again"):
         read_json(path, damaged="export again")
 
 
-def test_files_that_are_not_there_or_too_large(tmp_path: Path):
+def test_files_that_are_not_there_or_too_large(tmp_path):
     with pytest.raises(InputError, match=r"a.json: cannot be read \(No such file or directory\); look"):
         read_json(tmp_path / "a.json", "look")
     with (tmp_path / "big.json").open("wb") as handle:
@@ -51,7 +51,7 @@ def test_files_that_are_not_there_or_too_large(tmp_path: Path):
     ],
     ids=lambda text: repr(text[:12]),
 )
-def test_invalid_yaml_is_a_value_error(text: str):
+def test_invalid_yaml_is_a_value_error(text):
     with pytest.raises(ValueError, match=r"."):
         parse_yaml(text, 10_000)
 
@@ -61,7 +61,7 @@ def test_aliases_and_merges_are_read():
     assert parse_json(b'\xef\xbb\xbf{"a": [1, null]}') == {"a": [1, None]}
 
 
-def mutate(content: bytes, chance: random.Random) -> bytes:
+def mutate(content, chance):
     """Return a content with some of its bytes cut, doubled, flipped or exchanged for syntax."""
     found = bytearray(content)
     for _ in range(chance.randint(1, 6)):
@@ -89,7 +89,7 @@ def test_random_damage_is_a_value_or_a_value_error():
                 parse(mutate(content, chance))
 
 
-def test_sections_and_numbers_that_are_none() -> None:
+def test_sections_and_numbers_that_are_none():
     for tree in (None, [], "text", 3, {}, {"a": 1}, {"a": {"b": []}}, {"a": [{"b": {}}]}):
         assert section(tree, "a", "b") == {}
     assert section({"a": {"b": {"c": 1}}}, "a", "b") == {"c": 1}
@@ -105,7 +105,7 @@ def test_sections_and_numbers_that_are_none() -> None:
         ("</style></svg> 1/2 and/or https://x.y/z a/b.tsv", "</style></svg> 1/2 and/or https://x.y/z a/b.tsv"),
     ],
 )
-def test_of_absolute_paths_the_names_are_left(text: str, expected: str):
+def test_of_absolute_paths_the_names_are_left(text, expected):
     assert without_folders(text) == expected
 
 

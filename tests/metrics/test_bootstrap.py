@@ -15,7 +15,7 @@ from hybrid_pruning.metrics.measures import TRACK1, TRACK2_SINGLE, TRACK2_TANDEM
 TRACK2_MEANS = {"target": (2, 2, 2), "nontarget": (2, -1, -1), "spoof": (-1, 1, -0.5)}
 
 
-def make_track1(trials: int, speakers: int, digits: int, seed: int = 0):
+def make_track1(trials, speakers, digits, seed=0):
     """Return classes, scores and speakers; few digits make many ties."""
     rng = np.random.default_rng(seed)
     classes = np.array(["bonafide", "spoof"])[(rng.random(trials) < 0.7).astype(int)]
@@ -23,15 +23,14 @@ def make_track1(trials: int, speakers: int, digits: int, seed: int = 0):
     return classes, np.round(scores, digits), np.array([f"S{i}" for i in rng.integers(speakers, size=trials)])
 
 
-def make_track2(trials: int, digits: int, seed: int = 0):
+def make_track2(trials, digits, seed=0):
     rng = np.random.default_rng(seed)
     classes = np.array(list(TRACK2_MEANS))[rng.integers(3, size=trials)]
     columns = np.array([TRACK2_MEANS[name] for name in classes]) + rng.normal(0, 1.2, (trials, 3))
     return classes, dict(zip(("cm-score", "asv-score", "sasv-score"), columns.T.round(digits), strict=True))
 
 
-def repeated(classes: np.ndarray, column: np.ndarray, times: np.ndarray, *names: str) -> np.ndarray:
-    """Return the scores of some classes, each as often as its trial was drawn."""
+def repeated(classes, column, times, *names):
     return np.repeat(column, times)[np.isin(np.repeat(classes, times), names)]
 
 
@@ -39,7 +38,7 @@ DRAWS = pytest.mark.parametrize(("digits", "seed"), [(0, 0), (0, 1), (1, 2), (1,
 
 
 @DRAWS
-def test_a_track1_round_is_the_metric_of_the_trials_repeated(digits: int, seed: int):
+def test_a_track1_round_is_the_metric_of_the_trials_repeated(digits, seed):
     classes, scores, speakers = make_track1(300, 20, digits, seed)
     resampling = bootstrap.resample_speakers(classes, speakers)
     weights = resampling.weights(seed, 3)
@@ -52,7 +51,7 @@ def test_a_track1_round_is_the_metric_of_the_trials_repeated(digits: int, seed: 
 
 
 @DRAWS
-def test_a_track2_round_is_the_metric_of_the_trials_repeated(digits: int, seed: int, monkeypatch: pytest.MonkeyPatch):
+def test_a_track2_round_is_the_metric_of_the_trials_repeated(digits, seed, monkeypatch):
     monkeypatch.setattr("hybrid_pruning.metrics.tandem.COARSE_POINTS", 20)
     classes, scores = make_track2(400, digits, seed)
     resampling = bootstrap.resample_trials(classes)
@@ -159,11 +158,11 @@ def test_speakers_that_differ_widen_the_interval():
     assert by_speaker.high - by_speaker.low > 1.5 * (by_trial.high - by_trial.low)
 
 
-def test_the_seed_alone_decides(monkeypatch: pytest.MonkeyPatch):
+def test_the_seed_alone_decides(monkeypatch):
     classes, scores, speakers = make_track1(300, 15, 9)
     resampling = bootstrap.resample_speakers(classes, speakers)
 
-    def draw(seed: int) -> dict[str, bootstrap.Interval]:
+    def draw(seed):
         return bootstrap.intervals(TRACK1, classes, {"cm-score": scores}, resampling, 60, seed)[0]
 
     first = draw(0)
@@ -217,9 +216,9 @@ def test_rounds_take_less_than_a_sort_of_the_trials():
     assert found["eer"].low < 0.052 < found["eer"].high + 0.01
 
 
-def test_ctrl_c_ends_the_rounds(monkeypatch: pytest.MonkeyPatch):
+def test_ctrl_c_ends_the_rounds(monkeypatch):
     class Interrupted(Progress):
-        def track(self, *_: object, **__: object):
+        def track(self, *_, **__):
             raise KeyboardInterrupt
 
     drawn = []

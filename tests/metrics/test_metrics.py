@@ -5,7 +5,6 @@ The official package's numbers are checked in test_evaluation.py, through the fi
 
 import math
 import time
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -20,17 +19,17 @@ EXACT = {"rel": 1e-12, "abs": 1e-12}
 TWO_CLASS = (metrics.eer, metrics.min_dcf, metrics.act_dcf, metrics.cllr, metrics.min_cllr, metrics.det_curve)
 
 
-def thresholds(*classes: np.ndarray) -> list[float]:
+def thresholds(*classes):
     return [*np.unique(np.concatenate(classes)), math.inf]
 
 
-def rates(positive: np.ndarray, negative: np.ndarray, threshold: float) -> tuple[float, float]:
+def rates(positive, negative, threshold):
     return sum(positive < threshold) / len(positive), sum(negative >= threshold) / len(negative)
 
 
 @settings(max_examples=60, deadline=None)
 @given(TIED, TIED)
-def test_min_dcf_is_the_smallest_cost_over_all_thresholds(positive: np.ndarray, negative: np.ndarray):
+def test_min_dcf_is_the_smallest_cost_over_all_thresholds(positive, negative):
     for p_target, cost_miss, cost_false_alarm in ((0.95, 1, 10), (0.01, 1, 1), (0.05, 1, 1), (0.5, 3, 2)):
         weights = p_target * cost_miss, (1 - p_target) * cost_false_alarm
         costs = [np.dot(weights, rates(positive, negative, cut)) for cut in thresholds(positive, negative)]
@@ -38,7 +37,7 @@ def test_min_dcf_is_the_smallest_cost_over_all_thresholds(positive: np.ndarray, 
         assert found == pytest.approx(min(costs) / min(weights), **EXACT)
 
 
-def steps(positive: np.ndarray, negative: np.ndarray) -> list[tuple[float, float, float]]:
+def steps(positive, negative):
     """Return miss rate, false alarm rate and last score rejected, trial by trial, positives first in ties."""
     ranked = sorted([(score, 0) for score in positive] + [(score, 1) for score in negative])
     found = [(0.0, 1.0, -math.inf)]
@@ -51,14 +50,14 @@ def steps(positive: np.ndarray, negative: np.ndarray) -> list[tuple[float, float
 
 @settings(max_examples=60, deadline=None)
 @given(TIED, TIED)
-def test_eer_is_at_the_closest_rates_with_positives_first_in_ties(positive: np.ndarray, negative: np.ndarray):
+def test_eer_is_at_the_closest_rates_with_positives_first_in_ties(positive, negative):
     miss, alarm, _ = min(steps(positive, negative), key=lambda point: abs(point[0] - point[1]))
     assert metrics.eer(positive, negative) == pytest.approx((miss + alarm) / 2, **EXACT)
 
 
 @settings(max_examples=60, deadline=None)
 @given(TIED, TIED)
-def test_det_curve_holds_the_rates_of_each_threshold(positive: np.ndarray, negative: np.ndarray):
+def test_det_curve_holds_the_rates_of_each_threshold(positive, negative):
     curve = metrics.det_curve(positive, negative)
     assert curve.threshold.size == curve.miss.size == curve.false_alarm.size == positive.size + negative.size + 1
     assert (np.diff(curve.miss) >= 0).all()
@@ -88,16 +87,16 @@ def test_cllr_is_one_bit_for_scores_that_say_nothing_and_stays_finite():
 
 @settings(max_examples=60, deadline=None)
 @given(TIED, TIED)
-def test_min_cllr_is_the_best_monotone_relabelling(positive: np.ndarray, negative: np.ndarray):
+def test_min_cllr_is_the_best_monotone_relabelling(positive, negative):
     """The minimum over all ways to cut the sorted score levels into blocks, each with its own best constant."""
     levels = np.unique(np.concatenate((positive, negative)))
     shares = [(np.mean(positive == level), np.mean(negative == level)) for level in levels]
 
-    def block_cost(start: int, stop: int) -> float:
+    def block_cost(start, stop):
         pos, neg = np.sum(shares[start:stop], axis=0)
         return sum(share * math.log2((pos + neg) / share) for share in (pos, neg) if share > 0) / 2
 
-    def odds(start: int, stop: int) -> float:
+    def odds(start, stop):
         pos, neg = np.sum(shares[start:stop], axis=0)
         return math.atan2(pos, neg)
 
@@ -114,7 +113,7 @@ def test_min_cllr_is_the_best_monotone_relabelling(positive: np.ndarray, negativ
 
 @settings(max_examples=60, deadline=None)
 @given(TIED, TIED, TIED)
-def test_a_dcf_is_the_smallest_cost_over_all_thresholds(target: np.ndarray, nontarget: np.ndarray, spoof: np.ndarray):
+def test_a_dcf_is_the_smallest_cost_over_all_thresholds(target, nontarget, spoof):
     costs = []
     for cut in thresholds(target, nontarget, spoof):
         miss, alarm = rates(target, nontarget, cut)
@@ -124,7 +123,7 @@ def test_a_dcf_is_the_smallest_cost_over_all_thresholds(target: np.ndarray, nont
 
 @settings(max_examples=60, deadline=None)
 @given(TIED, TIED)
-def test_t_dcf_is_the_smallest_cost_over_all_thresholds(bonafide: np.ndarray, spoof: np.ndarray):
+def test_t_dcf_is_the_smallest_cost_over_all_thresholds(bonafide, spoof):
     organisers = metrics.AsvRates(0.01880141010575793, 0.01881016557566423, 0.4607082907604729)
     assert organisers == metrics.ASVSPOOF5_ASV
     asv = metrics.AsvRates(miss=0.02, nontarget_false_alarm=0.03, spoof_false_alarm=0.5)
@@ -138,9 +137,7 @@ def test_t_dcf_is_the_smallest_cost_over_all_thresholds(bonafide: np.ndarray, sp
 
 @settings(max_examples=60, deadline=None)
 @given(TIED, TIED, TIED)
-def test_the_verifiers_rates_are_those_at_the_threshold_of_its_eer(
-    target: np.ndarray, nontarget: np.ndarray, spoof: np.ndarray
-):
+def test_the_verifiers_rates_are_those_at_the_threshold_of_its_eer(target, nontarget, spoof):
     """The threshold is the score of the trial rejected last where the rates are closest, targets first in ties."""
     *_, threshold = min(steps(target, nontarget), key=lambda point: abs(point[0] - point[1]))
     found = metrics.asv_rates(target, nontarget, spoof)
@@ -148,14 +145,14 @@ def test_the_verifiers_rates_are_those_at_the_threshold_of_its_eer(
     assert found.spoof_false_alarm == rates(target, spoof, threshold)[1]
 
 
-def slow_t_eer(bonafide: np.ndarray, spoof: np.ndarray, *asv: np.ndarray) -> float:
+def slow_t_eer(bonafide, spoof, *asv):
     """Every pair of thresholds at rho = 0.5, ties stepped through class by class; nan where no distance is defined.
 
     Pairs are often equally close, so the first has to win among equal floating-point numbers: acceptance by the
     countermeasure is a quotient, acceptance by the verifier 1 less one, as in ASVspoof 5's package.
     """
 
-    def rejections(*classes: np.ndarray) -> np.ndarray:
+    def rejections(*classes):
         pooled, kinds = np.concatenate(classes), np.repeat(np.arange(len(classes)), [len(one) for one in classes])
         sorted_kinds = kinds[np.argsort(pooled, kind="stable")]
         return np.array([[0, *np.cumsum(sorted_kinds == kind)] for kind in range(len(classes))])
@@ -178,7 +175,7 @@ def slow_t_eer(bonafide: np.ndarray, spoof: np.ndarray, *asv: np.ndarray) -> flo
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_t_eer_equals_the_search_over_every_pair_of_thresholds(seed: int, monkeypatch: pytest.MonkeyPatch):
+def test_t_eer_equals_the_search_over_every_pair_of_thresholds(seed, monkeypatch):
     monkeypatch.setattr("hybrid_pruning.metrics.tandem.COARSE_POINTS", (2, 3, 17, 512)[seed // 10])
     rng = np.random.default_rng(seed)
     digits = (0, 1, 6, 6)[seed % 4]
@@ -201,14 +198,14 @@ def test_t_eer_pairs_thresholds_at_equal_numbers_of_nontargets_and_spoofs():
 
 
 @pytest.mark.parametrize("metric", [metrics.eer, metrics.min_dcf, metrics.min_cllr])
-def test_only_the_order_of_scores_matters(metric: Callable[..., object]):
+def test_only_the_order_of_scores_matters(metric):
     rng = np.random.default_rng(0)
     positive, negative = rng.normal(1, 1, 200), rng.normal(0, 1, 300)
     assert metric(positive, negative) == metric(np.exp(positive) * 5, np.exp(negative) * 5)
 
 
 @pytest.mark.parametrize("metric", TWO_CLASS)
-def test_unusable_scores_are_refused(metric: Callable[..., object]):
+def test_unusable_scores_are_refused(metric):
     good = np.arange(3.0)
     for positive, negative, message in (
         (good, [], "negative scores: none given, expected at least one of every class"),
@@ -237,7 +234,7 @@ def test_unusable_scores_are_refused(metric: Callable[..., object]):
         ),
     ],
 )
-def test_impossible_scores_priors_costs_and_verifiers_are_refused(call: Callable[[], object], message: str):
+def test_impossible_scores_priors_costs_and_verifiers_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -249,7 +246,7 @@ def test_a_large_evaluation_set_takes_as_long_as_some_sorts():
     asv = rng.normal(2, 1, 25_000), rng.normal(-2, 1, 50_000), rng.normal(1, 1, 125_000)
     cm = rng.normal(2, 1, 75_000), rng.normal(-1, 1, 125_000)
 
-    def seconds(work: Callable[[], object]) -> float:
+    def seconds(work):
         start = time.process_time()
         work()
         return time.process_time() - start

@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from encoders import REPRESENTATIVE, WHISPER, MakeBackbone, close, shuffle, spread
+from encoders import REPRESENTATIVE, WHISPER, close, shuffle, spread
 from hybrid_pruning import pruning
-from hybrid_pruning.models.backbone import Backbone
-from hybrid_pruning.pruning import Gates, PlanError
+from hybrid_pruning.pruning import Cut, Plan, PlanError, Role, Slot
+from hybrid_pruning.pruning.budget import Accounting
 from hybrid_pruning.pruning.gate import open_probability
+from hybrid_pruning.pruning.select import meet_target
 
 MID_SIZE = {"hidden_size": 64, "intermediate_size": 256, "conv_dim": (32, 32, 32, 32)}
 """Fine enough for half a point: no neuron or channel weighs more than 0.3% of the model."""
@@ -19,26 +21,26 @@ both_constraints = pytest.mark.parametrize("constraint", ["params", "macs"])
 
 
 @torch.no_grad()
-def measured(model: torch.nn.Module, seconds: float) -> tuple[int, float]:
+def measured(model, seconds):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(torch.randn(1, round(16_000 * seconds)))
     return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() / 2
 
 
-def assert_counted(backbone: Backbone, gates: Gates, case: object = "", seconds: float = 0.2) -> None:
+def assert_counted(backbone, gates, case="", seconds=0.2):
     budget = pruning.budget(backbone, gates, gates.kept())
     assert (budget.params, budget.macs) == measured(pruning.shrink(backbone, gates), seconds), case
 
 
 @pytest.mark.parametrize(("seconds", "align"), [(0.05, 1), (0.3337, 4), (0.25, 32)])
-def test_random_masks(seconds: float, align: int, backbone: Backbone) -> None:
+def test_random_masks(seconds, align, backbone):
     gates = pruning.attach(backbone, seconds=seconds, align=align)
     for seed in range(2 if align == 1 else 1):
         shuffle(gates, seed)
         assert_counted(backbone, gates, seed, seconds)
 
 
-def test_closed(backbone: Backbone) -> None:
+def test_closed(backbone):
     gates = pruning.attach(backbone, seconds=0.2)
     for closed in (("head.0", "interm.1"), ("attlayer.0", "ffnlayer.1"), ("attlayer.*", "ffnlayer.*"), ("*",)):
         spread(gates)
@@ -47,7 +49,7 @@ def test_closed(backbone: Backbone) -> None:
 
 
 @representative_kinds
-def test_shrunk_again(backbone: Backbone) -> None:
+def test_shrunk_again(backbone):
     gates = pruning.attach(backbone)
     for closed in (("head.0", "interm.1"), ("attlayer.1", "ffnlayer.0"), ("*",)):
         shuffle(gates, seed=0)
@@ -60,7 +62,7 @@ def test_shrunk_again(backbone: Backbone) -> None:
         assert_counted(small, again, closed)
 
 
-def test_unit_alone(backbone: Backbone) -> None:
+def test_unit_alone(backbone):
     for unit in pruning.UNITS:
         gates = pruning.attach(backbone, units=(unit,), seconds=0.2)
         shuffle(gates, seed=0)
@@ -85,14 +87,14 @@ def test_unit_alone(backbone: Backbone) -> None:
         (WHISPER, {"num_mel_bins": 128}),
     ],
 )
-def test_variant(changes: dict[str, object], make_backbone: MakeBackbone) -> None:
+def test_variant(changes, make_backbone):
     backbone = make_backbone(**changes)
     gates = pruning.attach(backbone, seconds=0.2)
     shuffle(gates, seed=0)
     assert_counted(backbone, gates)
 
 
-def test_all_open_reads_zero(backbone: Backbone) -> None:
+def test_all_open_reads_zero(backbone):
     params, macs = measured(backbone, 0.2)
     gates = pruning.attach(backbone, seconds=0.2)
     budget = pruning.budget(backbone, gates, gates.plan.all_units())
@@ -107,7 +109,7 @@ def test_all_open_reads_zero(backbone: Backbone) -> None:
 
 
 @representative_kinds
-def test_expectation_is_the_mean_of_samples(backbone: Backbone) -> None:
+def test_expectation_is_the_mean_of_samples(backbone):
     gates = pruning.attach(backbone, seconds=0.2)
     shuffle(gates, seed=0)
     for gate in gates.values():
@@ -126,12 +128,12 @@ def test_expectation_is_the_mean_of_samples(backbone: Backbone) -> None:
 
 
 @representative_kinds
-def test_gradients_of_the_expectation(backbone: Backbone) -> None:
+def test_gradients_of_the_expectation(backbone):
     gates = pruning.attach(backbone, seconds=0.2)
     shuffle(gates, seed=0)
     log_alpha = (gates.log_alpha().detach().double() / 2 - 1).requires_grad_()
 
-    def sparsities(log_alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def sparsities(log_alpha):
         budget = gates.accounting.expected(open_probability(log_alpha), gates.slot_of)
         return budget.sparsity, budget.macs_sparsity
 
@@ -143,7 +145,7 @@ def test_gradients_of_the_expectation(backbone: Backbone) -> None:
 
 
 @both_constraints
-def test_kept_meets_its_target(constraint: str, make_backbone: MakeBackbone, record: object) -> None:
+def test_kept_meets_its_target(constraint, make_backbone, record):
     backbone = make_backbone(**MID_SIZE)
     gates = pruning.attach(backbone, seconds=0.25)  # of longer ones, attention without weights is most of the MACs
     shuffle(gates, seed=0)
@@ -165,7 +167,7 @@ def test_kept_meets_its_target(constraint: str, make_backbone: MakeBackbone, rec
 @pytest.mark.parametrize(
     ("align", "constraint"), [(1, "macs"), (3, "params"), (8, "macs"), (32, "params"), (100, "macs")]
 )
-def test_aligned_widths_meet_the_target(align: int, constraint: str, make_backbone: MakeBackbone) -> None:
+def test_aligned_widths_meet_the_target(align, constraint, make_backbone):
     backbone = make_backbone(**MID_SIZE)
     gates = pruning.attach(backbone, seconds=0.25, align=align)
     shuffle(gates, seed=align)
@@ -180,7 +182,7 @@ def test_aligned_widths_meet_the_target(align: int, constraint: str, make_backbo
     assert_aligned(gates, gates.kept(), align)
 
 
-def assert_aligned(gates: Gates, kept: pruning.Kept, align: int) -> None:
+def assert_aligned(gates, kept, align):
     """Every width is a multiple, or as it was; no convolution is closed."""
     for slot in gates.plan.slots:
         count, width = len(kept[slot.name]), max(cut.block for cut in slot.cuts)
@@ -189,7 +191,7 @@ def assert_aligned(gates: Gates, kept: pruning.Kept, align: int) -> None:
 
 
 @one_kind
-def test_equal_gates_keep_whole_blocks(make_backbone: MakeBackbone) -> None:
+def test_equal_gates_keep_whole_blocks(make_backbone):
     """Means of equal values differ in their last bit with the number of values: a short block is still the last."""
     gates = pruning.attach(make_backbone(**MID_SIZE), align=24)
     for target in (0.05, 0.2, 0.35, 0.5):
@@ -198,7 +200,7 @@ def test_equal_gates_keep_whole_blocks(make_backbone: MakeBackbone) -> None:
 
 @representative_kinds
 @pytest.mark.parametrize("closed", ["*", "attlayer.*", "interm.*", "conv.*"])
-def test_kept_meets_a_target_far_from_its_gates(closed: str, make_backbone: MakeBackbone, record: object) -> None:
+def test_kept_meets_a_target_far_from_its_gates(closed, make_backbone, record):
     backbone = make_backbone(**MID_SIZE)
     gates = pruning.attach(backbone)
     spread(gates)
@@ -209,7 +211,7 @@ def test_kept_meets_a_target_far_from_its_gates(closed: str, make_backbone: Make
 
 
 @representative_kinds
-def test_kept_prefers_the_gates_that_are_most_open(make_backbone: MakeBackbone) -> None:
+def test_kept_prefers_the_gates_that_are_most_open(make_backbone):
     gates = pruning.attach(make_backbone(**MID_SIZE))
     shuffle(gates, seed=0)
     for name, units in gates.kept(target=0.5).items():
@@ -221,7 +223,7 @@ def test_kept_prefers_the_gates_that_are_most_open(make_backbone: MakeBackbone) 
 @one_kind
 @both_constraints
 @pytest.mark.parametrize("units", [("interm",), ("head", "attlayer"), pruning.UNITS], ids=" ".join)
-def test_a_target_out_of_reach_is_refused(constraint: str, units: tuple[str, ...], backbone: Backbone) -> None:
+def test_a_target_out_of_reach_is_refused(constraint, units, backbone):
     gates = pruning.attach(backbone, units=units)
     maximum = gates.accounting.maximum(constraint)
     gates.kept(target=maximum, constraint=constraint)
@@ -233,7 +235,7 @@ def test_a_target_out_of_reach_is_refused(constraint: str, units: tuple[str, ...
 
 
 @one_kind
-def test_an_alignment_below_1_and_gates_of_another_model_are_refused(backbone: Backbone) -> None:
+def test_an_alignment_below_1_and_gates_of_another_model_are_refused(backbone):
     with pytest.raises(PlanError, match="align 0: expected"):
         pruning.attach(backbone, align=0)
     gates = pruning.attach(backbone)
@@ -242,7 +244,47 @@ def test_an_alignment_below_1_and_gates_of_another_model_are_refused(backbone: B
         pruning.budget(pruning.shrink(backbone, gates), gates)
 
 
-def test_an_utterance_shorter_than_a_frame_is_refused(backbone: Backbone) -> None:
+def test_an_utterance_shorter_than_a_frame_is_refused(backbone):
     with pytest.raises(PlanError, match="shorter than one frame"):
         pruning.attach(backbone, seconds=(backbone.minimum_samples - 1) / 16_000)
     pruning.attach(backbone, seconds=backbone.minimum_samples / 16_000)
+
+
+def account(step=1, **slots):
+    """Return the accounting of one tensor a slot, (units, parameters of each)."""
+    model = nn.Module()
+    for name, shape in slots.items():
+        model.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+    cuts = {name: (Cut(name, 0, Role.SCALE),) for name in slots}
+    return Accounting(model, Plan(tuple(Slot(name, "unit", slots[name][0], cuts[name], step=step) for name in slots)))
+
+
+@pytest.mark.parametrize(
+    ("own", "heavy", "light"),
+    [((0, 1), (0, 1), 300), ((0, 1, 2, 3, 4, 5), (1, 2, 3, 4, 5), 0), ((), (5,), 400)],
+    ids=["own choice", "nearest below", "nearest above"],
+)
+def test_heavy_units_stay_as_near_as_possible_to_their_gates(own, heavy, light):
+    """Half of 6 x 100 and 400 x 1 parameters goes; the light units with the highest scores make up the rest."""
+    scores = {"heavy": torch.arange(6), "light": torch.arange(400)}
+    found = meet_target(account(heavy=(6, 100), light=(400, 1)), {"heavy": own, "light": ()}, scores, 0.5, "params")
+    assert found == {"heavy": heavy, "light": tuple(range(400 - light, 400))}
+
+
+def test_another_choice_of_heavy_units_is_taken_where_the_own_one_misses_the_target():
+    """Of 3 x 1150 and 20 x 100 parameters 1150 go, which no number of light units weighs."""
+    rounded, scores = {"heavy": (0, 1, 2), "light": ()}, {"heavy": torch.arange(3), "light": torch.arange(20)}
+    found = meet_target(account(heavy=(3, 1150), light=(20, 100)), rounded, scores, 1150 / 5450, "params")
+    assert found == {"heavy": (1, 2), "light": tuple(range(20))}
+
+
+def test_a_short_block_is_a_block_and_the_last_of_equal_ones():
+    """Slots of 5 units in steps of 2: one block less than all goes, the lowest, of one unit."""
+    every = tuple(range(5))
+    scores = {name: 10 * place - torch.arange(5) for place, name in enumerate("abc")} | {"light": torch.arange(1500)}
+    accounting = account(2, a=(5, 100), b=(5, 100), c=(5, 100), light=(1500, 1))
+    found = meet_target(accounting, dict.fromkeys("abc", every) | {"light": ()}, scores, 1550 / 3000, "params")
+    assert found == {"a": (0, 1, 2, 3), "b": every, "c": every, "light": tuple(range(1450, 1500))}
+    scores = {"a": torch.full((8,), -0.1, dtype=torch.float64)}
+    assert scores["a"][:3].mean() < scores["a"][:2].mean()
+    assert meet_target(account(3, a=(8, 1)), {"a": ()}, scores, 0.25, "params") == {"a": (0, 1, 2, 3, 4, 5)}

@@ -1,7 +1,6 @@
 """Gates: their distribution, their deterministic mask, and noise that a resumed run and every rank can draw again."""
 
 import copy
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,26 +8,25 @@ from torch import nn
 
 from encoders import close, shuffle, spread
 from hybrid_pruning import pruning
-from hybrid_pruning.models.backbone import Backbone
-from hybrid_pruning.pruning import Gate, Gates, PlanError, Slot
+from hybrid_pruning.pruning import Gate, PlanError, Slot
 from hybrid_pruning.pruning.gate import hard_concrete, open_probability, soft_value
 
 ANY_FAMILY = pytest.mark.parametrize(("family", "style"), [("wavlm", "large")])
 
 
-def gate_of(log_alpha: list[float], at_least: int = 0) -> Gate:
+def gate_of(log_alpha, at_least=0):
     gate = Gate(Slot("s", "u", len(log_alpha), (), at_least=at_least))
     gate.log_alpha.data = torch.tensor(log_alpha)
     return gate
 
 
-def samples(gates: Gates) -> torch.Tensor:
+def samples(gates):
     gates.sample()
     return torch.cat([gate.sampled for gate in gates.values()]).detach()
 
 
 @pytest.mark.parametrize("log_alpha", [-20.0, -3.0, -1.0, 0.0, 1.0, 3.0, 20.0])
-def test_distribution(log_alpha: float) -> None:
+def test_distribution(log_alpha):
     alpha, uniform = torch.tensor(log_alpha), torch.linspace(0, 1, 200_001)
     values = hard_concrete(alpha.expand_as(uniform), uniform)
     assert ((values >= 0) & (values <= 1)).all()
@@ -40,7 +38,7 @@ def test_distribution(log_alpha: float) -> None:
     torch.testing.assert_close(values[100:-100], expected, rtol=0, atol=1e-5)
 
 
-def test_the_more_open_the_larger() -> None:
+def test_the_more_open_the_larger():
     log_alpha = torch.linspace(-40, 40, 1001)
     for values in (open_probability(log_alpha), soft_value(log_alpha)):
         assert (values.diff() >= 0).all()
@@ -51,7 +49,7 @@ def test_the_more_open_the_larger() -> None:
 
 
 @pytest.mark.parametrize("drop_rate", [0.01, 0.3, 0.5, 0.9])
-def test_drop_rate(drop_rate: float) -> None:
+def test_drop_rate(drop_rate):
     gate = Gate(Slot("s", "u", 3, ()), drop_rate)
     assert torch.sigmoid(gate.log_alpha).tolist() == pytest.approx([1 - drop_rate] * 3)
     assert gate.log_alpha.dtype == torch.float32
@@ -69,7 +67,7 @@ def test_drop_rate(drop_rate: float) -> None:
         ([-5.0], 0, ()),
     ],
 )
-def test_mask_rule(log_alpha: list[float], at_least: int, kept: tuple[int, ...]) -> None:
+def test_mask_rule(log_alpha, at_least, kept):
     gate = gate_of(log_alpha, at_least)
     assert gate.kept() == kept
     values = gate.value(training=False)
@@ -78,20 +76,20 @@ def test_mask_rule(log_alpha: list[float], at_least: int, kept: tuple[int, ...])
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_mask_keeps_the_expected_number(seed: int) -> None:
+def test_mask_keeps_the_expected_number(seed):
     gate = gate_of(torch.randn(101, generator=torch.Generator().manual_seed(seed)).mul(3).tolist())
     assert len(gate.kept()) == pytest.approx(open_probability(gate.log_alpha).sum().item(), abs=0.5)
     closed = sorted(set(range(101)) - set(gate.kept()))
     assert gate.log_alpha[list(gate.kept())].min() > gate.log_alpha[closed].max()
 
 
-def test_pinned_units_are_kept_with_any_gates() -> None:
+def test_pinned_units_are_kept_with_any_gates():
     gate = gate_of([-90.0, 90.0])
     gate.pinned = (0,)
     assert gate.value(training=False).gt(0).tolist() == [True, False]
 
 
-def test_conv_always_keeps_a_channel(backbone: Backbone) -> None:
+def test_conv_always_keeps_a_channel(backbone):
     gates = pruning.attach(backbone)
     close(gates, "*")
     smallest = gates.kept(target=gates.accounting.maximum("params"))
@@ -101,7 +99,7 @@ def test_conv_always_keeps_a_channel(backbone: Backbone) -> None:
 
 
 @ANY_FAMILY
-def test_mapping(backbone: Backbone) -> None:
+def test_mapping(backbone):
     gates = pruning.attach(backbone)
     assert list(gates) == list(gates.keys()) == [slot.name for slot in gates.plan.slots]
     assert [name for name, _ in gates.items()] == list(gates)
@@ -116,7 +114,7 @@ def test_mapping(backbone: Backbone) -> None:
 
 
 @ANY_FAMILY
-def test_units_and_drop_rates(backbone: Backbone) -> None:
+def test_units_and_drop_rates(backbone):
     for drop_rate in (0.0, 1.0, -0.1, {"conv": 1.0}):
         with pytest.raises(PlanError, match=r"conv\.0.*between 0 and 1"):
             pruning.attach(backbone, drop_rate=drop_rate)
@@ -127,7 +125,7 @@ def test_units_and_drop_rates(backbone: Backbone) -> None:
 
 
 @ANY_FAMILY
-def test_open_probability_is_how_often_samples_are_open(backbone: Backbone) -> None:
+def test_open_probability_is_how_often_samples_are_open(backbone):
     gates = pruning.attach(backbone)
     shuffle(gates, seed=0)
     draws = 2000
@@ -139,8 +137,8 @@ def test_open_probability_is_how_often_samples_are_open(backbone: Backbone) -> N
 
 
 @ANY_FAMILY
-def test_noise_is_a_function_of_seed_and_draws(make_backbone: object) -> None:
-    def gates(seed: int) -> Gates:
+def test_noise_is_a_function_of_seed_and_draws(make_backbone):
+    def gates(seed):
         return pruning.attach(make_backbone(), drop_rate=0.5, seed=seed)
 
     one, same, other = gates(7), gates(7), gates(8)
@@ -157,7 +155,7 @@ def test_noise_is_a_function_of_seed_and_draws(make_backbone: object) -> None:
 
 
 @ANY_FAMILY
-def test_a_resumed_run_draws_the_same(make_backbone: object) -> None:
+def test_a_resumed_run_draws_the_same(make_backbone):
     gates = pruning.attach(make_backbone(), drop_rate=0.5, seed=3)
     for _ in range(5):
         gates.sample()
@@ -170,7 +168,7 @@ def test_a_resumed_run_draws_the_same(make_backbone: object) -> None:
     assert all(torch.equal(samples(resumed), values) for values in expected)
 
 
-def test_two_steps_with_a_sample_each(backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor) -> None:
+def test_two_steps_with_a_sample_each(backbone, wave, lengths):
     backbone.train()
     gates = pruning.attach(backbone, drop_rate=0.3)
     network = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=1e-3)
@@ -194,7 +192,7 @@ def test_two_steps_with_a_sample_each(backbone: Backbone, wave: torch.Tensor, le
 
 @ANY_FAMILY
 @torch.no_grad()
-def test_training_needs_a_sample_and_evaluation_none(backbone: Backbone, wave: torch.Tensor) -> None:
+def test_training_needs_a_sample_and_evaluation_none(backbone, wave):
     gates = pruning.attach(backbone, drop_rate=0.5)
     shuffle(gates, seed=0)
     first = backbone(wave).frames
@@ -207,7 +205,7 @@ def test_training_needs_a_sample_and_evaluation_none(backbone: Backbone, wave: t
 
 
 @ANY_FAMILY
-def test_gates_are_no_part_of_the_model(backbone: Backbone) -> None:
+def test_gates_are_no_part_of_the_model(backbone):
     count = sum(p.numel() for p in backbone.parameters())
     gates = pruning.attach(backbone)
     assert sum(p.numel() for p in backbone.parameters()) == count == pruning.budget(backbone, gates).dense_params
@@ -220,7 +218,7 @@ def test_gates_are_no_part_of_the_model(backbone: Backbone) -> None:
 @pytest.mark.parametrize(
     "parametrise", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm]
 )
-def test_foreign_parametrisations_are_refused(parametrise: Callable[..., nn.Module], backbone: Backbone) -> None:
+def test_foreign_parametrisations_are_refused(parametrise, backbone):
     parametrise(backbone.encoder.layers[2].attention.out_proj)
     keys = list(backbone.state_dict())
     with pytest.raises(PlanError, match=r"layers\.2\.attention\.out_proj\.weight"):
@@ -230,7 +228,7 @@ def test_foreign_parametrisations_are_refused(parametrise: Callable[..., nn.Modu
 
 @ANY_FAMILY
 @pytest.mark.parametrize("sampled", [False, True])
-def test_a_gated_model_is_copied_at_any_time(make_backbone: Callable[..., Backbone], wave: torch.Tensor, sampled: bool):
+def test_a_gated_model_is_copied_at_any_time(make_backbone, wave, sampled):
     """For an average of weights or the best model so far: equal outputs, gates of its own, noise that goes on alike."""
     backbone = make_backbone()
     gates = pruning.attach(backbone)

@@ -16,15 +16,15 @@ ROWS = 5
 class Mlp(nn.Module):
     """Two layers beside a residual stream: norm(first(x)) -> second, added to x."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.body = nn.Sequential(nn.Linear(6, 10), nn.LayerNorm(10), nn.PReLU(), nn.Linear(10, 6))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         return x + self.body(x)
 
 
-def neurons(**changes: object) -> Slot:
+def neurons(**changes):
     cuts = (
         Cut("body.0.weight", 0, Role.HARD, 2),
         Cut("body.0.bias", 0, Role.HARD, 2),
@@ -34,19 +34,19 @@ def neurons(**changes: object) -> Slot:
         Cut("body.3.weight", 1, Role.SCALE, 2),
     )
 
-    def swap(model: nn.Module, kept: tuple[int, ...]) -> None:
+    def swap(model, kept):
         if not kept:
             model.body = Closed(model.body[3].bias)
 
     return Slot(**{"name": "pair", "unit": "pair", "size": 5, "cuts": cuts, "swap": swap, **changes})
 
 
-def whole(**changes: object) -> Slot:
+def whole(**changes):
     names = [f"body.{index}.{kind}" for index in (0, 1) for kind in ("weight", "bias")]
     cuts = [Cut(name, None, Role.DROP) for name in (*names, "body.2.weight")]
     cuts += [Cut("body.3.weight", None, Role.SCALE), Cut("body.3.bias", None, Role.SCALE)]
 
-    def swap(model: nn.Module, kept: tuple[int, ...]) -> None:
+    def swap(model, kept):
         if not kept:
             model.body = Closed()
 
@@ -65,7 +65,7 @@ KEPT = {
 
 
 @pytest.fixture
-def mlp() -> Mlp:
+def mlp():
     torch.manual_seed(0)
     model = Mlp()
     for parameter in model.parameters():
@@ -74,7 +74,7 @@ def mlp() -> Mlp:
 
 
 @pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT.keys())
-def test_attach_budget_shrink(kept: dict[str, tuple[int, ...]], mlp: Mlp) -> None:
+def test_attach_budget_shrink(kept, mlp):
     x = torch.randn(ROWS, 6)
     gates = pruning.attach(mlp, plan=PLAN)
     for gate in gates.values():
@@ -92,7 +92,7 @@ def test_attach_budget_shrink(kept: dict[str, tuple[int, ...]], mlp: Mlp) -> Non
     assert (budget.dense_params, budget.dense_macs) == (6 * 10 + 10 + 20 + 1 + 10 * 6 + 6, 2 * ROWS * 60)
 
 
-def test_narrow_without_values_takes_the_weights_as_they_are(mlp: Mlp) -> None:
+def test_narrow_without_values_takes_the_weights_as_they_are(mlp):
     gates = pruning.attach(mlp, plan=PLAN)
     gates.pin(KEPT["some"])
     small, again = pruning.shrink(mlp, gates), Mlp()
@@ -102,7 +102,7 @@ def test_narrow_without_values_takes_the_weights_as_they_are(mlp: Mlp) -> None:
     assert torch.equal(again(x), small(x))
 
 
-def test_parts_of_a_plan(mlp: Mlp) -> None:
+def test_parts_of_a_plan(mlp):
     """Slots left out, no multiply-accumulates declared, and work that shrinks with its slots."""
     gates = pruning.attach(mlp, units=["pair"], plan=PLAN)
     assert list(gates) == ["pair"]
@@ -114,7 +114,7 @@ def test_parts_of_a_plan(mlp: Mlp) -> None:
     assert [working.exact_kept(KEPT[name]).macs for name in ("some", "no layer")] == [600, 0]
 
 
-def test_training_the_gates_of_an_mlp(mlp: Mlp) -> None:
+def test_training_the_gates_of_an_mlp(mlp):
     gates = pruning.attach(mlp.train(), plan=PLAN, drop_rate=0.5)
     for _ in range(20):
         gates.sample()
@@ -122,7 +122,7 @@ def test_training_the_gates_of_an_mlp(mlp: Mlp) -> None:
     assert all((gate.log_alpha.grad != 0).all() for gate in gates.values())
 
 
-def cut(name: str, dimension: int | None, block: int = 1) -> tuple[Slot]:
+def cut(name, dimension, block=1):
     return (neurons(cuts=(Cut(name, dimension, Role.SCALE if dimension is None else Role.HARD, block),)),)
 
 
@@ -142,7 +142,7 @@ MISDECLARED = {
 
 
 @pytest.mark.parametrize(("slots", "unit", "message"), MISDECLARED.values(), ids=MISDECLARED.keys())
-def test_misdeclared_plans_are_refused(slots: tuple[Slot, ...], unit: str | None, message: str, mlp: Mlp) -> None:
+def test_misdeclared_plans_are_refused(slots, unit, message, mlp):
     keys = list(mlp.state_dict())
     with pytest.raises(PlanError, match=message):
         pruning.attach(mlp, None if unit is None else (unit,), plan=Plan(slots))
@@ -151,7 +151,7 @@ def test_misdeclared_plans_are_refused(slots: tuple[Slot, ...], unit: str | None
     assert list(mlp.state_dict()) == keys, "a refused plan leaves the model alone"
 
 
-def test_a_second_attach_and_a_model_without_a_plan_are_refused(mlp: Mlp) -> None:
+def test_a_second_attach_and_a_model_without_a_plan_are_refused(mlp):
     with pytest.raises(PlanError, match="no plan for models of type 'None'"):
         pruning.attach(mlp)
     pruning.attach(mlp, plan=PLAN)
@@ -162,7 +162,7 @@ def test_a_second_attach_and_a_model_without_a_plan_are_refused(mlp: Mlp) -> Non
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 6), (4, 1), (4, 6)])
-def test_masked_weights_have_torchs_gradients(shape: tuple[int, ...]) -> None:
+def test_masked_weights_have_torchs_gradients(shape):
     weight = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     factor = torch.rand(shape, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(Product.apply, (weight, factor))

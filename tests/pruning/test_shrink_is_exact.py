@@ -1,20 +1,17 @@
 """Invariant 1: in evaluation the gated model and the shrunk model give the same hidden states."""
 
 import copy
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
 
-from encoders import KINDS, REPRESENTATIVE, WHISPER, MakeBackbone, close, relative_error, shuffle, spread
+from encoders import KINDS, REPRESENTATIVE, WHISPER, close, relative_error, shuffle, spread
 from hybrid_pruning import pruning
-from hybrid_pruning.models.backbone import Backbone
-from hybrid_pruning.pruning import Gates, PlanError
+from hybrid_pruning.pruning import PlanError
 from hybrid_pruning.pruning.narrow import Closed
 
 TOLERANCE = 1e-5
-AssertExact = Callable[..., None]
 
 # name -> (slots closed for good, slots half closed); all others keep soft values of their own
 CASES = {
@@ -65,13 +62,10 @@ VARIANT_TABLE = [
 
 
 @pytest.fixture
-def assert_exact(wave: torch.Tensor, lengths: torch.Tensor, record: Callable[[str, float], float]) -> AssertExact:
-    """Compare a gated backbone with the shrunk one."""
+def assert_exact(wave, lengths, record):
 
     @torch.no_grad()
-    def compare(
-        backbone: Backbone, gates: Gates, case: object = "", measure: str = "masked = shrunk", most: float = TOLERANCE
-    ) -> None:
+    def compare(backbone, gates, case="", measure="masked = shrunk", most=TOLERANCE):
         batch = wave.to(next(backbone.parameters()).dtype)
         masked, small = backbone(batch, lengths), pruning.shrink(backbone, gates)(batch, lengths)
         assert torch.equal(masked.lengths, small.lengths)
@@ -81,7 +75,7 @@ def assert_exact(wave: torch.Tensor, lengths: torch.Tensor, record: Callable[[st
 
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
-def test_cases(kind: tuple[str, str], backbone: Backbone, assert_exact: AssertExact) -> None:
+def test_cases(kind, backbone, assert_exact):
     gates = pruning.attach(backbone)
     for name, (closed, halved) in (CASES if kind in REPRESENTATIVE else EVERYWHERE).items():
         spread(gates)
@@ -94,7 +88,7 @@ def test_cases(kind: tuple[str, str], backbone: Backbone, assert_exact: AssertEx
         assert_exact(backbone, gates, name)
 
 
-def test_unit_alone(backbone: Backbone, assert_exact: AssertExact) -> None:
+def test_unit_alone(backbone, assert_exact):
     for unit in pruning.UNITS:
         gates = pruning.attach(backbone, units=(unit,))
         shuffle(gates, seed=0)
@@ -103,7 +97,7 @@ def test_unit_alone(backbone: Backbone, assert_exact: AssertExact) -> None:
 
 
 @pytest.mark.parametrize("align", [1, 4, 32])
-def test_random_masks(align: int, backbone: Backbone, assert_exact: AssertExact) -> None:
+def test_random_masks(align, backbone, assert_exact):
     gates = pruning.attach(backbone, align=align)
     for seed in range(3 if align == 1 else 1):
         shuffle(gates, seed)
@@ -111,7 +105,7 @@ def test_random_masks(align: int, backbone: Backbone, assert_exact: AssertExact)
 
 
 @pytest.mark.parametrize(("kind", "changes"), VARIANT_TABLE)
-def test_variant(changes: dict[str, object], make_backbone: MakeBackbone, assert_exact: AssertExact) -> None:
+def test_variant(changes, make_backbone, assert_exact):
     backbone = make_backbone(**changes)
     gates = pruning.attach(backbone)
     for closed in ((), ("attlayer.0", "interm.1"), ("*",)):
@@ -121,7 +115,7 @@ def test_variant(changes: dict[str, object], make_backbone: MakeBackbone, assert
 
 
 @pytest.mark.parametrize("target", [0.1, 0.75])
-def test_pinned_units(target: float, backbone: Backbone, assert_exact: AssertExact) -> None:
+def test_pinned_units(target, backbone, assert_exact):
     gates = pruning.attach(backbone)
     shuffle(gates, seed=1)
     last_conv = [name for name in gates if name.startswith("conv.")][-1]
@@ -135,7 +129,7 @@ def test_pinned_units(target: float, backbone: Backbone, assert_exact: AssertExa
     assert gates.kept() == own != kept
 
 
-def test_nothing_is_approximated(backbone: Backbone, assert_exact: AssertExact) -> None:
+def test_nothing_is_approximated(backbone, assert_exact):
     """In double precision, where even the worst conditioned model agrees.
 
     A large model left with one channel at its last conv has two norms in a row over a single number, which turn
@@ -150,7 +144,7 @@ def test_nothing_is_approximated(backbone: Backbone, assert_exact: AssertExact) 
 
 
 @representative_kinds
-def test_units_given_to_shrink_are_those_it_keeps(backbone: Backbone, wave: torch.Tensor) -> None:
+def test_units_given_to_shrink_are_those_it_keeps(backbone, wave):
     gates = pruning.attach(backbone)
     shuffle(gates, seed=2)
     kept = {**gates.plan.all_units(), "interm.1": (3, 17), "conv.0": (5,)}
@@ -163,9 +157,7 @@ def test_units_given_to_shrink_are_those_it_keeps(backbone: Backbone, wave: torc
 
 @representative_kinds
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
-def test_gated_model_is_left_as_it_was(
-    training: bool, backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor
-) -> None:
+def test_gated_model_is_left_as_it_was(training, backbone, wave, lengths):
     gates = pruning.attach(backbone)
     shuffle(gates, seed=3)
     backbone.train(training)
@@ -186,7 +178,7 @@ def test_gated_model_is_left_as_it_was(
     assert not any(id(parameter) in owned for parameter in first.parameters())
 
 
-def test_detach_restores_the_plain_model(backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor) -> None:
+def test_detach_restores_the_plain_model(backbone, wave, lengths):
     before, keys = backbone(wave, lengths).frames, list(backbone.state_dict())
     parameters, classes = dict(backbone.named_parameters()), [type(module) for module in backbone.modules()]
     gates = pruning.attach(backbone)
@@ -201,7 +193,7 @@ def test_detach_restores_the_plain_model(backbone: Backbone, wave: torch.Tensor,
 
 
 @representative_kinds
-def test_shrunk_model_is_a_plain_one(backbone: Backbone) -> None:
+def test_shrunk_model_is_a_plain_one(backbone):
     """With the names of a dense model, and with modules whose sizes are those of their tensors."""
     plain = list(backbone.state_dict())
     gates = pruning.attach(backbone)
@@ -224,7 +216,7 @@ def test_shrunk_model_is_a_plain_one(backbone: Backbone) -> None:
     assert not any("gate" in name or "Mask" in type(module).__name__ for name, module in small.named_modules())
 
 
-def test_copies_of_the_shrunk_model_train(backbone: Backbone, wave: torch.Tensor, lengths: torch.Tensor) -> None:
+def test_copies_of_the_shrunk_model_train(backbone, wave, lengths):
     gates = pruning.attach(backbone).train()
     backbone.train()
     gates.sample()
@@ -245,7 +237,7 @@ def test_copies_of_the_shrunk_model_train(backbone: Backbone, wave: torch.Tensor
     assert torch.isfinite(small(wave, lengths).frames).all()
 
 
-def norms_before_what_is_closed(small: Backbone) -> set[str]:
+def norms_before_what_is_closed(small):
     """What no output depends on: in pre-norm models, the norm whose sub-layer ignores its input."""
     found = set()
     for index, layer in enumerate(small.encoder.layers):
@@ -259,7 +251,7 @@ def norms_before_what_is_closed(small: Backbone) -> set[str]:
     return found
 
 
-def test_every_trained_parameter_that_is_left_gets_a_gradient(backbone: Backbone, wave: torch.Tensor) -> None:
+def test_every_trained_parameter_that_is_left_gets_a_gradient(backbone, wave):
     """So that DDP needs no search for parameters that were not used."""
     gates = pruning.attach(backbone)
     for closed in ((), ("head.*",), ("attlayer.*",), ("attlayer.1", "interm.2"), ("ffnlayer.*",), ("*",)):
@@ -271,7 +263,7 @@ def test_every_trained_parameter_that_is_left_gets_a_gradient(backbone: Backbone
 
 
 @representative_kinds
-def test_a_closed_layer_is_its_norms(backbone: Backbone) -> None:
+def test_a_closed_layer_is_its_norms(backbone):
     gates = pruning.attach(backbone)
     for closed, left in ((("attlayer.1", "ffnlayer.1"), 0), (("*.1",), 0), (("head.1", "interm.1"), 2)):
         spread(gates)
@@ -293,9 +285,7 @@ AGAIN = {
 
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
-def test_a_shrunk_model_can_be_shrunk_again(
-    kind: tuple[str, str], backbone: Backbone, assert_exact: AssertExact
-) -> None:
+def test_a_shrunk_model_can_be_shrunk_again(kind, backbone, assert_exact):
     gates = pruning.attach(backbone)
     for name in AGAIN if kind in REPRESENTATIVE else ("half of everything",):
         closed, halved = AGAIN[name]
@@ -309,7 +299,7 @@ def test_a_shrunk_model_can_be_shrunk_again(
 
 
 @representative_kinds
-def test_two_cuts_are_one(make_backbone: MakeBackbone) -> None:
+def test_two_cuts_are_one(make_backbone):
     """The shape left by two cuts, made at once on a fresh skeleton, holds the weights of the twice-shrunk model."""
     small = make_backbone()
     for seed, units in enumerate((("head", "attlayer", "interm", "ffnlayer"), pruning.UNITS)):
@@ -328,7 +318,7 @@ def test_two_cuts_are_one(make_backbone: MakeBackbone) -> None:
 
 
 @pytest.mark.parametrize("kind", REPRESENTATIVE[:1], ids="-".join)
-def test_units_that_do_not_fit_are_refused(backbone: Backbone) -> None:
+def test_units_that_do_not_fit_are_refused(backbone):
     gates = pruning.attach(backbone)
     unfit = {"ascending": {"head.0": (1, 0)}, "below 4": {"head.0": (0, 4)}, "at least 1": {"conv.0": ()}}
     for message, change in {**unfit, "head.9": {"head.9": (0,)}}.items():

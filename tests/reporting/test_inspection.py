@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -7,7 +6,7 @@ import torch
 from encoders import TINY, close, make_config, shuffle
 from hybrid_pruning import SpeechModel, inspect_model, pruning
 from hybrid_pruning.config import HeadConfig
-from hybrid_pruning.models.backbone import Backbone, skeleton
+from hybrid_pruning.models.backbone import skeleton
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.reporting import inspection
@@ -21,12 +20,12 @@ RECIPE = {
 }
 
 
-def tiny() -> Backbone:
+def tiny():
     torch.manual_seed(0)
     return skeleton(make_config("wavlm", "base"), False).eval()
 
 
-def pruned(*closed: str) -> SpeechModel:
+def pruned(*closed):
     backbone = tiny()
     gates = pruning.attach(backbone)
     shuffle(gates, seed=0)
@@ -38,14 +37,14 @@ def pruned(*closed: str) -> SpeechModel:
     return SpeechModel.build(small, HEAD, CLASSES, provenance={"recipe": RECIPE, "averaged_checkpoints": 2})
 
 
-def rows(text: str, title: str) -> list[str]:
+def rows(text, title):
     """The lines below the header that begins with `title`, up to the next empty one."""
     lines = [line.strip() for line in text.splitlines()]
     start = next(index for index, line in enumerate(lines) if line.startswith(title))
     return lines[start + 1 : lines.index("", start)]
 
 
-def test_heat_map(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_heat_map(capsys, tmp_path):
     pruned("attlayer.0", "ffnlayer.1", "head.2", "interm.2").save_pretrained(tmp_path)
     found = inspect_model(tmp_path)
     inspection.print_inspection(found)
@@ -62,7 +61,7 @@ def test_heat_map(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "random weights in the shape of a [bracketed] folder; target: 0.5 of the params removed; seed 7" in text
 
 
-def test_size_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_size_table(capsys):
     model = pruned()
     budget = count_kept(model.backbone).budget
     inspection.print_inspection(inspect_model(model))
@@ -73,7 +72,7 @@ def test_size_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "head parameters" in head
 
 
-def test_dense(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dense(capsys):
     inspection.print_inspection(inspect_model(SpeechModel.build(tiny(), HEAD, CLASSES)))
     text = capsys.readouterr().out
     assert "state   dense: everything is kept" in text
@@ -83,24 +82,21 @@ def test_dense(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("recipe", [None, "text", {}, {"pruning": None, "backbone": []}], ids=str)
-def test_provenance_is_free_form(recipe: object) -> None:
+def test_provenance_is_free_form(recipe):
     assert inspection._origin({"recipe": recipe})
 
 
-def test_bar_is_full_or_empty_only_at_the_ends() -> None:
+def test_bar_is_full_or_empty_only_at_the_ends():
     bars = ["".join(text for text, _ in inspection._bar(share)) for share in (0.0, 0.001, 0.5, 0.999, 1.0)]
     assert [bar.count("█") for bar in bars] == [0, 1, 5, 9, 10]
     assert {len(bar) for bar in bars} == {10}
 
 
-def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor(capsys, monkeypatch):
     inspection.print_doctor()
     text = capsys.readouterr().out
     for name in ("python", "torch", "transformers", "cpu", "cuda", "mps", "pyworld", "G722", "dpkg-deb"):
         assert re.search(rf"^{name} ", text, re.MULTILINE), name
-
-
-def test_doctor_names_absent_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(inspection, "MODULES", {"no_such_module": ("no-such-package", "extra", "a feature")})
     monkeypatch.setattr(inspection, "TOOLS", {"no-such-tool": "another feature"})
     inspection.print_doctor()
@@ -109,7 +105,7 @@ def test_doctor_names_absent_parts(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "no-such-tool absent another feature: part of Debian and Ubuntu" in text
 
 
-def test_doctor_names_the_failing_import_and_torchaudio(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_the_failing_import_and_torchaudio(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(inspection, "FAMILIES", ("no_such_family",))
     monkeypatch.setattr(inspection, "_version", lambda name: "2.9.0" if name == "torchaudio" else None)

@@ -3,7 +3,7 @@
 import io
 import os
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +11,10 @@ import numpy as np
 import soundfile
 
 import sounds
+from bad_input import Case
 from corpus import SAMPLE_RATE_HZ, noise
 from damage import changed
 from hybrid_pruning.data.manifest import read_manifest
-from world import Case
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"),
@@ -53,7 +53,6 @@ def encode(name: str) -> bytes:
 
 
 def clip(world: Path) -> Path:
-    """Return the file to damage: the third of the manifest."""
     return read_manifest(world / "dev" / "manifest.tsv")[2].path
 
 
@@ -74,7 +73,7 @@ def middle(hole: Callable[[bytes], bytes], data: bytes) -> bytes:
     return data[:half] + new + data[half + len(new) :]
 
 
-DAMAGES: dict[str, tuple[Callable[[bytes], bytes], Collection[str]]] = {
+DAMAGES = {
     "half": (lambda data: data[: len(data) // 2], (*FORMATS, *FFMPEG)),
     "the end missing": (lambda data: data[: len(data) * 97 // 100], FORMATS),
     "20 bytes": (lambda data: data[:20], ("wav", "flac", "opus", "mp3")),
@@ -89,7 +88,6 @@ def written(data: bytes) -> Callable[[Path], object]:
 
 
 def spiked(value: float) -> Callable[[Path], object]:
-    """Write noise in which one sample has a value."""
     wave = noise(4000)
     wave[2000] = value
     return lambda path: soundfile.write(path, wave, SAMPLE_RATE_HZ, subtype="FLOAT", format="WAV")
@@ -100,7 +98,7 @@ def of_rate(rate_hz: int) -> Callable[[Path], object]:
     return written(data[:24] + struct.pack("<I", rate_hz) + data[28:])
 
 
-FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+FILES = {
     "no such file": (lambda _: None, ": no such file; check"),
     "an empty file": (written(b""), ": is empty, 0 bytes"),
     "a folder": (Path.mkdir, ": is a folder"),
@@ -142,14 +140,14 @@ def lasting_longer(world: Path) -> None:
     seconds("0.1", world)
 
 
-MANIFESTS: dict[str, tuple[Callable[[Path], None], str]] = {
+MANIFESTS = {
     "a name that is too long": (long_name, "aaa.wav: cannot be read .*too long"),
     "longer than its manifest says": (lasting_longer, ": lasts 0.500 s, its manifest says 0.100"),
     "shorter than its manifest says": (partial(seconds, "60"), r": lasts 0\.\d+ s, its manifest says 60"),
 }
 SCORE = "score model dev/manifest.tsv --workers 0 --out new.tsv"
 UNREADABLE = r"bonafide-02.wav: (cannot be decoded|is cut short|is damaged|holds no audio)"
-AUDIO: dict[str, Case] = {
+AUDIO = {
     **{
         f"{name}, {damage}": Case(partial(damaged, name, change), SCORE, UNREADABLE)
         for damage, (change, names) in DAMAGES.items()

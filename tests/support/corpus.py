@@ -105,7 +105,6 @@ def write_world(folder: Path) -> dict[str, Any]:
 
 
 def write_clip(path: Path, speaker: str, samples: int, seed: int) -> None:
-    """Write a clip of noise and two tones of the speaker's own."""
     tones = np.random.default_rng(sum(map(ord, speaker)) * 7919).uniform(0.1, 1.5, 2)
     wave = 0.2 * np.sin(np.outer(tones, np.arange(samples))).sum(axis=0)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +163,6 @@ def write_voxceleb(root: Path, clips: int = 5) -> Path:
 
 
 def describe_voxceleb(folder: Path) -> dict[str, Any]:
-    """Return the recipe of a whole job on FOLDER/corpus with the encoder FOLDER/wavlm."""
     names, manifests = ("vox1-H", "vox1-O"), folder / "manifests"
     changes = {
         "task": "speaker-verification",
@@ -207,7 +205,6 @@ def write_asvspoof5(root: Path, clips: int = 16) -> Path:
 
 
 def describe_asvspoof5(folder: Path) -> dict[str, Any]:
-    """Return the recipe of a whole job on FOLDER/corpus with the encoder FOLDER/wavlm."""
     sets = {"eval": str(folder / "manifests" / "eval.tsv")}
     seed = 1  # with which so short a training separates the classes
     return describe_job(folder, "asvspoof5", {"data.eval": sets, "seed": seed})
@@ -231,7 +228,6 @@ def configure(recipe: dict[str, Any], **changes: Any) -> Config:
 
 
 def files_below(folder: Path) -> Sequence[Path]:
-    """Return every file below a folder."""
     return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
 
 

@@ -52,11 +52,6 @@ def folder(name: str, world: Path) -> None:
     (world / name).mkdir()
 
 
-def link(name: str, target: str, world: Path) -> None:
-    (world / name).unlink()
-    (world / name).symlink_to(target)
-
-
 def described(change: Callable[[dict[str, Any]], Any], world: Path, name: str = "model/config.json") -> None:
     """Change a JSON file, as of a version that kept no digests."""
     about = json.loads((world / name).read_text())

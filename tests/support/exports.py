@@ -93,7 +93,6 @@ def export_verifier(once: Once, pristine: Path) -> Path:
 
 
 def calibrate(folder: Path) -> None:
-    """Put a calibration into a model that has a cohort."""
     model = SpeechModel.from_pretrained(folder)
     weights = {"log-seconds-min": 0.5, "embedding-length-max": 0.1, "impostor-mean-max": -2.0}
     model.calibration = Calibration((Fit(2.0, -1.0, 0.5, "s.tsv", "k.tsv", "", 4, 12, weights),))

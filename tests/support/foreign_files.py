@@ -33,7 +33,6 @@ def make_model(family: str, style: str) -> Any:
 
 
 def encoder_of(model: Any) -> dict[str, torch.Tensor]:
-    """Return a dense model's weights under their foreign names."""
     found = {"feature_extractor.dummy_weight": torch.ones(model.config.conv_dim[-1])}
     for name, tensor in model.state_dict().items():
         foreign = name.replace("encoder.", "encoder.transformer.", 1)
@@ -42,7 +41,6 @@ def encoder_of(model: Any) -> dict[str, torch.Tensor]:
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """Return the foreign config of a dense model."""
     c, layers = model.config, model.config.num_hidden_layers
     relative, head_dim = c.model_type == "wavlm", c.hidden_size // c.num_attention_heads
     heads = {"encoder_num_heads": [c.num_attention_heads] * layers, "encoder_head_dim": head_dim}
@@ -89,7 +87,6 @@ def gates_of(model: Any, closed: dict[str, list[int]]) -> dict[str, torch.Tensor
 
 
 def head_of(width: int, depth: int) -> dict[str, torch.Tensor]:
-    """Return the recipe's head and projection with random weights."""
     torch.manual_seed(1)
     parts = {
         "cmp_linear_k": torch.nn.Linear(width, COMPRESSION),
@@ -110,7 +107,6 @@ def head_of(width: int, depth: int) -> dict[str, torch.Tensor]:
 
 
 def write_encoder(folder: Path, family: str = "wavlm", style: str = "base") -> Path:
-    """Write a dense encoder, and return its file."""
     model = make_model(family, style)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": encoder_of(model), "config": config_of(model)}, folder / "pytorch_model.bin")

@@ -31,7 +31,6 @@ class Hub:
     seen: list[str] = field(default_factory=list)
 
     def head(self, repo: str) -> str:
-        """Return the id of a repository's last commit."""
         return hashlib.sha1(repr(sorted(self.files[repo].items())).encode()).hexdigest()
 
 

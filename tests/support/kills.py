@@ -83,7 +83,6 @@ def call(folder: Path, arguments: str, point: int = 0, half: bool = False) -> in
     output = folder / OUTPUT
     output.unlink(missing_ok=True)
     [code] = runs.finish(runs.start(command, [str(folder), point, half, shlex.split(arguments)], output))
-    assert code is not None
     return code
 
 
@@ -117,7 +116,7 @@ def kill_until_complete(make: Make, folder: Path, arguments: str, chance: random
     """
     _, expected = call_alone(make, folder, arguments)
     renew(make, folder)
-    points: list[str] = []
+    points = []
     while True:
         point, half = chance.randint(1, steps), chance.random() < 0.5
         code = call_again(folder, arguments, point, half)
@@ -160,7 +159,7 @@ def is_trace(path: Path) -> bool:
 
 def contents(folder: Path) -> dict[str, Any]:
     """Return the content of every file below a folder, but of those that depend on the time; traces count as files."""
-    found: dict[str, Any] = {}
+    found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if is_trace(path):

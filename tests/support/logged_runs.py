@@ -31,7 +31,6 @@ LAYOUT = ("score_tables.to_inline_svg", "page.to_inline_svg", "curves.to_inline_
 
 
 def build_model() -> SpeechModel:
-    """Return the tiny detector that the runs train."""
     torch.manual_seed(0)
     head = HeadConfig(heads=2, compression=4, embedding=8)
     return SpeechModel.build(
@@ -41,7 +40,6 @@ def build_model() -> SpeechModel:
 
 @cache
 def _architecture() -> tuple[str, dict[str, int]]:
-    """Return that model's architecture as JSON, and the size of each slot."""
     model = build_model()
     about = json.dumps(model.architecture())
     return about, {name: gate.slot.size for name, gate in pruning.attach(model.backbone).items()}
@@ -79,14 +77,13 @@ def write_run(folder: Path, epochs: int = EPOCHS, pruned: bool = True, seed: int
 
 
 def add_records(run: Path, *records: object) -> None:
-    """Append records to the log of a run."""
     with (run / "log.jsonl").open("a") as log:
         log.writelines(json.dumps(record) + "\n" for record in records)
 
 
 def write_checkpoint(run: Path, epoch: int, pruned: bool, seed: int = 0) -> None:
     """Write the part of a checkpoint that decides the kept units."""
-    objective: dict[str, Any] = {}
+    objective = {}
     if pruned:
         generator = torch.Generator().manual_seed(seed + epoch)
         for name, size in _architecture()[1].items():
@@ -126,7 +123,7 @@ def _records(epochs: int, pruned: bool, rng: np.random.Generator) -> Iterator[di
         for step in range((epoch - 1) * STEPS + 1, epoch * STEPS + 1):
             yield _step(step, epoch, groups, pruned, rng)
         figures = {"eer": 0.3 / epoch, "min_dcf": 0.5, "act_dcf": 0.6, "cllr": 0.4, "accuracy": 0.9}
-        record: dict[str, Any] = {"step": epoch * STEPS, "epoch": epoch, "dev": figures}
+        record = {"step": epoch * STEPS, "epoch": epoch, "dev": figures}
         if pruned:
             record["gates"] = {unit: rng.multinomial(30, np.ones(BINS) / BINS).tolist() for unit in UNITS}
         yield record
@@ -134,7 +131,7 @@ def _records(epochs: int, pruned: bool, rng: np.random.Generator) -> Iterator[di
 
 def _step(step: int, epoch: int, groups: tuple[str, ...], pruned: bool, rng: np.random.Generator) -> dict[str, Any]:
     target = 0.4 * step / (EPOCHS * STEPS)
-    record: dict[str, Any] = {
+    record = {
         "step": step,
         "epoch": epoch,
         "loss": {"task": math.exp(-step / 30) + 0.05 * rng.random()},

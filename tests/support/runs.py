@@ -87,12 +87,11 @@ def ranks(target: Callable[..., None], arguments: Sequence[Any], folder: Path, c
     for rank in range(count):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         members.append(start(target, arguments, folder / f"rank{rank}.txt", shared | own))
-        members[-1].store = store  # type: ignore[attr-defined]
+        members[-1].store = store
     return members
 
 
 def run_command(*arguments: str) -> None:
-    """Be the command line."""
     sys.argv = ["hybrid-pruning", *arguments]
     from hybrid_pruning.cli import main
 
@@ -143,7 +142,6 @@ def _half_written(run: Path) -> list[Path]:
 
 
 def _run(target: Callable[..., None], arguments: Sequence[Any], output: str, environment: dict[str, str]) -> None:
-    """Run in the new process."""
     os.environ.update(environment)
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
@@ -158,7 +156,7 @@ def another(code: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Start another process that runs some code within the folder, and waits; it is killed in the end."""
     text = f"import sys\nfrom hybrid_pruning.files import *\n{code}\n    print(flush=True)\n    sys.stdin.read()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", text], cwd=folder, text=True, **pipes) as process:  # type: ignore[call-overload]
+    with subprocess.Popen([sys.executable, "-c", text], cwd=folder, text=True, **pipes) as process:
         assert process.stdout.readline() == "\n"
         yield process
         process.send_signal(signal.SIGKILL)

@@ -40,14 +40,12 @@ def tone(hertz: float, samples: int = SECOND, peak: float = 0.5) -> Wave:
 
 
 def real_speech() -> Wave:
-    """Return two seconds of a person reading aloud."""
     if not CLIP.exists():
         pytest.skip(f"{CLIP} is not there; it belongs to the development machine")
     return read_audio(CLIP, 0, 2 * SECOND)
 
 
 def write_sounds(folder: Path, waves: Sequence[Wave], rate: int = SAMPLE_RATE_HZ) -> Path:
-    """Write waves as 00.wav, 01.wav, ... and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, wave in enumerate(waves):
         soundfile.write(folder / f"{index:02d}.wav", wave, rate, subtype="FLOAT")

@@ -1,7 +1,5 @@
 """Two utterances in every form that is accepted, and forms that are refused."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -12,7 +10,7 @@ FLOATS = WAVE.astype(np.float32) / 32768
 TENSOR = torch.from_numpy(FLOATS)
 LENGTHS = torch.tensor([SAMPLES, SHORTER])
 
-EQUAL: dict[str, tuple[Any, Any]] = {
+EQUAL = {
     "float64": (TENSOR.double(), LENGTHS),
     "int16": (torch.from_numpy(WAVE), LENGTHS),
     "int32": (torch.from_numpy(WAVE.astype(np.int32) << 16), LENGTHS),
@@ -29,14 +27,14 @@ EQUAL: dict[str, tuple[Any, Any]] = {
     "with gradients": (TENSOR.clone().requires_grad_(), LENGTHS),
 }
 ROUNDED = {"float16": (TENSOR.half(), LENGTHS), "bfloat16": (TENSOR.bfloat16(), LENGTHS)}
-ALONE: dict[str, tuple[Any, Any]] = {
+ALONE = {
     "[S]": (FLOATS[0], None),
     "[S] of int16": (torch.from_numpy(WAVE[0]), [SAMPLES]),
     "[S] and a number": (TENSOR[0], SAMPLES),
 }
 BROKEN = FLOATS.copy()
 BROKEN[1, 5] = np.nan
-REFUSED: dict[str, tuple[Any, Any, str]] = {
+REFUSED = {
     "uint8": (WAVE.astype(np.uint8), None, "expected floating point, int16 or int32; found uint8"),
     "int64": (WAVE.tolist(), None, "found int64"),
     "complex": (TENSOR.to(torch.complex64), None, "found complex64"),

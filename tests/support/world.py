@@ -1,6 +1,5 @@
 """A recipe, a run, a model and scores on disk, made by the commands a user would type, for tests to break."""
 
-import csv
 import shutil
 import subprocess
 import sys
@@ -31,36 +30,12 @@ from speakers import tiny_verifier, write_speakers, write_voxceleb_trials
 
 
 class Result(NamedTuple):
-    """What a command left: its exit code and what it printed."""
-
     code: int
     out: str
     err: str
 
 
 Cli = Callable[..., Result]
-
-
-class Case(NamedTuple):
-    """A bad input.
-
-    Args:
-        damage: breaks something in a copy of the world.
-        command: what the user then types.
-        expected: pattern of the one line that follows.
-        needs: a program without which the case is left out.
-    """
-
-    damage: Callable[[Path], None]
-    command: str
-    expected: str
-    needs: str = ""
-
-
-def read_cases(name: str) -> list[dict[str, str]]:
-    """Return the rows of a table of bad inputs beside this file."""
-    with Path(__file__).with_name(name).open(encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def run_main(arguments: Sequence[str], folder: Path) -> int:
@@ -111,7 +86,6 @@ def hurry(patch: pytest.MonkeyPatch, report: bool = False) -> None:
 
 
 def make_spoofing_job(folder: Path) -> None:
-    """Write a corpus in ASVspoof 5's layout and an encoder, and do the whole job on it."""
     write_asvspoof5(folder / "corpus")
     _do_job(configure(describe_asvspoof5(folder)), folder)
 

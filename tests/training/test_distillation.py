@@ -1,14 +1,12 @@
 """Distillation: its losses by their formulas, teachers of every kind, stages from dense to healed, and refusals."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 import yaml
+from hybrid_pruning.training.distillation import Teacher, class_divergence, embedding_distance, hidden_loss
 
 from corpus import configure, settings, tiny_detector, write_speaker_world
-from encoders import MakeBackbone, shuffle
+from encoders import shuffle
 from hybrid_pruning.config import DistillationConfig, HeadConfig, ObjectiveConfig
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.errors import InputError
@@ -16,7 +14,6 @@ from hybrid_pruning.models.backbone import Hidden
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Lagrangian, attach
-from hybrid_pruning.training.distillation import Teacher, class_divergence, embedding_distance, hidden_loss
 from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
 from hybrid_pruning.training.losses import build_loss
@@ -29,7 +26,7 @@ DENSE = {"pruning__use_pruning_loss": False}
 
 
 @pytest.mark.parametrize("layers", [None, (0, 2)])
-def test_hidden_states_are_compared_over_valid_frames(layers: tuple[int, ...] | None):
+def test_hidden_states_are_compared_over_valid_frames(layers):
     generator = torch.Generator().manual_seed(0)
     s, t = torch.randn(2, 3, 2, 5, 4, generator=generator)
     lengths = torch.tensor([5, 3])
@@ -53,9 +50,7 @@ def test_outputs_are_compared_by_divergence_and_by_angle():
 
 @pytest.mark.parametrize("kind", [("wavlm", "base"), ("whisper", "only")], ids="-".join)
 @pytest.mark.parametrize("classes", [CLASSES, None], ids=["classes", "embeddings"])
-def test_a_teacher_holds_its_copy_to_nothing_and_a_gated_one_to_itself(
-    make_backbone: MakeBackbone, wave: torch.Tensor, lengths: torch.Tensor, classes: Classes | None
-):
+def test_a_teacher_holds_its_copy_to_nothing_and_a_gated_one_to_itself(make_backbone, wave, lengths, classes):
     model, teacher = (SpeechModel.build(make_backbone(), HeadConfig(heads=2), classes) for _ in range(2))
     teacher.load_state_dict(model.state_dict())
     target = torch.tensor([0, 1, 1])
@@ -78,11 +73,11 @@ def test_a_teacher_holds_its_copy_to_nothing_and_a_gated_one_to_itself(
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-def losses_of(run: Path) -> set[str]:
+def losses_of(run):
     return set(read_steps(run)[-1]["loss"])
 
 
-def test_teachers_of_every_kind(recipe: dict[str, Any], dense: Path, tmp_path: Path):
+def test_teachers_of_every_kind(recipe, dense, tmp_path):
     export(dense, tmp_path / "model")
     encoder = configure(recipe).backbone.source
     for number, (source, asked) in enumerate(
@@ -94,7 +89,7 @@ def test_teachers_of_every_kind(recipe: dict[str, Any], dense: Path, tmp_path: P
         assert found == {"task", "sparsity", *wanted}
 
 
-def test_stages_from_a_dense_network_to_a_healed_one(recipe: dict[str, Any], tmp_path: Path):
+def test_stages_from_a_dense_network_to_a_healed_one(recipe, tmp_path):
     teacher = {"distillation": {"teacher": "dense", "hidden": 5.0}}
     stages = {
         "dense": {"pruning": {"use_pruning_loss": False}},
@@ -128,9 +123,7 @@ def test_stages_from_a_dense_network_to_a_healed_one(recipe: dict[str, Any], tmp
         ({"teacher": "speakers"}, "distillation.teacher speakers: is for speaker-verification, the recipe for anti-"),
     ],
 )
-def test_a_teacher_that_does_not_fit_is_refused(
-    recipe: dict[str, Any], dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, message: str
-):
+def test_a_teacher_that_does_not_fit_is_refused(recipe, dense, tmp_path, monkeypatch, asked, message):
     monkeypatch.chdir(tmp_path)
     export(dense, tmp_path / "dense")
     if asked["teacher"] == "wide":
@@ -143,7 +136,7 @@ def test_a_teacher_that_does_not_fit_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_embeddings_are_distilled_for_verification(tmp_path: Path):
+def test_embeddings_are_distilled_for_verification(tmp_path):
     world = write_speaker_world(tmp_path)
     dense = train(configure(world, **DENSE, training__epochs=1), tmp_path / "dense")
     config = configure(world, distillation={"teacher": str(dense)}, training__epochs=1)
@@ -162,7 +155,7 @@ def test_embeddings_are_distilled_for_verification(tmp_path: Path):
         ({"distillation": {"teacher": "x", "layers": []}}, "distillation.layers: "),
     ],
 )
-def test_weights_that_do_nothing_are_refused(recipe: dict[str, Any], tmp_path: Path, changes: Any, message: str):
+def test_weights_that_do_nothing_are_refused(recipe, tmp_path, changes, message):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(settings(recipe, {"pruning.use_pruning_loss": False, **changes})))
     with pytest.raises(InputError, match=message):

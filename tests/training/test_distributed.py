@@ -25,7 +25,6 @@ from hybrid_pruning.training.objective import Objective
 from hybrid_pruning.training.trainer import Trainer
 from runs import assert_same, assert_same_run, final_state, finish, kill_at_random, ranks, read_steps, run_command
 
-Recipe = dict[str, Any]
 PAIR = {"training.batch_size": 4, "training.accumulate": 2, "training.epochs": 2}
 ALONE = {**PAIR, "training.batch_size": 8}
 TOLERANCE = 1e-6
@@ -33,30 +32,30 @@ WITHOUT_EFFECT = ("head.query.bias", "head.key.bias", "k_proj.bias")
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def recipe(tmp_path_factory):
     """Without dropout, which every process draws for itself, and at a usual learning rate."""
     folder = tmp_path_factory.mktemp("world")
     source = str(write_wavlm(folder / "no dropout"))
     return settings(write_world(folder), {"backbone.source": source, "training.lr": 5e-4, "training.final_lr": 5e-5})
 
 
-def write_recipe(recipe: Recipe, folder: Path, changes: dict[str, Any]) -> list[str]:
+def write_recipe(recipe, folder, changes):
     """Return the arguments of a training; its run is `run` in the folder."""
     save_config(configure(settings(recipe, changes)), folder / "recipe.yaml")
     return ["train", str(folder / "recipe.yaml"), "--out", str(folder / "run")]
 
 
-def train_pair(arguments: list[str], folder: Path, target: Any = run_command) -> None:
+def train_pair(arguments, folder, target=run_command):
     codes = finish(*ranks(target, arguments, folder))
     assert codes == [0, 0], [(folder / f"rank{rank}.txt").read_text() for rank in range(2)]
 
 
-def largest_differences(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, float]:
+def largest_differences(found, expected):
     """Return those of network, gates and multipliers; of values above 1, relative to the tensor's largest.
 
     Weights without effect on a softmax over time are left out: Adam makes full steps of their rounding noise.
     """
-    differences: dict[str, float] = {}
+    differences = {}
     for name, value in expected.items():
         if isinstance(value, torch.Tensor) and not name.endswith(WITHOUT_EFFECT):
             part = name.partition(".")[0]
@@ -65,11 +64,11 @@ def largest_differences(found: dict[str, Any], expected: dict[str, Any]) -> dict
     return differences
 
 
-def read_scores(folder: Path) -> list[float]:
+def read_scores(folder):
     return [float(row.split("\t")[1]) for row in (folder / "dev_scores.tsv").read_text().splitlines()[1:]]
 
 
-def test_two_processes_are_one_with_the_same_batch(recipe: Recipe, tmp_path: Path):
+def test_two_processes_are_one_with_the_same_batch(recipe, tmp_path):
     """Gates, multipliers and accumulated gradients included; the main process alone prints."""
     train_pair(write_recipe(recipe, tmp_path, PAIR), tmp_path)
     printed = "".join((tmp_path / f"rank{rank}.txt").read_text() for rank in range(2))
@@ -87,19 +86,18 @@ def test_two_processes_are_one_with_the_same_batch(recipe: Recipe, tmp_path: Pat
         assert pair["padding"] == one["padding"]
 
 
-def save_states(folder: str, *arguments: str) -> None:
-    """Train, and write the last state of every process."""
+def save_states(folder, *arguments):
     close = Trainer.close
 
-    def save(trainer: Trainer) -> None:
+    def save(trainer):
         torch.save(trainer.objective.state_dict(), Path(folder) / f"state{processes.rank()}.pt")
         close(trainer)
 
-    Trainer.close = save  # type: ignore[method-assign]
+    Trainer.close = save
     run_command(*arguments)
 
 
-def test_gates_and_multipliers_are_the_same_everywhere_and_in_float32(recipe: Recipe, tmp_path: Path):
+def test_gates_and_multipliers_are_the_same_everywhere_and_in_float32(recipe, tmp_path):
     dropout = {"backbone.source": str(write_wavlm(tmp_path / "dropout", hidden_dropout=0.1))}
     changes = {**PAIR, **dropout, "training.mixed_precision": "bf16", "training.epochs": 1}
     changes["head.classifier_norm"] = "batch"  # whose statistics are each process's own until they are shared
@@ -115,28 +113,28 @@ def test_gates_and_multipliers_are_the_same_everywhere_and_in_float32(recipe: Re
 class Pair(list[Any]):
     """Two processes that are killed as one."""
 
-    def is_alive(self) -> bool:
+    def is_alive(self):
         return all(member.is_alive() for member in self)
 
-    def kill(self) -> None:
+    def kill(self):
         for member in self:
             member.kill()
 
-    def join(self) -> None:
+    def join(self):
         for member in self:
             member.join()
 
     @property
-    def exitcode(self) -> int | None:
+    def exitcode(self):
         return self[0].exitcode
 
 
 @pytest.mark.soak
-def test_a_killed_pair_is_resumed_to_the_same_end(recipe: Recipe, tmp_path: Path):
+def test_a_killed_pair_is_resumed_to_the_same_end(recipe, tmp_path):
     arguments = write_recipe(recipe, tmp_path, {**PAIR, "training.checkpoint_steps": 2, "data.workers": 1})
     chance = random.Random(1)
 
-    def begin(more: list[str]) -> Pair:
+    def begin(more):
         return Pair(ranks(run_command, [*arguments, *more], tmp_path))
 
     for _ in range(2):
@@ -146,14 +144,13 @@ def test_a_killed_pair_is_resumed_to_the_same_end(recipe: Recipe, tmp_path: Path
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
-def test_a_shrunk_model_is_trained_further_by_two(recipe: Recipe, tmp_path: Path):
+def test_a_shrunk_model_is_trained_further_by_two(recipe, tmp_path):
     """A pre-norm model that lost whole attentions: parameters are left that no gradient reaches."""
     large = {"backbone.source": str(write_wavlm(tmp_path / "large", **STYLES["large"]))}
     closing = {"pruning.units": ["attlayer"], "pruning.target_sparsity": 0.15, "pruning.initial_reg_lr": 2.0}
     first = configure(settings(recipe, {**ALONE, **large, **closing, "training.epochs": 1}))
     parent = train(first, tmp_path / "parent")
     shape = shape_of(export(parent, tmp_path / "small", 1).backbone)
-    assert shape is not None
     assert not all(shape.kept.values())
     further = {"backbone.source": str(tmp_path / "small"), "pruning.use_pruning_loss": False}
     train_pair(write_recipe(recipe, tmp_path, {**PAIR, **further}), tmp_path)
@@ -162,33 +159,33 @@ def test_a_shrunk_model_is_trained_further_by_two(recipe: Recipe, tmp_path: Path
     assert max(differences.values()) < TOLERANCE
 
 
-def explode(*arguments: str) -> None:
+def explode(*arguments):
     """Give one process alone a loss that is not finite."""
     forward = Objective.forward
 
-    def diverge(self: Objective, *arguments: Any) -> dict[str, torch.Tensor]:
+    def diverge(self, *arguments):
         losses = forward(self, *arguments)
         return {name: loss * (float("inf") if processes.rank() else 1.0) for name, loss in losses.items()}
 
-    Objective.forward = diverge  # type: ignore[method-assign]
+    Objective.forward = diverge
     run_command(*arguments)
 
 
-def fill_disk(*arguments: str) -> None:
+def fill_disk(*arguments):
     """Refuse the first checkpoint of the main process, which alone writes, as a full disk does."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     torch.save = refuse
     run_command(*arguments)
 
 
-def spoil_dev(*arguments: str) -> None:
+def spoil_dev(*arguments):
     """Refuse a file of the dev set in the main process alone."""
     score = validation.score_utterances
 
-    def refuse(*arguments: Any) -> Any:
+    def refuse(*arguments):
         if processes.is_main():
             raise InputError("dev.wav: cannot be decoded")
         score(*arguments)
@@ -198,8 +195,7 @@ def spoil_dev(*arguments: str) -> None:
     run_command(*arguments)
 
 
-FAILURES: dict[str, tuple[Any, list[str], str]] = {
-    "a typo": (run_command, ["--set", "heads.kind=mhfa"], "'heads' is unknown"),
+FAILURES = {
     "a typo in the command": (run_command, ["--st", "seed=1"], "No such option.*--st"),
     "a taken folder": (run_command, ["--out", "."], "is not empty; give a new folder"),
     "a loss that explodes on one": (explode, [], "is not finite at step 1; lower training.lr"),
@@ -209,7 +205,7 @@ FAILURES: dict[str, tuple[Any, list[str], str]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_failure_of_one_is_one_line_and_the_end_of_all(recipe: Recipe, tmp_path: Path, failure: str):
+def test_a_failure_of_one_is_one_line_and_the_end_of_all(recipe, tmp_path, failure):
     target, more, expected = FAILURES[failure]
     arguments = [*write_recipe(recipe, tmp_path, {**PAIR, "training.epochs": 1}), *more]
     arguments = [str(tmp_path) if argument == "." else argument for argument in arguments]
@@ -222,9 +218,7 @@ def test_a_failure_of_one_is_one_line_and_the_end_of_all(recipe: Recipe, tmp_pat
     assert not list((tmp_path / "run").rglob("*.tmp"))
 
 
-def test_torchrun_ends_with_its_processes(
-    recipe: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_torchrun_ends_with_its_processes(recipe, tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     arguments = [*write_recipe(recipe, tmp_path, PAIR), "--set", "heads.kind=mhfa"]
     with pytest.raises(ChildFailedError, match=r"exitcode\s*: 2"):

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from corpus import write_wavlm
-from hybrid_pruning.config import Config, expand_stages, load_config
+from hybrid_pruning.config import expand_stages, load_config
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
-from hybrid_pruning.training.objective import Objective, Optimizers, build_objective, learning_rate_factor, margin_share
+from hybrid_pruning.training.objective import Optimizers, build_objective, learning_rate_factor, margin_share
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 EPOCH = 1000  # steps
@@ -64,16 +64,16 @@ TABLE = [
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoder(tmp_path_factory):
     return write_wavlm(tmp_path_factory.mktemp("wavlm"), hidden_dropout=0.1)
 
 
-def read(row: Row) -> Config:
+def read(row):
     config = load_config(RECIPES / f"{row.name}.yaml")
     return expand_stages(config)[row.stage] if row.stage else config
 
 
-def build(config: Config, encoder: Path) -> Objective:
+def build(config, encoder):
     torch.manual_seed(config.seed)
     spoofing = config.task == "anti-spoofing"
     classes = Classes(("spoof", "bonafide"), (1, 1)) if spoofing else None
@@ -81,7 +81,7 @@ def build(config: Config, encoder: Path) -> Objective:
     return build_objective(config, model, 0 if spoofing else SPEAKERS).train()
 
 
-def precise(objective: Objective) -> Objective:
+def precise(objective):
     """Return it in float64 but for the loss, in place: sums that cancel are rounded by what a factor changes."""
     objective.double()
     if objective.margin is not None:
@@ -89,7 +89,7 @@ def precise(objective: Objective) -> Objective:
     return objective
 
 
-def gradients(objective: Objective, loss: str) -> dict[str, torch.Tensor]:
+def gradients(objective, loss):
     """Return the gradients of one loss, of the same batch, gates and dropout at every call."""
     wave = torch.randn(4, 3000, generator=torch.Generator().manual_seed(1))
     if objective.gates is not None:
@@ -100,7 +100,7 @@ def gradients(objective: Objective, loss: str) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in objective.named_parameters() if p.grad is not None}
 
 
-def part_of(name: str) -> str:
+def part_of(name):
     """Return the part of the network, or the gates, that a parameter belongs to."""
     if name.startswith("model.backbone."):
         return "extractor" if "feature_extractor." in name else "encoder"
@@ -108,7 +108,7 @@ def part_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.name} {row.stage}")
-def test_every_parameter_learns_at_the_public_trainers_rate(row: Row, encoder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_parameter_learns_at_the_public_trainers_rate(row, encoder, monkeypatch):
     monkeypatch.setattr("hybrid_pruning.distributed.count", lambda: row.processes)
     config = read(row)
     training, objective = config.training, build(config, encoder)
@@ -131,7 +131,7 @@ def test_every_parameter_learns_at_the_public_trainers_rate(row: Row, encoder: P
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.name} {row.stage}")
-def test_the_tasks_gradient_has_the_public_codes_factors(row: Row, encoder: Path):
+def test_the_tasks_gradient_has_the_public_codes_factors(row, encoder):
     config = read(row)
     objective = precise(build(config, encoder))
     found = gradients(objective, "task")
@@ -158,7 +158,7 @@ def test_the_tasks_gradient_has_the_public_codes_factors(row: Row, encoder: Path
             assert torch.equal(same[name], expected[name]), f"{name}: of the size as it is"
 
 
-def test_gates_start_and_gradients_are_clipped_as_in_public_code(encoder: Path):
+def test_gates_start_and_gradients_are_clipped_as_in_public_code(encoder):
     spoofing, verification, frozen = (
         read(next(row for row in TABLE if (row.name, row.stage) == key))
         for key in (("asvspoof5/paper/s10", ""), ("voxceleb/paper/s80", "joint"), ("cnceleb/paper/s40", "frozen"))
