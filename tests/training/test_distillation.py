@@ -3,7 +3,6 @@
 import pytest
 import torch
 import yaml
-from hybrid_pruning.training.distillation import Teacher, class_divergence, embedding_distance, hidden_loss
 
 from corpus import configure, settings, tiny_detector, write_speaker_world
 from encoders import shuffle
@@ -14,6 +13,7 @@ from hybrid_pruning.models.backbone import Hidden
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Lagrangian, attach
+from hybrid_pruning.training.distillation import Teacher, class_divergence, embedding_distance, hidden_loss
 from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
 from hybrid_pruning.training.losses import build_loss
