@@ -12,12 +12,15 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from corpus import write_wavlm
+from corpus import write_speaker_world, write_wavlm, write_world
 from hybrid_pruning.config import expand_stages, load_config
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
+from hybrid_pruning.training.export import export
+from hybrid_pruning.training.launch import train
 from hybrid_pruning.training.objective import Optimizers, build_objective, learning_rate_factor, margin_share
+from hybrid_pruning.training.runs import Run
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 EPOCH = 1000  # steps
@@ -184,3 +187,24 @@ def test_the_margin_grows_over_epochs_two_to_four_of_the_frozen_stage():
     found = [frozen.objective.margin * margin_share(frozen.objective, int(at * EPOCH), EPOCH) for at in epochs]
     assert found == pytest.approx([0, 0, 0.2 * (1 - 0.001**0.5), 0.2, 0.2], abs=1e-4)
     assert {margin_share(joint.objective, int(at * EPOCH), EPOCH) for at in epochs} == {1.0}
+
+
+@pytest.mark.parametrize(("name", "stages"), [("asvspoof5/paper/s30", []), ("voxceleb/paper/s70", ["frozen", "joint"])])
+def test_a_replica_trains_and_is_cut_to_its_target(name: str, stages: list[str], encoder: Path, tmp_path: Path):
+    """From the file as it is, but for the data, the encoder, and the length."""
+    world = (write_speaker_world if stages else write_world)(tmp_path)
+    given = [f"{key}.{part}={world[key][part]}" for key, part in (("data", "train"), ("data", "dev"))]
+    given += [f"data.trials.dev={world['data']['trials']['dev']}"] if stages else []
+    given += [f"backbone.source={encoder}", "augment.probability=0", "data.workers=0", "data.crop_seconds=0.1"]
+    given += ["training.batch_size=8", "training.epochs=2", "pruning.sparsity_warmup_epochs=1"]
+    given += [f"stages.frozen.training.{key}" for key in ("epochs=5", "batch_size=8")] if stages else []
+    run = train(RECIPES / f"{name}.yaml", tmp_path / "run", given)
+    assert [found.folder.name for found in Run(run).stages()] == stages
+    model = export(run, tmp_path / "model")
+    assert model.provenance["averaged_checkpoints"] == (1 if stages else 2)
+    kept = sum(p.numel() for p in model.backbone.parameters())
+    dense = sum(p.numel() for p in load_backbone(encoder).parameters())
+    assert 1 - kept / dense == pytest.approx(0.7 if stages else 0.3, abs=0.01)
+    read = SpeechModel.from_pretrained(tmp_path / "model")
+    wave = torch.randn(2, 3000, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(read(wave), model(wave))

@@ -47,7 +47,7 @@ def train(recipe: Config | str | Path, out: str | Path, overrides: Sequence[str]
 
     Under torchrun every process calls this, and the main one writes. Of a recipe with stages, each is a run of its own
     below the folder, trained one after another. A stage begins with what `export` would make of the one before: the
-    mean of its last two checkpoints, whole or, where it pruned, cut; speakers that both have keep their class weights.
+    mean of its last checkpoints, whole or, where it pruned, cut; speakers that both have keep their class weights.
     Its optimisers, schedules and steps are its own. A target sparsity that the units cannot reach is a PlanError.
 
     Args:
