@@ -51,6 +51,13 @@ def test_a_batch_norm_needs_two_utterances_at_a_time(tmp_path):
         load_config(recipe, [norm, "training.accumulate=16"])
 
 
+def test_gates_are_clipped_to_a_norm(tmp_path):
+    recipe = write(tmp_path, MINIMAL)
+    assert load_config(recipe, ["training.clip_norm=null"]).training.clip_norm is None
+    with pytest.raises(InputError, match=r"training.clip_gates goes with training.clip_norm, which is null"):
+        load_config(recipe, ["training.clip_norm=null", "training.clip_gates=true"])
+
+
 def test_round_trip(tmp_path):
     overrides = ["pruning.drop_rate={interm: 0.5, conv: 0.01}", "pruning.units=[head, interm]", "training.lr=1e-5"]
     config = load_config(write(tmp_path, MINIMAL + PAPER), overrides)

@@ -225,6 +225,9 @@ def _faults(config: Config) -> list[str]:
         "backbone.frozen and pruning.use_pruning_loss are both on; pruning trains the backbone, turn one off": (
             config.backbone.frozen and pruning.use_pruning_loss
         ),
+        "training.clip_gates goes with training.clip_norm, which is null; give a norm, or turn it off": (
+            training.clip_gates and training.clip_norm is None
+        ),
         "backbone.frozen_dropout goes with backbone.frozen; an encoder that learns has its dropout anyway": (
             config.backbone.frozen_dropout and not config.backbone.frozen
         ),
