@@ -1,5 +1,7 @@
 """Invariant 2: what the budget counts is what the shrunk model has, and what it expects is what sampling gives."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from hybrid_pruning import pruning
 from hybrid_pruning.pruning import Cut, Plan, PlanError, Role, Slot
 from hybrid_pruning.pruning.budget import Accounting
 from hybrid_pruning.pruning.gate import open_probability
-from hybrid_pruning.pruning.select import meet_target
+from hybrid_pruning.pruning.select import meet_target, rank_units
 
 MID_SIZE = {"hidden_size": 64, "intermediate_size": 256, "conv_dim": (32, 32, 32, 32)}
 """Fine enough for half a point: no neuron or channel weighs more than 0.3% of the model."""
@@ -172,7 +174,7 @@ def test_aligned_widths_meet_the_target(align, constraint, make_backbone):
     gates = pruning.attach(backbone, seconds=0.25, align=align)
     shuffle(gates, seed=align)
     fine = [index for index, slot in enumerate(gates.plan.slots) if slot.unit in ("conv", "interm")]
-    costs = [gates.accounting.unit_cost(index, constraint) * gates.plan.slots[index].step for index in fine]
+    costs = [gates.accounting.unit_costs(constraint)[index] * gates.plan.slots[index].step for index in fine]
     dense = gates.accounting.dense_macs if constraint == "macs" else gates.accounting.dense_params
     for target in (0.1, 0.45):
         kept = gates.kept(target=target, constraint=constraint)
@@ -288,3 +290,24 @@ def test_a_short_block_is_a_block_and_the_last_of_equal_ones():
     scores = {"a": torch.full((8,), -0.1, dtype=torch.float64)}
     assert scores["a"][:3].mean() < scores["a"][:2].mean()
     assert meet_target(account(3, a=(8, 1)), {"a": ()}, scores, 0.25, "params") == {"a": (0, 1, 2, 3, 4, 5)}
+
+
+@pytest.mark.parametrize("target", [0.0, 0.13, 0.5, 0.777, 1.0])
+@pytest.mark.parametrize("step", [1, 3])
+def test_units_are_ranked_by_importance_over_cost_and_cut_by_exact_count(target: float, step: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    accounting = account(step, heavy=(6, 100), light=(400, 1), other=(40, 5))
+    importance = {slot.name: torch.randn(slot.size, generator=generator) for slot in accounting.plan.slots}
+    kept = rank_units(accounting, importance, target, "params")
+    assert abs(accounting.exact_kept(kept).sparsity - target) <= step * 5 / 1200 + 1e-9
+    costs = {"heavy": 100, "light": 1, "other": 5}
+    values = {name: importance[name] - math.log(costs[name]) for name in costs}
+    for name, units in kept.items():
+        closed = sorted(set(range(len(values[name]))) - {*units})
+        if units and closed and step == 1:
+            assert min(values[name][list(units)]) >= max(values[name][closed]), "the least of a slot go first"
+    if step == 1 and 0 < target < 1:  # across slots the order is the same, but for what makes room for a heavy unit
+        open_heavy = [float(values["heavy"][unit]) for unit in kept["heavy"]]
+        closed_light = [float(values["light"][unit]) for unit in set(range(400)) - {*kept["light"]}]
+        displaced = sum(value > min(open_heavy, default=math.inf) for value in closed_light)
+        assert displaced <= 100

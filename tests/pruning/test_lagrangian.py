@@ -85,7 +85,7 @@ def test_reaches_its_target_from_both_sides(drop_rate, target, optimizer, clamp)
     history = train(gates, Lagrangian(clamp), optimizer, target)
     assert (history[0][0] < target) == below == (drop_rate < target)
     assert abs(history[-1][0] - target) <= 0.01
-    half_a_neuron = gates.accounting.unit_cost(0, "params") / gates.accounting.dense_params / 2
+    half_a_neuron = gates.accounting.unit_costs("params")[0] / gates.accounting.dense_params / 2
     assert abs(gates.accounting.exact_kept(gates.kept(target=target)).sparsity - target) <= half_a_neuron + 1e-9
     lambda1 = [multiplier for _, multiplier in history]
     assert min(lambda1) >= 0 or not clamp

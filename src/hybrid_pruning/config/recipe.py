@@ -318,6 +318,14 @@ class PruningConfig(Section):
     export_hold_epochs: Epochs = Field(
         0.0, description="epochs that the target rests at each, the rate falling to final_lr"
     )
+    constraint_solver: Literal["lagrangian", "projection", "exact"] = Field(
+        "lagrangian",
+        description="multipliers, as the paper; a shift of all gates after each step onto the target; or gates of 0 "
+        "and 1, the most important units by exact count at every step",
+    )
+    freeze_epochs: Epochs = Field(
+        2.0, description="last epochs, at most half of all, in which the units that are kept no longer change (exact)"
+    )
     drop_rate: Annotated[float, Field(gt=0, lt=1)] | dict[Unit, Annotated[float, Field(gt=0, lt=1)]] = Field(
         0.01, description="probability of fresh gates to be shut; one, or one per kind of unit"
     )
@@ -325,6 +333,12 @@ class PruningConfig(Section):
     clamp_lambda1: bool = Field(
         True, description="keep lambda1 >= 0, as the public recipe; else it winds up while the gates lag"
     )
+
+    @property
+    def gated_units(self) -> tuple[Unit, ...]:
+        """Kinds of units with gates; whole sub-layers have none where they close with the last of their units."""
+        whole = ("attlayer", "ffnlayer") if self.constraint_solver == "exact" else ()
+        return tuple(unit for unit in self.units if unit not in whole)
 
     @property
     def snapshots(self) -> tuple[float, ...]:

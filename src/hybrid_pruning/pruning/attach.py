@@ -78,6 +78,7 @@ def attach(
     seed: int = 0,
     seconds: float = 4.0,
     align: int = 1,
+    binary: bool = False,
 ) -> Gates:
     """Put gates on a model's weights; the model then computes with its sampled (training) or soft (eval) gates.
 
@@ -89,6 +90,7 @@ def attach(
         drop_rate: probability of units to start closed, one number or one per kind.
         seed: of the gates' noise.
         seconds: the length of the input that MACs are counted for; used where `plan` is None.
+        binary: gates of 0 or 1, by `gates.choose`, instead of sampled ones.
         align: kept widths (channels, neurons, heads x their size) are multiples of it, or what they were.
 
     Returns:
@@ -103,7 +105,7 @@ def attach(
     plan = (plan if units is None else plan.only(units)).aligned(align)
     if isinstance(drop_rate, Mapping):
         plan.check_units(drop_rate)
-    gates = Gates(plan, Accounting(model, plan), drop_rate, seed)
+    gates = Gates(plan, Accounting(model, plan), drop_rate, seed, binary)
     gates.to(next(model.parameters()).device)
     masks: dict[str, list[tuple[Gate, Cut]]] = {}
     for name, cuts in plan.cuts_by_tensor().items():

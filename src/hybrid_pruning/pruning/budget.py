@@ -96,6 +96,7 @@ class Accounting:
         self.ledgers = {"params": Ledger(list(_params(model, plan))), "macs": Ledger(list(_macs(model, plan)))}
         self.dense_params = self._exact("params", self.sizes)
         self.dense_macs = self._exact("macs", self.sizes)
+        self._costs: dict[Constraint, list[float]] = {}
 
     def exact(self, counts: torch.Tensor) -> Budget:
         """Return the size for kept-unit counts [S], in plan order."""
@@ -129,12 +130,13 @@ class Accounting:
         """Return the largest sparsity that closing everything would reach."""
         return float(self.exact(self.at_least).removed(constraint))
 
-    def unit_cost(self, index: int, constraint: Constraint) -> float:
-        """Return the parameters or MACs of one unit of the slot at `index` in the dense model."""
-        without = self.sizes.clone()
-        without[index] = 0
-        dense = self._exact(constraint, self.sizes)
-        return (dense - self._exact(constraint, without)) / int(self.sizes[index])
+    def unit_costs(self, constraint: Constraint) -> list[float]:
+        """Return the parameters or MACs of one unit of each slot in the dense model."""
+        if constraint not in self._costs:
+            left = [self._exact(constraint, self.sizes * (1 - row)) for row in torch.eye(len(self.sizes)).long()]
+            dense, sizes = self._exact(constraint, self.sizes), self.sizes.tolist()
+            self._costs[constraint] = [(dense - less) / size for less, size in zip(left, sizes, strict=True)]
+        return self._costs[constraint]
 
     def _exact(self, constraint: Constraint, counts: torch.Tensor) -> int:
         counts = counts.to("cpu", torch.int64)

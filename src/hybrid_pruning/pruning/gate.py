@@ -24,6 +24,10 @@ DROP_RATE = 0.01
 is 10% sparsity before the first step; an experiment in dev/LOG.md is why we do not."""
 
 
+LIMIT = 20.0
+"""Largest shift of log_alpha by one projection."""
+
+
 def hard_concrete(log_alpha: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """Return gate values in [0, 1] from uniform noise in [0, 1], same shape (equations 10 and 11)."""
     u = uniform.clamp(NOISE_EPS, 1 - NOISE_EPS)
@@ -55,9 +59,10 @@ class Gate(nn.Module):
         log_alpha: the learnt parameter, [units] float32; large is open.
         sampled: the values of the last `Gates.sample()`, or None.
         pinned: the units that evaluation keeps whatever log_alpha says, or None.
+        binary: whether its values are 0 or 1, as `Gates.choose` chooses; log_alpha is then a log-importance.
     """
 
-    def __init__(self, slot: Slot, drop_rate: float = DROP_RATE) -> None:
+    def __init__(self, slot: Slot, drop_rate: float = DROP_RATE, binary: bool = False) -> None:
         super().__init__()
         if not 0 < drop_rate < 1:
             raise PlanError(f"slot '{slot.name}': drop rate {drop_rate} must lie between 0 and 1")
@@ -65,6 +70,7 @@ class Gate(nn.Module):
         self.log_alpha = nn.Parameter(torch.full((slot.size,), math.log(1 - drop_rate) - math.log(drop_rate)))
         self.sampled: torch.Tensor | None = None
         self.pinned: tuple[int, ...] | None = None
+        self.binary = binary
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy: the sample as values, since torch copies no tensor that has a history."""
@@ -87,7 +93,12 @@ class Gate(nn.Module):
         """Return the [units] evaluation values: soft for kept units, 0 for the others."""
         mask = torch.zeros_like(self.log_alpha)
         mask[list(self.kept())] = 1
-        return soft_value(self.log_alpha) * mask
+        return self.factors() * mask
+
+    @torch.no_grad()
+    def factors(self) -> torch.Tensor:
+        """Return the [units] factors of open gates in evaluation."""
+        return torch.ones_like(self.log_alpha) if self.binary else soft_value(self.log_alpha)
 
     @torch.no_grad()
     def kept(self) -> tuple[int, ...]:
@@ -95,6 +106,8 @@ class Gate(nn.Module):
         if self.pinned is not None:
             return self.pinned
         size = self.slot.size
+        if self.binary:  # the last choice, all before the first
+            return tuple(range(size)) if self.sampled is None else tuple(self.sampled.nonzero().flatten().tolist())
         closed = round(size - float(open_probability(self.log_alpha).sum()))
         order = torch.argsort(self.log_alpha, descending=True, stable=True)
         return tuple(sorted(order[: self.slot.round(size - closed)].tolist()))
@@ -108,18 +121,24 @@ class Gates(nn.Module):
         accounting: counts the model under that plan.
         drop_rate: probability of units to start closed, one number or one per unit kind.
         seed: of the noise, which is a function of (seed, number of samples drawn) alone: every rank draws the same.
+        binary: gates of 0 or 1, by `choose`, instead of sampled ones; log_alpha is then a log-importance.
     """
 
     def __init__(
-        self, plan: Plan, accounting: Accounting, drop_rate: float | Mapping[str, float] = DROP_RATE, seed: int = 0
+        self,
+        plan: Plan,
+        accounting: Accounting,
+        drop_rate: float | Mapping[str, float] = DROP_RATE,
+        seed: int = 0,
+        binary: bool = False,
     ) -> None:
         super().__init__()
-        self.plan, self.accounting, self.seed = plan, accounting, seed
+        self.plan, self.accounting, self.seed, self.binary = plan, accounting, seed, binary
         self.draws = 0
         self._gates: dict[str, Gate] = {}
         for slot in plan.slots:
             rate = drop_rate.get(slot.unit, DROP_RATE) if isinstance(drop_rate, Mapping) else drop_rate
-            self._gates[slot.name] = self._register(slot.name, Gate(slot, rate))
+            self._gates[slot.name] = self._register(slot.name, Gate(slot, rate, binary))
         sizes = [slot.size for slot in plan.slots]
         self.slot_of: torch.Tensor
         self.register_buffer("slot_of", torch.repeat_interleave(torch.tensor(sizes)), persistent=False)
@@ -154,6 +173,20 @@ class Gates(nn.Module):
         """Return the [N] log_alpha of all units, in plan order."""
         return torch.cat([gate.log_alpha for gate in self.values()])
 
+    def choose(self, target: float, constraint: Constraint = "params") -> None:
+        """Keep the most important units whose exact size meets the target until the next choice; all others are 0.
+
+        A closed unit has a gradient too, of the loss with regard to its factor: it may be opened again.
+
+        Raises:
+            PlanError: a target out of reach.
+        """
+        for name, units in self.kept(target, constraint).items():
+            gate = self[name]
+            mask = torch.zeros_like(gate.log_alpha)
+            mask[list(units)] = 1
+            gate.sampled = mask + (gate.log_alpha - gate.log_alpha.detach())  # exactly 0 or 1
+
     def sample(self) -> None:
         """Draw fresh gate values; call once per optimiser micro-step, before the forward pass."""
         log_alpha = self.log_alpha()
@@ -164,8 +197,26 @@ class Gates(nn.Module):
         for gate, value in zip(self.values(), hard_concrete(log_alpha, uniform).split(sizes), strict=True):
             gate.sampled = value
 
+    def project(self, target: float, constraint: Constraint = "params", tolerance: float = 1e-4) -> None:
+        """Shift all log_alpha alike until the expected sparsity is the target; their order stays as it is.
+
+        Without a shift that meets it, as where gates that are always kept are too many, they go as far as `LIMIT`.
+        """
+        low, high = -LIMIT, LIMIT
+        alpha = self.log_alpha().detach()
+        for _ in range(40):
+            middle = (low + high) / 2
+            found = float(self.accounting.expected(open_probability(alpha + middle), self.slot_of).removed(constraint))
+            if abs(found - target) <= tolerance:
+                break
+            low, high = (middle, high) if found > target else (low, middle)
+        for gate in self.values():
+            gate.log_alpha.data += middle
+
     def budget(self) -> Budget:
-        """Return the expected size of the model, with gradients to every log_alpha."""
+        """Return the size of the model, with gradients to every log_alpha: expected, or exact of binary gates."""
+        if self.binary:
+            return self.accounting.exact_kept(self.kept())
         return self.accounting.expected(open_probability(self.log_alpha()), self.slot_of)
 
     def kept(self, target: float | None = None, constraint: Constraint = "params") -> dict[str, tuple[int, ...]]:
@@ -178,10 +229,12 @@ class Gates(nn.Module):
         Raises:
             PlanError: a target that no choice of units meets, naming the range.
         """
+        scores = {name: gate.log_alpha.detach().cpu() for name, gate in self.items()}
+        if self.binary and target is not None:
+            return select.rank_units(self.accounting, scores, target, constraint)
         rounded = {name: gate.kept() for name, gate in self.items()}
         if target is None:
             return rounded
-        scores = {name: gate.log_alpha.detach().cpu() for name, gate in self.items()}
         return select.meet_target(self.accounting, rounded, scores, target, constraint)
 
     def pin(self, kept: Kept | None) -> None:
@@ -193,7 +246,7 @@ class Gates(nn.Module):
 
     def soft_values(self) -> dict[str, torch.Tensor]:
         """Return every slot's [units] soft values, which shrinking folds into the weights."""
-        return {name: soft_value(gate.log_alpha.detach()) for name, gate in self.items()}
+        return {name: gate.factors() for name, gate in self.items()}
 
     def get_extra_state(self) -> dict[str, int]:
         """Return the noise's position, saved with the gates so that a resumed run continues the same noise."""

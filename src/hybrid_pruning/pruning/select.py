@@ -6,6 +6,8 @@ those cannot make up the difference do heads change, and layers last. Slots with
 many units, so that the target is met to within half of one block of the finest kind.
 """
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,6 +65,58 @@ def meet_target(
     check_target(accounting, target, constraint)
     search = _Search(accounting, rounded, scores, target, constraint)
     return search.kept(search.best(len(search.tiers) - 1, ())[1])
+
+
+def rank_units(
+    accounting: Accounting, importance: Mapping[str, torch.Tensor], target: float, constraint: Constraint
+) -> dict[str, tuple[int, ...]]:
+    """Return the kept units of highest log-importance per parameter (or MAC), cut where the size meets the target.
+
+    All slots stand in one order, so that each layer ends as wide as it is needed. A heavy unit at the cut is kept, and
+    the least of the finest kind go in its place: the size is exact to one of those.
+
+    Args:
+        accounting: counts the model.
+        importance: slot name -> [units] logarithms of the importance of each.
+        target: fraction removed, in [0, 1].
+        constraint: of parameters or of MACs.
+
+    Raises:
+        PlanError: a target out of reach.
+    """
+    check_target(accounting, target, constraint)
+    slots, costs = accounting.plan.slots, accounting.unit_costs(constraint)
+    orders, values, owners, sizes = [], [], [], []
+    for index, slot in enumerate(slots):
+        score = importance[slot.name].detach().double().cpu() - math.log(max(costs[index], 1.0))
+        order = torch.argsort(score, descending=True, stable=True)
+        ranked = score[order].index_fill(0, torch.arange(slot.at_least), torch.inf)
+        blocks = ranked.split(slot.step)
+        orders.append(order)
+        values.append(torch.stack([block.mean() for block in blocks]).cummin(0).values if slot.step > 1 else ranked)
+        owners.append(torch.full((len(blocks),), index))
+        sizes.append(torch.tensor([len(block) for block in blocks]) if slot.step > 1 else torch.ones(len(blocks)))
+    rank = torch.argsort(torch.cat(values), descending=True, stable=True)
+    owner, size = torch.cat(owners)[rank], torch.cat(sizes)[rank]
+
+    def counts(chosen: torch.Tensor) -> torch.Tensor:
+        return torch.bincount(owner[chosen], size[chosen], minlength=len(slots)).long()
+
+    def removed(kept: torch.Tensor) -> float:
+        return float(accounting.exact(kept).removed(constraint))
+
+    places = torch.arange(len(rank))
+    enough = bisect_left(range(len(rank)), True, key=lambda kept: removed(counts(places[:kept])) <= target)
+    kept = counts(places[:enough])
+    finest = torch.tensor([cost <= max(min(costs), 1.0) * FINE for cost in costs])
+    spare = (torch.cat(values)[rank] < torch.inf) & finest[owner]
+    fine = places[:enough][spare[:enough]].flip(0)
+    more = bisect_left(range(len(fine)), True, key=lambda gone: removed(kept - counts(fine[: gone + 1])) > target)
+    kept -= counts(fine[:more])
+    return {
+        slot.name: tuple(sorted(order[: int(count)].tolist()))
+        for slot, order, count in zip(slots, orders, kept, strict=True)
+    }
 
 
 def check_target(accounting: Accounting, target: float, constraint: Constraint) -> None:
@@ -157,7 +211,7 @@ class _Search:
 
 def _by_weight(accounting: Accounting, constraint: Constraint) -> list[list[int]]:
     """Return the slots in tiers of similar weight per unit, the lightest first."""
-    costs = sorted((accounting.unit_cost(index, constraint), index) for index in range(len(accounting.plan.slots)))
+    costs = sorted((cost, index) for index, cost in enumerate(accounting.unit_costs(constraint)))
     tiers: list[list[int]] = []
     bound = -1.0
     for cost, index in costs:

@@ -11,7 +11,15 @@ from hybrid_pruning import distributed as processes
 from hybrid_pruning.config import Config, ObjectiveConfig, PruningConfig, TrainingConfig
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.pruning import Constraint, Gates, Growth, Lagrangian, attach, check_target
+from hybrid_pruning.pruning import (
+    Constraint,
+    Gates,
+    Growth,
+    ImportanceOptimizer,
+    Lagrangian,
+    attach,
+    check_target,
+)
 from hybrid_pruning.training.distillation import Teacher
 from hybrid_pruning.training.losses import ClassLoss, build_loss
 
@@ -51,8 +59,7 @@ class Objective(nn.Module):
         float32. Of the margins the share from 0 to 1 counts.
         """
         with torch.autocast(batch.wave.device.type, enabled=False):
-            if self.gates is not None:
-                self.gates.sample()
+            self.draw(target_sparsity)
         hidden = self.model.backbone(batch.wave, batch.lengths)
         found = self.model.classifier(self.model.head(hidden))  # logits, or for speaker verification embeddings
         with torch.autocast(batch.wave.device.type, enabled=False):
@@ -65,6 +72,21 @@ class Objective(nn.Module):
         if self.teacher is not None:
             losses |= self.teacher.losses(batch.wave, batch.lengths, hidden, found)
         return losses
+
+    def draw(self, target_sparsity: float) -> None:
+        """Set the gates of a step, in the way of the constraint's solver; nothing without gates."""
+        if self.gates is None:
+            return
+        if self.gates.binary:
+            self.gates.choose(target_sparsity, self.constraint)
+            return
+        self.meet(target_sparsity)
+        self.gates.sample()
+
+    def meet(self, target_sparsity: float) -> None:
+        """Project the gates onto the target after a step, where the solver does."""
+        if self.gates is not None and self.lagrangian is None and not self.gates.binary:
+            self.gates.project(target_sparsity, self.constraint)
 
     def expected_sparsity(self) -> torch.Tensor:
         """Return the expected sparsity of what the target counts, with gradients to the gates."""
@@ -94,16 +116,18 @@ def build_objective(config: Config, model: SpeechModel, classes: int = 0) -> Obj
     rates = pruning.drop_rate
     gates = attach(
         backbone,
-        pruning.units,
+        pruning.gated_units,
         drop_rate=rates if isinstance(rates, float) else {str(unit): rate for unit, rate in rates.items()},
         seed=config.seed,
         seconds=pruning.macs_seconds,
         align=pruning.align,
+        binary=pruning.constraint_solver == "exact",
     )
     if pruning.start_noise:
         add_noise(gates, pruning.start_noise, config.seed)
     check_target(gates.accounting, pruning.target_sparsity, pruning.constraint)
-    return Objective(model, gates, Lagrangian(pruning.clamp_lambda1), pruning.constraint, margin)
+    lagrangian = Lagrangian(pruning.clamp_lambda1) if pruning.constraint_solver == "lagrangian" else None
+    return Objective(model, gates, lagrangian, pruning.constraint, margin)
 
 
 @torch.no_grad()
@@ -150,12 +174,15 @@ class Optimizers:
         self.network = network_optimizer(objective, training)
         self.pruning: torch.optim.Optimizer | None = None
         self._by_name: dict[str, torch.optim.Optimizer] = {"network": self.network}
-        if objective.gates is not None and objective.lagrangian is not None:
-            groups: list[dict[str, Any]] = [
-                {"params": list(objective.gates.parameters()), "name": "gates"},
-                {"params": list(objective.lagrangian.parameters()), "name": "multipliers", "maximize": True},
-            ]
-            self.pruning = torch.optim.AdamW(groups, lr=pruning_lr, weight_decay=0.0, fused=FUSED)
+        if objective.gates is not None:
+            groups: list[dict[str, Any]] = [{"params": list(objective.gates.parameters()), "name": "gates"}]
+            if objective.lagrangian is not None:
+                multipliers = list(objective.lagrangian.parameters())
+                groups.append({"params": multipliers, "name": "multipliers", "maximize": True})
+            if objective.gates.binary:
+                self.pruning = ImportanceOptimizer(groups)
+            else:
+                self.pruning = torch.optim.AdamW(groups, lr=pruning_lr, weight_decay=0.0, fused=FUSED)
             self._by_name["pruning"] = self.pruning
 
     def set_learning_rates(self, factor: float) -> None:
@@ -204,10 +231,14 @@ class Optimizers:
         groups = [] if self.pruning is None else self.pruning.param_groups
         return {group["name"]: _norm(group["params"]) for group in groups}
 
-    def step(self) -> None:
-        """Take one step with each, clear the gradients, and project the multipliers to their range."""
-        for optimizer in self._by_name.values():
-            optimizer.step()
+    def step(self, frozen: bool = False) -> None:
+        """Take one step with each, clear the gradients, and project the multipliers to their range.
+
+        With `frozen` binary gates stay as they are.
+        """
+        for name, optimizer in self._by_name.items():
+            if not (frozen and name == "pruning" and self.objective.gates is not None and self.objective.gates.binary):
+                optimizer.step()
             optimizer.zero_grad()
         if self.objective.lagrangian is not None:
             self.objective.lagrangian.project()

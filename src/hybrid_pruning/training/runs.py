@@ -235,8 +235,8 @@ class Run:
         pruning = self.read_config().pruning
         with torch.device("meta"):  # sizes without weights
             backbone = SpeechModel.from_architecture(read_json(self.architecture)).backbone
-        plan = plan_for(backbone, pruning.macs_seconds).only(pruning.units).aligned(pruning.align)
-        gates = Gates(plan, Accounting(backbone, plan))
+        plan = plan_for(backbone, pruning.macs_seconds).only(pruning.gated_units).aligned(pruning.align)
+        gates = Gates(plan, Accounting(backbone, plan), binary=pruning.constraint_solver == "exact")
         wanted = {f"gates.{name}.log_alpha" for name in gates}
         states = []
         for path in checkpoints:

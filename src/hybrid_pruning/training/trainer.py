@@ -63,6 +63,7 @@ class Trainer:
         self.log: RunLog | None = None
         self.batches_per_epoch = self.trainset.batches_per_epoch
         self.total_steps = self.batches_per_epoch * config.training.epochs
+        self.frozen_steps = min(round(config.pruning.freeze_epochs * self.batches_per_epoch), self.total_steps // 2)
         self.growth = target_growth(config.pruning, self.batches_per_epoch)
         self.snapshots_due = snapshots_due(self.growth, self.total_steps)
         self.epoch = self.step = 0
@@ -136,7 +137,8 @@ class Trainer:
         of_pruning = self.optimizers.pruning_norms() if logged else {}  # before the gates may be clipped
         norms = self.optimizers.clip() | of_pruning
         losses, gradients = self._read_finite(sums, norms)
-        self.optimizers.step()
+        self.optimizers.step(frozen=self.step >= self.total_steps - self.frozen_steps)
+        self.objective.meet(target)
         self.step += 1
         self._audio_seconds += batch.wave.numel() / SAMPLE_RATE_HZ
         if not logged:
@@ -204,17 +206,19 @@ class Trainer:
         """Return the expected size, counted both ways, and the units that evaluation keeps, each gate rounded alone."""
         objective = self.objective
         gates = objective.gates
-        if gates is None or objective.lagrangian is None:
+        if gates is None:
             return {}
         with torch.no_grad():
             size = gates.budget()
         removed = {"params": float(size.sparsity), "macs": float(size.macs_sparsity)}
         kept = gates.kept()
         exact = float(gates.accounting.exact_kept(kept).removed(objective.constraint))
+        named = () if objective.lagrangian is None else objective.lagrangian.named_parameters()
+        multipliers = {name: value.item() for name, value in named}
         return {
             "sparsity": {"expected": removed[objective.constraint], "target": target, "exact": exact},
             "removed": removed,
-            "multipliers": {name: value.item() for name, value in objective.lagrangian.named_parameters()},
+            **({"multipliers": multipliers} if multipliers else {}),
             "kept": {name: len(kept[name]) / gate.slot.size for name, gate in gates.items()},
         }
 
