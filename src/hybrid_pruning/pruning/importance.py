@@ -1,17 +1,11 @@
-"""The importance of units: the order that one cut, or a choice at every step, keeps them in; all as logarithms.
+"""The importance of units, as logarithms: the order in which binary gates keep them.
 
-Sources: Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, equation 8 (Taylor); Li et
-al., "Pruning Filters for Efficient ConvNets", ICLR 2017 (magnitude).
+Source: Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, equation 8 (Taylor expansion).
 """
 
-import math
 from typing import Any
 
 import torch
-from torch import nn
-
-from hybrid_pruning.pruning.gate import Gates
-from hybrid_pruning.pruning.plan import Plan, Role, parameter
 
 TINY = 1e-30
 DECAY = 0.99
@@ -39,30 +33,3 @@ class ImportanceOptimizer(torch.optim.Optimizer):
                 state["steps"] += 1
                 state["mean"].lerp_(gate.grad.square(), 1 - group["decay"])
                 gate.copy_((state["mean"] / (1 - group["decay"] ** state["steps"]) + TINY).log())
-
-
-@torch.no_grad()
-def magnitude(model: nn.Module, plan: Plan) -> dict[str, torch.Tensor]:
-    """Return the log of the mean square of each unit's weights, slot name -> [units]."""
-    sums = {slot.name: torch.zeros(slot.size) for slot in plan.slots}
-    weights = dict.fromkeys(sums, 0)
-    for name, cuts in plan.cuts_by_tensor().items():
-        square = parameter(model, name).detach().float().cpu().square()
-        for slot, cut in cuts:
-            if cut.dim is not None and cut.role is not Role.HARD:
-                each = square.movedim(cut.dim, 0).reshape(slot.size, -1)
-                sums[slot.name] += each.sum(1)
-                weights[slot.name] += each.shape[1]
-    return {name: (total / max(weights[name], 1) + TINY).log() for name, total in sums.items()}
-
-
-def chance(plan: Plan, seed: int) -> dict[str, torch.Tensor]:
-    """Return a random order of all units."""
-    generator = torch.Generator().manual_seed(seed)
-    return {slot.name: torch.randn(slot.size, generator=generator) for slot in plan.slots}
-
-
-def set_importance(gates: Gates, importance: dict[str, torch.Tensor]) -> None:
-    """Make the gates keep units by given log-importances."""
-    for name, gate in gates.items():
-        gate.log_alpha.data.copy_(importance[name].clamp(math.log(TINY)))
