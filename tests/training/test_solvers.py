@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from corpus import configure, write_speaker_world
 from encoders import KINDS, MakeBackbone
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.pruning import attach, shrink
+from hybrid_pruning.reporting import report
 from hybrid_pruning.scoring.scores import score_paths
 from hybrid_pruning.training.export import export, read_trained
 from hybrid_pruning.training.launch import train
@@ -51,6 +53,14 @@ def test_the_size_follows_the_schedule_at_every_step(
     lag = [abs(step["sparsity"]["expected"] - step["sparsity"]["target"]) for step in steps]
     assert max(lag) < 0.02
     assert "multipliers" not in steps[0]
+    histogram = np.sum(
+        [*[record for record in read_log(tmp_path / "run") if "gates" in record][-1]["gates"].values()], 0
+    )
+    assert solver == "projection" or (histogram[1:-1].sum() == 0 and histogram[0] > 0 and histogram[-1] > 0)
+    assert not [line for line in read_log(tmp_path / "run")[0].get("warnings", ()) if "pruning." in line]
+    page = report([tmp_path / "run"], tmp_path / "page.html", rounds=0).read_text()
+    assert "Sparsity over steps" in page
+    assert "Multipliers over steps" not in page
 
 
 def test_verification_follows_it_too(tmp_path: Path):

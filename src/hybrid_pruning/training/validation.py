@@ -122,7 +122,8 @@ def open_histograms(gates: Gates) -> dict[str, list[int]]:
     """Return for each kind of unit the counts of its gates by probability to be open, in equal bins from 0 to 1."""
     found: dict[str, list[FloatArray]] = {}
     for gate in gates.values():
-        found.setdefault(gate.slot.unit, []).append(open_probability(gate.log_alpha).double().cpu().numpy())
+        opened = gate.deterministic() if gate.binary else open_probability(gate.log_alpha)
+        found.setdefault(gate.slot.unit, []).append(opened.double().cpu().numpy())
     return {unit: np.histogram(np.concatenate(parts), BINS, (0.0, 1.0))[0].tolist() for unit, parts in found.items()}
 
 

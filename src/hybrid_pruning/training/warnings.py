@@ -146,7 +146,7 @@ def check_pruning(pruning: PruningConfig, epochs: int, steps: int) -> list[str]:
             "longer",
         ),
         (
-            pruning.target_sparsity > 0 and reach < distance,
+            pruning.constraint_solver == "lagrangian" and pruning.target_sparsity > 0 and reach < distance,
             f"pruning.initial_reg_lr is {pruning.initial_reg_lr:g}: in {steps} steps it moves a gate by {reach:.2g} at "
             f"most, and shutting one takes {distance:.2g}; raise it, train longer, or raise pruning.drop_rate",
         ),
