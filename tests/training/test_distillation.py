@@ -153,6 +153,15 @@ def test_embeddings_are_distilled_for_verification(tmp_path):
         ({"distillation": {"teacher": "x"}, "backbone.frozen": True}, "backbone.frozen: hidden states do not"),
         ({"distillation": {}}, "key 'distillation.teacher' is missing"),
         ({"distillation": {"teacher": "x", "layers": []}}, "distillation.layers: "),
+        ({"pruning.freeze_epochs": 1}, "pruning.freeze_epochs goes with pruning.constraint_solver exact"),
+        (
+            {"pruning.constraint_solver": "exact", "pruning.start_noise": 0.1},
+            "pruning.start_noise and .* sampled gates",
+        ),
+        (
+            {"stages": {"one": {"distillation": {"teacher": "one"}}}},
+            "stages.one.distillation.teacher one: .* known: none",
+        ),
     ],
 )
 def test_weights_that_do_nothing_are_refused(recipe, tmp_path, changes, message):

@@ -241,6 +241,13 @@ def _faults(config: Config) -> list[str]:
         faults["backbone.frozen: hidden states do not change; set distillation.hidden=0, or turn it off"] = (
             config.backbone.frozen and asked.hidden > 0
         )
+    exact = pruning.constraint_solver == "exact"
+    faults["pruning.freeze_epochs goes with pruning.constraint_solver exact, whose choice of units it freezes"] = (
+        not exact and _is_changed(pruning, "freeze_epochs")
+    )
+    faults[
+        "pruning.start_noise and training.clip_gates are of sampled gates; pruning.constraint_solver exact has none"
+    ] = exact and (pruning.start_noise > 0 or training.clip_gates)
     for key in ("sampling", "speed_speakers"):
         fault = f"data.{key} is for task: speaker-verification, whose classes are speakers"
         faults[fault] = spoofing and _is_changed(data, key)

@@ -88,8 +88,15 @@ def _check_folder(run: Run, config: Config, resume: bool) -> bool:
 def _train_stages(config: Config, stages: Mapping[str, Config], whole: Run) -> None:
     """Do the trainings of a recipe with stages that are not done yet, one after another."""
     runs = {name: Run(whole.folder / name) for name in stages}
-    for name, stage in stages.items():  # a fault in the last stage's data is reported before the first is trained
+    for place, (name, stage) in enumerate(stages.items()):  # the last stage's faults, before the first is trained
         processes.from_main(partial(read_data, stage, runs[name]))
+        teacher = None if stage.distillation is None else stage.distillation.teacher
+        before = list(stages)[:place]
+        if teacher is not None and "/" not in teacher and teacher not in before and not Path(teacher).exists():
+            known = ", ".join(before) or "none"
+            raise InputError(
+                f"stages.{name}.distillation.teacher {teacher}: no folder, and no stage before; known: {known}"
+            )
     earlier: dict[str, Run] = {}
     for name, stage in stages.items():
         run, epochs = runs[name], stage.training.epochs
