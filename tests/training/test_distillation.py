@@ -1,5 +1,7 @@
 """Distillation: its losses by their formulas, teachers of every kind, stages from dense to healed, and refusals."""
 
+import shutil
+
 import pytest
 import torch
 import yaml
@@ -169,3 +171,14 @@ def test_weights_that_do_nothing_are_refused(recipe, tmp_path, changes, message)
     path.write_text(yaml.safe_dump(settings(recipe, {"pruning.use_pruning_loss": False, **changes})))
     with pytest.raises(InputError, match=message):
         train(path, tmp_path / "run")
+
+
+def test_another_teacher_is_not_resumed_with(recipe, dense, tmp_path):
+    model = export(dense, tmp_path / "model")
+    config = configure(recipe, distillation={"teacher": str(tmp_path / "model")}, training__epochs=1)
+    run = train(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "model")
+    model.head.key_mix.data += 1
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match=r"model: distillation\.teacher has changed since .* was begun"):
+        train(config, run, resume=True)
