@@ -183,18 +183,18 @@ def _nearest(path: list[str]) -> str:
 def _check_order(stages: Mapping[str, Config], name: str) -> None:
     """Require that each stage can go on with the network that the one before leaves."""
     pruned = ""
-    for stage, config in stages.items():
+    for stage, training in stages.items():
         if stage in RESERVED:
             raise InputError(f"{name}: stages: '{stage}' is a folder that every run has; give the stage another name")
         for key in CARRIED:
-            if attrgetter(key)(config) != attrgetter(key)(next(iter(stages.values()))):
+            if attrgetter(key)(training) != attrgetter(key)(next(iter(stages.values()))):
                 raise InputError(f"{name}: stages.{stage}.{key} differs from the first stage's; the network goes on")
-        if pruned and config.pruning.use_pruning_loss:
+        if pruned and training.pruning.use_pruning_loss:
             raise InputError(
                 f"{name}: stages.{stage}.pruning.use_pruning_loss is on and stage '{pruned}' has pruned already; "
                 "turn it off for every stage after that, which trains the small model"
             )
-        pruned = stage if config.pruning.use_pruning_loss else pruned
+        pruned = stage if training.pruning.use_pruning_loss else pruned
 
 
 def _faults(config: Config) -> list[str]:
@@ -241,6 +241,8 @@ def _faults(config: Config) -> list[str]:
         faults["backbone.frozen: hidden states do not change; set distillation.hidden=0, or turn it off"] = (
             config.backbone.frozen and asked.hidden > 0
         )
+    fault = f"pruning.method {pruning.method} cuts before the first step and leaves no snapshots; drop export_at"
+    faults[fault] = pruning.cuts_first and bool(points)
     exact = pruning.constraint_solver == "exact"
     faults["pruning.freeze_epochs goes with pruning.constraint_solver exact, whose choice of units it freezes"] = (
         not exact and _is_changed(pruning, "freeze_epochs")

@@ -41,6 +41,9 @@ CodecName = Literal[
     "opus", "opus-nb", "mp3", "mulaw", "alaw", "narrowband", "speex", "speex-nb", "amr-nb", "amr-wb", "m4a", "g722"
 ]
 Unit = Literal["conv", "head", "attlayer", "interm", "ffnlayer"]
+Method = Literal["joint", "post-hoc", "magnitude", "taylor", "random", "truncation", "layers", "small"]
+GATED: tuple[Method, ...] = ("joint", "post-hoc")
+"""Methods that choose units by gates, step by step; the others cut the network before the first step."""
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
@@ -301,6 +304,13 @@ class PruningConfig(Section):
     """
 
     use_pruning_loss: bool = Field(False, description="off trains the dense model with the same code")
+    method: Method = Field(
+        "joint",
+        description="joint trains gates with the network, post-hoc gates alone. The others cut before the first step: "
+        "by magnitude, by Taylor importance, at random, all but the first layers, or but those that the head weighs "
+        "most; small is a fresh network of equal size",
+    )
+    score_batches: int = Field(50, ge=1, le=10**6, description="batches that Taylor importance is measured on (taylor)")
     target_sparsity: Fraction = Field(0.5, description="fraction of the backbone removed at the end")
     initial_reg_lr: Rate = Field(5e-2, description="learning rate of gates and multipliers")
     sparsity_warmup_epochs: Epochs = Field(5, description="epochs over which the target grows")
@@ -335,15 +345,30 @@ class PruningConfig(Section):
     )
 
     @property
+    def gated(self) -> bool:
+        """Whether gates choose the units while the network trains."""
+        return self.use_pruning_loss and self.method in GATED
+
+    @property
+    def cuts_first(self) -> bool:
+        """Whether the network is cut before the first step."""
+        return self.use_pruning_loss and not self.gated
+
+    @property
+    def binary(self) -> bool:
+        """Whether gates are 0 or 1, and units are ranked by importance."""
+        return self.constraint_solver == "exact" or self.method not in GATED
+
+    @property
     def gated_units(self) -> tuple[Unit, ...]:
         """Kinds of units with gates; whole sub-layers have none where they close with the last of their units."""
-        whole = ("attlayer", "ffnlayer") if self.constraint_solver == "exact" else ()
+        whole = ("attlayer", "ffnlayer") if self.binary else ()
         return tuple(unit for unit in self.units if unit not in whole)
 
     @property
     def snapshots(self) -> tuple[float, ...]:
-        """Sparsities of `export_at` below the target's, whose model is the run's own; none in dense training."""
-        return tuple(point for point in self.export_at if self.use_pruning_loss and point < self.target_sparsity)
+        """Sparsities of `export_at` below the target's, whose model is the run's own; none without gates."""
+        return tuple(point for point in self.export_at if self.gated and point < self.target_sparsity)
 
 
 class CohortConfig(Section):

@@ -28,6 +28,11 @@ class Head(nn.Module):
         """Return [B, E]; frames beyond an utterance's length have no influence."""
         raise NotImplementedError
 
+    def state_weights(self) -> torch.Tensor:
+        """Return the [L] shares of the hidden states in its mixture, or their mean over its mixtures."""
+        mixtures = [value.softmax(0) for name, value in self.named_parameters() if name.endswith("mix")]
+        return torch.stack(mixtures).mean(0).detach()
+
     def _lessen_gradient(self, frames: torch.Tensor) -> torch.Tensor:
         """Return the frames, for others as they are, whose gradient from here is multiplied by `gradient`."""
         factor = self.gradient

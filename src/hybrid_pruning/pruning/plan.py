@@ -87,6 +87,11 @@ class Slot:
     at_least: int = 0
     step: int = 1
 
+    @property
+    def layer(self) -> int | None:
+        """The layer it lies in, which its name ends with; None in front of all layers."""
+        return None if self.unit == "conv" else int(self.name.rpartition(".")[2])
+
     def aligned(self, multiple: int) -> "Slot":
         """Return the slot with steps that keep the widths of its tensors multiples of a number, or what they were.
 

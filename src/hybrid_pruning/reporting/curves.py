@@ -69,7 +69,7 @@ def describe_training(runs: Runs) -> PageSection:
     notes += [f"{run.name}: not validated yet." for run in runs if run.log.steps and not run.log.validations]
     dense = [run.name for run in runs if run.log.steps and not run.is_pruned]
     if dense:
-        notes.append(f"{', '.join(dense)}: trained without pruning: no sparsity, multipliers or gates to show.")
+        notes.append(f"{', '.join(dense)}: trained without gates: no sparsity, multipliers or gates to show.")
     return PageSection(figures, notes)
 
 

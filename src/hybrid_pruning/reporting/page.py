@@ -260,9 +260,10 @@ def _describe_encoder(run: LoggedRun) -> str:
 
 def _describe_target(run: LoggedRun) -> str:
     pruning = section(run.config, "pruning")
-    if not run.is_pruned:
+    if not pruning.get("use_pruning_loss") and not run.is_pruned:
         return "no pruning" if run.config else UNKNOWN
-    return f"{number(pruning.get('target_sparsity')):.0%} of the {pruning.get('constraint', 'params')}"
+    target = f"{number(pruning.get('target_sparsity')):.0%} of the {pruning.get('constraint', 'params')}"
+    return target if run.is_pruned else f"{target}, cut before training by {pruning.get('method')}"
 
 
 def _middle(run: LoggedRun, name: str, form: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import yaml
 
+from hybrid_pruning.config.recipe import GATED
 from hybrid_pruning.data.tracks import SV, TRACK1, Track
 from hybrid_pruning.errors import InputError, in_one_line
 from hybrid_pruning.models.size import KeptUnits, count_parameters, count_units
@@ -92,9 +93,10 @@ class LoggedRun:
 
     @property
     def is_pruned(self) -> bool:
-        """Whether the recipe prunes, or the log does where there is no recipe."""
+        """Whether gates prune in this training, by the recipe or, where there is none, by the log."""
         if self.config:
-            return bool(section(self.config, "pruning").get("use_pruning_loss"))
+            pruning = section(self.config, "pruning")
+            return bool(pruning.get("use_pruning_loss")) and pruning.get("method", "joint") in GATED
         return any("sparsity" in record for record in self.log.steps)
 
     def series(self, *keys: str) -> Series:
@@ -157,7 +159,8 @@ def _count_kept(run: LoggedRun, model: SpeechModel) -> tuple[dict[str, int], str
     shape = shape_of(model.backbone)
     before = {} if shape is None else {name: len(units) for name, units in shape.kept.items()}
     if not run.is_pruned:
-        return before, "Nothing was pruned in this training."
+        cut = section(run.config, "pruning").get("use_pruning_loss")
+        return before, "Cut before the first step." if cut else "Nothing was pruned in this training."
     pruning, scheduled = section(run.config, "pruning"), run.series("sparsity", "target")[1]
     last = int(number(section(run.config, "training").get("average"))) or AVERAGED
     paths = run.files.newest_checkpoints(last if run.is_finished else 1)

@@ -131,7 +131,7 @@ def read_trained(run: Run, average: int | None = None, at: float | None = None) 
 def find_snapshot(config: Config, at: float, run: Path) -> float:
     """Return the sparsity, as the recipe has it, of the snapshot asked for; the last is the target itself."""
     pruning = config.pruning
-    there = (*pruning.snapshots, pruning.target_sparsity) if pruning.use_pruning_loss else ()
+    there = (*pruning.snapshots, pruning.target_sparsity) if pruning.gated else ()
     for sparsity in there:
         if math.isclose(sparsity, at, rel_tol=0, abs_tol=1e-9):
             return sparsity

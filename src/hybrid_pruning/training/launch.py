@@ -15,7 +15,7 @@ from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.config import Config, DistillationConfig, expand_stages, load_config, save_config
 from hybrid_pruning.console import say
 from hybrid_pruning.data.manifest import Utterance
-from hybrid_pruning.data.trainset import LABELS, class_names, read_set, read_trainset
+from hybrid_pruning.data.trainset import LABELS, TrainSet, class_names, read_set, read_trainset
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import digest_file, hold, is_vacant, remove_leftovers, require_new_folder
 from hybrid_pruning.models.artifact import is_artifact
@@ -25,8 +25,9 @@ from hybrid_pruning.training.distillation import Teacher
 from hybrid_pruning.training.export import Trained, build_export, read_trained, shrink_model
 from hybrid_pruning.training.losses import carry_over
 from hybrid_pruning.training.objective import build_objective
+from hybrid_pruning.training.oneshot import cut_model
 from hybrid_pruning.training.runs import Digest, Run
-from hybrid_pruning.training.trainer import Trainer
+from hybrid_pruning.training.trainer import Trainer, find_device
 from hybrid_pruning.training.validation import DevTrials, read_dev_trials
 from hybrid_pruning.training.warnings import check_before
 
@@ -121,13 +122,26 @@ def _train_one(
     The main process calls `before_writing` once all is checked.
     """
     start = read_trained([*earlier.values()][-1]) if earlier else None
+    method = config.pruning.method
+    if start is None and config.pruning.use_pruning_loss and method in ("post-hoc", "taylor", "layers"):
+        raise InputError(
+            f"pruning.method {method} reads a network that has learnt the task; train one in a stage before"
+        )
     data = processes.from_main(lambda: read_data(config, run))
-    model = _build_model(config, data, start)
-    architecture = model.architecture()
-    objective = build_objective(config, model, 0 if model.classes else len(data.classes))
+    cuts, begun = pruning.cuts_first, resume and processes.from_main(run.find_latest) is not None
+    model = run.read_model() if cuts and begun else _build_model(config, data, start)
+    classes = 0 if model.classes else len(data.classes)
+    objective = build_objective(config, model, classes)
     if start is not None and objective.margin is not None:
         known = carry_over(objective.margin, start.weights, start.classes, data.classes)
         say(f"{known} of {len(data.classes)} speakers have their class weights from the stage before")
+    if cuts and not begun:
+        batches = TrainSet(data.train, config).batches(0)
+        model, margin = cut_model(config, objective.to(find_device()), batches), objective.margin
+        objective = build_objective(config, model, classes)
+        if margin is not None and objective.margin is not None:
+            objective.margin.load_state_dict(margin.state_dict())
+    architecture = model.architecture()
     if config.distillation is not None:
         objective.teacher = read_teacher(config.distillation, earlier or {}, model)
     with closing(Trainer(config, objective, data.train, data.dev, run, data.trials)) as trainer:
@@ -217,14 +231,16 @@ def read_teacher(asked: DistillationConfig, stages: Mapping[str, Run], student: 
 
 def _build_model(config: Config, data: Data, start: Trained | None) -> SpeechModel:
     """Return the recipe's backbone with a fresh head, or the network of an earlier training, free of its masks."""
-    given = None
-    if start is not None:
+    given, fresh = None, config.pruning.cuts_first and config.pruning.method == "small"
+    if start is not None and not fresh:
         small = shrink_model(start.objective, start.sparsity)
         given = SpeechModel.from_architecture(small.architecture())
         given.load_state_dict(small.state_dict())
     torch.manual_seed(config.seed)  # fresh weights
     source = config.backbone
-    backbone = load_backbone(source.source, source.random, source.revision) if given is None else given.backbone
+    backbone = (
+        load_backbone(source.source, source.random or fresh, source.revision) if given is None else given.backbone
+    )
     shortest = backbone.minimum_samples / SAMPLE_RATE_HZ
     if config.data.crop_seconds < shortest:
         crop = f"data.crop_seconds {config.data.crop_seconds:g}"

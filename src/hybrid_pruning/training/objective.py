@@ -111,23 +111,29 @@ def build_objective(config: Config, model: SpeechModel, classes: int = 0) -> Obj
     model.head.gradient = asked.hidden_gradient
     freeze_unreached(model)
     margin = build_loss(config.objective, model.head.embedding_width, classes) if classes else None
-    if not pruning.use_pruning_loss:
+    if not pruning.gated:
         return Objective(model, margin=margin)
-    rates = pruning.drop_rate
+    gates = attach_gates(config, model)
+    if pruning.start_noise:
+        add_noise(gates, pruning.start_noise, config.seed)
+    lagrangian = Lagrangian(pruning.clamp_lambda1) if pruning.constraint_solver == "lagrangian" else None
+    return Objective(model, gates, lagrangian, pruning.constraint, margin)
+
+
+def attach_gates(config: Config, model: SpeechModel) -> Gates:
+    """Put the recipe's gates on a model's backbone, in place; a target that they cannot reach is a PlanError."""
+    pruning, rates = config.pruning, config.pruning.drop_rate
     gates = attach(
-        backbone,
+        model.backbone,
         pruning.gated_units,
         drop_rate=rates if isinstance(rates, float) else {str(unit): rate for unit, rate in rates.items()},
         seed=config.seed,
         seconds=pruning.macs_seconds,
         align=pruning.align,
-        binary=pruning.constraint_solver == "exact",
+        binary=pruning.binary,
     )
-    if pruning.start_noise:
-        add_noise(gates, pruning.start_noise, config.seed)
     check_target(gates.accounting, pruning.target_sparsity, pruning.constraint)
-    lagrangian = Lagrangian(pruning.clamp_lambda1) if pruning.constraint_solver == "lagrangian" else None
-    return Objective(model, gates, lagrangian, pruning.constraint, margin)
+    return gates
 
 
 @torch.no_grad()

@@ -236,7 +236,7 @@ class Run:
         with torch.device("meta"):  # sizes without weights
             backbone = SpeechModel.from_architecture(read_json(self.architecture)).backbone
         plan = plan_for(backbone, pruning.macs_seconds).only(pruning.gated_units).aligned(pruning.align)
-        gates = Gates(plan, Accounting(backbone, plan), binary=pruning.constraint_solver == "exact")
+        gates = Gates(plan, Accounting(backbone, plan), binary=pruning.binary)
         wanted = {f"gates.{name}.log_alpha" for name in gates}
         states = []
         for path in checkpoints:

@@ -131,7 +131,8 @@ class Trainer:
         self.skipped.add(batch.skipped)
         warmup, rested = training.lr_warmup_epochs * self.batches_per_epoch, self.growth.rested(self.step)
         factor = learning_rate_factor(training, self.step, self.total_steps, warmup, rested)
-        self.optimizers.set_learning_rates(factor)
+        still = self.config.pruning.gated and self.config.pruning.method == "post-hoc"
+        self.optimizers.set_learning_rates(0.0 if still else factor)
         logged = self.step == 0 or (self.step + 1) % training.log_every == 0
         sums = self._accumulate(batch, target)
         of_pruning = self.optimizers.pruning_norms() if logged else {}  # before the gates may be clipped

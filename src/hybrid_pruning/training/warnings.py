@@ -39,7 +39,7 @@ def check_before(
     return [
         *check_learning_rates(config.training, model, steps),
         *check_objective(config),
-        *(check_pruning(pruning, config.training.epochs, steps) if pruning.use_pruning_loss else []),
+        *(check_pruning(pruning, config.training.epochs, steps) if pruning.gated else []),
         *check_overlap(trainset, devset, str(config.data.dev)),
         *(check_speakers(trainset, str(config.data.train)) if verification else []),
     ]
