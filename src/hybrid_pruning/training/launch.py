@@ -122,11 +122,10 @@ def _train_one(
     The main process calls `before_writing` once all is checked.
     """
     start = read_trained([*earlier.values()][-1]) if earlier else None
-    method = config.pruning.method
-    if start is None and config.pruning.use_pruning_loss and method in ("post-hoc", "taylor", "layers"):
-        raise InputError(
-            f"pruning.method {method} reads a network that has learnt the task; train one in a stage before"
-        )
+    pruning = config.pruning
+    if start is None and pruning.use_pruning_loss and pruning.method in ("post-hoc", "taylor", "layers"):
+        problem = "reads a network that has learnt the task; train one in a stage before"
+        raise InputError(f"pruning.method {pruning.method} {problem}")
     data = processes.from_main(lambda: read_data(config, run))
     cuts, begun = pruning.cuts_first, resume and processes.from_main(run.find_latest) is not None
     model = run.read_model() if cuts and begun else _build_model(config, data, start)
