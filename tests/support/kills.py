@@ -22,6 +22,8 @@ from hybrid_pruning.training.runs import read_checkpoint
 KILLED = 137
 CHANGES = frozenset(f"os.{name}" for name in ("rename", "remove", "mkdir", "rmdir", "truncate", "link", "symlink"))
 OUTPUT = "output.txt"
+HANGING = 900
+"""Seconds after which a command counts as hanging; an ONNX export takes minutes beside other work."""
 TIMED = ("tensorboard", "stages", ".durations.tsv", OUTPUT)
 """Files whose content depends on the time."""
 
@@ -82,7 +84,7 @@ def call(folder: Path, arguments: str, point: int = 0, half: bool = False) -> in
     """Call the command line in a process of its own and return its exit code."""
     output = folder / OUTPUT
     output.unlink(missing_ok=True)
-    [code] = runs.finish(runs.start(command, [str(folder), point, half, shlex.split(arguments)], output))
+    [code] = runs.finish(runs.start(command, [str(folder), point, half, shlex.split(arguments)], output), seconds=HANGING)
     return code
 
 
