@@ -6,8 +6,8 @@ STAMP := $(VENV)/.installed
 
 .PHONY: quickstart test soak lint bench pictures clean
 
-quickstart: $(STAMP)          ## the main job on real speech, from download to table
-	$(BIN)/hybrid-pruning quickstart
+quickstart: $(STAMP)          ## the main job on real speech, from download to table; FILE=clip.wav for a verdict on it
+	$(BIN)/hybrid-pruning quickstart $(if $(FILE),"$(FILE)")
 
 test: $(STAMP)                ## the whole test suite
 	$(BIN)/python -m pytest -n 2

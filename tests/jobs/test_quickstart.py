@@ -6,49 +6,102 @@ import shutil
 import tarfile
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+from safetensors.torch import load_file
 
-from hybrid_pruning import InputError, SpeechModel, quickstart, report
+from corpus import write_whisper
+from hybrid_pruning import InputError, SpeechModel, detect, load_backbone, quickstart, report
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.files import remove_links_out_of
 from hybrid_pruning.jobs import packages as recordings_module
+from hybrid_pruning.jobs import quickstart as quickstart_module
 from hybrid_pruning.jobs import synthetic_corpus as corpus_module
 from hybrid_pruning.jobs.copysynthesis import ATTACKS, reencode
 from hybrid_pruning.jobs.packages import LONGEST, SAMPLE_RATE, from_debian, from_folder, read, unpack, usable
 from hybrid_pruning.jobs.synthetic_corpus import SEEN, UNSEEN, build, cut, join, trim
+from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.tasks import Label
+from hybrid_pruning.training.runs import Run
 from logged_runs import draw_nothing
 from sounds import SECOND, vowel, write_sounds
 
-FEW_STEPS = ("training.epochs=2", "pruning.sparsity_warmup_epochs=1", "pruning.initial_reg_lr=0.5", "data.workers=0")
+SHORT = ("data.workers=0", "data.crop_seconds=0.5", "training.batch_size=4")
+STAGES = ("dense", "joint", "heal")
 
 
-def test_quickstart_runs_to_its_table(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with recordings of six voices and a tiny encoder, and a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("hybrid_pruning.jobs.quickstart.report", partial(report, rounds=50))
     draw_nothing(monkeypatch)
     for voice in range(6):
         pitch_hz, seeds = 90 + 25 * voice, (2 * voice, 2 * voice + 1)
-        write_sounds(tmp_path / "recordings" / f"{voice}", [vowel(2 * SECOND, pitch_hz, seed) for seed in seeds])
-    figures = quickstart(tmp_path / "out", tmp_path / "recordings", overrides=FEW_STEPS)
+        write_sounds(tmp_path / "recordings" / f"{voice}", [vowel(SECOND, pitch_hz, seed) for seed in seeds])
+    write_whisper(tmp_path / "encoder")
+    return tmp_path
 
-    assert json.loads((tmp_path / "out" / "quickstart.json").read_text()) == figures
-    dense, pruned = figures["dense"], figures["pruned"]
-    assert pruned["params"] / dense["params"] == pytest.approx(0.5, abs=0.005)
-    assert pruned["macs"] < dense["macs"]
-    for name, system in (("dense", dense), ("pruned", pruned)):
-        model = SpeechModel.from_pretrained(tmp_path / "out" / "models" / name)
+
+def test_quickstart_runs_to_its_table_and_verdicts(here, capsys):
+    out, mine = here / "out", here / "recordings" / "0"
+    epochs = [f"stages.{stage}.training.epochs=1" for stage in STAGES]
+    figures = quickstart(out, here / "recordings", str(here / "encoder"), (*SHORT, *epochs), files=[mine])
+
+    assert json.loads((out / "quickstart.json").read_text()) == figures
+    removed = {"dense": 0, "hp50": 0.5, "hp70": 0.7}
+    for name, sparsity in removed.items():
+        system, model = figures[name], SpeechModel.from_pretrained(out / "models" / name)
+        assert system["params"] / figures["dense"]["params"] == pytest.approx(1 - sparsity, abs=0.005)
         assert sum(parameter.numel() for parameter in model.backbone.parameters()) == system["params"]
         assert all(0 <= system[attacks]["eer"] <= 1 for attacks in ("seen attacks", "unseen attack"))
-    page = (tmp_path / "out" / "report.html").read_text()
+        assert [stage.trained_epochs() for stage in Run(out / name).stages()] == ([1, 1, 1] if sparsity else [1])
+    first = [Run(out / name / "dense").checkpoint("epoch", 1).read_bytes() for name in removed]
+    assert first[0] == first[1] == first[2]  # trained once
+    assert figures["hp70"]["macs"] < figures["hp50"]["macs"] < figures["dense"]["macs"]
+    found = [one.record(0.0, True) for one in detect(out / "models" / "hp70", sorted(mine.iterdir()))]
+    assert [one["llr"] for one in figures["verdicts"]] == [one["llr"] for one in found]
+    page = (out / "report.html").read_text()
     assert all(title in page for title in ("eval_seen", "eval_unseen", "points from dense"))
     printed = capsys.readouterr().out
-    assert str(tmp_path / "out" / "report.html") in printed
-    for words in ("dense", "pruned", "MACs", "EER %, seen attacks", "EER %, unseen attack", "prepare asvspoof5"):
+    assert str(mine / "00.wav") in printed
+    assert f"detect FILE --model {out / 'models' / 'hp70'}" in printed
+    for words in ("50% removed", "70% removed", "MACs", "EER %, seen attacks", "EER %, unseen attack", "LLR"):
         assert words in printed
+
+
+def test_from_scratch_and_verdicts_on_held_out_clips(here, monkeypatch):
+    monkeypatch.setattr(quickstart_module, "SYSTEMS", {"dense": 0.0, "hp70": 0.7})
+    options = ("training.epochs=1", "pruning.sparsity_warmup_epochs=0.5", "pruning.initial_reg_lr=0.5")
+    figures = quickstart(here / "out", here / "recordings", overrides=(*SHORT, *options), from_scratch=True)
+    assert figures["dense"]["params"] == 816_976
+    assert figures["hp70"]["params"] / 816_976 == pytest.approx(0.3, abs=0.005)
+    assert [Path(one["path"]).stem.rpartition("-")[2] for one in figures["verdicts"]] == ["bonafide", "world"]
+
+
+def test_wrong_files_and_options_are_reported_before_anything_is_made(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"no sound")
+    with pytest.raises(InputError, match=r"a\.wav: cannot be decoded"):
+        quickstart(tmp_path / "out", files=[tmp_path / "a.wav"])
+    with pytest.raises(InputError, match="--backbone and --from-scratch"):
+        quickstart(tmp_path / "out", backbone="x", from_scratch=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_encoder_that_comes_along_is_whispers_in_float32():
+    folder = Path(quickstart_module.__file__).parent / quickstart_module.ENCODER
+    backbone = load_backbone(folder)
+    assert {parameter.dtype for parameter in backbone.parameters()} == {torch.float32}
+    assert count_kept(backbone).budget.params == 8_208_384
+    weights = load_file(folder / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
+    for name, weight in backbone.encoder.state_dict().items():
+        torch.testing.assert_close(weight, weights[f"encoder.{name}"].float(), rtol=0, atol=0)
+    assert "Copyright (c) 2022 OpenAI" in (folder / "LICENSE").read_text()
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
@@ -308,24 +361,28 @@ def test_of_hours_a_part_is_read(tmp_path):
         read(tmp_path / "a.flac")
 
 
-def test_a_corrupt_file_is_skipped_with_its_name(tmp_path, bonafide, capsys):
-    (bonafide / "broken.wav").write_bytes(b"RIFF no sound at all")
+def test_corrupt_files_are_skipped_the_first_with_their_names(tmp_path, bonafide, capsys):
+    for number in range(4):
+        (bonafide / f"broken{number}.wav").write_bytes(f"RIFF no sound at all, {number}".encode())
     bad = speech_like(2, 0)
     bad[5] = np.nan
-    soundfile.write(bonafide / "nan.wav", bad, SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(bonafide / "5nan.wav", bad, SAMPLE_RATE, subtype="FLOAT")
     corpus = build(tmp_path / "cache", bonafide, workers=1)
     output = "".join(capsys.readouterr().out.split())
-    assert "broken.wav:cannotbedecoded" in output
-    assert "nan.wav:holdsvalues" in output
+    assert "5nan.wav:holdsvalues" in output
+    assert "broken1.wav:cannotbedecoded" in output
+    assert "broken2.wav" not in output
+    assert "skipped2morethatcannotbereadwholeorarebelow16kHz" in output
     assert sum(corpus.counts[name]["bonafide"] for name in ("train", "dev", "eval_seen")) == 6
 
 
-def test_duplicates_and_low_rates_are_left_out(bonafide, capsys):
+def test_duplicates_and_empty_files_are_left_out_and_low_rates_refused(bonafide, capsys):
     shutil.copy(bonafide / "0.wav", bonafide / "again.wav")
-    write(bonafide / "telephone.wav", speech_like(2, 9, 8_000), 8_000)
-    write(bonafide / "nothing.wav", np.zeros(0, dtype=np.float32))
+    (bonafide / "nothing.wav").touch()
     assert [item.path.name for item in usable(from_folder(bonafide))] == [f"{index}.wav" for index in range(6)]
-    assert "1 duplicates, 1 empty, 1 below 16 kHz" in " ".join(capsys.readouterr().out.split())
+    assert "1 duplicates, 1 empty" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"telephone\.wav: is sampled at 8,000 Hz, less than 16,000"):
+        read(write(bonafide / "telephone.wav", speech_like(2, 9, 8_000), 8_000))
 
 
 @pytest.mark.parametrize(("count", "seconds"), [(2, 2.0), (3, 2.0), (6, 0.5)])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_pruning.audio import AudioFile, read_audio
+from hybrid_pruning.audio import AudioFile
 from hybrid_pruning.console import progress_bar, say
 from hybrid_pruning.data.manifest import SUFFIXES, hidden_line, list_recordings
 from hybrid_pruning.errors import InputError
@@ -59,9 +59,12 @@ class Recording:
 
 
 def read(path: Path) -> Wave:
-    """Decode a file to mono at 16 kHz: [samples], within -1 and 1 but for the overshoot of lossy codecs."""
+    """Decode a file of 16 kHz or more to mono at 16 kHz: [samples], within -1 and 1 but for lossy codecs' overshoot."""
     if path.suffix.lower() != ".g722":
-        return read_audio(path, 0, LONGEST)
+        with AudioFile(path) as audio:
+            if audio.rate < SAMPLE_RATE:
+                raise InputError(f"{path}: is sampled at {audio.rate:,} Hz, less than {SAMPLE_RATE:,}")
+            return audio.read(0, LONGEST)
     codec = importlib.import_module("G722")  # of the extra `quickstart`, as is pyworld
     try:
         with path.open("rb") as file:
@@ -182,35 +185,19 @@ def _failure(command: Sequence[str], folder: Path) -> str | None:
 
 
 def usable(recordings: Iterable[Recording]) -> list[Recording]:
-    """Drop duplicates, files below 16 kHz and files that are no audio; print the counts."""
+    """Drop duplicates and empty files; print the counts."""
     kept: list[Recording] = []
     seen: set[bytes] = set()
-    dropped = {"duplicates": 0, "empty": 0, "below 16 kHz": 0}
+    dropped = {"duplicates": 0, "empty": 0}
     for recording in recordings:
+        size = recording.path.stat().st_size
         with recording.path.open("rb") as file:
-            start = file.read(COMPARED)
-        digest = hashlib.sha256(recording.path.stat().st_size.to_bytes(8) + start).digest()
-        reason = "duplicates" if digest in seen else _objection(recording.path)
-        seen.add(digest)
-        if reason is None:
-            kept.append(recording)
-        elif reason in dropped:
-            dropped[reason] += 1
+            digest = hashlib.sha256(size.to_bytes(8) + file.read(COMPARED)).digest()
+        if not size or digest in seen:
+            dropped["duplicates" if size else "empty"] += 1
         else:
-            say(f"skipped {reason}")
+            seen.add(digest)
+            kept.append(recording)
     if left_out := [f"{count} {name}" for name, count in dropped.items() if count]:
         say(f"left out: {', '.join(left_out)}")
     return kept
-
-
-def _objection(path: Path) -> str | None:
-    if not path.stat().st_size:
-        return "empty"
-    if path.suffix.lower() == ".g722":
-        return None
-    try:
-        with AudioFile(path) as audio:
-            audio.read(0, 1)
-            return "below 16 kHz" if audio.rate < SAMPLE_RATE else None
-    except InputError as error:
-        return "empty" if "holds no audio" in str(error) else str(error)
