@@ -84,7 +84,9 @@ def call(folder: Path, arguments: str, point: int = 0, half: bool = False) -> in
     """Call the command line in a process of its own and return its exit code."""
     output = folder / OUTPUT
     output.unlink(missing_ok=True)
-    [code] = runs.finish(runs.start(command, [str(folder), point, half, shlex.split(arguments)], output), seconds=HANGING)
+    [code] = runs.finish(
+        runs.start(command, [str(folder), point, half, shlex.split(arguments)], output), seconds=HANGING
+    )
     return code
 
 
