@@ -243,6 +243,7 @@ def _faults(config: Config) -> list[str]:
         )
     fault = f"pruning.method {pruning.method} cuts before the first step and leaves no snapshots; drop export_at"
     faults[fault] = pruning.cuts_first and bool(points)
+    faults["data.eval.dev has the name of the set of data.dev; give it another one"] = "dev" in data.eval
     exact = pruning.constraint_solver == "exact"
     faults["pruning.freeze_epochs goes with pruning.constraint_solver exact, whose choice of units it freezes"] = (
         not exact and _is_changed(pruning, "freeze_epochs")
