@@ -5,11 +5,12 @@ import math
 import re
 from functools import reduce
 from operator import attrgetter, getitem
+from pathlib import Path
 
 import pytest
 import yaml
 
-from hybrid_pruning.config import check_config, load_config, save_config
+from hybrid_pruning.config import by_name, check_config, load_config, save_config
 from hybrid_pruning.errors import InputError
 
 MINIMAL = "data: {train: train.tsv, dev: dev.tsv}\nbackbone: {source: microsoft/wavlm-base}\n"
@@ -149,3 +150,41 @@ def test_every_number_has_bounds():
             with pytest.raises(InputError) as caught:
                 check_config(changed, "recipe")
             assert re.fullmatch(rf"recipe: {'.'.join(path)}\b.*", str(caught.value)), (path, value)
+
+
+SETS = "data.train={a: a.tsv, b: b.tsv}"
+SV = ("task=speaker-verification", "data.trials={dev: dev.trials}")
+
+
+def test_several_corpora_by_name(tmp_path):
+    recipe = write(tmp_path, MINIMAL)
+    assert load_config(recipe).model_dump(mode="json")["data"]["train"] == "train.tsv", "one manifest stays a path"
+    config = load_config(recipe, [SETS, "data.balance=[corpus, class]", "data.temperature=3"])
+    assert by_name(config.data.train) == {"a": Path("a.tsv"), "b": Path("b.tsv")}
+    assert by_name(config.data.dev) == {"": Path("dev.tsv")}
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["data.train={}"], r"data.train: input is not a valid path .*found {}"),
+        (["data.train=3"], r"data.train: input is not a valid path"),
+        (["data.train={a: 3}"], r"data.train.a: input is not a valid path"),
+        (["data.train={a/b: a.tsv}"], r"data.train.a/b.*pattern"),
+        (["data.train={a: x.tsv, b: x.tsv}"], r"data.train: x.tsv, x.tsv: one manifest stands under two names"),
+        (["data.temperature=2"], r"data.temperature goes with data.balance, which is empty"),
+        (["data.balance=[class, class]"], r"data.balance class, class: name each once"),
+        (["data.balance=[speaker]"], r"data.balance.*'corpus' or 'class'"),
+        ([SETS, "data.balance=[corpus]", "data.temperature=0.5"], r"data.temperature: .*greater than or equal to 1"),
+        ([*SV, "data.sampling=speakers", "data.balance=[class]"], r"both share out over speakers; leave one out"),
+        ([*SV, "data.dev={a: a.tsv, b: b.tsv}"], r"data.trials.dev: expected a, b, as data.dev has"),
+        ([*SV, "data.trials.dev={a: t}"], r"data.trials.dev: expected one file, as data.dev has"),
+        ([*SV, "data.eval={e: e.tsv}", "data.trials.e={a: t}"], r"data.trials.e: expected one file, as data.eval.e"),
+    ],
+)
+def test_corpora_that_do_not_go_together(tmp_path, overrides, expected):
+    with pytest.raises(InputError, match=expected) as caught:
+        load_config(write(tmp_path, MINIMAL), overrides)
+    assert "\n" not in str(caught.value)

@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -11,7 +12,7 @@ import soundfile
 from corpus import SAMPLE_RATE_HZ, noise, touch, write_corpus
 from hybrid_pruning.data import checks
 from hybrid_pruning.data.checks import CACHE, add_durations, audit, audit_utterances, measure_durations
-from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
+from hybrid_pruning.data.manifest import Utterance, qualify, read_manifest, write_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import digest_file
 from hybrid_pruning.tasks import Label
@@ -335,3 +336,30 @@ def test_scored_recordings_are_compared_with_training_data(tmp_path):
         assert checks.check_scored({"recipe": {"data": {"train": train}}}, eval_tsv) == []
     for provenance in ({}, {"recipe": None}):
         assert checks.check_scored(provenance, eval_tsv) == []
+
+
+def test_names_are_compared_within_a_corpus_that_both_have():
+    """A speaker 1 of one corpus is not that of another; of an unknown corpus it may be."""
+
+    def speak(corpus, speaker, utt_id, folder="train"):
+        return qualify(Utterance(utt_id, Path(folder) / corpus / utt_id, Label.SPOOF, speaker), corpus)
+
+    trainset = [speak("a", "1", "x"), speak("b", "2", "y")]
+    words = {"a": ["1 ids", "1 of its 1 speakers"], "b": [], "c": ["1 ids", "1 of its 1 speakers"]}
+    for corpus, expected in (words | {"": words["c"]}).items():
+        found = checks.check_overlap(trainset, [speak(corpus, "1", "x", "dev")], "dev.tsv")
+        assert len(found) == len(expected), found
+        assert all(word in line for word, line in zip(expected, found, strict=True)), found
+
+
+def test_scored_recordings_are_compared_with_every_training_corpus(tmp_path):
+    sets = {name: write_corpus(tmp_path / name, 4, seed=seed) for seed, name in enumerate("abc")}
+    shutil.copy(read_manifest(sets["b"])[0].path, read_manifest(sets["c"])[0].path)
+    recipe = {"recipe": {"data": {"train": {name: str(sets[name]) for name in "ab"}}}}
+    found = checks.check_scored(recipe, sets["c"])
+    assert "1 files are copies" in found[0]
+    assert "3 ids" in found[1]
+    digests = {name: digest_file(sets[name]) for name in "ab"}
+    assert checks.check_scored({**recipe, checks.TRAINED_ON: digests}, sets["c"]) == found
+    assert checks.check_scored({**recipe, checks.TRAINED_ON: {**digests, "b": "0"}}, sets["c"])[0].count("4 ids")
+    assert checks.check_scored({**recipe, checks.TRAINED_ON: dict.fromkeys("ab", "0")}, sets["c"]) == []

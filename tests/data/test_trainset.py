@@ -18,7 +18,9 @@ from hybrid_pruning.data.trainset import (
     TrainSet,
     choose_speakers,
     choose_utterances,
-    order_speakers,
+    class_counts,
+    order_parts,
+    read_devset,
     read_set,
     read_trainset,
 )
@@ -63,12 +65,12 @@ def test_an_incomplete_last_batch_is_left_out(recipe, monkeypatch):
     assert len(whole) == 24
 
 
-@pytest.mark.parametrize("sampling", ["utterances", "speakers"])
+@pytest.mark.parametrize("sampling", ["utterances", "speakers", "balanced"])
 @pytest.mark.parametrize(("ranks", "size", "accumulate"), [(2, 4, 1), (2, 6, 3), (3, 4, 2), (5, 100, 1)])
 def test_processes_share_every_batch_of_one(recipe, monkeypatch, ranks, size, accumulate, sampling):
     """Micro-step by micro-step, so that each of them draws its gates for the same examples."""
     balanced = {**SPEAKERS, "data__sampling": "speakers", "data__speed_speakers": [0.9]}
-    common = balanced if sampling == "speakers" else {}
+    common = {"speakers": balanced, "balanced": {"data__balance": ["class"]}}.get(sampling, {})
     count = 48 if sampling == "speakers" else 24
     changes = {**common, "training__batch_size": size, "training__accumulate": accumulate}
     shares = [addresses(recipe, monkeypatch, rank, ranks, **changes) for rank in range(ranks)]
@@ -190,8 +192,12 @@ MEMBERS = [np.array([0]), np.arange(1, 4), np.arange(4, 64)]
 SPEAKER = [0] + [1] * 3 + [2] * 60
 
 
+def order_speakers(seed, epoch):
+    return order_parts(MEMBERS, [64 * (1 / 3)] * 3, seed, epoch, {})
+
+
 def test_an_order_of_speakers_is_one_of_seed_and_epoch():
-    order = order_speakers(MEMBERS, seed=1, epoch=0)
+    order = order_speakers(seed=1, epoch=0)
     assert len(order) == len(set(order)) == 64, "as many as there are utterances, and no crop twice"
     assert sorted(Counter(SPEAKER[index] for _, index, _ in order).values()) == [21, 21, 22]
     turns = [turn for _, index, turn in order if index == 0]
@@ -201,10 +207,10 @@ def test_an_order_of_speakers_is_one_of_seed_and_epoch():
     assert all(turn == 0 for _, index, turn in order if index >= 4)
     speakers = [SPEAKER[index] for _, index, _ in order]
     assert all(len(set(speakers[start : start + 16])) == 3 for start in range(0, 64, 16)), "they are mixed"
-    first, *others = (order_speakers(MEMBERS, *key) for key in ((1, 0), (2, 0), (1, 1)))
-    assert first == order_speakers(MEMBERS, seed=1, epoch=0)
+    first, *others = (order_speakers(*key) for key in ((1, 0), (2, 0), (1, 1)))
+    assert first == order_speakers(seed=1, epoch=0)
     assert all([pair[1:] for pair in first] != [pair[1:] for pair in other] for other in others)
-    orders = (order_speakers(MEMBERS, 1, epoch) for epoch in range(20))
+    orders = (order_speakers(1, epoch) for epoch in range(20))
     more = {Counter(SPEAKER[index] for _, index, _ in order).most_common(1)[0][0] for order in orders}
     assert more == {0, 1, 2}, "which speaker has one more is random"
 
@@ -247,3 +253,98 @@ def test_utterances_of_one_recording_stay_together():
     pairs = [Utterance(f"{take}-{label}", Path("x.wav"), label, recording=f"take {take}") for take, label in labels]
     some = choose_utterances(pairs, lambda utterance: utterance.label, 0.2, 0)
     assert Counter(Counter(utterance.recording for utterance in some).values()) == {2: 10}
+
+
+def test_the_order_of_speakers_is_that_of_the_first_version():
+    """Drawn by `order_speakers` before there was a balance of corpora: a run begun then goes on as it would have."""
+    order = order_parts([np.array([0]), np.array([1, 2, 3])], [2.0, 2.0], 7, 3, {})
+    assert order == [(3, 0, 1), (3, 0, 0), (3, 3, 0), (3, 1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("balance", "temperature", "expected"),
+    [
+        (["corpus", "class"], None, [3, 3, 6]),  # the fakes and the speech of `a`, the fakes of `b`
+        (["class", "corpus"], None, [3, 3, 6]),  # the fakes of `a`, those of `b`, the speech of `a`
+        (["corpus"], None, [6, 6]),
+        (["class"], None, [6, 6]),
+        (["corpus"], 1, [9, 3]),
+        (["class"], 1, [10, 2]),
+        (["corpus"], 2, [8, 4]),  # 12 x sqrt(9) / (sqrt(9) + sqrt(3)) = 7.6
+    ],
+)
+def test_an_epoch_is_shared_out_level_by_level(recipe, balance, temperature, expected):
+    """Of corpora `a`, with 2 bona fide utterances and 7 fakes, and `b` with 3 fakes alone."""
+    utterances = mixed()
+    config = configure(recipe, data__balance=balance, data__temperature=temperature, training__batch_size=12)
+    (batch,) = TrainSet(utterances, config).addresses(0)
+    found = Counter(tuple(of(utterances[index])[level] for level in balance) for _, index, _ in batch)
+    assert [count for _, count in sorted(found.items())] == expected
+
+
+def mixed():
+    parts = {("a", Label.BONAFIDE): 2, ("a", Label.SPOOF): 7, ("b", Label.SPOOF): 3}
+    return [
+        Utterance(f"{corpus}/{index}", Path("x.wav"), label, f"{corpus}/s{index % 2}", corpus=corpus)
+        for (corpus, label), count in parts.items()
+        for index in range(count)
+    ]
+
+
+def of(utterance):
+    return {"corpus": utterance.corpus, "class": ("spoof", "bonafide").index(utterance.label)}
+
+
+@pytest.mark.parametrize(("balance", "expected"), [([], (10, 2)), (["class"], (6, 6)), (["corpus"], (11, 1))])
+def test_scores_are_freed_from_the_priors_of_what_is_drawn(recipe, balance, expected):
+    """Of corpora alike, `a` gives 6 x 2 / 9 = 1.3 bona fide crops."""
+    assert class_counts(configure(recipe, data__balance=balance), mixed()) == expected
+
+
+def test_speakers_of_one_name_in_two_corpora_are_two(recipe):
+    config = configure(recipe, **SPEAKERS, data__balance=["corpus"], data__sampling="speakers", training__batch_size=12)
+    trainset = TrainSet(mixed(), config)
+    assert trainset.classes == ("a/s0", "a/s1", "b/s0", "b/s1")
+    addresses = [address for batch in trainset.addresses(0) for address in batch]
+    assert set(Counter(trainset.utterances[index].speaker for _, index, _ in addresses).values()) == {3}
+
+
+def test_the_speech_and_fakes_of_a_recording_stay_together_where_both_are_drawn():
+    recording = {0: 0, 1: 0, 2: 2, 3: 2, 4: 4, 5: 5}
+    order = order_parts([np.array([0, 2]), np.array([1, 3, 4, 5])], [3.0, 3.0], 1, 0, recording)
+    takes = [(recording[index], turn) for _, index, turn in order]
+    assert len(takes) == 6
+    assert len([take for take, before in zip(takes, [None, *takes], strict=False) if take != before]) == len(set(takes))
+
+
+def test_one_corpus_alone_cannot_be_balanced(recipe):
+    with pytest.raises(InputError, match=r"data.balance: corpus: .*train.manifest.tsv is of one; give data.train sev"):
+        TrainSet(read_manifest(configure(recipe).data.train), configure(recipe, data__balance=["corpus"]))
+
+
+def test_several_manifests_keep_their_corpus_and_their_names_apart(recipe, tmp_path):
+    """Also where one of them has a single class: the other has both."""
+    utterances = [replace(u, recording=f"take {index}") for index, u in enumerate(spoken(recipe))]
+    spoofs = [utterance for utterance in utterances if utterance.label == Label.SPOOF]
+    for name, some in (("one", utterances), ("two", spoofs)):
+        write_manifest(tmp_path / f"{name}.tsv", some)
+    sets = {name: str(tmp_path / f"{name}.tsv") for name in ("one", "two")}
+    config = configure(recipe, data__train=sets)
+    found = read_trainset(config)
+    assert Counter(utterance.corpus for utterance in found) == {"one": 24, "two": 12}
+    assert len({u.utt_id for u in found}) == len({u.recording for u in found}) == 36
+    assert found[0].utt_id == "one/bonafide-00"
+    assert {u.speaker for u in found if u.corpus == "two"} == {f"two/{u.speaker}" for u in spoofs}
+    half = read_trainset(configure(recipe, data__train=sets, data__fraction=0.5))
+    assert Counter(utterance.corpus for utterance in half) == {"one": 12, "two": 6}, "of each corpus the same share"
+    write_manifest(tmp_path / "joined.tsv", found)
+    assert read_manifest(tmp_path / "joined.tsv") == found, "as one manifest with a column for the corpus"
+    with pytest.raises(InputError, match=r"two.tsv: no utterance is labelled 'bonafide'"):
+        read_devset(configure(recipe, data__dev=sets))
+    write_manifest(tmp_path / "two2.tsv", spoofs)
+    fakes = configure(recipe, data__train={"two": sets["two"], "more": str(tmp_path / "two2.tsv")})
+    with pytest.raises(InputError, match=r"two.tsv, .*two2.tsv: no utterance is labelled 'bonafide'"):
+        read_trainset(fakes)
+    (tmp_path / "two.tsv").write_text("utt_id\tpath\tlabel\nx\tgone.wav\tspoof\n")
+    with pytest.raises(InputError, match=r"two.tsv: 'x': .*gone.wav does not exist"):
+        read_trainset(config)

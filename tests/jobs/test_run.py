@@ -248,7 +248,7 @@ def test_verification_from_raw_corpus_to_table_and_report(out):
         assert len(table["intervals"]["min_dcf_0.01"]) == 2
         assert "speakers" in table["bootstrap"]["resampled"]
     page = (out / "report.html").read_text()
-    for text in ("vox1-O", "vox1-H", "minDCF, P(target) 0.01", "resamples of 5 speakers"):
+    for text in ("vox1-O", "vox1-H", "minDCF, P(target) 0.01", "resamples of 5 speakers", "EER, all scores, %"):
         assert text in page
     for text in ("Beside published systems", "on “vox1-O”", "ReDimNet-B2"):
         assert text in page
@@ -298,3 +298,28 @@ def test_a_snapshot_and_a_fraction_of_the_data(verification_job, tmp_path):
 def test_trials_need_their_set(tmp_path):
     with pytest.raises(InputError, match=r"data\.trials\.vox1-H: there is no data\.eval\.vox1-H"):
         hp.run(configure(describe_voxceleb(tmp_path), data__eval={}), tmp_path / "out")
+
+
+def test_several_corpora_and_sets(verification_job, tmp_path, capsys):
+    """As one dev set, broken down by corpus and calibrated on; over the others the mean and the pooled EER."""
+    recipe = describe_voxceleb(verification_job)
+    data = configure(recipe).data
+    shutil.copytree(verification_job / "manifests", tmp_path / "manifests")
+    train = {"one": str(data.train), "two": str(tmp_path / "manifests" / "train.tsv")}
+    dev = {"own": str(data.dev), "vox1": str(data.eval["vox1-H"])}
+    trials = {**recipe["data"]["trials"], "dev": {"own": str(data.trials["dev"]), "vox1": str(data.trials["vox1-H"])}}
+    sets = {"data__train": train, "data__dev": dev, "data__trials": trials, "corpus": None}
+    config, out = configure(recipe, **sets, training__epochs=1), tmp_path / "out"
+    hp.run(config, out)
+    printed = capsys.readouterr().out
+    table = json.loads((out / "evaluation" / "dev.json").read_text())
+    assert {row["corpus"] for row in table["by"]["corpus"]} == {"own", "vox1"}
+    assert "speakers" in table["bootstrap"]["resampled"]
+    assert len(SpeechModel.from_pretrained(out / "model").cohort.speakers) == 12, "of two corpora, by the same names"
+    rates = [json.loads((out / "evaluation" / f"{name}.json").read_text())["eer"] for name in data.eval]
+    pooled = json.loads((out / "pooled.json").read_text())
+    assert pooled["sets"] == [*data.eval]
+    assert pooled["mean_eer"] == pytest.approx(sum(rates) / 2)
+    assert f"EER {pooled['mean_eer']:.2%} in the mean, {pooled['pooled_eer']:.2%} of all scores" in printed
+    hp.run(config, out)
+    assert steps_done(capsys) == []

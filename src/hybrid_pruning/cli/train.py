@@ -59,6 +59,8 @@ def run(
     A step whose result is there, made from the same inputs and settings, is skipped; a training that was cut off
     goes on where it was. A finished training is never done over: another recipe needs another --out.
 
+    Over several sets of `data.eval` the mean EER and that of all scores together are printed too.
+
     For speaker verification a set of `data.eval` needs its list in `data.trials`. The model is given its cohort of
     training speakers (AS-norm with the closest 300, or all where they are fewer), a manifest under several names is
     embedded once, and scale and offset are fitted on the dev trials. Quality measures are not weighed, so that EER and

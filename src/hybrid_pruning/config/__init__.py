@@ -27,6 +27,8 @@ from hybrid_pruning.config.recipe import (
     RawBoostConfig,
     Section,
     TrainingConfig,
+    by_name,
+    listed,
 )
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, has_control_characters
@@ -47,8 +49,10 @@ __all__ = [
     "PruningConfig",
     "RawBoostConfig",
     "TrainingConfig",
+    "by_name",
     "check_config",
     "expand_stages",
+    "listed",
     "load_config",
     "save_config",
 ]
@@ -159,7 +163,11 @@ def _explain(error: ValidationError, prefix: str) -> str:
     errors = error.errors()
     # a key that may be of several types has an error for each: the deepest got furthest
     first = max((e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"]))
-    path = [str(part) for part in first["loc"] if not str(part).startswith(("constrained-", "dict[", "[key]"))]
+    path = [
+        str(part)
+        for part in first["loc"]
+        if not str(part).startswith(("constrained-", "dict[", "[key]", "lax-or-strict["))
+    ]
     key = prefix + ".".join(path)
     if first["type"] == "extra_forbidden":
         return f"key '{key}' is unknown; {_nearest(path)}"
@@ -254,6 +262,24 @@ def _faults(config: Config) -> list[str]:
     for key in ("sampling", "speed_speakers"):
         fault = f"data.{key} is for task: speaker-verification, whose classes are speakers"
         faults[fault] = spoofing and _is_changed(data, key)
+    balance = data.balance
+    faults["data.temperature goes with data.balance, which is empty; name corpus, class or both there"] = (
+        not balance and data.temperature is not None
+    )
+    faults[f"data.balance {', '.join(balance)}: name each once, the one within the other behind it"] = len(
+        set(balance)
+    ) < len(balance)
+    faults["data.balance: class and data.sampling: speakers both share out over speakers; leave one out"] = (
+        "class" in balance and data.sampling == "speakers"
+    )
+    for key, files in {"train": by_name(data.train), "dev": by_name(data.dev)}.items():
+        faults[f"data.{key}: {listed(files)}: one manifest stands under two names; a corpus counts once"] = len(
+            set(files.values())
+        ) < len(files)
+    for name in data.eval:
+        faults[f"data.trials.{name}: expected one file, as data.eval.{name} is one set"] = isinstance(
+            data.trials.get(name), dict
+        )
     faults[f"objective.kind {objective.kind} is for task: speaker-verification; anti-spoofing has softmax alone"] = (
         spoofing and objective.kind != "softmax"
     )
@@ -266,6 +292,10 @@ def _faults(config: Config) -> list[str]:
         faults[fault] = objective.kind not in kinds and _is_changed(objective, key)
     fault = "data.trials.dev is missing; speaker verification is validated on trials over data.dev: give their file"
     faults[fault] = not spoofing and "dev" not in data.trials
+    names = ", ".join(by_name(data.dev)) or "one file"
+    faults[f"data.trials.dev: expected {names}, as data.dev has"] = (
+        by_name(data.trials.get("dev", data.dev)).keys() != by_name(data.dev).keys()
+    )
     return [fault for fault, there in faults.items() if there]
 
 

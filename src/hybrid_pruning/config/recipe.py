@@ -45,6 +45,19 @@ Method = Literal["joint", "post-hoc", "magnitude", "taylor", "random", "truncati
 GATED: tuple[Method, ...] = ("joint", "post-hoc")
 """Methods that choose units by gates, step by step; the others cut the network before the first step."""
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Files = Path | Annotated[dict[SetName, Path], Field(min_length=1)]
+"""One file, or one for each of several corpora by name."""
+
+
+def by_name(files: Files) -> dict[str, Path]:
+    """Return the files of several corpora by their names, or a single one by an empty name."""
+    return {"": files} if isinstance(files, Path) else files
+
+
+def listed(files: Files) -> str:
+    """Return the paths of one file or of several for a message."""
+    return ", ".join(map(str, by_name(files).values()))
 
 
 class Section(BaseModel):
@@ -54,7 +67,7 @@ class Section(BaseModel):
 
 
 class CorpusConfig(Section):
-    """The corpus that `run` prepares; its manifests go to the folder of `data.train`."""
+    """The corpus that `run` prepares; its manifests go to the folder of `data.train`, of several to the first one's."""
 
     name: str = Field(description="a corpus that `prepare` knows, e.g. asvspoof5")
     root: Path = Field(description="the folder it was unpacked in")
@@ -67,10 +80,17 @@ class CorpusConfig(Section):
 class DataConfig(Section):
     """The data; paths are relative to the working folder."""
 
-    train: Path = Field(description="manifest (TSV) of the training utterances")
-    dev: Path = Field(description="manifest of the utterances validated on after each epoch")
+    train: Files = Field(
+        description="manifest (TSV) of the training utterances; of several corpora {NAME: MANIFEST, ...}"
+    )
+    dev: Files = Field(
+        description="manifest validated on after each epoch, or {NAME: MANIFEST, ...}: then each EER, their mean, and "
+        "as the epoch's figures those of all scores together"
+    )
     eval: dict[str, Path] = Field({}, description="further manifests that `run` scores and evaluates, by name")
-    trials: dict[str, Path] = Field({}, description="verification: the trials of `dev` and of each set of `eval`")
+    trials: dict[str, Files] = Field(
+        {}, description="verification: the trials of `dev`, by name where it has names, and of each set of `eval`"
+    )
     fraction: PositiveFraction = Field(
         1.0, description="share of the training data, drawn by `seed`; a smaller one is part of it"
     )
@@ -79,6 +99,15 @@ class DataConfig(Section):
     )
     sampling: Literal["utterances", "speakers"] = Field(
         "utterances", description="an epoch: each utterance once, or as many crops of every speaker"
+    )
+    balance: tuple[Literal["corpus", "class"], ...] = Field(
+        (), description="share an epoch out over corpora, classes (labels or speakers), or one within the other"
+    )
+    temperature: float | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="of balance: shares are as size^(1/temperature), 1 as they are; null: all alike",
     )
     speed_speakers: Speeds = Field(
         (), description="speeds, e.g. [0.9, 1.1], at which each training speaker is another one"

@@ -3,7 +3,7 @@
 import filecmp
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Any
 
 from hybrid_pruning.audio import NO_SPEECH, SAMPLE_RATE_HZ, audio_samples, check_seconds, may_hold_speech, read_audio
 from hybrid_pruning.console import printable, progress_bar
-from hybrid_pruning.data.manifest import REQUIRED, UNKNOWN, Utterance, read_manifest
+from hybrid_pruning.data.manifest import REQUIRED, UNKNOWN, Utterance, qualify, read_manifest
 from hybrid_pruning.data.tables import TAB, open_table, read_rows, write_table
 from hybrid_pruning.data.workers import work_in_processes
 from hybrid_pruning.errors import InputError
@@ -154,32 +154,39 @@ def _find_fault(utterance: Utterance) -> str:
 MOST_READ = 4000  # files of either set that are compared with each other, evenly spaced where there are more
 TAIL = 4096  # bytes at the end of a file that are compared among files of one size, before all of it is
 SHOWN = 3
-TRAINED_ON = "trained_on_sha256"  # key of a model's provenance: the digest of the manifest that it was trained on
+TRAINED_ON = "trained_on_sha256"  # key of a model's provenance: the digest of its training manifest, or of each by name
 
 
 def check_scored(provenance: Mapping[str, Any], manifest: str | Path) -> list[str]:
     """Return warnings about scores on a manifest by a model whose provenance, free-form, names its training data."""
-    train = section(provenance, "recipe", "data").get("train")
-    if not isinstance(train, str):
-        return []
-    digest = provenance.get(TRAINED_ON)  # by which it is known beside the scored set; older models have none
-    places = [Path(train), *([Path(manifest).parent / Path(train).name] if digest else [])]
-    try:
-        found = next((p for p in places if p.is_file() and digest in (None, digest_file(p))), None)
-        return [] if found is None else check_overlap(read_manifest(found), read_manifest(manifest), str(manifest))
-    except (InputError, OSError):  # no manifest by now
-        return []
+    trains, digests = section(provenance, "recipe", "data").get("train"), provenance.get(TRAINED_ON)
+    trained: list[Utterance] = []
+    for name, train in (trains if isinstance(trains, Mapping) else {"": trains}).items():
+        if not isinstance(train, str):
+            continue
+        digest = digests.get(name) if isinstance(digests, Mapping) else digests  # older models have none
+        places = [Path(train), *([Path(manifest).parent / Path(train).name] if digest else [])]  # beside the scored set
+        with suppress(InputError, OSError):  # no manifest by now
+            found = next((p for p in places if p.is_file() and digest in (None, digest_file(p))), None)
+            trained += [] if found is None else [qualify(one, str(name)) for one in read_manifest(found)]
+    with suppress(InputError, OSError):
+        return check_overlap(trained, read_manifest(manifest), str(manifest)) if trained else []
+    return []
 
 
 def check_overlap(trainset: Sequence[Utterance], other: Sequence[Utterance], name: str) -> list[str]:
-    """Return warnings where a set shares files, their contents, ids or speakers with the training data."""
+    """Return warnings where a set shares files, their contents, ids or speakers with the training data.
+
+    Names are compared within a corpus that both have, and otherwise with those of all corpora.
+    """
     trained = {os.path.abspath(u.path) for u in trainset}  # noqa: PTH100  several times quicker than Path's
     files, rest = list[Utterance](), list[Utterance]()
     for utterance in other:
         (files if os.path.abspath(utterance.path) in trained else rest).append(utterance)  # noqa: PTH100
     copies = _find_copies(trainset, rest)
-    known = {utterance.utt_id for utterance in trainset} - {utterance.utt_id for utterance in copies}
-    ids = [utterance for utterance in rest if utterance.utt_id in known]
+    corpora, twins = {utterance.corpus for utterance in trainset}, {utterance.utt_id for utterance in copies}
+    known = _names(trainset, "utt_id", corpora) | _names(trainset, "utt_id")
+    ids = [one for one in rest if one.utt_id not in twins and _names([one], "utt_id", corpora) <= known]
     unseen = "its figures say little of unseen speech; take them out of one of the two"
     shared = {
         f"of {len(other)} files are training files too": (files, unseen),
@@ -191,11 +198,20 @@ def check_overlap(trainset: Sequence[Utterance], other: Sequence[Utterance], nam
         for words, (some, advice) in shared.items()
         if some
     ]
-    speakers, heard = ({u.speaker for u in utterances} - {UNKNOWN, ""} for utterances in (trainset, other))
-    if both := sorted(speakers & heard):
+    speakers, heard = (
+        _names(trainset, "speaker", corpora) | _names(trainset, "speaker"),
+        _names(other, "speaker", corpora),
+    )
+    if both := sorted(speaker for _, speaker in speakers & heard):
         fault = f"{len(both)} of its {len(heard)} speakers are heard in training too ({shown(both)})"
         found.append(f"{name}: {fault}: its figures are better than on strangers; split by speaker where you can")
     return found
+
+
+def _names(utterances: Iterable[Utterance], column: str, corpora: Collection[str] = ()) -> set[tuple[str, str]]:
+    """Return (corpus, name) of what is known in a column, the corpus empty unless it is one of `corpora`."""
+    names = ((u.corpus, getattr(u, column).removeprefix(f"{u.corpus}/")) for u in utterances)
+    return {(corpus if corpus in corpora else "", name) for corpus, name in names if name not in (UNKNOWN, "")}
 
 
 def shown(names: Sequence[str]) -> str:

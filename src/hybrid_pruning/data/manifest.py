@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from hybrid_pruning.data.tables import open_table, read_rows
@@ -43,9 +43,11 @@ class Utterance:
     source: str = UNKNOWN  # the data set it was taken from
     recording: str = UNKNOWN
     seconds: float = float("nan")  # nan where not known
+    corpus: str = UNKNOWN  # of several that are trained or validated on; a column only where it is known
 
 
-COLUMNS = tuple(field.name for field in fields(Utterance))
+CORPUS = "corpus"
+COLUMNS = tuple(field.name for field in fields(Utterance) if field.name != CORPUS)
 TEXT_COLUMNS = COLUMNS[len(REQUIRED) : -1]
 
 
@@ -65,25 +67,39 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     return utterances
 
 
+def qualify(utterance: Utterance, corpus: str) -> Utterance:
+    """Return an utterance as one of several corpora, its id, speaker and recording as `CORPUS/NAME`; `""` is none."""
+    if not corpus:
+        return utterance
+
+    def own(name: str) -> str:
+        return name if name in (UNKNOWN, "") else f"{corpus}/{name}"
+
+    utt_id, speaker, recording = map(own, (utterance.utt_id, utterance.speaker, utterance.recording))
+    return replace(utterance, utt_id=utt_id, speaker=speaker, recording=recording, corpus=corpus)
+
+
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """Write a manifest atomically; audio paths below its folder are written relative to it."""
-    with open_manifest(path) as write:
+    utterances = [*utterances]
+    with open_manifest(path, any(utterance.corpus != UNKNOWN for utterance in utterances)) as write:
         for utterance in utterances:
             write(utterance)
 
 
 @contextmanager
-def open_manifest(path: str | Path) -> Iterator[Callable[[Utterance], None]]:
+def open_manifest(path: str | Path, corpora: bool = False) -> Iterator[Callable[[Utterance], None]]:
     """Yield a function that adds an utterance to a new manifest, which is there once the block has ended well."""
     here, folder = str(Path.cwd()), f"{Path(path).parent.absolute()}/"  # as text: pathlib takes seconds for a corpus
-    with open_table(path, COLUMNS) as write_row:
+    with open_table(path, (*COLUMNS, CORPUS) if corpora else COLUMNS) as write_row:
 
         def write(utterance: Utterance) -> None:
             _require_safe(utterance.utt_id, str(path))
             file = os.path.join(here, utterance.path).removeprefix(folder)  # noqa: PTH118
             texts = [getattr(utterance, column) for column in TEXT_COLUMNS]
             seconds = UNKNOWN if math.isnan(utterance.seconds) else f"{utterance.seconds:.3f}"
-            write_row((utterance.utt_id, file, utterance.label, *texts, seconds))
+            last = (utterance.corpus,) if corpora else ()
+            write_row((utterance.utt_id, file, utterance.label, *texts, seconds, *last))
 
         yield write
 
@@ -103,7 +119,7 @@ def _parse(row: dict[str, str], path: Path, line: int) -> Utterance:
             seconds = -1.0
         if not 0 <= seconds < math.inf:
             raise InputError(f"{path}:{line}: seconds '{text}', expected a duration in seconds or '{UNKNOWN}'")
-    known = {name: row[name] for name in TEXT_COLUMNS if row.get(name)}
+    known = {name: row[name] for name in (*TEXT_COLUMNS, CORPUS) if row.get(name)}
     return Utterance(row["utt_id"], path.parent / row["path"], Label(row["label"]), seconds=seconds, **known)
 
 

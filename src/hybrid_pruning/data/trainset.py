@@ -4,7 +4,8 @@ The order is a function of (seed, epoch); the fraction is drawn by the seed, and
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,15 +13,17 @@ import numpy as np
 
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.config import Config
+from hybrid_pruning.config import Config, DataConfig, by_name, listed
 from hybrid_pruning.data.augment import build_augmentation
 from hybrid_pruning.data.batches import Address, Batch, Crops, by_recording, load_batches
-from hybrid_pruning.data.manifest import UNKNOWN, Utterance, read_manifest
+from hybrid_pruning.data.manifest import UNKNOWN, Utterance, qualify, read_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.tasks import Label, TaskName
 
 Item = TypeVar("Item")
 IntArray = np.ndarray[Any, np.dtype[np.intp]]
+Part = tuple[str | int, ...]
+"""Of the training data: the names of corpus and class, as far as an epoch is shared out over them, from the outside."""
 
 LABELS = (Label.SPOOF, Label.BONAFIDE)  # the classes of anti-spoofing, in the order of the logits
 LEAST = 2  # speakers: one alone is no classification
@@ -46,7 +49,9 @@ class TrainSet:
         self.crops = Crops(self.utterances, targets, samples, config.seed, build_augmentation(config.augment), played)
         if len(utterances) < processes.count():
             fault = f"{len(utterances)} utterances cannot be shared out to {processes.count()} processes"
-            raise InputError(f"{config.data.train}: {fault}; start fewer")
+            raise InputError(f"{listed(config.data.train)}: {fault}; start fewer")
+        self._parts = find_parts(config.data, self.utterances, targets)
+        self._expected = expected_crops(config.data, {part: len(own) for part, own in self._parts.items()})
         self.batches_per_epoch = len(self.addresses(0))
 
     def __len__(self) -> int:
@@ -59,10 +64,11 @@ class TrainSet:
     def addresses(self, epoch: int) -> list[list[Address]]:
         """Return the addresses of this process's share of each batch; an incomplete last one is left out."""
         ranks, rank = processes.count(), processes.rank()
-        if self.config.data.sampling == "utterances":
+        if len(self._parts) == 1:
             order = order_utterances(self.utterances, self.config.seed, epoch)
         else:
-            order = order_speakers(list(self.crops.members.values()), self.config.seed, epoch)
+            together = self.crops.recording if self.config.data.balance else {}
+            order = order_parts([*self._parts.values()], self._expected, self.config.seed, epoch, together)
         size = min(self.config.training.batch_size, len(order) // ranks) * ranks  # everyone's share is as large
         starts = range(0, len(order) - size + 1, size)
         return [order[start : start + size][rank::ranks] for start in starts]
@@ -75,22 +81,76 @@ def order_utterances(utterances: Sequence[Utterance], seed: int, epoch: int) -> 
     return [(epoch, index) for group in shuffled for index in groups[group]]
 
 
-def order_speakers(members: Sequence[IntArray], seed: int, epoch: int) -> list[Address]:
-    """Return an epoch with as many crops of every speaker, or by chance one more: together one per utterance.
+def find_parts(data: DataConfig, utterances: Sequence[Utterance], targets: Sequence[int]) -> dict[Part, IntArray]:
+    """Return the indices of each part of the data that an epoch is shared out over, sorted; all in one where it is not.
 
-    A speaker's utterances, `members`, come again as often as each other, or once more, and are cropped anew each time.
+    Args:
+        targets: class of each utterance.
+    """
+    levels = (*data.balance, *(("class",) if data.sampling == "speakers" else ()))
+    found: dict[Part, list[int]] = {}
+    for index, (utterance, target) in enumerate(zip(utterances, targets, strict=True)):
+        part = tuple(utterance.corpus if level == "corpus" else target for level in levels)
+        found.setdefault(part, []).append(index)
+    if "corpus" in levels and len({part[levels.index("corpus")] for part in found}) < LEAST:
+        raise InputError(f"data.balance: corpus: {listed(data.train)} is of one; give data.train several by name")
+    return {part: np.array(found[part]) for part in sorted(found)}
+
+
+def expected_crops(data: DataConfig, sizes: Mapping[Part, int]) -> list[float]:
+    """Return the crops of each part in a mean epoch, together one per utterance.
+
+    Level by level, from the outside, a part has a share of what it is in, in proportion to size^(1/temperature).
+    """
+    power = 0.0 if data.temperature is None else 1 / data.temperature
+    within: Counter[Part] = Counter()
+    for part, size in sizes.items():
+        within.update({part[:depth]: size for depth in range(len(part) + 1)})
+    weights = {part: 1.0 if len(part) > len(data.balance) else size**power for part, size in within.items()}
+    sums: dict[Part, float] = {}
+    for part, weight in weights.items():
+        if part:
+            sums[part[:-1]] = sums.get(part[:-1], 0.0) + weight
+    total = sum(sizes.values())
+    return [total * math.prod(weights[part[: d + 1]] / sums[part[:d]] for d in range(len(part))) for part in sizes]
+
+
+def order_parts(
+    parts: Sequence[IntArray], expected: Sequence[float], seed: int, epoch: int, recording: Mapping[int, int]
+) -> list[Address]:
+    """Return an epoch with the expected crops of each part, rounded up or down: together one per utterance.
+
+    A part's utterances come again as often as each other, or once more, and are cropped anew each time. Those of one
+    recording stay side by side where both come: `recording` is the first index of each one's, where it is to count.
     """
     rng = np.random.default_rng((seed, epoch))
-    share, rest = divmod(sum(map(len, members)), len(members))
-    crops = np.full(len(members), share)
-    crops[rng.permutation(len(members))[:rest]] += 1
+    exact = np.round(expected, 6)  # of floating point's errors
+    crops = exact.astype(np.intp)
+    order = rng.permutation(len(parts))
+    order = order[np.argsort((crops - exact)[order], kind="stable")]  # first what lost most in rounding, else by chance
+    crops[order[: sum(map(len, parts)) - crops.sum()]] += 1
     indices, turns = [], []
-    for own, count in zip(members, crops.tolist(), strict=True):
+    for own, count in zip(parts, crops.tolist(), strict=True):
         indices += [np.tile(own, count // len(own)), rng.permutation(own)[: count % len(own)]]
         turns.append(np.arange(count) // len(own))
     index, turn = np.concatenate(indices), np.concatenate(turns)
     order = rng.permutation(len(index))
-    return [(epoch, *pair) for pair in zip(index[order].tolist(), turn[order].tolist(), strict=True)]
+    takes: dict[tuple[int, int], list[Address]] = {}
+    for pair in zip(index[order].tolist(), turn[order].tolist(), strict=True):
+        takes.setdefault((recording.get(pair[0], pair[0]), pair[1]), []).append((epoch, *pair))
+    return [address for take in takes.values() for address in take]
+
+
+def class_counts(config: Config, utterances: Sequence[Utterance]) -> tuple[int, ...]:
+    """Return the number of crops of each label in a mean epoch, the utterances themselves unless they are balanced."""
+    targets = [LABELS.index(utterance.label) for utterance in utterances]
+    parts = find_parts(config.data, utterances, targets)
+    expected = expected_crops(config.data, {part: len(own) for part, own in parts.items()})
+    counts = [0.0] * len(LABELS)
+    for own, crops in zip(parts.values(), expected, strict=True):
+        for index in own:
+            counts[targets[index]] += crops / len(own)
+    return tuple(max(1, round(count)) for count in counts)
 
 
 def class_names(config: Config, utterances: Sequence[Utterance]) -> tuple[str, ...]:
@@ -100,9 +160,10 @@ def class_names(config: Config, utterances: Sequence[Utterance]) -> tuple[str, .
     """
     if config.task == "anti-spoofing":
         return LABELS
-    names = _speakers(utterances, str(config.data.train))
+    where = listed(config.data.train)
+    names = _speakers(utterances, where)
     if len(names) < LEAST:
-        raise InputError(f"{config.data.train}: {len(names)} speakers; at least {LEAST} are needed to tell them apart")
+        raise InputError(f"{where}: {len(names)} speakers; at least {LEAST} are needed to tell them apart")
     return (*names, *(f"{name}\t{speed:g}" for speed in config.data.speed_speakers for name in names))
 
 
@@ -112,25 +173,38 @@ def _class_of(config: Config, utterance: Utterance) -> str:
 
 
 def read_trainset(config: Config) -> list[Utterance]:
-    """Return the training utterances of a recipe: its manifest's, or a fraction of them."""
-    utterances, data = read_set(config.data.train, config.task), config.data
+    """Return the training utterances of a recipe: its manifests', or a fraction of each corpus and class."""
+    data, where = config.data, listed(config.data.train)
+    utterances = [one for name, path in by_name(data.train).items() for one in _read_existing(path, name)]
+    _require_labels(utterances, config.task, where)
     if data.fraction == 1:
         return utterances
     if data.fraction_of == "utterances":
-        return choose_utterances(utterances, lambda one: _class_of(config, one), data.fraction, config.seed)
-    chosen = choose_speakers(utterances, data.fraction, config.seed, str(data.train))
-    _require_labels(chosen, config.task, f"{data.train}: of {data.fraction:g} of its speakers")
+        return choose_utterances(utterances, lambda u: (u.corpus, _class_of(config, u)), data.fraction, config.seed)
+    chosen = choose_speakers(utterances, data.fraction, config.seed, where)
+    _require_labels(chosen, config.task, f"{where}: of {data.fraction:g} of its speakers")
     return chosen
 
 
-def read_set(path: Path, task: TaskName = "anti-spoofing") -> list[Utterance]:
+def read_devset(config: Config) -> list[Utterance]:
+    """Return the utterances to validate on; each manifest has the labels that the task needs."""
+    return [one for name, path in by_name(config.data.dev).items() for one in read_set(path, config.task, name)]
+
+
+def read_set(path: Path, task: TaskName = "anti-spoofing", corpus: str = "") -> list[Utterance]:
     """Return the utterances of a manifest whose files exist and that has the labels the task needs."""
-    utterances = read_manifest(path)
+    utterances = _read_existing(path, corpus)
     _require_labels(utterances, task, str(path))
+    return utterances
+
+
+def _read_existing(path: Path, corpus: str) -> list[Utterance]:
+    """Return the utterances of a manifest, as those of a corpus where it has a name; their files must exist."""
+    utterances = read_manifest(path)
     missing = next((u for u in utterances if not u.path.exists()), None)
     if missing is not None:
         raise InputError(f"{path}: '{missing.utt_id}': {missing.path} does not exist; check the path column")
-    return utterances
+    return [qualify(utterance, corpus) for utterance in utterances]
 
 
 def _require_labels(utterances: Sequence[Utterance], task: TaskName, name: str) -> None:

@@ -15,7 +15,7 @@ from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2, Track
 from hybrid_pruning.data.trials import Trials, join_scores, read_keys, require_known
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.groups import Group, break_down, find_resampling
-from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION, AsvRates, DetectionCost, FloatArray, asv_rates, t_dcf
+from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION, AsvRates, DetectionCost, FloatArray, asv_rates, eer, t_dcf
 from hybrid_pruning.metrics.bootstrap import PERCENTILES, Difference, Interval, check_rounds, intervals
 from hybrid_pruning.metrics.measures import COUNTERMEASURE, Measures, Sample, fixed_verifier
 from hybrid_pruning.trees import portable
@@ -134,6 +134,13 @@ def evaluate(
     main = {name: measures[name] for name in track.main if name in measures}
     groups = {combination: break_down(trials, combination, track, main) for combination in combinations}
     return Evaluation(track, Path(scores), trials, metrics | counts, rounds, seed, groups=groups, **found)
+
+
+def pool(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    """Return over evaluations of one system the mean of their EERs, and the EER of all scores at one threshold."""
+    track = evaluations[0].track
+    scores = [np.concatenate([one.trials.of(track.scores, kind) for one in evaluations]) for kind in track.kinds]
+    return {"mean_eer": float(np.mean([one.metrics["eer"] for one in evaluations])), "pooled_eer": eer(*scores)}
 
 
 def curves(evaluation: Evaluation) -> dict[str, tuple[FloatArray, FloatArray]]:

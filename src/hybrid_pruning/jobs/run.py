@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_pruning import distributed as processes
-from hybrid_pruning.config import Config, expand_stages, load_config
+from hybrid_pruning.config import Config, by_name, expand_stages, load_config
 from hybrid_pruning.console import say, say_rule, warn
 from hybrid_pruning.data import corpora
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import print_evaluation
+from hybrid_pruning.evaluation import evaluate, pool, print_evaluation
 from hybrid_pruning.evaluation.fitting import UncalibratableError, calibrate
 from hybrid_pruning.files import atomic_write, hold, new_folder, write_json
 from hybrid_pruning.jobs.steps import DEV, ROUNDS, AntiSpoofing, SpeakerVerification, Step, bring_up_to_date
@@ -28,6 +28,9 @@ def run(
     recipe: str | Path | Config, out: str | Path, overrides: Sequence[str] = (), prepared: str | Path | None = None
 ) -> Path:
     """Prepare, train, export, score, calibrate, evaluate and report, each step where its result is missing or stale.
+
+    Of several evaluation sets pooled.json has the mean and the pooled EER too; several dev sets are joined to one,
+    dev.tsv, and broken down by corpus.
 
     Below `out`: run/ (the training and, in evaluation/ below it or its last stage, the scores with their keys),
     exported/ (the shrunk model), model/ (the same, calibrated on the dev set), family/ (the run's snapshots, shrunk),
@@ -65,10 +68,11 @@ class Job:
         self.run, self.exported, self.model = out / "run", out / "exported", out / "model"
         self.report, self.joined = out / "report.html", Run(self.run).last_stage(config).evaluation
         self.task = (SpeakerVerification if config.task == "speaker-verification" else AntiSpoofing)(config, out)
-        # a manifest under several names is there once
-        self.inputs = tuple(
-            dict.fromkeys([config.data.train, *(path for its in self.task.sets.values() for path in its)])
-        )
+        # a manifest under several names is there once; of a joined dev set its parts
+        train, dev = (by_name(files).values() for files in (config.data.train, config.data.dev))
+        joined = [path for step in self.task.joined for path in step.outputs]
+        sets = [path for its in self.task.sets.values() for path in its if path not in joined]
+        self.inputs = tuple(dict.fromkeys([*train, *dev, *self.task.trained, *sets]))
 
     def manifests(self) -> tuple[Step, ...]:
         """Return the step that prepares the corpus, where the recipe has one."""
@@ -84,8 +88,8 @@ class Job:
         exclude: Any = {"corpus": True, "cohort": True, "data": others}
         settings = self.config.model_dump(mode="json", exclude=exclude)
         last = Run(self.run).last_stage(self.config).checkpoint(EPOCH, self.trainings[-1].training.epochs)
-        files = dict.fromkeys(path for one in self.trainings for path in (one.data.train, one.data.dev))
-        inputs = (*files, *self.task.trained)
+        files = (its for one in self.trainings for its in (one.data.train, one.data.dev))
+        inputs = (*dict.fromkeys(path for its in files for path in by_name(its).values()), *self.task.trained)
         trained = Step("train", lambda: self._train(trained), (last,), settings, inputs, manifests, shared=True)
         exported = self._export("export", self.exported, trained)
         ready = self.task.complete(self.exported, exported, "")
@@ -96,13 +100,16 @@ class Job:
         for name in self.task.sets:
             scores, table = self.out / "scores" / f"{name}.tsv", self.out / "evaluation" / f"{name}.json"
             final = self._score(f"score {name}", name, self.model, scores, (calibrated, *ready))
-            evaluate = partial(self._evaluate, name, scores, table)
-            results += [final, Step(f"evaluate {name}", evaluate, (table,), {"rounds": ROUNDS}, (), (final,))]
+            action = partial(self._evaluate, name, scores, table)
+            results += [final, Step(f"evaluate {name}", action, (table,), {"rounds": ROUNDS}, (), (final,))]
+        if len(self.config.data.eval) > 1:
+            over, sets = self.out / "pooled.json", {"sets": [*self.config.data.eval]}
+            results.append(Step("pool", partial(self._pool, over), (over,), sets, (), tuple(results)))
         for sparsity in self.trainings[-1].pruning.snapshots:
             results += self._snapshot(sparsity, trained)
         make = partial(report, [self.run], self.report, rounds=ROUNDS)
         page = Step("report", make, (self.report,), needs=tuple(results))
-        return [trained, exported, *ready, scored, calibrated, *results, page]
+        return [*self.task.joined, trained, exported, *ready, scored, calibrated, *results, page]
 
     def _snapshot(self, sparsity: float, trained: Step) -> list[Step]:
         """Export a snapshot of the run and score all sets with it, uncalibrated; the report reads the joined tables."""
@@ -135,7 +142,7 @@ class Job:
     def _prepare(self) -> None:
         corpus = self.config.corpus
         assert corpus is not None
-        out, missing, share = self.config.data.train.parent, corpus.allow_missing, corpus.dev_share
+        out, missing, share = self.inputs[0].parent, corpus.allow_missing, corpus.dev_share
         prepared = corpora.prepare(corpus.name, corpus.root, out, allow_missing=missing, dev_share=share)
         for warning in prepared.warnings:
             say(f"warning: {warning}")
@@ -171,3 +178,11 @@ class Job:
         print_evaluation(evaluation)
         self.task.join(name, scores, self.joined / f"{name}.tsv")
         write_json(table, evaluation.as_json())
+
+    def _pool(self, over: Path) -> None:
+        """Print the mean of the evaluation sets' EERs and the EER of all their scores together, and write both."""
+        names = list(self.config.data.eval)
+        joined = [self.joined / f"{name}.tsv" for name in names]
+        found = pool([evaluate(path, path, self.task.track) for path in joined])
+        say("over {}: EER {mean_eer:.2%} in the mean, {pooled_eer:.2%} of all scores".format(", ".join(names), **found))
+        write_json(over, {"sets": names, **found})

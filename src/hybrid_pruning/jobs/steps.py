@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_pruning import distributed as processes
-from hybrid_pruning.config import Config
+from hybrid_pruning.config import Config, by_name
 from hybrid_pruning.console import say
-from hybrid_pruning.data.manifest import UNKNOWN, read_manifest, write_manifest
+from hybrid_pruning.data.manifest import CORPUS, UNKNOWN, qualify, read_manifest, write_manifest
 from hybrid_pruning.data.tables import read_rows, write_table
 from hybrid_pruning.data.tracks import SV, TRACK1
 from hybrid_pruning.data.trainset import read_trainset
-from hybrid_pruning.data.trials import read_pairs, read_trials
+from hybrid_pruning.data.trials import read_keys, read_pairs, read_trials
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import Evaluation, evaluate
 from hybrid_pruning.files import digest_file, write_json
@@ -44,7 +44,7 @@ from hybrid_pruning.trees import read_json
 DEV = "dev"
 ROUNDS = 1000
 """Of resampling for intervals."""
-GROUPS = ("attack", "codec", "codec_quality", "gender", "source")
+GROUPS = ("attack", "codec", "codec_quality", "gender", "source", CORPUS)
 """Columns by which anti-spoofing is broken down, where spoofs have more than one value."""
 
 
@@ -107,16 +107,31 @@ class AntiSpoofing:
     """The steps of anti-spoofing.
 
     Attributes:
+        track: the kind of evaluation.
         sets: name of each evaluation set, `dev` the first -> the files that decide its scores beside the model: its
             manifest, then its trials. The last one holds the keys.
         trained: lists beside the manifests that a training depends on.
     """
 
+    track = TRACK1
+
     def __init__(self, config: Config, out: Path) -> None:
-        self.config, self.out = config, out
-        self.manifests = {DEV: config.data.dev, **config.data.eval}
+        self.config, self.out, dev = config, out, config.data.dev
+        self.manifests = {DEV: dev if isinstance(dev, Path) else out / "dev.tsv", **config.data.eval}
         self.sets: dict[str, tuple[Path, ...]] = {name: (manifest,) for name, manifest in self.manifests.items()}
         self.trained: tuple[Path, ...] = ()
+
+    @property
+    def joined(self) -> tuple[Step, ...]:
+        """The step that makes one dev set, and one list of trials, of several by name."""
+        dev, trials = by_name(self.config.data.dev), self.trained
+        if "" in dev:
+            return ()
+        return (Step("join dev", self._join_dev, self.sets[DEV], {"names": [*dev]}, (*dev.values(), *trials)),)
+
+    def _join_dev(self) -> None:
+        sets = ((name, read_manifest(path)) for name, path in by_name(self.config.data.dev).items())
+        write_manifest(self.manifests[DEV], (qualify(one, name) for name, utterances in sets for one in utterances))
 
     def complete(self, model: Path, exported: Step, snapshot: str) -> tuple[Step, ...]:  # noqa: ARG002
         """Return the steps between a model's export and its first score; `snapshot` is empty for the last model."""
@@ -131,7 +146,7 @@ class AntiSpoofing:
         manifest = self.sets[name][0]
         spoofs = [utterance for utterance in read_manifest(manifest) if utterance.label is Label.SPOOF]
         by = [column for column in GROUPS if len({getattr(spoof, column) for spoof in spoofs}) > 1]
-        return evaluate(scores, manifest, TRACK1, rounds=ROUNDS, by=by)
+        return evaluate(scores, manifest, self.track, rounds=ROUNDS, by=by)
 
     def join(self, name: str, scores: Path, out: Path) -> None:
         """Write a set's scores with their labels, speakers and groups, for the report and for a look at single ones."""
@@ -146,18 +161,30 @@ class AntiSpoofing:
 class SpeakerVerification(AntiSpoofing):
     """The same steps for speaker verification; embeddings and the cohort's manifest go into the job's folder."""
 
+    track = SV
+
     def __init__(self, config: Config, out: Path) -> None:
         super().__init__(config, out)
         trials = config.data.trials
         for name, manifest in self.manifests.items():
             if name not in trials:
                 raise InputError(f"data.trials.{name} is missing: give the trials over {manifest}, or drop that set")
-            self.sets[name] = (manifest, trials[name])
+            its = trials[name]
+            self.sets[name] = (manifest, its if isinstance(its, Path) else self.out / "dev.trials")
         if strangers := [name for name in trials if name not in self.sets]:
             raise InputError(
                 f"data.trials.{strangers[0]}: there is no data.eval.{strangers[0]}, the manifest they are of"
             )
-        self.trained = (trials[DEV],)
+        self.trained = tuple(by_name(trials[DEV]).values())
+
+    def _join_dev(self) -> None:
+        super()._join_dev()
+        rows = []
+        for name, path in by_name(self.config.data.trials[DEV]).items():
+            keys = read_keys(path, SV)
+            sides = ([f"{name}/{one}" for one in side] for side in keys.names)
+            rows += [(*row, name) for row in zip(*sides, keys.classes.tolist(), strict=True)]
+        write_table(self.sets[DEV][1], (*SV.trial, "label", CORPUS), rows)
 
     def complete(self, model: Path, exported: Step, snapshot: str) -> tuple[Step, ...]:
         """Return the steps of the model's cohort and of the embeddings of each manifest."""
@@ -165,7 +192,7 @@ class SpeakerVerification(AntiSpoofing):
         drawn = {"top_n": TOP_N, "fraction": data.fraction, "fraction_of": data.fraction_of, "seed": self.config.seed}
         drawn |= self.config.cohort.model_dump(exclude_defaults=True)
         add, cohort = partial(self._add_cohort, model), (model / COHORT,)
-        steps = [Step(f"cohort{by}", add, cohort, drawn, (data.train,), (exported,), shared=True)]
+        steps = [Step(f"cohort{by}", add, cohort, drawn, tuple(by_name(data.train).values()), (exported,), shared=True)]
         for manifest in dict.fromkeys(self.manifests.values()):
             names = [name for name, its in self.manifests.items() if its == manifest]
             inputs, cache = (manifest, *(self.sets[name][1] for name in names)), self._cache(names[0], snapshot)
@@ -183,7 +210,8 @@ class SpeakerVerification(AntiSpoofing):
         """Return EER and minDCF; speakers are resampled where the manifest names them all."""
         manifest, trials = self.sets[name]
         named = all(utterance.speaker not in (UNKNOWN, "") for utterance in read_manifest(manifest))
-        return evaluate(scores, trials, SV, rounds=ROUNDS, speakers=manifest if named else None)
+        by = (CORPUS,) if name == DEV and self.joined else ()
+        return evaluate(scores, trials, SV, rounds=ROUNDS, speakers=manifest if named else None, by=by)
 
     def join(self, name: str, scores: Path, out: Path) -> None:
         """Write a set's scores with the labels of its trials."""
@@ -216,7 +244,7 @@ class SpeakerVerification(AntiSpoofing):
     def _trained_on(self) -> tuple[Path, int]:
         """Return the manifest of the training data that were used, and its number of speakers."""
         utterances, manifest = read_trainset(self.config), self.config.data.train
-        if self.config.data.fraction < 1:
+        if self.config.data.fraction < 1 or not isinstance(manifest, Path):
             manifest = self.out / "cohort.tsv"
             write_manifest(manifest, utterances)
         return manifest, len({utterance.speaker for utterance in utterances})

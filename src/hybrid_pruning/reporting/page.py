@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from hybrid_pruning.console import Cell, Table, parts, spans, visible
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import evaluate
+from hybrid_pruning.evaluation import evaluate, pool
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics.bootstrap import ROUNDS, check_rounds
 from hybrid_pruning.models.size import SECONDS
@@ -81,7 +81,11 @@ def report(
             "colours": [f"var(--run-{index % len(COLOURS)})" for index in range(len(found))],
             "summary": [summarise(run, sizes[index], sets, found, index) for index, run in enumerate(found)],
             "warnings": [(run.name, lines) for run in found if (lines := _collect_warnings(run))],
-            "comparison": [compare_sizes(found, sizes), *(compare_results(found, results) for results in sets)],
+            "comparison": [
+                compare_sizes(found, sizes),
+                *(compare_results(found, results) for results in sets),
+                *compare_over_sets(found, sets),
+            ],
             "snapshots": compare_snapshots(found, sizes),
             "results": [(results.title, draw_results(results, found, place)) for place, results in enumerate(sets)],
             "kept": _draw_kept(found, sizes),
@@ -133,6 +137,17 @@ def compare_sizes(runs: Runs, sizes: Sizes) -> Table:
 def compare_results(runs: Runs, results: ResultSet) -> Table:
     """Return the metrics of all runs on one evaluation set, with their intervals and differences."""
     return _side_by_side(runs, tabulate(results, runs), results.title, describe_trials(results))
+
+
+def compare_over_sets(runs: Runs, sets: Sequence[ResultSet]) -> list[Table]:
+    """Return the mean and the pooled EER of all runs over the evaluation sets that all have, if they are two."""
+    shared = [results for results in sets if results.name != DEV and len(results.evaluations) == len(runs)]
+    if len(shared) < 2:
+        return []
+    found = [pool([results.evaluations[index] for results in shared]) for index in range(len(runs))]
+    titles = {"mean_eer": "EER, mean, %", "pooled_eer": "EER, all scores, %"}
+    rows = {title: [f"{100 * pooled[name]:.2f}" for pooled in found] for name, title in titles.items()}
+    return [_side_by_side(runs, rows, f"over {', '.join(results.name for results in shared)}")]
 
 
 def compare_snapshots(runs: Runs, sizes: Sizes) -> list[tuple[int, Table]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from hybrid_pruning.config import Config
+from hybrid_pruning.config import Config, by_name
 from hybrid_pruning.console import say
 from hybrid_pruning.data.checks import TRAINED_ON
 from hybrid_pruning.errors import InputError
@@ -103,8 +103,9 @@ def build_export(run: str | Path, average: int | None = None, at: float | None =
                 f"{units} alone come no closer; prune neurons or channels too"
             )
     small.provenance = {"recipe": trained.config.model_dump(mode="json"), "averaged_checkpoints": trained.averaged}
-    if (manifest := trained.config.data.train).is_file():
-        small.provenance[TRAINED_ON] = digest_file(manifest)
+    manifests = by_name(trained.config.data.train)
+    if digests := {name: digest_file(path) for name, path in manifests.items() if path.is_file()}:
+        small.provenance[TRAINED_ON] = digests.get("", digests)
     if trained.sparsity != trained.config.pruning.target_sparsity:
         small.provenance["snapshot_at"] = trained.sparsity
     return small.eval()

@@ -1,6 +1,5 @@
 """`train`: a recipe -> a run, or the runs of its stages, each of which goes on from the network of the one before."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from torch import nn
 
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.config import Config, DistillationConfig, expand_stages, load_config, save_config
+from hybrid_pruning.config import Config, DistillationConfig, by_name, expand_stages, listed, load_config, save_config
 from hybrid_pruning.console import say
 from hybrid_pruning.data.manifest import Utterance
-from hybrid_pruning.data.trainset import LABELS, TrainSet, class_names, read_set, read_trainset
+from hybrid_pruning.data.trainset import LABELS, TrainSet, class_counts, class_names, read_devset, read_trainset
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import digest_file, hold, is_vacant, remove_leftovers, require_new_folder
 from hybrid_pruning.models.artifact import is_artifact
@@ -154,14 +153,14 @@ def _train_one(
 
 def read_data(config: Config, run: Run) -> Data:
     """Read the manifests and trials of a training; refuse those that it cannot learn from or was not begun with."""
-    train, dev = read_trainset(config), read_set(config.data.dev, config.task)
+    train, dev = read_trainset(config), read_devset(config)
     trials = None
     if config.task == "speaker-verification":
-        trials = read_dev_trials(config.data.trials["dev"], dev, config.data.dev)
+        trials = read_dev_trials(config.data.trials["dev"], dev, listed(config.data.dev))
     classes, top_k = class_names(config, train), config.objective.inter_top_k
     if top_k >= len(classes):
         raise InputError(
-            f"objective.inter_top_k {top_k}: {config.data.train} has {len(classes)} speakers, and so at most "
+            f"objective.inter_top_k {top_k}: {listed(config.data.train)} has {len(classes)} speakers, and so at most "
             f"{len(classes) - 1} others to penalise"
         )
     data = Data(train, dev, trials, classes, digest_data(config, train, dev, trials))
@@ -178,13 +177,15 @@ def digest_data(
     a folder to augment with the names of its files; and the order. The other columns decide nothing.
     """
     found = {}
-    for key, path, utterances in (("data.train", config.data.train, train), ("data.dev", config.data.dev, dev)):
-        folder = f"{path.parent}/"  # a corpus may move together with its manifests
-        rows = ((u.utt_id, str(u.path).removeprefix(folder), u.label, u.speaker, u.recording) for u in utterances)
-        found[key] = Digest.of(path, map("\t".join, rows))
+    for key, files, utterances in (("data.train", config.data.train, train), ("data.dev", config.data.dev, dev)):
+        for name, path in by_name(files).items():
+            folder = f"{path.parent}/"  # a corpus may move together with its manifests
+            own = (u for u in utterances if u.corpus == name or not name)
+            rows = ((u.utt_id, str(u.path).removeprefix(folder), u.label, u.speaker, u.recording) for u in own)
+            found[f"{key}.{name}" if name else key] = Digest.of(path, map("\t".join, rows))
     if trials is not None:
         lines = map("\t".join, zip(trials.enrol, trials.test, trials.classes, strict=True))
-        found["data.trials.dev"] = Digest.of(config.data.trials["dev"], lines)
+        found["data.trials.dev"] = Digest.of(listed(config.data.trials["dev"]), lines)
     for kind, section in config.augment:
         if source := getattr(section, "folder", None):
             names = sorted(str(path.relative_to(source)) for path in source.rglob("*"))
@@ -244,9 +245,7 @@ def _build_model(config: Config, data: Data, start: Trained | None) -> SpeechMod
     if config.data.crop_seconds < shortest:
         crop = f"data.crop_seconds {config.data.crop_seconds:g}"
         raise InputError(f"{crop}: expected {shortest:g} seconds (one frame) or more")
-    counts = Counter(utterance.label for utterance in data.train)
-    spoofing = config.task == "anti-spoofing"
-    classes = Classes(LABELS, tuple(counts[label] for label in LABELS)) if spoofing else None
+    classes = Classes(LABELS, class_counts(config, data.train)) if config.task == "anti-spoofing" else None
     model = SpeechModel.build(backbone, config.head, classes)
     if given is not None:
         model.load_state_dict(given.state_dict())

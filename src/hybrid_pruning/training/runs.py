@@ -33,7 +33,7 @@ AVERAGED = 2
 """Checkpoints whose mean a model is, unless asked otherwise."""
 MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval", "trials"}, "cohort": True, "stages": True}
 """Parts of a recipe that a resumed run may have otherwise; of trials and stages see `_decisive`."""
-GROUPS = ("loss", "learning_rate", "gradient_norm", "sparsity", "removed", "multipliers", "dev")
+GROUPS = ("loss", "learning_rate", "gradient_norm", "sparsity", "removed", "multipliers", "dev", "dev_eer")
 """Parts of a record that are numbers by name."""
 TAGS = {"audio_seconds_per_second": "throughput", "padding": "padding"}
 """Numbers of their own, and their tags in TensorBoard."""
@@ -47,12 +47,12 @@ class DamagedError(InputError):
 class Digest:
     """The rows of a manifest, list or folder of recordings that decide a training: their number and digest."""
 
-    path: Path
+    path: Path | str
     rows: int
     sha256: str
 
     @classmethod
-    def of(cls, path: Path, rows: Iterable[str]) -> "Digest":
+    def of(cls, path: Path | str, rows: Iterable[str]) -> "Digest":
         """Return the digest of rows without their ends of line."""
         lines = list(rows)
         content = "\n".join(lines).encode(errors="surrogateescape")

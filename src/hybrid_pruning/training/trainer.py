@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.config import Config, DataConfig
+from hybrid_pruning.config import Config, DataConfig, listed
 from hybrid_pruning.console import progress_bar, say
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.data.manifest import Utterance
@@ -86,7 +86,7 @@ class Trainer:
                 "resume with as many, or start a new run"
             )
         if state.get("classes", []) != self._class_names():
-            raise InputError(f"{path}: was trained on other speakers; has {self.config.data.train} changed?")
+            raise InputError(f"{path}: was trained on other speakers; has {listed(self.config.data.train)} changed?")
         try:
             self.objective.load_state_dict(state["objective"])
             self.optimizers.load_state_dict(state["optimizers"])
@@ -255,6 +255,9 @@ class Trainer:
         processes.share_tensors(self.objective.buffers())  # a batch norm's statistics are each process's own
         found = validate(self.objective, self.devset, target, self.config, self.trials)
         line = "{}: dev EER {eer:.2%}"
+        if found.corpora:
+            rates = {**found.corpora, "mean": found.figures["mean_eer"]}
+            line += f" ({', '.join(f'{name} {rate:.2%}' for name, rate in rates.items())})"
         if "sparsity" in found.figures:
             line += ", {sparsity:.1%} of the parameters and {macs_sparsity:.1%} of the MACs removed"
         say(line.format(title, **found.figures))
@@ -314,7 +317,7 @@ class Skipped:
         limit = max(1, int(self.data.skip_limit * self.total))
         if len(self._by_path) > limit:
             raise InputError(
-                f"{self.data.train}: {len(self._by_path)} of {self.total} training files cannot be read, "
+                f"{listed(self.data.train)}: {len(self._by_path)} of {self.total} training files cannot be read, "
                 f"data.skip_limit {self.data.skip_limit:g} allows {limit}; mend or remove them, the last: "
                 f"{self.messages[-1]}"
             )

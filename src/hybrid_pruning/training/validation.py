@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hybrid_pruning.config import Config
+from hybrid_pruning.config import Config, by_name
+from hybrid_pruning.config.recipe import Files
 from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.data.tracks import SV
@@ -31,17 +32,20 @@ class Validation:
     """The result of a validation: metrics, and where there are gates the exact sparsity, as fractions.
 
     The scores are [N] log-likelihood ratios in the dev set's order, or [T] cosines in the trials'; positive are the
-    bona fide, or the target trials. `gates` are histograms of the probabilities to be open, see `open_histograms`.
+    bona fide, or the target trials. `gates` are histograms of the probabilities to be open, see `open_histograms`. Of a
+    dev set of several corpora the metrics are of all scores together, `mean_eer` beside them; `corpora` has each EER.
     """
 
     figures: dict[str, float]
     scores: FloatArray
     positive: np.ndarray[Any, np.dtype[np.bool_]]
     gates: dict[str, list[int]]
+    corpora: dict[str, float]
 
     def record(self) -> dict[str, Any]:
         """Return the record for the log."""
-        return {"dev": self.figures} | ({"gates": self.gates} if self.gates else {})
+        further = {"dev_eer": self.corpora, "gates": self.gates}
+        return {"dev": self.figures} | {name: values for name, values in further.items() if values}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,17 +63,23 @@ class DevTrials:
         return score_cosines(embeddings / np.maximum(lengths, np.finfo(np.float64).tiny), self.places)
 
 
-def read_dev_trials(path: Path, devset: Sequence[Utterance], manifest: Path) -> DevTrials:
-    """Read the trials of a validation over a manifest's dev set, in any form that `evaluate --sv` reads."""
-    keys = read_keys(path, SV, SV.trial)
+def read_dev_trials(files: Files, devset: Sequence[Utterance], manifests: str) -> DevTrials:
+    """Read the trials of a validation over the dev set, of each corpus, in any form that `evaluate --sv` reads."""
+    lists = [_read_trials(path, corpus, devset, manifests) for corpus, path in by_name(files).items()]
+    fields = [[getattr(one, name) for one in lists] for name in ("enrol", "test", "classes", "places")]
+    return DevTrials(*map(np.concatenate, fields))
+
+
+def _read_trials(path: Path, corpus: str, devset: Sequence[Utterance], manifests: str) -> DevTrials:
+    keys, prefix = read_keys(path, SV, SV.trial), f"{corpus}/" if corpus else ""
     register = Register(utterance.utt_id for utterance in devset)
-    enrol, test = (keys.columns[name] for name in SV.trial)
+    enrol, test = (np.array([f"{prefix}{name}" for name in keys.columns[column].tolist()]) for column in SV.trial)
     places = [[register.find(name) for name in side.tolist()] for side in (enrol, test)]
     for side, found in zip((enrol, test), places, strict=True):
         if None in found:
+            name = str(side[found.index(None)]).removeprefix(prefix)
             raise InputError(
-                f"{path}: '{side[found.index(None)]}' is no utt_id of {manifest}; do data.trials.dev and data.dev "
-                "belong together?"
+                f"{path}: '{name}' is no utt_id of {manifests}; do data.trials.dev and data.dev belong together?"
             )
     return DevTrials(enrol, test, keys.classes, np.array(places, dtype=np.intp).T)
 
@@ -97,16 +107,20 @@ def validate(
         if trials is None:
             scores = score_utterances(model, devset, batch_size, workers)
             positive = np.array([utterance.label == Label.BONAFIDE for utterance in devset])
+            corpora = [utterance.corpus for utterance in devset]
             figures = measure(scores[positive], scores[~positive])
         else:
             paths, seconds = [u.path for u in devset], [u.seconds for u in devset]
             scores = trials.cosines(embed_paths(model, paths, batch_size, workers, seconds=seconds))
             positive = trials.classes == "target"
+            corpora = [devset[place].corpus for place in trials.places[:, 0].tolist()]
             figures = Sample({SV.scores: scores}, trials.classes).measure(SV.measures)
     finally:
         if gates is not None:
             gates.pin(None)
-    return Validation(figures | sizes, scores, positive, {} if gates is None else open_histograms(gates))
+    if rates := measure_corpora(scores, positive, corpora):
+        figures["mean_eer"] = sum(rates.values()) / len(rates)
+    return Validation(figures | sizes, scores, positive, {} if gates is None else open_histograms(gates), rates)
 
 
 def measure(bonafide: FloatArray, spoof: FloatArray) -> dict[str, float]:
@@ -115,6 +129,18 @@ def measure(bonafide: FloatArray, spoof: FloatArray) -> dict[str, float]:
     correct = int((bonafide >= 0).sum() + (spoof < 0).sum())
     accuracy = correct / (len(bonafide) + len(spoof))
     return {name: metric(bonafide, spoof) for name, metric in metrics.items()} | {"accuracy": accuracy}
+
+
+def measure_corpora(
+    scores: FloatArray, positive: np.ndarray[Any, np.dtype[np.bool_]], corpora: Sequence[str]
+) -> dict[str, float]:
+    """Return the EER of [N] scores in each of several corpora that have both classes, by its name."""
+    names, own = np.unique(corpora, return_inverse=True)
+    parts = {
+        str(name): (scores[positive & (own == at)], scores[~positive & (own == at)]) for at, name in enumerate(names)
+    }
+    rates = {name: eer(*sides) for name, sides in parts.items() if all(side.size for side in sides)}
+    return rates if len(rates) > 1 else {}
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hybrid_pruning.config import Config, PruningConfig, TrainingConfig
+from hybrid_pruning.config import Config, PruningConfig, TrainingConfig, listed
 from hybrid_pruning.console import say
 from hybrid_pruning.data.checks import check_overlap, shown
 from hybrid_pruning.data.manifest import Utterance
@@ -40,8 +40,8 @@ def check_before(
         *check_learning_rates(config.training, model, steps),
         *check_objective(config),
         *(check_pruning(pruning, config.training.epochs, steps) if pruning.gated else []),
-        *check_overlap(trainset, devset, str(config.data.dev)),
-        *(check_speakers(trainset, str(config.data.train)) if verification else []),
+        *check_overlap(trainset, devset, listed(config.data.dev)),
+        *(check_speakers(trainset, listed(config.data.train)) if verification else []),
     ]
 
 
@@ -177,7 +177,8 @@ def check_scores(bonafide: FloatArray, spoof: FloatArray) -> list[str]:
         (
             rate <= 0.5 and accuracy >= HIGH_ACCURACY and (balanced < NEAR_CHANCE or rate > CHANCE),
             f"the accuracy of {accuracy:.1%} on the dev set says little, as {share / total:.1%} of it are {larger}: "
-            f"the balanced accuracy is {balanced:.1%}, the EER {rate:.1%}; judge by these, balance the training data",
+            f"the balanced accuracy is {balanced:.1%}, the EER {rate:.1%}; judge by these, "
+            "balance the training data (data.balance)",
         ),
     )
 

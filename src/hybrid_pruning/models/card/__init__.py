@@ -277,5 +277,7 @@ def describe_training(model: SpeechModel) -> list[tuple[str, str]]:
 
 
 def _file(path: Any) -> str:
-    """Return the last two parts of a path: the others are private to its author."""
+    """Return the last two parts of a path, or of several by name: the others are private to their author."""
+    if isinstance(path, Mapping):
+        return ", ".join(map(_file, path.values()))
     return "/".join(Path(str(path)).parts[-2:]) if path else ""
