@@ -76,9 +76,6 @@ def _print_groups(evaluation: Evaluation, columns: tuple[str, ...]) -> None:
         rows.append((*group.values, *counts, *(figure(name, group.metrics.get(name)) for name in names)))
     headings = (*columns, *evaluation.track.kinds, *(TITLES[name] for name in names))
     say_table(Table(headings, rows, f"by {together}, worst (*) first", left=len(columns)))
-    measured = [group.metrics for group in groups if group.metrics]
-    means = ", ".join(
-        f"{TITLES[name]} {show_value(name, float(np.mean([metrics[name] for metrics in measured])))}"
-        for name in names[: bool(measured)]
-    )
-    say(f"by {together}: {state_rule(columns, evaluation.track)}{means and f'; mean {means}'}")
+    say(f"by {together}: {state_rule(columns, evaluation.track)}")
+    if rates := [group.metrics[names[0]] for group in groups if group.metrics]:
+        say(f"mean over {together}: {TITLES[names[0]]} {show_value(names[0], float(np.mean(rates)))}")
