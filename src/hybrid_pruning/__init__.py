@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hybrid_pruning.models.speech_model import load_backbone as load_backbone
     from hybrid_pruning.reporting.inspection import inspect_model as inspect_model
     from hybrid_pruning.reporting.page import report as report
+    from hybrid_pruning.reporting.probe import probe as probe
     from hybrid_pruning.scoring.embeddings import embed as embed
     from hybrid_pruning.scoring.scores import embed_paths as embed_paths
     from hybrid_pruning.scoring.scores import score as score
@@ -59,6 +60,7 @@ _PLACES = {
     "inspect_model": "reporting.inspection",
     "load_backbone": "models.speech_model",
     "prepare": "data.corpora",
+    "probe": "reporting.probe",
     "quickstart": "jobs.quickstart",
     "report": "reporting.page",
     "run": "jobs.run",

@@ -63,7 +63,19 @@ def test_report_and_inspect_draw(cli, tmp_path, monkeypatch):
     assert ">attention heads</text>" in (tmp_path / "kept.svg").read_text()
 
 
-HUB = {"score", "cohort", "calibrate", "detect", "verify", "convert", "card", "inspect", "benchmark", "quickstart"}
+HUB = {
+    "score",
+    "cohort",
+    "calibrate",
+    "detect",
+    "verify",
+    "convert",
+    "card",
+    "inspect",
+    "probe",
+    "benchmark",
+    "quickstart",
+}
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -81,13 +81,34 @@ def test_dense(capsys):
     assert text.count(" 0.0%") == 2
 
 
+def test_the_weights_of_the_hidden_states_are_shown_with_sublayers_that_are_gone(capsys):
+    model = pruned("attlayer.0", "interm.2")
+    model.head.key_mix.data = torch.tensor([0.0, 1.0, 2.0, 3.0]).log1p()
+    found = inspect_model(model)
+    inspection.print_inspection(found)
+    lines = rows(capsys.readouterr().out, "hidden state")
+    assert [line.split()[1] for line in lines] == ["10.0%", "20.0%", "30.0%", "40.0%"]
+    assert all("25.0%" in line for line in lines), "the values' weights are as they began"
+    assert [line.partition("attention")[1] or line.partition("FFN")[1] for line in lines] == [
+        "",
+        "attention",
+        "",
+        "FFN",
+    ]
+    table = found.as_json()["hidden_states"]
+    assert table[1] == {"keys": pytest.approx(0.2), "values": 0.25, "without_units": ["attlayer"]}
+    assert table[3]["without_units"] == ["ffnlayer"]
+    statistics = SpeechModel.build(tiny(), HeadConfig(kind="statistics", embedding=8), CLASSES)
+    assert inspect_model(statistics).mixtures == {"mixture": [0.25] * 4}
+
+
 @pytest.mark.parametrize("recipe", [None, "text", {}, {"pruning": None, "backbone": []}], ids=str)
 def test_provenance_is_free_form(recipe):
     assert inspection._origin({"recipe": recipe})
 
 
 def test_bar_is_full_or_empty_only_at_the_ends():
-    bars = ["".join(text for text, _ in inspection._bar(share)) for share in (0.0, 0.001, 0.5, 0.999, 1.0)]
+    bars = ["".join(text for text, _ in inspection.share_bar(share)) for share in (0.0, 0.001, 0.5, 0.999, 1.0)]
     assert [bar.count("█") for bar in bars] == [0, 1, 5, 9, 10]
     assert {len(bar) for bar in bars} == {10}
 

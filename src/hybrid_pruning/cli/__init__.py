@@ -11,5 +11,5 @@ __all__ = ["app", "main"]
 
 order_verbs(
     *("quickstart", "run", "sweep", "prepare", "audit", "train", "export", "score", "cohort", "evaluate", "calibrate"),
-    *("fuse", "detect", "verify", "convert", "report", "card", "inspect", "benchmark", "doctor"),
+    *("fuse", "detect", "verify", "convert", "report", "card", "inspect", "probe", "benchmark", "doctor"),
 )

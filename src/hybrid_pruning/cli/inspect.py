@@ -1,4 +1,4 @@
-"""Verbs that change nothing: report, inspect, benchmark, doctor."""
+"""Verbs that change nothing: report, inspect, probe, benchmark, doctor."""
 
 from pathlib import Path
 from typing import Annotated
@@ -39,15 +39,44 @@ def report(
 
 @app.command()
 def inspect(
-    model: Annotated[str, Argument(help=f"exported model: a folder or a {HUB_ID}")],
+    model: Annotated[str, Argument(help=f"finished run, or exported model: a folder or a {HUB_ID}")],
     out: Annotated[Path | None, Option(help="also draw it: a .svg, .png or .pdf file")] = None,
+    json_: Annotated[Path | None, Option("--json", help="also write the figures here")] = None,
 ) -> None:
-    """Show the kept units, layer by layer, as a heat map; with --out also as a picture."""
+    """Show the kept units, layer by layer, and the head's weight of each hidden state; with --out also a picture."""
     from hybrid_pruning.reporting.inspection import print_inspection
 
-    print_inspection(hp.inspect_model(model, out))
+    found = hp.inspect_model(model, out)
+    print_inspection(found)
     if out is not None:
         say(f"picture {out}")
+    if json_ is not None:
+        write_json(json_, found.as_json())
+
+
+@app.command()
+def probe(
+    model: Annotated[str, Argument(help=f"finished run, exported model or encoder: a folder or a {HUB_ID}")],
+    train: Annotated[Path, Argument(help="manifest that a classifier of each hidden state is fitted on")],
+    dev: Annotated[Path, Argument(help="manifest that its EER is of")],
+    trials: Annotated[
+        Path | None, Option(help="verification: trials over DEV, by the cosine of means less TRAIN's mean")
+    ] = None,
+    device: Annotated[str, Option(help="auto, cpu, cuda, mps, or e.g. cuda:1")] = "auto",
+    json_: Annotated[Path | None, Option("--json", help="also write the figures here")] = None,
+) -> None:
+    """Show what each hidden state of an encoder knows by itself: the EER of a linear classifier on it.
+
+    The encoder is not trained. The features are mean and standard deviation over time.
+
+    Example: hybrid-pruning probe openai/whisper-tiny train.tsv dev.tsv
+    """
+    from hybrid_pruning.reporting.probe import print_probe
+
+    found = hp.probe(model, train, dev, trials, device=device)
+    print_probe(found)
+    if json_ is not None:
+        write_json(json_, found.as_json())
 
 
 @app.command()

@@ -13,6 +13,9 @@ from hybrid_pruning.models.backbone import Hidden
 from hybrid_pruning.models.backbone.base import mask_of
 from hybrid_pruning.tasks import Label
 
+MIXTURES = {"key_mix": "keys", "value_mix": "values", "mix": "mixture"}
+"""Parameter of a head -> the name of the mixture of hidden states that it weighs."""
+
 
 class Head(nn.Module):
     """The contract of a head: hidden states [L, B, T, D] with lengths [B] -> embedding [B, E].
@@ -32,6 +35,11 @@ class Head(nn.Module):
         """Return the [L] shares of the hidden states in its mixture, or their mean over its mixtures."""
         mixtures = [value.softmax(0) for name, value in self.named_parameters() if name.endswith("mix")]
         return torch.stack(mixtures).mean(0).detach()
+
+    def mixtures(self) -> dict[str, list[float]]:
+        """Return the learnt weight of each hidden state, which sum to 1, in every mixture by name."""
+        own = ((name, weights) for name, weights in self.named_parameters(recurse=False) if name in MIXTURES)
+        return {MIXTURES[name]: F.softmax(weights.detach().double(), dim=0).tolist() for name, weights in own}
 
     def _lessen_gradient(self, frames: torch.Tensor) -> torch.Tensor:
         """Return the frames, for others as they are, whose gradient from here is multiplied by `gradient`."""
@@ -102,12 +110,18 @@ class Statistics(Head):
     def forward(self, hidden: Hidden) -> torch.Tensor:
         """Return [B, E]."""
         x = _mix(self.mix, self._lessen_gradient(hidden.frames), self.feature_mean)
-        lengths = x.new_full((len(x),), x.shape[1]) if hidden.lengths is None else hidden.lengths
-        within, count = mask_of(lengths, x.shape[1]).unsqueeze(-1), lengths.unsqueeze(1).to(x.dtype)
-        x = x.masked_fill(~within, 0.0)
-        mean = x.sum(1) / count
-        variance = ((x - mean.unsqueeze(1)).square() * within).sum(1) / count
-        return self.out(torch.cat([mean, (variance + 1e-5).sqrt()], dim=1))
+        return self.out(take_statistics(x, hidden.lengths))
+
+
+def take_statistics(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    """[..., B, T, D] with lengths [B] -> mean and standard deviation over time [..., B, 2D]."""
+    size = x.shape[-2]
+    lengths = x.new_full((x.shape[-3],), size) if lengths is None else lengths
+    within, count = mask_of(lengths, size).unsqueeze(-1), lengths.unsqueeze(1).to(x.dtype)
+    x = x.masked_fill(~within, 0.0)
+    mean = x.sum(-2) / count
+    variance = ((x - mean.unsqueeze(-2)).square() * within).sum(-2) / count
+    return torch.cat([mean, (variance + 1e-5).sqrt()], dim=-1)
 
 
 def build_head(config: HeadConfig, depth: int, width: int) -> Head:
@@ -132,7 +146,7 @@ class Classes:
 
     Args:
         labels: their names, in the order of the logits.
-        counts: utterances of each in the training data; their shares are the priors that scores are freed from.
+        counts: utterances of each in an epoch of the training; their shares are the priors that scores are freed from.
     """
 
     labels: tuple[str, ...]

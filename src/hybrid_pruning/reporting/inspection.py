@@ -5,7 +5,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +20,8 @@ from hybrid_pruning.models.size import SECONDS, KeptUnits, count_kept, count_par
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import shape_of
 from hybrid_pruning.reporting import plots
+from hybrid_pruning.training.export import build_export
+from hybrid_pruning.training.runs import Run
 from hybrid_pruning.trees import portable, section
 
 if TYPE_CHECKING:
@@ -56,30 +58,65 @@ DEBIAN = "part of Debian and Ubuntu; elsewhere quickstart --bonafide DIR"
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """The size of a model (head and classifier together), and in words its state, training labels and origin."""
+    """The size of a model (head and classifier together), and in words its state, training labels and origin.
+
+    `mixtures` are the head's learnt weights of the hidden states, which sum to 1, by the name of the mixture.
+    """
 
     units: KeptUnits
     head_params: int
     state: str
     labels: str
     origin: str
+    mixtures: Mapping[str, Sequence[float]]
+
+    def without_units(self, state: int) -> list[str]:
+        """Return the kinds of sub-layers without units in the layer that a hidden state comes from, none for 0."""
+        if state == 0:
+            return []
+        return [SUBLAYERS[unit] for unit in SUBLAYERS if not active_units(self.units, f"{unit}.{state - 1}")]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        budget, states = self.units.budget, max(map(len, self.mixtures.values()), default=0)
+        return {
+            **{name: getattr(self, name) for name in ("state", "labels", "origin", "head_params")},
+            "backbone": {name: int(getattr(budget, name)) for name in ("params", "dense_params", "macs", "dense_macs")},
+            "kept": dict(self.units.kept),
+            "sizes": dict(self.units.sizes),
+            "hidden_states": [
+                {
+                    **{name: weights[k] for name, weights in self.mixtures.items()},
+                    "without_units": self.without_units(k),
+                }
+                for k in range(states)
+            ],
+        }
 
 
 def inspect_model(model: str | Path | SpeechModel, out: str | Path | None = None) -> Inspection:
-    """Return size, kept units and origin of a model (a folder, a hub id); `out` also draws them: .svg, .png or .pdf."""
-    found = model if isinstance(model, SpeechModel) else SpeechModel.from_pretrained(str(model))
+    """Return size, kept units and origin of a model; `out` also draws them: .svg, .png or .pdf.
+
+    The model is a folder, a hub id, or a finished run, of which it is what `export` would write.
+    """
+    found = model if isinstance(model, SpeechModel) else load_model(model)
     units, shape = count_kept(found.backbone), shape_of(found.backbone)
     if out is not None:
         plots.save_figure(draw_kept_units(units), out)
     labels = "none: for speaker verification, where embeddings are compared"
     if found.classes is not None:
         pairs = zip(found.classes.labels, found.classes.counts, strict=True)
-        labels = f"{', '.join(f'{label} ({count})' for label, count in pairs)}; in brackets the training utterances"
+        labels = f"{', '.join(f'{label} ({count})' for label, count in pairs)}; in brackets those of a training epoch"
     state = "dense: everything is kept, nothing had gates"
     if shape is not None:
         state = f"pruned: {', '.join(shape.units)} had gates"
     head_params = count_parameters(found.head, found.classifier)
-    return Inspection(units, head_params, state, labels, _origin(found.provenance))
+    return Inspection(units, head_params, state, labels, _origin(found.provenance), found.head.mixtures())
+
+
+def load_model(name: str | Path) -> SpeechModel:
+    """Return a model by its folder or hub id, or what an export of a finished run would write."""
+    return build_export(name) if Run(name).config.exists() else SpeechModel.from_pretrained(str(name))
 
 
 def print_inspection(found: Inspection) -> None:
@@ -101,8 +138,24 @@ def print_inspection(found: Inspection) -> None:
     head = ("head parameters", _short(found.head_params, found.head_params))
     say_table(Table(("", "now", "dense", "removed"), [*rows, head]), box="none")
     say()
+    if found.mixtures:
+        print_mixtures(found)
     for name in ("state", "labels", "origin"):
         say(f"{name:<8}{getattr(found, name)}")
+
+
+def print_mixtures(found: Inspection) -> None:
+    """Print each hidden state's weights, bars against the largest, and the sub-layers without units in its layer."""
+    rows: list[list[Spans]] = []
+    for state in range(max(map(len, found.mixtures.values()))):
+        row: list[Spans] = [f"{state}"]
+        for weights in found.mixtures.values():
+            row.append([f"{weights[state]:6.1%} ", *share_bar(weights[state] / max(weights))])
+        gone = " and ".join(LAYER_COLUMNS[unit] for unit in found.without_units(state))
+        rows.append([*row, f"{gone} without units" if gone else ""])
+    headings = ("hidden state", *found.mixtures, "its layer")
+    say_table(Table(headings, rows, left=len(headings)), box="none")
+    say()
 
 
 def describe_size(model: SpeechModel) -> str:
@@ -264,10 +317,10 @@ def _cell(unit: str, index: int, units: KeptUnits) -> Spans:
         return "-", "dim"
     kept, size = units.kept[name], units.sizes[name]
     digits = len(str(max(units.sizes[slot] for slot in _slots(units, unit))))
-    return [f"{kept:>{digits}}/{size:<{digits}} ", *_bar(kept / size)]
+    return [f"{kept:>{digits}}/{size:<{digits}} ", *share_bar(kept / size)]
 
 
-def _bar(share: float) -> tuple[Span, Span]:
+def share_bar(share: float) -> tuple[Span, Span]:
     """Return a bar that is full only where all is kept and empty only where nothing is."""
     full, empty = ("█", "░") if takes_blocks() else ("#", ".")
     filled = round(share * BAR_WIDTH)
