@@ -35,6 +35,7 @@ MINUTE = {  # a recipe whose training takes about a second
         "initial_reg_lr": 0.1,
         "sparsity_warmup_epochs": 1,
         "macs_seconds": 0.5,
+        "constraint_solver": "lagrangian",
     },
 }
 ODD = (

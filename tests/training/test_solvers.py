@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from corpus import configure, write_speaker_world
 from encoders import KINDS, MakeBackbone
+from hybrid_pruning.config import check_config
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.pruning import attach, shrink
 from hybrid_pruning.reporting import report
@@ -131,3 +133,19 @@ def test_a_target_out_of_reach_is_refused(recipe: dict[str, Any], tmp_path: Path
     config = configure(recipe, pruning__constraint_solver="exact", pruning__target_sparsity=0.99)
     with pytest.raises(ValueError, match="cannot be reached by pruning conv, head, interm"):
         train(config, tmp_path / "run")
+
+
+def test_a_run_of_before_there_were_solvers_has_the_papers(reference: Path, tmp_path: Path):
+    old = Run(shutil.copytree(reference, tmp_path / "old"))
+    tree = yaml.safe_load(old.config.read_text())
+    del tree["pruning"]["constraint_solver"]
+    old.config.write_text(yaml.safe_dump(tree))
+    assert old.read_config() == Run(reference).read_config()
+    assert check_config(tree, "new").pruning.constraint_solver == "exact"
+
+
+def test_whole_sub_layers_have_gates_where_nothing_within_them_does(recipe: dict[str, Any]):
+    pruning = configure(
+        recipe, pruning__constraint_solver="exact", pruning__units=("head", "attlayer", "ffnlayer")
+    ).pruning
+    assert pruning.gated_units == ("head", "ffnlayer")

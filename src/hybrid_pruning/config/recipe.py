@@ -358,7 +358,7 @@ class PruningConfig(Section):
         0.0, description="epochs that the target rests at each, the rate falling to final_lr"
     )
     constraint_solver: Literal["lagrangian", "projection", "exact"] = Field(
-        "lagrangian",
+        "exact",
         description="multipliers, as the paper; a shift of all gates after each step onto the target; or gates of 0 "
         "and 1, the most important units by exact count at every step",
     )
@@ -391,8 +391,8 @@ class PruningConfig(Section):
     @property
     def gated_units(self) -> tuple[Unit, ...]:
         """Kinds of units with gates; whole sub-layers have none where they close with the last of their units."""
-        whole = ("attlayer", "ffnlayer") if self.binary else ()
-        return tuple(unit for unit in self.units if unit not in whole)
+        inner = {"attlayer": "head", "ffnlayer": "interm"} if self.binary else {}
+        return tuple(unit for unit in self.units if inner.get(unit) not in self.units)
 
     @property
     def snapshots(self) -> tuple[float, ...]:

@@ -33,6 +33,7 @@ AVERAGED = 2
 """Checkpoints whose mean a model is, unless asked otherwise."""
 MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval", "trials"}, "cohort": True, "stages": True}
 """Parts of a recipe that a resumed run may have otherwise; of trials and stages see `_decisive`."""
+SOLVER = "constraint_solver"
 GROUPS = ("loss", "learning_rate", "gradient_norm", "sparsity", "removed", "multipliers", "dev", "dev_eer")
 """Parts of a record that are numbers by name."""
 TAGS = {"audio_seconds_per_second": "throughput", "padding": "padding"}
@@ -88,8 +89,9 @@ class Run:
         return [self, *self.stages(config)][-1]
 
     def read_config(self) -> Config:
-        """Return the resolved recipe."""
-        return load_config(self.config)
+        """Return the resolved recipe; one of before there were several solvers has the paper's."""
+        there = self.config.read_text(encoding="utf-8", errors="replace") if self.config.is_file() else SOLVER
+        return load_config(self.config, () if SOLVER in there else (f"pruning.{SOLVER}=lagrangian",))
 
     def read_model(self) -> SpeechModel:
         """Return the model as the training began, with fresh weights."""
