@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
 
 fcntl: Any
@@ -39,6 +40,7 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 REVISION = re.compile(r"\w[\w./+-]{0,200}")
 ELSEWHERE = re.compile(r"(?:^|[/\\])\.{0,2}(?:[/\\]|$)|^[A-Za-z]:")
 OPENED = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+WAIT_SECONDS = 0.5
 _own: set[Path] = set()
 """Locks and temporary files of this process, for which the system would grant a second lock."""
 
@@ -140,8 +142,11 @@ def _remove_abandoned(temporary: Path) -> None:
 
 
 @contextmanager
-def hold(folder: str | Path) -> Iterator[None]:
-    """Keep a folder, which is made where need be, to this process until the block ends; within it, again is fine."""
+def hold(folder: str | Path, wait: bool = False) -> Iterator[None]:
+    """Keep a folder, which is made where need be, to this process until the block ends; within it, again is fine.
+
+    One that another process holds is an InputError or, with `wait`, waited for.
+    """
     folder = Path(folder)
     path = folder.absolute() / LOCK
     if folder.is_file():
@@ -152,7 +157,7 @@ def hold(folder: str | Path) -> Iterator[None]:
     made = _missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(path, folder)
+        descriptor = _lock(path, folder, wait)
     except OSError as error:
         raise cannot_write(folder, error) from error
     _own.add(path)
@@ -178,15 +183,21 @@ def _remove_vacant(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def _lock(path: Path, folder: Path) -> int:
+def _lock(path: Path, folder: Path, wait: bool) -> int:
     """Create and lock a file with the description of the process that holds it."""
+    said = False
     while True:
         descriptor = os.open(path, OPENED | os.O_CREAT, 0o666)
         if _take(descriptor, path):
             break
         holder = " ".join(os.read(descriptor, 1000).decode("utf-8", "replace").split())
         os.close(descriptor)
-        if path.exists():
+        if wait:
+            if not said:
+                say(f"{folder}: waiting for {holder or 'another process'}")
+            said = True
+            time.sleep(WAIT_SECONDS)
+        elif path.exists():
             raise InputError(
                 f"{folder}: is in use by {holder or 'another process'}; wait for its end, or choose another place"
             )

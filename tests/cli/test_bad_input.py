@@ -39,7 +39,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(cli, world, name):
 
 
 VALUES = ("0", "-1", "nan", "inf", "1e308", str(10**18), "")
-LISTS = {"sparsity", "seconds", "batch"}
+LISTS = {"sparsity", "seed", "seconds", "batch"}
 """Options of several numbers, separated by commas."""
 NO_CORPUS = "--set data.train=nowhere.tsv"
 """So that no value starts a job of minutes."""

@@ -90,7 +90,7 @@ def test_a_second_process_in_a_folder_is_refused(cli, world):
     commands = {
         "train recipe.yaml --out new": "new",
         "run recipe.yaml --out new": "new",
-        "sweep recipe.yaml --sparsity 0.5 --out new": "new",
+        "sweep recipe.yaml --sparsity 0.5 --out new": "new/hp50",
         "train recipe.yaml --set training.epochs=1 --out run --resume": "run",
         "quickstart --out quick": "quick",
         "score model dev/manifest.tsv --out new.tsv": "new.tsv.partial",

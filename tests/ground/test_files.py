@@ -3,8 +3,10 @@
 import errno
 import os
 import re
+import signal
 import socket
 import stat
+import time
 
 import pytest
 
@@ -125,6 +127,27 @@ def test_a_folder_is_held_by_one_process_at_a_time_until_it_ends(tmp_path):
         with pytest.raises(InputError, match=holder), hold(folder):
             pytest.fail("two in one folder")
     assert require_new_folder(folder) == folder, "a lock is no content"
+
+
+def test_a_folder_that_is_waited_for_is_held_when_the_other_process_ends(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "job"
+    with another("with hold('job'):", tmp_path) as process:
+        naps = []
+        monkeypatch.setattr(time, "sleep", lambda seconds: naps.append(seconds) or len(naps) < 3 or end(process))
+        with hold(folder, wait=True):
+            assert (len(naps), process.returncode) == (3, -signal.SIGKILL)
+    said = capsys.readouterr().out
+    assert (said.count("waiting for"), f"job: waiting for process {process.pid} on " in said) == (1, True)
+
+
+def end(process):
+    process.kill()
+    process.wait()
+
+
+def test_a_folder_may_be_held_twice_by_its_process_and_is_left_as_it_was(tmp_path):
+    folder = tmp_path / "job"
+    folder.mkdir()
     with hold(folder), hold(folder):
         assert [path.name for path in folder.iterdir()] == [LOCK]
     with hold(tmp_path / "new" / "job"):

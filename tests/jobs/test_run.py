@@ -20,12 +20,15 @@ from corpus import (
     write_wavlm,
 )
 from hybrid_pruning import InputError, SpeechModel
+from hybrid_pruning.config import load_config
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.data.tracks import SV
 from hybrid_pruning.data.trials import read_trials
 from hybrid_pruning.evaluation import evaluate
+from hybrid_pruning.jobs.grid import lay_out, parse_axes
 from hybrid_pruning.jobs.steps import Step, bring_up_to_date
-from hybrid_pruning.jobs.sweep import read_job, to_markdown
+from hybrid_pruning.jobs.sweep import read_cell
+from hybrid_pruning.jobs.sweep_tables import to_markdown
 from hybrid_pruning.models.card import find_results
 from hybrid_pruning.models.cohort import FILE
 from hybrid_pruning.scoring.embeddings import Embeddings
@@ -151,8 +154,10 @@ def test_a_model_that_cannot_be_calibrated_is_scored_and_marked(spoofing_job, tm
     why = "lower scores speak for bonafide" if scores == "inverted" else "all scores of system 1 are 0.1"
     assert f"warning: the model is left uncalibrated: {why}" in capsys.readouterr().err.replace(f"{table}: ", "")
     assert SpeechModel.from_pretrained(out / "model").calibration is None
-    markdown = to_markdown([read_job(out, 0.4, ["dev", "eval"])])
-    assert r"| dev | out \* |" in markdown
+    [cell] = lay_out(load_config(out / "run" / "config.yaml"), parse_axes("0.4", (), (), ()))
+    (out.parent / cell.name).symlink_to(out)
+    markdown = to_markdown([read_cell(cell, out.parent)])
+    assert r"| dev | hp40 \* |" in markdown
     assert r"\*: not calibrated" in markdown
     if scores == "inverted":
         assert "not calibrated" in hp.report([out / "run"], tmp_path / "page.html", rounds=0).read_text()

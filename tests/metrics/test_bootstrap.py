@@ -185,6 +185,38 @@ def test_differences_use_the_same_draws():
     assert same == bootstrap.Difference(low=0.0, high=0.0, better=0.0)
 
 
+def test_replicas_whose_difference_is_constant_have_it_without_an_interval():
+    drawn = np.random.default_rng(0).normal(0.1, 0.02, (2, 200))
+    found = bootstrap.over_replicas((drawn + 0.03) - drawn)
+    assert (found.low, found.high) == pytest.approx((0.03, 0.03))
+    assert bootstrap.over_replicas(drawn - drawn) == bootstrap.Interval(0.0, 0.0)
+
+
+def test_a_single_replica_has_the_interval_over_speakers():
+    classes, scores, speakers = make_track1(300, 15, 9)
+    resampling = bootstrap.resample_speakers(classes, speakers)
+    spans, _, drawn = bootstrap.intervals(TRACK1, classes, {"cm-score": scores}, resampling, 60)
+    assert {name: bootstrap.over_replicas(values[None]) for name, values in drawn.items()} == spans
+    assert drawn["eer"].shape == (60,)
+
+
+def test_the_interval_over_replicas_has_the_variance_of_their_mean():
+    """Of R values with sample variance s2, that of their mean is s2 / R; two values are themselves the ends."""
+    two = bootstrap.over_replicas(np.array([[0.1], [0.3]]).repeat(400, axis=1))
+    assert (two.low, two.high) == pytest.approx((0.1, 0.3))
+    values = np.random.default_rng(3).normal(0, 1, 5)
+    found = bootstrap.over_replicas(values[:, None].repeat(20_000, axis=1))
+    expected = 2 * 1.96 * np.std(values, ddof=1) / np.sqrt(5)
+    assert found.high - found.low == pytest.approx(expected, rel=0.06)
+
+
+def test_replicas_share_the_speakers_of_a_round():
+    """As all are measured on the same speakers, more replicas do not make their luck smaller."""
+    luck = np.random.default_rng(4).normal(0, 1, 20_000)
+    alone, four = bootstrap.over_replicas(luck[None]), bootstrap.over_replicas(luck[None].repeat(4, axis=0))
+    assert (four.low, four.high) == pytest.approx((alone.low, alone.high))
+
+
 def test_unusable_numbers_of_rounds_and_scores_are_refused():
     for rounds in (0, -1, 39, 100_001):
         with pytest.raises(InputError, match=f"bootstrap: {rounds} rounds, expected at least 40, .* at most 100,000"):

@@ -1,5 +1,6 @@
 """Verbs that train: whole jobs (quickstart, run, sweep), and their parts train and export."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ from typer import Argument, Option
 
 import hybrid_pruning as hp
 from hybrid_pruning.cli.app import HUB_ID, app, finite
-from hybrid_pruning.console import say
+from hybrid_pruning.console import say, say_table
 from hybrid_pruning.distributed import is_main, keep_freed_memory, start
 from hybrid_pruning.errors import InputError
 
@@ -79,26 +80,50 @@ def sweep(
     recipe: Annotated[Path, Argument(help="YAML recipe as `run` takes it, see recipes/")],
     sparsity: Annotated[str, Option(help="fractions removed, 0 for the dense model: 0,0.5,0.7")],
     out: JobOut,
+    method: Annotated[
+        str | None, Option(metavar="A,B", help="ways to prune, of pruning.method; by default the recipe's")
+    ] = None,
+    seed: Annotated[str | None, Option(metavar="1,2,3", help="trainings of each, for means and intervals")] = None,
+    vary: Annotated[
+        list[str] | None, Option(metavar="KEY=A,B", help="a key of the recipe, its values as in --set, repeatable")
+    ] = None,
+    only: Annotated[
+        str | None, Option(metavar="NAME,...", help="run these cells alone, * for any letters: '*-s1'")
+    ] = None,
+    list_: Annotated[bool, Option("--list", help="print the cells and how far each is, and run nothing")] = False,
     set_: Overrides = None,
     fraction: Share = None,
 ) -> None:
-    """Run a recipe's whole job at several sparsities: one table and one plot of errors over size.
+    """Run a recipe's whole job over a grid, sparsities x methods x seeds x any key: one table, one plot.
 
-    Each value is a training of its own, in OUT/dense, OUT/hp50 and so on, as `run` does it; finished and current
-    steps are skipped, and the manifests are prepared once. In a recipe with stages the value counts where a stage
-    prunes; at 0 no stage does.
+    Each cell is a job of its own, in OUT/dense, OUT/taylor-hp70-s2 and so on, as `run` does it. Finished and current
+    steps are skipped, and the manifests are prepared once. Of a recipe with stages, values of `pruning` count where a
+    stage prunes; at sparsity 0 no stage does. A stage that begins several cells in the same way is trained once.
 
-    Then OUT has sweep.md and sweep.tsv (sizes, EER and minDCF with 95% intervals), sweep.svg and sweep.png (EER and
-    minDCF over parameters and multiply-accumulates, the paper's own points in grey behind ours where it has the
-    evaluation set), and sweep.html, the report of all runs.
+    Split it with --only, over processes with the same OUT or over machines whose OUT are then joined. Each call ends
+    with a table of all cells that are finished.
 
-    With little data:
-    hybrid-pruning sweep recipes/voxceleb/base.yaml --sparsity 0,0.5,0.7 --out sweeps/tenth --fraction 0.1
+    OUT then has sweep.tsv (each cell's figures, with its command), sweep.md (means over seeds, 95% intervals over seeds
+    and speakers, differences from the dense model of the same seed), sweep.svg and sweep.png (errors over parameters
+    and multiply-accumulates, the paper's own points in grey where it has the evaluation set) and, of a sweep over
+    sparsities alone, sweep.html, the report of all runs.
+
+    Example:
+    hybrid-pruning sweep recipe.yaml --sparsity 0,0.5,0.7 --method joint,taylor --seed 1,2,3 --out sweeps/methods
     """
     keep_freed_memory()
-    table = hp.sweep(recipe, sparsity, out, changes(set_, fraction))
+    methods, seeds, names = (() if given is None else given for given in (method, seed, only))
+    overrides = changes(set_, fraction)
+    if list_:
+        from hybrid_pruning.jobs.sweep import list_cells
+
+        cells = list_cells(recipe, sparsity, out, overrides, methods, seeds, vary or (), names)
+        say_table(replace(cells, note=""), box="none")
+        say(cells.note)
+        return
+    table = hp.sweep(recipe, sparsity, out, overrides, methods, seeds, vary or (), names)
     if is_main():
-        say(f"{table}: finished; the plot is {table.with_suffix('.png')}, the page {table.with_suffix('.html')}")
+        say(f"{table}: finished; the plot is {table.with_suffix('.png')}")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -50,6 +51,7 @@ __all__ = [
     "RawBoostConfig",
     "TrainingConfig",
     "by_name",
+    "change_config",
     "check_config",
     "expand_stages",
     "listed",
@@ -83,6 +85,14 @@ def check_config(tree: Mapping[str, Any], name: str) -> Config:
             raise InputError(f"{place}: {fault}")
     _check_order(stages, name)
     return config
+
+
+def change_config(config: Config, changes: Mapping[str, Any], name: str) -> Config:
+    """Return a recipe with other values at keys such as `training.lr`; `name` stands in the error messages."""
+    tree = config.model_dump(mode="json")
+    for key, value in changes.items():
+        _merge(tree, _nest(tree, key, value, name))
+    return check_config(tree, name)
 
 
 def expand_stages(config: Config, name: str = "recipe") -> dict[str, Config]:
@@ -133,21 +143,28 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def _parse_override(tree: Mapping[str, Any], override: str) -> dict[str, Any]:
-    """Return the changes of a setting; refuse a stage that the recipe lacks, which would be one more training."""
+    """Return the changes of a setting."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise InputError(f"--set {override}: expected key=value, e.g. pruning.target_sparsity=0.7")
     try:
-        changes = parse_yaml(text, MOST_VALUES)
+        value = parse_yaml(text, MOST_VALUES)
     except ValueError as error:
         raise InputError(f"--set {override}: the value is not valid YAML") from error
-    for part in reversed(key.strip().split(".")):
+    return _nest(tree, key, value, f"--set {override}")
+
+
+def _nest(tree: Mapping[str, Any], key: str, value: Any, name: str) -> dict[str, Any]:
+    """Return a value below its key `a.b`; refuse a stage that the recipe lacks, which would be one more training."""
+    *parents, last = key.strip().split(".")
+    changes = {last: deepcopy(value)}
+    for part in reversed(parents):
         changes = {part: changes}
     asked = changes.get("stages")
     there = found if isinstance(found := tree.get("stages"), dict) else {}
     if isinstance(asked, dict) and (new := sorted(asked.keys() - there.keys())):
         known = ", ".join(there) or "none"
-        raise InputError(f"--set {override}: there is no stage '{new[0]}'; the recipe's stages: {known}")
+        raise InputError(f"{name}: there is no stage '{new[0]}'; the recipe's stages: {known}")
     return changes
 
 

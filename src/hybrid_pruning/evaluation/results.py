@@ -30,8 +30,9 @@ KEYS_2021 = ("spk", "filename", "codec", "transmission", "attack", "kind", "trim
 class Evaluation:
     """The metrics of a system's scores: fractions or bits, and the number of trials of each class.
 
-    On request: 95% intervals from resamples of the units `resampled`; groups by combination of columns, the worst
-    first; another system's trials and metrics, with intervals of this system's less its.
+    On request: 95% intervals from resamples of the units `resampled`, and the metrics in each resample, [rounds];
+    groups by combination of columns, the worst first; another system's trials and metrics, with intervals of this
+    system's less its.
     """
 
     track: Track
@@ -42,6 +43,7 @@ class Evaluation:
     seed: int = 0
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     resampled: str = ""
+    drawn: Mapping[str, FloatArray] = field(default_factory=dict)
     groups: Mapping[tuple[str, ...], list[Group]] = field(default_factory=dict)
     against: Path | None = None
     other: Trials | None = None
@@ -130,7 +132,7 @@ def evaluate(
         resampling, found["resampled"] = find_resampling(trials, track, speakers)
         beside = found["other"].scores if against is not None else None
         drawn = intervals(measures, trials.classes, trials.scores, resampling, rounds, seed, beside)
-        found["intervals"], found["differences"] = drawn
+        found["intervals"], found["differences"], found["drawn"] = drawn
     main = {name: measures[name] for name in track.main if name in measures}
     groups = {combination: break_down(trials, combination, track, main) for combination in combinations}
     return Evaluation(track, Path(scores), trials, metrics | counts, rounds, seed, groups=groups, **found)

@@ -18,7 +18,7 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.evaluation.fitting import UncalibratableError, calibrate
 from hybrid_pruning.files import atomic_write, hold, is_vacant, write_json
-from hybrid_pruning.jobs.sweep import set_sparsity
+from hybrid_pruning.jobs.grid import set_sparsity
 from hybrid_pruning.jobs.synthetic_corpus import QuickstartCorpus, build
 from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.models.speech_model import SpeechModel

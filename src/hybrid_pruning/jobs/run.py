@@ -53,8 +53,9 @@ def run(
     processes.start()
     job = Job(config, Path(out))
     with hold(job.out) if processes.is_main() else nullcontext():
-        manifests = job.manifests()
-        bring_up_to_date(manifests, Path(prepared or out))
+        manifests, shared = job.manifests(), Path(prepared or out)
+        with hold(shared, wait=True) if processes.is_main() else nullcontext():
+            bring_up_to_date(manifests, shared)
         bring_up_to_date(job.steps(manifests), job.out)
     return job.report
 

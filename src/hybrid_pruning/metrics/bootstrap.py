@@ -130,10 +130,11 @@ def intervals(
     rounds: int = ROUNDS,
     seed: int = 0,
     against: Scores | None = None,
-) -> tuple[dict[str, Interval], dict[str, Difference]]:
-    """Return the 95% percentile interval of every metric, and of its difference from another system's, if given.
+) -> tuple[dict[str, Interval], dict[str, Difference], dict[str, FloatArray]]:
+    """Return the 95% percentile interval of every metric, of its difference from another system's, and its values.
 
-    Scores are columns by name, [N] each like the classes. Draws depend on the seed, not on scores or processors.
+    Scores are columns by name, [N] each like the classes; values are [rounds]. Draws depend on the seed, not on scores
+    or processors: another system of the same trials has the same.
     """
     check_rounds(rounds)
     samples = [Sample(columns, classes, resampling.unit) for columns in (scores, *([against] if against else []))]
@@ -152,10 +153,29 @@ def intervals(
                 values[index] = figures
         finally:
             threads.shutdown(cancel_futures=True)  # after Ctrl-C
-    spans, differences = {}, {}
+    spans, differences, drawn = {}, {}, {}
     for name, (ours, *others) in zip(measures, values.transpose(2, 1, 0), strict=True):
-        spans[name] = Interval(*np.percentile(ours, PERCENTILES).tolist())
+        spans[name], drawn[name] = over_replicas(ours[None]), ours
         for theirs in others:
             low, high = np.percentile(ours - theirs, PERCENTILES).tolist()
             differences[name] = Difference(low, high, float(np.mean(ours < theirs)))
-    return spans, differences
+    return spans, differences, drawn
+
+
+def over_replicas(values: FloatArray, seed: int = 0) -> Interval:
+    """Return the 95% interval of the mean over replicas of a training, which differ in their seeds alone.
+
+    Each round draws replicas, one fewer than there are, so that their mean has the variance of a mean over all of them;
+    the round's speakers are the same for all. Of a single replica it is the interval over speakers.
+
+    Source: McCarthy & Snowden, "The bootstrap and finite population sampling", 1985; Owen, 2007, for crossed factors.
+
+    Args:
+        values: [replicas, rounds] a metric, or its difference from a replica of another system, in the same resamples.
+        seed: of the draws.
+    """
+    count, rounds = values.shape
+    if count > 1:
+        chosen = np.random.default_rng(seed).integers(count, size=(count - 1, rounds))
+        values = np.take_along_axis(values, chosen, axis=0)
+    return Interval(*np.percentile(values.mean(axis=0), PERCENTILES).tolist())

@@ -32,7 +32,7 @@ DIGITS = {EPOCH: 4, STEP: 8}
 AVERAGED = 2
 """Checkpoints whose mean a model is, unless asked otherwise."""
 MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval", "trials"}, "cohort": True, "stages": True}
-"""Parts of a recipe that a resumed run may have otherwise; of trials and stages see `_decisive`."""
+"""Parts of a recipe that a resumed run may have otherwise; of trials and stages see `decisive`."""
 SOLVER = "constraint_solver"
 GROUPS = ("loss", "learning_rate", "gradient_norm", "sparsity", "removed", "multipliers", "dev", "dev_eer")
 """Parts of a record that are numbers by name."""
@@ -128,7 +128,7 @@ class Run:
             raise InputError(f"{self.folder}: cannot be read ({error.strerror}); check its permissions") from error
         if not there:
             raise InputError(f"{self.folder}: is no training run ({self.config.name} is missing)")
-        if _decisive(self.read_config()) != _decisive(config):
+        if decisive(self.read_config()) != decisive(config):
             raise InputError(f"{self.config}: differs from the recipe given; resume with the run's own")
         if self.checkpoints.exists():  # a run killed before its first checkpoint begins again
             self.read_model()
@@ -411,9 +411,9 @@ def _damaged(path: Path) -> DamagedError:
     return DamagedError(f"{path}: cannot be read as a checkpoint; remove it to fall back on the one before")
 
 
-def _decisive(config: Config) -> dict[str, Any]:
+def decisive(config: Config) -> dict[str, Any]:
     """Return the part of a recipe that decides a training's weights and log, stage by stage where it has stages."""
-    stages = {name: _decisive(stage) for name, stage in expand_stages(config).items()}
+    stages = {name: decisive(stage) for name, stage in expand_stages(config).items()}
     if stages:
         return stages
     return {**config.model_dump(mode="json", exclude=MAY_DIFFER), "trials": str(config.data.trials.get("dev"))}
