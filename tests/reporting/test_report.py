@@ -272,7 +272,7 @@ def test_runs_with_different_missing_parts(runs, report):
 
 def test_a_dense_run_has_a_reason_for_no_sparsity(both, report):
     page = report(both / "dense", drawn=True)
-    assert "dense: trained without pruning: no sparsity, multipliers or gates to show." in page.text
+    assert "dense: trained without gates: no sparsity, multipliers or gates to show." in page.text
     assert "dense: everything is kept" in page.text
     assert "Nothing was pruned in this training." in page.text
 

@@ -166,7 +166,8 @@ def test_learning_rates(changes, words):
 
 
 def pruning_warnings(epochs=5, steps=1000, **changes):
-    return checks.check_pruning(PruningConfig(use_pruning_loss=True, **changes), epochs, steps)
+    asked = {"use_pruning_loss": True, "constraint_solver": "lagrangian", **changes}
+    return checks.check_pruning(PruningConfig(**asked), epochs, steps)
 
 
 def test_pruning_that_misses_its_target():
@@ -179,6 +180,9 @@ def test_pruning_that_misses_its_target():
     assert pruning_warnings(initial_reg_lr=7e-3) == []
     assert pruning_warnings(initial_reg_lr=2e-3, drop_rate={"interm": 0.5}) == []
     assert pruning_warnings(initial_reg_lr=1e-3, target_sparsity=0.0) == []
+    found = pruning_warnings(constraint_solver="exact", drop_rate=0.5, initial_reg_lr=0.1)
+    warned(found, "pruning.initial_reg_lr, pruning.drop_rate: of sampled gates", "set it to lagrangian")
+    assert pruning_warnings(constraint_solver="exact") == []
     warned(checks.check_sparsity(0.2, 0.5), "20.0%", "50.0%", "raise pruning.initial_reg_lr")
     warned(checks.check_sparsity(0.5, 0.2), "50.0%")
     assert checks.check_sparsity(0.49, 0.5) == []

@@ -25,6 +25,8 @@ LEAST_MOVE = 0.01
 """Of the weights' root mean square: an optimiser that can move them by less in the whole training moves nothing."""
 LEAST_SGD_RATE = 1e-3
 """Of the head: below it is a rate for AdamW."""
+SAMPLED, DEFAULTS = ("initial_reg_lr", "drop_rate", "clamp_lambda1"), PruningConfig.model_fields
+"""Options of sampled gates and their multipliers; all options with their defaults."""
 LARGEST_LAG = 0.03
 """Between expected sparsity and target after the training, as fractions removed."""
 HIGH_ACCURACY, NEAR_CHANCE, CHANCE = 0.8, 0.6, 0.4
@@ -137,6 +139,7 @@ def check_pruning(pruning: PruningConfig, epochs: int, steps: int) -> list[str]:
     rates = pruning.drop_rate
     rate = rates if isinstance(rates, float) else max(rates.values(), default=0.01)
     even = -float(torch.logit(open_probability(torch.zeros(()))))  # the log_alpha of a gate that is open half the time
+    idle = [key for key in SAMPLED if pruning.binary and getattr(pruning, key) != DEFAULTS[key].default]
     reach, distance = pruning.initial_reg_lr * steps, max(math.log((1 - rate) / rate) - even, 0.0)
     return _where(
         (
@@ -149,6 +152,11 @@ def check_pruning(pruning: PruningConfig, epochs: int, steps: int) -> list[str]:
             pruning.constraint_solver == "lagrangian" and pruning.target_sparsity > 0 and reach < distance,
             f"pruning.initial_reg_lr is {pruning.initial_reg_lr:g}: in {steps} steps it moves a gate by {reach:.2g} at "
             f"most, and shutting one takes {distance:.2g}; raise it, train longer, or raise pruning.drop_rate",
+        ),
+        (
+            bool(idle),
+            f"pruning.{', pruning.'.join(idle)}: of sampled gates, which pruning.constraint_solver exact does not have; "
+            "for the paper's set it to lagrangian",
         ),
     )
 
