@@ -181,7 +181,7 @@ def test_pruning_that_misses_its_target():
     assert pruning_warnings(initial_reg_lr=2e-3, drop_rate={"interm": 0.5}) == []
     assert pruning_warnings(initial_reg_lr=1e-3, target_sparsity=0.0) == []
     found = pruning_warnings(constraint_solver="exact", drop_rate=0.5, initial_reg_lr=0.1)
-    warned(found, "pruning.initial_reg_lr, pruning.drop_rate: of sampled gates", "set it to lagrangian")
+    warned(found, "pruning.initial_reg_lr, pruning.drop_rate: of sampled gates", "constraint_solver to lagrangian")
     assert pruning_warnings(constraint_solver="exact") == []
     warned(checks.check_sparsity(0.2, 0.5), "20.0%", "50.0%", "raise pruning.initial_reg_lr")
     warned(checks.check_sparsity(0.5, 0.2), "50.0%")

@@ -155,8 +155,8 @@ def check_pruning(pruning: PruningConfig, epochs: int, steps: int) -> list[str]:
         ),
         (
             bool(idle),
-            f"pruning.{', pruning.'.join(idle)}: of sampled gates, which pruning.constraint_solver exact does not have; "
-            "for the paper's set it to lagrangian",
+            f"pruning.{', pruning.'.join(idle)}: of sampled gates, which the solver exact does not have; "
+            "for the paper's set pruning.constraint_solver to lagrangian",
         ),
     )
 
