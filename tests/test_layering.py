@@ -21,7 +21,7 @@ LAYERS = [
     ("scoring", "evaluation"),
     ("training",),
     ("reporting", "benchmarks"),
-    ("jobs",),
+    ("jobs", "serving"),
     ("cli",),
 ]
 MAY_IMPORT_THE_PACKAGE = {"cli"}

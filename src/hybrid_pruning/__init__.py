@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from hybrid_pruning.scoring.scores import embed_paths as embed_paths
     from hybrid_pruning.scoring.scores import score as score
     from hybrid_pruning.scoring.scores import score_paths as score_paths
+    from hybrid_pruning.scoring.streams import stream as stream
     from hybrid_pruning.scoring.trial_scores import add_cohort as add_cohort
     from hybrid_pruning.scoring.verdicts import detect as detect
     from hybrid_pruning.scoring.verdicts import verify as verify
+    from hybrid_pruning.serving.server import serve as serve
     from hybrid_pruning.training.export import export as export
     from hybrid_pruning.training.export import export_snapshots as export_snapshots
     from hybrid_pruning.training.launch import train as train
@@ -66,6 +68,8 @@ _PLACES = {
     "run": "jobs.run",
     "score": "scoring.scores",
     "score_paths": "scoring.scores",
+    "serve": "serving.server",
+    "stream": "scoring.streams",
     "sweep": "jobs.sweep",
     "train": "training.launch",
     "verify": "scoring.verdicts",

@@ -142,7 +142,7 @@ def test_spoofs_are_an_exit_code_if_asked_for(command: Detect, options: str, cod
 
 def test_mistakes_are_one_line(command: Detect, monkeypatch: pytest.MonkeyPatch):
     for arguments, expected in (
-        ((), "Missing argument 'FILE'"),
+        ((), "detect: give a file, a folder, - for a list on stdin"),
         (("clips", "--model", "/no/where"), "/no/where: neither a folder"),
         (("clips", "--device", "gpu"), "device 'gpu' is unknown"),
         (("clips", "--window-seconds", "0.5"), "window-seconds"),

@@ -60,6 +60,16 @@ def read_audio(path: str | Path, start: int = 0, samples: int | None = None) -> 
         return audio.read(start, samples)
 
 
+def read_whole(path: str | Path, longest: float) -> Wave:
+    """Decode a stranger's file as `read_audio` does; one of more than `longest` seconds is refused."""
+    most = round(longest * SAMPLE_RATE_HZ)
+    with AudioFile(path, longest) as audio:
+        wave = audio.read(0, most + 1)
+    if len(wave) > most:
+        raise InputError(f"{path}: lasts more than {longest:g} s, which are the most that is taken")
+    return wave
+
+
 def audio_samples(path: str | Path) -> int:
     """Return a file's length in samples at 16 kHz, from its header where that states it."""
     with AudioFile(path) as audio:
@@ -86,9 +96,12 @@ def may_hold_speech(wave: Wave) -> bool:
 
 
 class AudioFile:
-    """One open audio file that libsndfile or FFmpeg reads; a context manager."""
+    """One open audio file that libsndfile or FFmpeg reads; a context manager.
 
-    def __init__(self, path: str | Path) -> None:
+    Of a stranger's file, no more than the `longest` seconds are decoded, and nothing of it is remembered.
+    """
+
+    def __init__(self, path: str | Path, longest: float | None = None) -> None:
         self.path = Path(path)
         self._length: int | None = None
         self._remembered: Wave | None = None
@@ -97,7 +110,9 @@ class AudioFile:
         with ExitStack() as stack:
             self._file = stack.enter_context(_open(self.path))
             self._source = _choose_source(self.path, self._file)
-            self._channel = _choose_channel(self._source, self._file)
+            if longest is not None and (self._source.frames or 0) > longest * self._source.rate:
+                raise InputError(f"{self.path}: lasts more than {longest:g} s, which are the most that is taken")
+            self._channel = _choose_channel(self._source, self._file, longest)
             stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -243,8 +258,11 @@ _channels: dict[tuple[int, ...], int | None] = {}
 """The one channel that is taken of a file, None for their mean, by device, inode, size and time of the file."""
 
 
-def _choose_channel(source: Source, file: BinaryIO) -> int | None:
-    """Return the channel to take alone, None to average all: decided once in a process, from an hour at most."""
+def _choose_channel(source: Source, file: BinaryIO, longest: float | None) -> int | None:
+    """Return the channel to take alone, None to average all: decided once in a process, from an hour at most.
+
+    With a `longest` it is decided from so many seconds, each time.
+    """
     if source.channels == 1:
         return None
     status = os.fstat(file.fileno())
@@ -254,7 +272,7 @@ def _choose_channel(source: Source, file: BinaryIO) -> int | None:
         with np.errstate(all="ignore"):
             for rate, block in source.blocks():
                 begun += len(block) / rate
-                if begun > DECIDING_SECONDS:
+                if begun > (longest or DECIDING_SECONDS):
                     break
                 if block.shape[1] != source.channels:
                     continue
@@ -264,7 +282,10 @@ def _choose_channel(source: Source, file: BinaryIO) -> int | None:
                     if mean < CANCELLED_POWER * each.mean() / source.channels:
                         cancelled += len(piece) * float(each.sum())
         strongest = int(power.argmax())
-        _channels[key] = strongest if cancelled > CANCELLED_SHARE * power.sum() else None
+        chosen = strongest if cancelled > CANCELLED_SHARE * power.sum() else None
+        if longest is not None:
+            return chosen
+        _channels[key] = chosen
     return _channels[key]
 
 

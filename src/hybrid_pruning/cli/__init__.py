@@ -4,12 +4,12 @@ Imports of the library stand inside the verbs: `--help` and mistakes in the comm
 torch.
 """
 
-from hybrid_pruning.cli import card, detect, evaluate, inspect, prepare, score, train  # noqa: F401  registers the verbs
+from hybrid_pruning.cli import card, detect, evaluate, inspect, prepare, score, serve, train  # noqa: F401  registers the verbs
 from hybrid_pruning.cli.app import app, main, order_verbs
 
 __all__ = ["app", "main"]
 
 order_verbs(
     *("quickstart", "run", "sweep", "prepare", "audit", "train", "export", "score", "cohort", "evaluate", "calibrate"),
-    *("fuse", "detect", "verify", "convert", "report", "card", "inspect", "probe", "benchmark", "doctor"),
+    *("fuse", "detect", "verify", "serve", "convert", "report", "card", "inspect", "probe", "benchmark", "doctor"),
 )

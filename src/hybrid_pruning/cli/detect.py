@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -15,21 +15,36 @@ from hybrid_pruning.cli.app import HUB_ID, app, finite
 from hybrid_pruning.cli.score import Device, Window, Workers
 from hybrid_pruning.console import console, printable, say, say_row, takes_blocks
 from hybrid_pruning.distributed import keep_freed_memory
-from hybrid_pruning.errors import InputError
+from hybrid_pruning.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from hybrid_pruning.scoring.streams import Stream, StreamVerdict
 
 
 @app.command()
 def detect(
-    files: Annotated[list[str], Argument(metavar="FILE", help="audio, folders, or - for a list on stdin")],
     model: Annotated[str, Option(envvar="HYBRID_PRUNING_MODEL", help=f"exported: a folder, .onnx file or {HUB_ID}")],
+    files: Annotated[
+        list[str] | None, Argument(metavar="FILE", help="audio, folders, or - for a list on stdin", show_default=False)
+    ] = None,
     threshold: Annotated[float, Option(callback=finite, help="LLR from which a file counts as bona fide")] = 0.0,
     as_json: Annotated[bool, Option("--json", help="one JSON object per line")] = False,
     fail_on_spoof: Annotated[bool, Option("--fail-on-spoof", help="exit with 3 where a file is spoofed")] = False,
     workers: Workers = 2,
-    window_seconds: Window = 30.0,
+    window_seconds: Annotated[
+        float | None, Option(min=1.0, max=3600.0, help="longer audio is scored in windows up to this: 30, a stream 4")
+    ] = None,
     device: Device = "auto",
+    stream: Annotated[bool, Option("--stream", help="FILE is -: raw samples on stdin, judged as they come")] = False,
+    microphone: Annotated[bool, Option("--microphone", help="listen to the microphone, without FILE")] = False,
+    rate: Annotated[int, Option(help="of the samples of --stream, in Hz")] = 16_000,
+    samples: Annotated[str, Option(help="of --stream, little-endian, one channel: s16 or f32")] = "s16",
+    hop_seconds: Annotated[float, Option(callback=finite, help="of a stream: between verdicts")] = 1.0,
+    false_alarms: Annotated[float, Option(callback=finite, help="of a stream: an hour, at most")] = 1.0,
 ) -> None:
-    """Detect spoofed speech, file by file.
+    """Detect spoofed speech, file by file, or in a stream as it comes.
 
     LLR is the natural logarithm of how much likelier the audio is as bona fide speech than as a spoof. The threshold 0
     takes the likelier of the two. Where a share p of all files is spoofed, and a false acceptance costs c times as
@@ -40,9 +55,22 @@ def detect(
     LLR, seconds, windows, path, separated by tabs. A file that cannot be read is one line on standard error; the
     others are scored all the same. Recordings longer than --window-seconds are cut into windows, as in score.
 
+    A stream gets a line every --hop-seconds: seconds, verdict or undecided, LLR of all so far, LLR of the last window,
+    alarm or -. At every multiple of --window-seconds the LLR is that of the audio so far as a file. The alarm is raised
+    by a last window so unlikely of bona fide speech that --false-alarms an hour are the most to be expected, as far as
+    the model is calibrated for such windows.
+
     Exit codes: 0 all scored; 2 something could not be read; 3 all scored, one at least is spoofed, and --fail-on-spoof
     was given.
     """
+    if stream or microphone or not files:
+        if stream == microphone or (files or []) != ["-"] * stream:
+            raise InputError(
+                "detect: give a file, a folder, - for a list on stdin; or --stream -, or --microphone alone"
+            )
+        listener = hp.stream(model, rate, window_seconds or 4.0, hop_seconds, threshold, false_alarms, device)
+        spoofed = _listen(listener, _stdin(listener, samples) if stream else _microphone(listener), as_json)
+        raise typer.Exit(3 if fail_on_spoof and spoofed else 0)
     from hybrid_pruning.audio import NO_SPEECH
     from hybrid_pruning.data.manifest import hidden_line
     from hybrid_pruning.scoring.engine import load_embedder
@@ -63,7 +91,7 @@ def detect(
     for line in hidden_line(hidden):
         _complain(line)
     counts = dict.fromkeys(Label, 0)
-    with closing(hp.detect(detector, paths, workers, window_seconds)) as found:
+    with closing(hp.detect(detector, paths, workers, window_seconds or 30.0)) as found:
         for one in found:
             if isinstance(one, Unreadable):
                 _complain(one.reason)
@@ -99,6 +127,64 @@ def _find(names: Sequence[str], hidden: list[str]) -> tuple[list[Path], int]:
                 _complain(str(error))
                 problems += 1
     return paths, problems
+
+
+def _listen(listener: "Stream", blocks: Iterator["npt.NDArray[Any]"], as_json: bool) -> bool:
+    """Print the verdicts on a stream until it ends, or Ctrl-C, and return whether the last one is a spoof."""
+    from hybrid_pruning.tasks import Label
+
+    if listener.alarm_llr is None and not as_json:
+        _complain("the model is not calibrated: its LLRs are rough, and there is no alarm (see calibrate)")
+    last = None
+
+    def show(verdict: "StreamVerdict") -> None:
+        if as_json:
+            say(json.dumps(verdict.record()))
+        elif console.is_terminal:
+            say(*verdict.text(takes_blocks()))
+        else:
+            say_row(verdict.row())
+        sys.stdout.flush()
+
+    with suppress(KeyboardInterrupt):
+        for block in blocks:
+            for last in listener.feed(block):
+                show(last)
+    end = listener.finish()
+    if end is None:
+        raise InputError("the stream holds no samples")
+    if last is None or end.seconds > last.seconds:
+        show(end)
+    return end.verdict == Label.SPOOF
+
+
+def _stdin(listener: "Stream", form: str) -> Iterator["npt.NDArray[Any]"]:
+    """Yield the samples on standard input, some at a time."""
+    from hybrid_pruning.scoring.streams import SAMPLES, from_bytes
+
+    if form not in SAMPLES:
+        raise InputError(f"--samples {form}: expected {' or '.join(SAMPLES)}")
+    size = max(1, listener.rate // 10) * int(SAMPLES[form][-1])
+    while data := sys.stdin.buffer.read(size):
+        yield from_bytes(data, form)
+
+
+def _microphone(listener: "Stream") -> Iterator["npt.NDArray[Any]"]:
+    """Yield samples of the microphone, without end."""
+    try:
+        import sounddevice
+    except ImportError as error:
+        line = "--microphone needs the package sounddevice; install it with: pip install 'hybrid-pruning[microphone]'"
+        raise InputError(line) from error
+    except OSError as error:  # sounddevice is there, PortAudio is not
+        raise InputError(f"--microphone: {error}; on Debian: apt install libportaudio2") from error
+    try:
+        with sounddevice.InputStream(listener.rate, channels=1, dtype="float32") as source:
+            while True:
+                block, _ = source.read(listener.rate // 10)
+                yield block[:, 0]
+    except sounddevice.PortAudioError as error:
+        raise InputError(f"--microphone: cannot be opened ({first_line(error)}); is one plugged in?") from error
 
 
 def _complain(message: str) -> None:

@@ -147,6 +147,15 @@ class Engine:
             )
         return round(self.window_seconds * SAMPLE_RATE_HZ)
 
+    def check_window(self) -> None:
+        """Require that the model takes windows of this length."""
+        longest = self.model.longest_samples if isinstance(self.model, OnnxModel) else None
+        if longest is not None and self.window > longest:
+            raise InputError(
+                f"windows of {self.window / SAMPLE_RATE_HZ:g} s: this model takes {longest // SAMPLE_RATE_HZ} s; lower "
+                "--window-seconds"
+            )
+
     def plan(self, samples: FloatArray) -> dict[int, list[int]]:
         """Return groups of recordings whose windows are of similar length, longest first, so that little is padded.
 
@@ -160,7 +169,7 @@ class Engine:
         for index, windows in sorted(known, key=lambda one: (-one[1][0][1], one[0])):
             if len(windows) > free:
                 groups.append([])
-                free = self._rows(windows[0][1])
+                free = self.rows(windows[0][1])
             groups[-1].append(index)
             free -= len(windows)
         return dict(enumerate(groups))
@@ -172,7 +181,7 @@ class Engine:
             path, total = recordings.paths[index], int(recordings.samples[index])
             seconds = math.nan if recordings.seconds is None else recordings.seconds[index]
             pieces += [Window(index, path, start, size, total, seconds) for start, size in self._cut(index, total)]
-        rows = self._rows(max(piece.samples for piece in pieces))
+        rows = self.rows(max(piece.samples for piece in pieces))
         return [pieces[first : first + rows] for first in range(0, len(pieces), rows)]
 
     def run(
@@ -180,12 +189,7 @@ class Engine:
     ) -> Generator[GroupResult]:
         """Embed or score numbered groups of places; close the generator to have the model in the mode it was in."""
         model, clock = self.model, self.throughput
-        longest = model.longest_samples if isinstance(model, OnnxModel) else None
-        if longest is not None and self.window > longest:
-            raise InputError(
-                f"windows of {self.window / SAMPLE_RATE_HZ:g} s: this model takes {longest // SAMPLE_RATE_HZ} s; lower "
-                "--window-seconds"
-            )
+        self.check_window()
         started, before = time.perf_counter() - clock.wall_seconds, clock.audio_seconds
         batches = (batch for group in groups.values() for batch in self.batches(recordings, group))
         total = recordings.samples[[index for group in groups.values() for index in group]].sum() / SAMPLE_RATE_HZ
@@ -204,7 +208,7 @@ class Engine:
                     clock.waiting_seconds += time.perf_counter() - asked
                     failed |= batch.failed
                     audible |= batch.audible
-                    for index, embedding in zip(batch.index, self._embed(batch), strict=True):
+                    for index, embedding in zip(batch.index, self.embed(batch), strict=True):
                         sums[index] = sums[index] + embedding if index in sums else embedding
                         windows[index] += 1
                     clock.wall_seconds = time.perf_counter() - started
@@ -248,11 +252,11 @@ class Engine:
         length = min(samples, self.window)
         return [(int(np.random.default_rng(index).integers(samples - length + 1)), length)]
 
-    def _rows(self, longest: int) -> int:
-        """Number of windows of up to `longest` samples in a batch."""
+    def rows(self, longest: int) -> int:
+        """Return how many windows of up to `longest` samples make a batch."""
         return max(1, min(self.batch_size, int(BATCH_SECONDS * SAMPLE_RATE_HZ) // max(1, longest)))
 
-    def _embed(self, batch: WindowBatch) -> Iterable[Vector]:
+    def embed(self, batch: WindowBatch) -> Iterable[Vector]:
         """Yield the embedding [E] of each window of a batch.
 
         A batch of more audio than the device gains by (planned for a GPU, or of wrong durations) is computed in parts.

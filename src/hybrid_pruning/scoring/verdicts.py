@@ -16,6 +16,7 @@ from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
 from hybrid_pruning.console import Span
 from hybrid_pruning.data.manifest import list_recordings
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.scoring.backend import Backend, EnrolmentModels
 from hybrid_pruning.scoring.embeddings import Embeddings
 from hybrid_pruning.scoring.engine import Embedder, Engine, Recordings, load_embedder, raise_first
@@ -176,13 +177,18 @@ def verify(
 
     The model is one for speaker verification; the other arguments are those of `score`.
     """
-    engine = Engine(load_embedder(model, device), 16, workers, window_seconds)
+    engine, paths = Engine(load_embedder(model, device), 16, workers, window_seconds), [Path(test), *map(Path, enrol)]
     require_verifier(engine.model)
-    backend, paths = Backend.of(engine.model), [Path(test), *map(Path, enrol)]
+    backend = Backend.of(engine.model)
     samples, failed = measure_lengths(paths, None, engine.window)
     raise_first(failed)
     seconds = samples / SAMPLE_RATE_HZ
-    vectors = engine.run_paths(paths, "embeddings", seconds.tolist()).astype(np.float32)
+    return match(backend, paths, engine.run_paths(paths, "embeddings", seconds.tolist()), seconds)
+
+
+def match(backend: Backend, paths: Sequence[Path], vectors: FloatArray, seconds: FloatArray) -> SpeakerMatch:
+    """Compare the first of recordings with the others, the enrolled speaker's: embeddings [N, E], durations [N]."""
+    vectors = vectors.astype(np.float32)
     models = EnrolmentModels.of([[0], list(range(1, len(paths)))], ["the recording", "the enrolled speaker"])
     (score,), _ = backend.score(Embeddings(list(map(str, paths)), vectors, seconds), models, np.array([[1, 0]]))
     kind: Kind = "LLR" if backend.calibration else "AS-norm" if backend.cohort else "cosine"

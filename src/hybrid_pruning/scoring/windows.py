@@ -119,7 +119,7 @@ def load_windows(
         if not hasattr(own, "reader"):
             own.reader = _Reader(window, minimum)
             readers.append(own.reader)
-        return _collate([(one.index, own.reader.read(one)) for one in some])
+        return collate([(one.index, own.reader.read(one)) for one in some])
 
     waiting, rest = deque[Future[WindowBatch]](), iter(batches)
     pool = ThreadPoolExecutor(max(1, workers), "decoder")
@@ -135,6 +135,11 @@ def load_windows(
         pool.shutdown(cancel_futures=True)
         for reader in readers:
             reader.close()
+
+
+def repeat_short(wave: Wave, minimum: int) -> Wave:
+    """Return a wave [S], repeated to the shortest length that a model takes."""
+    return wave if len(wave) >= minimum else np.resize(wave, minimum)
 
 
 class _Reader:
@@ -154,7 +159,7 @@ class _Reader:
         except InputError as error:
             self.close()
             return str(error)
-        return wave if len(wave) >= self.minimum else np.resize(wave, self.minimum)
+        return repeat_short(wave, self.minimum)
 
     def close(self) -> None:
         if self._file is not None:
@@ -179,7 +184,7 @@ class _Reader:
         return wave
 
 
-def _collate(found: Sequence[tuple[int, Wave | str]]) -> WindowBatch:
+def collate(found: Sequence[tuple[int, Wave | str]]) -> WindowBatch:
     """Pad windows side by side; a recording with a bad window is left out whole."""
     failed = {index: wave for index, wave in found if isinstance(wave, str)}
     good = [(index, wave) for index, wave in found if not isinstance(wave, str) and index not in failed]

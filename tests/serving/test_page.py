@@ -1,0 +1,103 @@
+"""The page in headless Chromium: files, microphone, stream, two speakers, mistakes, a phone, the keyboard alone."""
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from served_fakes import clip, running
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("no Chromium here; apt install chromium", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    spoken = tmp_path_factory.mktemp("microphone") / "spoken.wav"
+    spoken.write_bytes(clip(3, 10))
+    microphone = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
+    arguments = ["--no-sandbox", *microphone, f"--use-file-for-fake-audio-capture={spoken}"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with running() as address:
+        yield f"http://{address}/"
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """The page, of which errors in the console and requests to elsewhere are mistakes."""
+    context, wrong = browser.new_context(viewport={"width": 360, "height": 740}), []
+    page = context.new_page()
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda sent: sent.url.startswith((address, "blob:", "data:")) or wrong.append(sent.url))
+    page.goto(address)
+    page.get_by_label("detector (").wait_for()
+    yield page
+    assert [text for text in wrong if "400 (Bad Request)" not in text] == []
+    context.close()
+
+
+def upload(page: Any, label: str, name: str, content: bytes) -> None:
+    page.get_by_label(label).set_input_files({"name": name, "mimeType": "audio/wav", "buffer": content})
+
+
+def test_a_file_is_judged_and_the_expectation_changes_the_verdict(page: Any):
+    upload(page, "Choose files", "<b>call</b>.wav", clip(3, 5))
+    result = page.locator("#results article")
+    playwright.expect(result.locator(".word")).to_have_text("✓ Real")
+    playwright.expect(result.locator("h3")).to_have_text("<b>call</b>.wav, 5.0 s")
+    assert "LLR +3.00; probability of a fake 5%" in result.inner_text()
+    assert result.locator("svg").last.get_attribute("aria-label").startswith("waveform of 5.0 s")
+    result.get_by_text("Score of each window").click()
+    assert [text[:3] for text in result.locator("tbody td:first-child").all_inner_texts()] == ["0.0", "1.7", "3.3"]
+    page.locator("#prior").focus()
+    page.keyboard.press("End")
+    playwright.expect(result.locator(".word")).to_have_text("✗ Fake")
+    for _ in range(2):
+        page.keyboard.press("ArrowLeft")
+    playwright.expect(result.locator(".word")).to_have_text("? Undecided")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # on a telephone
+    upload(page, "Choose files", "short.wav", clip(3, 0.4))
+    playwright.expect(page.locator("#results article").first).to_contain_text("holds 0.4 s of active sound")
+    upload(page, "Choose files", "notes.txt", b"no audio")
+    playwright.expect(page.locator("#results .error")).to_contain_text("notes.txt: cannot be decoded")
+    page.get_by_text("Forget them").click()
+    playwright.expect(page.locator("#results article")).to_have_count(0)
+
+
+def test_the_keyboard_alone_records_and_listens(page: Any):
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "record":
+            break
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#record")).to_have_attribute("aria-pressed", "true")
+    page.wait_for_timeout(1500)
+    page.keyboard.press("Space")
+    playwright.expect(page.locator("#results article .hint")).to_contain_text("detector: torch", timeout=20_000)
+    page.locator("#listen").focus()
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#live-chart p")).to_contain_text("LLR of all", timeout=20_000)
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#listen")).to_have_attribute("aria-pressed", "false")
+
+
+def test_speakers_are_compared(page: Any):
+    upload(page, "Compare a recording", "a.wav", clip(3))
+    playwright.expect(page.locator("#status")).to_have_text("enrol a recording of the speaker first")
+    upload(page, "Enrol recordings", "b.wav", clip(3))
+    upload(page, "Compare a recording", "a.wav", clip(3))
+    result = page.locator("#results article")
+    playwright.expect(result).to_contain_text("a.wav against b.wav")
+    playwright.expect(result).to_contain_text("cosine +1.00")
+    playwright.expect(result.locator(".word")).to_have_text("? Undecided")  # that model is not calibrated
