@@ -27,7 +27,7 @@ def changes(overrides: list[str] | None, fraction: float | None) -> list[str]:
 
 @app.command()
 def quickstart(
-    files: Annotated[list[str] | None, Argument(metavar="[FILE]...", help="audio or folders for a verdict")] = None,
+    files: Annotated[list[str] | None, Argument(metavar="FILE", help="audio or folders for a verdict")] = None,
     out: Annotated[Path, Option(help="folder for runs, models and scores")] = Path("quickstart"),
     bonafide: Annotated[Path | None, Option(help="a folder of recordings to use instead of Debian's packages")] = None,
     backbone: Annotated[
