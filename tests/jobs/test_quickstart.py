@@ -76,7 +76,7 @@ def test_quickstart_runs_to_its_table_and_verdicts(here, capsys):
 
 def test_from_scratch_and_verdicts_on_held_out_clips(here, monkeypatch):
     monkeypatch.setattr(quickstart_module, "SYSTEMS", {"dense": 0.0, "hp70": 0.7})
-    options = ("training.epochs=1", "pruning.sparsity_warmup_epochs=0.5", "pruning.initial_reg_lr=0.5")
+    options = ("training.epochs=1", "pruning.sparsity_warmup_epochs=0.5")
     figures = quickstart(here / "out", here / "recordings", overrides=(*SHORT, *options), from_scratch=True)
     assert figures["dense"]["params"] == 816_976
     assert figures["hp70"]["params"] / 816_976 == pytest.approx(0.3, abs=0.005)
