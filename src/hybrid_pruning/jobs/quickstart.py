@@ -129,7 +129,7 @@ def _compare(config: Config, out: Path, corpus: QuickstartCorpus) -> dict[str, A
     dense: SpeechModel | None = None
     for name, sparsity in SYSTEMS.items():
         say_rule(f"{name}: train, export, score")
-        _train(_at(sparsity, config), out, name)
+        _train(set_sparsity(config, sparsity), out, name)
         model = _export(config, out, name, corpus)
         size = count_kept(model.backbone).budget
         figures[name] = {"params": size.params, "macs": size.macs}
@@ -146,13 +146,6 @@ def _compare(config: Config, out: Path, corpus: QuickstartCorpus) -> dict[str, A
     report([out / name for name in SYSTEMS], out / REPORT, tables, [corpus.manifests[key] for _, key in pairs])
     _print_results(figures)
     return figures
-
-
-def _at(sparsity: float, config: Config) -> Config:
-    """Return the recipe of a system; with stages, the dense one has the first alone."""
-    if sparsity or not config.stages:
-        return set_sparsity(config, sparsity)
-    return config.model_copy(update={"stages": dict([*config.stages.items()][:1])})
 
 
 def _train(config: Config, out: Path, name: str) -> None:
@@ -192,7 +185,7 @@ def _print_results(figures: Mapping[str, Any]) -> None:
         rows.append((f"EER %, {title}", *(f"{100 * system[title]['eer']:.2f}" for system in systems)))
         rows.append((f"minDCF, {title}", *(f"{system[title]['min_dcf']:.3f}" for system in systems)))
     headings = ("dense" if not sparsity else f"{sparsity:.0%} removed" for sparsity in SYSTEMS.values())
-    say_table(Table(("", *headings), rows, "The same training, dense and pruned"))
+    say_table(Table(("", *headings), rows, "The same training, in equal steps"))
 
 
 def _judge(model: Path, files: Sequence[Path], corpus: QuickstartCorpus) -> list[dict[str, Any]]:
