@@ -28,6 +28,8 @@ from hybrid_pruning.scoring.scores import score
 from hybrid_pruning.scoring.verdicts import Unreadable, detect, find_audio
 from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
+from hybrid_pruning.training.runs import Run
+from hybrid_pruning.training.shared import share_stages
 
 ENCODER = "whisper-tiny-encoder"
 """The pretrained encoder that comes with the package; its folder has its licence and origin."""
@@ -149,12 +151,10 @@ def _compare(config: Config, out: Path, corpus: QuickstartCorpus) -> dict[str, A
 
 
 def _train(config: Config, out: Path, name: str) -> None:
-    """Train a system; its first stage, where it has stages, is the dense one's."""
-    run, first = out / name, next(iter(config.stages), None)
-    if shared := first is not None and (out / "dense" / first).is_dir():
-        save_config(config, run / "config.yaml")
-        shutil.copytree(out / "dense" / first, run / first)
-    train(config, run, resume=shared)
+    """Train a system; stages that the dense one begins with too are taken from there."""
+    run = Run(out / name)
+    share_stages(config, run, [Run(out / "dense")])
+    train(config, run.folder, resume=run.config.exists())
 
 
 def _export(config: Config, out: Path, name: str, corpus: QuickstartCorpus) -> SpeechModel:
