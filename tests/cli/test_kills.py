@@ -129,7 +129,7 @@ def test_outputs_made_of_other_files_too(make, command, tmp_path):
     [
         (family, "run recipe.yaml --out out"),
         (verification, "run recipe.yaml --out out"),
-        (job, "sweep recipe.yaml --sparsity 0,0.5 --out out"),
+        (partial(job, stages=STAGES), "sweep recipe.yaml --sparsity 0,0.5 --out out"),
     ],
 )
 def test_a_job_completes_after_many_kills(make, command, tmp_path):
