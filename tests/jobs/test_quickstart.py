@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from corpus import write_whisper
 from hybrid_pruning import InputError, SpeechModel, detect, load_backbone, quickstart, report
+from hybrid_pruning.benchmarks.comparison import latency_ratio
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.files import remove_links_out_of
 from hybrid_pruning.jobs import packages as recordings_module
@@ -30,27 +31,34 @@ from hybrid_pruning.training.runs import Run
 from logged_runs import draw_nothing
 from sounds import SECOND, vowel, write_sounds
 
-SHORT = ("data.workers=0", "data.crop_seconds=0.5", "training.batch_size=4")
+SHORT = ("data.workers=0", "data.crop_seconds=0.5", "training.batch_size=4", "head.heads=2", "head.embedding=8")
 STAGES = ("dense", "joint", "heal")
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with recordings of six voices and a tiny encoder, and a cache of its own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("hybrid_pruning.jobs.quickstart.report", partial(report, rounds=50))
-    draw_nothing(monkeypatch)
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory):
+    """A folder of recordings of six voices; beside it their corpus is kept."""
+    folder = tmp_path_factory.mktemp("voices") / "recordings"
     for voice in range(6):
         pitch_hz, seeds = 90 + 25 * voice, (2 * voice, 2 * voice + 1)
-        write_sounds(tmp_path / "recordings" / f"{voice}", [vowel(SECOND, pitch_hz, seed) for seed in seeds])
-    write_whisper(tmp_path / "encoder")
-    return tmp_path
+        write_sounds(folder / f"{voice}", [vowel(SECOND, pitch_hz, seed) for seed in seeds])
+    return folder
 
 
-def test_quickstart_runs_to_its_table_and_verdicts(here, capsys):
-    out, mine = here / "out", here / "recordings" / "0"
+@pytest.fixture
+def quick(voices, monkeypatch):
+    """The quickstart's slow parts shortened."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(voices.parent / "cache"))
+    monkeypatch.setattr("hybrid_pruning.jobs.quickstart.report", partial(report, rounds=50))
+    monkeypatch.setattr("hybrid_pruning.jobs.quickstart.latency_ratio", partial(latency_ratio, repeats=2))
+    draw_nothing(monkeypatch)
+
+
+@pytest.mark.usefixtures("quick")
+def test_quickstart_runs_to_its_table_and_verdicts(tmp_path, voices, capsys):
+    out, mine, encoder = tmp_path / "out", voices / "0", write_whisper(tmp_path / "encoder")
     epochs = [f"stages.{stage}.training.epochs=1" for stage in STAGES]
-    figures = quickstart(out, here / "recordings", str(here / "encoder"), (*SHORT, *epochs), files=[mine])
+    figures = quickstart(out, voices, str(encoder), (*SHORT, *epochs), files=[mine])
 
     assert json.loads((out / "quickstart.json").read_text()) == figures
     removed = {"dense": 0, "hp50": 0.5, "hp70": 0.7}
@@ -74,10 +82,11 @@ def test_quickstart_runs_to_its_table_and_verdicts(here, capsys):
         assert words in printed
 
 
-def test_from_scratch_and_verdicts_on_held_out_clips(here, monkeypatch):
+@pytest.mark.usefixtures("quick")
+def test_from_scratch_and_verdicts_on_held_out_clips(tmp_path, voices, monkeypatch):
     monkeypatch.setattr(quickstart_module, "SYSTEMS", {"dense": 0.0, "hp70": 0.7})
     options = ("training.epochs=1", "pruning.sparsity_warmup_epochs=0.5")
-    figures = quickstart(here / "out", here / "recordings", overrides=(*SHORT, *options), from_scratch=True)
+    figures = quickstart(tmp_path / "out", voices, overrides=(*SHORT, *options), from_scratch=True)
     assert figures["dense"]["params"] == 816_976
     assert figures["hp70"]["params"] / 816_976 == pytest.approx(0.3, abs=0.005)
     assert [Path(one["path"]).stem.rpartition("-")[2] for one in figures["verdicts"]] == ["bonafide", "world"]
