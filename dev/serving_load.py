@@ -39,6 +39,12 @@ def memory_mb(pid: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024  # type: ignore[index]
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the time of processors that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def load(base: str, clients: int, requests: int, pid: int) -> None:
     """Send the requests and print what came of them."""
     clips = [recording(seconds, seed) for seed, seconds in enumerate(SECONDS)]
@@ -112,7 +118,10 @@ def main() -> None:
                 break
             except httpx2.TransportError:
                 time.sleep(0.05)
-        print(f"started in {time.perf_counter() - started:.1f} s with {memory_mb(server.pid):.0f} MB")
+        wall = time.perf_counter() - started
+        print(
+            f"started in {wall:.1f} s, {cpu_seconds(server.pid):.1f} s of a core, with {memory_mb(server.pid):.0f} MB"
+        )
         asyncio.run(load(base, given.clients, given.requests, server.pid))
     finally:
         server.terminate()

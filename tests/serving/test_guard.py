@@ -46,7 +46,7 @@ def client() -> Iterator[TestClient]:
         ("evil.example", 421),
         ("localhost.evil.example", 421),
         ("127.0.0.1.evil.example", 421),
-        ("evil.example:80@localhost", 200),
+        ("evil.example:80@localhost", 421),
         ("", 421),
         ("[::1", 421),
     ],
@@ -60,7 +60,9 @@ def test_a_name_that_was_allowed_is_served():
         assert client.get("/v1/models", headers={"host": "demo.example.org"}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:81", "http://localhost.evil"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://[::1", "http://localhost:81", "http://localhost.evil"]
+)
 def test_pages_of_other_sites_may_not_ask(client: TestClient, origin: str):
     answer = client.post("/v1/detect", content=clip(3), headers={"origin": origin})
     assert answer.status_code == 403
@@ -240,7 +242,7 @@ def test_garbage_is_never_an_error_of_ours(client: TestClient):
 def test_much_garbage_is_never_an_error_of_ours():
     with serving(Limits(rate=0)) as client:
         fuzz(client, 500, seed=1)
-    assert "5" not in {str(status)[0] for _, status in client.app.user_middleware[0].kwargs["counters"].requests}  # type: ignore[attr-defined]
+        assert 'status="5' not in client.get("/metrics").text
 
 
 def samples(llr: float, seconds: float) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -355,3 +356,85 @@ def test_nothing_is_kept_unless_asked_and_then_under_names_of_ours(
     assert all(path.name[:2] == "20" for path in kept.iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"kept", "temporary"}
     assert next(kept.glob("*.audio")).read_bytes() == content
+
+
+def test_the_work_of_a_client_that_is_gone_is_dropped():
+    model = Recorder()
+    engine = Engine(model)  # type: ignore[arg-type]
+    service = Service([Served("slow", engine, None, 0.1, 0.0)])
+    app = build_app(service)
+    content = wav(sound(16_000))
+
+    async def post(gone: asyncio.Event) -> list[Any]:
+        sent, parts = [], iter([{"type": "http.request", "body": content}])
+
+        async def receive() -> Any:
+            for part in parts:
+                return part
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/detect",
+            "raw_path": b"",
+            "query_string": b"",
+            "scheme": "http",
+        }
+        await app(
+            {**scope, "headers": [(b"host", b"localhost")], "client": ("x", 1), "server": ("y", 2)}, receive, send
+        )
+        return sent
+
+    async def ask() -> list[Any]:
+        first, second = asyncio.Event(), asyncio.Event()
+        tasks = [asyncio.create_task(post(first))]
+        await asyncio.to_thread(until, lambda: model.batches)  # it is being computed
+        tasks.append(asyncio.create_task(post(second)))
+        await asyncio.to_thread(until, lambda: service.batcher.queued == 1)
+        second.set()
+        left = await tasks[1]
+        first.set()
+        model.go.release(10)
+        await tasks[0]
+        return left
+
+    assert asyncio.run(ask())[0]["status"] == 499
+    service.close()
+    assert len(model.batches) == 1
+    assert service.counters.running == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ("--token short", "the token: expected 8 to 200 letters"),
+        ("--keep nowhere", "nowhere: is no folder; make it first"),
+        ("--host 203.0.113.1", "203.0.113.1:8000: cannot be listened at"),
+        ("--window-seconds 31", "nowhere: neither a folder here"),
+    ],
+)
+def test_mistakes_of_the_command_are_one_line(
+    folder: Path, options: str, line: str, capsys: pytest.CaptureFixture[str]
+):
+    model = "nowhere" if "window" in options else "det"
+    assert run_main(["serve", model, *options.split()], folder) == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert error.count("\n") == 1
+
+
+def test_the_server_ends_with_its_signal(folder: Path):
+    program = [sys.executable, "-m", "hybrid_pruning.cli", "serve", "det", "--port", "0"]
+    server = subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    assert line.startswith("http://127.0.0.1:")
+    assert " serves det (torch, 0.1 MB); end with Ctrl-C" in line
+    server.terminate()
+    assert server.wait(30) in (0, -signal.SIGTERM)
+    server.stdout.close()

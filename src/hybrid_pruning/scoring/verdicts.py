@@ -188,8 +188,9 @@ def verify(
 
 def match(backend: Backend, paths: Sequence[Path], vectors: FloatArray, seconds: FloatArray) -> SpeakerMatch:
     """Compare the first of recordings with the others, the enrolled speaker's: embeddings [N, E], durations [N]."""
-    vectors = vectors.astype(np.float32)
     models = EnrolmentModels.of([[0], list(range(1, len(paths)))], ["the recording", "the enrolled speaker"])
-    (score,), _ = backend.score(Embeddings(list(map(str, paths)), vectors, seconds), models, np.array([[1, 0]]))
+    (score,), _ = backend.score(
+        Embeddings(list(map(str, paths)), vectors.astype(np.float32), seconds), models, np.array([[1, 0]])
+    )
     kind: Kind = "LLR" if backend.calibration else "AS-norm" if backend.cohort else "cosine"
     return SpeakerMatch(paths[0], tuple(paths[1:]), float(score), kind, (float(seconds[0]), float(seconds[1:].sum())))

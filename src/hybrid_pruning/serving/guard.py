@@ -104,7 +104,7 @@ class Guard:
         if not self._knows(host):
             raise Refusal(421, f"host '{host[:100]}' is not served here; start with --allow-host to serve it")
         origin = headers.get("origin")
-        if origin is not None and origin not in self.origins and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in self.origins and origin.partition("://")[2] != host:
             raise Refusal(403, f"pages of {origin[:100]} may not ask here; start with --allow-origin to let them")
         if scope["type"] == "http" and (scope["method"] == "OPTIONS" or scope["path"] in OPEN):
             return
@@ -115,7 +115,7 @@ class Guard:
 
     def _knows(self, host: str) -> bool:
         try:
-            name = urlsplit(f"//{host}").hostname or ""
+            name = (urlsplit(f"//{host}").hostname or "") if "@" not in host else ""
         except ValueError:
             return False
         if name in self.hosts:

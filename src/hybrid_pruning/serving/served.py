@@ -50,12 +50,12 @@ class Served:
     def about(self) -> dict[str, Any]:
         """Return it as a JSON object."""
         model = self.engine.model
-        onnx = isinstance(model, OnnxModel)
+        onnx = model if isinstance(model, OnnxModel) else None
         return {
             "name": self.name,
             "task": model.task,
             "engine": "onnx" if onnx else "torch",
-            "weights": model.description.get("weights", "float32") if onnx else "float32",
+            "weights": onnx.description.get("weights", "float32") if onnx else "float32",
             "megabytes": round(self.megabytes, 3),
             "calibrated": self.calibrated,
             "window_seconds": self.engine.window_seconds,

@@ -1,10 +1,10 @@
 """The server's process: models, application and uvicorn, and the time that a client has to say what it wants."""
 
 import asyncio
-import contextlib
 import re
 import socket
 from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,11 @@ def listen(host: str, port: int) -> socket.socket:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
             0
         ]
-        listener = socket.socket(family, kind)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        with ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(family, kind))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            stack.pop_all()
     except OSError as error:
         raise InputError(f"{host}:{port}: cannot be listened at ({error.strerror}); give --host or --port") from error
     return listener
@@ -121,5 +123,5 @@ def configure(app: Any) -> uvicorn.Config:
 def run(app: Any, listener: socket.socket) -> None:
     """Serve an application until a signal."""
     server = uvicorn.Server(configure(app))
-    with contextlib.closing(listener), contextlib.suppress(KeyboardInterrupt):
+    with closing(listener), suppress(KeyboardInterrupt):
         asyncio.run(server.serve([listener]))
