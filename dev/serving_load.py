@@ -49,7 +49,7 @@ async def load(base: str, clients: int, requests: int, pid: int) -> None:
     """Send the requests and print what came of them."""
     clips = [recording(seconds, seed) for seed, seconds in enumerate(SECONDS)]
     limits = httpx2.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx2.AsyncClient(base_url=base, timeout=120, limits=limits, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=base, timeout=600, limits=limits, trust_env=False) as http:
         expected, alone = [], []
         for clip in clips:
             started = time.perf_counter()
@@ -125,7 +125,7 @@ def main() -> None:
         asyncio.run(load(base, given.clients, given.requests, server.pid))
     finally:
         server.terminate()
-        print(f"ended with {server.wait(30)}")
+        print(f"ended with {server.wait(120)}")
 
 
 if __name__ == "__main__":

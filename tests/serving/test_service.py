@@ -365,8 +365,8 @@ def test_the_work_of_a_client_that_is_gone_is_dropped():
     app = build_app(service)
     content = wav(sound(16_000))
 
-    async def post(gone: asyncio.Event) -> list[Any]:
-        sent, parts = [], iter([{"type": "http.request", "body": content}])
+    async def post(gone: asyncio.Event, half: bool = False) -> list[Any]:
+        sent, parts = [], iter([{"type": "http.request", "body": content, "more_body": half}])
 
         async def receive() -> Any:
             for part in parts:
@@ -398,6 +398,7 @@ def test_the_work_of_a_client_that_is_gone_is_dropped():
         await asyncio.to_thread(until, lambda: service.batcher.queued == 1)
         second.set()
         left = await tasks[1]
+        assert await post(second, half=True) == []  # it left before it had said all
         first.set()
         model.go.release(10)
         await tasks[0]
@@ -407,6 +408,7 @@ def test_the_work_of_a_client_that_is_gone_is_dropped():
     service.close()
     assert len(model.batches) == 1
     assert service.counters.running == 0
+    assert service.counters.requests == {("/v1/detect", 499): 3}
 
 
 @pytest.mark.parametrize(
@@ -428,13 +430,13 @@ def test_mistakes_of_the_command_are_one_line(
     assert error.count("\n") == 1
 
 
-def test_the_server_ends_with_its_signal(folder: Path):
-    program = [sys.executable, "-m", "hybrid_pruning.cli", "serve", "det", "--port", "0"]
-    server = subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, text=True)
+def test_the_server_ends_with_its_signal(once: Once):
+    program = [sys.executable, "-m", "hybrid_pruning.cli", "serve", "onnx", "--port", "0"]
+    server = subprocess.Popen(program, cwd=export_detector(once), stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     line = server.stdout.readline()
     assert line.startswith("http://127.0.0.1:")
-    assert " serves det (torch, 0.1 MB); end with Ctrl-C" in line
+    assert " serves onnx (onnx, " in line
     server.terminate()
     assert server.wait(30) in (0, -signal.SIGTERM)
     server.stdout.close()

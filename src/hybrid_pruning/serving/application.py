@@ -23,7 +23,7 @@ from hybrid_pruning.errors import InputError, in_one_line
 from hybrid_pruning.scoring.evidence import MARGIN
 from hybrid_pruning.scoring.streams import HOP_SECONDS, STREAM_WINDOW_SECONDS, from_bytes
 from hybrid_pruning.serving.guard import Guard
-from hybrid_pruning.serving.limits import LARGEST_FORM, Refusal
+from hybrid_pruning.serving.limits import CLIENT_GONE, LARGEST_FORM, Refusal
 from hybrid_pruning.serving.service import Answer, Service, show_name
 
 CHUNK = 1 << 20
@@ -266,7 +266,7 @@ async def _finish(request: Request, service: Service, work: Coroutine[Any, Any, 
         if task.done():
             return task.result()
         if gone.done():
-            raise Refusal(499, "the client is gone")
+            raise Refusal(CLIENT_GONE, "the client is gone")
         line = f"not computed within {service.limits.timeout:g} s; try again later, or send less"
         raise Refusal(503, line, service.batcher.retry_after())
     finally:

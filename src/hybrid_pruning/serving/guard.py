@@ -19,10 +19,11 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hybrid_pruning.serving.counters import Counters
-from hybrid_pruning.serving.limits import Limits, Refusal
+from hybrid_pruning.serving.limits import CLIENT_GONE, Limits, Refusal
 
 OPEN = ("/", "/page.css", "/page.js", "/health", "/docs", "/openapi.json")
 """Paths that need no token."""
@@ -93,6 +94,8 @@ class Guard:
             await self.app(scope, self._bounded(scope, receive), send_guarded)
         except Refusal as refusal:
             await _answer(refusal, send_guarded)
+        except ClientDisconnect:  # before it had said all
+            status = CLIENT_GONE
         finally:
             route = getattr(scope.get("route"), "path", "other")  # of names that exist: others are without number
             self.counters.count(route, status, time.perf_counter() - started)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+CLIENT_GONE = 499
+"""The status, of nginx, of a request that nobody waits for."""
 LARGEST_FORM = 32
 """Recordings of one request."""
 
