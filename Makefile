@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test soak lint bench pictures clean
+.PHONY: quickstart test soak lint bench gpu pictures clean
 
 quickstart: $(STAMP)          ## the main job on real speech, from download to table; FILE=clip.wav for a verdict on it
 	$(BIN)/hybrid-pruning quickstart $(if $(FILE),"$(FILE)")
@@ -22,6 +22,9 @@ lint: $(STAMP)                ## style and types
 
 bench: $(STAMP)               ## ratios against what one would use instead, in one run
 	$(BIN)/python -m hybrid_pruning.benchmarks
+
+gpu: $(STAMP)                 ## checks and rates on a CUDA device, in eight minutes: docs/speed.md
+	$(BIN)/python -m hybrid_pruning.benchmarks --gpu
 
 pictures: $(STAMP)            ## docs/report-*.png of the quickstart's report; needs Chromium
 	$(BIN)/python dev/pictures.py quickstart/report.html docs

@@ -107,6 +107,23 @@ def test_the_core_needs_torch_and_nothing_else():
             assert rooms_imported(name) <= {"pruning"}, name
 
 
+def test_a_gpu_is_measured_without_decoders():
+    """On a machine without network there are torch, transformers with what comes with it, and perhaps no more."""
+    known, found = {module(name): name for name in FILES}, set[str]()
+    waiting = [f"{PACKAGE}.benchmarks.{name}" for name in ("__main__", "gpu")]
+    while waiting:
+        if (name := waiting.pop()) in known and name not in found:
+            found.add(name)
+            for one in imported(known[name], runtime=True):
+                parts = one.split(".")
+                waiting += [".".join(parts[:size]) for size in range(1, len(parts) + 1)]
+        elif name not in known and not name.startswith(PACKAGE):
+            found.add(name.partition(".")[0])
+    foreign = {name for name in found if not name.startswith(PACKAGE)} - sys.stdlib_module_names
+    given = {"torch", "transformers", "huggingface_hub", "numpy", "safetensors", "yaml", "rich"}
+    assert foreign == {*given, "pydantic", "pydantic_core"}
+
+
 def test_every_file_says_its_purpose():
     for name, tree in FILES.items():
         assert ast.get_docstring(tree), name

@@ -13,13 +13,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias, Union
 
 import numpy as np
-import soxr
 
-from hybrid_pruning.audio import ffmpeg, libsndfile
 from hybrid_pruning.errors import InputError
+
+if TYPE_CHECKING:
+    from hybrid_pruning.audio import ffmpeg, libsndfile
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_SECONDS = 30.0  # of the windows that longer recordings are scored in
@@ -41,7 +42,7 @@ SECONDS_TOLERANCE, SHARE_TOLERANCE = 0.2, 0.01
 ADVICE = "check the file and the manifest's path column"
 
 Wave = np.ndarray[Any, np.dtype[np.float32]]
-Source = libsndfile.SndfileStream | ffmpeg.FfmpegStream
+Source: TypeAlias = Union["libsndfile.SndfileStream", "ffmpeg.FfmpegStream"]
 
 
 def read_audio(path: str | Path, start: int = 0, samples: int | None = None) -> Wave:
@@ -178,6 +179,8 @@ class AudioFile:
             return np.zeros(0, np.float32)
         mono = _joined(self._mixed(block) for _, block in self._source.blocks(first, last))
         if rate != SAMPLE_RATE_HZ:
+            import soxr
+
             mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
         return mono[start - periods * period :][:samples]
 
@@ -200,6 +203,8 @@ class AudioFile:
 
     def _decoded(self) -> Iterator[Wave]:
         """Yield the whole file at 16 kHz, block by block."""
+        import soxr
+
         rate, resampler = SAMPLE_RATE_HZ, None
         for found, block in self._source.blocks():
             if found != rate:  # at the beginning, and in chained streams
@@ -237,6 +242,8 @@ def _open(path: Path) -> BinaryIO:
 
 def _choose_source(path: Path, file: BinaryIO) -> Source:
     """Return the stream of the decoder that takes the file."""
+    from hybrid_pruning.audio import ffmpeg, libsndfile  # programs that read no audio need neither
+
     source: Source
     try:
         source = libsndfile.SndfileStream(path, file)

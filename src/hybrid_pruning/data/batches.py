@@ -7,17 +7,18 @@ changes the model's input.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from hybrid_pruning.audio import AudioFile, check_seconds
-from hybrid_pruning.data.augment import Augmentation
-from hybrid_pruning.data.augment.effects import change_speed, fit
 from hybrid_pruning.data.manifest import UNKNOWN, Utterance
 from hybrid_pruning.data.workers import work_in_processes
 from hybrid_pruning.errors import InputError
+
+if TYPE_CHECKING:
+    from hybrid_pruning.data.augment import Augmentation
 
 ATTEMPTS = 5  # files tried for one example before the last one's error stops the training
 
@@ -91,7 +92,7 @@ class Crops:
         targets: Sequence[int],
         samples: int,
         seed: int,
-        augment: Augmentation | None = None,
+        augment: "Augmentation | None" = None,
         speeds: Sequence[float] = (),
     ) -> None:
         self.utterances, self.targets, self.samples, self.seed = utterances, targets, samples, seed
@@ -144,6 +145,8 @@ class Crops:
         whole = np.resize(wave, needed)
         if speed == 1:
             return whole, needed - len(wave)
+        from hybrid_pruning.data.augment.effects import change_speed, fit
+
         return fit(change_speed(whole, speed), self.samples), round((needed - len(wave)) / speed)
 
     def _rng(self, epoch: int, index: int, turn: int) -> np.random.Generator:

@@ -13,8 +13,7 @@ import numpy as np
 
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.config import Config, DataConfig, by_name, listed
-from hybrid_pruning.data.augment import build_augmentation
+from hybrid_pruning.config import AugmentConfig, Config, DataConfig, by_name, listed
 from hybrid_pruning.data.batches import Address, Batch, Crops, by_recording, load_batches
 from hybrid_pruning.data.manifest import UNKNOWN, Utterance, qualify, read_manifest
 from hybrid_pruning.errors import InputError
@@ -45,8 +44,12 @@ class TrainSet:
         own = [place[_class_of(config, utterance)] for utterance in utterances]
         targets = [turn * step + target for turn in range(len(speeds)) for target in own]
         played = [speed for speed in speeds for _ in utterances] if len(speeds) > 1 else ()
-        samples = round(config.data.crop_seconds * SAMPLE_RATE_HZ)
-        self.crops = Crops(self.utterances, targets, samples, config.seed, build_augmentation(config.augment), played)
+        samples, augment = round(config.data.crop_seconds * SAMPLE_RATE_HZ), None
+        if config.augment != AugmentConfig():
+            from hybrid_pruning.data.augment import build_augmentation  # loads all its codecs need
+
+            augment = build_augmentation(config.augment)
+        self.crops = Crops(self.utterances, targets, samples, config.seed, augment, played)
         if len(utterances) < processes.count():
             fault = f"{len(utterances)} utterances cannot be shared out to {processes.count()} processes"
             raise InputError(f"{listed(config.data.train)}: {fault}; start fewer")

@@ -9,7 +9,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -254,6 +253,8 @@ def min_cllr_of(steps: Steps) -> float:
     Positives followed by negatives are violators, so all trials between two corners are pooled from the start; ties
     need no other care, their positives come first.
     """
+    from scipy.optimize import isotonic_regression
+
     levels: IntArray = np.diff(steps.corners, axis=1)
     levels = levels[:, levels.any(axis=0)]
     total = levels.sum(axis=0)

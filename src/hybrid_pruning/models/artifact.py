@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Collection, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +144,14 @@ def require_finite(path: Path, weights: "Mapping[str, torch.Tensor]") -> None:
 def versions() -> dict[str, str]:
     """Return the versions of the programs that compute."""
     names = ("hybrid-pruning", "torch", "transformers", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"  # run from its source
 
 
 def fingerprint_model(model: Any, calibrated: bool = True) -> str:

@@ -108,8 +108,9 @@ class Gate(nn.Module):
         size = self.slot.size
         if self.binary:  # the last choice, all before the first
             return tuple(range(size)) if self.sampled is None else tuple(self.sampled.nonzero().flatten().tolist())
-        closed = round(size - float(open_probability(self.log_alpha).sum()))
-        order = torch.argsort(self.log_alpha, descending=True, stable=True)
+        log_alpha = self.log_alpha.cpu()  # so that every device keeps the same
+        closed = round(size - float(open_probability(log_alpha).sum()))
+        order = torch.argsort(log_alpha, descending=True, stable=True)
         return tuple(sorted(order[: self.slot.round(size - closed)].tolist()))
 
 

@@ -3,6 +3,8 @@
 Gates cut what lies inside of a layer, never its width, so that states are compared layer by layer without a projection.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -23,6 +25,8 @@ class Teacher:
 
     def __init__(self, model: nn.Module, asked: DistillationConfig) -> None:
         self.model, self.asked = model.eval().requires_grad_(False), asked
+        self.backbone: Any = getattr(model, "backbone", model)
+        self.backbone.frozen = True  # its input is the student's, whose check for NaN would wait for a GPU
 
     def losses(
         self, wave: torch.Tensor, lengths: torch.Tensor | None, hidden: Hidden, output: torch.Tensor
@@ -33,11 +37,11 @@ class Teacher:
         (Peng et al., Interspeech 2023, section 2.2) but for that scale, which lets layers of any magnitude weigh alike.
         "output" is the divergence KL(teacher || student) of the classes, or 1 - cosine of embeddings.
         """
-        self.model.to(wave.device)
+        if next(self.model.parameters()).device != wave.device:  # to() looks at every tensor: milliseconds
+            self.model.to(wave.device)
         found: dict[str, torch.Tensor] = {}
         with torch.no_grad():
-            backbone = getattr(self.model, "backbone", self.model)
-            expected = backbone(wave, lengths)
+            expected = self.backbone(wave, lengths)
             wanted = None if self.asked.output == 0 else self.model.classifier(self.model.head(expected))  # type: ignore[operator]
         with torch.autocast(wave.device.type, enabled=False):
             if self.asked.hidden:

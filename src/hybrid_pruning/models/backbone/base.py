@@ -96,10 +96,10 @@ class Backbone(nn.Module):
         Args:
             wave: [B, S] at 16 kHz, or [S] for a batch of one, of floats or 16 or 32-bit integers: an array, or a tensor
                 on the model's device. Values beyond an utterance's length are ignored; NaN and infinity are refused,
-                but not in training, where the check would wait for a GPU.
+                but not in training, where the check would wait for a GPU, nor in a CUDA graph, which cannot wait.
             lengths: [B] samples of each utterance, or None where all have S.
         """
-        compiling, dtype = torch.compiler.is_compiling(), next(self.parameters()).dtype
+        compiling, dtype = torch.compiler.is_compiling() or _is_captured(wave), next(self.parameters()).dtype
         if not compiling:  # which cannot look into lengths
             wave, lengths = self._check(wave, lengths)
         if lengths is not None:  # times 0 would not do: padding may hold inf or nan, and gradients flow through it
@@ -155,6 +155,10 @@ class Backbone(nn.Module):
         for name, parameter in self.named_parameters():
             if name.startswith(prefixes):
                 parameter.requires_grad_(False)
+
+
+def _is_captured(wave: Any) -> bool:
+    return isinstance(wave, torch.Tensor) and wave.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _as_tensor(array: Any) -> torch.Tensor:

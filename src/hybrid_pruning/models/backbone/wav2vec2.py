@@ -130,10 +130,13 @@ class GatedRelativeAttention(nn.Module):
         self.head_dim, self.dropout = int(attention.head_dim), float(attention.dropout)
         self.heads = tuple(range(attention.num_heads))
         self.dense_heads = len(self.heads)
+        self.places: torch.Tensor
+        self.register_buffer("places", torch.tensor(self.heads), persistent=False)  # on the device that indexes by it
 
     def keep_heads(self, heads: tuple[int, ...]) -> None:
         """Note which of the dense model's heads are kept; each reads its own slice of input and bias."""
         self.heads = tuple(self.heads[head] for head in heads)
+        self.places = torch.tensor(self.heads, device=self.places.device)
 
     def forward(
         self,
@@ -169,4 +172,4 @@ class GatedRelativeAttention(nn.Module):
     def _of_kept_heads(self, x: torch.Tensor, dim: int) -> torch.Tensor:
         if len(self.heads) == self.dense_heads:
             return x
-        return x.index_select(dim, torch.tensor(self.heads, device=x.device))
+        return x.index_select(dim, self.places)
