@@ -6,11 +6,11 @@ import time
 import pytest
 
 from hybrid_pruning.benchmarks import __main__ as own
-from hybrid_pruning.benchmarks import correctness, gpu
+from hybrid_pruning.benchmarks import correctness
 from hybrid_pruning.benchmarks.correctness import largest_difference
-from hybrid_pruning.benchmarks.gpu import Bench, Measurement, Part
+from hybrid_pruning.benchmarks.gpu import Measurement, Part
 from hybrid_pruning.pruning import Accounting, plan_for
-from runs import FORKSERVER, finish, start
+from runs import finish, start
 
 QUICK = ("--gpu", "--device", "cpu", "--quick")
 
@@ -18,8 +18,6 @@ QUICK = ("--gpu", "--device", "cpu", "--quick")
 @pytest.fixture
 def forked(monkeypatch, tmp_path):
     """Kill the training in a process that has all imported already."""
-    if FORKSERVER is None:
-        pytest.skip("no fork server here")
 
     def kill(folder, flags):
         assert flags == QUICK[1:]
@@ -40,23 +38,17 @@ def test_everything_is_measured_and_all_checks_hold(forked, tmp_path, capsys):
     for name in ("counted = actual, parameters and MACs", "gated bf16 training, killed and resumed, relative"):
         assert checks[name]["found"] == 0
     assert [row["step"] for row in rows["training"]] == ["dense", "gated", "gated, taught"]
-    assert [row["model"] for row in rows["inference"]] == 6 * ["transformers", "dense", "50% removed", "70% removed"]
+    meta, rate = own.TINY.backbone("meta"), rows["rates"][2]["rate"] * 1e12
+    work = 2 * own.TINY.batch * Accounting(meta, plan_for(meta, own.TINY.crop_seconds)).dense_macs
+    for row, passes in zip(rows["training"], (3, 3, 4), strict=True):
+        assert row["share of GEMM"] * rate * row["ms"] / 1e3 == pytest.approx(passes * work)
+        assert row["clips/s"] == pytest.approx(own.TINY.batch / row["ms"] * 1e3)
+    assert [row["model"] for row in rows["inference"]] == 3 * ["transformers", "dense", "50% removed", "70% removed"]
     assert all(row["times faster"] == 1 for row in rows["inference"][::4])
     assert rows["profile"][0]["kernel"] == "all"
     text = (tmp_path / "gpu.md").read_text()
     assert "| masked = shrunk, relative |" in text.replace("\\", "")
     assert "all checks hold" in capsys.readouterr().out
-
-
-def test_shares_count_three_passes_and_the_teachers_own():
-    bench, scale = Bench(own.torch.device("cpu"), True), own.TINY
-    bench.rates["bf16"] = 1e9
-    dense, _, taught = bench._train(scale, gpu.EAGER)
-    meta = scale.backbone("meta")
-    work = scale.batch * Accounting(meta, plan_for(meta, scale.crop_seconds)).dense_macs
-    assert dense["share of GEMM"] * dense["ms"] / 1e3 == pytest.approx(3 * 2 * work / 1e9)
-    assert taught["share of GEMM"] * taught["ms"] / 1e3 == pytest.approx(4 * 2 * work / 1e9)
-    assert dense["clips/s"] == pytest.approx(scale.batch / dense["ms"] * 1e3)
 
 
 def test_an_error_and_a_time_out_are_rows():

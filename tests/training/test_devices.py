@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from encoders import close, shuffle
+from encoders import REPRESENTATIVE, close, shuffle
 from hybrid_pruning.config import DistillationConfig, HeadConfig
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.models.heads import Classes
@@ -34,6 +34,7 @@ class Strays(TorchDispatchMode):
         return result
 
 
+@pytest.mark.parametrize("kind", REPRESENTATIVE, ids="-".join)
 @pytest.mark.parametrize("state", ["gated", "shrunk"])
 def test_a_step_stays_on_its_device(state, make_backbone, monkeypatch):
     """An operation that waits, such as bool() of a tensor, raises on the meta device."""

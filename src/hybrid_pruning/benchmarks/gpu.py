@@ -47,7 +47,7 @@ PRECISIONS = {"fp32": (False, torch.float32), "tf32": (True, torch.float32), "bf
 """Name -> whether float32 is rounded to TF32 in products and convolutions, and the type of weights and activations."""
 GATED: Row = {"gated": True}
 EAGER: Mapping[str, Row] = {"dense": {"gated": False}, "gated": GATED, "gated, taught": {**GATED, "taught": True}}
-COMPILED = {f"{name}, compiled": {**EAGER[name], "compiled": True} for name in ("dense", "gated")}
+COMPILED = {name: {**EAGER[name], "compiled": True} for name in ("gated", "dense")}
 LARGE = Scale(
     "WavLM Large",
     {
@@ -80,7 +80,7 @@ class Sizes:
 
 SHALLOW = replace(BASE, config={**BASE.config, "num_hidden_layers": 3}, crop_seconds=1.0)
 FULL = Sizes((BASE, LARGE), (16, 32, 64), (1, 64), 8192, 1 << 28, 10, SHALLOW)
-QUICK = Sizes((TINY,), (2,), (1, 2), 64, 1 << 12, 2, TINY)
+QUICK = Sizes((TINY,), (2,), (2,), 64, 1 << 12, 2, TINY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,11 @@ class Bench:
         rates = [Measurement({"unit": f"GEMM, {name}"}, partial(self._multiply, name)) for name in PRECISIONS]
         checks = Checks(self.device, sizes.shapes[0], sizes.killed, self.flags).all()
         training = [self._training(scale, batch, EAGER) for scale in sizes.shapes for batch in sizes.batches]
-        compiled = [self._training(scale, most, {"dense": EAGER["dense"], **COMPILED}) for scale in sizes.shapes]
+        compiled = [
+            self._training(scale, sizes.batches[0], {"dense": EAGER["dense"], f"{name}, compiled": options})
+            for scale in sizes.shapes
+            for name, options in COMPILED.items()
+        ]
         compiled.insert(1, Measurement({"shape": shape, "batch": 1}, self._hear_compiled))
         heard = [
             Measurement({"precision": name, "batch": batch}, partial(self._hear, name, batch))
