@@ -37,10 +37,10 @@ def test_everything_is_measured_and_all_checks_hold(forked, tmp_path, capsys):
     assert sum(row.get("holds", False) for row in checks.values()) == 6
     for name in ("counted = actual, parameters and MACs", "gated bf16 training, killed and resumed, relative"):
         assert checks[name]["found"] == 0
-    assert [row["step"] for row in rows["training"]] == ["dense", "gated", "gated, taught"]
+    assert [row["step"] for row in rows["training"]] == ["dense", "gated", "gated, multipliers", "gated, taught"]
     meta, rate = own.TINY.backbone("meta"), rows["rates"][2]["rate"] * 1e12
     work = 2 * own.TINY.batch * Accounting(meta, plan_for(meta, own.TINY.crop_seconds)).dense_macs
-    for row, passes in zip(rows["training"], (3, 3, 4), strict=True):
+    for row, passes in zip(rows["training"], (3, 3, 3, 4), strict=True):
         assert row["share of GEMM"] * rate * row["ms"] / 1e3 == pytest.approx(passes * work)
         assert row["clips/s"] == pytest.approx(own.TINY.batch / row["ms"] * 1e3)
     assert [row["model"] for row in rows["inference"]] == 3 * ["transformers", "dense", "50% removed", "70% removed"]

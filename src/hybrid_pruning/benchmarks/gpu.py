@@ -45,8 +45,13 @@ PRODUCTS, KERNELS = 10, 15
 """Products timed at once, and kernels of a profile that are shown."""
 PRECISIONS = {"fp32": (False, torch.float32), "tf32": (True, torch.float32), "bf16": (True, torch.bfloat16)}
 """Name -> whether float32 is rounded to TF32 in products and convolutions, and the type of weights and activations."""
-GATED: Row = {"gated": True}
-EAGER: Mapping[str, Row] = {"dense": {"gated": False}, "gated": GATED, "gated, taught": {**GATED, "taught": True}}
+GATED: Row = {"gated": True, "solver": "exact"}
+EAGER: Mapping[str, Row] = {
+    "dense": {"gated": False},
+    "gated": GATED,
+    "gated, multipliers": {"gated": True},
+    "gated, taught": {**GATED, "taught": True},
+}
 COMPILED = {name: {**EAGER[name], "compiled": True} for name in ("gated", "dense")}
 LARGE = Scale(
     "WavLM Large",

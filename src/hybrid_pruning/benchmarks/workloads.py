@@ -75,19 +75,21 @@ def training_step(
     gated: bool,
     device: torch.device = CPU,
     bf16: bool = False,
+    solver: str = "lagrangian",
     taught: bool = False,
     compiled: bool = False,
 ) -> Task:
     """Return a function that takes one training step of a fresh model: the trainer's, on noise, with gates or dense.
 
-    `taught` adds the losses against a teacher of the same shape, `compiled` puts the encoder through torch.compile.
+    `solver` is that of the constraint, `taught` adds the losses against a teacher of the same shape, and `compiled` puts
+    the encoder through torch.compile.
     """
     torch.manual_seed(0)
     recipe = {
         "data": {"train": "-", "dev": "-"},
         "backbone": {"source": "-"},
         "head": dict(scale.head),
-        "pruning": {"use_pruning_loss": gated, "target_sparsity": TRAINING_TARGET},
+        "pruning": {"use_pruning_loss": gated, "target_sparsity": TRAINING_TARGET, "constraint_solver": solver},
     }
     config = check_config(recipe, "benchmark")
     model = SpeechModel.build(scale.backbone(device), config.head, CLASSES).to(device)

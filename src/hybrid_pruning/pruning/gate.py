@@ -182,11 +182,13 @@ class Gates(nn.Module):
         Raises:
             PlanError: a target out of reach.
         """
-        for name, units in self.kept(target, constraint).items():
-            gate = self[name]
-            mask = torch.zeros_like(gate.log_alpha)
-            mask[list(units)] = 1
-            gate.sampled = mask + (gate.log_alpha - gate.log_alpha.detach())  # exactly 0 or 1
+        kept, masks = self.kept(target, constraint), [torch.zeros(gate.slot.size) for gate in self.values()]
+        for mask, name in zip(masks, self, strict=True):
+            mask[list(kept[name])] = 1
+        log_alpha = self.log_alpha()
+        values = torch.cat(masks).to(log_alpha) + (log_alpha - log_alpha.detach())  # exactly 0 or 1
+        for gate, value in zip(self.values(), values.split([len(mask) for mask in masks]), strict=True):
+            gate.sampled = value
 
     def sample(self) -> None:
         """Draw fresh gate values; call once per optimiser micro-step, before the forward pass."""
@@ -230,7 +232,8 @@ class Gates(nn.Module):
         Raises:
             PlanError: a target that no choice of units meets, naming the range.
         """
-        scores = {name: gate.log_alpha.detach().cpu() for name, gate in self.items()}
+        whole = self.log_alpha().detach().cpu()  # one wait for a GPU
+        scores = dict(zip(self, whole.split([slot.size for slot in self.plan.slots]), strict=True))
         if self.binary and target is not None:
             return select.rank_units(self.accounting, scores, target, constraint)
         rounded = {name: gate.kept() for name, gate in self.items()}
