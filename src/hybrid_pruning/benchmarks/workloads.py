@@ -81,7 +81,7 @@ def training_step(
 ) -> Task:
     """Return a function that takes one training step of a fresh model: the trainer's, on noise, with gates or dense.
 
-    `solver` is that of the constraint, `taught` adds the losses against a teacher of the same shape, and `compiled` puts
+    `solver` is that of the constraint, `taught` adds the losses against a teacher of the same shape, `compiled` puts
     the encoder through torch.compile.
     """
     torch.manual_seed(0)
