@@ -1,12 +1,16 @@
 """The security list of a server, a test for each line, and streams over a WebSocket."""
 
+import asyncio
 import json
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 from anyio import ClosedResourceError
@@ -282,3 +286,37 @@ def test_streams_have_limits():
             stream.send_bytes(b"abc")
             assert "no whole number" in stream.receive_json()["error"]
         assert "hybrid_pruning_streams_open 0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(("clients", "requests"), [(8, 60), pytest.param(64, 2000, marks=pytest.mark.soak)])
+def test_under_load_no_answer_is_lost_or_wrong(clients: int, requests: int):
+    """Of clients of whom a twentieth leave, and a twentieth send garbage."""
+    clips, found = [clip(llr, seconds) for llr, seconds in ((1, 1), (2, 2), (3, 4), (4, 8))], Counter[str]()
+
+    async def load(address: str) -> None:
+        jobs, limits = iter(range(requests)), httpx2.Limits(max_connections=clients)
+        async with httpx2.AsyncClient(
+            base_url=f"http://{address}", timeout=120, limits=limits, trust_env=False
+        ) as http:
+
+            async def work(seed: int) -> None:
+                rng = np.random.default_rng(seed)
+                for _ in jobs:
+                    place, chance = int(rng.integers(len(clips))), rng.random()
+                    if chance < 0.05:
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(http.post("/v1/detect", content=clips[place]), rng.random() * 0.3)
+                        found["left"] += 1
+                    elif chance < 0.1:
+                        answer = await http.post("/v1/detect", content=rng.bytes(20_000))
+                        found[f"garbage {answer.status_code}"] += 1
+                    else:
+                        answer = await http.post("/v1/detect", content=clips[place])
+                        found["right" if abs(answer.json()["llr"] - place - 1) < 0.1 else answer.text] += 1
+
+            await asyncio.gather(*map(work, range(clients)))
+
+    with running(Limits(rate=0)) as address:
+        asyncio.run(load(address))
+    assert found.total() == requests
+    assert set(found) == {"left", "garbage 400", "right"}
