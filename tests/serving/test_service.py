@@ -418,13 +418,13 @@ def test_the_work_of_a_client_that_is_gone_is_dropped():
         ("--token short", "the token: expected 8 to 200 letters"),
         ("--keep nowhere", "nowhere: is no folder; make it first"),
         ("--host 203.0.113.1", "203.0.113.1:8000: cannot be listened at"),
-        ("--window-seconds 31", "nowhere: neither a folder here"),
+        ("--window-seconds 31", "0.flac: "),
     ],
 )
 def test_mistakes_of_the_command_are_one_line(
     folder: Path, options: str, line: str, capsys: pytest.CaptureFixture[str]
 ):
-    model = "nowhere" if "window" in options else "det"
+    model = "0.flac" if "window" in options else "det"
     assert run_main(["serve", model, *options.split()], folder) == 2
     error = capsys.readouterr().err
     assert line in error
