@@ -140,13 +140,17 @@ def compare_results(runs: Runs, results: ResultSet) -> Table:
 
 
 def compare_over_sets(runs: Runs, sets: Sequence[ResultSet]) -> list[Table]:
-    """Return the mean and the pooled EER of all runs over the evaluation sets that all have, if they are two."""
-    shared = [results for results in sets if results.name != DEV and len(results.evaluations) == len(runs)]
-    if len(shared) < 2:
+    """Return mean and pooled EER over the evaluation sets, if they are two, of the runs that have all of them."""
+    shared = [results for results in sets if results.name != DEV]
+    scored = [index for index in range(len(runs)) if all(index in results.evaluations for results in shared)]
+    if len(shared) < 2 or not scored:
         return []
-    found = [pool([results.evaluations[index] for results in shared]) for index in range(len(runs))]
+    found = {index: pool([results.evaluations[index] for results in shared]) for index in scored}
     titles = {"mean_eer": "EER, mean, %", "pooled_eer": "EER, all scores, %"}
-    rows = {title: [f"{100 * pooled[name]:.2f}" for pooled in found] for name, title in titles.items()}
+    rows: dict[str, list[str | Cell | None]] = {
+        title: [f"{100 * found[index][name]:.2f}" if index in found else None for index in range(len(runs))]
+        for name, title in titles.items()
+    }
     return [_side_by_side(runs, rows, f"over {', '.join(results.name for results in shared)}")]
 
 

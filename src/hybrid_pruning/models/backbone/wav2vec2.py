@@ -130,13 +130,12 @@ class GatedRelativeAttention(nn.Module):
         self.head_dim, self.dropout = int(attention.head_dim), float(attention.dropout)
         self.heads = tuple(range(attention.num_heads))
         self.dense_heads = len(self.heads)
-        self.places: torch.Tensor
-        self.register_buffer("places", torch.tensor(self.heads), persistent=False)  # on the device that indexes by it
+        self._places: torch.Tensor | None = None
 
     def keep_heads(self, heads: tuple[int, ...]) -> None:
         """Note which of the dense model's heads are kept; each reads its own slice of input and bias."""
         self.heads = tuple(self.heads[head] for head in heads)
-        self.places = torch.tensor(self.heads, device=self.places.device)
+        self._places = None
 
     def forward(
         self,
@@ -172,4 +171,9 @@ class GatedRelativeAttention(nn.Module):
     def _of_kept_heads(self, x: torch.Tensor, dim: int) -> torch.Tensor:
         if len(self.heads) == self.dense_heads:
             return x
-        return x.index_select(dim, self.places)
+        places = self._places
+        if places is None or places.device != x.device:  # no buffer: a skeleton without weights has none either
+            places = torch.tensor(self.heads, device=x.device)
+            if not torch.compiler.is_compiling():
+                self._places = places  # copied to a GPU once
+        return x.index_select(dim, places)
