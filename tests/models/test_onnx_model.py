@@ -10,14 +10,16 @@ import onnx
 import pytest
 import torch
 
+from corpus import tiny_detector
 from encoders import LENGTHS, REPRESENTATIVE, Once
 from exports import CALIBRATION, CLASSES, export_detector, export_ragged, export_run, export_verifier
 from hybrid_pruning import OnnxModel
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import TEMPORARY
 from hybrid_pruning.models.backbone import load_transformers
-from hybrid_pruning.models.onnx import runtime
+from hybrid_pruning.models.onnx import graph, runtime
 from hybrid_pruning.models.onnx.graph import export_onnx
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.scoring.engine import load_embedder
@@ -186,3 +188,16 @@ def test_missing_packages_are_named(folder: Path, model: SpeechModel, tmp_path: 
     with pytest.raises(InputError, match=r"needs the package onnxscript; install it with: pip install 'hybrid-pruning"):
         export_onnx(model, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_an_export_beside_its_model_goes_on_after_a_kill_in_its_last_write(tmp_path, monkeypatch):
+    """All files are in their place and the temporary folder is left: the export is no stranger's."""
+    model = tiny_detector(tmp_path / "encoder")
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "model.onnx").write_bytes(b"moved")
+    monkeypatch.setattr(graph, "missing_package", lambda: "onnx")
+    with pytest.raises(InputError, match="is not empty"):
+        graph.export_onnx(model, tmp_path / "model")
+    (tmp_path / "model" / TEMPORARY).mkdir()
+    with pytest.raises(InputError, match="needs the package onnx"):
+        graph.export_onnx(model, tmp_path / "model")

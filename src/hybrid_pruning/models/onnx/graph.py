@@ -20,7 +20,15 @@ from torch.nn.utils import parametrize
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import DIGESTS, atomic_write, digest_file, new_folder, require_new_folder, write_json
+from hybrid_pruning.files import (
+    DIGESTS,
+    TEMPORARY,
+    atomic_write,
+    digest_file,
+    new_folder,
+    require_new_folder,
+    write_json,
+)
 from hybrid_pruning.models import cohort
 from hybrid_pruning.models.artifact import digest_of, fingerprint_model, is_artifact, versions
 from hybrid_pruning.models.backbone.families import HOP
@@ -72,7 +80,9 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
             a little on the batch it is in.
     """
     out = Path(out)
-    own = is_artifact(out) and not (out / FILE).exists()
+    own = is_artifact(out) and (
+        not (out / FILE).exists() or (out / TEMPORARY).exists()
+    )  # the latter of a killed export
     if not own:
         require_new_folder(out)
     if (missing := missing_package()) is not None:
