@@ -99,7 +99,7 @@ def listen(llrs: list[float], **options: Any) -> list[StreamVerdict]:
 
 
 def test_an_alarm_is_as_rare_as_stated():
-    """Where windows are calibrated: LLRs of bona fide speech are normal, of mean v / 2 and variance v."""
+    """Calibrated windows: LLRs of bona fide speech are normal, of mean v / 2 and variance v."""
     limit = math.log(3600)
     assert [one.alarm for one in listen([3, -limit + 0.1, -limit - 0.1, 3])] == [False, False, True, False]
     assert [one.alarm for one in listen([-5.9, -6.0], false_alarms=9.0)] == [False, True]

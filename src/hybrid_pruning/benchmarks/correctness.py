@@ -34,7 +34,7 @@ from hybrid_pruning.training.runs import Run, read_checkpoint
 from hybrid_pruning.training.trainer import Trainer
 
 Check = Mapping[str, Any]
-"""What was found, the limit, and whether it is kept; what is only reported has no limit."""
+"""Value, limit, and whether the limit is kept; a value that is only reported has none."""
 REMOVED = 0.5
 STATES, SCORES = 1e-4, 1e-3
 """Largest relative error of hidden states in float32, and largest difference of scores."""

@@ -115,9 +115,12 @@ def sweep(
     methods, seeds, names = (() if given is None else given for given in (method, seed, only))
     overrides = changes(set_, fraction)
     if list_:
+        from hybrid_pruning.config import load_config
+        from hybrid_pruning.jobs.grid import choose, lay_out, parse_axes
         from hybrid_pruning.jobs.sweep import list_cells
 
-        cells = list_cells(recipe, sparsity, out, overrides, methods, seeds, vary or (), names)
+        axes = parse_axes(sparsity, methods, seeds, vary or ())
+        cells = list_cells(choose(lay_out(load_config(recipe, overrides), axes), names), out)
         say_table(replace(cells, note=""), box="none")
         say(cells.note)
         return

@@ -54,6 +54,7 @@ __all__ = [
     "change_config",
     "check_config",
     "expand_stages",
+    "is_changed",
     "listed",
     "load_config",
     "save_config",
@@ -208,18 +209,18 @@ def _nearest(path: list[str]) -> str:
 def _check_order(stages: Mapping[str, Config], name: str) -> None:
     """Require that each stage can go on with the network that the one before leaves."""
     pruned = ""
-    for stage, training in stages.items():
+    for stage, config in stages.items():
         if stage in RESERVED:
             raise InputError(f"{name}: stages: '{stage}' is a folder that every run has; give the stage another name")
         for key in CARRIED:
-            if attrgetter(key)(training) != attrgetter(key)(next(iter(stages.values()))):
+            if attrgetter(key)(config) != attrgetter(key)(next(iter(stages.values()))):
                 raise InputError(f"{name}: stages.{stage}.{key} differs from the first stage's; the network goes on")
-        if pruned and training.pruning.use_pruning_loss:
+        if pruned and config.pruning.use_pruning_loss:
             raise InputError(
                 f"{name}: stages.{stage}.pruning.use_pruning_loss is on and stage '{pruned}' has pruned already; "
                 "turn it off for every stage after that, which trains the small model"
             )
-        pruned = stage if training.pruning.use_pruning_loss else pruned
+        pruned = stage if config.pruning.use_pruning_loss else pruned
 
 
 def _faults(config: Config) -> list[str]:
@@ -271,14 +272,14 @@ def _faults(config: Config) -> list[str]:
     faults["data.eval.dev has the name of the set of data.dev; give it another one"] = "dev" in data.eval
     exact = pruning.constraint_solver == "exact"
     faults["pruning.freeze_epochs goes with pruning.constraint_solver exact, whose choice of units it freezes"] = (
-        not exact and _is_changed(pruning, "freeze_epochs")
+        not exact and is_changed(pruning, "freeze_epochs")
     )
     faults[
         "pruning.start_noise and training.clip_gates are of sampled gates; pruning.constraint_solver exact has none"
     ] = exact and (pruning.start_noise > 0 or training.clip_gates)
     for key in ("sampling", "speed_speakers"):
         fault = f"data.{key} is for task: speaker-verification, whose classes are speakers"
-        faults[fault] = spoofing and _is_changed(data, key)
+        faults[fault] = spoofing and is_changed(data, key)
     balance = data.balance
     faults["data.temperature goes with data.balance, which is empty; name corpus, class or both there"] = (
         not balance and data.temperature is not None
@@ -301,12 +302,12 @@ def _faults(config: Config) -> list[str]:
         spoofing and objective.kind != "softmax"
     )
     faults["objective.class_weights are of task: speaker-verification; anti-spoofing has its model's classifier"] = (
-        spoofing and _is_changed(objective, "class_weights")
+        spoofing and is_changed(objective, "class_weights")
     )
     margins = ("sub_centres", "margin_start_epochs", "margin_warmup_epochs", "margin_growth")
     for key, kinds in (("inter_top_k", COSINES[:2]), *((key, COSINES) for key in margins)):
         fault = f"objective.{key} goes with objective.kind {' or '.join(kinds)}, not {objective.kind}"
-        faults[fault] = objective.kind not in kinds and _is_changed(objective, key)
+        faults[fault] = objective.kind not in kinds and is_changed(objective, key)
     fault = "data.trials.dev is missing; speaker verification is validated on trials over data.dev: give their file"
     faults[fault] = not spoofing and "dev" not in data.trials
     names = ", ".join(by_name(data.dev)) or "one file"
@@ -316,5 +317,6 @@ def _faults(config: Config) -> list[str]:
     return [fault for fault, there in faults.items() if there]
 
 
-def _is_changed(section: Section, key: str) -> bool:
+def is_changed(section: Section, key: str) -> bool:
+    """Return whether an option has another value than its default."""
     return bool(getattr(section, key) != type(section).model_fields[key].default)

@@ -44,6 +44,8 @@ Unit = Literal["conv", "head", "attlayer", "interm", "ffnlayer"]
 Method = Literal["joint", "post-hoc", "magnitude", "taylor", "random", "truncation", "layers", "small"]
 GATED: tuple[Method, ...] = ("joint", "post-hoc")
 """Methods that choose units by gates, step by step; the others cut the network before the first step."""
+TRAINED_FIRST: tuple[Method, ...] = ("post-hoc", "taylor", "layers")
+"""Methods that read a network which has learnt the task."""
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Files = Path | Annotated[dict[SetName, Path], Field(min_length=1)]

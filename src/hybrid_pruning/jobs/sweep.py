@@ -77,20 +77,9 @@ def sweep(
     return table
 
 
-def list_cells(
-    recipe: str | Path | Config,
-    sparsities: str | Sequence[float],
-    out: str | Path,
-    overrides: Sequence[str] = (),
-    methods: str | Sequence[str] = (),
-    seeds: str | Sequence[int] = (),
-    vary: Sequence[str] = (),
-    only: str | Sequence[str] = (),
-) -> Table:
-    """Return the cells of a sweep and how far each has come; the arguments are those of `sweep`."""
-    config = recipe if isinstance(recipe, Config) else load_config(recipe, overrides)
-    cells = choose(lay_out(config, parse_axes(sparsities, methods, seeds, vary)), only)
-    states = [describe_state(cell, Path(out)) for cell in cells]
+def list_cells(cells: Sequence[GridCell], out: Path) -> Table:
+    """Return the cells of a sweep and how far each has come."""
+    states = [describe_state(cell, out) for cell in cells]
     note = f"{states.count(FINISHED)} of {len(cells)} cells are finished"
     return Table(
         ("cell", "state"), [(cell.name, state) for cell, state in zip(cells, states, strict=True)], note=note, left=2

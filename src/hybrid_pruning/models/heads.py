@@ -31,11 +31,6 @@ class Head(nn.Module):
         """Return [B, E]; frames beyond an utterance's length have no influence."""
         raise NotImplementedError
 
-    def state_weights(self) -> torch.Tensor:
-        """Return the [L] shares of the hidden states in its mixture, or their mean over its mixtures."""
-        mixtures = [value.softmax(0) for name, value in self.named_parameters() if name.endswith("mix")]
-        return torch.stack(mixtures).mean(0).detach()
-
     def mixtures(self) -> dict[str, list[float]]:
         """Return the learnt weight of each hidden state, which sum to 1, in every mixture by name."""
         own = ((name, weights) for name, weights in self.named_parameters(recurse=False) if name in MIXTURES)

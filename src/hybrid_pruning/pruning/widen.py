@@ -38,10 +38,8 @@ def widen(small: nn.Module, dense: Model) -> Model:
         if found is None and name not in cuts:
             raise PlanError(f"{name}: the narrow model has no such parameter; are the two of one config?")
         _fill(name, parameter(dense, name), found, cuts.get(name, []), kept)
-    saved = small.state_dict().keys()  # the other buffers follow from the shape
     for name, buffer in small.named_buffers():
-        if name in saved:
-            dense.get_buffer(name).copy_(buffer)
+        dense.get_buffer(name).copy_(buffer)
     return dense
 
 

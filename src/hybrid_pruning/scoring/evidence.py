@@ -1,4 +1,4 @@
-"""How much a verdict has to stand on: the active seconds of a waveform, and the reasons to leave it undecided.
+"""The evidence for a verdict: the active seconds of a waveform, and the reasons to leave it undecided.
 
 A verdict is left undecided where the audio holds no speech-like energy, where less than a second of it is active, or
 where a calibrated LLR leaves the less likely class more than one chance in four. The signal-to-noise ratio is not

@@ -12,6 +12,7 @@ from torch import nn
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.config import Config, DistillationConfig, by_name, expand_stages, listed, load_config, save_config
+from hybrid_pruning.config.recipe import TRAINED_FIRST
 from hybrid_pruning.console import say
 from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.data.trainset import LABELS, TrainSet, class_counts, class_names, read_devset, read_trainset
@@ -122,7 +123,7 @@ def _train_one(
     """
     start = read_trained([*earlier.values()][-1]) if earlier else None
     pruning = config.pruning
-    if start is None and pruning.use_pruning_loss and pruning.method in ("post-hoc", "taylor", "layers"):
+    if start is None and pruning.use_pruning_loss and pruning.method in TRAINED_FIRST:
         problem = "reads a network that has learnt the task; train one in a stage before"
         raise InputError(f"pruning.method {pruning.method} {problem}")
     data = processes.from_main(lambda: read_data(config, run))

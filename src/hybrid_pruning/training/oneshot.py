@@ -86,7 +86,7 @@ def score_units(config: Config, model: SpeechModel, gates: Gates) -> Scores:
         return {slot.name: torch.rand(slot.size, generator=generator) for slot in slots}
     if method == "small":
         return even
-    weights = model.head.state_weights()[1:]  # the first is the first layer's input
+    weights = torch.tensor([*model.head.mixtures().values()]).mean(0)[1:]  # the first is the first layer's input
     by_use = torch.argsort(weights, descending=True, stable=True).tolist()
     layers = by_use if method == "layers" else range(len(weights))
     place = {layer: rank + 1 for rank, layer in enumerate(layers)}

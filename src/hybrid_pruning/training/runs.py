@@ -34,6 +34,7 @@ AVERAGED = 2
 MAY_DIFFER: Any = {"corpus": True, "data": {"workers", "eval", "trials"}, "cohort": True, "stages": True}
 """Parts of a recipe that a resumed run may have otherwise; of trials and stages see `decisive`."""
 SOLVER = "constraint_solver"
+"""Key of `pruning` that recipes of older versions lack."""
 GROUPS = ("loss", "learning_rate", "gradient_norm", "sparsity", "removed", "multipliers", "dev", "dev_eer")
 """Parts of a record that are numbers by name."""
 TAGS = {"audio_seconds_per_second": "throughput", "padding": "padding"}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hybrid_pruning.config import Config, PruningConfig, TrainingConfig, listed
+from hybrid_pruning.config import Config, PruningConfig, TrainingConfig, is_changed, listed
 from hybrid_pruning.console import say
 from hybrid_pruning.data.checks import check_overlap, shown
 from hybrid_pruning.data.manifest import Utterance
@@ -25,8 +25,8 @@ LEAST_MOVE = 0.01
 """Of the weights' root mean square: an optimiser that can move them by less in the whole training moves nothing."""
 LEAST_SGD_RATE = 1e-3
 """Of the head: below it is a rate for AdamW."""
-SAMPLED, DEFAULTS = ("initial_reg_lr", "drop_rate", "clamp_lambda1"), PruningConfig.model_fields
-"""Options of sampled gates and their multipliers; all options with their defaults."""
+SAMPLED = ("initial_reg_lr", "drop_rate", "clamp_lambda1")
+"""Options of sampled gates and their multipliers."""
 LARGEST_LAG = 0.03
 """Between expected sparsity and target after the training, as fractions removed."""
 HIGH_ACCURACY, NEAR_CHANCE, CHANCE = 0.8, 0.6, 0.4
@@ -139,7 +139,7 @@ def check_pruning(pruning: PruningConfig, epochs: int, steps: int) -> list[str]:
     rates = pruning.drop_rate
     rate = rates if isinstance(rates, float) else max(rates.values(), default=0.01)
     even = -float(torch.logit(open_probability(torch.zeros(()))))  # the log_alpha of a gate that is open half the time
-    idle = [key for key in SAMPLED if pruning.binary and getattr(pruning, key) != DEFAULTS[key].default]
+    idle = [key for key in SAMPLED if pruning.binary and is_changed(pruning, key)]
     reach, distance = pruning.initial_reg_lr * steps, max(math.log((1 - rate) / rate) - even, 0.0)
     return _where(
         (

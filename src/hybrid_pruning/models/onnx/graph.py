@@ -80,9 +80,8 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
             a little on the batch it is in.
     """
     out = Path(out)
-    own = is_artifact(out) and (
-        not (out / FILE).exists() or (out / TEMPORARY).exists()
-    )  # the latter of a killed export
+    killed = (out / TEMPORARY).exists()  # when all but the clean-up was done
+    own = is_artifact(out) and (killed or not (out / FILE).exists())
     if not own:
         require_new_folder(out)
     if (missing := missing_package()) is not None:
