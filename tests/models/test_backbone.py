@@ -14,6 +14,7 @@ from encoders import (
     TINY,
     WHISPER,
     MakeBackbone,
+    close,
     relative_error,
     shuffle,
     spread,
@@ -335,3 +336,18 @@ def test_a_frozen_backbone_has_no_gradient_and_no_dropout(make_backbone: MakeBac
     assert not noisy.requires_grad
     assert not torch.allclose(noisy, expected)
     torch.testing.assert_close(backbone.eval()(wave).frames, expected)
+
+
+@ANY_FAMILY
+def test_a_cut_encoder_is_trained_after_it_has_scored(make_backbone: MakeBackbone, wave: torch.Tensor) -> None:
+    """Nothing that a pass without gradients has kept may stand in the way of one with them."""
+    backbone = make_backbone()
+    gates = pruning.attach(backbone, ("head", "interm"))
+    close(gates, "*", share=0.5)
+    small = pruning.shrink(backbone, gates)
+    with torch.inference_mode():
+        before = small.eval()(wave).frames.clone()
+    frames = small(wave).frames
+    frames.sum().backward()
+    assert torch.allclose(frames.detach(), before, atol=1e-5)
+    assert any(parameter.grad is not None for parameter in small.parameters())

@@ -171,9 +171,9 @@ class GatedRelativeAttention(nn.Module):
     def _of_kept_heads(self, x: torch.Tensor, dim: int) -> torch.Tensor:
         if len(self.heads) == self.dense_heads:
             return x
-        places = self._places
-        if places is None or places.device != x.device:  # no buffer: a skeleton without weights has none either
-            places = torch.tensor(self.heads, device=x.device)
-            if not torch.compiler.is_compiling():
-                self._places = places  # copied to a GPU once
-        return x.index_select(dim, places)
+        if torch.compiler.is_compiling():
+            return x.index_select(dim, torch.tensor(self.heads, device=x.device))
+        if self._places is None or self._places.device != x.device:  # copied to a GPU once
+            with torch.inference_mode(False):  # or no gradient could pass it later
+                self._places = torch.tensor(self.heads, device=x.device)
+        return x.index_select(dim, self._places)
