@@ -4,6 +4,7 @@ import ast
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,6 +19,7 @@ from hybrid_pruning.reporting.curves import Line
 from hybrid_pruning.reporting.inspection import draw_kept_units
 from hybrid_pruning.reporting.plots import VARIABLES, to_inline_svg
 from hybrid_pruning.reporting.published import Published, draw_sizes, is_of_set, read_published
+from hybrid_pruning.reporting.run_files import Log
 
 
 def scores(bonafide, spoof, distance=2.0, seed=0):
@@ -182,6 +184,16 @@ def test_every_panel_is_named_and_steps_are_in_thousands():
     svg = to_inline_svg(figure, "p", "panels")
     for text in ("head", "gates", "backbone", "10k", "step"):
         assert f">{text}</text>" in svg
+
+
+def test_a_slot_without_an_open_unit_is_named_with_the_step_since_when():
+    shares = {"head.0": (1.0, 0.0, 0.5), "interm.1": (0.5, 0.0, 0.0), "interm.2": (0.0, 0.1, 0.0), "conv.0": (1, 1, 1)}
+    log = Log()
+    for place, target in enumerate((0.1, 0.25, 0.4)):
+        kept = {slot: share[place] for slot, share in shares.items()}
+        log.add({"step": 10 * place, "loss": {}, "sparsity": {"target": target}, "kept": kept})
+    found = curves.closed_slots(SimpleNamespace(log=log))
+    assert found == " Closed as a whole: interm.1 since step 10 (target 25%), interm.2 since step 20 (target 40%)."
 
 
 def test_a_single_point_is_visible():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from corpus import configure, write_corpus
-from encoders import spread
+from encoders import close, spread
 from hybrid_pruning.config import Config, HeadConfig, PruningConfig, TrainingConfig
 from hybrid_pruning.data.manifest import Utterance, read_manifest
 from hybrid_pruning.errors import InputError
@@ -52,8 +52,11 @@ def objective(make_backbone):
 
 def test_the_validated_model_is_the_exported_one(objective, config):
     devset = read_manifest(config.data.dev)
+    close(objective.gates, "interm.1")
     before = {name: value.clone() for name, value in objective.state_dict().items() if torch.is_tensor(value)}
     found = validate(objective, devset, 0.3, config)
+    assert "interm.1" in found.closed
+    assert found.closed == [name for name, units in objective.gates.kept(0.3).items() if not len(units)]
     assert objective.model.training
     assert all(gate.pinned is None for gate in objective.gates.values())
     assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items() if name in before)

@@ -204,8 +204,8 @@ class Bench:
 
     def release(self) -> None:
         """Give the memory of a case back."""
-        gc.collect()
         if self.cuda:
+            gc.collect()
             torch.cuda.empty_cache()
 
     def _check(self, name: str, check: Callable[[], Row]) -> Measurement:

@@ -198,8 +198,22 @@ def _gates(run: LoggedRun, index: int) -> Iterator[Captioned]:
             f"{run.name}: {ends / max(total, 1):.0%} of the gates are decided",
             to_inline_svg(draw_gates(history, colour_of(index)), f"gates-{index}", "Histograms of open probabilities"),
             "Per epoch, the probability that the gates of each kind are open: the stronger the colour, the "
-            f"more of them (on a square-root scale). Decided: open, or closed, with all but {DECIDED:.0%}.",
+            f"more of them (on a square-root scale). Decided: open, or closed, with all but {DECIDED:.0%}."
+            + closed_slots(run),
         )
+
+
+def closed_slots(run: LoggedRun) -> str:
+    """Name the slots that ended without an open unit, each with the step and the target sparsity since when."""
+    since: dict[str, str] = {}
+    for record in run.log.steps:
+        target = number(section(record, "sparsity").get("target"))
+        for slot, share in section(record, "kept").items():
+            if number(share):
+                since.pop(slot, None)
+            else:
+                since.setdefault(slot, f"{slot} since step {number(record.get('step')):g} (target {target:.0%})")
+    return f" Closed as a whole: {', '.join(since.values())}." if since else ""
 
 
 def draw_curves(lines: Sequence[Line], label: str, unit_interval: bool = False) -> "Figure":

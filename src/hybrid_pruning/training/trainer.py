@@ -260,6 +260,8 @@ class Trainer:
             line += f" ({', '.join(f'{name} {rate:.2%}' for name, rate in rates.items())})"
         if "sparsity" in found.figures:
             line += ", {sparsity:.1%} of the parameters and {macs_sparsity:.1%} of the MACs removed"
+        if found.closed:
+            line += f", closed: {' '.join(found.closed)}"
         say(line.format(title, **found.figures))
         return found
 

@@ -34,6 +34,7 @@ class Validation:
     The scores are [N] log-likelihood ratios in the dev set's order, or [T] cosines in the trials'; positive are the
     bona fide, or the target trials. `gates` are histograms of the probabilities to be open, see `open_histograms`. Of a
     dev set of several corpora the metrics are of all scores together, `mean_eer` beside them; `corpora` has each EER.
+    `closed` are the slots of which no unit is kept.
     """
 
     figures: dict[str, float]
@@ -41,10 +42,11 @@ class Validation:
     positive: np.ndarray[Any, np.dtype[np.bool_]]
     gates: dict[str, list[int]]
     corpora: dict[str, float]
+    closed: list[str]
 
     def record(self) -> dict[str, Any]:
         """Return the record for the log."""
-        further = {"dev_eer": self.corpora, "gates": self.gates}
+        further = {"dev_eer": self.corpora, "gates": self.gates, "closed": self.closed}
         return {"dev": self.figures} | {name: values for name, values in further.items() if values}
 
 
@@ -96,12 +98,14 @@ def validate(
     Network and gates are left as they were.
     """
     sizes: dict[str, float] = {}
+    closed: list[str] = []
     model, gates = objective.model, objective.gates
     batch_size, workers = config.training.batch_size, config.data.workers
     if gates is not None:
         kept = gates.kept(target_sparsity, objective.constraint)
         exact = gates.accounting.exact_kept(kept)
         sizes = {"sparsity": float(exact.sparsity), "macs_sparsity": float(exact.macs_sparsity)}
+        closed = [name for name, units in kept.items() if not len(units)]
         gates.pin(kept)
     try:
         if trials is None:
@@ -120,7 +124,8 @@ def validate(
             gates.pin(None)
     if rates := measure_corpora(scores, positive, corpora):
         figures["mean_eer"] = sum(rates.values()) / len(rates)
-    return Validation(figures | sizes, scores, positive, {} if gates is None else open_histograms(gates), rates)
+    histograms = {} if gates is None else open_histograms(gates)
+    return Validation(figures | sizes, scores, positive, histograms, rates, closed)
 
 
 def measure(bonafide: FloatArray, spoof: FloatArray) -> dict[str, float]:
