@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test soak lint bench gpu pictures clean
+.PHONY: quickstart test soak lint bench gpu pictures docs clean
 
 quickstart: $(STAMP)          ## the main job on real speech, from download to table; FILE=clip.wav for a verdict on it
 	$(BIN)/hybrid-pruning quickstart $(if $(FILE),"$(FILE)")
@@ -36,6 +36,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[quickstart,dev]"
 	touch $(STAMP)
+
+docs: $(STAMP)                ## the site of docs/, into site/
+	$(BIN)/mkdocs build --strict
 
 clean:                        ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
