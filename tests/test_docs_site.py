@@ -44,7 +44,7 @@ def test_every_option_and_every_key_is_there():
 
     found = list(keys(Config))
     assert len(found) > 100
-    assert [key for key in found if f"`{key}`" not in page] == []
+    assert [key for key in found if f"<code>{key}</code>" not in page] == []
 
 
 def test_the_recipe_of_the_first_page_is_a_recipe(tmp_path):
@@ -53,6 +53,7 @@ def test_the_recipe_of_the_first_page_is_a_recipe(tmp_path):
     assert list(load_config(tmp_path / "recipe.yaml").stages) == ["dense", "joint", "heal"]
 
 
+@pytest.mark.soak
 def test_it_builds_strictly_and_names_every_page(tmp_path):
     pytest.importorskip("mkdocs", reason="MkDocs is not installed: pip install 'hybrid-pruning[docs]'")
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
