@@ -15,8 +15,7 @@ from corpus import MINUTE, configure, describe_asvspoof5, describe_voxceleb, set
 from hybrid_pruning.config import load_config, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.jobs.grid import lay_out, parse_axes
-from hybrid_pruning.jobs.sweep_figure import draw_sweep
-from hybrid_pruning.jobs.sweep_tables import SetFigures, Swept, estimate_difference, to_markdown, write_tsv
+from hybrid_pruning.jobs.sweep_results import SetFigures, Swept, draw_sweep, estimate_difference, to_markdown, write_tsv
 from hybrid_pruning.metrics.bootstrap import Interval
 from hybrid_pruning.reporting.published import read_published
 from world import STAGES, hurry

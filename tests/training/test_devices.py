@@ -13,8 +13,7 @@ from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Lagrangian, attach, shrink
-from hybrid_pruning.training.distillation import Teacher
-from hybrid_pruning.training.objective import Objective
+from hybrid_pruning.training.objective import Objective, Teacher
 
 CLASSES = Classes(("spoof", "bonafide"), (1, 1))
 

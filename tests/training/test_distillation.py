@@ -15,11 +15,10 @@ from hybrid_pruning.models.backbone import Hidden
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Lagrangian, attach
-from hybrid_pruning.training.distillation import Teacher, class_divergence, embedding_distance, hidden_loss
 from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
 from hybrid_pruning.training.losses import build_loss
-from hybrid_pruning.training.objective import Objective
+from hybrid_pruning.training.objective import Objective, Teacher, class_divergence, embedding_distance, hidden_loss
 from hybrid_pruning.training.runs import Run
 from runs import assert_same_run, read_steps
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from corpus import configure, write_speaker_world
-from hybrid_pruning.config import Config, save_config
-from hybrid_pruning.config.recipe import GATED, Method
+from hybrid_pruning.config import GATED, Config, Method, save_config
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.reporting import report

@@ -16,8 +16,7 @@ from hybrid_pruning.models.backbone import Backbone, skeleton
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Budget, Constraint, Gates, attach, shrink
-from hybrid_pruning.training.distillation import Teacher
-from hybrid_pruning.training.objective import Optimizers, build_objective, sum_losses
+from hybrid_pruning.training.objective import Optimizers, Teacher, build_objective, sum_losses
 
 CPU = torch.device("cpu")
 TRAINING_TARGET = 0.5

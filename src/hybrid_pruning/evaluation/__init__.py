@@ -1,8 +1,16 @@
 """A score file and its keys -> metrics and tables; scores -> log-likelihood ratios, by calibration and fusion."""
 
 from hybrid_pruning.evaluation.groups import Group
-from hybrid_pruning.evaluation.results import TRACKS, Evaluation, curves, evaluate, operating_point, pool
-from hybrid_pruning.evaluation.show import print_evaluation, print_scores
+from hybrid_pruning.evaluation.results import (
+    TRACKS,
+    Evaluation,
+    curves,
+    evaluate,
+    operating_point,
+    pool,
+    print_evaluation,
+    print_scores,
+)
 
 __all__ = [
     "TRACKS",

@@ -69,7 +69,8 @@ def linear_prediction(wave: Wave) -> Wave:
     coefficients, gain = _predict(correlation)
     excitation = _excitation(_pitch(correlation), len(wave), _noise_source(wave))
     driven = np.fft.rfft(_frames(excitation, LPC_FRAME, LPC_HOP) * _window(LPC_FRAME), 2 * LPC_FRAME)
-    shape = _all_pass(2 * LPC_FRAME) / np.fft.rfft(coefficients, 2 * LPC_FRAME)
+    all_pass = np.exp(-0.5j * np.pi * LPC_SPREAD * np.linspace(0, 1, LPC_FRAME + 1) ** 2)  # a delay, by frequency
+    shape = all_pass / np.fft.rfft(coefficients, 2 * LPC_FRAME)
     filtered = np.fft.irfft(driven * gain[:, None] * shape)[:, :LPC_FRAME]
     return _overlap_add((filtered * _window(LPC_FRAME)).astype(np.float32), LPC_HOP, len(wave))
 
@@ -157,11 +158,6 @@ def _predict(correlation: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float
     residual = lags[:, 0] - np.sum(weights * lags[:, 1:], axis=1)
     gain = np.sqrt(np.maximum(residual, 0) / np.sum(_window(LPC_FRAME).astype(np.float64) ** 2))
     return np.concatenate([np.ones((len(weights), 1)), -weights], axis=1), gain
-
-
-def _all_pass(size: int) -> npt.NDArray[np.complex128]:
-    """Response [size / 2 + 1] that delays each frequency in proportion to it, the highest by LPC_SPREAD samples."""
-    return np.exp(-0.5j * np.pi * LPC_SPREAD * np.linspace(0, 1, size // 2 + 1) ** 2)
 
 
 def _pitch(correlation: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

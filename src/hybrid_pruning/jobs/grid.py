@@ -116,11 +116,6 @@ def choose(cells: Sequence[GridCell], only: str | Sequence[str]) -> list[GridCel
     return [cell for cell in cells if not wanted or any(fnmatchcase(cell.name, one.strip()) for one in wanted)]
 
 
-def set_sparsity(config: Config, target: float) -> Config:
-    """Return a recipe at another sparsity, 0 for training without pruning."""
-    return set_values(config, _pruning_to(target), name_size(target))
-
-
 def set_values(config: Config, values: Mapping[str, Any], name: str) -> Config:
     """Return a recipe with other values at its keys; with stages, those of `pruning` at each stage that prunes."""
     stages = expand_stages(config)
@@ -154,7 +149,7 @@ def _make_cell(
     for key, text in values.items():
         options += ["--method", text] if key == "method" else ["--vary", f"{key}={text}"]
     options += [] if seed is None else ["--seed", str(seed)]
-    changes = _pruning_to(target)
+    changes = pruning_to(target)
     changes |= {"pruning.method": method} if "method" in values else {}
     changes |= {key: varied[key] for key in values if key != "method"}
     changes |= {} if seed is None else {"seed": seed}
@@ -162,7 +157,8 @@ def _make_cell(
     return GridCell(name, group, line, dense, target, values, tuple(options), set_values(config, changes, name))
 
 
-def _pruning_to(target: float) -> dict[str, Any]:
+def pruning_to(target: float) -> dict[str, Any]:
+    """Return the settings of another sparsity, 0 for training without pruning."""
     return {"pruning.use_pruning_loss": target > 0, **({"pruning.target_sparsity": target} if target else {})}
 
 

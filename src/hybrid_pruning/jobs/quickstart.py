@@ -17,8 +17,8 @@ from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.evaluation.fitting import UncalibratableError, calibrate
-from hybrid_pruning.files import atomic_write, hold, is_vacant, write_json
-from hybrid_pruning.jobs.grid import set_sparsity
+from hybrid_pruning.files import hold, is_vacant, write_json
+from hybrid_pruning.jobs.grid import name_size, pruning_to, set_values
 from hybrid_pruning.jobs.synthetic_corpus import QuickstartCorpus, build
 from hybrid_pruning.models.size import count_kept
 from hybrid_pruning.models.speech_model import SpeechModel
@@ -30,6 +30,7 @@ from hybrid_pruning.training.export import export
 from hybrid_pruning.training.launch import train
 from hybrid_pruning.training.runs import Run
 from hybrid_pruning.training.shared import share_stages
+from hybrid_pruning.trees import read_json
 
 ENCODER = "whisper-tiny-encoder"
 """The pretrained encoder that comes with the package; its folder has its licence and origin."""
@@ -89,7 +90,9 @@ def quickstart(
             say(f"{name:<12} {counts['bonafide']:>5} bona fide {counts['spoof']:>5} spoofed clips")
         if from_scratch:
             say("The encoder is small and starts from scratch: this shows the method at work, not its best figures.")
-            encoder, recipe = str(_write_small_encoder(out, own)), own / "quickstart_scratch.yaml"
+            encoder, recipe = str(out / "encoder"), own / "quickstart_scratch.yaml"
+            write_json(out / "encoder" / "config.json", read_json(own / "quickstart_encoder.json"))
+            write_json(out / "encoder" / "preprocessor_config.json", {"do_normalize": True})
         else:
             encoder, recipe = backbone or str(own / ENCODER), own / "quickstart.yaml"
         sources = {f"data.{part}": str(corpus.manifests[part]) for part in ("train", "dev")}
@@ -116,22 +119,15 @@ def _clear(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _write_small_encoder(out: Path, own: Path) -> Path:
-    """Write the architecture of the small encoder to a folder below `out`, and return it."""
-    encoder = out / "encoder"
-    with atomic_write(encoder / "config.json") as handle:
-        handle.write((own / "quickstart_encoder.json").read_text(encoding="utf-8"))
-    write_json(encoder / "preprocessor_config.json", {"do_normalize": True})
-    return encoder
-
-
 def _compare(config: Config, out: Path, corpus: QuickstartCorpus) -> dict[str, Any]:
     """Train, export, calibrate and score all systems, and report on them; return their figures by name."""
     figures: dict[str, Any] = {}
     dense: SpeechModel | None = None
     for name, sparsity in SYSTEMS.items():
         say_rule(f"{name}: train, export, score")
-        _train(set_sparsity(config, sparsity), out, name)
+        run, recipe = Run(out / name), set_values(config, pruning_to(sparsity), name_size(sparsity))
+        share_stages(recipe, run, [Run(out / "dense")])  # those that the dense one begins with too
+        train(recipe, run.folder, resume=run.config.exists())
         model = _export(config, out, name, corpus)
         size = count_kept(model.backbone).budget
         figures[name] = {"params": size.params, "macs": size.macs}
@@ -148,13 +144,6 @@ def _compare(config: Config, out: Path, corpus: QuickstartCorpus) -> dict[str, A
     report([out / name for name in SYSTEMS], out / REPORT, tables, [corpus.manifests[key] for _, key in pairs])
     _print_results(figures)
     return figures
-
-
-def _train(config: Config, out: Path, name: str) -> None:
-    """Train a system; stages that the dense one begins with too are taken from there."""
-    run = Run(out / name)
-    share_stages(config, run, [Run(out / "dense")])
-    train(config, run.folder, resume=run.config.exists())
 
 
 def _export(config: Config, out: Path, name: str, corpus: QuickstartCorpus) -> SpeechModel:

@@ -14,13 +14,12 @@ from hybrid_pruning.files import atomic_write, hold
 from hybrid_pruning.jobs.grid import Axes, GridCell, choose, lay_out, parse_axes
 from hybrid_pruning.jobs.run import Job, run
 from hybrid_pruning.jobs.steps import ROUNDS, Step, bring_up_to_date
-from hybrid_pruning.jobs.sweep_figure import draw_sweep
-from hybrid_pruning.jobs.sweep_tables import SetFigures, Swept, print_sweep, to_markdown, write_tsv
-from hybrid_pruning.models.card.measured import FOLDER as EVALUATION
+from hybrid_pruning.jobs.sweep_results import SetFigures, Swept, draw_sweep, print_sweep, to_markdown, write_tsv
+from hybrid_pruning.models.card import FOLDER as EVALUATION
 from hybrid_pruning.models.size import count_kept, count_parameters
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.reporting import plots, report
-from hybrid_pruning.reporting.published import PAPER, is_known, read_published
+from hybrid_pruning.reporting.published import PAPER, read_published
 from hybrid_pruning.training.runs import Run, decisive
 from hybrid_pruning.training.shared import share_stages
 
@@ -131,8 +130,7 @@ def write_command(cell: GridCell, out: Path, given: tuple[str | Path, Sequence[s
 
 def write_sweep(swept: Sequence[Swept], missing: Sequence[str], config: Config, table: Path) -> None:
     """Print the table, write it as Markdown and TSV, and the plot as SVG and PNG."""
-    corpus = config.corpus.name if config.corpus else ""
-    rows = read_published(corpus) if is_known(corpus) else []
+    rows = read_published(config.corpus.name if config.corpus else "", optional=True)
     published = [row for row in rows if row.source.startswith(PAPER)]
     print_sweep(swept, missing)
     write_tsv(swept, table.with_suffix(".tsv"))

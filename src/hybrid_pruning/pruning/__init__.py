@@ -2,8 +2,7 @@
 
 from hybrid_pruning.pruning.attach import attach, detach
 from hybrid_pruning.pruning.budget import Accounting, Budget, Constraint, budget
-from hybrid_pruning.pruning.gate import Gate, Gates
-from hybrid_pruning.pruning.importance import ImportanceOptimizer
+from hybrid_pruning.pruning.gate import Gate, Gates, ImportanceOptimizer
 from hybrid_pruning.pruning.lagrangian import Lagrangian
 from hybrid_pruning.pruning.plan import UNITS, Cut, Kept, Plan, PlanError, Role, Shape, Slot, Work, plan_for, shape_of
 from hybrid_pruning.pruning.schedule import Growth, Schedule, scheduled_target

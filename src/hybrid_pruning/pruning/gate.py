@@ -1,6 +1,7 @@
 """Hard Concrete gates: the parameter learnt for each unit, and the factor on its weights.
 
-Source: Louizos et al., "Learning Sparse Neural Networks through L0 Regularization", ICLR 2018, equations 10-12.
+Source: Louizos et al., "Learning Sparse Neural Networks through L0 Regularization", ICLR 2018, equations 10-12; of
+binary gates Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, equation 8 (Taylor).
 """
 
 import math
@@ -22,10 +23,9 @@ SEED_STRIDE = 2_654_435_761
 DROP_RATE = 0.01
 """Probability of a fresh gate to be closed, before stretching. The public recipe starts its FFN neurons at 0.5, which
 is 10% sparsity before the first step; an experiment in dev/LOG.md is why we do not."""
-
-
 LIMIT = 20.0
 """Largest shift of log_alpha by one projection."""
+TINY, DECAY = 1e-30, 0.99
 
 
 def hard_concrete(log_alpha: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -270,3 +270,27 @@ class Gates(nn.Module):
             parent = parent.get_submodule(part)
         parent.add_module(leaf, gate)
         return gate
+
+
+class ImportanceOptimizer(torch.optim.Optimizer):
+    """Sets log_alpha to the log of a running mean of its squared gradient, the loss's change without the unit squared.
+
+    With factors of 1 on open units the gradient of the factor is that of Molchanov's expansion.
+    """
+
+    def __init__(self, params: Any, decay: float = DECAY) -> None:
+        super().__init__(params, {"decay": decay, "lr": 1 - decay, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, _: Any = None) -> None:  # type: ignore[override]
+        """Take up the gradients of one step."""
+        for group in self.param_groups:
+            for gate in group["params"]:
+                if gate.grad is None:
+                    continue
+                state = self.state[gate]
+                if not state:
+                    state["mean"], state["steps"] = torch.zeros_like(gate), 0
+                state["steps"] += 1
+                state["mean"].lerp_(gate.grad.square(), 1 - group["decay"])
+                gate.copy_((state["mean"] / (1 - group["decay"] ** state["steps"]) + TINY).log())

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.reporting import plots
 from hybrid_pruning.reporting.plots import Captioned, PageSection, colour_of, to_inline_svg
-from hybrid_pruning.reporting.run_files import LoggedRun, Series
+from hybrid_pruning.reporting.run_files import LoggedRun, Runs, Series
 from hybrid_pruning.reporting.score_tables import METRICS
 from hybrid_pruning.trees import number, section
 
@@ -37,7 +37,6 @@ SMOOTHING = 15
 LEVELS = 12
 """Shades of a heat map."""
 SOLID, DASHED, DOTTED = "solid", (0, (4, 2)), (0, (1, 1.3))
-Runs = Sequence[LoggedRun]
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,24 +99,20 @@ def inspect_model(model: str | Path | SpeechModel, out: str | Path | None = None
 
     The model is a folder, a hub id, or a finished run, of which it is what `export` would write.
     """
-    found = model if isinstance(model, SpeechModel) else load_model(model)
-    units, shape = count_kept(found.backbone), shape_of(found.backbone)
+    if not isinstance(model, SpeechModel):
+        model = build_export(model) if Run(model).config.exists() else SpeechModel.from_pretrained(str(model))
+    units, shape = count_kept(model.backbone), shape_of(model.backbone)
     if out is not None:
         plots.save_figure(draw_kept_units(units), out)
     labels = "none: for speaker verification, where embeddings are compared"
-    if found.classes is not None:
-        pairs = zip(found.classes.labels, found.classes.counts, strict=True)
+    if model.classes is not None:
+        pairs = zip(model.classes.labels, model.classes.counts, strict=True)
         labels = f"{', '.join(f'{label} ({count})' for label, count in pairs)}; in brackets those of a training epoch"
     state = "dense: everything is kept, nothing had gates"
     if shape is not None:
         state = f"pruned: {', '.join(shape.units)} had gates"
-    head_params = count_parameters(found.head, found.classifier)
-    return Inspection(units, head_params, state, labels, _origin(found.provenance), found.head.mixtures())
-
-
-def load_model(name: str | Path) -> SpeechModel:
-    """Return a model by its folder or hub id, or what an export of a finished run would write."""
-    return build_export(name) if Run(name).config.exists() else SpeechModel.from_pretrained(str(name))
+    head_params = count_parameters(model.head, model.classifier)
+    return Inspection(units, head_params, state, labels, _origin(model.provenance), model.head.mixtures())
 
 
 def print_inspection(found: Inspection) -> None:

@@ -14,26 +14,16 @@ from hybrid_pruning.evaluation import evaluate, pool
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.metrics.bootstrap import ROUNDS, check_rounds
 from hybrid_pruning.models.size import SECONDS
+from hybrid_pruning.reporting import score_tables
 from hybrid_pruning.reporting.curves import describe_training
 from hybrid_pruning.reporting.inspection import active_units, draw_kept_units
 from hybrid_pruning.reporting.plots import COLOURS, Captioned, PageSection, colour_of, to_inline_svg
-from hybrid_pruning.reporting.published import UNKNOWN, compare_published, is_known, read_published
-from hybrid_pruning.reporting.run_files import LoggedRun, ModelSize, count, count_model, read_runs
-from hybrid_pruning.reporting.score_tables import (
-    DEV,
-    ResultSet,
-    describe_trials,
-    draw_results,
-    evaluate_sets,
-    find_scores,
-    pair_up,
-    summarise_errors,
-    tabulate,
-)
+from hybrid_pruning.reporting.published import UNKNOWN, compare_published, read_published
+from hybrid_pruning.reporting.run_files import LoggedRun, ModelSize, Runs, count, count_model, read_runs
+from hybrid_pruning.reporting.score_tables import DEV, ResultSet
 from hybrid_pruning.training.runs import snapshot_name
 from hybrid_pruning.trees import number, portable, section, without_folders
 
-Runs = Sequence[LoggedRun]
 Sizes = Sequence[ModelSize | str]
 """Of the runs' models, or why one is not known."""
 
@@ -60,10 +50,8 @@ def report(
         check_rounds(rounds)
     found = read_runs(runs)
     names = {str(section(run.config, "corpus").get("name", "")) for run in found}
-    own = names.pop() if len(names) == 1 else ""
-    corpus = published or (own if own and is_known(own) else None)
-    others = read_published(corpus) if corpus else []
-    pairs = pair_up(found, scores, keys)
+    others = read_published(published or (names.pop() if len(names) == 1 else ""), not published)
+    pairs = score_tables.pair_up(found, scores, keys)
     environment = Environment(
         loader=PackageLoader("hybrid_pruning.reporting", "."),
         undefined=StrictUndefined,
@@ -74,7 +62,7 @@ def report(
     )
     environment.globals |= {"parts": parts, "spans": spans}
     with atomic_write(out) as handle:  # opened first: a place that cannot be written to costs no waiting
-        sets = evaluate_sets([*find_scores(found), *pairs], found, rounds)
+        sets = score_tables.evaluate_sets([*score_tables.find_scores(found), *pairs], found, rounds)
         sizes = [count_model(run) for run in found]
         content = {
             "runs": found,
@@ -83,18 +71,18 @@ def report(
             "warnings": [(run.name, lines) for run in found if (lines := _collect_warnings(run))],
             "comparison": [
                 compare_sizes(found, sizes),
-                *(compare_results(found, results) for results in sets),
+                *(_side_by_side(found, score_tables.tabulate(one, found), one.title, one.describe()) for one in sets),
                 *compare_over_sets(found, sets),
             ],
             "snapshots": compare_snapshots(found, sizes),
-            "results": [(results.title, draw_results(results, found, place)) for place, results in enumerate(sets)],
+            "results": [(one.title, score_tables.draw_results(one, found, place)) for place, one in enumerate(sets)],
             "kept": _draw_kept(found, sizes),
             "training": describe_training(found),
             "published": compare_published(others, found, sizes, sets),
             "facts": describe_runs(found),
-            "differing": differing_settings(found),
+            "differing": _compare(found, [dict(_flatten(run.config)) for run in found], differing=True),
             "groups": [list_groups(run) for run in found],
-            "versions": compare_versions(found),
+            "versions": _compare(found, [run.versions for run in found]),
         }
         # all text goes through `_escape_controls` and Jinja's escaping, figures alone are markup
         handle.write(environment.get_template("report.html.j2").render(content))
@@ -117,7 +105,7 @@ def summarise(run: LoggedRun, size: ModelSize | str, sets: Sequence[ResultSet], 
                 f"{float(budget.sparsity):.1%} of the parameters and {float(budget.macs_sparsity):.1%} of "
                 f"the multiply-accumulates removed; {count(budget.params)} parameters are kept."
             )
-    sentences += [summarise_errors(results, runs, index) for results in sets if index in results.evaluations]
+    sentences += [results.summarise(runs, index) for results in sets if index in results.evaluations]
     return " ".join(sentences)
 
 
@@ -132,11 +120,6 @@ def compare_sizes(runs: Runs, sizes: Sizes) -> Table:
     }
     rows = {title: [None if isinstance(size, str) else show(size) for size in sizes] for title, show in figures.items()}
     return _side_by_side(runs, rows, "Size")
-
-
-def compare_results(runs: Runs, results: ResultSet) -> Table:
-    """Return the metrics of all runs on one evaluation set, with their intervals and differences."""
-    return _side_by_side(runs, tabulate(results, runs), results.title, describe_trials(results))
 
 
 def compare_over_sets(runs: Runs, sets: Sequence[ResultSet]) -> list[Table]:
@@ -205,18 +188,10 @@ def list_groups(run: LoggedRun) -> Table:
     return Table(("group", "parameters", "peak learning rate", "weight decay"), rows)
 
 
-def differing_settings(runs: Runs) -> Table:
-    """Return the settings that are not the same in all runs."""
-    flat = [dict(_flatten(run.config)) for run in runs]
-    names = dict.fromkeys(name for settings in flat for name in settings)
-    found = {name: [settings.get(name) for settings in flat] for name in names}
-    return _side_by_side(runs, {name: values for name, values in found.items() if len(set(values)) > 1})
-
-
-def compare_versions(runs: Runs) -> Table:
-    """Return the versions of Python and of the libraries, run by run."""
-    names = dict.fromkeys(name for run in runs for name in run.versions)
-    return _side_by_side(runs, {name: [run.versions.get(name) for run in runs] for name in names})
+def _compare(runs: Runs, found: Sequence[Mapping[str, str]], differing: bool = False) -> Table:
+    """Return values of the runs by name, or of these the ones that are not the same in all."""
+    rows = {name: [its.get(name) for its in found] for name in dict.fromkeys(name for its in found for name in its)}
+    return _side_by_side(runs, {name: row for name, row in rows.items() if not differing or len(set(row)) > 1})
 
 
 def _escape_controls(value: object) -> object:

@@ -81,18 +81,19 @@ def probe(
         read_set(Path(path), "speaker-verification" if trials else "anti-spoofing") for path in (train, dev)
     )
     known = None if trials is None else read_dev_trials(Path(trials), judged, str(dev))
-    backbone = _load(model) if isinstance(model, (str, Path)) else model
-    body = SpeechModel(backbone, Moments(backbone), None, HeadConfig()).to(choose_device(device))
+    if isinstance(model, (str, Path)):
+        model = build_export(model).backbone if Run(model).config.exists() else load_backbone(model)
+    body = SpeechModel(model, Moments(model), None, HeadConfig()).to(choose_device(device))
     embedded = []
     for utterances in (fitted, judged):
         paths, seconds = [one.path for one in utterances], [one.seconds for one in utterances]
         found = embed_paths(body, paths, batch_size, workers, seconds=seconds)
-        embedded.append(found.reshape(len(paths), backbone.depth, -1).swapaxes(0, 1).astype(np.float64))
+        embedded.append(found.reshape(len(paths), model.depth, -1).swapaxes(0, 1).astype(np.float64))
     if known is None:
         target, positive = (np.array([one.label == Label.BONAFIDE for one in its]) for its in (fitted, judged))
         scores = [classify(own, target, other) for own, other in zip(*embedded, strict=True)]
     else:
-        positive, means = known.classes == "target", (part[..., : backbone.width] for part in embedded)
+        positive, means = known.classes == "target", (part[..., : model.width] for part in embedded)
         scores = [known.cosines(other - own.mean(0)) for own, other in zip(*means, strict=True)]
     measure = "logistic regression on mean and std" if known is None else "cosine of means"
     return Probe(measure, len(fitted), tuple(eer(found[positive], found[~positive]) for found in scores))
@@ -130,7 +131,3 @@ def print_probe(found: Probe) -> None:
     ]
     say_table(Table(("hidden state", "EER %", "1 - 2 EER"), rows, left=3), box="none")
     say(f"by {found.measure} of {found.utterances} training utterances; hidden state 0 is the first layer's input")
-
-
-def _load(name: str | Path) -> Backbone:
-    return build_export(name).backbone if Run(name).config.exists() else load_backbone(name)

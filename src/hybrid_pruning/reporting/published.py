@@ -48,23 +48,21 @@ class Published:
     min_dcf: float | None
     source: str
 
+    def cells(self, error_form: str = ".2f") -> list[str]:
+        """Return sparsity and EER in percent, size, operations and minDCF for a table, in the order of its columns."""
+        removed = None if self.sparsity is None else 100 * self.sparsity
+        values = ((removed, ".0f"), (self.params_m, ".1f"), (self.flops_g, ".1f"), (100 * self.eer, error_form))
+        return [UNKNOWN if value is None else f"{value:{form}}" for value, form in (*values, (self.min_dcf, ".3f"))]
 
-def read_published(corpus: str) -> list[Published]:
-    """Return the published systems of a corpus."""
+
+def read_published(corpus: str, optional: bool = False) -> list[Published]:
+    """Return the published systems of a corpus; where they are `optional`, none of an unknown one."""
     with resources.as_file(resources.files("hybrid_pruning.reporting") / "published.tsv") as path:
         rows = [row for _, row in read_rows(path, ())]
     known = sorted({row["corpus"] for row in rows})
-    if corpus not in known:
+    if corpus not in known and not optional:
         raise InputError(f"report: no published systems of '{corpus}' are known; there are those of {', '.join(known)}")
     return [_parse(row) for row in rows if row["corpus"] == corpus]
-
-
-def is_known(corpus: str) -> bool:
-    """Return whether there are published systems of a corpus."""
-    try:
-        return bool(read_published(corpus))
-    except InputError:
-        return False
 
 
 def is_of_set(system: Published, name: str) -> bool:
@@ -88,16 +86,18 @@ def compare_published(
         svg = plots.to_inline_svg(draw_sizes(chosen, ours), f"published-{place}", f"EER over parameters, {name}")
         caption = "Both axes are logarithmic. Stars: measured here. Systems of unknown size are in the table alone."
         sources = list(dict.fromkeys(other.source for other in chosen))
-        compared = {
-            "set": results.name if results and ours else "",
-            "theirs": name,
-            "table": _tabulate([*ours.values(), *(other for other in chosen if not other.derived)], sources),
-            "ours": [*ours],
-            "sweep": _tabulate_sweeps(chosen, sources),
-            "sources": sources,
-            "figure": plots.Captioned(title, svg, caption),
-        }
-        found.append(compared)
+        shown = [*ours.values(), *(other for other in chosen if not other.derived)]
+        found.append(
+            {
+                "set": results.name if results and ours else "",
+                "theirs": name,
+                "table": _tabulate(shown, sources),
+                "ours": [*ours],
+                "sweep": _tabulate_sweeps(chosen, sources),
+                "sources": sources,
+                "figure": plots.Captioned(title, svg, caption),
+            }
+        )
     return found
 
 
@@ -175,11 +175,8 @@ def _tabulate(systems: Sequence[Published], sources: Sequence[str]) -> Table:
     """Return systems as their sources have them."""
     rows = []
     for row in systems:
-        removed = None if row.sparsity is None else 100 * row.sparsity
-        values = ((removed, ".0f"), (row.params_m, ".1f"), (row.flops_g, ".1f"), (100 * row.eer, ".2f"))
-        figures = (UNKNOWN if value is None else f"{value:{form}}" for value, form in (*values, (row.min_dcf, ".3f")))
         source = f"[{sources.index(row.source) + 1}]" if row.source in sources else row.source
-        rows.append((row.system, *figures, source))
+        rows.append((row.system, *row.cells(), source))
     return Table(("system", "removed, %", "parameters, M", "G for 4 s", "EER, %", "minDCF", "source"), rows)
 
 

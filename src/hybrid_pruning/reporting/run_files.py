@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from hybrid_pruning.config.recipe import GATED
+from hybrid_pruning.config import GATED
 from hybrid_pruning.data.tracks import SV, TRACK1, Track
 from hybrid_pruning.errors import InputError, in_one_line
 from hybrid_pruning.models.size import KeptUnits, count_parameters, count_units
@@ -17,9 +17,6 @@ from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Constraint, PlanError, plan_for, shape_of
 from hybrid_pruning.training.runs import AVERAGED, Run, open_checkpoint
 from hybrid_pruning.trees import number, parse_json, parse_yaml, portable, section, without_folders
-
-OWN = "run"
-"""The folder of a training below that of the job it belongs to."""
 
 Record = Mapping[str, Any]
 Series = tuple[list[float], list[float]]
@@ -106,6 +103,9 @@ class LoggedRun:
         points = [(step, float(value)) for step, value in found if isinstance(value, int | float)]
         points = [(step, value) for step, value in points if math.isfinite(value)]
         return [step for step, _ in points], [value for _, value in points]
+
+
+Runs = Sequence[LoggedRun]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ def _read_versions(files: Run, missing: list[str]) -> dict[str, str]:
 
 def _name_runs(paths: Sequence[Path]) -> list[str]:
     """Name folders by as few of their last parts as make each unique; OUT/run, a job's own training, by OUT."""
-    parts = [path.parent.parts if path.name == OWN and path.parent.name else path.parts for path in paths]
+    parts = [path.parent.parts if path.name == "run" and path.parent.name else path.parts for path in paths]
     if len(set(parts)) < len(parts):
         parts = [path.parts for path in paths]
     depth = 1

@@ -14,7 +14,7 @@ from hybrid_pruning.evaluation import Evaluation, evaluate, operating_point
 from hybrid_pruning.metrics import ASVSPOOF5
 from hybrid_pruning.metrics.bootstrap import Difference
 from hybrid_pruning.reporting.plots import Captioned, PageSection, draw_det, draw_histograms, to_inline_svg
-from hybrid_pruning.reporting.run_files import LoggedRun
+from hybrid_pruning.reporting.run_files import LoggedRun, Runs
 from hybrid_pruning.trees import section
 
 DEV = "dev"
@@ -30,7 +30,6 @@ METRICS: Mapping[str, tuple[str, float, int]] = {
 }
 """Metric -> its title, its factor in a table, and its decimals."""
 WORDS = {"bonafide": "bona fide", "spoof": "spoof", "target": "target", "nontarget": "nontarget"}
-Runs = Sequence[LoggedRun]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,23 @@ class ResultSet:
     def change(self, run: int, metric: str) -> float:
         """Return the difference of a run's metric from the first run's."""
         return self.evaluations[run].metrics[metric] - self.evaluations[self.first].metrics[metric]
+
+    def describe(self) -> str:
+        """Return the numbers of trials, how their intervals were found, and all notes."""
+        lines = []
+        for evaluation in self.evaluations.values():
+            counts = (f"{evaluation.metrics[f'n_{kind}']:,.0f} {WORDS[kind]}" for kind in evaluation.track.kinds)
+            by = f"; intervals: 95%, by {evaluation.rounds:,} resamples of {evaluation.resampled}"
+            lines.append(f"{' and '.join(counts)} trials{by if evaluation.resampled else ''}.")
+        return "\n".join([*self.notes, *dict.fromkeys(lines)])
+
+    def summarise(self, runs: Runs, index: int) -> str:
+        """Return a run's EER, and its difference from the set's first run."""
+        text = f"EER on {self.name} {self.evaluations[index].metrics['eer']:.1%}"
+        if (found := self.differences.get(index, {}).get("eer")) is not None:
+            sure = "more than chance" if found.low > 0 or found.high < 0 else "may be chance"
+            text += f", {signed(100 * self.change(index, 'eer'), 1)} points from {runs[self.first].name} ({sure})"
+        return f"{text}."
 
 
 def find_scores(runs: Runs) -> list[RunScores]:
@@ -151,29 +167,6 @@ def tabulate(results: ResultSet, runs: Runs) -> dict[str, list[Cell | None]]:
     return {METRICS[name][0]: [_cell(results, index, name) for index in range(len(runs))] for name in known}
 
 
-def describe_trials(results: ResultSet) -> str:
-    """Return the numbers of trials of one evaluation set, how their intervals were found, and all notes on it."""
-    lines = []
-    for evaluation in results.evaluations.values():
-        counts = (f"{evaluation.metrics[f'n_{kind}']:,.0f} {WORDS[kind]}" for kind in evaluation.track.kinds)
-        line = f"{' and '.join(counts)} trials"
-        if evaluation.resampled:
-            line += f"; intervals: 95%, by {evaluation.rounds:,} resamples of {evaluation.resampled}"
-        lines.append(f"{line}.")
-    return "\n".join([*results.notes, *dict.fromkeys(lines)])
-
-
-def summarise_errors(results: ResultSet, runs: Runs, index: int) -> str:
-    """Return a run's EER on one evaluation set, and its difference from the set's first run."""
-    text = f"EER on {results.name} {results.evaluations[index].metrics['eer']:.1%}"
-    found = results.differences.get(index, {}).get("eer")
-    if found is not None:
-        sure = "more than chance" if found.low > 0 or found.high < 0 else "may be chance"
-        change = _signed(100 * results.change(index, "eer"), 1)
-        text += f", {change} points from {runs[results.first].name} ({sure})"
-    return f"{text}."
-
-
 def draw_results(results: ResultSet, runs: Runs, place: int) -> PageSection:
     """Return the DET curves of all runs on one set, and of detectors the histograms."""
     evaluations = results.evaluations
@@ -214,12 +207,13 @@ def _cell(results: ResultSet, index: int, metric: str) -> Cell | None:
     if found is None:
         return Cell(value, interval)
     change = results.change(index, metric)
-    shown, low, high = (_signed(factor * part, digits) for part in (change, found.low, found.high))
+    shown, low, high = (signed(factor * part, digits) for part in (change, found.low, found.high))
     difference = f"{shown} ({low},\N{NO-BREAK SPACE}{high})"
     return Cell(value, interval, (difference, "bold") if found.low > 0 or found.high < 0 else difference)
 
 
-def _signed(value: float, digits: int) -> str:
+def signed(value: float, digits: int) -> str:
+    """Return a difference with its sign."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 

@@ -11,8 +11,16 @@ from torch import nn
 
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.config import Config, DistillationConfig, by_name, expand_stages, listed, load_config, save_config
-from hybrid_pruning.config.recipe import TRAINED_FIRST
+from hybrid_pruning.config import (
+    TRAINED_FIRST,
+    Config,
+    DistillationConfig,
+    by_name,
+    expand_stages,
+    listed,
+    load_config,
+    save_config,
+)
 from hybrid_pruning.console import say
 from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.data.trainset import LABELS, TrainSet, class_counts, class_names, read_devset, read_trainset
@@ -21,10 +29,9 @@ from hybrid_pruning.files import digest_file, hold, is_vacant, remove_leftovers,
 from hybrid_pruning.models.artifact import is_artifact
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel, load_backbone
-from hybrid_pruning.training.distillation import Teacher
 from hybrid_pruning.training.export import Trained, build_export, read_trained, shrink_model
 from hybrid_pruning.training.losses import carry_over
-from hybrid_pruning.training.objective import build_objective
+from hybrid_pruning.training.objective import Teacher, build_objective
 from hybrid_pruning.training.oneshot import cut_model
 from hybrid_pruning.training.runs import Digest, Run
 from hybrid_pruning.training.trainer import Trainer, find_device

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hybrid_pruning.config import Config, by_name
-from hybrid_pruning.config.recipe import Files
+from hybrid_pruning.config import Config, Files, by_name
 from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.data.tracks import SV

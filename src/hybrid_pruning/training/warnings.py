@@ -5,7 +5,7 @@ Nothing here stops a training; a recipe or data that cannot work at all are an `
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +41,9 @@ def check_before(
     return [
         *check_learning_rates(config.training, model, steps),
         *check_objective(config),
-        *(check_pruning(pruning, config.training.epochs, steps) if pruning.gated else []),
+        *(check_pruning(pruning, config.training.epochs, steps) if pruning.gated else ()),
         *check_overlap(trainset, devset, listed(config.data.dev)),
-        *(check_speakers(trainset, listed(config.data.train)) if verification else []),
+        *(check_speakers(trainset, listed(config.data.train)) if verification else ()),
     ]
 
 
@@ -56,7 +56,7 @@ def check_after(
 ) -> list[str]:
     """Return the warnings after a training, one line each, from the [N] scores and classes of its last validation."""
     check = check_scores if task == "anti-spoofing" else check_cosines
-    found = check(scores[positive], scores[~positive])
+    found = [*check(scores[positive], scores[~positive])]
     return found if expected_sparsity is None else found + check_sparsity(expected_sparsity, target_sparsity)
 
 
@@ -66,24 +66,19 @@ def print_warnings(lines: Sequence[str]) -> None:
         say(f"warning: {line}", style="yellow")
 
 
-def check_objective(config: Config) -> list[str]:
+def check_objective(config: Config) -> Iterator[str]:
     """Warn of a loss without margins for verification, and of margins that never reach their size."""
     objective, epochs, start = config.objective, config.training.epochs, config.objective.margin_start_epochs
-    late = f", after margin_start_epochs {start:g}," if start else ""
-    return _where(
-        (
-            config.task == "speaker-verification" and objective.kind == "softmax",
-            "objective.kind is softmax, which leaves no margin between speakers; aam is usual",
-        ),
-        (
-            objective.margin_start_epochs + objective.margin_warmup_epochs > epochs,
-            f"objective.margin_warmup_epochs is {objective.margin_warmup_epochs:g}{late} and training.epochs {epochs}: "
-            "the margins never reach their size; shorten the warm-up, or train longer",
-        ),
-    )
+    if config.task == "speaker-verification" and objective.kind == "softmax":
+        yield "objective.kind is softmax, which leaves no margin between speakers; aam is usual"
+    if start + objective.margin_warmup_epochs > epochs:
+        late = f", after margin_start_epochs {start:g}," if start else ""
+        asked = f"objective.margin_warmup_epochs is {objective.margin_warmup_epochs:g}{late}"
+        advice = "the margins never reach their size; shorten the warm-up, or train longer"
+        yield f"{asked} and training.epochs {epochs}: {advice}"
 
 
-def check_learning_rates(training: TrainingConfig, model: SpeechModel, steps: int) -> list[str]:
+def check_learning_rates(training: TrainingConfig, model: SpeechModel, steps: int) -> Iterator[str]:
     """Warn of learning rates that move nothing, never reach their peak, or rise where they should fall.
 
     Adam moves a weight by about the learning rate in a step, so that `steps` of them reach lr x steps at most; SGD by
@@ -98,40 +93,30 @@ def check_learning_rates(training: TrainingConfig, model: SpeechModel, steps: in
             [*model.backbone.parameters()],
         ),
     }
-    still = []
-    for part, (key, lr, parameters) in parts.items():
-        size = _root_mean_square([p for p in parameters if p.requires_grad and p.dim() > 1])
-        line = (
-            f"{key} is {lr:g}: in {steps} steps it moves a weight of the {part} by {lr * steps:.1g} at most, and "
-            f"they are {size:.1g} in size, so that it learns nothing; raise it, or train longer"
-        )
-        still.append((training.optimizer == "adamw" and 0 < lr * steps < LEAST_MOVE * size, line))
-    return _where(
-        (
-            training.optimizer == "sgd" and peak < LEAST_SGD_RATE,
-            f"training.lr{scaled} is {peak:g}, a rate for adamw; sgd moves weights by the rate times the gradient, and "
-            "0.01 to 0.1 is usual",
-        ),
-        *still,
-        (
-            not training.backbone_lr_ratio and not model.backbone.frozen,
-            "training.backbone_lr_ratio is 0: the backbone's weights stay as they are, and only the head and the gates "
-            "learn; 0.05 is usual where the backbone is to be fine-tuned",
-        ),
-        (
-            training.lr_warmup_epochs > training.epochs,
-            f"training.lr_warmup_epochs is {training.lr_warmup_epochs:g} and training.epochs {training.epochs}: the "
-            "learning rate never reaches training.lr; shorten the warm-up, or train longer",
-        ),
-        (
-            training.final_lr > training.lr,
-            f"training.final_lr {training.final_lr:g} is above training.lr {training.lr:g}: the learning rate rises to "
-            "the end; it usually falls to a tenth",
-        ),
-    )
+    if training.optimizer == "sgd" and peak < LEAST_SGD_RATE:
+        low = f"training.lr{scaled} is {peak:g}, a rate for adamw"
+        yield f"{low}; sgd moves weights by the rate times the gradient, and 0.01 to 0.1 is usual"
+    for part, (key, lr, parameters) in parts.items() if training.optimizer == "adamw" else ():
+        chosen = [p.detach().double() for p in parameters if p.requires_grad and p.dim() > 1]
+        squares, count = sum(float(p.square().sum()) for p in chosen), sum(p.numel() for p in chosen)
+        size = math.sqrt(squares / count) if count else 0.0
+        if 0 < lr * steps < LEAST_MOVE * size:
+            yield (
+                f"{key} is {lr:g}: in {steps} steps it moves a weight of the {part} by {lr * steps:.1g} at most, and "
+                f"they are {size:.1g} in size, so that it learns nothing; raise it, or train longer"
+            )
+    if not training.backbone_lr_ratio and not model.backbone.frozen:
+        still = "training.backbone_lr_ratio is 0: the backbone's weights stay as they are"
+        yield f"{still}, and only the head and the gates learn; 0.05 is usual where the backbone is to be fine-tuned"
+    if training.lr_warmup_epochs > training.epochs:
+        asked = f"training.lr_warmup_epochs is {training.lr_warmup_epochs:g} and training.epochs {training.epochs}"
+        yield f"{asked}: the learning rate never reaches training.lr; shorten the warm-up, or train longer"
+    if training.final_lr > training.lr:
+        asked = f"training.final_lr {training.final_lr:g} is above training.lr {training.lr:g}"
+        yield f"{asked}: the learning rate rises to the end; it usually falls to a tenth"
 
 
-def check_pruning(pruning: PruningConfig, epochs: int, steps: int) -> list[str]:
+def check_pruning(pruning: PruningConfig, epochs: int, steps: int) -> Iterator[str]:
     """Warn of a target that the schedule does not reach, and of gates that are too slow to shut."""
     rests = pruning.export_hold_epochs * len(pruning.snapshots)
     held = f", with {rests:g} held at pruning.export_at," if rests else ""
@@ -141,82 +126,52 @@ def check_pruning(pruning: PruningConfig, epochs: int, steps: int) -> list[str]:
     even = -float(torch.logit(open_probability(torch.zeros(()))))  # the log_alpha of a gate that is open half the time
     idle = [key for key in SAMPLED if pruning.binary and is_changed(pruning, key)]
     reach, distance = pruning.initial_reg_lr * steps, max(math.log((1 - rate) / rate) - even, 0.0)
-    return _where(
-        (
-            pruning.sparsity_warmup_epochs + rests > epochs,
-            f"pruning.sparsity_warmup_epochs is {pruning.sparsity_warmup_epochs:g}{held} and training.epochs {epochs}: "
-            f"the target only grows to {last:.1%}, not {pruning.target_sparsity:.1%}; shorten the warm-up, or train "
-            "longer",
-        ),
-        (
-            pruning.constraint_solver == "lagrangian" and pruning.target_sparsity > 0 and reach < distance,
-            f"pruning.initial_reg_lr is {pruning.initial_reg_lr:g}: in {steps} steps it moves a gate by {reach:.2g} at "
-            f"most, and shutting one takes {distance:.2g}; raise it, train longer, or raise pruning.drop_rate",
-        ),
-        (
-            bool(idle),
-            f"pruning.{', pruning.'.join(idle)}: of sampled gates, which the solver exact does not have; "
-            "for the paper's set pruning.constraint_solver to lagrangian",
-        ),
-    )
+    if pruning.sparsity_warmup_epochs + rests > epochs:
+        asked = f"pruning.sparsity_warmup_epochs is {pruning.sparsity_warmup_epochs:g}{held}"
+        low = f"the target only grows to {last:.1%}, not {pruning.target_sparsity:.1%}"
+        yield f"{asked} and training.epochs {epochs}: {low}; shorten the warm-up, or train longer"
+    if pruning.constraint_solver == "lagrangian" and pruning.target_sparsity > 0 and reach < distance:
+        slow = f"pruning.initial_reg_lr is {pruning.initial_reg_lr:g}: in {steps} steps it moves a gate by {reach:.2g}"
+        more = "raise it, train longer, or raise pruning.drop_rate"
+        yield f"{slow} at most, and shutting one takes {distance:.2g}; {more}"
+    if idle:
+        none = f"pruning.{', pruning.'.join(idle)}: of sampled gates, which the solver exact does not have"
+        yield f"{none}; for the paper's set pruning.constraint_solver to lagrangian"
 
 
 def check_sparsity(expected: float, target: float, when: str = "at the end") -> list[str]:
     """Warn where the gates are far from the target, which an export then cuts to all the same."""
-    line = (
-        f"the gates expect {expected:.1%} to be removed {when}, the target is {target:.1%}: an export cuts to the "
-        "target all the same, but not what was trained; train longer, or raise pruning.initial_reg_lr"
-    )
-    return [line] if abs(expected - target) > LARGEST_LAG else []
+    line = f"the gates expect {expected:.1%} to be removed {when}, the target is {target:.1%}"
+    advice = "not what was trained; train longer, or raise pruning.initial_reg_lr"
+    lags = abs(expected - target) > LARGEST_LAG
+    return [f"{line}: an export cuts to the target all the same, but {advice}"] if lags else []
 
 
-def check_scores(bonafide: FloatArray, spoof: FloatArray) -> list[str]:
+def check_scores(bonafide: FloatArray, spoof: FloatArray) -> Iterator[str]:
     """Warn of [P] and [N] log-likelihood ratios that look inverted, or an accuracy that counts the larger class."""
     rate, total = eer(bonafide, spoof), bonafide.size + spoof.size
     accepted, rejected = float(np.mean(bonafide >= 0)), float(np.mean(spoof < 0))
     accuracy, balanced = (accepted * bonafide.size + rejected * spoof.size) / total, (accepted + rejected) / 2
     larger, share = max((("bona fide", bonafide.size), ("spoofed", spoof.size)), key=lambda pair: pair[1])
-    return _where(
-        (
-            rate > 0.5,
-            f"the dev set's EER is {rate:.1%}, worse than chance: the scores look inverted; check that the labels of "
-            "neither manifest are swapped",
-        ),
-        (
-            rate <= 0.5 and accuracy >= HIGH_ACCURACY and (balanced < NEAR_CHANCE or rate > CHANCE),
-            f"the accuracy of {accuracy:.1%} on the dev set says little, as {share / total:.1%} of it are {larger}: "
-            f"the balanced accuracy is {balanced:.1%}, the EER {rate:.1%}; judge by these, "
-            "balance the training data (data.balance)",
-        ),
-    )
+    if rate > 0.5:
+        found = f"the dev set's EER is {rate:.1%}, worse than chance"
+        yield f"{found}: the scores look inverted; check that the labels of neither manifest are swapped"
+    elif accuracy >= HIGH_ACCURACY and (balanced < NEAR_CHANCE or rate > CHANCE):
+        found = f"the accuracy of {accuracy:.1%} on the dev set says little, as {share / total:.1%} of it are {larger}"
+        advice = "judge by these, balance the training data (data.balance)"
+        yield f"{found}: the balanced accuracy is {balanced:.1%}, the EER {rate:.1%}; {advice}"
 
 
-def check_cosines(target: FloatArray, nontarget: FloatArray) -> list[str]:
+def check_cosines(target: FloatArray, nontarget: FloatArray) -> Iterator[str]:
     """Warn of embeddings whose [P] cosines of one speaker and [N] of two are alike."""
-    rate = eer(target, nontarget)
-    line = (
-        f"the dev trials' EER is {rate:.1%}, {'worse than' if rate > 0.5 else 'close to'} chance: check the labels of "
-        "data.trials.dev and the column speaker of data.train, or train longer"
-    )
-    return [line] if rate > CHANCE else []
+    if (rate := eer(target, nontarget)) > CHANCE:
+        found = f"the dev trials' EER is {rate:.1%}, {'worse than' if rate > 0.5 else 'close to'} chance"
+        yield f"{found}: check the labels of data.trials.dev and the column speaker of data.train, or train longer"
 
 
-def check_speakers(trainset: Sequence[Utterance], name: str) -> list[str]:
+def check_speakers(trainset: Sequence[Utterance], name: str) -> Iterator[str]:
     """Warn of speakers with a single training utterance."""
     counts = Counter(utterance.speaker for utterance in trainset)
-    single = [speaker for speaker, count in counts.items() if count == 1]
-    line = (
-        f"{name}: {len(single)} of {len(counts)} speakers have a single utterance ({shown(single)}): its room is "
-        "learnt with the voice; leave them out, or give more of each"
-    )
-    return [line] if single else []
-
-
-def _where(*table: tuple[bool, str]) -> list[str]:
-    return [line for condition, line in table if condition]
-
-
-def _root_mean_square(parameters: Sequence[torch.Tensor]) -> float:
-    count = sum(parameter.numel() for parameter in parameters)
-    squares = sum(float(parameter.detach().double().square().sum()) for parameter in parameters)
-    return math.sqrt(squares / count) if count else 0.0
+    if single := [speaker for speaker, count in counts.items() if count == 1]:
+        found = f"{name}: {len(single)} of {len(counts)} speakers have a single utterance ({shown(single)})"
+        yield f"{found}: its room is learnt with the voice; leave them out, or give more of each"

@@ -1,22 +1,29 @@
-"""The tables of a sweep: a row a cell and set as TSV, and for people the means over seeds beside the dense model's."""
+"""The tables and the figure of a sweep: cells as TSV, means over seeds beside the dense models, errors over size."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hybrid_pruning import markdown
 from hybrid_pruning.console import Cell, Table, say, say_table
 from hybrid_pruning.data.tables import write_table
-from hybrid_pruning.jobs.grid import GridCell
+from hybrid_pruning.jobs.grid import GridCell, name_size
+from hybrid_pruning.jobs.steps import DEV
 from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.metrics.bootstrap import Interval, over_replicas
 from hybrid_pruning.metrics.measures import TITLES
 from hybrid_pruning.models.size import SECONDS
+from hybrid_pruning.reporting import plots
 from hybrid_pruning.reporting.published import Published, is_of_set
 from hybrid_pruning.reporting.run_files import count
-from hybrid_pruning.reporting.score_tables import METRICS
+from hybrid_pruning.reporting.score_tables import METRICS, signed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 UNCALIBRATED = "*: not calibrated, since lower dev scores speak for the positive class or all are the same."
 PAPERS_HEADINGS = ("set", "system", "removed %", "parameters, M", "FLOPs, G", "EER %", "minDCF")
@@ -117,11 +124,7 @@ def to_markdown(swept: Sequence[Swept], missing: Sequence[str] = (), published: 
     theirs = []
     for name in list_sets(swept):
         for row in (row for row in published if is_of_set(row, name)):
-            removed = None if row.sparsity is None else 100 * row.sparsity
-            values = (removed, row.params_m, row.flops_g, 100 * row.eer, row.min_dcf)
-            forms = (".0f", ".1f", ".1f", ".3f" if row.eer <= 0.001 else ".2f", ".3f")
-            cells = ("–" if value is None else format(value, form) for value, form in zip(values, forms, strict=True))
-            theirs.append((name, row.system, *cells))
+            theirs.append((name, row.system, *row.cells(".3f" if row.eer <= 0.001 else ".2f")))
     text = markdown.to_markdown(lay_out_table(swept, missing))
     if theirs:
         text += "\nAs the paper has them (arXiv 2508.16232), not measured here:\n\n"
@@ -183,11 +186,9 @@ def _show(seeds: Sequence[Swept], swept: Sequence[Swept], name: str, metric: str
     shown = Cell(f"{factor * found.mean:.{digits}f}", f"{low}–{high}")
     if change is None:
         return shown
-    values = (change.mean, change.interval.low, change.interval.high)
-    mean, low, high = (f"{factor * value:+.{digits}f}".replace("-", "−") for value in values)
-    difference = f"{mean}: {low} to {high}"
+    mean, low, high = (signed(factor * value, digits) for value in (change.mean, *astuple(change.interval)))
     surely = change.interval.low > 0 or change.interval.high < 0
-    return shown._replace(further=(difference, "bold") if surely else difference)
+    return shown._replace(further=(f"{mean}: {low} to {high}", "bold" if surely else ""))
 
 
 def _explain(swept: Sequence[Swept], missing: Sequence[str]) -> str:
@@ -211,3 +212,130 @@ def _explain(swept: Sequence[Swept], missing: Sequence[str]) -> str:
         more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
         note += f" Not finished, and not in this table: {', '.join(missing[:MOST_NAMED])}{more}."
     return note
+
+
+MARKERS = ("o", "s", "^", "P", "v", "X")
+"""One per line, for print without colour; the paper's are hollow."""
+ALONE, DENSE, PAPERS = "pruned", "dense", "the paper's, not measured here"
+"""Names of a line that is the only one, of the dense models, and of the paper's."""
+APART = 2.2
+"""Points between the lines."""
+SIZES: Mapping[str, tuple[Callable[[Swept], float], Callable[[Published], float | None]]] = {
+    "parameters, encoder and head, M": (lambda one: one.params / 1e6, lambda row: row.params_m),
+    f"MACs of the encoder, {SECONDS:g} s, G": (
+        lambda one: one.macs / 1e9,
+        lambda row: None if row.flops_g is None else row.flops_g / 2,
+    ),
+}
+"""Axis -> ours and the paper's. The paper counts 57.4 G FLOPs where the dense encoder has 28.5 G MACs: two for each."""
+
+
+def draw_sweep(swept: Sequence[Swept], published: Sequence[Published] = ()) -> "Figure":
+    """Draw the EER of each set, of a single one also minDCF, with 95% intervals, and each seed as a small point.
+
+    The dev set is drawn where there is no other. A line begins at its dense model; lines stand apart by a little, so
+    that their intervals do.
+    """
+    sets = list_sets(swept)
+    names = [name for name in sets if name != DEV] or sets
+    main = next(iter(swept[0].sets.values())).main
+    panels = [(name, metric) for name in names for metric in main[: 2 if len(names) == 1 else 1]]
+    with plots.styled():
+        figure, _ = plots.new_figure(1.9 * plots.WIDTH, (0.35 + 0.6 * len(panels)) * plots.WIDTH)
+        figure.clear()
+        grid: Any = figure.subplots(len(panels), len(SIZES), sharex="col", sharey="row", squeeze=False)
+        for (name, metric), row in zip(panels, grid, strict=True):
+            there = [one for one in swept if name in one.sets]
+            for size, axes in zip(SIZES, row, strict=True):
+                _draw_ours(axes, there, metric, size, name)
+                _draw_paper(axes, [other for other in published if is_of_set(other, name)], metric, size)
+                axes.set(xlim=(0, 1.06 * axes.dataLim.xmax), ylim=(0, 1.06 * axes.dataLim.ymax or 1))
+            row[0].set_ylabel(TITLES[metric].replace(" %", ", %"))
+            row[0].annotate(name, (0, 0), (6, 7), xycoords="axes fraction", textcoords="offset points")
+        _name_sizes(swept, grid)
+        known: dict[str, Any] = {}  # every one named once
+        for axes in grid.flat:
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                known.setdefault(label, handle)
+        order = sorted(known, key=lambda label: (label == PAPERS, label == DENSE))
+        figure.legend([known[label] for label in order], order, loc="outside upper left", ncols=3)
+    return figure
+
+
+def _draw_ours(axes: "Axes", swept: Sequence[Swept], metric: str, size: str, name: str) -> None:
+    """Draw the dense models, and a line from them through the smaller ones of each method and varied values."""
+    from matplotlib.transforms import ScaledTranslation
+
+    figure: Any = axes.figure
+    dense = {one.cell.name: one for one in swept if not one.cell.target}
+    lines = group([one for one in swept if one.cell.target], lambda cell: cell.line or ALONE)
+    ink: dict[str, Any] = {"color": plots.INK, "linestyle": "none", "zorder": 4}
+    for place, seeds in enumerate(group(dense.values(), lambda cell: cell.group).values()):
+        label = {} if place else {"label": DENSE}
+        _draw_points(axes, [seeds], metric, size, name, ink | label | {"marker": "D", "transform": axes.transData})
+    for place, (line, cells) in enumerate(lines.items()):
+        turn, shift = place // len(plots.COLOURS), APART * (place - (len(lines) - 1) / 2) / 72
+        look: dict[str, Any] = {
+            "color": plots.COLOURS[place % len(plots.COLOURS)],
+            "linestyle": plots.DASHES[place % len(plots.DASHES)],
+            "marker": MARKERS[(place + turn) % len(MARKERS)],
+            "transform": axes.transData + ScaledTranslation(shift, 0, figure.dpi_scale_trans),
+            "zorder": 3,
+        }
+        groups = list(group(cells, lambda cell: cell.group).values())
+        found = _draw_points(axes, groups, metric, size, name, look | {"label": plots.label_of(line)})
+        start = [dense[key] for key in dict.fromkeys(one.cell.dense for one in cells) if key in dense]
+        if start:
+            ends = [_find_point(start, metric, size, name), found[0]]
+            axes.plot(*zip(*ends, strict=True), **{**look, "marker": None})
+
+
+def _draw_points(
+    axes: "Axes", groups: Sequence[Sequence[Swept]], metric: str, size: str, name: str, look: Mapping[str, Any]
+) -> list[tuple[float, float]]:
+    """Draw the means over seeds with their intervals, and each seed; return the means."""
+    factor = _scale(metric)
+    points = [_find_point(seeds, metric, size, name) for seeds in groups]
+    intervals = [estimate(seeds, name, metric).interval for seeds in groups]
+    highest = [(x, factor * its.high) for (x, _), its in zip(points, intervals, strict=True)]
+    below = [max(0.0, y - factor * its.low) for (_, y), its in zip(points, intervals, strict=True)]
+    above = [max(0.0, high - y) for (_, y), (_, high) in zip(points, highest, strict=True)]
+    x, y = ([point[axis] for point in points] for axis in (0, 1))
+    axes.errorbar(x, y, [below, above], capsize=2.5, elinewidth=0.9, **look)
+    axes.update_datalim(highest)  # which matplotlib does not do for what stands apart
+    for seeds in groups:
+        if len(seeds) > 1:
+            each = [_find_point([one], metric, size, name) for one in seeds]
+            small: dict[str, Any] = {"marker": "o", "s": 13, "edgecolors": plots.PAPER, "linewidths": 0.7}
+            axes.scatter(*zip(*each, strict=True), color=look["color"], transform=look["transform"], zorder=5, **small)
+    return points
+
+
+def _find_point(seeds: Sequence[Swept], metric: str, size: str, name: str) -> tuple[float, float]:
+    """Return the mean size and the mean metric of cells."""
+    x = float(np.mean([SIZES[size][0](one) for one in seeds]))
+    return x, _scale(metric) * float(np.mean([one.sets[name].metrics[metric] for one in seeds]))
+
+
+def _scale(metric: str) -> int:
+    return 100 if TITLES[metric].endswith("%") else 1
+
+
+def _draw_paper(axes: "Axes", rows: Sequence[Published], metric: str, size: str) -> None:
+    drawn = [row for row in rows if row.family in ("dense", "Hybrid Pruning")]
+    points = [(SIZES[size][1](row), row.eer if metric == "eer" else row.min_dcf) for row in drawn]
+    known = sorted((x, _scale(metric) * y) for x, y in points if x is not None and y is not None)
+    if known:
+        look: dict[str, Any] = {"color": plots.MUTED, "markerfacecolor": plots.PAPER, "linewidth": 0.9, "zorder": 1}
+        axes.plot(*zip(*known, strict=True), linestyle=":", marker="o", label=PAPERS, **look)
+
+
+def _name_sizes(swept: Sequence[Swept], grid: Any) -> None:
+    """Write each sparsity above the top panels, at the mean size of its models, and the axes' names below."""
+    targets = sorted({one.cell.target for one in swept})
+    above: dict[str, Any] = {"textcoords": "offset points", "rotation": 45, "fontsize": 9, "color": plots.MUTED}
+    for size, top, bottom in zip(SIZES, grid[0], grid[-1], strict=True):
+        bottom.set_xlabel(size)
+        for target in targets:
+            x = np.mean([SIZES[size][0](one) for one in swept if one.cell.target == target])
+            top.annotate(name_size(target), (float(x), 1), (-3, 3), xycoords=top.get_xaxis_transform(), **above)
