@@ -42,12 +42,7 @@ class Cell(NamedTuple):
 class Table:
     """A table to show: `say_table` prints it, `markdown.to_markdown` writes it, the report's template sets it in HTML.
 
-    Args:
-        headings: of the columns; all empty for none.
-        rows: their cells, which may be fewer than the headings.
-        title: above it.
-        note: below it.
-        left: how many columns are aligned to the left; the others are to the right.
+    Headings may all be empty, rows shorter than they; the first `left` columns are aligned to the left.
     """
 
     headings: Sequence[str]
@@ -126,13 +121,7 @@ def printable(text: str) -> str:
 
 
 def say(*parts: Span, style: str = "", error: bool = False) -> None:
-    """Print a line, above a progress bar where there is one.
-
-    Args:
-        parts: texts, or texts with a style of their own; nothing in them is markup.
-        style: of all, such as `bold` or `yellow`.
-        error: print to standard error.
-    """
+    """Print texts, with a style of their own or one for all, as a line, above a progress bar; nothing is markup."""
     target = _errors if error and (console.quiet or not (console.is_terminal and _errors.is_terminal)) else console
     target.print(_text([*parts], style, target.encoding), soft_wrap=True)
 
@@ -149,11 +138,9 @@ def say_row(cells: Iterable[object]) -> None:
 
 
 def say_table(table: Table, box: str = "full") -> None:
-    """Print a table. A terminal folds what is too long for it, a pipe gets each row on a line.
+    """Print a table in a `full` box, with a `rule` below its headings, or `none`; small print gets lines of its own.
 
-    Args:
-        table: its small print becomes lines of their own.
-        box: `full`, `rule` (below the headings alone) or `none`.
+    A terminal folds what is too long for it, a pipe gets each row on a line.
     """
     grid = Grid(
         title=_text(table.title, "bold" if box == "none" else "") if table.title else None,

@@ -1,7 +1,4 @@
-"""The one exception a user's input can raise, and the messages of other errors inside it.
-
-The command line prints it and exits with code 2.
-"""
+"""The one exception a user's input can raise, and the messages of other errors inside it."""
 
 
 class InputError(ValueError):

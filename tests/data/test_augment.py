@@ -14,8 +14,9 @@ from corpus import MINUTE, SAMPLE_RATE_HZ, configure, write_world
 from hybrid_pruning.config import AugmentConfig, load_config, save_config
 from hybrid_pruning.data.augment import BUILDERS, Augmentation, Kind, build_augmentation
 from hybrid_pruning.data.augment.codec import CODECS
-from hybrid_pruning.data.batches import Crops, load_batches
+from hybrid_pruning.data.batches import Crops
 from hybrid_pruning.data.manifest import Utterance
+from hybrid_pruning.data.workers import work_in_processes
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.tasks import Label
 from hybrid_pruning.training.launch import train
@@ -137,7 +138,7 @@ def test_the_same_for_any_number_of_workers_and_ranks(tmp_path, utterances, work
     addresses = [[(0, 0), (0, 1), (0, 2), (0, 3)], [(1, 4), (1, 5), (1, 0), (1, 2)]]
     expected = torch.stack([crops(utterances, augmentation)[address].wave for batch in addresses for address in batch])
     for share in (slice(None), slice(0, None, 2), slice(1, None, 2)):  # each rank has its share of every batch
-        found = load_batches(crops(utterances, augmentation), [batch[share] for batch in addresses], workers)
+        found = work_in_processes(crops(utterances, augmentation).load, [batch[share] for batch in addresses], workers)
         assert torch.equal(torch.cat([batch.wave for batch in found]), expected[share])
 
 

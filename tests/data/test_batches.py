@@ -17,7 +17,7 @@ import torch
 
 from corpus import SAMPLE_RATE_HZ, configure, noise, write_world
 from hybrid_pruning.audio import read_audio
-from hybrid_pruning.data.batches import ATTEMPTS, Batch, Crops, Example, collate, load_batches
+from hybrid_pruning.data.batches import ATTEMPTS, Batch, Crops, Example, collate
 from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.data.trainset import TrainSet, read_set
 from hybrid_pruning.data.workers import work_in_processes
@@ -45,7 +45,7 @@ def crops(utterances, seed=0):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_crops_are_a_function_of_seed_epoch_and_index(utterances, workers):
     addresses = [[(0, 4), (0, 3)], [(1, 3), (0, 0)], [(0, 3)]]
-    first, second, third = load_batches(crops(utterances), addresses, workers)
+    first, second, third = work_in_processes(crops(utterances).load, addresses, workers)
     assert torch.equal(first.wave[1], third.wave[0]), "whatever was read before"
     assert not torch.equal(first.wave[1], second.wave[0]), "another epoch, another place"
     assert not torch.equal(first.wave[1], crops(utterances, seed=1)[0, 3].wave), "another seed, another place"
@@ -85,8 +85,8 @@ def test_the_crop_of_an_unreadable_file_is_one_of_another_of_its_class(utterance
 def test_the_substitute_is_a_function_of_seed_epoch_and_index(utterances, workers):
     utterances[4].path.write_text("no audio")
     addresses = [[(epoch, 4), (epoch, 1)] for epoch in range(6)]
-    found = list(load_batches(crops(utterances), addresses, workers))
-    again = list(load_batches(crops(utterances), addresses[3:], 0))  # as a resumed run, with no process beside
+    found = list(work_in_processes(crops(utterances).load, addresses, workers))
+    again = list(work_in_processes(crops(utterances).load, addresses[3:], 0))  # as a resumed run
     assert all(torch.equal(a.wave, b.wave) and a.skipped == b.skipped for a, b in zip(found[3:], again, strict=True))
     assert all(len(batch.skipped) == 1 for batch in found)
     alone = [crops(utterances)[address[0]] for address in addresses]
@@ -99,9 +99,9 @@ def test_a_class_of_which_nothing_can_be_read_stops_after_a_few_attempts(utteran
     for index in (1, 3):
         utterances[index].path.write_text("no audio")
     with pytest.raises(InputError, match=r"[13]\.wav: cannot be decoded"):
-        list(load_batches(crops(utterances), [[(0, 1)]], 0))
+        list(work_in_processes(crops(utterances).load, [[(0, 1)]], 0))
     with pytest.raises(InputError, match=r"1\.wav: cannot be decoded"):  # nothing can stand in for the only one
-        list(load_batches(Crops(utterances[1:2], [0], CROP, 0), [[(0, 0)]], 1))
+        list(work_in_processes(Crops(utterances[1:2], [0], CROP, 0).load, [[(0, 0)]], 1))
     tried = []
 
     def fail(path):

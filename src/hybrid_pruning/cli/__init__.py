@@ -1,8 +1,4 @@
-"""The command line: each verb calls one function of the library.
-
-Imports of the library stand inside the verbs: `--help` and mistakes in the command line then answer at once, without
-torch.
-"""
+"""The command line: each verb calls one function of the library, imported in it, so that `--help` answers at once."""
 
 from hybrid_pruning.cli import card, detect, evaluate, inspect, prepare, score, serve, train  # noqa: F401  registers the verbs
 from hybrid_pruning.cli.app import app, main, order_verbs

@@ -13,7 +13,7 @@ from typer import Argument, Option
 import hybrid_pruning as hp
 from hybrid_pruning.cli.app import HUB_ID, app, finite
 from hybrid_pruning.cli.score import Device, Window, Workers
-from hybrid_pruning.console import console, printable, say, say_row, takes_blocks
+from hybrid_pruning.console import Span, console, printable, say, say_row, takes_blocks
 from hybrid_pruning.distributed import keep_freed_memory
 from hybrid_pruning.errors import InputError, first_line
 
@@ -100,12 +100,7 @@ def detect(
             counts[one.verdict(threshold)] += 1
             if one.silent:
                 _complain(f"warning: {one.path}: {NO_SPEECH}; its score says nothing")
-            if as_json:
-                say(json.dumps(one.record(threshold, calibrated)))
-            elif console.is_terminal:
-                say(*one.text(threshold, takes_blocks()))
-            else:
-                say_row(one.row(threshold))
+            _show(as_json, one.record(threshold, calibrated), one.text(threshold, takes_blocks()), one.row(threshold))
     if console.is_terminal and not as_json and sum(counts.values()) > 1:
         unread = f", {problems} could not be read" if problems else ""
         say(f"{counts[Label.BONAFIDE]} bona fide, {counts[Label.SPOOF]} spoofed{unread}; threshold {threshold:g}")
@@ -138,12 +133,7 @@ def _listen(listener: "Stream", blocks: Iterator["npt.NDArray[Any]"], as_json: b
     last = None
 
     def show(verdict: "StreamVerdict") -> None:
-        if as_json:
-            say(json.dumps(verdict.record()))
-        elif console.is_terminal:
-            say(*verdict.text(takes_blocks()))
-        else:
-            say_row(verdict.row())
+        _show(as_json, verdict.record(), verdict.text(takes_blocks()), verdict.row())
         sys.stdout.flush()
 
     with suppress(KeyboardInterrupt):
@@ -185,6 +175,16 @@ def _microphone(listener: "Stream") -> Iterator["npt.NDArray[Any]"]:
                 yield block[:, 0]
     except sounddevice.PortAudioError as error:
         raise InputError(f"--microphone: cannot be opened ({first_line(error)}); is one plugged in?") from error
+
+
+def _show(as_json: bool, record: dict[str, Any], text: list[Span], row: tuple[object, ...]) -> None:
+    """Print a verdict as JSON, for a terminal, or for a pipe."""
+    if as_json:
+        say(json.dumps(record))
+    elif console.is_terminal:
+        say(*text)
+    else:
+        say_row(row)
 
 
 def _complain(message: str) -> None:
@@ -229,12 +229,7 @@ def verify(
     if threshold is None and fail_on_different:
         raise InputError(f"{model}: is not calibrated, and without --threshold there is no verdict to fail on")
     found = hp.verify(loaded, test, enrol, workers, window_seconds)
-    if as_json:
-        say(json.dumps(found.record(threshold)))
-    elif console.is_terminal:
-        say(*found.text(threshold, takes_blocks()))
-    else:
-        say_row(found.row(threshold))
+    _show(as_json, found.record(threshold), found.text(threshold, takes_blocks()), found.row(threshold))
     if threshold is None and not as_json:
         _complain(f"{model} is not calibrated: no verdict without --threshold (see calibrate)")
     raise typer.Exit(3 if fail_on_different and found.verdict(threshold) == "different" else 0)

@@ -42,13 +42,8 @@ def prepare(
     seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="of that split, and of the trials drawn for dev")] = 0,
 ) -> None:
     """Turn a corpus's own protocol files into manifests, one per part."""
-    options: dict[str, Any] = {
-        "allow_missing": allow_missing,
-        "dev_share": dev_share,
-        "seed": seed,
-        "durations": durations,
-    }
-    prepared = hp.prepare(corpus, root, out, workers=workers, **options)
+    options: dict[str, Any] = {"allow_missing": allow_missing, "dev_share": dev_share, "seed": seed}
+    prepared = hp.prepare(corpus, root, out, durations=durations, workers=workers, **options)
     for part, manifest in prepared.manifests.items():
         bonafide, spoof = prepared.counts[part]
         contents = f"{bonafide:,} bona fide, {spoof:,} spoofed"

@@ -64,14 +64,8 @@ def score(
 
     processes.start()
     processes.keep_freed_memory()
-    options: dict[str, Any] = {
-        "trials": trials,
-        "enrol": enrol,
-        "cohort": cohort,
-        "top_n": top_n,
-        "normalise": not no_norm,
-    }
-    options |= {"qualities": qualities, "embeddings": cache}
+    options: dict[str, Any] = {"trials": trials, "enrol": enrol, "cohort": cohort, "top_n": top_n}
+    options |= {"normalise": not no_norm, "qualities": qualities, "embeddings": cache}
     found = hp.score(model, manifest, out, batch_size, workers, window_seconds, device, skip_bad, **options)
     throughput = found.engine.throughput.of_all_processes()
     if not processes.is_main():

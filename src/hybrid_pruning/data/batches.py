@@ -1,8 +1,4 @@
-"""Utterances -> batches: crop or whole, repeat what is too short, pad side by side, in worker processes.
-
-Every random choice is a function of (seed, epoch, index), so that neither the number of workers nor a resumed run
-changes the model's input.
-"""
+"""Utterances -> batches: crop or whole, repeat what is too short, pad side by side, in worker processes."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,7 +10,6 @@ import torch
 
 from hybrid_pruning.audio import AudioFile, check_seconds
 from hybrid_pruning.data.manifest import UNKNOWN, Utterance
-from hybrid_pruning.data.workers import work_in_processes
 from hybrid_pruning.errors import InputError
 
 if TYPE_CHECKING:
@@ -152,11 +147,6 @@ class Crops:
     def _rng(self, epoch: int, index: int, turn: int) -> np.random.Generator:
         later = (0, turn) if turn else ()  # never what `_candidates` draws from
         return np.random.default_rng((self.seed, epoch, self.recording[index], *later))
-
-
-def load_batches(crops: Crops, batches: Sequence[Sequence[Address]], workers: int) -> Iterator[Batch]:
-    """Yield the batches whose addresses are given, in that order, decoding in worker processes."""
-    yield from work_in_processes(crops.load, batches, workers)
 
 
 def collate(examples: Sequence[Example]) -> Batch:

@@ -1,7 +1,4 @@
-"""The training data: a fraction of a manifest, its classes, and the order of an epoch, shared out to all processes.
-
-The order is a function of (seed, epoch); the fraction is drawn by the seed, and a smaller one is a part of a larger.
-"""
+"""The training data: a fraction of a manifest, its classes, and the order of an epoch, shared out to all processes."""
 
 import math
 from collections import Counter
@@ -14,8 +11,9 @@ import numpy as np
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.config import AugmentConfig, Config, DataConfig, by_name, listed
-from hybrid_pruning.data.batches import Address, Batch, Crops, by_recording, load_batches
+from hybrid_pruning.data.batches import Address, Batch, Crops, by_recording
 from hybrid_pruning.data.manifest import UNKNOWN, Utterance, qualify, read_manifest
+from hybrid_pruning.data.workers import work_in_processes
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.tasks import Label, TaskName
 
@@ -61,14 +59,16 @@ class TrainSet:
         return len(self.utterances)
 
     def batches(self, epoch: int, done: int = 0) -> Iterator[Batch]:
-        """Yield an epoch's batches but the first `done`."""
-        return load_batches(self.crops, self.addresses(epoch)[done:], self.config.data.workers)
+        """Yield an epoch's batches but the first `done`, decoded in worker processes."""
+        return work_in_processes(self.crops.load, self.addresses(epoch)[done:], self.config.data.workers)
 
     def addresses(self, epoch: int) -> list[list[Address]]:
         """Return the addresses of this process's share of each batch; an incomplete last one is left out."""
         ranks, rank = processes.count(), processes.rank()
         if len(self._parts) == 1:
-            order = order_utterances(self.utterances, self.config.seed, epoch)
+            groups = by_recording(self.utterances)  # which stay side by side
+            shuffled = np.random.default_rng((self.config.seed, epoch)).permutation(len(groups))
+            order: list[Address] = [(epoch, index) for group in shuffled for index in groups[group]]
         else:
             together = self.crops.recording if self.config.data.balance else {}
             order = order_parts([*self._parts.values()], self._expected, self.config.seed, epoch, together)
@@ -77,19 +77,8 @@ class TrainSet:
         return [order[start : start + size][rank::ranks] for start in starts]
 
 
-def order_utterances(utterances: Sequence[Utterance], seed: int, epoch: int) -> list[Address]:
-    """Return an epoch with every utterance once; those of one recording stay side by side."""
-    groups = by_recording(utterances)
-    shuffled = np.random.default_rng((seed, epoch)).permutation(len(groups))
-    return [(epoch, index) for group in shuffled for index in groups[group]]
-
-
 def find_parts(data: DataConfig, utterances: Sequence[Utterance], targets: Sequence[int]) -> dict[Part, IntArray]:
-    """Return the indices of each part of the data that an epoch is shared out over, sorted; all in one where it is not.
-
-    Args:
-        targets: class of each utterance.
-    """
+    """Return the indices of each part of the data, sorted, that an epoch is shared out over; of one where it is not."""
     levels = (*data.balance, *(("class",) if data.sampling == "speakers" else ()))
     found: dict[Part, list[int]] = {}
     for index, (utterance, target) in enumerate(zip(utterances, targets, strict=True)):

@@ -83,7 +83,10 @@ class Pairs:
 def read_keys(
     path: str | Path, track: Track, columns: Sequence[str] = (), only: Mapping[str, str] | None = None
 ) -> Keys:
-    """Read a key file in any of the track's forms; args as of `read_trials`."""
+    """Read a key file in any of the track's forms, and further columns of it.
+
+    `only` is column -> value that a trial must have to count, such as phase -> eval.
+    """
     path, only = Path(path), only or {}
     text = read_lines(path)
     form, header, separator = _recognise(text, track)
@@ -219,20 +222,9 @@ class Trials:
         return self.scores[column][np.isin(self.classes, classes)]
 
 
-def read_trials(
-    scores_path: str | Path,
-    keys_path: str | Path,
-    track: Track,
-    columns: Sequence[str] = (),
-    only: Mapping[str, str] | None = None,
-) -> Trials:
-    """Read a score file and its keys, and join them; each trial must stand in both.
-
-    Args:
-        columns: further columns of the keys to keep.
-        only: key column -> value that a trial must have to count, such as phase -> eval.
-    """
-    return join_scores(scores_path, read_keys(keys_path, track, columns, only), track)
+def read_trials(scores_path: str | Path, keys_path: str | Path, track: Track) -> Trials:
+    """Read a score file and its keys, and join them; each trial must stand in both."""
+    return join_scores(scores_path, read_keys(keys_path, track), track)
 
 
 def join_scores(scores_path: str | Path, keys: Keys, track: Track) -> Trials:

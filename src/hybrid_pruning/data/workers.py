@@ -22,9 +22,7 @@ def work_in_processes(
 ) -> Iterator[Result]:
     """Yield `action(item)` of each item in order, whatever the number of workers; 0 computes here.
 
-    Args:
-        action: importable by name where workers are not forked.
-        method: multiprocessing's start method; None for the platform's own.
+    The start method is multiprocessing's; the action is importable by name where workers are not forked.
     """
     if not workers:
         yield from map(action, items)

@@ -115,7 +115,13 @@ def fuse(
         raise InputError("fuse: a score file is named twice")
     if apply is not None:
         fusion = Fusion.read(apply)
-        return Fused(_apply_fusion(scores, fusion, out), fusion)
+        if (count := len(fusion.systems)) != len(scores):
+            raise InputError(f"fusion of {count} systems ({', '.join(fusion.systems)}), got {len(scores)} files")
+        of = FUSIBLE[fusion.task]
+        systems = join_systems(scores, of)
+        fused = fusion.apply([trials.scores[of.scores] for trials in systems])
+        write_table(out, (*of.trial, of.scores), zip(*systems[0].names, fused.tolist(), strict=True))
+        return Fused(len(fused), fusion)
     assert keys is not None
     return _fit_fusion(scores, keys, track, prior, out)
 
@@ -135,16 +141,6 @@ def _fit_fusion(scores: Sequence[str | Path], keys: str | Path, name: str, prior
     columns["fused"] = fusion.apply([*columns.values()])
     comparison = {(str(keys), system): measure_scores(track, trials, column) for system, column in columns.items()}
     return Fused(positive.size, fusion, comparison)
-
-
-def _apply_fusion(scores: Sequence[str | Path], fusion: Fusion, out: str | Path) -> int:
-    if (count := len(fusion.systems)) != len(scores):
-        raise InputError(f"fusion of {count} systems ({', '.join(fusion.systems)}), got {len(scores)} files")
-    track = FUSIBLE[fusion.task]
-    systems = join_systems(scores, track)
-    fused = fusion.apply([trials.scores[track.scores] for trials in systems])
-    write_table(out, (*track.trial, track.scores), zip(*systems[0].names, fused.tolist(), strict=True))
-    return len(fused)
 
 
 def fuse_tandem_files(verifier: str | Path, countermeasure: str | Path, out: str | Path) -> int:

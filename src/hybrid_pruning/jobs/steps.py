@@ -2,11 +2,9 @@
 
 Anti-spoofing: every utterance has a score; speakers with their spoofs are resampled.
 
-Speaker verification: a model gets its cohort first, the mean and speaker means of its training data, of which the
-`TOP_N` closest count in AS-norm, or all where there are fewer. The recordings of every manifest that has lists of
-trials are then embedded, once for all lists over one manifest. A score is the cosine less the mean, AS-norm, and the
-calibration. Calibration is a scale and an offset alone, so that EER and minDCF are those of cosine and AS-norm, which
-the paper reports; the trials' quality measures stand in the uncalibrated dev scores for `calibrate`.
+Speaker verification: a model gets its cohort first, of which the `TOP_N` closest speakers count in AS-norm. The
+recordings of every manifest with lists of trials are then embedded once. Calibration is a scale and an offset alone, so
+that EER and minDCF are those of cosine and AS-norm, which the paper reports.
 
 Source: Peng et al., "Hybrid Pruning", ICASSP 2026: the mean is subtracted, AS-norm takes the 300 closest speakers. The
 public code embeds random 3 s crops of the cohort and averages them raw; here whole recordings of unit length, unless

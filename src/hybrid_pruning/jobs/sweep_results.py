@@ -50,15 +50,10 @@ class SetFigures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Swept:
-    """A finished cell.
+    """A finished cell, its figures by evaluation set, and the command that makes it again.
 
-    Args:
-        removed: the fraction of the encoder's parameters.
-        params: of encoder and head.
-        macs: of the encoder, for `SECONDS` of audio.
-        sets: its figures by evaluation set, in the order to show them in.
-        calibrated: False where the dev scores were inverted or all the same.
-        command: that makes it again.
+    Removed is the fraction of the encoder's parameters; `params` are of encoder and head, MACs of the encoder, for
+    `SECONDS` of audio. It is not calibrated where the dev scores were inverted or all the same.
     """
 
     cell: GridCell

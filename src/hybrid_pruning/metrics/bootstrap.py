@@ -168,11 +168,9 @@ def over_replicas(values: FloatArray, seed: int = 0) -> Interval:
     Each round draws replicas, one fewer than there are, so that their mean has the variance of a mean over all of them;
     the round's speakers are the same for all. Of a single replica it is the interval over speakers.
 
-    Source: McCarthy & Snowden, "The bootstrap and finite population sampling", 1985; Owen, 2007, for crossed factors.
+    Values are [replicas, rounds] of a metric, or its difference from another system's replica, in the same resamples.
 
-    Args:
-        values: [replicas, rounds] a metric, or its difference from a replica of another system, in the same resamples.
-        seed: of the draws.
+    Source: McCarthy & Snowden, "The bootstrap and finite population sampling", 1985; Owen, 2007, for crossed factors.
     """
     count, rounds = values.shape
     if count > 1:

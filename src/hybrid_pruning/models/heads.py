@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import Hidden
 from hybrid_pruning.models.backbone.base import mask_of
+from hybrid_pruning.pruning.attach import scale_gradient
 from hybrid_pruning.tasks import Label
 
 MIXTURES = {"key_mix": "keys", "value_mix": "values", "mix": "mixture"}
@@ -35,14 +36,6 @@ class Head(nn.Module):
         """Return the learnt weight of each hidden state, which sum to 1, in every mixture by name."""
         own = ((name, weights) for name, weights in self.named_parameters(recurse=False) if name in MIXTURES)
         return {MIXTURES[name]: F.softmax(weights.detach().double(), dim=0).tolist() for name, weights in own}
-
-    def _lessen_gradient(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return the frames, for others as they are, whose gradient from here is multiplied by `gradient`."""
-        factor = self.gradient
-        if factor != 1.0 and frames.requires_grad:
-            frames = frames.view_as(frames)
-            frames.register_hook(lambda gradient: gradient * factor)
-        return frames
 
 
 class MHFA(Head):
@@ -78,7 +71,7 @@ class MHFA(Head):
 
     def forward(self, hidden: Hidden) -> torch.Tensor:
         """Return [B, E]."""
-        frames = self._lessen_gradient(hidden.frames)
+        frames = scale_gradient(hidden.frames, self.gradient)
         key = self.key(_mix(self.key_mix, frames, self.feature_mean))
         value = self.value(_mix(self.value_mix, frames, self.feature_mean))
         attention = self.query(key)  # [B, T, heads]
@@ -104,7 +97,7 @@ class Statistics(Head):
 
     def forward(self, hidden: Hidden) -> torch.Tensor:
         """Return [B, E]."""
-        x = _mix(self.mix, self._lessen_gradient(hidden.frames), self.feature_mean)
+        x = _mix(self.mix, scale_gradient(hidden.frames, self.gradient), self.feature_mean)
         return self.out(take_statistics(x, hidden.lengths))
 
 
@@ -161,11 +154,6 @@ class Classes:
             raise ValueError(f"training counts {counts}: expected one above 0 for each label")
         return cls(labels, counts)
 
-    def log_priors(self) -> torch.Tensor:
-        """Return the [classes] logarithms of the training priors."""
-        counts = torch.tensor(self.counts, dtype=torch.float64)
-        return (counts / counts.sum()).log().float()
-
 
 class Affine(nn.Module):
     """[B, E] times a scale plus a shift: a batch norm after training."""
@@ -193,7 +181,8 @@ class Classifier(nn.Sequential):
 
 def log_likelihood_ratio(logits: torch.Tensor, classes: Classes) -> torch.Tensor:
     """Return log p(x | bona fide) - log p(x | spoof) from logits [B, classes] -> [B]."""
-    free = logits - classes.log_priors().to(logits)
+    counts = torch.tensor(classes.counts, dtype=torch.float64)
+    free = logits - (counts / counts.sum()).log().float().to(logits)  # of the training's priors
     bonafide = [place for place, label in enumerate(classes.labels) if label == Label.BONAFIDE]
     spoof = [place for place, label in enumerate(classes.labels) if label != Label.BONAFIDE]
     return free[:, bonafide].logsumexp(1) - free[:, spoof].logsumexp(1)

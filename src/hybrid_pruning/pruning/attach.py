@@ -63,10 +63,16 @@ class Mask(nn.Module):
         if cut.role is Role.HARD:
             value = (value != 0).to(value.dtype)
         multiplier = getattr(self.model[0], "extractor_gradient", 1.0) if cut.multiplied else 1.0
-        if multiplier != 1.0 and value.requires_grad:
-            value = value.view_as(value)  # the gate's own value may go elsewhere, and is read again
-            value.register_hook(lambda gradient: gradient * multiplier)
-        return along(value, cut, dims)
+        return along(scale_gradient(value, multiplier), cut, dims)
+
+
+def scale_gradient(x: torch.Tensor, factor: float) -> torch.Tensor:
+    """Return a tensor whose gradient from here is multiplied by a factor; what else reads it gets its own."""
+    if factor == 1.0 or not x.requires_grad:
+        return x
+    x = x.view_as(x)
+    x.register_hook(lambda gradient: gradient * factor)
+    return x
 
 
 def attach(
@@ -94,10 +100,8 @@ def attach(
         align: kept widths (channels, neurons, heads x their size) are multiples of it, or what they were.
 
     Returns:
-        The gates, a module of their own: train them with an optimiser of their own.
-
-    Raises:
-        PlanError: the plan does not fit the model, `align` is below 1, or gates are attached already.
+        The gates, a module of their own: train them with an optimiser of their own. A plan that does not fit the model,
+        or gates that are attached already, are a PlanError.
     """
     if any(isinstance(module, Mask) for module in model.modules()):
         raise PlanError("gates are attached to this model already; detach() them first")
@@ -128,23 +132,12 @@ def detach(model: nn.Module) -> None:
     torch's own remove_parametrizations edits the class, which a copied module shares with the gated original.
     """
     for module in list(model.modules()):
-        if not _is_masked(module):
+        chains: dict[str, Any] = dict(module.parametrizations) if parametrize.is_parametrized(module) else {}  # type: ignore[arg-type]
+        if not chains or not all(isinstance(chain[0], Mask) for chain in chains.values()):
             continue
-        chains: dict[str, Any] = dict(_chains(module))
         del module.parametrizations
         module.__class__ = type(module).__bases__[0]
         for attribute, chain in chains.items():
             module.register_parameter(attribute, chain.original)
         for attribute in next(iter(chains.values()))[0].order:
             module._parameters[attribute] = module._parameters.pop(attribute)
-
-
-def _is_masked(module: nn.Module) -> bool:
-    if not parametrize.is_parametrized(module):
-        return False
-    return all(isinstance(chain[0], Mask) for chain in _chains(module).values())
-
-
-def _chains(module: Any) -> Mapping[str, Any]:
-    """The parametrisations of a module, by the tensor they make."""
-    return module.parametrizations

@@ -24,11 +24,7 @@ Constraint = Literal["params", "macs"]
 class Budget:
     """The size of a model beside its dense original; tensors with gradients where expected, integers where exact.
 
-    Args:
-        params: parameters.
-        macs: multiply-accumulates for one utterance of the length the plan was made for.
-        dense_params: parameters of the dense model.
-        dense_macs: multiply-accumulates of the dense model.
+    Multiply-accumulates are those of one utterance of the length the plan was made for.
     """
 
     params: torch.Tensor | int
@@ -78,15 +74,7 @@ class Ledger:
 
 
 class Accounting:
-    """Counts a model under its plan.
-
-    Args:
-        model: the dense model, masked or not.
-        plan: its slots.
-
-    Raises:
-        PlanError: a tensor's size is no multiple of its slots' sizes.
-    """
+    """Counts a dense model, masked or not, under its plan; PlanError where a tensor is no multiple of its slots."""
 
     def __init__(self, model: nn.Module, plan: Plan) -> None:
         plan.check(model)
@@ -103,20 +91,14 @@ class Accounting:
         return self._budget(self._exact("params", counts), self._exact("macs", counts))
 
     def exact_kept(self, kept: Kept) -> Budget:
-        """Return the size for given kept units.
-
-        Raises:
-            PlanError: `kept` does not fit the plan.
-        """
+        """Return the size for given kept units; PlanError where they do not fit the plan."""
         self.plan.check_kept(kept)
         return self.exact(torch.tensor([len(kept[slot.name]) for slot in self.plan.slots]))
 
     def expected(self, probabilities: torch.Tensor, slot_of: torch.Tensor) -> Budget:
         """Return the expected size, products of expectations (paper, section 2), with gradients.
 
-        Args:
-            probabilities: [N] of each unit to be open.
-            slot_of: [N] the plan's slot each unit belongs to.
+        Given are [N] each unit's probability to be open, and [N] the plan's slot it belongs to.
         """
         p = probabilities.double()
         zeros = p.new_zeros(len(self.plan.slots))
@@ -150,13 +132,7 @@ class Accounting:
 def budget(model: nn.Module, gates: "Gates", kept: Kept | None = None) -> Budget:
     """Return the size of a gated model: expected, with gradients to the gates, or exact for given kept units.
 
-    Args:
-        model: the model the gates are attached to.
-        gates: those of `attach`.
-        kept: the kept units; None for the expectation over the gates' noise.
-
-    Raises:
-        PlanError: the gates belong to another model, or `kept` does not fit.
+    Gates of another model, or units that do not fit it, are a PlanError.
     """
     if (found := sum(p.numel() for p in model.parameters())) != gates.accounting.dense_params:
         raise PlanError(

@@ -49,11 +49,7 @@ def soft_value(log_alpha: torch.Tensor) -> torch.Tensor:
 
 
 class Gate(nn.Module):
-    """The gate of one slot.
-
-    Args:
-        slot: the slot it controls.
-        drop_rate: probability of a unit to start closed, in (0, 1).
+    """The gate of one slot; the drop rate is the probability of a unit to start closed, in (0, 1).
 
     Attributes:
         log_alpha: the learnt parameter, [units] float32; large is open.
@@ -77,11 +73,7 @@ class Gate(nn.Module):
         return {**self.__dict__, "sampled": None if self.sampled is None else self.sampled.detach()}
 
     def value(self, training: bool) -> torch.Tensor:
-        """Return the [units] factors on the weights: sampled in training, deterministic otherwise.
-
-        Raises:
-            RuntimeError: a training forward before the first `Gates.sample()`.
-        """
+        """Return the [units] factors on the weights: sampled in training, deterministic otherwise."""
         if not training:
             return self.deterministic()
         if self.sampled is None:
@@ -118,8 +110,6 @@ class Gates(nn.Module):
     """All gates of a model: a mapping from slot name to gate.
 
     Args:
-        plan: the slots.
-        accounting: counts the model under that plan.
         drop_rate: probability of units to start closed, one number or one per unit kind.
         seed: of the noise, which is a function of (seed, number of samples drawn) alone: every rank draws the same.
         binary: gates of 0 or 1, by `choose`, instead of sampled ones; log_alpha is then a log-importance.
@@ -177,10 +167,8 @@ class Gates(nn.Module):
     def choose(self, target: float, constraint: Constraint = "params") -> None:
         """Keep the most important units whose exact size meets the target until the next choice; all others are 0.
 
-        A closed unit has a gradient too, of the loss with regard to its factor: it may be opened again.
-
-        Raises:
-            PlanError: a target out of reach.
+        A closed unit has a gradient too, of the loss with regard to its factor: it may be opened again. A target out of
+        reach is a PlanError.
         """
         kept, masks = self.kept(target, constraint), [torch.zeros(gate.slot.size) for gate in self.values()]
         for mask, name in zip(masks, self, strict=True):
@@ -223,14 +211,9 @@ class Gates(nn.Module):
         return self.accounting.expected(open_probability(self.log_alpha()), self.slot_of)
 
     def kept(self, target: float | None = None, constraint: Constraint = "params") -> dict[str, tuple[int, ...]]:
-        """Return the surviving units of every slot.
+        """Return the surviving units of every slot whose exact count meets a target; None rounds each gate on its own.
 
-        Args:
-            target: the sparsity that the exact count has to meet; None rounds each gate on its own.
-            constraint: the quantity that `target` counts.
-
-        Raises:
-            PlanError: a target that no choice of units meets, naming the range.
+        A target that no choice of units meets is a PlanError, which names the range.
         """
         whole = self.log_alpha().detach().cpu()  # one wait for a GPU
         scores = dict(zip(self, whole.split([slot.size for slot in self.plan.slots]), strict=True))

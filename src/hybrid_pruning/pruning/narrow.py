@@ -7,10 +7,7 @@ from torch import nn
 class NarrowLayerNorm(nn.Module):
     """A layer norm over channels of which some are gone but still count, as the zeros they were while masked.
 
-    Args:
-        weight, bias: [kept] of the kept channels; None where the norm has none.
-        eps: added to the variance.
-        width: the number of channels the statistics are taken over, as in the dense model.
+    Weight and bias are [kept], or None; the width is the dense model's number of channels, which statistics are over.
     """
 
     def __init__(self, weight: nn.Parameter | None, bias: nn.Parameter | None, eps: float, width: int) -> None:
@@ -31,11 +28,9 @@ class NarrowLayerNorm(nn.Module):
 
 
 class Closed(nn.Module):
-    """A sub-layer that lost all its units: its output bias, or nothing.
+    """A sub-layer that lost all its units: its output bias [D], or nothing where it is closed as a whole.
 
-    Args:
-        bias: [D], or None where the whole sub-layer is closed.
-        outputs: the number of values that the sub-layer it replaces returns; those beyond the first are None.
+    It returns as many values as the sub-layer it replaces; those beyond the first are None.
     """
 
     def __init__(self, bias: nn.Parameter | None = None, outputs: int = 1) -> None:

@@ -34,12 +34,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The kept units of a narrowed model, which carries it so that the same cut can be made on a fresh skeleton.
-
-    Args:
-        units: the kinds of units that had gates.
-        kept: slot name -> indices of the kept units.
-    """
+    """The kinds of units of a narrowed model that had gates, and those kept: the same cut for a fresh skeleton."""
 
     units: tuple[str, ...]
     kept: Kept
@@ -109,11 +104,9 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Multiply-accumulates without a weight of their own, such as attention's two products.
+    """Multiply-accumulates of the dense model without a weight of their own, such as attention's two products.
 
-    Args:
-        macs: their number in the dense model.
-        slots: the slots whose kept fractions they are proportional to.
+    They are in proportion to the kept fractions of their slots.
     """
 
     macs: int
@@ -122,12 +115,9 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All slots of a model, and where its multiply-accumulates come from.
+    """All slots of a model, in the order they are shrunk in, and where its multiply-accumulates come from.
 
-    Args:
-        slots: the places gates control; slots are shrunk in this order.
-        positions: parameter name -> how often each of its weights is used for one utterance.
-        work: multiply-accumulates that have no weights.
+    Positions are parameter name -> how often each of its weights is used for one utterance.
     """
 
     slots: tuple[Slot, ...]
@@ -135,21 +125,13 @@ class Plan:
     work: tuple[Work, ...] = ()
 
     def only(self, units: Iterable[str]) -> "Plan":
-        """Return the plan with the slots of the given units alone; tensors without a slot are always kept.
-
-        Raises:
-            PlanError: no unit at all, or one that no slot has.
-        """
+        """Return the plan with the slots of the given units alone, as `check_units` takes them."""
         units = tuple(units)
         self.check_units(units)
         return replace(self, slots=tuple(slot for slot in self.slots if slot.unit in units))
 
     def aligned(self, multiple: int) -> "Plan":
-        """Return the plan with slots whose kept widths are multiples of a number.
-
-        Raises:
-            PlanError: the number is below 1.
-        """
+        """Return the plan with slots whose kept widths are multiples of a number, 1 at least."""
         if multiple < 1:
             raise PlanError(f"align {multiple}: expected a width of at least 1")
         return replace(self, slots=tuple(slot.aligned(multiple) for slot in self.slots))
@@ -204,8 +186,7 @@ class Plan:
 def plan_for(model: nn.Module, seconds: float = 4.0) -> Plan:
     """Return the plan that a model declares by its method `plan`, with MACs for one utterance of `seconds`.
 
-    Raises:
-        PlanError: the model declares none, or the utterance is too short for it.
+    A model that declares none, or an utterance too short for it, is a PlanError.
     """
     declared = getattr(model, "plan", None)
     if declared is None:
@@ -222,11 +203,7 @@ def shape_of(model: nn.Module) -> Shape | None:
 
 
 def parameter(model: nn.Module, name: str) -> nn.Parameter:
-    """Return a parameter by name, the unmasked one where the module is parametrised.
-
-    Raises:
-        PlanError: there is no such parameter.
-    """
+    """Return a parameter by name, the unmasked one where the module is parametrised; PlanError where there is none."""
     module, attribute = owner(model, name)
     if parametrize.is_parametrized(module, attribute):
         tensor = getattr(module.parametrizations[attribute], "original", None)  # type: ignore[index]
@@ -238,11 +215,7 @@ def parameter(model: nn.Module, name: str) -> nn.Parameter:
 
 
 def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Return the module that holds the named parameter and the attribute it goes by.
-
-    Raises:
-        PlanError: there is no such module.
-    """
+    """Return the module that holds the named parameter and the attribute it goes by; PlanError where there is none."""
     path, _, attribute = name.rpartition(".")
     try:
         return model.get_submodule(path), attribute

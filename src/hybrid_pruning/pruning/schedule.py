@@ -2,41 +2,37 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 Schedule = Literal["linear", "cosine", "exponential", "expm1", "sigmoid"]
 
-STEEPNESS = {"expm1": 5.0, "sigmoid": 10.0}
+# tanh is the logistic function rescaled to pass through 0 and 1 without the jumps of a truncated one
+SHAPES: Mapping[Schedule, Callable[[float], float]] = {
+    "linear": lambda progress: progress,
+    "cosine": lambda progress: (1 - math.cos(math.pi * progress)) / 2,
+    "exponential": lambda progress: progress * progress,
+    "expm1": lambda progress: math.expm1(5.0 * progress) / math.expm1(5.0),
+    "sigmoid": lambda progress: (1 + math.tanh(2.5 * (2 * progress - 1)) / math.tanh(2.5)) / 2,
+}
 
 
 def scheduled_target(schedule: Schedule, progress: float, start: float, end: float) -> float:
-    """Return the target sparsity at a point of the warm-up: monotone, exactly `start` at 0 and `end` from 1 on.
+    """Return the target sparsity after a share of the warm-up: monotone, exactly `start` at 0 and `end` from 1 on.
 
-    Args:
-        schedule: the shape; linear, cosine, exponential (progress squared, as in the published code), expm1 (slower
-            at first than that) or sigmoid (slow at both ends).
-        progress: the share of the warm-up that has passed.
-        start: the sparsity before the warm-up, in [0, 1].
-        end: the sparsity after it, in [0, 1].
+    Exponential is progress squared, as in the published code; expm1 is slower at first, sigmoid at both ends.
     """
-    if progress <= 0:
-        return start
-    if progress >= 1:
-        return end
-    return start + (end - start) * _shape(schedule, progress)
+    if 0 < progress < 1:
+        return start + (end - start) * SHAPES[schedule](progress)
+    return start if progress <= 0 else end
 
 
 class Growth:
     """A target that is a function of the step alone, so that a resumed run has the same; it never falls.
 
     Args:
-        schedule: the shape.
-        start: the target of the first step.
-        end: the target from the warm-up's last step on.
         warmup: steps over which it grows, rests not counted; it may be no whole number.
-        points: ascending targets above `start` and below `end` at which it rests.
-        rest: steps of each rest.
+        points: ascending targets above `start` and below `end` at which it rests, `rest` steps each.
     """
 
     def __init__(
@@ -58,7 +54,8 @@ class Growth:
         resting = self._resting(step)
         if resting is not None:
             return self.points[resting[0]]
-        return self._grown(step - self.rest * self._rests_before(step))
+        before = sum(step >= reached + self.rest * (index + 1) for index, reached in enumerate(self._reached))
+        return self._grown(step - self.rest * before)
 
     def rested(self, step: int) -> float:
         """Return the share of a rest that has passed by a step, 0 outside of rests and 1 in the last step of one."""
@@ -80,24 +77,7 @@ class Growth:
                 return index, passed
         return None
 
-    def _rests_before(self, step: int) -> int:
-        return sum(step >= reached + self.rest * (index + 1) for index, reached in enumerate(self._reached))
-
     def _grown(self, steps: int) -> float:
         """The target after so many steps of growing; the warm-up's last step has the final one exactly."""
         progress = steps / (self.warmup - 1) if self.warmup > 1 else 1.0
         return scheduled_target(self.schedule, progress, self.start, self.end)
-
-
-def _shape(schedule: Schedule, progress: float) -> float:
-    if schedule == "cosine":
-        return (1 - math.cos(math.pi * progress)) / 2
-    if schedule == "exponential":
-        return progress * progress
-    if schedule == "expm1":
-        return math.expm1(STEEPNESS["expm1"] * progress) / math.expm1(STEEPNESS["expm1"])
-    if schedule == "sigmoid":
-        # tanh is the logistic function rescaled to pass through 0 and 1 without the jumps of a truncated one
-        half = STEEPNESS["sigmoid"] / 4
-        return (1 + math.tanh(half * (2 * progress - 1)) / math.tanh(half)) / 2
-    return progress

@@ -50,17 +50,10 @@ class Tier:
 def meet_target(
     accounting: Accounting, rounded: Kept, scores: Mapping[str, torch.Tensor], target: float, constraint: Constraint
 ) -> dict[str, tuple[int, ...]]:
-    """Return kept units whose exact sparsity is as close to the target as was found.
+    """Return kept units whose exact sparsity is as close to the target, in [0, 1], as was found.
 
-    Args:
-        accounting: counts the model.
-        rounded: the units each gate keeps on its own.
-        scores: slot name -> [units] log_alpha; within and across the slots of a tier the highest are kept.
-        target: fraction removed, in [0, 1].
-        constraint: of parameters or of MACs.
-
-    Raises:
-        PlanError: the target is out of reach even when every unit may be adjusted.
+    `rounded` are the units each gate keeps on its own, scores slot name -> [units] log_alpha, of which within and
+    across the slots of a tier the highest are kept. A target out of reach of all units is a PlanError.
     """
     check_target(accounting, target, constraint)
     search = _Search(accounting, rounded, scores, target, constraint)
@@ -73,16 +66,8 @@ def rank_units(
     """Return the kept units of highest log-importance per parameter (or MAC), cut where the size meets the target.
 
     All slots stand in one order, so that each layer ends as wide as it is needed. A heavy unit at the cut is kept, and
-    the least of the finest kind go in its place: the size is exact to one of those.
-
-    Args:
-        accounting: counts the model.
-        importance: slot name -> [units] logarithms of the importance of each.
-        target: fraction removed, in [0, 1].
-        constraint: of parameters or of MACs.
-
-    Raises:
-        PlanError: a target out of reach.
+    the least of the finest kind go in its place: the size is exact to one of those. Importances are slot name ->
+    [units] logarithms; a target out of reach is a PlanError.
     """
     check_target(accounting, target, constraint)
     slots, costs = accounting.plan.slots, accounting.unit_costs(constraint)
@@ -124,15 +109,12 @@ def check_target(accounting: Accounting, target: float, constraint: Constraint) 
     maximum = accounting.maximum(constraint)
     if not 0 <= target <= maximum:
         units = ", ".join(dict.fromkeys(slot.unit for slot in accounting.plan.slots)) or "no units"
+        wide = any(slot.step > 1 for slot in accounting.plan.slots)
         raise PlanError(
             f"target_sparsity {target:g} of the {constraint} cannot be reached by pruning {units}: "
-            f"the maximum is {maximum:.4f}; lower the target or prune more kinds of units{_finer(accounting)}"
+            f"the maximum is {maximum:.4f}; lower the target or prune more kinds of units"
+            + (", or align widths to a smaller multiple" if wide else "")
         )
-
-
-def _finer(accounting: Accounting) -> str:
-    """Return further advice where slots have steps."""
-    return ", or align widths to a smaller multiple" if any(slot.step > 1 for slot in accounting.plan.slots) else ""
 
 
 class _Search:

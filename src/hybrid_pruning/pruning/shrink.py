@@ -23,13 +23,7 @@ Model = TypeVar("Model", bound=nn.Module)
 def shrink(model: Model, gates: "Gates", kept: Kept | None = None) -> Model:
     """Return a new, smaller model without gates; the gated one is left as it was.
 
-    Args:
-        model: the model the gates are attached to.
-        gates: those of `attach`.
-        kept: the kept units; None for those that evaluation keeps now.
-
-    Raises:
-        PlanError: `kept` does not fit the plan.
+    The kept units are by default those that evaluation keeps now; units that do not fit the plan are a PlanError.
     """
     kept = gates.kept() if kept is None else kept
     small = copy.deepcopy(model)
@@ -40,16 +34,9 @@ def shrink(model: Model, gates: "Gates", kept: Kept | None = None) -> Model:
 
 
 def narrow(model: nn.Module, plan: Plan, kept: Kept, values: Mapping[str, torch.Tensor] | None = None) -> None:
-    """Cut a plain model down in place.
+    """Cut a plain model without masks, dense or narrowed before, down in place; PlanError where it does not fit.
 
-    Args:
-        model: the model without masks, dense or narrowed before.
-        plan: its slots.
-        kept: slot name -> indices of the kept units.
-        values: slot name -> [units] gate values that fold into the weights; None where the weights hold them already.
-
-    Raises:
-        PlanError: plan, kept units and model do not fit each other.
+    `values` are slot name -> [units] gate values that fold into the weights; None where the weights hold them already.
     """
     plan.check(model)
     plan.check_kept(kept)
@@ -67,12 +54,9 @@ def _shape(before: Shape | None, plan: Plan, kept: Kept) -> Shape:
     units = dict.fromkeys((*earlier.units, *(slot.unit for slot in plan.slots)))
     left = {name: tuple(earlier.kept[name][unit] for unit in kept[name]) for name in kept if name in earlier.kept}
     named = {**earlier.kept, **{name: tuple(units) for name, units in kept.items()}, **left}
-    return Shape(tuple(sorted(units, key=_place)), named)
-
-
-def _place(unit: str) -> int:
-    """Return the place of a kind of units in the plans of all families, so that equal cuts have equal shapes."""
-    return UNITS.index(unit) if unit in UNITS else len(UNITS)
+    # in the order of all families' plans, so that equal cuts have equal shapes
+    order = sorted(units, key=lambda unit: UNITS.index(unit) if unit in UNITS else len(UNITS))
+    return Shape(tuple(order), named)
 
 
 @torch.no_grad()

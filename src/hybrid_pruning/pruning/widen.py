@@ -17,17 +17,8 @@ def widen(small: nn.Module, dense: Model) -> Model:
     """Fill a dense model so that it computes the same as a narrow one of its kind; not smaller or faster.
 
     A unit of zero weights gives zero, before its activation and after it, and a norm over channels sees it as the zero
-    that it counts as in the narrow model.
-
-    Args:
-        small: the narrow model, or a dense one.
-        dense: a fresh model of the same config, changed in place.
-
-    Returns:
-        `dense`.
-
-    Raises:
-        PlanError: the two are of different configs.
+    that it counts as in the narrow model. The dense one is a fresh model of the same config, changed in place; models
+    of different configs are a PlanError.
     """
     shape = shape_of(small) or Shape((), {})
     plan = plan_for(dense).only(shape.units) if shape.units else Plan(())

@@ -29,12 +29,8 @@ UNKNOWN = "–"
 class Published:
     """A published system on a set, or a run of ours beside it; None is not stated.
 
-    Args:
-        family: its kind, or the method it was pruned by.
-        params_m: parameters of the whole system, in millions.
-        derived: whether the parameters were computed from the sparsity.
-        flops_g: for four seconds, in billions, as published; of ours the encoder's multiply-accumulates.
-        eer: a fraction, as is the sparsity.
+    The family is its kind, or the method it was pruned by. Parameters are of the whole system, in millions, and perhaps
+    derived from the sparsity; FLOPs for four seconds, in billions, and of ours the encoder's multiply-accumulates.
     """
 
     set: str

@@ -1,7 +1,4 @@
-"""A model for speaker verification + recordings -> their embeddings, resumable as scoring is, kept in a file if wanted.
-
-The embedding of a recording longer than the window is the mean of its windows' embeddings (`windows.py`).
-"""
+"""A model for speaker verification + recordings -> their embeddings, resumable as scoring is, kept in a file."""
 
 import hashlib
 import json

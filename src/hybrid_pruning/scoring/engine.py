@@ -1,8 +1,4 @@
-"""The engine that runs a model over files: windows -> batches -> embeddings -> scores, and its throughput.
-
-A model is a `SpeechModel`, run by torch, or an `OnnxModel`, run by ONNX Runtime without torch. Both take arrays
-(`embed_arrays`, `classify_arrays`), and differ for the engine in `longest_samples` alone.
-"""
+"""The engine that runs a model, by torch or ONNX Runtime, over files: windows -> batches -> embeddings -> scores."""
 
 import math
 import time

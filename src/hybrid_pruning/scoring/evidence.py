@@ -40,11 +40,7 @@ def active_seconds(levels: Levels, loudest: float | None = None) -> float:
 def find_doubt(llr: float, threshold: float, active: float, silent: bool, calibrated: bool) -> str | None:
     """Return the reason in words to leave a verdict undecided, None where there is none.
 
-    Args:
-        llr, threshold: natural logarithms; the threshold is the log odds of the prior.
-        active: `active_seconds` of the audio.
-        silent: no part of it may hold speech.
-        calibrated: whether the LLR is one; otherwise its size says nothing.
+    The threshold is the log odds of the prior; of an LLR that is not calibrated the size says nothing.
     """
     if silent:
         return NO_SPEECH

@@ -4,9 +4,6 @@ The folder `OUT.partial`, on a disk that all processes share: `settings.json` ho
 `lengths.npy` the lengths that the batches were planned from, and each process adds a line of JSON to its own
 `results-RANK.jsonl` for every group it has finished. Lengths and lines end with a checksum: one that a kill cut short,
 or a disk damaged, does not count. One program at a time holds the folder.
-
-Under torchrun every process does its share of the groups. The groups are the same for any number of processes, and
-after an interruption, and so are the values.
 """
 
 import base64
@@ -56,7 +53,7 @@ def run_resumable(
     window = engine.window
     with Partial(out, _settings(engine, utterances, quantity)) as partial:
         samples, failed = partial.lengths(lambda: measure_lengths(paths, seconds, window))
-        earlier = partial.results()
+        earlier = processes.from_main(partial.results)
         recordings = Recordings(paths, samples, seconds)
         groups = _plan_rest(engine, recordings, failed, earlier, partial.folder)
         values, silent = engine.empty(quantity, len(paths)), {index for result in earlier for index in result.silent}
@@ -143,10 +140,6 @@ class Partial:
                 handle.write(content.getvalue() + _checksum(content.getvalue()))
         return lengths, failed
 
-    def results(self) -> list[GroupResult]:
-        """Return the results of all processes of earlier calls, the same to every process."""
-        return processes.from_main(self._read_results)
-
     def add(self, result: GroupResult) -> None:
         """Keep the result of a group on the disk."""
         text = _to_line(result)
@@ -200,8 +193,8 @@ class Partial:
             write_json(self.folder / SETTINGS, self.settings)
         return None
 
-    def _read_results(self) -> list[GroupResult]:
-        """Return the results of all lines that are whole."""
+    def results(self) -> list[GroupResult]:
+        """Return the results of all processes of earlier calls, of lines that are whole."""
         with _named(self.folder):
             content = b"\n".join(path.read_bytes() for path in sorted(self.folder.glob(RESULTS)))
         results = []

@@ -1,15 +1,4 @@
-"""Model + audio -> scores; higher is more bona fide, or more the same speaker.
-
-A detector scores every utterance of a manifest, a model for speaker verification every trial of a list:
-
-    hp.score("models/hp50", "eval.tsv", "scores.tsv")
-    hp.score("models/verifier", "voxceleb1.tsv", "scores.tsv", trials="voxceleb1-O.txt")
-
-Scores of files, in their order, in batches and in windows where they are long (`windows.py` states the rule):
-
-    model = hp.SpeechModel.from_pretrained("models/hp50")
-    scores = hp.score_paths(model, ["short.flac", "two-hours.flac"])
-"""
+"""Model + audio -> scores; higher is more bona fide, or more the same speaker."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,7 +72,15 @@ def score(
         if loaded.task == "speaker-verification":
             name = model if isinstance(model, (str, Path)) else "this model"
             raise InputError(f"{name}: is for speaker verification; say with --trials which recordings to compare")
-        return _score_utterances(engine, read_manifest(manifest), out, skip_bad)
+        utterances = read_manifest(manifest)
+
+        def write(scores: FloatArray, _: FloatArray) -> None:
+            rows = zip((utterance.utt_id for utterance in utterances), scores.tolist(), strict=True)
+            write_table(out, ("filename", "cm-score"), (row for row in rows if np.isfinite(row[1])))
+
+        scores, _ = run_resumable(engine, utterances, out, "scores", write, skip_bad)
+        left_out = int(np.isnan(scores).sum())
+        return ScoreFile(out, scores, left_out, len(scores) - left_out, engine)
     require_verifier(loaded)
     options: dict[str, Any] = {"cache": None if embeddings is None else Path(embeddings), "skip_bad": skip_bad}
     if cohort is None:
@@ -136,13 +133,3 @@ def score_utterances(
     """Return the [N] scores of a manifest's utterances: `score_paths` with their durations, where known."""
     seconds = [utterance.seconds for utterance in utterances]
     return score_paths(model, [u.path for u in utterances], batch_size, workers, window_seconds, seconds)
-
-
-def _score_utterances(engine: Engine, utterances: Sequence[Utterance], out: Path, skip_bad: bool) -> ScoreFile:
-    def write(scores: FloatArray, _: FloatArray) -> None:
-        rows = zip((utterance.utt_id for utterance in utterances), scores.tolist(), strict=True)
-        write_table(out, ("filename", "cm-score"), (row for row in rows if np.isfinite(row[1])))
-
-    scores, _ = run_resumable(engine, utterances, out, "scores", write, skip_bad)
-    left_out = int(np.isnan(scores).sum())
-    return ScoreFile(out, scores, left_out, len(scores) - left_out, engine)

@@ -1,8 +1,4 @@
-"""Files -> verdicts: bona fide or spoofed (`detect`), the same speaker or another (`verify`), and by how much.
-
-for found in hp.detect("models/hp50", ["a.flac", "b.wav"]):
-    print(found.path, found.llr if isinstance(found, Detection) else found.reason)
-"""
+"""Files -> verdicts: bona fide or spoofed (`detect`), the same speaker or another (`verify`), and by how much."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing

@@ -174,22 +174,17 @@ def build_loss(config: ObjectiveConfig, embedding: int, classes: int) -> ClassLo
 
     Xavier's rule: uniform with variance 2 / (E + K C). Source: Glorot, Bengio, AISTATS 2010, equation 16.
     """
-    loss = _loss_of(config, embedding, classes)
+    sizes, margins, own = (embedding, classes), (config.scale, config.margin), config.sphereface2
+    if config.kind == "softmax":
+        loss: ClassLoss = Softmax(*sizes)
+    elif config.kind == "sphereface2":
+        loss = SphereFace2(*sizes, *margins, own.balance, own.t, own.bias, config.sub_centres)
+    else:
+        inter = (config.inter_top_k, config.inter_margin)
+        loss = MarginSoftmax(*sizes, config.kind, *margins, *inter, config.sub_centres)
     if config.class_weights == "xavier":
         nn.init.xavier_uniform_(loss.weight.detach().flatten(0, -2))
     return loss
-
-
-def _loss_of(config: ObjectiveConfig, embedding: int, classes: int) -> ClassLoss:
-    if config.kind == "softmax":
-        return Softmax(embedding, classes)
-    if config.kind == "sphereface2":
-        own = config.sphereface2
-        return SphereFace2(
-            embedding, classes, config.scale, config.margin, own.balance, own.t, own.bias, config.sub_centres
-        )
-    margins = (config.scale, config.margin, config.inter_top_k, config.inter_margin)
-    return MarginSoftmax(embedding, classes, config.kind, *margins, config.sub_centres)
 
 
 @torch.no_grad()

@@ -20,11 +20,8 @@ from hybrid_pruning.training.losses import ClassLoss, build_loss
 class Teacher:
     """A network in evaluation mode, and the losses of distillation; no part of what is trained or saved.
 
-    Gates cut what lies inside of a layer, never its width: states are compared layer by layer without a projection.
-
-    Args:
-        model: a detector or an extractor of embeddings; or a backbone alone, of which only hidden states are compared.
-        asked: the recipe's layers and weights.
+    Gates cut what lies inside of a layer, never its width: states are compared layer by layer without a projection. Of
+    a backbone alone only hidden states are compared.
     """
 
     def __init__(self, model: nn.Module, asked: DistillationConfig) -> None:

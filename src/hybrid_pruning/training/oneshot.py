@@ -15,8 +15,9 @@ from hybrid_pruning.config import Config
 from hybrid_pruning.console import say
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.pruning import Gates, ImportanceOptimizer, Role, shrink
+from hybrid_pruning.pruning import Gates, ImportanceOptimizer, Role
 from hybrid_pruning.pruning.plan import parameter
+from hybrid_pruning.training.export import shrink_model
 from hybrid_pruning.training.objective import Objective, attach_gates, sum_losses
 
 Scores = Mapping[str, torch.Tensor]
@@ -29,13 +30,7 @@ FAR = 1e3
 def cut_model(config: Config, objective: Objective, batches: Iterable[Batch]) -> SpeechModel:
     """Return the network of an objective without gates, cut by the recipe's one-shot method; the old one is spent.
 
-    Args:
-        config: the recipe, whose `pruning.method` is a one-shot one.
-        objective: the network with its loss, as the training begins.
-        batches: of the training data, for Taylor importance.
-
-    Raises:
-        PlanError: a target that the units cannot reach.
+    The batches are of the training data, for Taylor importance. A target that the units cannot reach is a PlanError.
     """
     pruning, model = config.pruning, objective.model
     gates = attach_gates(config, model)
@@ -46,12 +41,8 @@ def cut_model(config: Config, objective: Objective, batches: Iterable[Batch]) ->
         for name, score in score_units(config, model, gates).items():
             gates[name].log_alpha.data.copy_(score + math.log(max(costs[name], 1.0)))
     processes.share_tensors(gate.log_alpha.data for gate in gates.values())
-    kept = gates.kept(pruning.target_sparsity, pruning.constraint)
-    size = gates.accounting.exact_kept(kept)
-    backbone = shrink(model.backbone, gates, kept)
-    small = SpeechModel.build(backbone, model.head_config, model.classes)
-    small.head.load_state_dict(model.head.state_dict())
-    small.classifier.load_state_dict(model.classifier.state_dict())
+    size = gates.accounting.exact_kept(gates.kept(pruning.target_sparsity, pruning.constraint))
+    small = shrink_model(Objective(model, gates, constraint=pruning.constraint), pruning.target_sparsity)
     if processes.is_main():
         removed = f"{size.sparsity:.1%} of the parameters and {size.macs_sparsity:.1%} of the MACs"
         say(f"cut by {pruning.method} before the first step: {removed} removed")

@@ -23,7 +23,8 @@ def share_stages(config: Config, run: Run, others: Iterable[Run]) -> dict[str, P
     for left in run.folder.glob(f".*{TEMPORARY}"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     trained = list(decisive(config).items()) if stages else []
-    known = [(other, _read_trained(other)) for other in others] if _is_open(run, stages) else []
+    open_stages = [name for name in stages if not (run.folder / name).exists()]
+    known = [(other, _read_trained(other)) for other in others] if open_stages else []
     taken: dict[str, Path] = {}
     for place, (name, stage) in enumerate(stages.items(), 1):
         own = Run(run.folder / name)
@@ -45,11 +46,6 @@ def share_stages(config: Config, run: Run, others: Iterable[Run]) -> dict[str, P
             raise cannot_write(own.folder, error) from error
         taken[name] = source.folder
     return taken
-
-
-def _is_open(run: Run, stages: dict[str, Config]) -> bool:
-    """Return whether a stage has not begun."""
-    return any(not (run.folder / name).exists() for name in stages)
 
 
 def _read_trained(run: Run) -> list[tuple[str, object]]:

@@ -1,8 +1,4 @@
-"""One training loop: the network descends, the multipliers ascend; checkpoints within epochs and after each.
-
-All randomness is a function of (seed, step) or (seed, epoch, index), so a resumed run repeats what it would have done,
-and any number of processes (torchrun) draws the same gates.
-"""
+"""One training loop: the network descends, the multipliers ascend; checkpoints within epochs and after each."""
 
 import math
 import time

@@ -1,7 +1,4 @@
-"""Warnings where a training is likely to go wrong, or its figures to mislead: tables of a condition and one line.
-
-Nothing here stops a training; a recipe or data that cannot work at all are an `InputError` elsewhere.
-"""
+"""Warnings where a training is likely to go wrong, or its figures to mislead; nothing here stops it."""
 
 import math
 from collections import Counter

@@ -1,7 +1,4 @@
-"""A corpus below its root -> its manifests, all of them or none, with warnings of what is missing or not as released.
-
-Every fault is one line that names the protocol and the line. No protocol is held in memory as a whole.
-"""
+"""A corpus below its root -> its manifests, all of them or none, warnings of what is missing or not as released."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -143,8 +143,7 @@ def add_dev(preparation: Preparation, speech: Sequence[Speech], root: Path, gend
 def draw_trials(speech: Sequence[tuple[str, str]], seed: int, limit: int = LIMIT) -> list[Trial]:
     """Return (enrol, test, label) of all pairs of a speaker's utterances or `limit` of them, and as many nontargets.
 
-    Args:
-        speech: (speaker, utt_id) of each utterance, a speaker's side by side.
+    Speech is (speaker, utt_id) of each utterance, a speaker's side by side.
     """
     ends, rng = {speaker: index for index, (speaker, _) in enumerate(speech, start=1)}, random.Random(seed)
     own = [range(index + 1, ends[speaker]) for index, (speaker, _) in enumerate(speech)]

@@ -1,7 +1,4 @@
-"""Pretrained encoders behind one call: a padded batch of waveforms in, all hidden states out.
-
-Wraps transformers' wav2vec 2.0 (XLS-R), HuBERT, WavLM and Whisper's encoder; model types are handled here alone.
-"""
+"""Pretrained encoders, transformers' own, behind one call: a padded batch of waveforms in, all hidden states out."""
 
 from hybrid_pruning.models.backbone.base import Backbone, Hidden
 from hybrid_pruning.models.backbone.configs import FAMILIES, build, read_config

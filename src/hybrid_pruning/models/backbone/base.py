@@ -1,7 +1,6 @@
 """The contract of every backbone, and the parts that all families share: masks, normalisation, linear layers."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -70,11 +69,11 @@ class Backbone(nn.Module):
         self.gradient_checkpointing = self.frozen = self.frozen_dropout = False
         self.extractor_gradient = 1.0
 
-    def pack(self, on: bool = True) -> None:
+    def pack(self) -> None:
         """Let a CPU compute linear layers through oneDNN where no gradient is asked for, see `Linear`."""
         for module in self.modules():
             if isinstance(module, Linear):
-                module.packs = on
+                module.packs = True
 
     @property
     def width(self) -> int:
@@ -99,7 +98,8 @@ class Backbone(nn.Module):
                 but not in training, where the check would wait for a GPU, nor in a CUDA graph, which cannot wait.
             lengths: [B] samples of each utterance, or None where all have S.
         """
-        compiling, dtype = torch.compiler.is_compiling() or _is_captured(wave), next(self.parameters()).dtype
+        captured = isinstance(wave, torch.Tensor) and wave.is_cuda and torch.cuda.is_current_stream_capturing()
+        compiling, dtype = torch.compiler.is_compiling() or captured, next(self.parameters()).dtype
         if not compiling:  # which cannot look into lengths
             wave, lengths = self._check(wave, lengths)
         if lengths is not None:  # times 0 would not do: padding may hold inf or nan, and gradients flow through it
@@ -143,22 +143,11 @@ class Backbone(nn.Module):
             states.append(x)
         return torch.stack(states)
 
-    def _lessen_gradient(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the first convolutions' output, whose gradient is multiplied by `extractor_gradient`."""
-        factor = self.extractor_gradient
-        if factor != 1.0 and x.requires_grad:
-            x.register_hook(lambda gradient: gradient * factor)
-        return x
-
     def _freeze(self, *prefixes: str) -> None:
         """Freeze parameters that no hidden state depends on: optimisers and DDP would wait for their gradient."""
         for name, parameter in self.named_parameters():
             if name.startswith(prefixes):
                 parameter.requires_grad_(False)
-
-
-def _is_captured(wave: Any) -> bool:
-    return isinstance(wave, torch.Tensor) and wave.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _as_tensor(array: Any) -> torch.Tensor:
@@ -230,10 +219,7 @@ def replace_linears(model: nn.Module, first: str, activation: str) -> None:
             setattr(parent, activation, nn.Identity())
 
 
-def _count(x: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
-    """Return the floating-point operations of a product by oneDNN, which torch's FlopCounterMode lacks."""
-    return 2 * math.prod(out_shape) * x[-1]
-
-
-if torch.backends.mkldnn.is_available():
-    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_count)
+if torch.backends.mkldnn.is_available():  # which torch's FlopCounterMode lacks
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(
+        lambda x, *_, out_shape, **__: 2 * math.prod(out_shape) * x[-1]
+    )

@@ -90,15 +90,11 @@ MODELS: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
 FAMILIES = tuple(MODELS)
 
 
-def _optional(kinds: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: (kind, None) for key, kind in kinds.items()}
-
-
 CHECKS: Mapping[str, type[BaseModel]] = {
     family: create_model(
         family,
         __config__=ConfigDict(extra="ignore", strict=True, allow_inf_nan=False),
-        **_optional(kinds),
+        **{key: (kind, None) for key, kind in kinds.items()},
     )
     for family, (_, _, kinds) in MODELS.items()
 }

@@ -1,7 +1,4 @@
-"""Plans, the slices of tensors that belong to each gate, family by family: wav2vec 2.0 (XLS-R), HuBERT, WavLM, Whisper.
-
-Parameters go by transformers' names.
-"""
+"""Plans, the slices of tensors, by transformers' names, that belong to each gate, family by family."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

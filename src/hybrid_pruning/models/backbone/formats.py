@@ -1,7 +1,4 @@
-"""Files that cannot be loaded as an encoder -> their format and a remedy, by first bytes and names inside.
-
-Nothing is executed.
-"""
+"""Files that cannot be loaded as an encoder -> format and remedy, by first bytes and names; nothing is executed."""
 
 import io
 import itertools

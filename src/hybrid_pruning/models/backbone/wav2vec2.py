@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from hybrid_pruning.models.backbone.base import Backbone, Hidden, mask_of, replace_linears
 from hybrid_pruning.models.backbone.configs import frame_samples
+from hybrid_pruning.pruning.attach import scale_gradient
 
 
 class Wav2Vec2Backbone(Backbone):
@@ -36,7 +37,7 @@ class Wav2Vec2Backbone(Backbone):
 
     def _encode(self, wave: torch.Tensor, lengths: torch.Tensor | None) -> Hidden:
         x, lengths = self._convolve(wave.unsqueeze(1), lengths)
-        x = self._lessen_gradient(x).transpose(1, 2)
+        x = scale_gradient(x, self.extractor_gradient).transpose(1, 2)
         projected: Any = self.feature_projection(x * self.channel_scale if hasattr(self, "channel_scale") else x)
         x = projected[0] if isinstance(projected, tuple) else projected  # HuBERT returns the tensor alone
         mask = None if lengths is None else mask_of(lengths, x.shape[1])

@@ -12,6 +12,7 @@ from transformers.audio_utils import mel_filter_bank
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.models.backbone.base import Backbone, Hidden, mask_of, replace_linears
 from hybrid_pruning.models.backbone.families import HOP, WINDOW, whisper_windows
+from hybrid_pruning.pruning.attach import scale_gradient
 
 EDGE = WINDOW // 2
 POWER_FLOOR = 1e-10
@@ -55,7 +56,8 @@ class WhisperBackbone(Backbone):
             if sizes is not None:  # convolutions look across the end
                 x = x.masked_fill(~mask_of(sizes, x.shape[-1]).unsqueeze(1), 0.0)
             x = F.gelu(conv(x))
-        x = self._lessen_gradient(x).transpose(1, 2) + self.encoder.embed_positions.weight[: x.shape[-1]]
+        positions = self.encoder.embed_positions.weight[: x.shape[-1]]
+        x = scale_gradient(x, self.extractor_gradient).transpose(1, 2) + positions
         x = F.dropout(x, self.encoder.dropout, self.training)
         mask = None if sizes is None else mask_of(_frames(sizes), x.shape[1])[:, None, None, :]
         return self._run_layers(x, attention_mask=mask)

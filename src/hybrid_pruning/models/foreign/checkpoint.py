@@ -1,7 +1,4 @@
-"""Files of other programs: where the public recipe leaves them, and the tensors and config in them.
-
-Nothing in a file is executed.
-"""
+"""Files of other programs: where the public recipe leaves them, tensors and config in them; nothing is executed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

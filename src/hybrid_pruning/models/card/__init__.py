@@ -229,7 +229,7 @@ def render_card(
         datasets: ids of the hub's data sets that it was trained on.
     """
     environment = Environment(
-        loader=PackageLoader("hybrid_pruning.models", "."),
+        loader=PackageLoader("hybrid_pruning.models.card", "."),
         undefined=StrictUndefined,
         autoescape=False,  # that of HTML; `finalize` is that of Markdown
         finalize=escape,
