@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from hybrid_pruning.data.augment.effects import fit
 from hybrid_pruning.jobs.packages import SAMPLE_RATE, Wave
 
 FFT, HOP, MELS = 1024, 256, 80
@@ -36,7 +37,7 @@ def world(wave: Wave) -> Wave:
     pitch = vocoder.stonemask(signal, rough, times, SAMPLE_RATE)
     envelope = vocoder.cheaptrick(signal, pitch, times, SAMPLE_RATE)
     aperiodicity = vocoder.d4c(signal, pitch, times, SAMPLE_RATE)
-    return _fit(vocoder.synthesize(pitch, envelope, aperiodicity, SAMPLE_RATE), len(wave))
+    return fit(vocoder.synthesize(pitch, envelope, aperiodicity, SAMPLE_RATE), len(wave)).astype(np.float32)
 
 
 def griffin_lim(wave: Wave) -> Wave:
@@ -103,10 +104,6 @@ def _noise_source(wave: Wave) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(np.ascontiguousarray(wave).tobytes()))
 
 
-def _fit(wave: npt.NDArray[np.floating], length: int) -> Wave:
-    return np.pad(wave[:length], (0, max(length - len(wave), 0))).astype(np.float32)
-
-
 @functools.cache
 def _window(size: int) -> Matrix:
     return np.hanning(size + 1)[:-1].astype(np.float32)
@@ -125,7 +122,7 @@ def _overlap_add(frames: Matrix, hop: int, length: int) -> Wave:
     total = np.zeros((count + size // hop, hop), dtype=np.float32)
     for index in range(size // hop):
         total[index : index + count] += strips[:, index]
-    return _fit(total.reshape(-1)[size // 2 :] / (0.375 * size / hop), length)
+    return fit(total.reshape(-1)[size // 2 :] / (0.375 * size / hop), length).astype(np.float32)
 
 
 def _stft(wave: Wave) -> Spectrum:

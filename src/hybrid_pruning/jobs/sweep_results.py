@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 UNCALIBRATED = "*: not calibrated, since lower dev scores speak for the positive class or all are the same."
 PAPERS_HEADINGS = ("set", "system", "removed %", "parameters, M", "FLOPs, G", "EER %", "minDCF")
+Estimate = tuple[float, Interval]
 MOST_NAMED = 12
 """Missing cells that a note names."""
 
@@ -65,14 +66,6 @@ class Swept:
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over seeds, and its 95% interval over seeds and over what else was resampled."""
-
-    mean: float
-    interval: Interval
-
-
 def group(swept: Iterable[Swept], key: Callable[[GridCell], str]) -> dict[str, list[Swept]]:
     """Return cells by a part of their names, in the order of their first."""
     found: dict[str, list[Swept]] = {}
@@ -82,10 +75,10 @@ def group(swept: Iterable[Swept], key: Callable[[GridCell], str]) -> dict[str, l
 
 
 def estimate(seeds: Sequence[Swept], name: str, metric: str) -> Estimate:
-    """Return a metric on an evaluation set over cells that differ in their seeds alone."""
+    """Return a metric on an evaluation set: its mean over cells that differ in their seeds alone, and the interval."""
     found = [one.sets[name] for one in seeds]
     values = np.stack([its.drawn[metric] for its in found])
-    return Estimate(float(np.mean([its.metrics[metric] for its in found])), over_replicas(values))
+    return float(np.mean([its.metrics[metric] for its in found])), over_replicas(values)
 
 
 def estimate_difference(seeds: Sequence[Swept], swept: Sequence[Swept], name: str, metric: str) -> Estimate | None:
@@ -99,7 +92,7 @@ def estimate_difference(seeds: Sequence[Swept], swept: Sequence[Swept], name: st
         return None
     values = np.stack([ours.drawn[metric] - theirs.drawn[metric] for ours, theirs in pairs])
     mean = np.mean([ours.metrics[metric] - theirs.metrics[metric] for ours, theirs in pairs])
-    return Estimate(float(mean), over_replicas(values))
+    return float(mean), over_replicas(values)
 
 
 def list_sets(swept: Sequence[Swept]) -> list[str]:
@@ -162,7 +155,7 @@ def write_tsv(swept: Sequence[Swept], path: Path) -> None:
             for metric, value in one.sets[name].metrics.items():
                 found[metric, ""] = value
                 if metric in one.sets[name].drawn:
-                    interval = estimate([one], name, metric).interval
+                    _, interval = estimate([one], name, metric)
                     found[metric, "_low"], found[metric, "_high"] = interval.low, interval.high
             chosen = [one.cell.values.get(axis, "") for axis in axes]
             sizes = (one.cell.target, one.removed, one.params, one.macs)
@@ -176,13 +169,13 @@ def write_tsv(swept: Sequence[Swept], path: Path) -> None:
 def _show(seeds: Sequence[Swept], swept: Sequence[Swept], name: str, metric: str) -> Cell:
     """Return a figure, its interval, and its difference from the dense model, bold where that is more than chance."""
     _, factor, digits = METRICS[metric]  # the decimals of the report
-    found, change = estimate(seeds, name, metric), estimate_difference(seeds, swept, name, metric)
-    low, high = (f"{factor * end:.{digits}f}" for end in (found.interval.low, found.interval.high))
-    shown = Cell(f"{factor * found.mean:.{digits}f}", f"{low}–{high}")
+    (found, interval), change = estimate(seeds, name, metric), estimate_difference(seeds, swept, name, metric)
+    low, high = (f"{factor * end:.{digits}f}" for end in astuple(interval))
+    shown = Cell(f"{factor * found:.{digits}f}", f"{low}–{high}")
     if change is None:
         return shown
-    mean, low, high = (signed(factor * value, digits) for value in (change.mean, *astuple(change.interval)))
-    surely = change.interval.low > 0 or change.interval.high < 0
+    mean, low, high = (signed(factor * value, digits) for value in (change[0], *astuple(change[1])))
+    surely = change[1].low > 0 or change[1].high < 0
     return shown._replace(further=(f"{mean}: {low} to {high}", "bold" if surely else ""))
 
 
@@ -291,7 +284,7 @@ def _draw_points(
     """Draw the means over seeds with their intervals, and each seed; return the means."""
     factor = _scale(metric)
     points = [_find_point(seeds, metric, size, name) for seeds in groups]
-    intervals = [estimate(seeds, name, metric).interval for seeds in groups]
+    intervals = [estimate(seeds, name, metric)[1] for seeds in groups]
     highest = [(x, factor * its.high) for (x, _), its in zip(points, intervals, strict=True)]
     below = [max(0.0, y - factor * its.low) for (_, y), its in zip(points, intervals, strict=True)]
     above = [max(0.0, high - y) for (_, y), (_, high) in zip(points, highest, strict=True)]

@@ -7,20 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_pruning.metrics.rates import (
-    ASVSPOOF5,
-    VERIFICATION,
-    DetectionCost,
-    FloatArray,
-    IntArray,
-    Ranking,
-    Steps,
-    checked,
-    eer_of,
-    log_loss_bits,
-    min_cllr_of,
-    min_dcf_of,
-)
+from hybrid_pruning.metrics import rates
+from hybrid_pruning.metrics.rates import ASVSPOOF5, VERIFICATION, DetectionCost, FloatArray, IntArray, Ranking, Steps
 from hybrid_pruning.metrics.tandem import ASVSPOOF5_ASV, ASVSPOOF5_SASV, AsvRates, a_dcf_of, t_dcf_of, t_eer_of
 
 Names = npt.NDArray[np.str_]
@@ -75,7 +63,7 @@ Measures = Mapping[str, Measure]
 def detection(column: Column, cost: DetectionCost = ASVSPOOF5) -> dict[str, Measure]:
     """Return the metrics of ASVspoof's track 1 of a column of two groups; minDCF and actDCF at the given cost."""
     return {
-        "eer": Ranked((column,), eer_of),
+        "eer": Ranked((column,), rates.eer_of),
         "min_dcf": least_cost(column, cost),
         "act_dcf": Averaged(
             column,
@@ -84,16 +72,16 @@ def detection(column: Column, cost: DetectionCost = ASVSPOOF5) -> dict[str, Meas
         ),
         "cllr": Averaged(
             column,
-            (lambda scores: log_loss_bits(-scores), log_loss_bits),
+            (lambda scores: rates.log_loss_bits(-scores), rates.log_loss_bits),
             lambda positive, negative: (positive + negative) / 2,
         ),
-        "min_cllr": Ranked((column,), min_cllr_of),
+        "min_cllr": Ranked((column,), rates.min_cllr_of),
     }
 
 
 def least_cost(column: Column, cost: DetectionCost) -> Measure:
     """Return the minDCF of a column of two groups at the given cost."""
-    return Ranked((column,), lambda steps: min_dcf_of(steps, cost))
+    return Ranked((column,), lambda steps: rates.min_dcf_of(steps, cost))
 
 
 def fixed_verifier(cm: Column, asv: AsvRates, legacy: bool = False) -> Measure:
@@ -112,7 +100,7 @@ TRACK2_TANDEM = TRACK2_SINGLE | {
     "t_eer": Ranked((TANDEM_CM, TANDEM_ASV), t_eer_of),
 }
 SV: dict[str, Measure] = {
-    "eer": Ranked((VERIFIER,), eer_of),
+    "eer": Ranked((VERIFIER,), rates.eer_of),
     **{f"min_dcf_{cost.p_target:g}": least_cost(VERIFIER, cost) for cost in VERIFICATION},
 }
 
@@ -176,7 +164,7 @@ class Sample:
         return [np.flatnonzero(np.isin(self._classes, group)) for group in column.groups]
 
     def _select(self, column: Column, group: IntArray) -> FloatArray:
-        return checked(self._scores[column.name][group], "one class's")
+        return rates.checked(self._scores[column.name][group], "one class's")
 
 
 def find_warnings(result: Mapping[str, float]) -> list[str]:

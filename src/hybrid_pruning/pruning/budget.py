@@ -148,7 +148,7 @@ def _params(model: nn.Module, plan: Plan) -> Iterator[tuple[int, tuple[int, ...]
     for tensor in cuts:
         numel = parameter(model, tensor).numel()
         cut_amount += numel
-        yield _per_unit(tensor, numel, cuts[tensor]), _indices(cuts[tensor])
+        yield _entry(tensor, numel, cuts[tensor])
     yield sum(p.numel() for p in model.parameters()) - cut_amount, ()
 
 
@@ -156,12 +156,11 @@ def _macs(model: nn.Module, plan: Plan) -> Iterator[tuple[int, tuple[int, ...]]]
     cuts = _factors(plan)
     for tensor, positions in plan.positions.items():
         macs = parameter(model, tensor).numel() * positions
-        found = cuts.get(tensor, [])
-        yield _per_unit(tensor, macs, found), _indices(found)
+        yield _entry(tensor, macs, cuts.get(tensor, []))
     order = {slot.name: index for index, slot in enumerate(plan.slots)}
     for work in plan.work:
         found = [(1 + order[name], plan.slots[order[name]].size) for name in work.slots if name in order]
-        yield _per_unit("attention", work.macs, found), _indices(found)
+        yield _entry("attention", work.macs, found)
 
 
 def _factors(plan: Plan) -> dict[str, list[tuple[int, int]]]:
@@ -176,12 +175,9 @@ def _factors(plan: Plan) -> dict[str, list[tuple[int, int]]]:
     return found
 
 
-def _per_unit(tensor: str, amount: int, factors: list[tuple[int, int]]) -> int:
+def _entry(tensor: str, amount: int, factors: list[tuple[int, int]]) -> tuple[int, tuple[int, ...]]:
+    """Return an entry of the ledger: the amount of a unit, and the indices of its quantities."""
     units = prod(size for _, size in factors)
     if amount % units:
         raise PlanError(f"{tensor}: {amount} is no multiple of the {units} units that share it")
-    return amount // units
-
-
-def _indices(factors: list[tuple[int, int]]) -> tuple[int, ...]:
-    return tuple(sorted(index for index, _ in factors))
+    return amount // units, tuple(sorted(index for index, _ in factors))

@@ -23,6 +23,7 @@ MARKERS = {"dense": "s", "Hybrid Pruning": "o", "DPHuBERT": "^", "post-hoc pruni
 MIN_DCFS = {"min_dcf", "min_dcf_0.01"}
 """Of anti-spoofing, and of speaker verification, where the usual P(target) is 0.01."""
 UNKNOWN = "–"
+HEADINGS = ("system", "removed, %", "parameters, M", "G for 4 s", "EER, %", "minDCF", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,15 @@ def compare_published(
         svg = plots.to_inline_svg(draw_sizes(chosen, ours), f"published-{place}", f"EER over parameters, {name}")
         caption = "Both axes are logarithmic. Stars: measured here. Systems of unknown size are in the table alone."
         sources = list(dict.fromkeys(other.source for other in chosen))
-        shown = [*ours.values(), *(other for other in chosen if not other.derived)]
+        rows = [
+            (row.system, *row.cells(), f"[{sources.index(row.source) + 1}]" if row.source in sources else row.source)
+            for row in (*ours.values(), *(other for other in chosen if not other.derived))
+        ]
         found.append(
             {
                 "set": results.name if results and ours else "",
                 "theirs": name,
-                "table": _tabulate(shown, sources),
+                "table": Table(HEADINGS, rows),
                 "ours": [*ours],
                 "sweep": _tabulate_sweeps(chosen, sources),
                 "sources": sources,
@@ -165,15 +169,6 @@ def _find_ours(runs: Sequence[LoggedRun], sizes: Sequence[ModelSize | str], resu
                 source="measured here",
             )
     return dict(sorted(found.items(), key=lambda item: -(item[1].params_m or 0)))
-
-
-def _tabulate(systems: Sequence[Published], sources: Sequence[str]) -> Table:
-    """Return systems as their sources have them."""
-    rows = []
-    for row in systems:
-        source = f"[{sources.index(row.source) + 1}]" if row.source in sources else row.source
-        rows.append((row.system, *row.cells(), source))
-    return Table(("system", "removed, %", "parameters, M", "G for 4 s", "EER, %", "minDCF", "source"), rows)
 
 
 def _tabulate_sweeps(published: Sequence[Published], sources: Sequence[str]) -> Table | None:

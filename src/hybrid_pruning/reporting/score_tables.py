@@ -78,7 +78,7 @@ class ResultSet:
         lines = []
         for evaluation in self.evaluations.values():
             counts = (f"{evaluation.metrics[f'n_{kind}']:,.0f} {WORDS[kind]}" for kind in evaluation.track.kinds)
-            by = f"; intervals: 95%, by {evaluation.rounds:,} resamples of {evaluation.resampled}"
+            by = f"; intervals: 95%, by {evaluation.rounds or 0:,} resamples of {evaluation.resampled}"
             lines.append(f"{' and '.join(counts)} trials{by if evaluation.resampled else ''}.")
         return "\n".join([*self.notes, *dict.fromkeys(lines)])
 
