@@ -91,7 +91,7 @@ FAMILIES = tuple(MODELS)
 
 
 CHECKS: Mapping[str, type[BaseModel]] = {
-    family: create_model(
+    family: create_model(  # type: ignore[call-overload]  # fields by name, each of any kind
         family,
         __config__=ConfigDict(extra="ignore", strict=True, allow_inf_nan=False),
         **{key: (kind, None) for key, kind in kinds.items()},
