@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hybrid_pruning import pruning
 from hybrid_pruning.pruning import Cut, Gates, Plan, PlanError, Role, Slot, Work
 from hybrid_pruning.pruning.attach import Product
-from hybrid_pruning.pruning.narrow import Closed
+from hybrid_pruning.pruning.shrink import Closed
 
 ROWS = 5
 

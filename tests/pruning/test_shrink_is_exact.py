@@ -9,7 +9,7 @@ import torch
 from encoders import KINDS, REPRESENTATIVE, WHISPER, close, relative_error, shuffle, spread
 from hybrid_pruning import pruning
 from hybrid_pruning.pruning import PlanError
-from hybrid_pruning.pruning.narrow import Closed
+from hybrid_pruning.pruning.shrink import Closed
 
 TOLERANCE = 1e-5
 

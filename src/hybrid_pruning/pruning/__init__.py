@@ -3,12 +3,10 @@
 from hybrid_pruning.pruning.attach import attach, detach
 from hybrid_pruning.pruning.budget import Accounting, Budget, Constraint, budget
 from hybrid_pruning.pruning.gate import Gate, Gates, ImportanceOptimizer
-from hybrid_pruning.pruning.lagrangian import Lagrangian
 from hybrid_pruning.pruning.plan import UNITS, Cut, Kept, Plan, PlanError, Role, Shape, Slot, Work, plan_for, shape_of
-from hybrid_pruning.pruning.schedule import Growth, Schedule, scheduled_target
+from hybrid_pruning.pruning.schedule import Growth, Lagrangian, Schedule, scheduled_target
 from hybrid_pruning.pruning.select import check_target
-from hybrid_pruning.pruning.shrink import narrow, shrink
-from hybrid_pruning.pruning.widen import widen
+from hybrid_pruning.pruning.shrink import narrow, shrink, widen
 
 __all__ = [
     "UNITS",

@@ -1,4 +1,4 @@
-"""Plan + kept units -> narrow modules: the masked model's function in a smaller model.
+"""Plan + kept units -> narrow modules, the masked model's function in a smaller model; and back to the dense shape.
 
 Whatever a gate multiplied is folded into the weights; nothing is approximated (masked == shrunk, ARCHITECTURE.md).
 """
@@ -11,13 +11,65 @@ import torch
 from torch import nn
 
 from hybrid_pruning.pruning.attach import detach
-from hybrid_pruning.pruning.narrow import NarrowLayerNorm
-from hybrid_pruning.pruning.plan import UNITS, Cut, Kept, Plan, Role, Shape, Slot, along, owner, parameter, shape_of
+from hybrid_pruning.pruning.plan import (
+    UNITS,
+    Cut,
+    Kept,
+    Plan,
+    PlanError,
+    Role,
+    Shape,
+    Slot,
+    along,
+    owner,
+    parameter,
+    plan_for,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     from hybrid_pruning.pruning.gate import Gates
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+class NarrowLayerNorm(nn.Module):
+    """A layer norm over channels of which some are gone but still count, as the zeros they were while masked.
+
+    Weight and bias are [kept], or None; the width is the dense model's number of channels, which statistics are over.
+    """
+
+    def __init__(self, weight: nn.Parameter | None, bias: nn.Parameter | None, eps: float, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps, self.width = weight, bias, eps, width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise [..., kept] over its last dimension."""
+        full = x.to(torch.promote_types(x.dtype, torch.float32))
+        variance, mean = torch.var_mean(full, dim=-1, correction=0, keepdim=True)
+        share = x.shape[-1] / self.width
+        # of the kept channels and (width - kept) zeros together
+        variance = share * variance + share * (1 - share) * mean.square()
+        y = ((full - share * mean) * torch.rsqrt(variance + self.eps)).to(x.dtype)
+        if self.weight is not None:
+            y = y * self.weight
+        return y if self.bias is None else y + self.bias
+
+
+class Closed(nn.Module):
+    """A sub-layer that lost all its units: its output bias [D], or nothing where it is closed as a whole.
+
+    It returns as many values as the sub-layer it replaces; those beyond the first are None.
+    """
+
+    def __init__(self, bias: nn.Parameter | None = None, outputs: int = 1) -> None:
+        super().__init__()
+        self.bias, self.outputs = bias, outputs
+
+    def forward(self, hidden_states: torch.Tensor, **_: object) -> torch.Tensor | tuple[torch.Tensor | None, ...]:
+        """Return what broadcasts onto the residual stream: [D], or a zero; the argument's name is transformers'."""
+        y = hidden_states.new_zeros(()) if self.bias is None else self.bias
+        return y if self.outputs == 1 else (y, *[None] * (self.outputs - 1))
 
 
 def shrink(model: Model, gates: "Gates", kept: Kept | None = None) -> Model:
@@ -105,3 +157,55 @@ def _refit(module: nn.Module) -> None:
         module.out_channels, module.in_channels = module.weight.shape[:2]
     elif isinstance(module, nn.GroupNorm):
         module.num_groups = module.num_channels = module.weight.shape[0]
+
+
+@torch.no_grad()
+def widen(small: nn.Module, dense: Model) -> Model:
+    """Fill a dense model so that it computes the same as a narrow one of its kind; not smaller or faster.
+
+    A unit of zero weights gives zero, before its activation and after it, and a norm over channels sees it as the zero
+    that it counts as in the narrow model. The dense one is a fresh model of the same config, changed in place; models
+    of different configs are a PlanError.
+    """
+    shape = shape_of(small) or Shape((), {})
+    plan = plan_for(dense).only(shape.units) if shape.units else Plan(())
+    plan.check_kept(shape.kept)
+    kept, cuts = shape.kept, plan.cuts_by_tensor()
+    for name, _ in list(dense.named_parameters()):
+        found = _find(small, name)
+        if found is None and name not in cuts:
+            raise PlanError(f"{name}: the narrow model has no such parameter; are the two of one config?")
+        _fill(name, parameter(dense, name), found, cuts.get(name, []), kept)
+    for name, buffer in small.named_buffers():
+        dense.get_buffer(name).copy_(buffer)
+    return dense
+
+
+def _find(small: nn.Module, name: str) -> torch.Tensor | None:
+    """Return the parameter of a narrow model that a dense one's becomes; None where it went with its sub-layer."""
+    module: nn.Module = small
+    *path, attribute = name.split(".")
+    for depth, part in enumerate(path):
+        if isinstance(module, Closed):
+            output = path[depth:] in (["out_proj"], ["output_dense"]) and attribute == "bias"
+            return module.bias if output else None
+        if part not in module._modules:
+            return None
+        module = module.get_submodule(part)
+    return getattr(module, attribute, None)
+
+
+def _fill(
+    name: str, tensor: torch.Tensor, found: torch.Tensor | None, cuts: list[tuple[Slot, Cut]], kept: Kept
+) -> None:
+    """Put the values of the kept units in their places, and zeros in all others."""
+    tensor.zero_()
+    if found is None:
+        return
+    places = [torch.arange(size) for size in tensor.shape]
+    for slot, cut in cuts:
+        if cut.dim is not None:
+            places[cut.dim] = rows_of(kept[slot.name], cut.block)
+    if list(found.shape) != [len(indices) for indices in places]:
+        raise PlanError(f"{name}: the narrow model's is {list(found.shape)}; are the two of one config?")
+    tensor[torch.meshgrid(*places, indexing="ij")] = found.to(tensor)

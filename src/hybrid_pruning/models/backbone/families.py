@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.pruning.narrow import Closed, NarrowLayerNorm
 from hybrid_pruning.pruning.plan import Cut, Plan, PlanError, Role, Slot, Work
+from hybrid_pruning.pruning.shrink import Closed, NarrowLayerNorm
 
 WINDOW, HOP = 400, 160
 """Samples in a window of Whisper's spectrogram and between two: 25 ms every 10 ms."""
