@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from corpus import tiny_detector
+from corpus import score_utterances, tiny_detector
 from encoders import LENGTHS, REPRESENTATIVE, Once
 from exports import CALIBRATION, CLASSES, export_detector, export_ragged, export_run, export_verifier
 from hybrid_pruning import OnnxModel
@@ -23,7 +23,7 @@ from hybrid_pruning.models.onnx import graph, runtime
 from hybrid_pruning.models.onnx.graph import export_onnx
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.scoring.engine import load_embedder
-from hybrid_pruning.scoring.scores import embed_paths, score_utterances
+from hybrid_pruning.scoring.scores import embed_paths
 from wave_variants import ALONE, EQUAL, REFUSED, TENSOR
 from wave_variants import LENGTHS as SIZES
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from corpus import files_below, tiny_detector, write_corpus
+from corpus import files_below, score_utterances, tiny_detector, write_corpus
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.audio import read_audio
 from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.scoring.resume import Partial
-from hybrid_pruning.scoring.scores import embed_paths, score, score_paths, score_utterances
+from hybrid_pruning.scoring.scores import embed_paths, score, score_paths
 from runs import finish, ranks, run_command, start
 
 NAN = float("nan")

@@ -19,9 +19,11 @@ from encoders import NO_DROPOUT, STYLES, TINY, WHISPER, make_config, with_random
 from hybrid_pruning.config import Config, HeadConfig, check_config
 from hybrid_pruning.data.manifest import Utterance, read_manifest, write_manifest
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.metrics import FloatArray
 from hybrid_pruning.models.backbone import load_transformers
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.scoring.engine import Embedder
 from hybrid_pruning.tasks import Label
 
 SAMPLE_RATE_HZ = 16_000
@@ -91,6 +93,12 @@ def tiny_detector(folder: Path, **overrides: Any) -> SpeechModel:
     with_random_weights(backbone)
     head = HeadConfig(heads=3, compression=4, embedding=5)
     return SpeechModel.build(backbone, head, Classes(("spoof", "bonafide"), (3, 1))).eval()
+
+
+def score_utterances(model: Embedder, utterances: Sequence[Utterance], *options: Any, **more: Any) -> FloatArray:
+    """Return the [N] scores of a manifest's utterances, of the durations that it has."""
+    seconds = [utterance.seconds for utterance in utterances]
+    return hp.score_paths(model, [utterance.path for utterance in utterances], *options, seconds=seconds, **more)
 
 
 def write_world(folder: Path) -> dict[str, Any]:

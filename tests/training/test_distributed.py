@@ -183,15 +183,15 @@ def fill_disk(*arguments):
 
 def spoil_dev(*arguments):
     """Refuse a file of the dev set in the main process alone."""
-    score = validation.score_utterances
+    score = validation.score_paths
 
-    def refuse(*arguments):
+    def refuse(*arguments, **options):
         if processes.is_main():
             raise InputError("dev.wav: cannot be decoded")
-        score(*arguments)
+        score(*arguments, **options)
         processes.wait()  # for the others' scores
 
-    validation.score_utterances = refuse
+    validation.score_paths = refuse
     run_command(*arguments)
 
 

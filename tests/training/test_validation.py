@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from corpus import configure, write_corpus
+from corpus import configure, score_utterances, write_corpus
 from encoders import close, spread
 from hybrid_pruning.config import Config, HeadConfig, PruningConfig, TrainingConfig
 from hybrid_pruning.data.manifest import Utterance, read_manifest
@@ -15,7 +15,6 @@ from hybrid_pruning.metrics import eer
 from hybrid_pruning.models.heads import Classes
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import Lagrangian, attach
-from hybrid_pruning.scoring.scores import score_utterances
 from hybrid_pruning.tasks import Label
 from hybrid_pruning.training import validation
 from hybrid_pruning.training import warnings as checks

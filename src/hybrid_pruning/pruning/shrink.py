@@ -129,7 +129,10 @@ def _cut_tensor(
             tensor = tensor.index_select(cut.dim, rows_of(kept[slot.name], cut.block).to(tensor.device))
     new = nn.Parameter(tensor.clone(), requires_grad=old.requires_grad)
     if isinstance(module, nn.LayerNorm) and new.shape != old.shape:
-        module = _narrow_norm(model, name, module)
+        path = name.rpartition(".")[0]  # a norm in its place that keeps counting its original width
+        small = NarrowLayerNorm(module.weight, module.bias, module.eps, module.normalized_shape[0])
+        setattr(*owner(model, path), small.train(module.training))
+        module = small
     setattr(module, attribute, new)
     _refit(module)
 
@@ -138,15 +141,6 @@ def rows_of(kept: tuple[int, ...], block: int) -> torch.Tensor:
     """Return the indices along a cut's dimension that kept units occupy, `block` of them each."""
     starts = torch.tensor(kept, dtype=torch.int64) * block
     return (starts[:, None] + torch.arange(block)).flatten()
-
-
-def _narrow_norm(model: nn.Module, name: str, norm: nn.LayerNorm) -> NarrowLayerNorm:
-    """Put a norm in the place of `norm` that keeps counting its original width."""
-    path = name.rpartition(".")[0]
-    parent, attribute = owner(model, path)
-    small = NarrowLayerNorm(norm.weight, norm.bias, norm.eps, norm.normalized_shape[0]).train(norm.training)
-    setattr(parent, attribute, small)
-    return small
 
 
 def _refit(module: nn.Module) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hybrid_pruning.audio import WINDOW_SECONDS
-from hybrid_pruning.data.manifest import Utterance, read_manifest
+from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.distributed import FloatArray
 from hybrid_pruning.errors import InputError
@@ -121,15 +121,3 @@ def embed_paths(
 ) -> FloatArray:
     """Return the [N, E] embeddings of audio files, each the mean over its windows; as `score_paths`, of any task."""
     return Engine(model, batch_size, workers, window_seconds).run_paths(paths, "embeddings", seconds)
-
-
-def score_utterances(
-    model: Embedder,
-    utterances: Sequence[Utterance],
-    batch_size: int = 16,
-    workers: int = 2,
-    window_seconds: float = WINDOW_SECONDS,
-) -> FloatArray:
-    """Return the [N] scores of a manifest's utterances: `score_paths` with their durations, where known."""
-    seconds = [utterance.seconds for utterance in utterances]
-    return score_paths(model, [u.path for u in utterances], batch_size, workers, window_seconds, seconds)

@@ -19,7 +19,7 @@ from hybrid_pruning.metrics.measures import Names, Sample
 from hybrid_pruning.pruning import Gates
 from hybrid_pruning.pruning.gate import open_probability
 from hybrid_pruning.scoring.backend import score_cosines
-from hybrid_pruning.scoring.scores import embed_paths, score_utterances
+from hybrid_pruning.scoring.scores import embed_paths, score_paths
 from hybrid_pruning.tasks import Label
 from hybrid_pruning.training.objective import Objective
 
@@ -106,14 +106,14 @@ def validate(
         sizes = {"sparsity": float(exact.sparsity), "macs_sparsity": float(exact.macs_sparsity)}
         closed = [name for name, units in kept.items() if not len(units)]
         gates.pin(kept)
+    paths, seconds = [utterance.path for utterance in devset], [utterance.seconds for utterance in devset]
     try:
         if trials is None:
-            scores = score_utterances(model, devset, batch_size, workers)
+            scores = score_paths(model, paths, batch_size, workers, seconds=seconds)
             positive = np.array([utterance.label == Label.BONAFIDE for utterance in devset])
             corpora = [utterance.corpus for utterance in devset]
             figures = measure(scores[positive], scores[~positive])
         else:
-            paths, seconds = [u.path for u in devset], [u.seconds for u in devset]
             scores = trials.cosines(embed_paths(model, paths, batch_size, workers, seconds=seconds))
             positive = trials.classes == "target"
             corpora = [devset[place].corpus for place in trials.places[:, 0].tolist()]
