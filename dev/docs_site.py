@@ -14,9 +14,9 @@ import torch
 from typer.main import get_command
 
 from hybrid_pruning.cli import app
-from hybrid_pruning.config.recipe import Config
+from hybrid_pruning.config import Config
 from hybrid_pruning.pruning.gate import hard_concrete, open_probability
-from hybrid_pruning.pruning.schedule import STEEPNESS, scheduled_target
+from hybrid_pruning.pruning.schedule import SHAPES, scheduled_target
 from hybrid_pruning.reporting import plots
 from hybrid_pruning.reporting.published import UNKNOWN, read_published
 
@@ -187,7 +187,7 @@ def schedule_picture() -> str:
     progress = np.linspace(0, 1.3, 131)
     with plots.styled():
         figure, axes = plots.new_figure(plots.WIDTH, 0.45 * plots.WIDTH)
-        for place, shape in enumerate(("linear", "cosine", "exponential", *STEEPNESS)):
+        for place, shape in enumerate(SHAPES):
             axes.plot(
                 progress,
                 [scheduled_target(shape, x, 0.0, 0.7) for x in progress],

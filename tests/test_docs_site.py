@@ -10,8 +10,7 @@ import pytest
 from typer.main import get_command
 
 from hybrid_pruning.cli import app
-from hybrid_pruning.config import load_config
-from hybrid_pruning.config.recipe import Config
+from hybrid_pruning.config import Config, load_config
 from test_readme import ROOT, workplace  # noqa: F401  a fixture
 
 spec = importlib.util.spec_from_file_location("docs_site", ROOT / "dev" / "docs_site.py")
