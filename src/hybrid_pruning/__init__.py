@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hybrid_pruning.scoring.verdicts import detect as detect
     from hybrid_pruning.scoring.verdicts import verify as verify
     from hybrid_pruning.serving.server import serve as serve
+    from hybrid_pruning.serving.site import web as web
     from hybrid_pruning.training.export import export as export
     from hybrid_pruning.training.export import export_snapshots as export_snapshots
     from hybrid_pruning.training.launch import train as train
@@ -73,6 +74,7 @@ _PLACES = {
     "sweep": "jobs.sweep",
     "train": "training.launch",
     "verify": "scoring.verdicts",
+    "web": "serving.site",
 }
 """Module of each public name, imported at the first use of the name: torch is loaded where it is needed alone."""
 __all__ = sorted(["__version__", "metrics", "pruning", *_PLACES])  # noqa: PLE0605

@@ -25,7 +25,7 @@ from hybrid_pruning.serving.service import Service
 from served_fakes import clip, fakes, running
 
 HERE = "http://localhost"
-PATHS = ["/", "/page.js", "/docs", "/openapi.json", "/health", "/metrics", "/v1/models", "/nowhere"]
+PATHS = ["/", "/page.js", "/source.js", "/docs", "/openapi.json", "/health", "/metrics", "/v1/models", "/nowhere"]
 
 
 def serving(limits: Limits | None = None, **options: Any) -> TestClient:

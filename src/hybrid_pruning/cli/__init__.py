@@ -7,5 +7,18 @@ __all__ = ["app", "main"]
 
 order_verbs(
     *("quickstart", "run", "sweep", "prepare", "audit", "train", "export", "score", "cohort", "evaluate", "calibrate"),
-    *("fuse", "detect", "verify", "serve", "convert", "report", "card", "inspect", "probe", "benchmark", "doctor"),
+    *(
+        "fuse",
+        "detect",
+        "verify",
+        "serve",
+        "web",
+        "convert",
+        "report",
+        "card",
+        "inspect",
+        "probe",
+        "benchmark",
+        "doctor",
+    ),
 )

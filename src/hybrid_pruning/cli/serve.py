@@ -1,4 +1,4 @@
-"""The verb that serves models to others: serve."""
+"""The verbs that give models to others to try: serve, web."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,7 @@ from typer import Argument, Option
 import hybrid_pruning as hp
 from hybrid_pruning.cli.app import HUB_ID, app
 from hybrid_pruning.cli.score import Device, Window
+from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
 
 LARGEST = 1_000_000
@@ -55,3 +56,21 @@ def serve(
     limits = Limits(max_megabytes, max_seconds, queue, timeout=timeout, rate=rate, streams=streams)
     sites = {"allow_host": allow_host or [], "allow_origin": allow_origin or []}
     hp.serve(models, host, port, limits, token=token, keep=keep, window_seconds=window_seconds, device=device, **sites)
+
+
+@app.command()
+def web(
+    model: Annotated[str, Argument(metavar="MODEL", help=f"of anti-spoofing: a folder, .onnx file or {HUB_ID}")],
+    out: Annotated[Path, Option(help="folder for the site, new or empty")],
+    int8: Annotated[bool, Option("--int8", help="compute in 8 bits: smaller, and a little off")] = False,
+    runtime: Annotated[
+        Path | None, Option(metavar="DIR", help="with the files of onnxruntime-web; by default they are fetched")
+    ] = None,
+    window_seconds: Window = 30.0,
+) -> None:
+    """Write a site that judges recordings in the browser: no server computes, and no recording leaves the machine.
+
+    The folder holds the page of serve, the model as ONNX and onnxruntime-web, from npm's registry (33 MB) or DIR. Any
+    web server can host it: python -m http.server -d SITE.
+    """
+    say(f"wrote {hp.web(model, out, int8, runtime, window_seconds)}; try it: python -m http.server -d {out}")

@@ -27,7 +27,9 @@ from hybrid_pruning.serving.limits import CLIENT_GONE, LARGEST_FORM, Refusal
 from hybrid_pruning.serving.service import Answer, Service, show_name
 
 CHUNK = 1 << 20
-PAGES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+PAGES = {"": "page.html", "page.css": "page.css", "page.js": "page.js", "source.js": "remote.js", "tap.js": "tap.js"}
+"""Files of the package by the paths they are served at."""
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 NAME = "name of the model; without it, the first one of its task"
 Model = Annotated[str | None, Query(description=NAME)]
 Threshold = Annotated[float | None, Query(description="LLR from which the verdict turns", allow_inf_nan=False)]
@@ -188,10 +190,10 @@ async def _received(socket: WebSocket, patience: float) -> AsyncIterator[bytes |
 
 
 def _add_pages(app: FastAPI) -> None:
-    """Add the page to try the models with, its two files, and the description for programs: no others."""
-    for name, kind in PAGES.items():
-        page = _page(files("hybrid_pruning.serving").joinpath(name).read_bytes(), kind)
-        app.add_api_route("/" if name == "page.html" else f"/{name}", page, include_in_schema=False)
+    """Add the page to try the models with, its files, and the description for programs: no others."""
+    for name, source in PAGES.items():
+        content = files("hybrid_pruning.serving").joinpath("page", source).read_bytes()
+        app.add_api_route(f"/{name}", _page(content, KINDS[Path(source).suffix]), include_in_schema=False)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

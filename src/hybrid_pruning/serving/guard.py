@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hybrid_pruning.serving.counters import Counters
 from hybrid_pruning.serving.limits import CLIENT_GONE, Limits, Refusal
 
-OPEN = ("/", "/page.css", "/page.js", "/health", "/docs", "/openapi.json")
+OPEN = ("/", "/page.css", "/page.js", "/source.js", "/tap.js", "/health", "/docs", "/openapi.json")
 """Paths that need no token."""
 MOST_ADDRESSES = 10_000
 POLICY = (

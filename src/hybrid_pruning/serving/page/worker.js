@@ -1,0 +1,214 @@
+// The model, and the rules of Python's `detect` and `Stream` with the figures in site.json: waves [S] at 16 kHz -> answers.
+const streams = new Map();
+let site, ort, model, classifier, filters = {}, queue = Promise.resolve();
+
+const tasks = { load, judge, hop, hang: ({ stream }) => { streams.delete(stream); } };
+onmessage = ({ data }) => {
+  const { id } = data, tell = (progress) => postMessage({ id, progress });
+  queue = queue.then(() => tasks[data.kind](data, tell))
+    .then((found) => postMessage({ id, found }), (error) => postMessage({ id, error: error.message ?? String(error) }));
+};
+
+// A file of the site, whole; `tell` gets the progress of all of `names`.
+async function read(names, tell) {
+  const found = {}, all = names.reduce((sum, name) => sum + site.bytes[name], 0);
+  let before = 0;
+  for (const name of names) {
+    const answer = await fetch(name), bytes = new Uint8Array(site.bytes[name]);
+    if (!answer.ok) throw new Error(`${name}: cannot be fetched (status ${answer.status})`);
+    let size = 0;
+    for (const reader = answer.body.getReader(); ;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      if (size + value.length <= bytes.length) bytes.set(value, size);
+      size += value.length;
+      tell(`loading the model: ${((before + size) / 1e6).toFixed(1)} of ${(all / 1e6).toFixed(1)} MB`);
+    }
+    if (size !== bytes.length) throw new Error(`${name}: has ${size} bytes, not ${bytes.length}; copy the site anew`);
+    before += size;
+    found[name] = bytes;
+  }
+  return found;
+}
+
+// Returns the engine's name once it gives the score that Python gave: by WebGPU if that does, else by WebAssembly.
+async function load(given, tell) {
+  ({ site } = given);
+  const gpu = site.model.weights === "float32" && await navigator.gpu?.requestAdapter().catch(() => null);
+  const wasm = `runtime/ort-wasm-simd-threaded${gpu ? ".asyncify" : ""}.wasm`;
+  const files = await read(["model.onnx", "classifier.onnx", wasm], tell);
+  tell("starting the model");
+  ort = await import(`./runtime/ort.${gpu ? "webgpu" : "wasm"}.min.mjs`);
+  ort.env.logLevel = "error";
+  ort.env.wasm.wasmPaths = new URL("runtime/", location.href).href;
+  ort.env.wasm.wasmBinary = files[wasm].buffer;
+  const open = (name, provider) => ort.InferenceSession.create(files[name], { executionProviders: [provider], enableMemPattern: false, logSeverityLevel: 3 });
+  classifier = await open("classifier.onnx", "wasm");
+  const probe = Float32Array.from({ length: site.probe.samples }, (_, place) => .1 * Math.sin(1e-5 * place * place));
+  let fault;
+  for (const provider of gpu ? ["webgpu", "wasm"] : ["wasm"]) {
+    try {
+      model = await open("model.onnx", provider);
+      const llr = await classify(await embed(probe));
+      if (Math.abs(llr - site.probe.llr) <= site.probe.tolerance) {
+        const threads = ort.env.wasm.numThreads;
+        return provider === "wasm" ? `WebAssembly, ${threads} thread${threads === 1 ? "" : "s"}` : "WebGPU";
+      }
+      fault = `this browser gives a probe the score ${llr.toFixed(3)}, Python gave ${site.probe.llr.toFixed(3)}`;
+    } catch (error) { fault = error.message ?? String(error); }
+  }
+  throw new Error(`the model cannot be run by this browser: ${fault}`);
+}
+
+async function embed(wave) {
+  const size = Math.max(wave.length, site.minimum_samples);
+  const whole = size === wave.length ? wave : Float32Array.from({ length: size }, (_, place) => wave[place % wave.length]);
+  const lengths = new ort.Tensor("int64", BigInt64Array.of(BigInt(size)), [1]);
+  const { embedding } = await model.run({ wave: new ort.Tensor("float32", whole, [1, size]), lengths }, ["embedding"]);
+  return embedding.data;
+}
+
+async function classify(embedding) {
+  const { llr } = await classifier.run({ embedding: new ort.Tensor("float32", embedding, [1, embedding.length]) });
+  if (!Number.isFinite(llr.data[0])) throw new Error("the model's score is not finite");
+  return llr.data[0];
+}
+
+const mean = (vectors) => vectors[0].map((_, place) => vectors.reduce((sum, one) => Math.fround(sum + one[place]), 0) / vectors.length);
+
+function cut(samples, window) {
+  const count = Math.max(1, Math.ceil(samples / window)), length = Math.ceil(samples / count);
+  return Array.from({ length: count }, (_, place) => [Math.floor(place * (samples - length) / Math.max(1, count - 1)), length]);
+}
+
+// Mean and variance of a part of a wave.
+function moments(wave, start, end) {
+  let sum = 0, square = 0;
+  for (let place = start; place < end; place += 1) sum += wave[place];
+  const middle = sum / (end - start);
+  for (let place = start; place < end; place += 1) square += (wave[place] - middle) ** 2;
+  return { middle, variance: square / (end - start) };
+}
+
+const deviations = (wave, size = site.rules.frame) => Array.from({ length: Math.floor(wave.length / size) }, (_, place) => Math.sqrt(moments(wave, place * size, (place + 1) * size).variance));
+const levels = (wave) => deviations(wave).map((one) => 20 * Math.log10(Math.max(one, 1e-10)));
+
+function audible(wave) {
+  const found = deviations(wave, Math.min(site.rules.frame, wave.length));
+  return found.filter((one) => one > 10 ** (site.rules.floor_dbfs / 20)).length >= Math.min(site.rules.least_frames, found.length);
+}
+
+function loudest(found) {
+  const sorted = Float64Array.from(found).sort(), place = .95 * (sorted.length - 1), low = Math.floor(place);
+  return sorted.length ? sorted[low] + (place - low) * (sorted[Math.ceil(place)] - sorted[low]) : -Infinity;
+}
+
+const active = (found, loud) => found.filter((one) => one > Math.max(site.rules.floor_dbfs, loud - site.rules.active_range_db)).length * site.rules.frame / site.sample_rate_hz;
+
+function thin(seconds, silent) {
+  if (silent) return site.rules.no_speech;
+  const { least_active_seconds: least } = site.rules;
+  return seconds < least ? `holds ${seconds.toFixed(1)} s of active sound; ${least} s are needed` : "";
+}
+
+// A sinc in a Kaiser window: 100 dB, flat up to where the resampler of Python is (0.913 of half the lower rate).
+const REACH = 73, EDGE = .9565, BETA = 10;
+const bessel = (x) => { let sum = 1, term = 1; for (let k = 1; term > 1e-9 * sum; k += 1) sum += term *= (x / 2 / k) ** 2; return sum; };
+const PEAK = bessel(BETA);
+
+function kernel(x) {
+  const phase = Math.PI * EDGE * x;
+  return EDGE * (x ? Math.sin(phase) / phase : 1) * bessel(BETA * Math.sqrt(Math.max(0, 1 - (x / REACH) ** 2))) / PEAK;
+}
+
+// The weights of each phase in which a sample at the model's rate can fall between those of another, kept for the next wave.
+function phases(rate) {
+  const own = site.sample_rate_hz, step = rate / own, wide = Math.max(1, step), divisor = (a, b) => b ? divisor(b, a % b) : a;
+  if (filters.rate !== rate) {
+    const weights = Array.from({ length: own / divisor(rate, own) }, (_, phase) => {
+      const middle = phase * step, first = Math.ceil(middle - REACH * wide), count = Math.floor(middle + REACH * wide) - first + 1;
+      return { first, taps: Float32Array.from({ length: count }, (_, tap) => kernel(Math.abs(first + tap - middle) / wide) / wide) };
+    });
+    filters = { rate, weights, period: Math.round(weights.length * step) };
+  }
+  return filters;
+}
+
+function resample(wave, rate) {
+  if (rate === site.sample_rate_hz) return wave;
+  const { weights, period } = phases(rate), found = new Float32Array(Math.round(wave.length * site.sample_rate_hz / rate));
+  for (let place = 0; place < found.length; place += 1) {
+    const { first, taps } = weights[place % weights.length], start = Math.floor(place / weights.length) * period + first;
+    const end = Math.min(taps.length, wave.length - start);
+    let sum = 0;
+    for (let tap = Math.max(0, -start); tap < end; tap += 1) sum += taps[tap] * wave[start + tap];
+    found[place] = sum;
+  }
+  return found;
+}
+
+// Channels are averaged, unless that cancels sound out: then the strongest is taken.
+function mix(channels, second) {
+  if (channels.length === 1) return channels[0];
+  const size = channels[0].length, { cancelled_share: share, cancelled_power: least } = site.rules;
+  const middle = Float32Array.from({ length: size }, (_, place) => channels.reduce((sum, one) => sum + one[place], 0) / channels.length);
+  const power = channels.map(() => 0);
+  let cancelled = 0;
+  for (let start = 0; start < size; start += second) {
+    const end = Math.min(size, start + second), each = channels.map((one) => moments(one, start, end).variance);
+    const sum = each.reduce((one, other) => one + other, 0);
+    each.forEach((one, place) => { power[place] += (end - start) * one; });
+    if (moments(middle, start, end).variance < least * sum / channels.length ** 2) cancelled += (end - start) * sum;
+  }
+  const all = power.reduce((one, other) => one + other, 0);
+  return cancelled > share * all ? channels[power.indexOf(Math.max(...power))] : middle;
+}
+
+async function judge({ channels, rate: own, seconds }, tell) {
+  const wave = resample(mix(channels, own), own), rate = site.sample_rate_hz, most = site.rules.loudest;
+  if (!wave.length) throw new Error("holds no audio");
+  if (!wave.every((one) => Math.abs(one) <= most)) throw new Error("holds values that are not finite, or not from -1 to 1");
+  const windows = cut(wave.length, site.window_samples), shorter = cut(wave.length, Math.round(seconds * rate));
+  const count = windows.length + (shorter.length > 1 ? shorter.length : 0);
+  let done = 0;
+  const listen = ([start, size]) => {
+    tell(`window ${done += 1} of ${count}`);
+    return embed(wave.subarray(start, start + size));
+  };
+  const vectors = [];
+  for (const one of windows) vectors.push(await listen(one));
+  const llr = await classify(mean(vectors)), timeline = [];
+  for (const one of shorter) {
+    const [start, size] = one, found = shorter.length > 1 ? await classify(await listen(one)) : llr;
+    timeline.push({ start: start / rate, seconds: size / rate, llr: audible(wave.subarray(start, start + size)) ? found : null });
+  }
+  const silent = !windows.some(([start, size]) => audible(wave.subarray(start, start + size))), found = levels(wave);
+  const heard = active(found, loudest(found)), columns = Math.min(site.rules.columns, wave.length);
+  const edges = Array.from({ length: columns + 1 }, (_, place) => Math.floor(place * wave.length / columns));
+  const waveform = edges.slice(1).map((end, place) => wave.subarray(edges[place], end).reduce((peak, one) => Math.max(peak, Math.abs(one)), 0));
+  return { llr, seconds: wave.length / rate, windows: windows.length, silent, calibrated: site.model.calibrated, thin: thin(heard, silent), active_seconds: heard, timeline, waveform };
+}
+
+// One more hop of a stream, given its last window: the verdict on all of it and on the window.
+async function hop({ stream, wave: samples, rate }) {
+  const wave = resample(samples, rate);
+  const { hop_samples: size, window_samples: window, alarm_llr: limit } = site.stream;
+  if (!streams.has(stream)) streams.set(stream, { samples: 0, windows: 0, sum: null, llr: 0, heard: 0, loud: -Infinity, audible: false });
+  const state = streams.get(stream), chunk = wave.subarray(-size), found = levels(chunk), vector = await embed(wave), alone = await classify(vector);
+  state.samples += size;
+  state.loud = Math.max(state.loud, loudest(found));
+  state.heard += active(found, state.loud);
+  state.audible ||= audible(chunk);
+  const whole = state.samples % window === 0;
+  if (whole) {
+    state.sum = state.sum ? state.sum.map((one, place) => one + vector[place]) : vector;
+    state.windows += 1;
+  }
+  if (state.samples <= window) state.llr = alone;
+  else if (whole) state.llr = await classify(state.sum.map((one) => one / state.windows));
+  const last = audible(wave) ? alone : null, undecided = thin(state.heard, !state.audible);
+  return {
+    seconds: state.samples / site.sample_rate_hz, llr: state.llr, window_llr: last, undecided, active_seconds: state.heard,
+    alarm: limit === null ? null : last !== null && last <= limit, calibrated: site.model.calibrated,
+  };
+}
