@@ -14,7 +14,7 @@ import torch
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.benchmarks.__main__ import BASE, shrunk
-from hybrid_pruning.benchmarks.comparison import Task, interleaved, ratio
+from hybrid_pruning.benchmarks.timing import Task, interleaved, ratio
 from hybrid_pruning.models.backbone import Backbone, skeleton
 from hybrid_pruning.pruning import Budget
 

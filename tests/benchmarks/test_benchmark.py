@@ -11,11 +11,12 @@ import torch
 
 from corpus import write_wavlm
 from encoders import KINDS, WHISPER
-from exports import export_detector, export_ragged, export_run, ragged_backbone
+from exports import export_detector, export_ragged, export_run, export_vino, ragged_backbone
 from hybrid_pruning import SpeechModel, benchmark
 from hybrid_pruning.benchmarks import __main__ as own
-from hybrid_pruning.benchmarks import comparison, engines
-from hybrid_pruning.benchmarks.comparison import Case, Ratio, latency_ratio, print_table
+from hybrid_pruning.benchmarks import comparison, engines, rates
+from hybrid_pruning.benchmarks.comparison import Case, latency_ratio, print_table
+from hybrid_pruning.benchmarks.timing import Ratio
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.console import Table
 from hybrid_pruning.errors import InputError
@@ -24,14 +25,22 @@ from hybrid_pruning.models.onnx import graph
 from hybrid_pruning.models.size import count_kept, count_parameters
 from hybrid_pruning.training.objective import Objective
 
+RATES = {"f32": 2e9, "int8": 3e9, "copy": 1e9}
 HEAD, CLASSES = HeadConfig(heads=2, compression=4, embedding=8), Classes(("spoof", "bonafide"), (1, 1))
 
 
 @pytest.fixture
 def without_memory(monkeypatch):
-    """Leave out the processes that measure memory, each of which takes seconds to start."""
+    """Leave out the processes that measure memory, each of which takes seconds to start, and the machine's rates."""
     for module in (comparison, own):
         monkeypatch.setattr(module, "peak_elsewhere", lambda *_: 1)
+    monkeypatch.setattr(comparison, "measure_rates", lambda: RATES)
+
+
+def test_rates_of_this_machine():
+    found = rates.measure_rates(side=64, copied=1 << 12)
+    assert set(found) == {"f32", "int8", "copy"} | ({"bf16"} if engines.has_bf16() else set())
+    assert all(rate > 1e6 for rate in found.values())
 
 
 def test_ratio_pairs_rounds():
@@ -112,26 +121,42 @@ def test_memory_is_measured_in_another_process(once, capsys):
 
 def test_models_stand_beside_the_dense_one(once, pristine, monkeypatch, without_memory):
     """Exports of the same kind, made before, stand in for those of the benchmark."""
-    folder, small = export_detector(once), export_run(once, pristine) / "small"
+    folder, small = export_vino(once), export_run(once, pristine) / "small"
 
-    def export(model, out, int8):
+    def export(model, out, int8=False, proto=None):
         return Path(shutil.copytree(small if int8 else folder / "onnx", out)) / "model.onnx"
 
+    def export_vino_again(model, out, precision, clips, proto):
+        return Path(shutil.copytree(folder / ("vino8" if precision == "int8" else "vino"), out)) / "openvino.xml"
+
+    monkeypatch.setattr(graph, "trace", lambda _: object())
     monkeypatch.setattr(graph, "export_onnx", export)
+    monkeypatch.setattr(graph, "export_openvino", export_vino_again)
     artifact = folder / "model"
-    found = benchmark([artifact], None, (), (0.2, 0.4), (1, 2), 2, 1)
+    found = benchmark({"mine": artifact}, None, tuple(engines.CHOICES), (0.2, 0.4), (1, 2), 2, 1)
     dense, *rows = found.measured
     assert dense.contestant.engine == "transformers"
-    assert [row.contestant.engine for row in rows] == ["torch", "torch-bf16", "onnx", "onnx-int8"]
-    budget = count_kept(SpeechModel.from_pretrained(artifact).backbone).budget
-    assert {(row.contestant.params, row.contestant.macs) for row in rows} == {(budget.params, budget.macs)}
-    assert (dense.contestant.params, dense.contestant.macs) == (budget.dense_params, budget.dense_macs)
+    assert [row.contestant.engine for row in rows] == list(engines.CHOICES)
+    assert {row.contestant.model for row in rows} == {"mine"}
+    for seconds in (0.2, 0.4, 4.0):
+        budget = count_kept(SpeechModel.from_pretrained(artifact).backbone, seconds).budget
+        assert {(row.contestant.params, row.contestant.work(seconds)) for row in rows} == {(budget.params, budget.macs)}
+        assert (dense.contestant.params, dense.contestant.work(seconds)) == (budget.dense_params, budget.dense_macs)
     assert list(rows[0].latencies) == [Case(0.2, 1), Case(0.2, 2), Case(0.4, 1), Case(0.4, 2)]
     assert dense.latencies[Case(0.2, 1)].speedup == Ratio(1.0, 1.0, 1.0, 1.0)
     plain = json.loads(json.dumps(found.as_json()))
-    assert len(plain["models"]) == 5
-    assert plain["models"][1]["latency"][0]["real_time_factor"] > 0
-    assert [table.title for table in found.tables()][:2] == ["size", "latency, 0.2 s"]
+    assert len(plain["models"]) == 8
+    latency = plain["models"][1]["latency"][1]
+    assert latency["real_time_factor"] > 0
+    operations = 2 * 2 * rows[0].contestant.work(0.2)
+    assert latency["share"] == pytest.approx(operations / RATES["f32"] / latency["median"])
+    assert [row.latencies[Case(0.2, 1)].share is None for row in rows] == [
+        engines.precision(name) == "bf16" for name in engines.CHOICES
+    ]
+    size, machine, latencies = found.tables()
+    assert [table.title for table in (size, machine, latencies)] == ["size", "machine", "latency"]
+    assert machine.rows == [("products, f32", "2 GFLOP/s"), ("products, int8", "3 GOP/s"), ("copying", "1.0 GB/s")]
+    assert latencies.headings == ("model", "engine", "0.2 s", "2 x 0.2 s", "0.4 s", "2 x 0.4 s")
 
 
 def test_the_dense_model_can_be_named(once, pristine, tmp_path, without_memory):
@@ -175,7 +200,7 @@ def test_quick_run(capsys, without_memory):
     text = capsys.readouterr().out
     assert torch.get_num_threads() == threads
     assert re.search(r"^\| time \| [\d.]+ \([\d.]+-[\d.]+\) \| [\d.]+ \| \\<= 1.05", text, re.MULTILINE)
-    assert re.search(r"^\| \S*70% of the MACs removed \| torch \| [\d.]+ M \|", text, re.MULTILINE), text
+    assert re.search(r"^\| \S*70% removed \| torch \| [\d.]+ M \|", text, re.MULTILINE), text
 
 
 def test_table_fits_a_terminal(capsys):

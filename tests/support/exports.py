@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import onnx
 import torch
 
 from corpus import write_corpus
@@ -11,7 +12,7 @@ from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.models.backbone import Backbone, wrap
 from hybrid_pruning.models.calibration import Calibration, Fit
 from hybrid_pruning.models.heads import Classes
-from hybrid_pruning.models.onnx.graph import export_onnx
+from hybrid_pruning.models.onnx.graph import export_onnx, export_openvino
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import attach, shrink
 from speakers import tiny_verifier
@@ -90,6 +91,25 @@ def export_verifier(once: Once, pristine: Path) -> Path:
         assert run_main(["export", "mc", "--out", "graph", "--onnx"], folder) == 0
 
     return once("compared", make)
+
+
+def export_vino(once: Once) -> Path:
+    """Return a copy of `export_detector`'s folder with the detector for OpenVINO too: vino/ and, in 8 bits, vino8/."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(export_detector(once), folder, dirs_exist_ok=True)
+        export_openvino(
+            SpeechModel.from_pretrained(folder / "model"), folder / "vino", proto=read_graph(folder / "onnx")
+        )
+        command = ["export", "model", "--out", "vino8", "--openvino", "--precision", "int8"]
+        assert run_main([*command, "--calibrate", "dev/manifest.tsv"], folder) == 0
+
+    return once("vino", make)
+
+
+def read_graph(folder: Path) -> onnx.ModelProto:
+    """Return an exported graph, which saves tracing it again."""
+    return onnx.load(folder / "model.onnx")
 
 
 def calibrate(folder: Path) -> None:

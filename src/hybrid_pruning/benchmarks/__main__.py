@@ -11,8 +11,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from hybrid_pruning.benchmarks.comparison import Ratio, benchmark, interleaved, print_table, ratio, set_threads
+from hybrid_pruning.benchmarks.comparison import benchmark, print_table, set_threads
 from hybrid_pruning.benchmarks.engines import high_water_bytes, peak_elsewhere
+from hybrid_pruning.benchmarks.timing import Ratio, interleaved, ratio
 from hybrid_pruning.benchmarks.workloads import BASE, CLASSES, TINY, Scale, shrunk, training_step
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.console import Table, say
@@ -65,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flags = ["--threads", str(options.threads), *(["--quick"] if options.quick else [])]
         print_table(measure_training(scale, flags), options.markdown)
     engines = [name.strip() for name in options.engines.split(",") if name]
-    with models(scale) as folders:
-        found = benchmark(folders, None, engines, scale.seconds, (1,), scale.repeats, options.threads)
+    with models(scale) as places:
+        found = benchmark(places, None, engines, scale.seconds, (1,), scale.repeats, options.threads)
     for table in found.tables():
         print_table(table, options.markdown)
     say(f"{scale.name}, random weights; {found.machine()}")
@@ -109,18 +110,16 @@ def peak_bytes(scale: Scale, gated: bool) -> int:
 
 
 @contextmanager
-def models(scale: Scale) -> Iterator[list[Path]]:
-    """Yield folders of artifacts: the dense model of a shape, and copies with a share of the MACs removed at random."""
+def models(scale: Scale) -> Iterator[dict[str, Path]]:
+    """Yield artifacts by name: the dense model of a shape, and copies with a share of the MACs removed at random."""
     torch.manual_seed(0)
     dense = scale.backbone().eval()
-    backbones = {"dense": dense}
-    for target, align in (*((target, 1) for target in TARGETS), (TARGETS[-1], scale.align)):
-        name = f"{target:.0%} of the MACs removed" + (f", widths of {align}" if align > 1 else "")
-        backbones[name] = shrunk(dense, target, constraint="macs", align=align)[0]
+    cut = {f"{target:.0%} removed": shrunk(dense, target, constraint="macs")[0] for target in TARGETS}
     with TemporaryDirectory() as folder:
-        paths = [Path(folder) / name for name in backbones]
-        for path, backbone in zip(paths, backbones.values(), strict=True):
-            SpeechModel.build(backbone, HeadConfig(**scale.head), CLASSES).save_pretrained(path)
+        paths = {}
+        for name, backbone in {"ours, dense": dense, **cut}.items():
+            paths[name] = Path(folder) / name
+            SpeechModel.build(backbone, HeadConfig(**scale.head), CLASSES).save_pretrained(paths[name])
         yield paths
 
 

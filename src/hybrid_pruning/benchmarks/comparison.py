@@ -2,65 +2,59 @@
 
 import os
 import platform
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.benchmarks.engines import ENGINES, MODULE, TRANSFORMERS, choose_engines, peak_elsewhere
+from hybrid_pruning.benchmarks.engines import (
+    ENGINES,
+    MODULE,
+    TRANSFORMERS,
+    choose_engines,
+    peak_elsewhere,
+    precision,
+    program,
+)
+from hybrid_pruning.benchmarks.rates import measure_rates
+from hybrid_pruning.benchmarks.timing import Ratio, Task, interleaved, quartiles, ratio
 from hybrid_pruning.console import Table, progress_bar, say, say_table
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.markdown import to_markdown
 from hybrid_pruning.models.artifact import locate, versions
 from hybrid_pruning.models.backbone import build, load_config
-from hybrid_pruning.models.onnx.runtime import OnnxModel, find_onnx
+from hybrid_pruning.models.onnx.runtime import SUFFIXES, OnnxModel, files_of, find_onnx
+from hybrid_pruning.models.size import SECONDS as SIZED
 from hybrid_pruning.models.size import count_kept, count_units
 from hybrid_pruning.models.speech_model import SpeechModel
+from hybrid_pruning.pruning import Budget
 
-SECONDS, BATCHES, ROUNDS = (1.0, 4.0, 10.0), (1, 8), 10
+SECONDS, BATCHES, ROUNDS = (1.0, 2.0, 4.0), (1,), 10
 SHORTEST = 0.1
 """Seconds that every encoder takes."""
 THREADS = "OMP_NUM_THREADS"
-SETTLING = 0.05
-"""Seconds before each task, until which the threads of the task before may spin."""
-
-Name = TypeVar("Name")
-Task = Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """Median and quartiles of a cost over a reference's, round by round; below 1 is cheaper.
-
-    `fastest` is the cheapest round over the reference's cheapest, which other load on the machine disturbs least.
-    """
-
-    median: float
-    low: float
-    high: float
-    fastest: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
 class Contestant(NamedTuple):
-    """One model as one engine runs it: parameters and MACs (4 s) of its backbone, None for an .onnx file."""
+    """One model as one engine runs it: parameters of its backbone and its MACs for each length, none for a graph."""
 
     model: str
     engine: str
     path: str
     params: int | None
-    macs: int | None
+    macs: tuple[tuple[float, int], ...]
+
+    def work(self, seconds: float) -> int | None:
+        """Return the MACs for an utterance of a length."""
+        return dict(self.macs).get(seconds)
 
 
 class Case(NamedTuple):
@@ -79,6 +73,7 @@ class Latency:
 
     Args:
         speedup: the reference's time over this one's, round by round; above 1 is faster.
+        share: of the limit that the backbone's operations have at the machine's rate; None where either is not known.
         real_time_factor: seconds of computing for a second of audio.
     """
 
@@ -86,6 +81,7 @@ class Latency:
     low: float
     high: float
     speedup: Ratio
+    share: float | None
     real_time_factor: float
 
 
@@ -100,21 +96,27 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A whole run; the first contestant is the reference. `load` is the machine's, before and after."""
+    """A whole run; the first contestant is the reference. `load` is the machine's, before and after.
+
+    Rates are the machine's, in operations and bytes per second, as `measure_rates` names them.
+    """
 
     measured: Sequence[Measured]
     cases: Sequence[Case]
     rounds: int
     threads: int
     load: tuple[str, str]
+    rates: Mapping[str, float]
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values: seconds, bytes, counts and ratios."""
         rows = []
         for one, disk, peak, found in self.measured:
             latency = [{**case._asdict(), **asdict(found[case])} for case in self.cases]
-            rows.append({**one._asdict(), "disk_bytes": disk, "peak_bytes": peak, "latency": latency})
+            files = {"macs": one.work(SIZED), "disk_bytes": disk, "peak_bytes": peak}
+            rows.append({**one._asdict(), **files, "latency": latency})
         about = {"rounds": self.rounds, "threads": self.threads, "load": self.load, "machine": machine()}
+        about |= {"rates": dict(self.rates)}
         return {**about, "versions": versions(), "reference": rows[0]["model"], "models": rows}
 
     def machine(self) -> str:
@@ -122,37 +124,50 @@ class Benchmark:
         return f"{machine()}; {self.threads} threads; load average {self.load[0]} before, {self.load[1]} after"
 
     def tables(self) -> list[Table]:
-        """Return the table of sizes, and one of latencies for each case."""
-        reference = self.measured[0].contestant
+        """Return the tables of sizes, of the machine's rates and of latencies."""
         size_note = (
             "Parameters and MACs (for 4 s) are the backbone's. Peak memory is that of a whole process that loads the "
             f"model and computes one utterance of {max(case.seconds for case in self.cases):g} s."
         )
-        note = (
-            f"Median and quartiles of {self.rounds} rounds, all models in turn. Times faster: than {reference.model} "
-            f"in {reference.engine}, which gives hidden states where the others give embeddings, round by round. "
-            "Real-time factor: seconds of computing for a second of audio."
-        )
         sizes = []
         for one, *files, _ in self.measured:
             params = "-" if one.params is None else f"{one.params / 1e6:.3g} M"
-            macs = "-" if one.macs is None else f"{one.macs / 1e9:.3g} G"
+            macs = "-" if (work := one.work(SIZED)) is None else f"{work / 1e9:.3g} G"
             megabytes = (f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB" for size in files)
             sizes.append((one.model, one.engine, params, macs, *megabytes))
-        found = [Table(("model", "engine", "params", "MACs", "on disk", "peak memory"), sizes, "size", size_note)]
-        for case in self.cases:
-            rows = []
-            for one, *_, latencies in self.measured:
-                it = latencies[case]
-                spread = f"{it.median * 1e3:.1f} ({it.low * 1e3:.1f}-{it.high * 1e3:.1f})"
-                rows.append((one.model, one.engine, spread, str(it.speedup), f"{it.real_time_factor:.4f}"))
-            header = ("model", "engine", "ms", "times faster", "real-time factor")
-            found.append(Table(header, rows, f"latency, {case}", note))
-        return found
+        headings = ("model", "engine", "params", "MACs", "on disk", "peak memory")
+        return [Table(headings, sizes, "size", size_note), self._rates(), self._latencies()]
+
+    def _rates(self) -> Table:
+        rows = [
+            (f"products, {name}", f"{rate / 1e9:.0f} {'GFLOP/s' if name != 'int8' else 'GOP/s'}")
+            for name, rate in self.rates.items()
+            if name != "copy"
+        ]
+        rows.append(("copying", f"{self.rates['copy'] / 1e9:.1f} GB/s"))
+        return Table(
+            ("", "rate"), rows, "machine", "The fastest of some rounds, before the others and on the same threads."
+        )
+
+    def _latencies(self) -> Table:
+        reference = self.measured[0].contestant
+        note = (
+            f"Milliseconds, times faster than {reference.model} in {reference.engine} (quartiles), and share of the "
+            "limit: the backbone's operations at the machine's rate for the engine's products. Medians of "
+            f"{self.rounds} rounds, all models in turn. The reference gives hidden states, the others embeddings."
+        )
+        rows = []
+        for one, *_, latencies in self.measured:
+            cells = []
+            for it in (latencies[case] for case in self.cases):
+                share = "" if it.share is None else f", {it.share:.0%}"
+                cells.append(f"{it.median * 1e3:.3g} ms, {it.speedup}{share}")
+            rows.append((one.model, one.engine, *cells))
+        return Table(("model", "engine", *map(str, self.cases)), rows, "latency", note, left=2)
 
 
 def benchmark(
-    models: Sequence[str | Path],
+    models: Sequence[str | Path] | Mapping[str, Path],
     against: str | None = None,
     engines: Sequence[str] = (),
     seconds: Sequence[float] = SECONDS,
@@ -163,10 +178,12 @@ def benchmark(
     """Measure size, latency and memory of models beside a dense one in transformers.
 
     Args:
-        models: artifacts (folders or hub ids), each run by every engine, and .onnx files.
+        models: artifacts (folders or hub ids), each run by every engine, and graphs (.onnx, .xml); or such folders and
+            files by the names to show.
         against: the dense model: a transformers folder or hub id; by default one of the first artifact's dense shape
             with random weights, which take as long.
-        engines: of torch, torch-bf16, onnx and onnx-int8; all that are installed by default.
+        engines: of torch, torch-bf16, onnx, onnx-int8, openvino, openvino-bf16 and openvino-int8; by default all that
+            are installed, bf16 only where the processor has it.
         seconds: lengths of utterances.
         batches: utterances that are computed at a time.
         rounds: each of every contestant once.
@@ -180,7 +197,10 @@ def benchmark(
     if rounds < 1 or threads < 1:
         raise InputError(f"benchmark: {rounds} rounds on {threads} threads: at least 1 of each is needed")
     before = load()
-    with set_threads(threads), _contestants(list(map(str, models)), against, choose_engines(engines)) as found:
+    named = models if isinstance(models, Mapping) else {str(name): find_onnx(name) or locate(name) for name in models}
+    lengths = sorted({*seconds, SIZED})
+    with set_threads(threads), _contestants(named, against, choose_engines(engines), lengths) as found:
+        rates = measure_rates()
         samples = str(round(max(case.seconds for case in cases) * SAMPLE_RATE_HZ))
         peaks = [peak_elsewhere(MODULE, one.engine, one.path, "1", samples) for one in found]
         times = _time(found, cases, rounds)
@@ -190,10 +210,12 @@ def benchmark(
             for case, taken in times.items():
                 low, median, high = quartiles(taken[one])
                 speedup, factor = ratio(taken[found[0]], taken[one]), median / (case.seconds * case.batch)
-                latencies[case] = Latency(median, low, high, speedup, factor)
-            files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+                work, rate = one.work(case.seconds), rates.get(precision(one.engine))
+                share = 2 * case.batch * work / rate / median if work and rate else None
+                latencies[case] = Latency(median, low, high, speedup, share, factor)
+            files = files_of(path) if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
             measured.append(Measured(one, sum(file.stat().st_size for file in files), peak, latencies))
-    return Benchmark(measured, cases, rounds, threads, (before, load()))
+    return Benchmark(measured, cases, rounds, threads, (before, load()), rates)
 
 
 def print_table(table: Table, markdown: bool) -> None:
@@ -206,44 +228,69 @@ def print_table(table: Table, markdown: bool) -> None:
 
 
 @contextmanager
-def _contestants(models: Sequence[str], against: str | None, engines: Sequence[str]) -> Iterator[list[Contestant]]:
+def _contestants(
+    places: Mapping[str, Path], against: str | None, engines: Sequence[str], lengths: Sequence[float]
+) -> Iterator[list[Contestant]]:
     """Yield the reference, then each model by each engine; files written for the engines are removed at the end."""
-    places = {name: find_onnx(name) or locate(name) for name in models}  # a wrong name is reported at once
     with TemporaryDirectory() as folder:
-        found = [_reference([*places.values()], against, Path(folder) / "dense")]
+        found = [_reference([*places.values()], against, Path(folder) / "dense", lengths)]
         for number, (name, place) in enumerate(places.items()):
-            found += _enter(name, place, engines, Path(folder) / str(number))
+            found += _enter(name, place, engines, Path(folder) / str(number), lengths)
         yield found
 
 
-def _reference(models: Sequence[Path], against: str | None, folder: Path) -> Contestant:
+def _reference(models: Sequence[Path], against: str | None, folder: Path, lengths: Sequence[float]) -> Contestant:
     """Return the dense model in transformers; random weights take as long as trained ones."""
     if against is None:
-        artifact = next((place for place in models if place.suffix != ".onnx"), None)
+        artifact = next((place for place in models if place.suffix not in SUFFIXES), None)
         if artifact is None:
-            raise InputError("benchmark: .onnx files alone do not tell the dense model; name one with --against")
+            raise InputError("benchmark: graphs alone do not tell the dense model; name one with --against")
         build(SpeechModel.from_pretrained(artifact).backbone.config).save_pretrained(folder)
     path = str(folder if against is None else against)
-    budget = count_units(load_config(path).to_dict(), False, {}).budget
-    return Contestant("dense" if against is None else against, TRANSFORMERS, path, int(budget.params), int(budget.macs))
+    config = load_config(path)
+    whole = 2 * config.max_source_positions / 100 if config.model_type == "whisper" else None  # its only length there
+    sizes = {seconds: count_units(config.to_dict(), False, {}, whole or seconds).budget for seconds in lengths}
+    return _contestant("dense" if against is None else against, TRANSFORMERS, path, sizes)
 
 
-def _enter(name: str, place: Path, engines: Sequence[str], folder: Path) -> Iterator[Contestant]:
-    """Yield a model by each engine, exported where the engine needs an .onnx file."""
+def _enter(
+    name: str, place: Path, engines: Sequence[str], folder: Path, lengths: Sequence[float]
+) -> Iterator[Contestant]:
+    """Yield a model by each engine, exported where the engine needs a graph."""
     path = str(place)
-    if place.suffix == ".onnx":
-        int8 = OnnxModel.from_file(place).description.get("weights") == "int8"
-        yield Contestant(name, "onnx-int8" if int8 else "onnx", path, None, None)
+    if place.suffix in SUFFIXES:
+        about = OnnxModel.from_file(place).description
+        found = about.get("precision", about.get("weights"))
+        engine = "onnx" if place.suffix == ".onnx" else "openvino"
+        yield Contestant(name, engine if found in ("f32", "float32") else f"{engine}-{found}", path, None, ())
         return
     model = SpeechModel.from_pretrained(path)
-    budget = count_kept(model.backbone).budget
+    sizes = {seconds: count_kept(model.backbone, seconds).budget for seconds in lengths}
+    proto = None
     for engine in engines:
         source = path
-        if engine.startswith("onnx"):
+        if program(engine) != "torch":
             from hybrid_pruning.models.onnx import graph
 
-            source = str(graph.export_onnx(model, folder / engine, int8=engine == "onnx-int8"))
-        yield Contestant(name, engine, source, int(budget.params), int(budget.macs))
+            out = folder / engine
+            if engine == "onnx-int8":
+                source = str(graph.export_onnx(model, out, int8=True))
+            else:
+                proto = proto or graph.trace(model)
+                if engine == "onnx":
+                    source = str(graph.export_onnx(model, out, proto=proto))
+                else:  # noise fits 8 bits well enough for their speed
+                    noise = np.random.default_rng(0).normal(0, 0.1, (4, max(SAMPLE_RATE_HZ, model.minimum_samples)))
+                    clips = list(noise.astype(np.float32))
+                    source = str(graph.export_openvino(model, out, precision(engine), clips, proto))
+        yield _contestant(name, engine, source, sizes)
+
+
+def _contestant(name: str, engine: str, path: str, sizes: Mapping[float, Budget]) -> Contestant:
+    params = next(iter(sizes.values())).params
+    return Contestant(
+        name, engine, path, int(params), tuple((seconds, int(size.macs)) for seconds, size in sizes.items())
+    )
 
 
 def _time(found: Sequence[Contestant], cases: Sequence[Case], rounds: int) -> dict[Case, dict[Contestant, list[float]]]:
@@ -273,41 +320,6 @@ def latency_ratio(model: SpeechModel, reference: SpeechModel, seconds: float = 4
 
     times = interleaved({"model": embedding(model), "reference": embedding(reference)}, repeats)
     return ratio(times["model"], times["reference"])
-
-
-def interleaved(
-    tasks: Mapping[Name, Task], repeats: int, advance: Callable[[], object] = lambda: None
-) -> dict[Name, list[float]]:
-    """Time tasks in turn, so that other load falls on all of them; return their names -> [repeats] seconds.
-
-    Each is called once more beforehand, untimed; every other round goes through the tasks backwards. `advance` is
-    called after every timed task, for a progress bar.
-    """
-    for task in tasks.values():
-        task()
-    times: dict[Name, list[float]] = {name: [] for name in tasks}
-    for index in range(repeats):
-        for name in list(tasks)[:: -1 if index % 2 else 1]:
-            time.sleep(SETTLING)
-            start = time.perf_counter()
-            tasks[name]()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - start)
-            advance()
-    return times
-
-
-def ratio(costs: Sequence[float], reference: Sequence[float]) -> Ratio:
-    """Return the quartiles of the round-by-round ratios of [rounds] costs to [rounds] reference costs."""
-    low, median, high = quartiles([cost / other for cost, other in zip(costs, reference, strict=True)])
-    return Ratio(median, low, high, min(costs) / min(reference))
-
-
-def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the first quartile, the median and the third of some values."""
-    low, median, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
-    return low, median, high
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 
 from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.models.onnx.runtime import OnnxModel, missing_package
+from hybrid_pruning.models.onnx.runtime import FILE, OPENVINO, OnnxModel, missing_package
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Engine = Callable[[FloatArray], object]
@@ -45,8 +45,8 @@ def run_bf16(path: str) -> Engine:
     return torch.autocast("cpu", torch.bfloat16)(run_torch(path))
 
 
-def run_onnx(path: str) -> Engine:
-    """Run an .onnx file, of either kind."""
+def run_graph(path: str) -> Engine:
+    """Run an .onnx or .xml file, of any precision."""
     model = OnnxModel.from_file(path)
 
     def run(wave: FloatArray) -> object:
@@ -73,24 +73,48 @@ def run_transformers(path: str) -> Engine:
 CHOICES: Mapping[str, Callable[[str], Engine]] = {
     "torch": run_torch,
     "torch-bf16": run_bf16,
-    "onnx": run_onnx,
-    "onnx-int8": run_onnx,
+    "onnx": run_graph,
+    "onnx-int8": run_graph,
+    "openvino": run_graph,
+    "openvino-bf16": run_graph,
+    "openvino-int8": run_graph,
 }
 """Engines that run an artifact."""
+GRAPHS = {"onnx": FILE, "openvino": OPENVINO}
+"""Engine -> the file it runs."""
 ENGINES = {**CHOICES, TRANSFORMERS: run_transformers}
 
 
 def choose_engines(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the named engines once each, or all that are installed where none is named."""
-    missing = missing_package()
+    """Return the named engines once each; where none is named, all that are installed and gain on this processor."""
+    missing = {engine: missing_package(file) for engine, file in GRAPHS.items()}
     if not names:
-        return tuple(name for name in CHOICES if missing is None or not name.startswith("onnx"))
+        slow = () if has_bf16() else ("torch-bf16", "openvino-bf16")
+        return tuple(name for name in CHOICES if name not in slow and missing.get(program(name)) is None)
     for name in names:
         if name not in CHOICES:
             raise InputError(f"--engines: '{name}' is unknown; known are {', '.join(CHOICES)}")
-        if name.startswith("onnx") and missing:
-            raise InputError(f"--engines: '{name}' needs {missing}; install it: pip install 'hybrid-pruning[onnx]'")
+        if package := missing.get(program(name)):
+            extra = f"pip install 'hybrid-pruning[{program(name)}]'"
+            raise InputError(f"--engines: '{name}' needs {package}; install it: {extra}")
     return tuple(dict.fromkeys(names))
+
+
+def program(engine: str) -> str:
+    """Return the program of an engine: torch, onnx or openvino."""
+    return engine.partition("-")[0]
+
+
+def precision(engine: str) -> str:
+    """Return the precision of an engine's products: f32, bf16 or int8."""
+    return engine.partition("-")[2] or "f32"
+
+
+def has_bf16() -> bool:
+    """Return whether this processor multiplies in bfloat16; torch emulates it elsewhere, many times slower."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def peak_elsewhere(module: str, *arguments: str) -> int:

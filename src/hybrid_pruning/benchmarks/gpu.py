@@ -23,8 +23,10 @@ from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.benchmarks.comparison import Task, interleaved, machine, print_table, ratio
+from hybrid_pruning.benchmarks import rates
+from hybrid_pruning.benchmarks.comparison import machine, print_table
 from hybrid_pruning.benchmarks.correctness import Checks, precision
+from hybrid_pruning.benchmarks.timing import Task, interleaved, ratio
 from hybrid_pruning.benchmarks.workloads import BASE, CLASSES, TINY, Scale, shrunk, training_step
 from hybrid_pruning.config import HeadConfig
 from hybrid_pruning.console import Table, say
@@ -41,8 +43,8 @@ from hybrid_pruning.trees import finite
 Row = Mapping[str, Any]
 SECONDS, TARGETS = 4.0, (0.5, 0.7)
 """Length of the clips of inference, and fractions of the MACs removed."""
-PRODUCTS, KERNELS = 10, 15
-"""Products timed at once, and kernels of a profile that are shown."""
+KERNELS = 15
+"""Of a profile that are shown."""
 PRECISIONS = {"fp32": (False, torch.float32), "tf32": (True, torch.float32), "bf16": (True, torch.bfloat16)}
 """Name -> whether float32 is rounded to TF32 in products and convolutions, and the type of weights and activations."""
 GATED: Row = {"gated": True, "solver": "exact"}
@@ -165,7 +167,7 @@ class Bench:
         """Return all parts, those that may take minutes last."""
         sizes, crop = self.sizes, self.sizes.shapes[0].crop_seconds
         most, shape = sizes.batches[-1], sizes.shapes[0].name
-        rates = [Measurement({"unit": f"GEMM, {name}"}, partial(self._multiply, name)) for name in PRECISIONS]
+        products = [Measurement({"unit": f"GEMM, {name}"}, partial(self._multiply, name)) for name in PRECISIONS]
         checks = Checks(self.device, sizes.shapes[0], sizes.killed, self.flags).all()
         training = [self._training(scale, batch, EAGER) for scale in sizes.shapes for batch in sizes.batches]
         compiled = [
@@ -193,7 +195,7 @@ class Bench:
             Part(
                 "rates",
                 f"Matrices of {sizes.side}; bytes read and written.",
-                [*rates, Measurement({"unit": "copy"}, self._copy)],
+                [*products, Measurement({"unit": "copy"}, self._copy)],
             ),
             Part("correctness", "Relative: to the largest value.", [self._check(*check) for check in checks.items()]),
             Part("training", steps, training),
@@ -216,21 +218,14 @@ class Bench:
         return Measurement(labels, partial(self._train, replace(scale, batch=batch), steps))
 
     def _multiply(self, name: str) -> list[Row]:
-        side, (tf32, dtype) = self.sizes.side, PRECISIONS[name]
-        a, b, c = (torch.randn(side, side, device=self.device, dtype=dtype) for _ in range(3))
+        tf32, dtype = PRECISIONS[name]
         with precision(tf32):
-            seconds = self._best(lambda: [torch.mm(a, b, out=c) for _ in range(PRODUCTS)])
-        self.rates[name] = 2 * side**3 / seconds
+            self.rates[name] = rates.multiply(self.sizes.side, dtype, self.device, self.sizes.rounds, rates.PRODUCTS)
         return [{"rate": self.rates[name] / 1e12, "in": "TFLOP/s"}]
 
     def _copy(self) -> list[Row]:
-        source = torch.randn(self.sizes.copied, device=self.device)
-        target = torch.empty_like(source)
-        seconds = self._best(lambda: [target.copy_(source) for _ in range(PRODUCTS)])
-        return [{"rate": 2 * source.nbytes / seconds / 1e9, "in": "GB/s"}]
-
-    def _best(self, task: Task) -> float:
-        return min(interleaved({"": task}, self.sizes.rounds)[""]) / PRODUCTS
+        rate = rates.copy(self.sizes.copied, self.device, self.sizes.rounds, rates.PRODUCTS)
+        return [{"rate": rate / 1e9, "in": "GB/s"}]
 
     def _train(self, scale: Scale, steps: Mapping[str, Row]) -> list[Row]:
         backbone = scale.backbone("meta")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.benchmarks.comparison import Task
+from hybrid_pruning.benchmarks.timing import Task
 from hybrid_pruning.config import DistillationConfig, check_config
 from hybrid_pruning.data.batches import Batch
 from hybrid_pruning.data.trainset import LABELS
@@ -27,7 +27,7 @@ CLASSES = Classes(LABELS, (1, 1))
 class Scale:
     """The size of a benchmark: `batch`, `crop_seconds` and `steps` of training; `seconds` and `repeats` of latency.
 
-    `align` divides the widths of one of the models. The backbone of the transformers config has random weights.
+    The backbone of the transformers config has random weights.
     """
 
     name: str
@@ -36,9 +36,8 @@ class Scale:
     batch: int = 4
     crop_seconds: float = 3.0
     steps: int = 8
-    seconds: tuple[float, ...] = (4.0,)
-    repeats: int = 12
-    align: int = 16
+    seconds: tuple[float, ...] = (1.0, 2.0, 4.0)
+    repeats: int = 8
 
     def backbone(self, device: str | torch.device = CPU) -> Backbone:
         """Return the dense backbone with random weights."""
@@ -65,7 +64,6 @@ TINY = Scale(
     steps=3,
     seconds=(0.5,),
     repeats=3,
-    align=4,
 )
 
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def detect(
-    model: Annotated[str, Option(envvar="HYBRID_PRUNING_MODEL", help=f"exported: a folder, .onnx file or {HUB_ID}")],
+    model: Annotated[
+        str, Option(envvar="HYBRID_PRUNING_MODEL", help=f"exported: a folder, .onnx or .xml file, or {HUB_ID}")
+    ],
     files: Annotated[
         list[str] | None, Argument(metavar="FILE", help="audio, folders, or - for a list on stdin", show_default=False)
     ] = None,

@@ -23,7 +23,7 @@ Cache = Annotated[
 
 @app.command()
 def score(
-    model: Annotated[str, Argument(help=f"exported: a folder, .onnx file or {HUB_ID}")],
+    model: Annotated[str, Argument(help=f"exported: a folder, .onnx or .xml file, or {HUB_ID}")],
     manifest: Annotated[Path, Argument(help="TSV with utt_id, path and label")],
     out: Annotated[Path, Option(help="score file to write")],
     batch_size: BatchSize = 16,

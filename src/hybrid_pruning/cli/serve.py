@@ -16,7 +16,9 @@ LARGEST = 1_000_000
 
 @app.command()
 def serve(
-    models: Annotated[list[str], Argument(metavar="MODEL...", help=f"exported: a folder, .onnx file or {HUB_ID}")],
+    models: Annotated[
+        list[str], Argument(metavar="MODEL...", help=f"exported: a folder, .onnx or .xml file, or {HUB_ID}")
+    ],
     host: Annotated[str, Option(help="address to listen at; 0.0.0.0 for all of the machine's")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="0 for any that is free")] = 8000,
     token: Annotated[
@@ -40,7 +42,7 @@ def serve(
 
     The page at / judges a file or the microphone, and enrols and compares speakers; /docs describes the rest. Answers
     have the fields of detect --json and verify --json, errors the line that these would print. Nothing is stored
-    without --keep. Of a folder that also has a .onnx file, that file is run, without torch.
+    without --keep. Of a folder that also has an up-to-date graph, that is run, without torch.
     """
     try:
         import fastapi  # noqa: F401

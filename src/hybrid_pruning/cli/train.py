@@ -11,6 +11,7 @@ from hybrid_pruning.cli.app import HUB_ID, app, finite
 from hybrid_pruning.console import say, say_table
 from hybrid_pruning.distributed import is_main, keep_freed_memory, start
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.models.onnx.runtime import files_of
 
 Overrides = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")]
 Share = Annotated[
@@ -150,7 +151,7 @@ def train(
 
 @app.command()
 def export(
-    run: Annotated[Path, Argument(help="folder of a training run; with --onnx also of an exported model")],
+    run: Annotated[Path, Argument(help="folder of a training run; for a graph also of an exported model")],
     out: Annotated[Path, Option(help="new folder for the model")],
     average: Annotated[
         int | None,
@@ -163,6 +164,16 @@ def export(
     family: Annotated[bool, Option("--family", help="all snapshots and the last model, as OUT/hp30, OUT/hp50")] = False,
     onnx: Annotated[bool, Option("--onnx", help="write model.onnx and model.json instead")] = False,
     int8: Annotated[bool, Option("--int8", help="with --onnx: linear layers in 8 bits")] = False,
+    openvino: Annotated[
+        bool, Option("--openvino", help="write openvino.xml, openvino.bin and openvino.json instead")
+    ] = False,
+    precision: Annotated[
+        str | None, Option(metavar="f32|bf16|int8", help="with --openvino: of products, f32 by default")
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        Option(metavar="MANIFEST", help="with --precision int8: real speech, by default what was trained on"),
+    ] = None,
 ) -> None:
     """Cut the model down for real and write it: config.json and model.safetensors.
 
@@ -171,18 +182,29 @@ def export(
     16 kHz, lengths [B] int64; outputs: embedding [B, E] and llr [B]. Calibrate before: the calibration becomes part of
     the graph. --out may be the model's own folder: both are then published together.
 
+    With --openvino that graph is written for OpenVINO, which computes it in bfloat16 (bf16) where the processor has it.
+    Linear layers in 8 bits (int8) take the ranges of their inputs from 64 recordings of a manifest.
+
     Example: hybrid-pruning export runs/hp70 --family --out models
     """
     if int8 and not onnx:
         raise InputError("export: --int8 goes with --onnx")
-    if family and (onnx or at is not None):
+    if onnx and openvino:
+        raise InputError("export: --onnx and --openvino write two graphs; call it once for each")
+    if precision is not None and not openvino:
+        raise InputError("export: --precision goes with --openvino")
+    if calibrate is not None and precision != "int8":
+        raise InputError("export: --calibrate goes with --openvino --precision int8")
+    if family and (onnx or openvino or at is not None):
         raise InputError(
-            "export: --family writes all snapshots, --at one of them, --onnx another form; give one of them"
+            "export: --family writes all snapshots, --at one of them, --onnx and --openvino another form; give one of "
+            "them"
         )
-    if onnx:
-        hp.export(run, out, average, at, onnx, int8)
-        file = out / "model.onnx"
-        say(f"{file}: {file.stat().st_size / 1e6:.1f} MB; next: hybrid-pruning score {file} MANIFEST.tsv ...")
+    if onnx or openvino:
+        hp.export(run, out, average, at, onnx, int8, openvino, precision or "f32", calibrate)
+        file = out / ("openvino.xml" if openvino else "model.onnx")
+        size = sum(path.stat().st_size for path in files_of(file))
+        say(f"{file}: {size / 1e6:.1f} MB; next: hybrid-pruning score {file} MANIFEST.tsv ...")
         return
     models = hp.export_snapshots(run, out, average) if family else {out: hp.export(run, out, average, at)}
     from hybrid_pruning.reporting.inspection import describe_size

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_pruning.audio import audio_samples
-from hybrid_pruning.benchmarks.comparison import Ratio, latency_ratio
+from hybrid_pruning.benchmarks.comparison import latency_ratio
+from hybrid_pruning.benchmarks.timing import Ratio
 from hybrid_pruning.config import Config, load_config, save_config
 from hybrid_pruning.console import Table, say, say_rule, say_table, takes_blocks, warn
 from hybrid_pruning.data.manifest import read_manifest

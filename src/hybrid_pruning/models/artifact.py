@@ -85,7 +85,7 @@ def locate(name_or_path: str | Path, also: Sequence[str] = ()) -> Path:
     if folder.is_dir():
         return folder
     if folder.is_file():
-        raise InputError(f"{folder}: is a file; give the folder of an exported model (score and detect take .onnx)")
+        raise InputError(f"{folder}: is a file; give the folder of an exported model (score and detect take graphs)")
     name, revision = split_revision(name_or_path)
     try:
         patterns = [CONFIG, WEIGHTS, cohort.FILE, *also]

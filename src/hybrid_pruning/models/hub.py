@@ -9,6 +9,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from hybrid_pruning.errors import InputError, in_one_line
 from hybrid_pruning.models.artifact import CONFIG
+from hybrid_pruning.models.onnx.runtime import SUFFIXES, files_of
 
 CARD = "README.md"
 """The file that the hub shows of a repository."""
@@ -47,12 +48,13 @@ def upload(
 
 
 def published(folder: str | Path, card: str | Path | None = None) -> dict[str, Path]:
-    """Return the files that `upload` publishes, by their names there; beside each ONNX file, its description."""
+    """Return the files that `upload` publishes, by their names there; beside each graph, its description."""
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder / CONFIG}: is not there; is {folder} an exported model?")
-    exported = sorted(folder.glob("*.onnx"))
-    described = [path.with_suffix(".json") for path in exported]
+    graphs = sorted(path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}"))
+    exported = [path for graph in graphs for path in files_of(graph)]
+    described = [graph.with_suffix(".json") for graph in graphs]
     paths = (folder / CONFIG, *sorted(folder.glob("*.safetensors")), *exported, *described, folder / CARD)
     return {path.name: path for path in paths if path.is_file()} | ({} if card is None else {CARD: Path(card)})
 

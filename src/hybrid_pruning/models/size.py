@@ -16,28 +16,30 @@ SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class KeptUnits:
-    """The kept units and all units of every slot the family has, and exact parameters and MACs (for `SECONDS`)."""
+    """The kept units and all units of every slot the family has, and exact parameters and MACs."""
 
     kept: Mapping[str, int]
     sizes: Mapping[str, int]
     budget: Budget
 
 
-def count_kept(backbone: Backbone) -> KeptUnits:
+def count_kept(backbone: Backbone, seconds: float = SECONDS) -> KeptUnits:
     """Count a backbone, dense or cut, beside the dense skeleton of its config."""
     shape = shape_of(backbone)
     kept = {} if shape is None else {name: len(units) for name, units in shape.kept.items()}
-    size = count_units(backbone.config.to_diff_dict(), backbone.normalize, kept)
+    size = count_units(backbone.config.to_diff_dict(), backbone.normalize, kept, seconds)
     if size.budget.params != (found := count_parameters(backbone)):
         raise RuntimeError(f"{size.budget.params} parameters counted from the kept units, the backbone holds {found}")
     return size
 
 
-def count_units(config: Mapping[str, Any], normalize: bool, kept: Mapping[str, int]) -> KeptUnits:
+def count_units(
+    config: Mapping[str, Any], normalize: bool, kept: Mapping[str, int], seconds: float = SECONDS
+) -> KeptUnits:
     """Count a dense backbone, given as plain values, cut to `kept` units of the named slots and all of the others."""
     with torch.device("meta"):  # sizes without weights
         dense = skeleton(dict(config), normalize)
-    plan = plan_for(dense, SECONDS)
+    plan = plan_for(dense, seconds)
     sizes = {slot.name: slot.size for slot in plan.slots}
     if unknown := sorted(set(kept) - set(sizes)):
         raise PlanError(f"slot '{unknown[0]}' is unknown; this backbone has: {', '.join(sizes)}")

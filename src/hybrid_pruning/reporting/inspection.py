@@ -45,6 +45,8 @@ MODULES = {
     "G722": ("g722", "quickstart", "quickstart: decodes Asterisk's recordings"),
     "onnxruntime": ("onnxruntime", "onnx", "detect, score and verify with an .onnx file; benchmark"),
     "onnxscript": ("onnxscript", "onnx", "export --onnx; benchmark"),
+    "openvino": ("openvino", "openvino", "export --openvino, and detect, score and verify with such a file; benchmark"),
+    "nncf": ("nncf", "openvino", "export --openvino --precision int8"),
     "tensorboard": ("tensorboard", "tensorboard", "train: curves beside the log"),
 }
 """Optional module -> its package, the extra that brings it, and its purpose."""

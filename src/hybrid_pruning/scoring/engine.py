@@ -1,4 +1,4 @@
-"""The engine that runs a model, by torch or ONNX Runtime, over files: windows -> batches -> embeddings -> scores."""
+"""The engine that runs a model, by torch, ONNX Runtime or OpenVINO, over files: windows -> embeddings -> scores."""
 
 import math
 import time
@@ -39,7 +39,7 @@ CPU_SECONDS = 10.0
 
 
 def load_embedder(model: str | Path | Embedder, device: str = "auto") -> Embedder:
-    """Return a model by its name, on a device; a loaded one as it is. An .onnx file runs without torch, on the CPU."""
+    """Return a model by its name, on a device; a loaded one as it is. A graph runs without torch, on the CPU."""
     if not isinstance(model, (str, Path)):
         return model
     file = find_onnx(model)
@@ -48,7 +48,7 @@ def load_embedder(model: str | Path | Embedder, device: str = "auto") -> Embedde
 
         return SpeechModel.from_pretrained(model).to(choose_device(device))
     if device not in ("auto", "cpu"):
-        raise InputError(f"device '{device}': {file} runs on the CPU; leave --device out, or export without --onnx")
+        raise InputError(f"device '{device}': {file} runs on the CPU; leave --device out, or export no graph")
     return OnnxModel.from_file(file)
 
 

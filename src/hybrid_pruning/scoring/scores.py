@@ -44,7 +44,7 @@ def score(
     again, alone; the error comes once all others are done.
 
     Args:
-        model: folder or hub id of an exported model, an .onnx file, or a loaded model.
+        model: folder or hub id of an exported model, an .onnx or .xml file, or a loaded model.
         manifest: TSV of the recordings.
         out: the score file: `filename<TAB>cm-score`, or `enrol<TAB>test<TAB>score`.
         batch_size: windows in a batch at most; fewer where they are long.

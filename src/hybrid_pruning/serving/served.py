@@ -1,7 +1,8 @@
-"""The models of a server: found by name, loaded once, by ONNX Runtime where their .onnx file is there."""
+"""The models of a server: found by name, loaded once, by OpenVINO or ONNX Runtime where their graph is there."""
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,11 +10,9 @@ from typing import Any
 
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models import artifact
-from hybrid_pruning.models.onnx.runtime import FILE, OnnxModel, read_beside
+from hybrid_pruning.models.onnx.runtime import FILE, OPENVINO, SUFFIXES, OnnxModel, files_of, read_beside
 from hybrid_pruning.scoring.backend import Backend
 from hybrid_pruning.scoring.engine import Embedder, Engine, load_embedder
-
-BESIDE = str(Path(FILE).with_suffix(".json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Served:
         engine = Engine(loaded, window_seconds=window_seconds, workers=0)
         engine.check_window()
         if isinstance(loaded, OnnxModel):
-            size = loaded.path.stat().st_size
+            size = sum(path.stat().st_size for path in loaded.files)
         else:
             loaded.eval()
             size = sum(parameter.numel() * parameter.element_size() for parameter in loaded.parameters())
@@ -54,7 +53,7 @@ class Served:
         return {
             "name": self.name,
             "task": model.task,
-            "engine": "onnx" if onnx else "torch",
+            "engine": onnx.engine if onnx else "torch",
             "weights": onnx.description.get("weights", "float32") if onnx else "float32",
             "megabytes": round(self.megabytes, 3),
             "calibrated": self.calibrated,
@@ -64,16 +63,24 @@ class Served:
 
 
 def prefer_onnx(model: str | Path, device: str = "auto") -> str | Path:
-    """Return a model's .onnx file where it lies in the folder, or the hub's, of its artifact and is up to date."""
-    if find_spec("onnxruntime") is None or device not in ("auto", "cpu") or Path(model).is_file():
+    """Return a model's graph where one that can be run lies in the folder, or the hub's, of its artifact and is up to
+    date; OpenVINO's before ONNX Runtime's.
+    """
+    graphs = [Path(name) for name in (OPENVINO, FILE) if find_spec(SUFFIXES[Path(name).suffix]) is not None]
+    if not graphs or device not in ("auto", "cpu") or Path(model).is_file():
         return model
     try:
-        folder = artifact.locate(model, [FILE, BESIDE])
-        exported, config = read_beside(folder / BESIDE), artifact.read_config(folder)
+        belonging = [path.name for graph in graphs for path in (*files_of(graph), graph.with_suffix(".json"))]
+        folder = artifact.locate(model, belonging)
+        config = artifact.read_config(folder)
     except InputError:
         return model
-    current = exported.get("calibration") == config.get("calibration")
-    return folder / FILE if current and (folder / FILE).is_file() else model
+    for graph in graphs:
+        with suppress(InputError):
+            exported = read_beside(folder / graph.with_suffix(".json"))
+            if exported.get("calibration") == config.get("calibration") and (folder / graph).is_file():
+                return folder / graph
+    return model
 
 
 def name_models(models: Sequence[str]) -> list[str]:
@@ -81,8 +88,8 @@ def name_models(models: Sequence[str]) -> list[str]:
     names: list[str] = []
     for model in models:
         path = Path(model)
-        if path.suffix == ".onnx":
-            path = path.absolute().parent if path.name == FILE else path.with_suffix("")
+        if path.suffix in SUFFIXES:
+            path = path.absolute().parent if path.name in (FILE, OPENVINO) else path.with_suffix("")
         name = path.absolute().name or "model"
         taken = sum(one.rpartition("-")[0] == name or one == name for one in names)
         names.append(f"{name}-{taken + 1}" if name in names else name)

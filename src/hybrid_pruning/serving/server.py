@@ -66,8 +66,8 @@ def serve(
     """Serve models over HTTP until the process is told to end: a page, REST and a stream.
 
     Args:
-        models: folders or hub ids of exported models, .onnx files, or loaded models. In a folder that has both, the
-            .onnx file is run.
+        models: folders or hub ids of exported models, graphs (.onnx, .xml), or loaded models. In a folder
+            that has both, the graph is run.
         host, port: the address to listen at; 0.0.0.0 for all of the machine's.
         limits: on clients.
         token: that clients must send, 8 letters or more.

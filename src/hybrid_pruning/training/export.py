@@ -7,17 +7,22 @@ from pathlib import Path
 
 import torch
 
+from hybrid_pruning.audio import SAMPLE_RATE_HZ, Wave, read_audio
 from hybrid_pruning.config import Config, by_name
 from hybrid_pruning.console import say
 from hybrid_pruning.data.checks import TRAINED_ON
+from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import digest_file, new_folder, require_new_folder
 from hybrid_pruning.models.artifact import is_artifact
 from hybrid_pruning.models.speech_model import SpeechModel, load_strictly
 from hybrid_pruning.pruning import shrink
+from hybrid_pruning.scoring.windows import repeat_short
 from hybrid_pruning.training.objective import MARGIN, Objective, build_objective
 from hybrid_pruning.training.runs import Run, read_checkpoint, snapshot_name
 
+CLIPS, CLIP_SECONDS = 64, 4.0
+"""Recordings, and the length of each, by which 8 bits are fitted."""
 TOLERANCE = 0.005
 """Distance from the target up to which an export prints nothing."""
 
@@ -45,23 +50,34 @@ def export(
     at: float | None = None,
     onnx: bool = False,
     int8: bool = False,
+    openvino: bool = False,
+    precision: str = "f32",
+    calibrate: str | Path | None = None,
 ) -> SpeechModel:
     """Cut a run's model down for real, write it and return it.
 
     Args:
         run: the folder of a training; finished, unless one of its snapshots is asked for. Of stages the last counts.
-            With `onnx` also that of an exported model.
+            With `onnx` and `openvino` also that of an exported model.
         out: a new folder; an exported model's graph may go to the model's own.
         average: the number of last checkpoints to average, None for the recipe's `training.average`; all of them where
             the run kept fewer. A snapshot is one.
         at: the sparsity of the snapshot to write; None for the target's, the end of the training.
         onnx: write one graph, model.onnx, and its description, model.json, instead of the artifact.
-        int8: with linear layers in 8 bits, in the graph alone.
+        int8: with linear layers in 8 bits, in that graph alone.
+        openvino: write the graph for OpenVINO instead, openvino.xml, with openvino.bin and openvino.json.
+        precision: of that graph: f32, bf16 or int8.
+        calibrate: the manifest of real speech by which int8 is fitted, None for the training's.
     """
-    exported = onnx and is_artifact(run)
+    exported = (onnx or openvino) and is_artifact(run)
     if not exported or Path(out).resolve() != Path(run).resolve():
         require_new_folder(out)
     model = SpeechModel.from_pretrained(run) if exported else build_export(run, average, at)
+    if openvino:
+        from hybrid_pruning.models.onnx.graph import export_openvino
+
+        export_openvino(model, out, precision, read_clips(model, calibrate) if precision == "int8" else ())
+        return model
     if onnx:
         from hybrid_pruning.models.onnx.graph import export_onnx  # its packages are an extra
 
@@ -70,6 +86,22 @@ def export(
     with new_folder(out) as folder:
         model.save_pretrained(folder)
     return model
+
+
+def read_clips(model: SpeechModel, manifest: str | Path | None = None) -> list[Wave]:
+    """Return the beginnings of evenly spaced recordings of a manifest, by default of the one that it was trained on."""
+    if manifest is None:
+        files = model.provenance.get("recipe", {}).get("data", {}).get("train")
+        manifest = next(iter(files.values())) if isinstance(files, dict) else files
+        if not isinstance(manifest, str) or not Path(manifest).is_file():
+            raise InputError(
+                f"export: the manifest that the model was trained on ({manifest or 'unknown'}) is not here; give real "
+                "speech with --calibrate MANIFEST"
+            )
+    utterances = read_manifest(manifest)
+    chosen = utterances[:: max(1, len(utterances) // CLIPS)][:CLIPS]
+    waves = (read_audio(utterance.path, 0, round(CLIP_SECONDS * SAMPLE_RATE_HZ)) for utterance in chosen)
+    return [repeat_short(wave, model.minimum_samples) for wave in waves]
 
 
 def export_snapshots(run: str | Path, out: str | Path, average: int | None = None) -> dict[Path, SpeechModel]:
@@ -154,7 +186,9 @@ def shrink_model(objective: Objective, target_sparsity: float) -> SpeechModel:
 
 def _last_stage(run: str | Path) -> Run:
     if is_artifact(run):
-        raise InputError(f"{run}: is an exported model already; give a training run, or --onnx to convert it")
+        raise InputError(
+            f"{run}: is an exported model already; give a training run, or --onnx or --openvino to convert it"
+        )
     return Run(run).last_stage()
 
 

@@ -1,4 +1,4 @@
-"""A model -> model.onnx and model.json: one graph with all weights from waveform to embedding and score.
+"""A model -> model.onnx, or OpenVINO's openvino.xml: one graph with all weights from waveform to embedding and score.
 
 The graph takes wave [B, S] float32 at 16 kHz and lengths [B] int64, both sizes free, and gives embedding [B, E] and,
 for anti-spoofing, llr [B], calibrated where the model is. Samples beyond an utterance's length have no influence.
@@ -9,7 +9,9 @@ import copy
 import json
 import logging
 import warnings
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,11 @@ from hybrid_pruning.models.onnx.runtime import (
     FORMAT_VERSION,
     LENGTHS,
     LLR,
+    OPENVINO,
+    PRECISIONS,
+    SUFFIXES,
     WAVE,
+    FloatArray,
     missing_package,
 )
 from hybrid_pruning.models.speech_model import SpeechModel
@@ -70,7 +76,7 @@ class _Graph(nn.Module):
         return (embedding,) if self.model.classes is None else (embedding, self.model.classify(embedding))
 
 
-def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path:
+def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False, proto: Any = None) -> Path:
     """Write a model, which is left as it was, as out/model.onnx and out/model.json, and return the .onnx file.
 
     Args:
@@ -78,45 +84,83 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False) -> Path
         int8: compute linear layers and the positional convolution with 8-bit integers (`int8.py`). Attention, norms,
             the convolutions that make features and the classifier stay as they are. An utterance's result then depends
             a little on the batch it is in.
+        proto: the model's graph, where it has been traced before.
     """
-    out = Path(out)
+
+    def write(proto: Any, folder: Path) -> list[str]:
+        with atomic_write(folder / FILE, "wb") as handle:
+            handle.write(proto.SerializeToString())
+        return [FILE]
+
+    return _export(model, Path(out), FILE, "int8" if int8 else "f32", write, proto)
+
+
+def export_openvino(
+    model: SpeechModel,
+    out: str | Path,
+    precision: str = "f32",
+    clips: Sequence[FloatArray] = (),
+    proto: Any = None,
+) -> Path:
+    """Write a model as out/openvino.xml, .bin and .json, and return the .xml file.
+
+    `out` and `proto` are as for `export_onnx`.
+
+    Args:
+        precision: f32; bf16, in which all is computed where the processor has it; or int8, linear layers in 8 bits.
+        clips: real speech [S] at 16 kHz each, from which int8 takes the ranges of activations.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision {precision}: is unknown; known are {', '.join(PRECISIONS)}")
+    if precision == "int8" and not clips:
+        raise InputError("export --openvino --precision int8 needs real speech; give --calibrate MANIFEST")
+
+    def write(proto: Any, folder: Path) -> list[str]:
+        from hybrid_pruning.models.onnx import openvino
+
+        return openvino.write(proto, folder, precision == "int8", [clip[: _longest(model)] for clip in clips])
+
+    return _export(model, Path(out), OPENVINO, precision, write, proto)
+
+
+def _export(
+    model: SpeechModel, out: Path, name: str, precision: str, write: Callable[[Any, Path], list[str]], proto: Any
+) -> Path:
+    """Write a graph, by a function that returns the names of its files, and what belongs beside it."""
     killed = (out / TEMPORARY).exists()  # when all but the clean-up was done
-    own = is_artifact(out) and (killed or not (out / FILE).exists())
+    own = is_artifact(out) and (killed or not (out / name).exists())
     if not own:
         require_new_folder(out)
-    if (missing := missing_package()) is not None:
-        raise InputError(
-            f"export --onnx needs the package {missing}; install it with: pip install 'hybrid-pruning[onnx]'"
-        )
+    if (missing := missing_package(name)) is not None:
+        extra = "onnx" if name == FILE else "openvino"
+        problem = f"needs the package {missing}; install it with: pip install 'hybrid-pruning[{extra}]'"
+        raise InputError(f"export --{extra} {problem}")
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if size > LARGEST:
-        raise InputError(f"{out}: the model's weights are {size / 1e9:.1f} GB, an .onnx file holds 2; prune more")
+        raise InputError(f"{out}: the model's weights are {size / 1e9:.1f} GB, a graph holds 2; prune more")
     import onnx.utils
 
-    description, proto = describe(model, int8), trace(model, int8)
+    description = describe(model, precision, name)
+    proto = proto or trace(model, name == FILE and precision == "int8")
+    del proto.metadata_props[:]
     proto.metadata_props.add(key=DIGEST, value=digest_of(description))
     if model.classes is not None:
         classifier = onnx.utils.Extractor(proto).extract_model([EMBEDDING], [LLR])
         encoded = base64.b64encode(classifier.SerializeToString()).decode("ascii")
         proto.metadata_props.add(key=CLASSIFIER, value=encoded)
     with new_folder(out, own) as folder:
-        files = [FILE]
+        files = write(proto, folder)
         if model.cohort is not None:
             model.cohort.write(folder)
             files.append(cohort.FILE)
-        with atomic_write(folder / FILE, "wb") as handle:
-            handle.write(proto.SerializeToString())
-        description[DIGESTS] = {name: digest_file(folder / name) for name in files}
-        write_json((folder / FILE).with_suffix(".json"), description)
-    return out / FILE
+        description[DIGESTS] = {file: digest_file(folder / file) for file in files}
+        write_json((folder / name).with_suffix(".json"), description)
+    return out / name
 
 
-def describe(model: SpeechModel, int8: bool = False) -> dict[str, Any]:
-    """Return the content of model.json."""
-    import onnx
-    import onnxruntime
-
-    packages = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "opset": str(OPSET)}
+def describe(model: SpeechModel, precision: str = "f32", name: str = FILE) -> dict[str, Any]:
+    """Return the content of the JSON beside a graph's file of this name."""
+    packages = {package: version(package) for package in ("onnx", SUFFIXES[Path(name).suffix])} | {"opset": str(OPSET)}
     about = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -129,7 +173,8 @@ def describe(model: SpeechModel, int8: bool = False) -> dict[str, Any]:
         "minimum_samples": model.minimum_samples,
         "longest_samples": _longest(model),
         "window": {"seconds": WINDOW_SECONDS, "rule": WINDOW_RULE},
-        "weights": "int8" if int8 else "float32",
+        "weights": "int8" if precision == "int8" else "float32",
+        **({"precision": precision} if name == OPENVINO else {}),
         "model": fingerprint_model(model),
         "provenance": portable(model.provenance),
         "versions": versions() | packages,

@@ -1,9 +1,9 @@
-"""A model in an .onnx file, run by ONNX Runtime, without torch.
+"""A model as one graph, run by ONNX Runtime (an .onnx file) or OpenVINO (an .xml file with its .bin), without torch.
 
-Two files lie side by side: NAME.onnx, which holds the graph, all weights and the classifier once more as a graph of its
-own (the window rule of `windows.py` classifies the mean of several windows' embeddings), and NAME.json, which describes
-it. Each has a digest of the other, so that they are not mixed up and damage is noticed. A verifier's cohort is a third
-file beside them, as in an artifact.
+NAME.onnx holds the graph, all weights and the classifier once more as a graph of its own (the window rule of
+`windows.py` classifies the mean of several windows' embeddings), and NAME.json beside it describes it. Each has a
+digest of the other, so that they are not mixed up and damage is noticed. A verifier's cohort is another file beside
+them, as in an artifact. OpenVINO's files are made of that graph and hold the same; the weights are in NAME.bin.
 """
 
 import base64
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -25,9 +26,14 @@ from hybrid_pruning.models.cohort import Cohort, read_cohort
 from hybrid_pruning.models.waves import NOT_FINITE, as_batch, as_numpy
 
 FORMAT, FORMAT_VERSION = "hybrid-pruning onnx", 1
-FILE = "model.onnx"
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-"""Needed to export."""
+FILE, OPENVINO = "model.onnx", "openvino.xml"
+PACKAGES = {FILE: ("onnx", "onnxruntime", "onnxscript"), OPENVINO: ("onnx", "onnxscript", "openvino", "nncf")}
+"""Needed to export to a file."""
+PRECISIONS = ("f32", "bf16", "int8")
+"""Of an export for OpenVINO."""
+SUFFIXES = {".onnx": "onnxruntime", ".xml": "openvino"}
+"""Of a graph's file -> the package that runs it."""
+REMEDY = "write one with `export RUN --out NEW --onnx`, or --openvino"
 DIGEST, CLASSIFIER = "hybrid_pruning_digest", "hybrid_pruning_classifier"
 """Metadata of the .onnx file: the digest of its description, and base64 of the graph embedding [B, E] -> llr [B]."""
 WAVE, LENGTHS, EMBEDDING, LLR = "wave", "lengths", "embedding", "llr"
@@ -55,25 +61,30 @@ class OnnxModel:
         self.task, self.provenance = str(description["task"]), dict(description["provenance"])
         self.minimum_samples, self.embedding_width = description["minimum_samples"], description["embedding_width"]
         self.longest_samples: int | None = description.get("longest_samples")
+        self.engine = "openvino" if path.suffix == ".xml" else "onnx"
+        self.files = files_of(path)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """Read an .onnx file that `export --onnx` wrote, and the description beside it."""
+        """Read an .onnx or .xml file that `export` wrote, and the description beside it."""
         path = Path(path)
         beside = path.with_suffix(".json")
-        if beside.is_file():  # before a damaged graph gets into ONNX Runtime
-            check_digest(path, read_beside(beside))
-        session = _open_session(path, path)
-        metadata = session.get_modelmeta().custom_metadata_map
+        precision = None
+        if beside.is_file():  # before a damaged graph gets into the engine
+            found = read_beside(beside)
+            precision = found.get("precision")
+            for file in files_of(path):
+                check_digest(file, found)
+        session, metadata = open_session(path, path, precision)
         if DIGEST not in metadata:
-            raise InputError(f"{path}: is another program's ONNX file; write one with `export RUN --out NEW --onnx`")
+            raise InputError(f"{path}: is another program's {path.suffix} file; {REMEDY}")
         description = read_beside(beside)
         if digest_of(description) != metadata[DIGEST]:
             raise InputError(
                 f"{beside}: describes another model than {path.name}, or is damaged; copy the two together anew"
             )
         classifier = metadata.get(CLASSIFIER)
-        return cls(path, description, session, classifier and _open_session(base64.b64decode(classifier), path))
+        return cls(path, description, session, classifier and open_session(base64.b64decode(classifier), path)[0])
 
     @property
     def calibration(self) -> Any:
@@ -117,30 +128,37 @@ class OnnxModel:
         return found
 
     def architecture(self) -> Mapping[str, Any]:
-        """Return its description and the version of ONNX Runtime, as plain values."""
-        import onnxruntime
-
-        return {**self.description, "onnxruntime": onnxruntime.__version__}
+        """Return its description and the version of the engine, as plain values."""
+        package = SUFFIXES[self.path.suffix]
+        return {**self.description, package: import_module(package).__version__}
 
     def weights(self) -> Iterator[tuple[str, Any]]:
-        """Yield the file's bytes, which hold the weights."""
-        yield self.path.suffix, self.path.read_bytes()
+        """Yield the bytes of its files, which hold the weights."""
+        for path in self.files:
+            yield path.suffix, path.read_bytes()
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files of a graph but for its description."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 
 def find_onnx(name_or_path: str | Path) -> Path | None:
-    """Return the .onnx file that a model's name stands for: a file, or the one in an exported folder; else None."""
+    """Return the .onnx or .xml file that a model's name stands for, or that an exported folder holds; else None."""
     path = Path(name_or_path)
-    if path.suffix == ".onnx":
+    if path.suffix in SUFFIXES:
         if not path.is_file():
-            raise InputError(f"{path}: no such file; write one with `export RUN --out NEW --onnx`")
+            raise InputError(f"{path}: no such file; {REMEDY}")
         return path
-    return path / FILE if (path / FILE).is_file() and not (path / "config.json").exists() else None
+    if (path / "config.json").exists():
+        return None
+    return next((path / name for name in (OPENVINO, FILE) if (path / name).is_file()), None)
 
 
 def read_beside(path: Path) -> dict[str, Any]:
-    """Read and check the JSON beside an .onnx file."""
-    missing = "it belongs beside the .onnx file, copy the two together"
-    another = "describes no .onnx file of ours; write one with `export RUN --out NEW --onnx`"
+    """Read and check the JSON beside a graph."""
+    missing = "it belongs beside the graph of its name, copy the two together"
+    another = f"describes no graph of ours; {REMEDY}"
     found = read_description(path, FORMAT, FORMAT_VERSION, missing, another)
     wrong = [key for key, kind in KEYS.items() if not isinstance(found.get(key), kind)]
     if wrong:
@@ -148,8 +166,12 @@ def read_beside(path: Path) -> dict[str, Any]:
     return found
 
 
-def _open_session(model: Path | bytes, path: Path) -> Any:
-    """Return ONNX Runtime's session of a file, or of the bytes of one that is inside `path`."""
+def open_session(model: Path | bytes, path: Path, precision: str | None = None) -> tuple[Any, Mapping[str, str]]:
+    """Return the session of a file, or of the bytes of an ONNX graph that is inside `path`, and its metadata."""
+    if path.suffix == ".xml":
+        from hybrid_pruning.models.onnx import openvino  # its package is another extra
+
+        return openvino.open_session(model, path, precision)
     try:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -158,19 +180,29 @@ def _open_session(model: Path | bytes, path: Path) -> Any:
             f"{path}: ONNX Runtime is not installed; install it with: pip install 'hybrid-pruning[onnx]'"
         ) from error
     options = onnxruntime.SessionOptions()
-    asked = os.environ.get("OMP_NUM_THREADS", "")  # torch heeds it too; 0 lets ONNX Runtime choose
     options.log_severity_level = 3  # errors alone; their message becomes one line
-    options.intra_op_num_threads = int(asked) if asked.isdecimal() else 0
+    options.intra_op_num_threads = threads()
     options.enable_mem_pattern = False  # one plan is kept for each length otherwise, and memory grows with them
     failures = (state.InvalidProtobuf, state.Fail, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
     try:
         source = model if isinstance(model, bytes) else str(model)
-        return onnxruntime.InferenceSession(source, options, PROVIDERS, disabled_optimizers=SLOWER)
+        session = onnxruntime.InferenceSession(source, options, PROVIDERS, disabled_optimizers=SLOWER)
     except failures as error:
-        problem = f"cannot be loaded ({in_one_line(error)}); is it whole? Export the model again"
-        raise InputError(f"{path}: {problem}") from error
+        raise cannot_load(path, error) from error
+    return session, session.get_modelmeta().custom_metadata_map
 
 
-def missing_package() -> str | None:
-    """Return the first package that an export needs and that is not installed."""
-    return next((name for name in PACKAGES if find_spec(name) is None), None)
+def threads() -> int:
+    """Return the threads that are asked for by OMP_NUM_THREADS, which torch heeds too; 0 leaves the choice."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() else 0
+
+
+def cannot_load(path: Path, error: Exception) -> InputError:
+    """Return the error of a graph that its engine refuses."""
+    return InputError(f"{path}: cannot be loaded ({in_one_line(error)}); is it whole? Export the model again")
+
+
+def missing_package(file: str = FILE) -> str | None:
+    """Return the first package that an export to a file of this name needs and that is not installed."""
+    return next((name for name in PACKAGES[file] if find_spec(name) is None), None)
