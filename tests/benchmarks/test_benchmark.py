@@ -71,7 +71,7 @@ def test_threads_are_put_back(monkeypatch):
 
 
 @pytest.mark.parametrize("constraint", ["params", "macs"])
-@pytest.mark.parametrize("target", own.TARGETS)
+@pytest.mark.parametrize("target", [0.5, 0.7])
 def test_shrunk_meets_its_target(target, constraint):
     torch.manual_seed(0)
     dense = own.TINY.backbone().eval()

@@ -23,8 +23,6 @@ from hybrid_pruning.models.speech_model import SpeechModel
 
 GOAL = 1.05
 """Gated over dense training step that the project holds itself to."""
-TARGETS = (0.5, 0.7)
-"""Fractions of the MACs to remove from the models whose latency is measured."""
 MODES = ("dense", "gated")
 MODULE = "hybrid_pruning.benchmarks"
 
@@ -35,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a tiny model: shows that it runs, says nothing on speed")
     parser.add_argument("--threads", type=int, default=2, help="threads that everything computes with (default 2)")
     parser.add_argument("--engines", default="", help="as `hybrid-pruning benchmark` takes them")
+    parser.add_argument(
+        "--removed", default="0.7", help="share of the MACs that the model lacks, or several: 0,0.5,0.7"
+    )
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables, for README and dev/LOG.md")
     parser.add_argument("--peak-memory", choices=MODES, help=argparse.SUPPRESS)
     graphics = parser.add_argument_group("on a GPU, in place of the above")
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flags = ["--threads", str(options.threads), *(["--quick"] if options.quick else [])]
         print_table(measure_training(scale, flags), options.markdown)
     engines = [name.strip() for name in options.engines.split(",") if name]
-    with models(scale) as places:
+    with models(scale, [float(share) for share in options.removed.split(",")]) as places:
         found = benchmark(places, None, engines, scale.seconds, (1,), scale.repeats, options.threads)
     for table in found.tables():
         print_table(table, options.markdown)
@@ -110,14 +111,14 @@ def peak_bytes(scale: Scale, gated: bool) -> int:
 
 
 @contextmanager
-def models(scale: Scale) -> Iterator[dict[str, Path]]:
-    """Yield artifacts by name: the dense model of a shape, and copies with a share of the MACs removed at random."""
+def models(scale: Scale, shares: Sequence[float]) -> Iterator[dict[str, Path]]:
+    """Yield artifacts by name: the model of a shape with shares of the MACs removed at random."""
     torch.manual_seed(0)
     dense = scale.backbone().eval()
-    cut = {f"{target:.0%} removed": shrunk(dense, target, constraint="macs")[0] for target in TARGETS}
     with TemporaryDirectory() as folder:
         paths = {}
-        for name, backbone in {"ours, dense": dense, **cut}.items():
+        for share in shares:
+            name, backbone = f"{share:.0%} removed", shrunk(dense, share, constraint="macs")[0] if share else dense
             paths[name] = Path(folder) / name
             SpeechModel.build(backbone, HeadConfig(**scale.head), CLASSES).save_pretrained(paths[name])
         yield paths

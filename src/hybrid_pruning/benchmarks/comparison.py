@@ -113,8 +113,8 @@ class Benchmark:
         rows = []
         for one, disk, peak, found in self.measured:
             latency = [{**case._asdict(), **asdict(found[case])} for case in self.cases]
-            files = {"macs": one.work(SIZED), "disk_bytes": disk, "peak_bytes": peak}
-            rows.append({**one._asdict(), **files, "latency": latency})
+            size = {"params": one.params, "macs": one.work(SIZED), "disk_bytes": disk, "peak_bytes": peak}
+            rows.append({"model": one.model, "engine": one.engine, **size, "latency": latency})
         about = {"rounds": self.rounds, "threads": self.threads, "load": self.load, "machine": machine()}
         about |= {"rates": dict(self.rates)}
         return {**about, "versions": versions(), "reference": rows[0]["model"], "models": rows}
