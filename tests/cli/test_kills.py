@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "export run --out new",
     "onnx": "export model --out new --onnx",
     "onnx beside": "export model --out model --onnx --int8",
+    "openvino": "export model --out new --openvino",
     "transformers": "convert model --to transformers --zero-pad --out new",
     "calibrate": "calibrate model good.tsv dev/manifest.tsv --out new",
     "calibrate in place": "calibrate model good.tsv dev/manifest.tsv",

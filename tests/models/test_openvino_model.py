@@ -16,6 +16,7 @@ from exports import export_ragged, export_verifier, export_vino, read_graph
 from hybrid_pruning import OnnxModel, SpeechModel
 from hybrid_pruning.data.manifest import read_manifest
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import TEMPORARY, UNFINISHED
 from hybrid_pruning.models.hub import published
 from hybrid_pruning.models.onnx import runtime
 from hybrid_pruning.models.onnx.graph import export_openvino
@@ -94,6 +95,20 @@ def test_a_verifier_keeps_its_cohort(once: Once, pristine: Path, tmp_path: Path)
     assert found.cohort.top_n == model.cohort.top_n
     with pytest.raises(InputError, match="speaker verification"):
         found.classify_arrays(np.zeros((2, found.embedding_width), np.float32))
+
+
+def test_an_export_goes_on_after_a_kill(folder: Path, tmp_path: Path):
+    """While it wrote, and beside the model when all but the clean-up was done."""
+    model, graph = SpeechModel.from_pretrained(folder / "model"), read_graph(folder / "onnx")
+    shutil.copytree(folder / "vino", folder / "model", dirs_exist_ok=True)
+    with pytest.raises(InputError, match="is not empty"):
+        export_openvino(model, folder / "model", proto=graph)
+    for out, left in ((tmp_path / "new", UNFINISHED), (folder / "model", TEMPORARY)):
+        (out / left).mkdir(parents=True)
+        (out / left / "openvino.bin").write_bytes(b"half")
+        OnnxModel.from_file(export_openvino(model, out, proto=graph))
+        assert not (out / left).exists()
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == FILES
 
 
 def test_bfloat16_is_a_wish(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
