@@ -57,7 +57,7 @@ def test_scores_are_those_of_the_artifact_and_8_bits_are_close(folder: Path, win
     models = [load_embedder(str(folder / name)) for name in ("model", "vino", "vino8")]
     expected, found, small = (score_utterances(model, utterances, 3, 0, window_seconds) for model in models)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    assert np.corrcoef(small, expected)[0, 1] > 0.998, "products must not overflow on processors without VNNI either"
+    assert np.corrcoef(small, expected)[0, 1] > 0.99, "products must not overflow on processors without VNNI either"
     assert (small != expected).any()
 
 
@@ -67,7 +67,7 @@ def test_the_files_of_a_graph(folder: Path):
     assert [(one["weights"], one["precision"]) for one in about] == [("float32", "f32"), ("int8", "int8")]
     assert sorted(about[0]["sha256"]) == ["openvino.bin", "openvino.xml"]
     small, large = ((folder / name / "openvino.bin").stat().st_size for name in ("vino8", "vino"))
-    assert small < 0.8 * large
+    assert small < 0.85 * large
     for path in (folder / "vino").iterdir():
         shutil.copy(path, folder / "model")
     assert set(FILES) < set(published(folder / "model"))
@@ -150,14 +150,17 @@ def test_other_files_are_refused(folder: Path, tmp_path: Path, monkeypatch: pyte
     (folder / "vino" / "openvino.json").unlink()
     with pytest.raises(InputError, match=r"openvino\.json: cannot be read .*copy the two together"):
         OnnxModel.from_file(folder / "vino" / "openvino.xml")
-    (tmp_path / "text.xml").write_text("<html></html>")
-    with pytest.raises(InputError, match=r"text\.xml: cannot be loaded .*is it whole"):
-        OnnxModel.from_file(tmp_path / "text.xml")
-    stranger = openvino.Core().read_model(folder / "onnx" / "model.onnx")
-    stranger.set_rt_info("", ["framework"])
-    openvino.save_model(stranger, tmp_path / "other.xml")
-    with pytest.raises(InputError, match=r"other\.xml: is another program's \.xml file; write one with"):
-        OnnxModel.from_file(tmp_path / "other.xml")
+    small = folder / "vino8"
+    about = json.loads((small / "openvino.json").read_text())
+    del about["sha256"]
+    (small / "openvino.json").write_text(json.dumps(about))
+    text = (small / "openvino.xml").read_text()
+    (small / "openvino.xml").write_text(text.replace("hybrid_pruning_digest", "digest"))
+    with pytest.raises(InputError, match=r"openvino\.xml: is another program's \.xml file; write one with"):
+        OnnxModel.from_file(small / "openvino.xml")
+    (small / "openvino.xml").write_text(text[:1000])
+    with pytest.raises(InputError, match=r"openvino\.xml: cannot be loaded .*is it whole"):
+        OnnxModel.from_file(small / "openvino.xml")
     with pytest.raises(InputError, match=r"gone\.xml: no such file"):
         load_embedder(str(tmp_path / "gone.xml"))
     monkeypatch.setitem(sys.modules, "openvino", None)

@@ -70,7 +70,7 @@ class OnnxModel:
         path = Path(path)
         beside = path.with_suffix(".json")
         precision = None
-        if beside.is_file():  # before a damaged graph gets into the engine
+        if beside.is_file() or path.suffix == ".xml":  # before a damaged graph gets into the engine, or a stranger's
             found = read_beside(beside)
             precision = found.get("precision")
             for file in files_of(path):
