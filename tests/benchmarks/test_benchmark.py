@@ -14,7 +14,7 @@ from encoders import KINDS, WHISPER
 from exports import export_detector, export_ragged, export_run, export_vino, ragged_backbone
 from hybrid_pruning import SpeechModel, benchmark
 from hybrid_pruning.benchmarks import __main__ as own
-from hybrid_pruning.benchmarks import comparison, engines, rates
+from hybrid_pruning.benchmarks import comparison, engines, roofline
 from hybrid_pruning.benchmarks.comparison import Case, latency_ratio, print_table
 from hybrid_pruning.benchmarks.timing import Ratio
 from hybrid_pruning.config import HeadConfig
@@ -38,7 +38,7 @@ def without_memory(monkeypatch):
 
 
 def test_rates_of_this_machine():
-    found = rates.measure_rates(side=64, copied=1 << 12)
+    found = roofline.measure_rates(side=64, copied=1 << 12)
     assert set(found) == {"f32", "int8", "copy"} | ({"bf16"} if engines.has_bf16() else set())
     assert all(rate > 1e6 for rate in found.values())
 

@@ -24,7 +24,7 @@ from hybrid_pruning.benchmarks.engines import (
     precision,
     program,
 )
-from hybrid_pruning.benchmarks.rates import measure_rates
+from hybrid_pruning.benchmarks.roofline import measure_rates
 from hybrid_pruning.benchmarks.timing import Ratio, Task, interleaved, quartiles, ratio
 from hybrid_pruning.console import Table, progress_bar, say, say_table
 from hybrid_pruning.errors import InputError

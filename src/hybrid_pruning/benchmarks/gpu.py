@@ -23,7 +23,7 @@ from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ
-from hybrid_pruning.benchmarks import rates
+from hybrid_pruning.benchmarks import roofline
 from hybrid_pruning.benchmarks.comparison import machine, print_table
 from hybrid_pruning.benchmarks.correctness import Checks, precision
 from hybrid_pruning.benchmarks.timing import Task, interleaved, ratio
@@ -220,11 +220,13 @@ class Bench:
     def _multiply(self, name: str) -> list[Row]:
         tf32, dtype = PRECISIONS[name]
         with precision(tf32):
-            self.rates[name] = rates.multiply(self.sizes.side, dtype, self.device, self.sizes.rounds, rates.PRODUCTS)
+            self.rates[name] = roofline.multiply(
+                self.sizes.side, dtype, self.device, self.sizes.rounds, roofline.PRODUCTS
+            )
         return [{"rate": self.rates[name] / 1e12, "in": "TFLOP/s"}]
 
     def _copy(self) -> list[Row]:
-        rate = rates.copy(self.sizes.copied, self.device, self.sizes.rounds, rates.PRODUCTS)
+        rate = roofline.copy(self.sizes.copied, self.device, self.sizes.rounds, roofline.PRODUCTS)
         return [{"rate": rate / 1e9, "in": "GB/s"}]
 
     def _train(self, scale: Scale, steps: Mapping[str, Row]) -> list[Row]:
