@@ -11,6 +11,7 @@ import openvino
 import pytest
 from test_onnx_model import WITHOUT_TORCH, relative
 
+from corpus import score_utterances
 from encoders import LENGTHS, REPRESENTATIVE, Once
 from exports import export_ragged, export_verifier, export_vino, read_graph
 from hybrid_pruning import OnnxModel, SpeechModel
@@ -22,7 +23,6 @@ from hybrid_pruning.models.onnx import runtime
 from hybrid_pruning.models.onnx.graph import export_openvino
 from hybrid_pruning.models.onnx.openvino import DEVICE
 from hybrid_pruning.scoring.engine import load_embedder
-from hybrid_pruning.scoring.scores import score_utterances
 from hybrid_pruning.serving.served import Served
 from hybrid_pruning.training.export import CLIP_SECONDS, read_clips
 
