@@ -11,7 +11,6 @@ from hybrid_pruning.cli.app import HUB_ID, app, finite
 from hybrid_pruning.console import say, say_table
 from hybrid_pruning.distributed import is_main, keep_freed_memory, start
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.models.onnx.runtime import files_of
 
 Overrides = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")]
 Share = Annotated[
@@ -201,6 +200,8 @@ def export(
             "them"
         )
     if onnx or openvino:
+        from hybrid_pruning.models.onnx.runtime import files_of
+
         hp.export(run, out, average, at, onnx, int8, openvino, precision or "f32", calibrate)
         file = out / ("openvino.xml" if openvino else "model.onnx")
         size = sum(path.stat().st_size for path in files_of(file))
