@@ -62,11 +62,11 @@ class Served:
         }
 
 
-def prefer_onnx(model: str | Path, device: str = "auto") -> str | Path:
-    """Return a model's graph where one that can be run lies in the folder, or the hub's, of its artifact and is up to
-    date; OpenVINO's before ONNX Runtime's.
+def prefer_onnx(model: str | Path, device: str = "auto", names: Sequence[str] = (OPENVINO, FILE)) -> str | Path:
+    """Return the first of the named graphs that can be run, lies in the folder, or the hub's, of a model's artifact and
+    is up to date; the model where none is.
     """
-    graphs = [Path(name) for name in (OPENVINO, FILE) if find_spec(SUFFIXES[Path(name).suffix]) is not None]
+    graphs = [Path(name) for name in names if find_spec(SUFFIXES[Path(name).suffix]) is not None]
     if not graphs or device not in ("auto", "cpu") or Path(model).is_file():
         return model
     try:

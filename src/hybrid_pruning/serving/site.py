@@ -24,7 +24,7 @@ from hybrid_pruning.scoring import evidence
 from hybrid_pruning.scoring.engine import Embedder, load_embedder
 from hybrid_pruning.scoring.streams import STREAM_WINDOW_SECONDS, Stream
 from hybrid_pruning.serving.limits import Limits
-from hybrid_pruning.serving.served import BESIDE, Served, name_models, prefer_onnx
+from hybrid_pruning.serving.served import Served, name_models, prefer_onnx
 from hybrid_pruning.serving.service import COLUMNS
 
 RUNTIME = "onnxruntime-web-1.30.0"
@@ -82,7 +82,7 @@ def web(
             raise InputError(f"{name}: is for speaker verification; a site takes a model for anti-spoofing, see serve")
         found = served.engine.model
         assert isinstance(found, OnnxModel)
-        contents[FILE], contents[BESIDE] = found.path.read_bytes(), found.path.with_suffix(".json").read_bytes()
+        contents[FILE], contents["model.json"] = found.path.read_bytes(), found.path.with_suffix(".json").read_bytes()
         encoded = found.session.get_modelmeta().custom_metadata_map[CLASSIFIER]
         contents["classifier.onnx"] = base64.b64decode(encoded)
         about = {**describe(served), "bytes": {name: len(content) for name, content in contents.items()}}
@@ -174,8 +174,11 @@ def _fetch() -> dict[str, bytes]:
 
 def _find_graph(model: str | Path | Embedder, scratch: Path, int8: bool) -> OnnxModel:
     """Return a model as ONNX, exported into a new folder where it is not, or not in 8 bits where that is asked for."""
-    found = load_embedder(prefer_onnx(model) if isinstance(model, (str, Path)) and not int8 else model, "cpu")
+    place = prefer_onnx(model, names=[FILE]) if isinstance(model, (str, Path)) and not int8 else model
+    found = load_embedder(place, "cpu")
     if isinstance(found, OnnxModel):
+        if found.engine != "onnx":
+            raise InputError(f"{found.path}: is OpenVINO's, which no browser runs; give the model or its .onnx file")
         if int8 and found.description.get("weights") != "int8":
             raise InputError(
                 f"{found.path}: holds float32; give the model that it was exported from, or leave out --int8"
