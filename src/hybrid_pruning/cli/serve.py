@@ -72,7 +72,7 @@ def web(
 ) -> None:
     """Write a site that judges recordings in the browser: no server computes, and no recording leaves the machine.
 
-    The folder holds the page of serve, the model as ONNX and onnxruntime-web, from npm's registry (33 MB) or DIR. Any
-    web server can host it: python -m http.server -d SITE.
+    The folder holds the page of serve, the model as ONNX and onnxruntime-web, from npm's registry (33 MB) or DIR.
+    Any web server can host it: python -m http.server -d SITE.
     """
     say(f"wrote {hp.web(model, out, int8, runtime, window_seconds)}; try it: python -m http.server -d {out}")
