@@ -5,12 +5,8 @@ RUN useradd --create-home --uid 1000 serve
 WORKDIR /home/serve
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY src src
-# torch, transformers and what trains are left out: an .onnx file needs none of them
-RUN pip install --no-cache-dir --no-deps . \
- && pip install --no-cache-dir --constraint constraints.txt \
-      "numpy>=1.26" "scipy>=1.12" "soundfile>=0.13" "soxr>=0.5" "av>=18" "safetensors>=0.5" "huggingface_hub>=1.0" \
-      "pydantic>=2.8,<3" "PyYAML>=6.0.3" "typer>=0.15" "rich>=14.1" onnxruntime \
-      "fastapi>=0.115" "uvicorn>=0.35" "websockets>=14" "python-multipart>=0.0.18" \
+# the base installation, which has no torch: an .onnx file needs none
+RUN pip install --no-cache-dir --constraint constraints.txt ".[serve]" \
  && rm -rf src
 USER serve
 EXPOSE 8000

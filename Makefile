@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test soak lint bench gpu pictures docs clean
+.PHONY: quickstart test soak lint package bench gpu pictures docs clean
 
 quickstart: $(STAMP)          ## the main job on real speech, from download to table; FILE=clip.wav for a verdict on it
 	$(BIN)/hybrid-pruning quickstart $(if $(FILE),"$(FILE)")
@@ -19,6 +19,12 @@ lint: $(STAMP)                ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+package: $(STAMP)             ## dist/: source and wheel, checked, and the wheel run in an environment without torch
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m pytest -m soak tests/cli/test_without_torch.py
 
 bench: $(STAMP)               ## ratios against what one would use instead, in one run
 	$(BIN)/python -m hybrid_pruning.benchmarks

@@ -15,7 +15,7 @@ import hybrid_pruning
 PACKAGE = "hybrid_pruning"
 ROOT = Path(hybrid_pruning.__file__).parent
 LAYERS = [
-    ("errors", "tasks", "files", "trees", "console", "markdown", "distributed"),
+    ("errors", "extras", "tasks", "files", "trees", "console", "markdown", "distributed"),
     ("pruning", "metrics", "audio", "config"),
     ("data", "models"),
     ("scoring", "evaluation"),

@@ -3,12 +3,15 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hybrid_pruning.extras import explain
+
 if TYPE_CHECKING:
     from hybrid_pruning import metrics as metrics
     from hybrid_pruning import pruning as pruning
     from hybrid_pruning.benchmarks.comparison import benchmark as benchmark
     from hybrid_pruning.data.checks import audit as audit
     from hybrid_pruning.data.corpora import prepare as prepare
+    from hybrid_pruning.data.first_recipe import init as init
     from hybrid_pruning.errors import InputError as InputError
     from hybrid_pruning.evaluation.fitting import calibrate as calibrate
     from hybrid_pruning.evaluation.fusion import fuse as fuse
@@ -60,6 +63,7 @@ _PLACES = {
     "export": "training.export",
     "export_snapshots": "training.export",
     "fuse": "evaluation.fusion",
+    "init": "data.first_recipe",
     "inspect_model": "reporting.inspection",
     "load_backbone": "models.speech_model",
     "prepare": "data.corpora",
@@ -82,11 +86,13 @@ __all__ = sorted(["__version__", "metrics", "pruning", *_PLACES])  # noqa: PLE06
 
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use (PEP 562)."""
-    if name in _PLACES:
-        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
-    if name in __all__:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    if name not in __all__:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    try:
+        module = import_module(f"{__name__}.{_PLACES.get(name, name)}")
+    except ModuleNotFoundError as error:
+        raise explain(error) from error
+    return getattr(module, name) if name in _PLACES else module
 
 
 def __dir__() -> list[str]:

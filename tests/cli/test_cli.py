@@ -75,6 +75,7 @@ HUB = {
     "probe",
     "benchmark",
     "quickstart",
+    "init",
     "serve",
 }
 

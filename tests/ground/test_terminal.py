@@ -119,7 +119,7 @@ def test_ctrl_c_is_one_line(cli, monkeypatch):
     def stop():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hybrid_pruning.reporting.inspection.print_doctor", stop)
+    monkeypatch.setattr("hybrid_pruning.reporting.doctor.print_doctor", stop)
     assert cli("doctor") == (130, "", "hybrid-pruning: interrupted\n")
 
 

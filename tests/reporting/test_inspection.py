@@ -111,25 +111,3 @@ def test_bar_is_full_or_empty_only_at_the_ends():
     bars = ["".join(text for text, _ in inspection.share_bar(share)) for share in (0.0, 0.001, 0.5, 0.999, 1.0)]
     assert [bar.count("█") for bar in bars] == [0, 1, 5, 9, 10]
     assert {len(bar) for bar in bars} == {10}
-
-
-def test_doctor(capsys, monkeypatch):
-    inspection.print_doctor()
-    text = capsys.readouterr().out
-    for name in ("python", "torch", "transformers", "cpu", "cuda", "mps", "pyworld", "G722", "dpkg-deb"):
-        assert re.search(rf"^{name} ", text, re.MULTILINE), name
-    monkeypatch.setattr(inspection, "MODULES", {"no_such_module": ("no-such-package", "extra", "a feature")})
-    monkeypatch.setattr(inspection, "TOOLS", {"no-such-tool": "another feature"})
-    inspection.print_doctor()
-    text = " ".join(capsys.readouterr().out.split())
-    assert "no_such_module absent a feature: pip install 'hybrid-pruning[extra]'" in text
-    assert "no-such-tool absent another feature: part of Debian and Ubuntu" in text
-
-
-def test_doctor_names_the_failing_import_and_torchaudio(monkeypatch):
-    monkeypatch.setattr(torch.version, "cuda", None)
-    monkeypatch.setattr(inspection, "FAMILIES", ("no_such_family",))
-    monkeypatch.setattr(inspection, "_version", lambda name: "2.9.0" if name == "torchaudio" else None)
-    broken, torchaudio = inspection.find_problems()
-    assert "no_such_family" in broken
-    assert re.match("torchaudio 2.9.0 .*pip uninstall torchaudio", torchaudio)

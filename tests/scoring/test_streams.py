@@ -186,5 +186,5 @@ def test_the_command_line_listens(
     assert [row[1] for row in rows[:1]] == ["undecided"]
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert run_main(line, tmp_path) == 2
-    assert "pip install 'hybrid-pruning[microphone]'" in capsys.readouterr().err
+    assert 'pip install "hybrid-pruning[microphone]"' in capsys.readouterr().err
     assert run_main(["detect", "a.wav", "--stream", "--model", "model"], tmp_path) == 2

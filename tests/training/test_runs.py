@@ -202,7 +202,7 @@ def test_without_tensorboard_there_is_one_line(tmp_path, monkeypatch, capsys):
     log.write(1, RECORD)
     log.close()
     (line,) = capsys.readouterr().out.splitlines()
-    assert line == "log: log.jsonl alone; for TensorBoard beside it: pip install 'hybrid-pruning[tensorboard]'"
+    assert line == 'log: log.jsonl alone; for TensorBoard beside it: pip install "hybrid-pruning[tensorboard]"'
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
 
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.models.onnx.runtime import FILE, OPENVINO, OnnxModel, missing_package
+from hybrid_pruning.extras import absence, first_absent
+from hybrid_pruning.models.onnx.runtime import FILE, OPENVINO, PACKAGES, OnnxModel
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 Engine = Callable[[FloatArray], object]
@@ -87,7 +88,7 @@ ENGINES = {**CHOICES, TRANSFORMERS: run_transformers}
 
 def choose_engines(names: Sequence[str]) -> tuple[str, ...]:
     """Return the named engines once each; where none is named, all that are installed and gain on this processor."""
-    missing = {engine: missing_package(file) for engine, file in GRAPHS.items()}
+    missing = {engine: first_absent(*PACKAGES[file]) for engine, file in GRAPHS.items()}
     if not names:
         slow = () if has_bf16() else ("torch-bf16", "openvino-bf16")
         return tuple(name for name in CHOICES if name not in slow and missing.get(program(name)) is None)
@@ -95,8 +96,7 @@ def choose_engines(names: Sequence[str]) -> tuple[str, ...]:
         if name not in CHOICES:
             raise InputError(f"--engines: '{name}' is unknown; known are {', '.join(CHOICES)}")
         if package := missing.get(program(name)):
-            extra = f"pip install 'hybrid-pruning[{program(name)}]'"
-            raise InputError(f"--engines: '{name}' needs {package}; install it: {extra}")
+            raise InputError(f"--engines {name}: {absence(package)}")
     return tuple(dict.fromkeys(names))
 
 

@@ -8,7 +8,8 @@ import torch
 
 from hybrid_pruning.benchmarks.engines import has_bf16
 from hybrid_pruning.benchmarks.timing import Task, interleaved
-from hybrid_pruning.models.onnx.runtime import FILE, missing_package, open_session
+from hybrid_pruning.extras import first_absent
+from hybrid_pruning.models.onnx.runtime import FILE, PACKAGES, open_session
 
 SIDE, COPIED, ROUNDS = 2048, 1 << 25, 5
 """Of matrices; values copied; the fastest round counts."""
@@ -23,7 +24,7 @@ def measure_rates(side: int = SIDE, copied: int = COPIED) -> dict[str, float]:
     rates = {"f32": multiply(side, torch.float32)}
     if has_bf16():
         rates["bf16"] = multiply(side, torch.bfloat16)
-    if missing_package(FILE) is None:
+    if first_absent(*PACKAGES[FILE]) is None:
         rates["int8"] = 2 * side**3 / _fastest(_integers(side), ROUNDS)
     return {**rates, "copy": copy(copied)}
 

@@ -6,19 +6,7 @@ from hybrid_pruning.cli.app import app, main, order_verbs
 __all__ = ["app", "main"]
 
 order_verbs(
-    *("quickstart", "run", "sweep", "prepare", "audit", "train", "export", "score", "cohort", "evaluate", "calibrate"),
-    *(
-        "fuse",
-        "detect",
-        "verify",
-        "serve",
-        "web",
-        "convert",
-        "report",
-        "card",
-        "inspect",
-        "probe",
-        "benchmark",
-        "doctor",
-    ),
+    *("quickstart", "run", "sweep", "prepare", "audit", "init", "train", "export", "score", "cohort", "evaluate"),
+    *("calibrate", "fuse", "detect", "verify", "serve", "web", "convert", "report", "card", "inspect", "probe"),
+    *("benchmark", "doctor"),
 )

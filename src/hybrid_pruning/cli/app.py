@@ -11,6 +11,7 @@ import typer
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.console import console, open_streams, printable, say
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.extras import explain
 
 INTERRUPTED = 130
 LARGEST_SEED = 2**63 - 1
@@ -19,7 +20,6 @@ HUB_ID = "hub id (owner/name or owner/name@revision)"
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -59,8 +59,10 @@ def main() -> None:
             processes.stop()
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except SystemExit:  # of rich and typer, where a reader such as `head` has all it wants: as SIGPIPE ends programs
-        status = 128 + 13
+    except (
+        SystemExit
+    ) as end:  # of completion; or where a reader such as `head` has all it wants, as SIGPIPE ends programs
+        status = 128 + 13 if end.code else 0
     except Exception as error:
         status = _fail(error)
     if status == INTERRUPTED and not console.quiet:
@@ -70,6 +72,7 @@ def main() -> None:
 
 def _fail(error: Exception) -> int:
     """Print an error as one line and return the exit code; of several processes only the first to fail prints."""
+    error = explain(error) if isinstance(error, ImportError) else error
     name = type(error).__name__
     if name == "NoArgsIsHelpError":  # the help stands there already
         return 2

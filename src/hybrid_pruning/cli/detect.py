@@ -165,9 +165,6 @@ def _microphone(listener: "Stream") -> Iterator["npt.NDArray[Any]"]:
     """Yield samples of the microphone, without end."""
     try:
         import sounddevice
-    except ImportError as error:
-        line = "--microphone needs the package sounddevice; install it with: pip install 'hybrid-pruning[microphone]'"
-        raise InputError(line) from error
     except OSError as error:  # sounddevice is there, PortAudio is not
         raise InputError(f"--microphone: {error}; on Debian: apt install libportaudio2") from error
     try:

@@ -139,7 +139,7 @@ def _numbers(option: str, text: str) -> list[float]:
 
 @app.command()
 def doctor() -> None:
-    """Print versions, devices, and which optional parts are present."""
-    from hybrid_pruning.reporting.inspection import print_doctor
+    """Print versions, devices, what is fast on them, and which optional parts are present."""
+    from hybrid_pruning.reporting.doctor import print_doctor
 
     print_doctor()

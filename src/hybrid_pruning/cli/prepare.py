@@ -1,4 +1,4 @@
-"""Verbs that make and check manifests: prepare, audit."""
+"""Verbs that make and check manifests, and a first recipe for them: prepare, audit, init."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 import hybrid_pruning as hp
-from hybrid_pruning.cli.app import LARGEST_SEED, MOST_WORKERS, app, finite
+from hybrid_pruning.cli.app import HUB_ID, LARGEST_SEED, MOST_WORKERS, app, finite
 from hybrid_pruning.console import say, warn
 from hybrid_pruning.data.corpora import CORPORA, Prepared
 from hybrid_pruning.data.manifest import hidden_line
@@ -60,6 +60,21 @@ def prepare(
     if check:
         _audit_all([*prepared.manifests.values(), *prepared.enrolments.values()], workers)
     say(f"next: hybrid-pruning {_next_verb(prepared)}")
+
+
+@app.command()
+def init(
+    manifests: Annotated[Path, Argument(help="folder that `prepare` has filled: train.tsv, dev.tsv and others")],
+    out: Annotated[Path, Option(help="recipe to write")] = Path("recipe.yaml"),
+    backbone: Annotated[str, Option(help=f"pretrained encoder: a folder or a {HUB_ID}")] = "microsoft/wavlm-base",
+) -> None:
+    """Write a commented recipe for the manifests at hand: dense, pruned to 50%, healed.
+
+    Lengths, epochs and the balance of classes follow from what the manifests hold; detection or, where all is bona
+    fide speech of several speakers, verification.
+    """
+    hp.init(manifests, out, backbone)
+    say(f"{out}: read it, then: hybrid-pruning run {out} --out JOB")
 
 
 @app.command()

@@ -9,7 +9,6 @@ import hybrid_pruning as hp
 from hybrid_pruning.cli.app import HUB_ID, app
 from hybrid_pruning.cli.score import Device, Window
 from hybrid_pruning.console import say
-from hybrid_pruning.errors import InputError
 
 LARGEST = 1_000_000
 
@@ -44,15 +43,6 @@ def serve(
     have the fields of detect --json and verify --json, errors the line that these would print. Nothing is stored
     without --keep. Of a folder that also has an up-to-date graph, that is run, without torch.
     """
-    try:
-        import fastapi  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
-        import websockets  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"serve needs the package {error.name}; install it with: pip install 'hybrid-pruning[serve]'"
-        ) from error
     from hybrid_pruning.serving.limits import Limits
 
     limits = Limits(max_megabytes, max_seconds, queue, timeout=timeout, rate=rate, streams=streams)

@@ -1,7 +1,6 @@
 """The quickstart's corpus: human recordings and their copy-synthesised spoofs, as four manifests in a cache folder."""
 
 import hashlib
-import importlib.util
 import os
 import random
 import re
@@ -21,6 +20,7 @@ from hybrid_pruning.console import progress_bar, say
 from hybrid_pruning.data.manifest import UNKNOWN, Utterance, write_manifest
 from hybrid_pruning.data.workers import work_in_processes
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.extras import require
 from hybrid_pruning.files import atomic_write, write_json
 from hybrid_pruning.jobs.copysynthesis import ATTACKS, reencode
 from hybrid_pruning.jobs.packages import SAMPLE_RATE, Recording, Wave, from_debian, from_folder, read, usable
@@ -109,9 +109,7 @@ def build(cache: Path, bonafide: Path | None = None, seed: int = 0, workers: int
 def _make(recordings: Sequence[Recording], folder: Path, seed: int, workers: int) -> None:
     """Cut clips, split the speakers, synthesise spoofs and write the manifests."""
     coded = any(recording.path.suffix.lower() == ".g722" for recording in recordings)
-    for module in ("pyworld", "G722") if coded else ("pyworld",):
-        if importlib.util.find_spec(module) is None:
-            raise InputError(f"the Python module {module} is missing; run: pip install 'hybrid-pruning[quickstart]'")
+    require("pyworld", *["G722"] * coded)
     by_name: dict[str, list[Recording]] = {}
     for recording in usable(recordings):
         by_name.setdefault(recording.speaker, []).append(recording)

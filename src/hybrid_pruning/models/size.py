@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
-from hybrid_pruning.models.backbone import Backbone, skeleton
-from hybrid_pruning.pruning import Accounting, Budget, PlanError, plan_for, shape_of
+    from hybrid_pruning.models.backbone import Backbone
+    from hybrid_pruning.pruning import Budget
 
 SECONDS = 4.0
 """Length of the utterance that MACs are counted for."""
@@ -20,11 +20,13 @@ class KeptUnits:
 
     kept: Mapping[str, int]
     sizes: Mapping[str, int]
-    budget: Budget
+    budget: "Budget"
 
 
-def count_kept(backbone: Backbone, seconds: float = SECONDS) -> KeptUnits:
+def count_kept(backbone: "Backbone", seconds: float = SECONDS) -> KeptUnits:
     """Count a backbone, dense or cut, beside the dense skeleton of its config."""
+    from hybrid_pruning.pruning import shape_of
+
     shape = shape_of(backbone)
     kept = {} if shape is None else {name: len(units) for name, units in shape.kept.items()}
     size = count_units(backbone.config.to_diff_dict(), backbone.normalize, kept, seconds)
@@ -37,6 +39,11 @@ def count_units(
     config: Mapping[str, Any], normalize: bool, kept: Mapping[str, int], seconds: float = SECONDS
 ) -> KeptUnits:
     """Count a dense backbone, given as plain values, cut to `kept` units of the named slots and all of the others."""
+    import torch
+
+    from hybrid_pruning.models.backbone import skeleton
+    from hybrid_pruning.pruning import Accounting, PlanError, plan_for
+
     with torch.device("meta"):  # sizes without weights
         dense = skeleton(dict(config), normalize)
     plan = plan_for(dense, seconds)
@@ -47,6 +54,6 @@ def count_units(
     return KeptUnits(counts, sizes, Accounting(dense, plan).exact(torch.tensor(list(counts.values()))))
 
 
-def count_parameters(*modules: nn.Module) -> int:
+def count_parameters(*modules: "nn.Module") -> int:
     """Return the number of parameters of modules together."""
     return sum(parameter.numel() for module in modules for parameter in module.parameters())

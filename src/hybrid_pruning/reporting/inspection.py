@@ -1,31 +1,20 @@
-"""A model: its kept units on the terminal and as a picture. A machine: its versions, devices and optional parts."""
+"""A model: its kept units on the terminal and as a picture."""
 
-import importlib
-import os
-import platform
-import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from hybrid_pruning.console import Span, Spans, Table, say, say_table, takes_blocks
-from hybrid_pruning.errors import in_one_line
-from hybrid_pruning.models.backbone import FAMILIES
 from hybrid_pruning.models.size import SECONDS, KeptUnits, count_kept, count_parameters
-from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.pruning import shape_of
 from hybrid_pruning.reporting import plots
-from hybrid_pruning.training.export import build_export
 from hybrid_pruning.training.runs import Run
 from hybrid_pruning.trees import portable, section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from hybrid_pruning.models.speech_model import SpeechModel
 
 CONV_COLUMNS = {"conv": "channels"}
 LAYER_COLUMNS = {"head": "heads", "attlayer": "attention", "interm": "FFN neurons", "ffnlayer": "FFN"}
@@ -38,24 +27,6 @@ ROW, BAR = 19.0, 13.0
 """Height of a row of the picture and of the boxes in it, in points."""
 LEFT, HEADS, FEED_FORWARD, RIGHT, COUNTS = 24.0, 150.0, 200.0, plots.WIDTH - 62.0, float(plots.WIDTH)
 """Beginning of the boxes, end of the heads, beginning and end of the neurons' bars, end of the counts."""
-
-PACKAGE = "hybrid-pruning"
-MODULES = {
-    "pyworld": ("pyworld-prebuilt", "quickstart", "quickstart: the WORLD vocoder, which makes spoofs"),
-    "G722": ("g722", "quickstart", "quickstart: decodes Asterisk's recordings"),
-    "onnxruntime": ("onnxruntime", "onnx", "detect, score and verify with an .onnx file; benchmark"),
-    "onnxscript": ("onnxscript", "onnx", "export --onnx; benchmark"),
-    "openvino": ("openvino", "openvino", "export --openvino, and detect, score and verify with such a file; benchmark"),
-    "nncf": ("nncf", "openvino", "export --openvino --precision int8"),
-    "tensorboard": ("tensorboard", "tensorboard", "train: curves beside the log"),
-}
-"""Optional module -> its package, the extra that brings it, and its purpose."""
-TOOLS = {
-    "apt-get": "quickstart: fetches recordings from Debian's packages",
-    "dpkg-deb": "quickstart: unpacks them",
-}
-"""Optional program -> its purpose."""
-DEBIAN = "part of Debian and Ubuntu; elsewhere quickstart --bonafide DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +67,15 @@ class Inspection:
         }
 
 
-def inspect_model(model: str | Path | SpeechModel, out: str | Path | None = None) -> Inspection:
+def inspect_model(model: "str | Path | SpeechModel", out: str | Path | None = None) -> Inspection:
     """Return size, kept units and origin of a model; `out` also draws them: .svg, .png or .pdf.
 
     The model is a folder, a hub id, or a finished run, of which it is what `export` would write.
     """
+    from hybrid_pruning.models.speech_model import SpeechModel
+    from hybrid_pruning.pruning import shape_of
+    from hybrid_pruning.training.export import build_export
+
     if not isinstance(model, SpeechModel):
         model = build_export(model) if Run(model).config.exists() else SpeechModel.from_pretrained(str(model))
     units, shape = count_kept(model.backbone), shape_of(model.backbone)
@@ -156,7 +131,7 @@ def print_mixtures(found: Inspection) -> None:
     say()
 
 
-def describe_size(model: SpeechModel) -> str:
+def describe_size(model: "SpeechModel") -> str:
     """Return parameters and MACs of a model's backbone in a line, and the shares of them that are removed."""
     found = count_kept(model.backbone).budget
     params, macs = _short(int(found.params), found.dense_params), _short(int(found.macs), found.dense_macs)
@@ -233,72 +208,6 @@ def draw_kept_units(units: KeptUnits, colour: str = plots.COLOURS[0]) -> "Figure
     return figure
 
 
-def print_doctor() -> None:
-    """Print versions, devices, optional parts, and known problems."""
-    for title, found in (("versions", find_versions()), ("devices", find_devices())):
-        rows = [(name, (value, "yellow" if value.startswith("missing") else "")) for name, value in found.items()]
-        say_table(Table(("", ""), rows, title, left=2), box="none")
-        say()
-    say_table(Table(("", "", ""), find_optional(), "optional parts", left=3), box="none")
-    for warning in find_problems():
-        say(f"warning: {warning}", style="yellow")
-
-
-def find_versions() -> dict[str, str]:
-    """Return the versions of Python, of the system, and of all that this package requires."""
-    required = [re.match(r"[\w.-]+", line) for line in metadata.requires(PACKAGE) or [] if "extra ==" not in line]
-    names = [PACKAGE, *(match[0] for match in required if match)]
-    system = {"python": platform.python_version(), "platform": platform.platform()}
-    return system | {name: _version(name) or "missing: pip install hybrid-pruning" for name in names}
-
-
-def find_devices() -> dict[str, str]:
-    """Return the devices that torch can compute on."""
-    found = {"cpu": f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"}
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        found[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    if not torch.cuda.device_count():
-        built = f"a build for CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
-        found["cuda"] = f"none (torch is {built})"
-    found["mps"] = "yes" if torch.backends.mps.is_available() else "none"
-    return found
-
-
-def find_optional() -> list[tuple[Spans, ...]]:
-    """Return each optional part: its name, its version or place, and its purpose, with a remedy where it is absent."""
-    found = {}
-    for name, (package, extra, purpose) in MODULES.items():
-        try:
-            importlib.import_module(name)
-            version = _version(package) or "version unknown"
-        except ImportError:
-            version = None
-        found[name] = version, purpose, f"pip install 'hybrid-pruning[{extra}]'"
-    found |= {name: (shutil.which(name), purpose, DEBIAN) for name, purpose in TOOLS.items()}
-    return [
-        (name, (there, "green") if there else ("absent", "yellow"), purpose if there else f"{purpose}: {remedy}")
-        for name, (there, purpose, remedy) in found.items()
-    ]
-
-
-def find_problems() -> list[str]:
-    """Return known problems of this installation, one line each: encoders that cannot be imported, and why."""
-    problems = []
-    try:
-        for family in FAMILIES:
-            importlib.import_module(f"transformers.models.{family}.modeling_{family}")
-    except (ImportError, OSError, RuntimeError) as error:
-        problems.append(f"transformers' encoders cannot be imported: {in_one_line(error)}")
-    torchaudio = _version("torchaudio")
-    if torchaudio and torch.version.cuda is None:
-        problems.append(
-            f"torchaudio {torchaudio} is installed beside a CPU build of torch; nothing here needs it, and its CUDA "
-            "builds keep transformers' encoders from being imported: pip uninstall torchaudio"
-        )
-    return problems
-
-
 def _slots(units: KeptUnits, unit: str) -> list[str]:
     return [name for name in units.sizes if name.partition(".")[0] == unit]
 
@@ -352,10 +261,3 @@ def _origin(provenance: Mapping[str, Any]) -> str:
     averaged = provenance.get("averaged_checkpoints")
     mean = f"; mean of {averaged} checkpoints" if averaged else ""
     return f"{weights}{source}; {target}; seed {recipe.get('seed')}{mean}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

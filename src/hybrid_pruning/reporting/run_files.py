@@ -4,19 +4,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from hybrid_pruning.config import GATED
 from hybrid_pruning.data.tracks import SV, TRACK1, Track
 from hybrid_pruning.errors import InputError, in_one_line
+from hybrid_pruning.extras import explain
 from hybrid_pruning.models.size import KeptUnits, count_parameters, count_units
-from hybrid_pruning.models.speech_model import SpeechModel
-from hybrid_pruning.pruning import Constraint, PlanError, plan_for, shape_of
 from hybrid_pruning.training.runs import AVERAGED, Run, open_checkpoint
 from hybrid_pruning.trees import number, parse_json, parse_yaml, portable, section, without_folders
+
+if TYPE_CHECKING:
+    from hybrid_pruning.models.speech_model import SpeechModel
+    from hybrid_pruning.pruning import Constraint
 
 Record = Mapping[str, Any]
 Series = tuple[list[float], list[float]]
@@ -136,10 +138,16 @@ def count_model(run: LoggedRun) -> ModelSize | str:
     if not about:
         return "Unknown without the model's architecture."
     try:
+        import torch
+
+        from hybrid_pruning.models.speech_model import SpeechModel
+
         with torch.device("meta"):  # sizes without weights
             model = SpeechModel.from_architecture(run.architecture)
         kept, basis = _count_kept(run, model)
         units = count_units(section(about, "config"), bool(about.get("normalize")), kept)
+    except ModuleNotFoundError as error:
+        return f"Not counted: {explain(error)}."
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # plain values of another version's making
         return f"Could not be counted ({type(error).__name__}: {in_one_line(error)})."
     return ModelSize(units, count_parameters(model.head, model.classifier), basis)
@@ -154,8 +162,10 @@ def count(value: Any) -> str:
     return str(int(value))
 
 
-def _count_kept(run: LoggedRun, model: SpeechModel) -> tuple[dict[str, int], str]:
+def _count_kept(run: LoggedRun, model: "SpeechModel") -> tuple[dict[str, int], str]:
     """Return slot name -> kept units, for slots that had gates now or before, and the source of these counts."""
+    from hybrid_pruning.pruning import PlanError, plan_for, shape_of
+
     shape = shape_of(model.backbone)
     before = {} if shape is None else {name: len(units) for name, units in shape.kept.items()}
     if not run.is_pruned:
@@ -239,7 +249,11 @@ def _read_versions(files: Run, missing: list[str]) -> dict[str, str]:
     if not newest:
         missing.append("No checkpoint has been written yet, or they were removed.")
         return {}
-    state = open_checkpoint(newest[0])
+    try:
+        state = open_checkpoint(newest[0])
+    except ModuleNotFoundError as error:
+        missing.append(f"{newest[0].name} was not read: {explain(error)}.")
+        return {}
     if state is None:
         missing.append(f"{newest[0].name} is damaged.")
     return {str(name): str(version) for name, version in section(state, "versions").items()}

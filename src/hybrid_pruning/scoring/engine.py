@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
@@ -17,7 +17,9 @@ from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
 from hybrid_pruning.console import progress_bar
 from hybrid_pruning.distributed import FloatArray
 from hybrid_pruning.errors import InputError, first_line
-from hybrid_pruning.models.onnx.runtime import OnnxModel, find_onnx
+from hybrid_pruning.extras import first_absent
+from hybrid_pruning.models import artifact
+from hybrid_pruning.models.onnx.runtime import FILE, OPENVINO, SUFFIXES, OnnxModel, files_of, find_onnx, read_beside
 from hybrid_pruning.scoring.windows import Window, WindowBatch, cut, load_windows, measure_lengths
 
 if TYPE_CHECKING:
@@ -39,10 +41,13 @@ CPU_SECONDS = 10.0
 
 
 def load_embedder(model: str | Path | Embedder, device: str = "auto") -> Embedder:
-    """Return a model by its name, on a device; a loaded one as it is. A graph runs without torch, on the CPU."""
+    """Return a model by its name, on a device; a loaded one as it is. A graph runs without torch, on the CPU.
+
+    Without torch, an artifact is run by the graph beside it.
+    """
     if not isinstance(model, (str, Path)):
         return model
-    file = find_onnx(model)
+    file = find_onnx(prefer_onnx(model, device) if first_absent("torch") else model)
     if file is None:
         from hybrid_pruning.models.speech_model import SpeechModel
 
@@ -50,6 +55,27 @@ def load_embedder(model: str | Path | Embedder, device: str = "auto") -> Embedde
     if device not in ("auto", "cpu"):
         raise InputError(f"device '{device}': {file} runs on the CPU; leave --device out, or export no graph")
     return OnnxModel.from_file(file)
+
+
+def prefer_onnx(model: str | Path, device: str = "auto", names: Sequence[str] = (OPENVINO, FILE)) -> str | Path:
+    """Return the first of the named graphs that can be run, lies in the folder, or the hub's, of a model's artifact and
+    is up to date; the model where none is.
+    """
+    graphs = [Path(name) for name in names if first_absent(SUFFIXES[Path(name).suffix]) is None]
+    if not graphs or device not in ("auto", "cpu") or Path(model).is_file():
+        return model
+    try:
+        belonging = [path.name for graph in graphs for path in (*files_of(graph), graph.with_suffix(".json"))]
+        folder = artifact.locate(model, belonging)
+        config = artifact.read_config(folder)
+    except InputError:
+        return model
+    for graph in graphs:
+        with suppress(InputError):
+            exported = read_beside(folder / graph.with_suffix(".json"))
+            if exported.get("calibration") == config.get("calibration") and (folder / graph).is_file():
+                return folder / graph
+    return model
 
 
 def choose_device(name: str = "auto") -> "torch.device":

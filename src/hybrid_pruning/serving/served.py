@@ -2,17 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hybrid_pruning.errors import InputError
-from hybrid_pruning.models import artifact
-from hybrid_pruning.models.onnx.runtime import FILE, OPENVINO, SUFFIXES, OnnxModel, files_of, read_beside
+from hybrid_pruning.models.onnx.runtime import FILE, OPENVINO, SUFFIXES, OnnxModel
 from hybrid_pruning.scoring.backend import Backend
-from hybrid_pruning.scoring.engine import Embedder, Engine, load_embedder
+from hybrid_pruning.scoring.engine import Embedder, Engine, load_embedder, prefer_onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +56,6 @@ class Served:
             "window_seconds": self.engine.window_seconds,
             "load_seconds": round(self.load_seconds, 3),
         }
-
-
-def prefer_onnx(model: str | Path, device: str = "auto", names: Sequence[str] = (OPENVINO, FILE)) -> str | Path:
-    """Return the first of the named graphs that can be run, lies in the folder, or the hub's, of a model's artifact and
-    is up to date; the model where none is.
-    """
-    graphs = [Path(name) for name in names if find_spec(SUFFIXES[Path(name).suffix]) is not None]
-    if not graphs or device not in ("auto", "cpu") or Path(model).is_file():
-        return model
-    try:
-        belonging = [path.name for graph in graphs for path in (*files_of(graph), graph.with_suffix(".json"))]
-        folder = artifact.locate(model, belonging)
-        config = artifact.read_config(folder)
-    except InputError:
-        return model
-    for graph in graphs:
-        with suppress(InputError):
-            exported = read_beside(folder / graph.with_suffix(".json"))
-            if exported.get("calibration") == config.get("calibration") and (folder / graph).is_file():
-                return folder / graph
-    return model
 
 
 def name_models(models: Sequence[str]) -> list[str]:

@@ -8,7 +8,9 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
+import python_multipart  # noqa: F401  FastAPI looks for it with the first form, uvicorn for websockets with a stream
 import uvicorn
+import websockets  # noqa: F401
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hybrid_pruning.audio import WINDOW_SECONDS
@@ -100,6 +102,7 @@ def listen(host: str, port: int) -> socket.socket:
             listener = stack.enter_context(socket.socket(family, kind))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
+            listener.listen()  # whoever connects before the server is up waits, instead of being refused
             stack.pop_all()
     except OSError as error:
         raise InputError(f"{host}:{port}: cannot be listened at ({error.strerror}); give --host or --port") from error

@@ -21,10 +21,10 @@ from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, digest_file, new_folder, require_new_folder
 from hybrid_pruning.models.onnx.runtime import CLASSIFIER, FILE, OnnxModel
 from hybrid_pruning.scoring import evidence
-from hybrid_pruning.scoring.engine import Embedder, load_embedder
+from hybrid_pruning.scoring.engine import Embedder, load_embedder, prefer_onnx
 from hybrid_pruning.scoring.streams import STREAM_WINDOW_SECONDS, Stream
 from hybrid_pruning.serving.limits import Limits
-from hybrid_pruning.serving.served import Served, name_models, prefer_onnx
+from hybrid_pruning.serving.served import Served, name_models
 from hybrid_pruning.serving.service import COLUMNS
 
 RUNTIME = "onnxruntime-web-1.30.0"

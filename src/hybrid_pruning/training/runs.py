@@ -1,6 +1,7 @@
 """The folder of a training, in one type: recipe, architecture, data, log, dev scores, checkpoints, snapshots, gates.
 
-A line of the log is a JSON record; TensorBoard, where that is installed, has the same numbers.
+A line of the log is a JSON record; TensorBoard, where that is installed, has the same numbers. Torch is loaded where
+tensors are read or written.
 """
 
 import hashlib
@@ -14,17 +15,18 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from hybrid_pruning.config import Config, expand_stages, load_config, save_config
 from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.extras import remedy
 from hybrid_pruning.files import atomic_write, cannot_write, remove_leftovers, write_json
-from hybrid_pruning.models.speech_model import SpeechModel, understanding
-from hybrid_pruning.pruning import Accounting, Gates, PlanError, plan_for
 from hybrid_pruning.trees import finite, parse_json, read_json
+
+if TYPE_CHECKING:
+    from hybrid_pruning.models.speech_model import SpeechModel
+    from hybrid_pruning.pruning import Gates
 
 EPOCH, STEP = "epoch", "step"
 """Kinds of checkpoints: `epoch-0003.pt` after each epoch, `step-00001500.pt` every so many steps."""
@@ -94,8 +96,10 @@ class Run:
         there = self.config.read_text(encoding="utf-8", errors="replace") if self.config.is_file() else SOLVER
         return load_config(self.config, () if SOLVER in there else (f"pruning.{SOLVER}=lagrangian",))
 
-    def read_model(self) -> SpeechModel:
+    def read_model(self) -> "SpeechModel":
         """Return the model as the training began, with fresh weights."""
+        from hybrid_pruning.models.speech_model import SpeechModel, understanding
+
         try:
             about = read_json(self.architecture)
             with understanding(self.folder):
@@ -229,12 +233,17 @@ class Run:
             raise InputError(f"{path}: is not there; the training leaves it when its target passes that sparsity")
         return read_objective(path)
 
-    def read_gates(self, checkpoints: Sequence[Path]) -> Gates:
+    def read_gates(self, checkpoints: Sequence[Path]) -> "Gates":
         """Return the gates of a pruning training with their mean log_alpha over checkpoints, without the network.
 
         Their `kept(target, constraint)` are the units that an export keeps. No other tensor of the checkpoints is read.
         One that cannot be read, or whose gates are not those of the architecture, is a PlanError.
         """
+        import torch
+
+        from hybrid_pruning.models.speech_model import SpeechModel
+        from hybrid_pruning.pruning import Accounting, Gates, PlanError, plan_for
+
         pruning = self.read_config().pruning
         with torch.device("meta"):  # sizes without weights
             backbone = SpeechModel.from_architecture(read_json(self.architecture)).backbone
@@ -274,7 +283,7 @@ class RunLog:
         try:
             self._board = Board(run.tensorboard, step + 1 if lines else 0)
         except ImportError:
-            say(f"log: {self.path.name} alone; for TensorBoard beside it: pip install 'hybrid-pruning[tensorboard]'")
+            say(f"log: {self.path.name} alone; for TensorBoard beside it: {remedy('tensorboard')}")
         except OSError as error:
             raise cannot_write(run.tensorboard, error) from error
 
@@ -359,12 +368,16 @@ def snapshot_name(sparsity: float) -> str:
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint or snapshot; where that fails, the file that was there before is as it was."""
+    import torch
+
     with atomic_write(path, "wb") as handle:
         torch.save(dict(state), handle)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint without executing anything in it; one that is not whole is a DamagedError."""
+    import torch
+
     try:
         with zipfile.ZipFile(path) as archive:  # torch itself never compares the checksums it writes
             broken = archive.testzip()
@@ -380,6 +393,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def open_checkpoint(path: Path) -> dict[str, Any] | None:
     """Return a checkpoint whose tensors are read when they are used, or None where it is damaged."""
+    import torch
+
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # torch raises whatever it likes on a damaged file
@@ -389,6 +404,8 @@ def open_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def read_objective(path: Path) -> dict[str, Any]:
     """Return the state of network and gates in a checkpoint, if it is fit to be exported."""
+    import torch
+
     state = read_checkpoint(path)
     objective = state.get("objective") if isinstance(state, dict) else None
     if not isinstance(objective, dict):
@@ -401,6 +418,8 @@ def read_objective(path: Path) -> dict[str, Any]:
 
 def average(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the mean of the floating-point tensors of some states; of everything else, the last state's."""
+    import torch
+
     mean = dict(states[-1])
     for name, last in mean.items():
         if isinstance(last, torch.Tensor) and last.is_floating_point():

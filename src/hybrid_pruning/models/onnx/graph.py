@@ -22,6 +22,7 @@ from torch.nn.utils import parametrize
 
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.extras import require
 from hybrid_pruning.files import (
     DIGESTS,
     TEMPORARY,
@@ -45,11 +46,11 @@ from hybrid_pruning.models.onnx.runtime import (
     LENGTHS,
     LLR,
     OPENVINO,
+    PACKAGES,
     PRECISIONS,
     SUFFIXES,
     WAVE,
     FloatArray,
-    missing_package,
 )
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.trees import portable
@@ -131,10 +132,7 @@ def _export(
     own = is_artifact(out) and (killed or not (out / name).exists())
     if not own:
         require_new_folder(out)
-    if (missing := missing_package(name)) is not None:
-        extra = "onnx" if name == FILE else "openvino"
-        problem = f"needs the package {missing}; install it with: pip install 'hybrid-pruning[{extra}]'"
-        raise InputError(f"export --{extra} {problem}")
+    require(*PACKAGES[name])
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if size > LARGEST:
         raise InputError(f"{out}: the model's weights are {size / 1e9:.1f} GB, a graph holds 2; prune more")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from hybrid_pruning.console import warn
-from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.onnx.runtime import LENGTHS, OPENVINO, WAVE, FloatArray, cannot_load, files_of, threads
 
 NARROWEST = 16
@@ -42,12 +41,8 @@ def open_session(model: Path | bytes, path: Path, precision: str | None) -> tupl
 
     All but the 8-bit products is computed in bfloat16 where the precision is not float32 and the processor has it.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise InputError(
-            f"{path}: OpenVINO is not installed; install it with: pip install 'hybrid-pruning[openvino]'"
-        ) from error
+    import openvino
+
     core = openvino.Core()
     native = "BF16" in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and not native:

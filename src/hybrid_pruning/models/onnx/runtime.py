@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,9 +24,11 @@ from hybrid_pruning.models.calibration import read_calibration
 from hybrid_pruning.models.cohort import Cohort, read_cohort
 from hybrid_pruning.models.waves import NOT_FINITE, as_batch, as_numpy
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at its import; from 1.29 on it reports to Microsoft else
+
 FORMAT, FORMAT_VERSION = "hybrid-pruning onnx", 1
 FILE, OPENVINO = "model.onnx", "openvino.xml"
-PACKAGES = {FILE: ("onnx", "onnxruntime", "onnxscript"), OPENVINO: ("onnx", "onnxscript", "openvino", "nncf")}
+PACKAGES = {FILE: ("onnx", "onnxscript"), OPENVINO: ("onnx", "onnxscript", "openvino", "nncf")}
 """Needed to export to a file."""
 PRECISIONS = ("f32", "bf16", "int8")
 """Of an export for OpenVINO."""
@@ -172,13 +173,9 @@ def open_session(model: Path | bytes, path: Path, precision: str | None = None) 
         from hybrid_pruning.models.onnx import openvino  # its package is another extra
 
         return openvino.open_session(model, path, precision)
-    try:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
-    except ImportError as error:
-        raise InputError(
-            f"{path}: ONNX Runtime is not installed; install it with: pip install 'hybrid-pruning[onnx]'"
-        ) from error
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone; their message becomes one line
     options.intra_op_num_threads = threads()
@@ -201,8 +198,3 @@ def threads() -> int:
 def cannot_load(path: Path, error: Exception) -> InputError:
     """Return the error of a graph that its engine refuses."""
     return InputError(f"{path}: cannot be loaded ({in_one_line(error)}); is it whole? Export the model again")
-
-
-def missing_package(file: str = FILE) -> str | None:
-    """Return the first package that an export to a file of this name needs and that is not installed."""
-    return next((name for name in PACKAGES[file] if find_spec(name) is None), None)
