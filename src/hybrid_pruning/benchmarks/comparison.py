@@ -161,7 +161,8 @@ class Benchmark:
             cells = []
             for it in (latencies[case] for case in self.cases):
                 share = "" if it.share is None else f", {it.share:.0%}"
-                cells.append(f"{it.median * 1e3:.3g} ms, {it.speedup}{share}")
+                milliseconds = f"{it.median * 1e3:.3g}" if it.median < 1 else f"{it.median * 1e3:.0f}"
+                cells.append(f"{milliseconds} ms, {it.speedup}{share}")
             rows.append((one.model, one.engine, *cells))
         return Table(("model", "engine", *map(str, self.cases)), rows, "latency", note, left=2)
 
