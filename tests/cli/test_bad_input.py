@@ -59,6 +59,7 @@ COMMANDS = {
     "detect": "dev/bonafide-00.flac --model model --workers 0",
     "verify": "speakers/id00000/00.wav speakers/id00000/01.wav --model verifier",
     "serve": "recipe.yaml",
+    "web": "model --out new --runtime nowhere",
     "report": "run --bootstrap 0 --out new.html",
     "benchmark": "model --engines torch --seconds 0.1 --batch 1 --rounds 1",
 }

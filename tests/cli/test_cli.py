@@ -77,6 +77,7 @@ HUB = {
     "quickstart",
     "init",
     "serve",
+    "web",
 }
 
 

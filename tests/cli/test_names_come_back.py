@@ -17,7 +17,7 @@ from corpus import MINUTE, ODD, settings, write_corpus, write_wavlm
 from hybrid_pruning.data.manifest import TEXT_COLUMNS, UNKNOWN, Utterance, read_manifest, write_manifest
 from hybrid_pruning.data.tables import read_rows, write_table
 from hybrid_pruning.data.tracks import SV, TRACK1
-from hybrid_pruning.data.trials import Pairs, join_systems, read_pairs, read_trials
+from hybrid_pruning.data.trials import Pairs, join_scores, join_systems, read_keys, read_pairs, read_trials
 from hybrid_pruning.evaluation import evaluate
 from hybrid_pruning.evaluation.fusion import fuse
 from hybrid_pruning.files import find_danger, has_control_characters
@@ -60,7 +60,7 @@ def test_names_come_back_from_every_table(tmp_path, utterances):
     assert values(read_manifest(manifest)) == values(utterances)
     numbers = np.arange(len(utterances)) / 7
     write_table(scores, ("filename", "cm-score"), zip([u.utt_id for u in utterances], numbers.tolist(), strict=True))
-    trials = read_trials(scores, manifest, TRACK1, TEXT_COLUMNS)
+    trials = join_scores(scores, read_keys(manifest, TRACK1, TEXT_COLUMNS), TRACK1)
     assert trials.names == [[utterance.utt_id for utterance in utterances]]
     assert trials.scores["cm-score"].tolist() == numbers.tolist()
     for column in TEXT_COLUMNS:

@@ -117,7 +117,7 @@ def find_audio(place: str | Path, hidden: list[str] | None = None) -> list[Path]
 def draw_bar(distance: float, unicode: bool) -> tuple[str, str, str]:
     """Return a bar's left half, middle and right half; it is full at BAR_LLR from the threshold; unicode has blocks."""
     full, empty, middle = ("█", "·", "│") if unicode else ("#", ".", "|")
-    size = min(BAR_WIDTH, max(1, round(BAR_WIDTH * abs(distance) / BAR_LLR)))
+    size = max(1, round(BAR_WIDTH * min(1.0, abs(distance) / BAR_LLR)))
     low, high = (size, 0) if distance < 0 else (0, size)
     return empty * (BAR_WIDTH - low) + full * low, middle, full * high + empty * (BAR_WIDTH - high)
 
