@@ -1,4 +1,4 @@
-"""What `doctor` finds: versions, devices, instructions, optional parts, problems."""
+"""Findings of `doctor`: versions, devices, instructions, optional parts, problems."""
 
 import re
 

@@ -20,7 +20,7 @@ from hybrid_pruning.models.onnx.runtime import LENGTHS, OPENVINO, WAVE, FloatArr
 NARROWEST = 16
 """Inputs and outputs below which a layer stays as it is."""
 FRAMEWORK = "framework"
-"""Where OpenVINO keeps the metadata of an .onnx file."""
+"""Place of the metadata of an .onnx file within OpenVINO's."""
 DEVICE = "CPU"
 
 
