@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from hybrid_pruning.evaluation.fitting import calibrate as calibrate
     from hybrid_pruning.evaluation.fusion import fuse as fuse
     from hybrid_pruning.evaluation.results import evaluate as evaluate
+    from hybrid_pruning.jobs.own_files import calibrate_bonafide as calibrate_bonafide
+    from hybrid_pruning.jobs.own_files import calibrate_enrol as calibrate_enrol
     from hybrid_pruning.jobs.quickstart import quickstart as quickstart
     from hybrid_pruning.jobs.run import run as run
     from hybrid_pruning.jobs.sweep import sweep as sweep
@@ -54,6 +56,8 @@ _PLACES = {
     "audit": "data.checks",
     "benchmark": "benchmarks.comparison",
     "calibrate": "evaluation.fitting",
+    "calibrate_bonafide": "jobs.own_files",
+    "calibrate_enrol": "jobs.own_files",
     "card": "models.card",
     "convert": "models.conversion",
     "detect": "scoring.verdicts",

@@ -1,16 +1,22 @@
 """The verbs of scores with keys: evaluate, calibrate, fuse."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 import hybrid_pruning as hp
 from hybrid_pruning.cli.app import HUB_ID, LARGEST_SEED, app, finite
+from hybrid_pruning.cli.score import Device
 from hybrid_pruning.console import say, warn
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import write_json
 
+if TYPE_CHECKING:
+    from hybrid_pruning.jobs.own_files import Bound
+
+FEW_PEOPLE = 30
 Keys = Annotated[Path, Argument(help="key file, manifest, or the corpus's own protocol or trial list")]
 Prior = Annotated[
     float, Option(callback=finite, help="of bona fide speech, or of the same speaker; 0.5 as in the Cllr")
@@ -68,12 +74,18 @@ def evaluate(
 @app.command()
 def calibrate(
     model: Annotated[str, Argument(help=f"exported model: a folder, or with --out a {HUB_ID}")],
-    scores: Annotated[Path, Argument(help="development set scores by MODEL as it is now")],
-    keys: Keys,
+    scores: Annotated[Path | None, Argument(help="development set scores by MODEL as it is now")] = None,
+    keys: Annotated[Path | None, Argument(help="key file, manifest, or the corpus's own protocol or trial list")] = None,
     out: Annotated[Path | None, Option(help="write the calibrated model here and leave MODEL as it is")] = None,
     prior: Prior = 0.5,
     check: Annotated[Pair | None, Option(help="further scores of MODEL and keys, to see the effect")] = None,
     replace: Annotated[bool, Option("--replace", help="drop MODEL's calibration, which SCORES lack")] = False,
+    enrol: Annotated[Path | None, Option(metavar="DIR", help="of a verifier: recordings in a folder a person")] = None,
+    bonafide: Annotated[Path | None, Option(metavar="DIR", help="of a detector: genuine recordings alone")] = None,
+    rate: Annotated[float, Option(callback=finite, help="of errors past the threshold of DIR, at most")] = 0.01,
+    confidence: Annotated[float, Option(callback=finite, help="that the rate holds")] = 0.95,
+    json_: Annotated[Path | None, Option("--json", help="of DIR: also write the threshold here")] = None,
+    device: Device = "auto",
 ) -> None:
     """Make a model's scores log-likelihood ratios: a scale and an offset, kept in the model.
 
@@ -86,19 +98,58 @@ def calibrate(
     Of speaker verification, SCORES are those of `score --trials` with MODEL's own cohort (not --cohort or --no-norm).
     With --qualities there, durations, lengths of embeddings and closeness of the cohort are weighed too; the order of
     scores may then change.
+
+    Without scores and keys, from recordings of your own:
+
+    --enrol DIR calibrates a verifier on all pairs of recordings of people, each with a folder in DIR, and finds a
+    threshold that at most --rate of the comparisons of two people reach.
+
+    --bonafide DIR finds a threshold of a detector below which at most --rate of genuine recordings fall, whatever
+    their scores' distribution; 299 recordings are the fewest for 1%, 59 for 5%. It leaves MODEL as it is, and says
+    nothing of fakes that pass.
     """
+    own = [one for one in (enrol, bonafide) if one is not None]
+    if len(own) + (scores is not None) != 1 or (scores is None) != (keys is None):
+        raise InputError("calibrate: give SCORES and KEYS, or --enrol DIR, or --bonafide DIR")
+    if own and (check or replace):
+        raise InputError("calibrate: --check and --replace go with SCORES and KEYS")
+    if bonafide is not None:
+        if out is not None:
+            raise InputError("calibrate: --bonafide changes no model, so there is no --out; the threshold is printed")
+        _show_bound(hp.calibrate_bonafide(model, bonafide, rate, confidence, device=device), model, bonafide, json_)
+        return
+    bound = None
+    if enrol is not None:
+        found, bound = hp.calibrate_enrol(model, enrol, out, rate, confidence, prior, device=device)
+    else:
+        assert scores is not None and keys is not None
+        found = hp.calibrate(model, scores, keys, out, prior=prior, check=check, replace=replace)
     from hybrid_pruning.evaluation import print_scores
 
-    found = hp.calibrate(model, scores, keys, out, prior=prior, check=check, replace=replace)
     print_scores(found.comparison)
     fits = found.calibration.fits
     for name, weight in fits[-1].qualities.items():
         say(f"weight {weight:.6g}  {name}")
     line = f"scale {fits[-1].scale:.6g}, offset {fits[-1].offset:.6g} at a prior of {prior:g}"
-    say(f"{line}; {scores} are the scores fitted on")
+    say(f"{line}; {scores or enrol} are the {'scores' if scores else 'recordings'} fitted on")
     count = "1 fit" if len(fits) == 1 else f"{len(fits)} fits, each on the scores of those before"
     more = " --trials TRIALS" if found.track.sides else ""
     say(f"{found.folder}: calibrated ({count}); next: hybrid-pruning score {found.folder} MANIFEST{more}")
+    if bound is not None:
+        _show_bound(bound, found.folder, enrol, json_)
+
+
+def _show_bound(bound: "Bound", model: str | Path, source: Path | None, out: Path | None) -> None:
+    """Print a threshold and how sure it is, and write it as JSON where asked for."""
+    if out is not None:
+        write_json(out, {**asdict(bound), "model": str(model), "source": str(source)})
+    kind, verb = ("false accepts", "verify TEST ENROL") if bound.people else ("false alarms", "detect FILE")
+    of = f"pairs of {bound.people} people" if bound.people else "genuine recordings"
+    say(f"threshold {bound.threshold:.4f}: at most {bound.rate:.2%} {kind} at a confidence of {bound.confidence:.0%}")
+    say(f"  on these {bound.scores:,} {of} {bound.found:.2%}; it holds for recordings like them, each drawn by itself")
+    if bound.people and bound.people < FEW_PEOPLE:
+        warn(f"{source}: {bound.people} people are few; by resampling them the bound is rough below {FEW_PEOPLE}")
+    say(f"next: hybrid-pruning {verb} --model {model} --threshold {bound.threshold:.4f}")
 
 
 @app.command()
