@@ -48,7 +48,7 @@ def test_a_detector_with_genuine_recordings_alone(cli, tmp_path):
     for index in range(24):
         soundfile.write(tmp_path / f"{index:02d}.wav", noise(1600, index), SAMPLE_RATE_HZ)
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    options = "--bonafide . --rate 0.2 --json t.json".split()
+    options = ["--bonafide", ".", "--rate", "0.2", "--json", "t.json"]
     before = (tmp_path / "model/config.json").read_bytes()
     found = cli("calibrate", "model", *options)
     assert found.code == 0

@@ -75,7 +75,9 @@ def evaluate(
 def calibrate(
     model: Annotated[str, Argument(help=f"exported model: a folder, or with --out a {HUB_ID}")],
     scores: Annotated[Path | None, Argument(help="development set scores by MODEL as it is now")] = None,
-    keys: Annotated[Path | None, Argument(help="key file, manifest, or the corpus's own protocol or trial list")] = None,
+    keys: Annotated[
+        Path | None, Argument(help="key file, manifest, or the corpus's own protocol or trial list")
+    ] = None,
     out: Annotated[Path | None, Option(help="write the calibrated model here and leave MODEL as it is")] = None,
     prior: Prior = 0.5,
     check: Annotated[Pair | None, Option(help="further scores of MODEL and keys, to see the effect")] = None,

@@ -148,11 +148,10 @@ def calibrate_enrol(
         )
     engine = Engine(load_embedder(model, device), workers=workers)
     require_verifier(engine.model)
-    utterances = [
-        Utterance(name, Path(folder).absolute() / name, Label.BONAFIDE, speaker=name.partition("/")[0]) for name in files
-    ]
+    root = Path(folder).absolute()
+    utterances = [Utterance(name, root / name, Label.BONAFIDE, speaker=name.partition("/")[0]) for name in files]
     with TemporaryDirectory() as scratch:
-        name = Path(folder).resolve().name
+        name = root.name
         manifest, keys, scores = (Path(scratch) / f"{name}{end}" for end in (".tsv", ".trials", ".scores.tsv"))
         cache = Path(scratch) / "embeddings.safetensors"
         embedded = set(embed_utterances(engine, utterances, scores, cache, skip_bad=True).ids)
