@@ -111,7 +111,7 @@ def calibrate(
     nothing of fakes that pass.
     """
     own = [one for one in (enrol, bonafide) if one is not None]
-    if len(own) + (scores is not None) != 1 or (scores is None) != (keys is None):
+    if len(own) + (scores is not None and keys is not None) != 1:
         raise InputError("calibrate: give SCORES and KEYS, or --enrol DIR, or --bonafide DIR")
     if own and (check or replace):
         raise InputError("calibrate: --check and --replace go with SCORES and KEYS")
@@ -123,8 +123,7 @@ def calibrate(
     bound = None
     if enrol is not None:
         found, bound = hp.calibrate_enrol(model, enrol, out, rate, confidence, prior, device=device)
-    else:
-        assert scores is not None and keys is not None
+    elif scores is not None and keys is not None:
         found = hp.calibrate(model, scores, keys, out, prior=prior, check=check, replace=replace)
     from hybrid_pruning.evaluation import print_scores
 

@@ -1,9 +1,10 @@
 """Thresholds from one's own recordings: of genuine speech alone for a detector, of people in folders for a verifier.
 
 The false-alarm rate of a detector is bounded by an order statistic: where the k-th lowest of n genuine scores is the
-threshold, the share of genuine recordings below it has the distribution Beta(k, n + 1 - k), whatever that of the scores.
+threshold, the share of genuine recordings below it is distributed as Beta(k, n + 1 - k), whatever the scores are.
 
-Source: Wilks, "Determination of sample sizes for setting tolerance limits", 1941; Owen, "The pigeonhole bootstrap", 2007, trials of two speakers.
+Source: Wilks, "Determination of sample sizes for setting tolerance limits", 1941; Owen, "The pigeonhole bootstrap",
+2007, trials of two speakers.
 """
 
 import math
