@@ -1,4 +1,4 @@
-"""A detector in the browser: the numbers of Python, without network once loaded, and nothing sent anywhere."""
+"""A model in the browser: the numbers of Python, without network once loaded, and nothing sent anywhere."""
 
 import asyncio
 import base64
@@ -19,19 +19,25 @@ import soundfile
 import torch
 
 from encoders import WHISPER, Once
-from exports import CALIBRATION, CLASSES, HEAD, export_ragged, export_run, ragged_backbone
+from exports import CALIBRATION, CLASSES, HEAD, export_ragged, export_run, export_verifier, ragged_backbone
 from hybrid_pruning import SpeechModel, web
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.scoring.streams import Stream
 from hybrid_pruning.serving import site
 from hybrid_pruning.serving.served import Served
 from hybrid_pruning.serving.service import Service
+from speakers import tiny_verifier
 from world import run_main
 
 WINDOW = 2.0
 JUDGE = """async ([name, content, seconds]) => {
   const source = await import("./source.js"), bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
   return source.detect("model", new File([bytes], name), seconds, () => {});
+}"""
+COMPARE = """async (clips) => {
+  const source = await import("./source.js"), bytes = (one) => Uint8Array.from(atob(one), (sign) => sign.charCodeAt(0));
+  const [test, ...enrol] = clips.map(([name, content]) => new File([bytes(content)], name));
+  return source.verify("model", test, enrol, () => {});
 }"""
 LISTEN = """async ([content, rate, count]) => {
   const source = await import("./source.js"), bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
@@ -89,15 +95,15 @@ def hosting(folder: Path, asked: list[str] | None = None) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def visiting(browser: Any, address: str) -> Iterator[Any]:
-    """Open a site, in which errors in the console and requests to elsewhere are mistakes."""
+def visiting(browser: Any, address: str, part: str = "#detect") -> Iterator[Any]:
+    """Open a site and wait for a part of it; errors in the console and requests to elsewhere are mistakes."""
     context, wrong = browser.new_context(viewport={"width": 360, "height": 740}), []
     context.on("request", lambda sent: sent.url.startswith((address, "blob:", "data:")) or wrong.append(sent.url))
     page = context.new_page()
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(address)
-    page.locator("#detect").wait_for(timeout=60_000)
+    page.locator(part).wait_for(timeout=60_000)
     yield page
     assert wrong == []
     context.close()
@@ -169,6 +175,89 @@ def test_a_browser_gives_the_answers_of_python(
     service.close()
 
 
+def plain(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return tiny_verifier(tmp_path / "wavlm", num_hidden_layers=1)
+
+
+def compared(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """A verifier with a cohort, calibrated with the quality measures."""
+    return export_verifier(request.getfixturevalue("once"), request.getfixturevalue("pristine")) / "graph"
+
+
+def compared8(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return compared(request, tmp_path).parent / "mc"
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (compared, "LLR"),
+        pytest.param(compared8, "LLR", marks=pytest.mark.soak),
+        pytest.param(plain, "cosine", marks=pytest.mark.soak),
+    ],
+)
+def test_a_browser_compares_as_python_does(
+    browser: Any, runtime: Path, tmp_path: Path, request: pytest.FixtureRequest, make: Any, kind: str
+):
+    folder = web(make(request, tmp_path), tmp_path / "site", make is compared8, runtime, WINDOW)
+    service = Service([Served.load("model", folder, WINDOW)])
+    about = json.loads((folder / "site.json").read_text())
+    assert about["model"]["weights"] == ("int8" if make is compared8 else "float32")
+    tolerance = site.TOLERANCES[about["model"]["weights"]]
+    for name, content in CLIPS.items():
+        (tmp_path / name).write_bytes(content)
+    groups = [
+        ["one.wav", "several-windows.flac"],
+        ["several-windows.flac", "stereo.wav", "one.wav", "inverted.wav"],
+        ["stereo.wav", "short.wav"],
+        ["half-quiet.wav", "one.wav"],
+        ["8-khz.wav", "stereo.wav"],
+    ]
+    with ThreadPoolExecutor(1) as pool, hosting(folder) as address, visiting(browser, address, "#verify") as page:
+        for names in groups:
+            work = service.verify([(tmp_path / name, name) for name in names], service.find(None))
+            expected = pool.submit(asyncio.run, work).result()
+            found = page.evaluate(COMPARE, [[name, base64.b64encode(CLIPS[name]).decode()] for name in names])
+            assert found["kind"] == expected["kind"] == kind
+            resampled = 0.02 if "8-khz.wav" in names else 0
+            assert found["score"] == pytest.approx(expected["score"], abs=tolerance + resampled), names
+            for key in ("verdict", "threshold"):
+                assert found[key] == expected[key], (names, key)
+            assert (found["undecided"] or None) == expected["undecided"], names
+            assert found["seconds"] == pytest.approx(expected["seconds"], abs=1e-3), names
+    service.close()
+
+
+def test_speakers_are_compared_on_the_page(browser: Any, runtime: Path, tmp_path: Path, request: pytest.FixtureRequest):
+    playwright = pytest.importorskip("playwright.sync_api")
+    folder = web(compared(request, tmp_path), tmp_path / "site", runtime=runtime)
+
+    def choose(label: str, *names: str) -> None:
+        files = [{"name": name, "mimeType": "audio/wav", "buffer": CLIPS.get(name, b"no audio")} for name in names]
+        page.get_by_label(label).set_input_files(files)
+
+    with hosting(folder) as address, visiting(browser, address, "#verify") as page:
+        assert page.locator("#detect").is_hidden()
+        playwright.expect(page.locator("h1")).to_have_text("The same speaker?")
+        choose("Compare a recording", "one.wav")
+        playwright.expect(page.locator("#status.error")).to_have_text("enrol a recording of the speaker first")
+        choose("Enrol recordings", "stereo.wav", "8-khz.wav")
+        playwright.expect(page.locator("#enrolled")).to_have_text("stereo.wav, 8-khz.wav")
+        result = page.locator("#results article").first
+        for name, line in (
+            ("one.wav", "WebAssembly, "),
+            ("short.wav", "holds 0.0 s of active sound; 1 s are needed"),
+            ("quiet.wav", "holds no speech-like energy"),
+            ("notes.txt", "notes.txt: cannot be decoded by this browser"),
+        ):
+            choose("Compare a recording", name)
+            playwright.expect(result.locator("h3")).to_have_text(f"{name} against stereo.wav, 8-khz.wav")
+            playwright.expect(result).to_contain_text(line)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.get_by_text("Another speaker").click()
+        playwright.expect(page.locator("#enrolled")).to_have_text("none yet")
+
+
 @pytest.fixture(scope="module")
 def address(runtime: Path, detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = web(detector, tmp_path_factory.mktemp("web") / "site", runtime=runtime)
@@ -238,7 +327,7 @@ def test_damage_is_told(browser: Any, runtime: Path, detector: Path, tmp_path: P
     playwright = pytest.importorskip("playwright.sync_api")
     folder = web(detector, tmp_path / "site", runtime=runtime)
     model, about = (folder / "model.onnx").read_bytes(), json.loads((folder / "site.json").read_text())
-    about["probe"]["llr"] += 1
+    about["probe"]["score"] += 1
     for name, content, line in (
         ("model.onnx", model[:1000], f"model.onnx: has 1000 bytes, not {len(model)}; copy the site anew"),
         ("site.json", json.dumps(about).encode(), "this browser gives a probe the score"),

@@ -52,7 +52,7 @@ def serve(
 
 @app.command()
 def web(
-    model: Annotated[str, Argument(metavar="MODEL", help=f"of anti-spoofing: a folder, .onnx file or {HUB_ID}")],
+    model: Annotated[str, Argument(metavar="MODEL", help=f"exported: a folder, .onnx file or {HUB_ID}")],
     out: Annotated[Path, Option(help="folder for the site, new or empty")],
     int8: Annotated[bool, Option("--int8", help="compute in 8 bits: smaller, and a little off")] = False,
     runtime: Annotated[
@@ -60,7 +60,7 @@ def web(
     ] = None,
     window_seconds: Window = 30.0,
 ) -> None:
-    """Write a site that judges recordings in the browser: no server computes, and no recording leaves the machine.
+    """Write a site that judges or compares recordings in the browser: no server computes, nothing leaves the machine.
 
     The folder holds the page of serve, the model as ONNX and onnxruntime-web, from npm's registry (33 MB) or DIR.
     Any web server can host it: python -m http.server -d SITE.

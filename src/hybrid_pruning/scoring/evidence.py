@@ -19,6 +19,7 @@ ACTIVE_RANGE_DB = 30.0
 LEAST_PROBABILITY = 0.75
 MARGIN = math.log(LEAST_PROBABILITY / (1 - LEAST_PROBABILITY))
 """Distance of an LLR from the threshold at which the likelier class has this probability."""
+WEAK = f"neither answer has a probability of {LEAST_PROBABILITY:.0%} at this prior"
 
 Levels = npt.NDArray[np.float64]
 
@@ -47,7 +48,7 @@ def find_doubt(llr: float, threshold: float, active: float, silent: bool, calibr
     if active < LEAST_ACTIVE_SECONDS:
         return f"holds {active:.1f} s of active sound; {LEAST_ACTIVE_SECONDS:g} s are needed"
     if calibrated and abs(llr - threshold) < MARGIN:
-        return f"neither answer has a probability of {LEAST_PROBABILITY:.0%} at this prior"
+        return WEAK
     return None
 
 

@@ -1,4 +1,4 @@
-"""A detector -> a folder for any web server: the page of `serve`, and the model run in its visitors' browsers."""
+"""A model -> a folder for any web server: the page of `serve`, and the model run in its visitors' browsers."""
 
 import base64
 import hashlib
@@ -19,10 +19,12 @@ from hybrid_pruning import audio
 from hybrid_pruning.audio import SAMPLE_RATE_HZ, WINDOW_SECONDS
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write, digest_file, new_folder, require_new_folder
+from hybrid_pruning.models import cohort
 from hybrid_pruning.models.onnx.runtime import CLASSIFIER, FILE, OnnxModel
-from hybrid_pruning.scoring import evidence
+from hybrid_pruning.scoring import backend, evidence
 from hybrid_pruning.scoring.engine import Embedder, load_embedder, prefer_onnx
 from hybrid_pruning.scoring.streams import STREAM_WINDOW_SECONDS, Stream
+from hybrid_pruning.scoring.verdicts import match
 from hybrid_pruning.serving.limits import Limits
 from hybrid_pruning.serving.served import Served, name_models
 from hybrid_pruning.serving.service import COLUMNS
@@ -54,7 +56,7 @@ POLICY = (
 )
 PROBE_SAMPLES = SAMPLE_RATE_HZ
 TOLERANCES = {"float32": 0.01, "int8": 0.05}
-"""Of an LLR, a browser's against Python's, by the graph's weights."""
+"""Of a score, a browser's against Python's, by the graph's weights."""
 MOST_WAITING_HOPS = 5
 
 
@@ -68,7 +70,7 @@ def web(
     """Write the folder `out`, new or empty, for any web server, and return it; what visitors judge stays with them.
 
     Args:
-        model: a detector, as for `serve`; it is exported to ONNX where it is not yet.
+        model: as for `serve`; it is exported to ONNX where it is not yet.
         int8: compute in 8 bits where it is exported here.
         runtime: folder with the files of onnxruntime-web; None fetches them from npm's registry (33 MB).
         window_seconds: length up to which a recording is taken whole.
@@ -78,13 +80,14 @@ def web(
     with tempfile.TemporaryDirectory(prefix="hybrid-pruning-") as scratch:
         name = name_models([str(model)])[0] if isinstance(model, (str, Path)) else "model"
         served = Served.load(name, _find_graph(model, Path(scratch) / "graph", int8), window_seconds)
-        if served.backend is not None:
-            raise InputError(f"{name}: is for speaker verification; a site takes a model for anti-spoofing, see serve")
         found = served.engine.model
         assert isinstance(found, OnnxModel)
         contents[FILE], contents["model.json"] = found.path.read_bytes(), found.path.with_suffix(".json").read_bytes()
-        encoded = found.session.get_modelmeta().custom_metadata_map[CLASSIFIER]
-        contents["classifier.onnx"] = base64.b64decode(encoded)
+        if found.classifier is not None:
+            encoded = found.session.get_modelmeta().custom_metadata_map[CLASSIFIER]
+            contents["classifier.onnx"] = base64.b64decode(encoded)
+        if found.cohort is not None:
+            contents[cohort.FILE] = (found.path.parent / cohort.FILE).read_bytes()
         about = {**describe(served), "bytes": {name: len(content) for name, content in contents.items()}}
         contents["site.json"] = json.dumps(about, indent=1, allow_nan=False).encode()
         for page, source in PAGES.items():
@@ -104,20 +107,19 @@ def web(
 
 def describe(served: Served) -> dict[str, Any]:
     """Return the content of site.json: the model, the rules that Python applies, and a probe's score."""
-    engine, limits = served.engine, Limits()
-    listener = Stream(replace(engine, window_seconds=STREAM_WINDOW_SECONDS))
+    limits = Limits()
     model = {key: value for key, value in served.about().items() if key not in ("engine", "load_seconds")}
     probe = (0.1 * np.sin(1e-5 * np.arange(PROBE_SAMPLES, dtype=np.float64) ** 2)).astype(np.float32)
-    llr = engine.model.classify_arrays(engine.model.embed_arrays(probe[None]))[0]
-    if not np.isfinite(llr):
+    about, score = _describe_detector(served, probe) if served.backend is None else _describe_verifier(served, probe)
+    if not np.isfinite(score):
         raise InputError(f"{served.name}: its score is not finite; has the training diverged?")
     return {
         "model": model,
         "limits": {"megabytes": limits.megabytes, "seconds": limits.seconds},
         "margin": evidence.MARGIN,
         "sample_rate_hz": SAMPLE_RATE_HZ,
-        "minimum_samples": engine.model.minimum_samples,
-        "window_samples": engine.window,
+        "minimum_samples": served.engine.model.minimum_samples,
+        "window_samples": served.engine.window,
         "rules": {
             "frame": audio.FRAME,
             "floor_dbfs": audio.FLOOR_DBFS,
@@ -128,16 +130,46 @@ def describe(served: Served) -> dict[str, Any]:
             "cancelled_power": audio.CANCELLED_POWER,
             "active_range_db": evidence.ACTIVE_RANGE_DB,
             "least_active_seconds": evidence.LEAST_ACTIVE_SECONDS,
+            "weak": evidence.WEAK,
+            "shortest_seconds": backend.SHORTEST_SECONDS,
             "columns": COLUMNS,
         },
-        "stream": {
-            "hop_samples": listener.hop,
-            "window_samples": listener.window,
-            "alarm_llr": listener.alarm_llr,
-            "most_waiting": MOST_WAITING_HOPS,
-        },
-        "probe": {"samples": PROBE_SAMPLES, "llr": float(llr), "tolerance": TOLERANCES[model["weights"]]},
+        **about,
+        "probe": {"samples": PROBE_SAMPLES, "score": float(score), "tolerance": TOLERANCES[model["weights"]]},
     }
+
+
+def _describe_detector(served: Served, probe: audio.Wave) -> tuple[dict[str, Any], float]:
+    """Return what a site needs to know of a stream, and the score of a probe [S]."""
+    engine = served.engine
+    listener = Stream(replace(engine, window_seconds=STREAM_WINDOW_SECONDS))
+    stream = {
+        "hop_samples": listener.hop,
+        "window_samples": listener.window,
+        "alarm_llr": listener.alarm_llr,
+        "most_waiting": MOST_WAITING_HOPS,
+    }
+    return {"stream": stream}, float(engine.model.classify_arrays(engine.model.embed_arrays(probe[None]))[0])
+
+
+def _describe_verifier(served: Served, probe: audio.Wave) -> tuple[dict[str, Any], float]:
+    """Return what a site needs to know of the way from embeddings to a score, and that of a probe's two halves."""
+    assert served.backend is not None
+    halves, calibration, group = np.split(probe, 2), served.backend.calibration, served.backend.cohort
+    vectors = np.concatenate([served.engine.model.embed_arrays(half[None]) for half in halves])
+    found = match(
+        served.backend,
+        [Path("first"), Path("second")],
+        vectors,
+        np.array([len(half) for half in halves]) / SAMPLE_RATE_HZ,
+    )
+    weights = ("scale", "offset", "qualities")
+    verifier = {
+        "kind": found.kind,
+        "top_n": group and group.top_n,
+        "calibration": calibration and {name: getattr(calibration, name) for name in weights},
+    }
+    return {"verifier": verifier}, found.score
 
 
 def read_runtime(folder: str | Path | None = None) -> dict[str, bytes]:

@@ -54,7 +54,7 @@ async function decode(file) {
     throw new Error(`${file.name}: cannot be decoded by this browser; try WAV, FLAC or MP3`);
   }
   if (sound.duration > seconds) throw new Error(`${file.name}: lasts more than ${seconds} s, which are the most that is taken`);
-  return { rate, channels: Array.from({ length: sound.numberOfChannels }, (_, place) => sound.getChannelData(place).slice()) };
+  return { name: file.name, rate, channels: Array.from({ length: sound.numberOfChannels }, (_, place) => sound.getChannelData(place).slice()) };
 }
 
 // A WAV's or FLAC's own rate, at which the browser need not resample; for others one that loses nothing that the model hears.
@@ -65,11 +65,20 @@ function rateOf(view) {
 }
 
 export async function detect(model, file, seconds, tell) {
-  const started = performance.now(), { rate, channels } = await decode(file);
+  const started = performance.now(), sound = await decode(file);
   const said = (text) => tell(`${file.name}: ${text}`);
-  const found = await call("judge", { channels, rate, seconds }, channels.map((one) => one.buffer), said);
+  const found = await call("judge", { sound, seconds }, buffers(sound), said);
   return { ...found, model, milliseconds: performance.now() - started };
 }
+
+export async function verify(model, test, enrol, tell) {
+  const started = performance.now(), sounds = [];
+  for (const file of [test, ...enrol]) sounds.push(await decode(file));
+  const found = await call("compare", { sounds }, sounds.flatMap(buffers), (name) => tell(`${name}: ${model} is listening`));
+  return { ...found, model, milliseconds: performance.now() - started };
+}
+
+const buffers = ({ channels }) => channels.map((one) => one.buffer);
 
 // A stream of samples at a rate: the last window of it is judged at each hop.
 export function open(model, rate, tell, end) {

@@ -9,7 +9,7 @@ const FRESH = { cache: "no-cache" };
 const nameOf = (url) => url.startsWith(registration.scope) ? url.slice(registration.scope.length).replace(/[?#].*/, "") || "index.html" : "";
 
 addEventListener("install", (event) => event.waitUntil(caches.open(CACHE)
-  .then((cache) => cache.addAll(SITE.files.filter((name) => !/\.onnx$|^runtime/.test(name)).map((name) => new Request(name, FRESH))))));
+  .then((cache) => cache.addAll(SITE.files.filter((name) => !/\.(onnx|safetensors)$|^runtime/.test(name)).map((name) => new Request(name, FRESH))))));
 addEventListener("activate", (event) => event.waitUntil(caches.keys()
   .then((keys) => Promise.all(keys.filter((key) => key.slice(0, -SITE.digest.length) === registration.scope && key !== CACHE).map((key) => caches.delete(key))))
   .then(() => clients.claim())));

@@ -21,7 +21,10 @@ const draw = (tag, attributes = {}, ...children) => {
 const say = (text, wrong = false) => { $("status").textContent = text; $("status").className = wrong ? "error" : ""; };
 const threshold = () => { const p = SHARES[$("prior").value] / 100; return Math.log(p / (1 - p)); };
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
-const spent = ({ milliseconds, seconds }) => `${milliseconds.toFixed(0)} ms, ${(milliseconds / 1000 / seconds).toPrecision(2)} s for each second of audio`;
+const spent = (found, seconds) => {
+  const { engine, weights, megabytes } = about.models.find((one) => one.name === found.model), each = found.milliseconds / 1000 / seconds;
+  return `${found.model}: ${engine}, ${weights}, ${megabytes.toFixed(1)} MB; took ${found.milliseconds.toFixed(0)} ms, ${each.toPrecision(2)} s for each second of audio`;
+};
 const chosen = () => [...document.querySelectorAll("#models input:checked")].map((box) => box.value);
 
 // what is known of a detection at the expectation that the slider states
@@ -62,25 +65,29 @@ function showTimeline(found) {
 }
 
 function showDetection(found) {
-  const { word, sign, kind, doubt } = judge(found), model = about.models.find((one) => one.name === found.model);
+  const { word, sign, kind, doubt } = judge(found);
   const fake = 1 / (1 + Math.exp(found.llr - threshold()));
   const lines = [make("p", { className: `word ${kind}` }, `${sign} ${word}`)];
   if (doubt) lines.push(make("p", {}, doubt));
   lines.push(make("p", {}, `LLR ${signed(found.llr)}`,
     found.calibrated ? `; probability of a fake ${(100 * fake).toFixed(fake > .995 || fake < .005 ? 2 : 0)}%` : "; not calibrated, its size is rough"));
   lines.push(scale(found.llr, threshold(), `LLR ${signed(found.llr)} on a scale from −10, fake, to +10, real`, "−10 fake", "real +10"));
-  lines.push(make("p", { className: "hint" }, `${found.model}: ${model.engine}, ${model.weights}, ${model.megabytes.toFixed(1)} MB; took ${spent(found)}`));
+  lines.push(make("p", { className: "hint" }, spent(found, found.seconds)));
   return make("div", {}, ...lines, showTimeline(found));
 }
 
-function showMatch(found) {
+function named(found) {
   const doubt = found.undecided || (found.verdict ? "" : "the model is not calibrated: there is no verdict");
-  const [word, kind] = doubt ? ["? Undecided", "unsure"] : found.verdict === "same" ? ["✓ Same speaker", "real"] : ["✗ Different speakers", "fake"];
+  return doubt ? ["? Undecided", "unsure", doubt] : found.verdict === "same" ? ["✓ Same speaker", "real", ""] : ["✗ Different speakers", "fake", ""];
+}
+
+function showMatch(found) {
+  const [word, kind, doubt] = named(found);
   const lines = [make("p", { className: `word ${kind}` }, word)];
   if (doubt) lines.push(make("p", {}, doubt));
   lines.push(make("p", {}, `${found.kind} ${signed(found.score)}`));
   if (found.kind === "LLR") lines.push(scale(found.score, found.threshold, `LLR ${signed(found.score)} from −10, different, to +10, same`, "−10 different", "same +10"));
-  return make("div", {}, ...lines, make("p", { className: "hint" }, `${found.model}; took ${found.milliseconds.toFixed(0)} ms`));
+  return make("div", {}, ...lines, make("p", { className: "hint" }, spent(found, found.seconds.test + found.seconds.enrol)));
 }
 
 function render() {
@@ -120,11 +127,18 @@ async function detect(files) {
 async function compare(file) {
   if (!enrolled.length) { say("enrol a recording of the speaker first", true); return; }
   const result = addResult(`${file.name} against ${enrolled.map((one) => one.name).join(", ")}`, file), model = $("verify-model").value;
-  await collect(result, () => source.verify(model, file, enrolled));
-  say("compared");
+  say(`${file.name}: ${model} is listening`);
+  await collect(result, () => source.verify(model, file, enrolled, say));
+  const [found] = result.found;
+  say(found.error ?? `${file.name}: ${named(found)[0]}`, "error" in found);
 }
 
-const enrol = (files) => { enrolled.push(...files); $("enrolled").textContent = enrolled.map((one) => one.name).join(", "); };
+function enrol(files) {
+  enrolled.push(...files);
+  $("enrolled").textContent = enrolled.map((one) => one.name).join(", ") || "none yet";
+  $("other").hidden = !enrolled.length;
+}
+
 const microphone = () => navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
 
 function recorder(button, take) {
@@ -218,6 +232,7 @@ async function begin() {
   $("verify-model").replaceChildren(...options(verifiers));
   $("detect").hidden = $("live").hidden = !detectors.length;
   $("verify").hidden = !verifiers.length;
+  document.title = $("title").textContent = detectors.length ? "Real or fake speech?" : "The same speaker?";
   if (!navigator.mediaDevices) {
     ["record", "record-enrol", "record-test", "listen"].forEach((id) => { $(id).disabled = true; $(id).title = "browsers give the microphone to https and localhost alone"; });
   }
@@ -230,6 +245,7 @@ const one = (files) => compare(files[0]);
 take($("files"), detect); take($("enrol"), enrol); take($("test"), one);
 recorder($("record"), detect); recorder($("record-enrol"), enrol); recorder($("record-test"), one);
 listener($("listen"));
+$("other").addEventListener("click", () => { enrolled.length = 0; enrol([]); });
 $("prior").addEventListener("input", render);
 $("clear").addEventListener("click", () => { results.splice(0).forEach((old) => URL.revokeObjectURL(old.url)); render(); say("forgotten"); });
 $("entry").addEventListener("submit", (event) => { event.preventDefault(); source.admit($("token").value.trim()); begin(); });

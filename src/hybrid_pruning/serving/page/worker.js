@@ -1,8 +1,8 @@
-// The model, and the rules of Python's `detect` and `Stream` with the figures in site.json: waves [S] at 16 kHz -> answers.
+// The model, and the rules of Python's `detect`, `Stream` and `verify` with the figures in site.json: sounds -> answers.
 const streams = new Map();
-let site, ort, model, classifier, filters = {}, queue = Promise.resolve();
+let site, ort, model, classifier, cohort, filters = {}, queue = Promise.resolve();
 
-const tasks = { load, judge, hop, hang: ({ stream }) => { streams.delete(stream); } };
+const tasks = { load, judge, compare, hop, hang: ({ stream }) => { streams.delete(stream); } };
 onmessage = ({ data }) => {
   const { id } = data, tell = (progress) => postMessage({ id, progress });
   queue = queue.then(() => tasks[data.kind](data, tell))
@@ -36,28 +36,37 @@ async function load(given, tell) {
   ({ site } = given);
   const gpu = site.model.weights === "float32" && await navigator.gpu?.requestAdapter().catch(() => null);
   const wasm = `runtime/ort-wasm-simd-threaded${gpu ? ".asyncify" : ""}.wasm`;
-  const files = await read(["model.onnx", "classifier.onnx", wasm], tell);
+  const beside = ["classifier.onnx", "cohort.safetensors"].filter((name) => name in site.bytes);
+  const files = await read(["model.onnx", ...beside, wasm], tell);
   tell("starting the model");
   ort = await import(`./runtime/ort.${gpu ? "webgpu" : "wasm"}.min.mjs`);
   ort.env.logLevel = "error";
   ort.env.wasm.wasmPaths = new URL("runtime/", location.href).href;
   ort.env.wasm.wasmBinary = files[wasm].buffer;
   const open = (name, provider) => ort.InferenceSession.create(files[name], { executionProviders: [provider], enableMemPattern: false, logSeverityLevel: 3 });
-  classifier = await open("classifier.onnx", "wasm");
+  if (files["classifier.onnx"]) classifier = await open("classifier.onnx", "wasm");
+  if (files["cohort.safetensors"]) cohort = tensors(files["cohort.safetensors"]);
   const probe = Float32Array.from({ length: site.probe.samples }, (_, place) => .1 * Math.sin(1e-5 * place * place));
   let fault;
   for (const provider of gpu ? ["webgpu", "wasm"] : ["wasm"]) {
     try {
       model = await open("model.onnx", provider);
-      const llr = await classify(await embed(probe));
-      if (Math.abs(llr - site.probe.llr) <= site.probe.tolerance) {
+      const score = await audition(probe);
+      if (Math.abs(score - site.probe.score) <= site.probe.tolerance) {
         const threads = ort.env.wasm.numThreads;
         return provider === "wasm" ? `WebAssembly, ${threads} thread${threads === 1 ? "" : "s"}` : "WebGPU";
       }
-      fault = `this browser gives a probe the score ${llr.toFixed(3)}, Python gave ${site.probe.llr.toFixed(3)}`;
+      fault = `this browser gives a probe the score ${score.toFixed(3)}, Python gave ${site.probe.score.toFixed(3)}`;
     } catch (error) { fault = error.message ?? String(error); }
   }
   throw new Error(`the model cannot be run by this browser: ${fault}`);
+}
+
+// The score of a wave or, by a verifier, of its first half against its second.
+async function audition(wave) {
+  if (classifier) return classify(await embed(wave));
+  const half = wave.length / 2, vectors = [await embed(wave.subarray(0, half)), await embed(wave.subarray(half))];
+  return match(vectors.map((one) => [one]), [half, half].map((size) => size / site.sample_rate_hz));
 }
 
 async function embed(wave) {
@@ -164,10 +173,16 @@ function mix(channels, second) {
   return cancelled > share * all ? channels[power.indexOf(Math.max(...power))] : middle;
 }
 
-async function judge({ channels, rate: own, seconds }, tell) {
-  const wave = resample(mix(channels, own), own), rate = site.sample_rate_hz, most = site.rules.loudest;
-  if (!wave.length) throw new Error("holds no audio");
-  if (!wave.every((one) => Math.abs(one) <= most)) throw new Error("holds values that are not finite, or not from -1 to 1");
+// The wave at the model's rate of what the browser decoded.
+function hear({ name, channels, rate }) {
+  const wave = resample(mix(channels, rate), rate);
+  if (!wave.length) throw new Error(`${name}: holds no audio`);
+  if (!wave.every((one) => Math.abs(one) <= site.rules.loudest)) throw new Error(`${name}: holds values that are not finite, or not from -1 to 1`);
+  return wave;
+}
+
+async function judge({ sound, seconds }, tell) {
+  const wave = hear(sound), rate = site.sample_rate_hz;
   const windows = cut(wave.length, site.window_samples), shorter = cut(wave.length, Math.round(seconds * rate));
   const count = windows.length + (shorter.length > 1 ? shorter.length : 0);
   let done = 0;
@@ -187,6 +202,68 @@ async function judge({ channels, rate: own, seconds }, tell) {
   const edges = Array.from({ length: columns + 1 }, (_, place) => Math.floor(place * wave.length / columns));
   const waveform = edges.slice(1).map((end, place) => wave.subarray(edges[place], end).reduce((peak, one) => Math.max(peak, Math.abs(one)), 0));
   return { llr, seconds: wave.length / rate, windows: windows.length, silent, calibrated: site.model.calibrated, thin: thin(heard, silent), active_seconds: heard, timeline, waveform };
+}
+
+// A recording against those of an enrolled speaker, as verify compares them.
+async function compare({ sounds }, tell) {
+  const vectors = [], seconds = [], heard = [], rate = site.sample_rate_hz;
+  let silent = false;
+  for (const sound of sounds) {
+    tell(sound.name);
+    const wave = hear(sound), found = levels(wave), parts = [];
+    for (const [start, size] of cut(wave.length, site.window_samples)) parts.push(await embed(wave.subarray(start, start + size)));
+    vectors.push(mean(parts));
+    seconds.push(wave.length / rate);
+    heard.push(active(found, loudest(found)));
+    silent ||= !audible(wave);
+  }
+  const { kind, calibration } = site.verifier, [test, ...enrol] = vectors, threshold = calibration ? 0 : null;
+  const lengths = { test: seconds[0], enrol: seconds.slice(1).reduce((sum, one) => sum + one, 0) };
+  const score = match([enrol, [test]], [lengths.enrol, lengths.test]), weak = calibration && Math.abs(score) < site.margin;
+  const undecided = thin(Math.min(...heard), silent) || (weak ? site.rules.weak : "");
+  return { score, kind, threshold, verdict: calibration && (score >= 0 ? "same" : "different"), undecided, seconds: lengths };
+}
+
+// The score of two sides, each of embeddings and a duration: cosine, AS-norm where there is a cohort, calibration.
+function match(sides, seconds) {
+  const { top_n: count, calibration } = site.verifier, [one, other] = sides.map(direction), cosine = dot(one, other);
+  const measures = {
+    "log-seconds": seconds.map((size) => Math.log(Math.max(size, site.rules.shortest_seconds))),
+    "embedding-length": sides.map((vectors) => vectors.reduce((sum, vector) => sum + Math.sqrt(dot(vector, vector)), 0) / vectors.length),
+  };
+  let score = cosine;
+  if (cohort) {
+    const closest = [one, other].map((side) => moments(impostors(side).sort().subarray(-count), 0, count));
+    score = closest.reduce((sum, { middle, variance }) => sum + (cosine - middle) / Math.sqrt(variance) / 2, 0);
+    measures["impostor-mean"] = closest.map(({ middle }) => middle);
+  }
+  if (calibration) {
+    const ends = { min: Math.min, max: Math.max }, { scale, offset, qualities } = calibration;
+    score = Object.entries(qualities).reduce((all, [name, weight]) => {
+      const [, measure, end] = /^(.*)-(min|max)$/.exec(name);
+      return all + weight * ends[end](...measures[measure]);
+    }, scale * score + offset);
+  }
+  if (!Number.isFinite(score)) throw new Error("the score is not finite: an embedding has no direction");
+  return score;
+}
+
+const dot = (one, other) => one.reduce((sum, value, place) => sum + value * other[place], 0);
+const unit = (vector) => { const size = Math.sqrt(dot(vector, vector)); return vector.map((value) => value / size); };
+const sum = (vectors) => vectors[0].map((_, place) => vectors.reduce((all, vector) => all + vector[place], 0));
+const direction = (vectors) => unit(sum(vectors.map((vector) => unit(cohort ? vector.map((value, place) => value - cohort.mean[place]) : vector))));
+
+// The cosines with the speakers of the cohort, [C, E] in a row.
+function impostors(side) {
+  const { speakers } = cohort, width = side.length;
+  return Float64Array.from({ length: speakers.length / width }, (_, place) => dot(side, speakers.subarray(place * width, (place + 1) * width)));
+}
+
+// The tensors of a safetensors file of float32: its header's size in 8 bytes, the header, the values.
+function tensors(bytes) {
+  const size = Number(new DataView(bytes.buffer).getBigUint64(0, true)), header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + size)));
+  return Object.fromEntries(Object.entries(header).filter(([name]) => name !== "__metadata__").map(([name, { data_offsets: [start, end] }]) =>
+    [name, new Float32Array(bytes.slice(8 + size + start, 8 + size + end).buffer)]));
 }
 
 // One more hop of a stream, given its last window: the verdict on all of it and on the window.
