@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpus import SAMPLE_RATE_HZ, noise, tiny_detector
+from corpus import SAMPLE_RATE_HZ, noise, swell, tiny_detector
 from exports import CALIBRATION
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.models.calibration import Calibration, Fit
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.scoring.engine import Engine
 from hybrid_pruning.scoring.scores import score_paths
@@ -26,7 +27,7 @@ WINDOW, HOP = 1.0, 0.25
 
 def sound(samples: int) -> np.ndarray:
     pitch = np.linspace(0.05, 1.5, samples)  # so that windows differ
-    return (0.3 * np.sin(np.cumsum(pitch)) + noise(samples)).astype(np.float32)
+    return (swell(np.arange(samples)) * (0.3 * np.sin(np.cumsum(pitch)) + noise(samples))).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +90,12 @@ def listen(llrs: list[float], **options: Any) -> list[StreamVerdict]:
         task="anti-spoofing",
         minimum_samples=10,
         device_type="cpu",
-        calibration={},
+        calibration=Calibration((Fit(1.0, 0.0, 0.5, "s", "k", "", 1, 1, seen=(-50.0, 7.0)),)),
         classify_arrays=lambda x: 10 * x[:, 0],
     )
     engine = Engine(model, window_seconds=1.0)  # type: ignore[arg-type]
     listener = Stream(engine, hop_seconds=1.0, embed=lambda wave: wave.mean(keepdims=True), **options)
-    hum = 0.01 * np.sin(np.arange(16_000))
+    hum = 0.01 * np.sin(np.arange(16_000)) * swell(np.arange(16_000))
     return [one for llr in llrs for one in listener.feed(hum - hum.mean() + llr / 10)]
 
 
@@ -113,6 +114,8 @@ def test_too_early_is_undecided():
     found = listen([0.0, 5.0, 5.0])
     assert [one.undecided is None for one in found] == [False, True, True]
     assert "neither answer" in (found[0].undecided or "")
+    assert [one.thin for one in found] == [None, None, None]
+    assert "whose LLRs went from -50.0 to 7.0" in (listen([8.0])[0].thin or "")
     quiet = listen([1e-9 for _ in range(2)])
     assert all(one.undecided for one in quiet)
     model = SimpleNamespace(

@@ -17,6 +17,7 @@ from anyio import ClosedResourceError
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from corpus import swell
 from hybrid_pruning.serving import guard
 from hybrid_pruning.serving.application import build_app
 from hybrid_pruning.serving.limits import Limits
@@ -251,7 +252,7 @@ def test_much_garbage_is_never_an_error_of_ours():
 
 def samples(llr: float, seconds: float) -> bytes:
     time = np.arange(round(8000 * seconds))
-    return (32767 * (0.2 * np.sin(0.2 * np.pi * time) + llr / 100)).astype("<i2").tobytes()
+    return (32767 * (0.2 * swell(time) * np.sin(0.2 * np.pi * time) + llr / 100)).astype("<i2").tobytes()
 
 
 def test_a_stream_answers_every_hop_and_at_its_end(client: TestClient):

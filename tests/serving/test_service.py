@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
-from corpus import SAMPLE_RATE_HZ, noise, tiny_detector
+from corpus import SAMPLE_RATE_HZ, noise, swell, tiny_detector
 from encoders import Once
 from exports import CALIBRATION, export_detector
 from hybrid_pruning import OnnxModel, SpeechModel
@@ -51,7 +52,8 @@ assert not {"torch", "transformers", "onnx"} & set(sys.modules), "imported"
 
 
 def sound(samples: int, seed: int = 0) -> np.ndarray:
-    return 0.3 * np.sin(0.3 * np.arange(samples)) + noise(samples, seed)
+    time = np.arange(samples)
+    return swell(time) * (0.3 * np.sin(0.3 * time) + noise(samples, seed))
 
 
 def wav(wave: np.ndarray, rate: int = SAMPLE_RATE_HZ, kind: str = "WAV") -> bytes:
@@ -140,8 +142,9 @@ def test_the_timeline_is_the_score_of_each_window(client: TestClient, models: li
         (np.zeros(32_000), "no speech-like energy"),
         (sound(8_000), "0.5 s of active sound"),
         (np.concatenate([sound(6_400), np.zeros(64_000)]), "0.4 s of active sound"),
+        (noise(32_000), "is too noisy: its levels differ by 0.9 dB, those of speech by 10"),
     ],
-    ids=["silent", "short", "mostly silent"],
+    ids=["silent", "short", "mostly silent", "noisy"],
 )
 def test_thin_evidence_is_undecided(client: TestClient, wave: np.ndarray, reason: str):
     assert reason in client.post("/v1/detect", content=wav(wave)).json()["undecided"]
@@ -153,6 +156,23 @@ def test_an_llr_about_the_threshold_is_undecided(client: TestClient):
     for distance, undecided in ((0.0, True), (1.0, True), (1.2, False), (-1.2, False)):
         found = client.post(f"/v1/detect?threshold={llr + distance}", content=content).json()
         assert (found["undecided"] is not None) == undecided
+
+
+def test_an_llr_that_the_calibration_never_saw_is_undecided(folder: Path):
+    content = wav(sound(48_000))
+    model = SpeechModel.from_pretrained(folder / "det")
+    with serving([Served.load("det", model, WINDOW)]) as client:
+        llr = client.post("/v1/detect", content=content).json()["llr"]
+        for seen, line in (
+            ((llr - 3, llr + 1), None),
+            ((llr + 0.2, llr + 1), "is like no recording of the calibration, whose LLRs went from"),
+            ((llr - 3, llr - 0.2), "is like no recording of the calibration, whose LLRs went from"),
+        ):
+            model.calibration = replace(CALIBRATION, fits=(replace(CALIBRATION.fits[0], seen=seen),))
+            found = client.post(f"/v1/detect?threshold={llr + 5}", content=content).json()
+            assert found["thin"] == found["undecided"]
+            assert (found["thin"] or "").startswith(line or "")
+            assert (found["thin"] is None) == (line is None)
 
 
 def test_verification_is_that_of_verify(client: TestClient, models: list[Served], folder: Path):
@@ -400,8 +420,8 @@ def test_the_work_of_a_client_that_is_gone_is_dropped():
         left = await tasks[1]
         assert await post(second, half=True) == []  # it left before it had said all
         first.set()
-        model.go.release(10)
         await tasks[0]
+        model.go.release(10)
         return left
 
     assert asyncio.run(ask())[0]["status"] == 499

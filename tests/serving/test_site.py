@@ -131,6 +131,7 @@ CLIPS = {
     "inverted.wav": encode(sound(3.0, channels=2, seed=3) * [1, -1]),
     "short.wav": encode(sound(0.02)),
     "quiet.wav": encode(np.zeros(40_000)),
+    "noisy.wav": encode(sound(3.0, seed=4) + 0.2 * np.random.default_rng(0).standard_normal((48_000, 1))),
     "half-quiet.wav": encode(np.concatenate([sound(1.2), np.zeros((50_000, 1))])),
     "8-khz.wav": encode(sound(3.0, 8000), 8000),
     "44.1-khz.wav": encode(sound(5.0, 44_100, 2), 44_100),
@@ -212,6 +213,7 @@ def test_a_browser_compares_as_python_does(
         ["stereo.wav", "short.wav"],
         ["half-quiet.wav", "one.wav"],
         ["8-khz.wav", "stereo.wav"],
+        ["noisy.wav", "one.wav"],
     ]
     with ThreadPoolExecutor(1) as pool, hosting(folder) as address, visiting(browser, address, "#verify") as page:
         for names in groups:

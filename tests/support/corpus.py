@@ -48,6 +48,11 @@ ODD = (
 """Names that trip tables, terminals and pages."""
 
 
+def swell(samples: np.ndarray) -> np.ndarray:
+    """Return the loudness [S] at given samples [S] of what is 20 dB quieter in every fourth 20 ms, as speech is."""
+    return np.where(samples // 320 % 4 == 0, 0.1, 1.0)
+
+
 def noise(samples: int, seed: int = 0, channels: int = 1) -> np.ndarray[Any, Any]:
     """Return [samples] or [samples, channels] of quiet noise."""
     wave = 0.1 * np.random.default_rng(seed).standard_normal((samples, channels))

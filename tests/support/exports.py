@@ -115,5 +115,5 @@ def read_graph(folder: Path) -> onnx.ModelProto:
 def calibrate(folder: Path) -> None:
     model = SpeechModel.from_pretrained(folder)
     weights = {"log-seconds-min": 0.5, "embedding-length-max": 0.1, "impostor-mean-max": -2.0}
-    model.calibration = Calibration((Fit(2.0, -1.0, 0.5, "s.tsv", "k.tsv", "", 4, 12, weights),))
+    model.calibration = Calibration((Fit(2.0, -1.0, 0.5, "s.tsv", "k.tsv", "", 4, 12, weights, seen=[-4.0, 4.0]),))
     model.save_pretrained(folder)

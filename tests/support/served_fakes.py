@@ -11,7 +11,8 @@ import numpy as np
 import soundfile
 import uvicorn
 
-from corpus import SAMPLE_RATE_HZ
+from corpus import SAMPLE_RATE_HZ, swell
+from hybrid_pruning.models.calibration import Calibration
 from hybrid_pruning.scoring.backend import Backend
 from hybrid_pruning.scoring.engine import Engine
 from hybrid_pruning.serving.application import build_app
@@ -28,7 +29,7 @@ class MeanModel:
     cohort = None
 
     def __init__(self, task: str = "anti-spoofing") -> None:
-        self.task, self.calibration = task, {} if task == "anti-spoofing" else None
+        self.task, self.calibration = task, Calibration() if task == "anti-spoofing" else None
 
     def evaluating(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -69,7 +70,7 @@ def running(limits: Limits | None = None, **options: Any) -> Iterator[str]:
 
 
 def clip(llr: float, seconds: float = 2.0, kind: str = "WAV") -> bytes:
-    """Return a recording with an LLR of that model: a tone with an offset."""
+    """Return a recording with an LLR of that model: a tone that comes and goes, with an offset."""
     file, time = io.BytesIO(), np.arange(round(seconds * SAMPLE_RATE_HZ))
-    soundfile.write(file, 0.2 * np.sin(0.2 * np.pi * time) + llr / 100, SAMPLE_RATE_HZ, format=kind)
+    soundfile.write(file, 0.2 * swell(time) * np.sin(0.2 * np.pi * time) + llr / 100, SAMPLE_RATE_HZ, format=kind)
     return file.getvalue()

@@ -128,7 +128,9 @@ def fit_calibration(
     digest = hashlib.sha256(Path(scores_path).read_bytes()).hexdigest()
     names = Path(scores_path).name, Path(keys_path).name
     sizes = int(positive.sum()), int((~positive).sum())
-    return Fit(scale, offset, prior, *names, digest, *sizes, dict(zip(beside, weights, strict=True)))
+    fit = Fit(scale, offset, prior, *names, digest, *sizes, dict(zip(beside, weights, strict=True)))
+    llrs = Calibration((fit,)).apply(scores, beside)
+    return replace(fit, seen=[float(llrs.min()), float(llrs.max())])
 
 
 def find_qualities(trials: Trials, fit: Fit, scores_path: str | Path) -> dict[str, FloatArray]:

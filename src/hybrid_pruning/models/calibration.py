@@ -1,7 +1,7 @@
 """The affine calibration that a model carries: its scores -> log-likelihood ratios."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -31,11 +31,12 @@ class Fit:
     negatives: int
     qualities: Mapping[str, float] = field(default_factory=dict)
     """Weights of the trial's quality measures."""
+    seen: Sequence[float] | None = field(default=None, repr=False)
+    """The least and the largest LLR of the scores that it was fitted on; not known of earlier versions' fits."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values; without quality measures those that earlier versions read."""
-        values = asdict(self)
-        return values if self.qualities else {name: value for name, value in values.items() if name != "qualities"}
+        """Return plain values, without what is empty."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("qualities", "seen")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,12 @@ class Calibration:
             weights = {name: fit.scale * weights.get(name, 0.0) + fit.qualities.get(name, 0.0) for name in names}
         return weights
 
+    @property
+    def seen(self) -> tuple[float, float] | None:
+        """The least and the largest LLR that it was fitted on, None where that is not known."""
+        found = self.fits[-1].seen if self.fits else None
+        return None if found is None else (found[0], found[1])
+
     def apply(self, scores: Scores, qualities: Mapping[str, Scores] | None = None) -> Scores:
         """Return calibrated scores of a model's own [N], an array or a tensor; `qualities` are name -> [N]."""
         calibrated = scores * self.scale + self.offset
@@ -93,6 +100,8 @@ class Calibration:
         try:
             fits = tuple(Fit(**fit) for fit in values["fits"])
             for fit in fits:
+                if fit.seen is not None and not (len(fit.seen) == 2 and all(map(math.isfinite, fit.seen))):
+                    raise TypeError(f"seen {fit.seen}: expected two numbers")
                 if unknown := sorted(set(fit.qualities) - set(QUALITIES)):
                     raise TypeError(f"quality measure '{unknown[0]}' is unknown")
                 if not (fit.scale > 0 and all(map(math.isfinite, (fit.scale, fit.offset, *fit.qualities.values())))):

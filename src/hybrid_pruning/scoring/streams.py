@@ -31,7 +31,7 @@ from hybrid_pruning.console import Span
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.models.waves import FULL_SCALE, NOT_FINITE
 from hybrid_pruning.scoring.engine import Embedder, Engine, Vector, load_embedder
-from hybrid_pruning.scoring.evidence import active_seconds, find_doubt, frame_levels
+from hybrid_pruning.scoring.evidence import WEAK, Heard, active_seconds, find_gap, frame_levels, is_weak, range_of
 from hybrid_pruning.scoring.verdicts import WORDS, draw_bar
 from hybrid_pruning.scoring.windows import collate, repeat_short
 from hybrid_pruning.tasks import Label
@@ -46,13 +46,15 @@ SAMPLES = {"s16": "<i2", "f32": "<f4"}
 class StreamVerdict:
     """The verdict on a stream after so many seconds: the LLR of all of it, and of its last window, None if silent.
 
-    `undecided` is the reason in words why it is too early; `alarm` is None where the model is not calibrated.
+    `undecided` is the reason in words why there is no verdict, `thin` as far as it holds at any prior; `alarm` is None
+    where the model is not calibrated.
     """
 
     seconds: float
     llr: float
     window_llr: float | None
     undecided: str | None
+    thin: str | None
     alarm: bool | None
     active_seconds: float
     threshold: float
@@ -65,7 +67,7 @@ class StreamVerdict:
     def record(self) -> dict[str, Any]:
         """Return it as a JSON object."""
         decided = {"seconds": round(self.seconds, 3), "verdict": str(self.verdict), "llr": self.llr}
-        window = {"window_llr": self.window_llr, "undecided": self.undecided, "alarm": self.alarm}
+        window = {"window_llr": self.window_llr, "undecided": self.undecided, "thin": self.thin, "alarm": self.alarm}
         calibrated = {"threshold": self.threshold, "calibrated": self.alarm is not None}
         return {**decided, **window, "active_seconds": round(self.active_seconds, 2), **calibrated}
 
@@ -127,7 +129,7 @@ class Stream:
         self._rest, self._last = np.zeros(0, np.float32), np.zeros(0, np.float32)
         self._sum: Vector | None = None
         self._samples = self._windows = 0
-        self._llr, self._active, self._loudest, self._audible = 0.0, 0.0, -math.inf, False
+        self._llr, self._active, self._loudest, self._range, self._audible = 0.0, 0.0, -math.inf, 0.0, False
 
     def feed(self, samples: npt.ArrayLike) -> list[StreamVerdict]:
         """Take samples [N], floats of -1 to 1 or 16 and 32-bit integers, and return a verdict for each hop."""
@@ -168,6 +170,7 @@ class Stream:
         if len(levels := frame_levels(chunk)):
             self._loudest = max(self._loudest, float(np.percentile(levels, 95)))
             self._active += active_seconds(levels, self._loudest)
+        self._range = max(self._range, range_of(frame_levels(self._last)))
         self._audible |= bool(len(chunk)) and may_hold_speech(chunk)
         vector = self._embed(self._last)
         whole = self._samples % self.window == 0 and len(chunk) > 0
@@ -184,9 +187,11 @@ class Stream:
             raise InputError("the score of the stream is not finite; has the model's training diverged?")
         last = alone if may_hold_speech(self._last) else None
         alarm = None if self.alarm_llr is None else last is not None and last <= self.alarm_llr
-        doubt = find_doubt(self._llr, self.threshold, self._active, not self._audible, self.alarm_llr is not None)
+        calibration = self.engine.model.calibration
+        thin = find_gap(self._llr, Heard(self._active, self._range, not self._audible), calibration)
+        doubt = thin or (WEAK if is_weak(self._llr, self.threshold, calibration is not None) else None)
         seconds = self._samples / SAMPLE_RATE_HZ
-        return StreamVerdict(seconds, self._llr, last, doubt, alarm, self._active, self.threshold)
+        return StreamVerdict(seconds, self._llr, last, doubt, thin, alarm, self._active, self.threshold)
 
     def _embed_alone(self, wave: Wave) -> Vector:
         model = self.engine.model

@@ -110,15 +110,17 @@ class Service:
             raise InputError(f"{served.name}: its score is not finite; has the training diverged?")
         silent = not any(map(may_hold_speech, pieces))
         found = Detection(Path(name), float(llrs[0]), len(wave) / SAMPLE_RATE_HZ, len(pieces), silent)
-        active = evidence.active_seconds(evidence.frame_levels(wave))
+        heard = evidence.Heard.of(wave, silent)
+        thin = evidence.find_gap(found.llr, heard, served.engine.model.calibration)
+        weak = evidence.is_weak(found.llr, threshold, served.calibrated)
         answer = {
             **found.record(threshold, served.calibrated),
             "model": served.name,
-            "undecided": evidence.find_doubt(found.llr, threshold, active, silent, served.calibrated),
-            "thin": evidence.find_doubt(found.llr, threshold, active, silent, calibrated=False),
+            "undecided": thin or (evidence.WEAK if weak else None),
+            "thin": thin,
             "probability_spoof": evidence.spoof_probability(found.llr, prior),
             "prior": prior,
-            "active_seconds": round(active, 2),
+            "active_seconds": round(heard.active, 2),
         }
         if timeline:
             values = llrs[1:] if len(shorter) > 1 else llrs[:1]
@@ -142,9 +144,14 @@ class Service:
         seconds = np.array([len(wave) / SAMPLE_RATE_HZ for wave in waves])
         found = match(served.backend, [Path(name) for _, name in files], vectors, seconds)
         threshold = 0.0 if threshold is None and served.calibrated else threshold
-        levels = [evidence.active_seconds(evidence.frame_levels(wave)) for wave in waves]
-        silent = not all(map(may_hold_speech, waves))
-        doubt = evidence.find_doubt(found.score, threshold or 0.0, min(levels), silent, found.kind == "LLR")
+        gaps = (
+            evidence.find_gap(
+                found.score, evidence.Heard.of(wave, not may_hold_speech(wave)), served.backend.calibration
+            )
+            for wave in waves
+        )
+        weak = evidence.is_weak(found.score, threshold or 0.0, served.calibrated)
+        doubt = next(filter(None, gaps), evidence.WEAK if weak else None)
         answer = {**found.record(threshold), "model": served.name, "undecided": doubt}
         return await self._finish(answer, started, [path for path, _ in files], sum(map(len, waves)))
 

@@ -113,6 +113,8 @@ def describe(served: Served) -> dict[str, Any]:
     about, score = _describe_detector(served, probe) if served.backend is None else _describe_verifier(served, probe)
     if not np.isfinite(score):
         raise InputError(f"{served.name}: its score is not finite; has the training diverged?")
+    calibration = served.engine.model.calibration
+    seen = None if calibration is None else calibration.seen
     return {
         "model": model,
         "limits": {"megabytes": limits.megabytes, "seconds": limits.seconds},
@@ -130,10 +132,12 @@ def describe(served: Served) -> dict[str, Any]:
             "cancelled_power": audio.CANCELLED_POWER,
             "active_range_db": evidence.ACTIVE_RANGE_DB,
             "least_active_seconds": evidence.LEAST_ACTIVE_SECONDS,
+            "least_range_db": evidence.LEAST_RANGE_DB,
             "weak": evidence.WEAK,
             "shortest_seconds": backend.SHORTEST_SECONDS,
             "columns": COLUMNS,
         },
+        "seen": seen and {"least": seen[0], "largest": seen[1], "unlike": evidence.unlike(seen)},
         **about,
         "probe": {"samples": PROBE_SAMPLES, "score": float(score), "tolerance": TOLERANCES[model["weights"]]},
     }

@@ -20,7 +20,7 @@ import numpy as np
 from hybrid_pruning.errors import InputError, in_one_line
 from hybrid_pruning.files import check_digest
 from hybrid_pruning.models.artifact import digest_of, read_description
-from hybrid_pruning.models.calibration import read_calibration
+from hybrid_pruning.models.calibration import Calibration, read_calibration
 from hybrid_pruning.models.cohort import Cohort, read_cohort
 from hybrid_pruning.models.waves import NOT_FINITE, as_batch, as_numpy
 
@@ -87,14 +87,12 @@ class OnnxModel:
         classifier = metadata.get(CLASSIFIER)
         return cls(path, description, session, classifier and open_session(base64.b64decode(classifier), path)[0])
 
-    @property
-    def calibration(self) -> Any:
-        """The calibration of its scores, None where there is none.
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The calibration of its scores: a detector's is in the graph too, a verifier's is applied to scores of trials.
 
-        That of a detector is in the graph, and here as plain values; a verifier's is applied to scores of trials.
+        None where there is none.
         """
-        if self.task == "anti-spoofing":
-            return self.description.get("calibration")
         return read_calibration(self.description, self.path.with_suffix(".json"))
 
     @cached_property

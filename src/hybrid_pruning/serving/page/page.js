@@ -28,9 +28,9 @@ const spent = (found, seconds) => {
 const chosen = () => [...document.querySelectorAll("#models input:checked")].map((box) => box.value);
 
 // what is known of a detection at the expectation that the slider states
-function judge(found, thin = found.thin) {
+function judge(found) {
   const margin = found.calibrated ? about.margin : 0, distance = found.llr - threshold();
-  const doubt = thin || (Math.abs(distance) < margin ? "the evidence is too weak at your expectation" : "");
+  const doubt = found.thin || (Math.abs(distance) < margin ? "the evidence is too weak at your expectation" : "");
   if (doubt) return { word: "Undecided", sign: "?", kind: "unsure", doubt };
   return distance >= 0 ? { word: "Real", sign: "✓", kind: "real", doubt } : { word: "Fake", sign: "✗", kind: "fake", doubt };
 }
@@ -167,7 +167,7 @@ function recorder(button, take) {
 }
 
 function showLive(found, past) {
-  const { word, sign, kind, doubt } = judge(found, found.active_seconds < 1 ? found.undecided : "");
+  const { word, sign, kind, doubt } = judge(found);
   const last = found.window_llr === null ? "silent" : `LLR ${signed(found.window_llr)}`;
   const text = `${sign} ${word}${found.alarm ? ": ALARM" : ""}`;
   if ($("live-result").firstChild?.textContent !== text) $("live-result").replaceChildren(make("p", { className: `word ${found.alarm ? "fake" : kind}` }, text));

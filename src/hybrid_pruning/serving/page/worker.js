@@ -107,17 +107,23 @@ function audible(wave) {
   return found.filter((one) => one > 10 ** (site.rules.floor_dbfs / 20)).length >= Math.min(site.rules.least_frames, found.length);
 }
 
-function loudest(found) {
-  const sorted = Float64Array.from(found).sort(), place = .95 * (sorted.length - 1), low = Math.floor(place);
+function percentile(found, share) {
+  const sorted = Float64Array.from(found).sort(), place = share * (sorted.length - 1), low = Math.floor(place);
   return sorted.length ? sorted[low] + (place - low) * (sorted[Math.ceil(place)] - sorted[low]) : -Infinity;
 }
 
+const loudest = (found) => percentile(found, .95);
+const rangeOf = (found) => found.length ? loudest(found) - percentile(found, .1) : 0;
+
 const active = (found, loud) => found.filter((one) => one > Math.max(site.rules.floor_dbfs, loud - site.rules.active_range_db)).length * site.rules.frame / site.sample_rate_hz;
 
-function thin(seconds, silent) {
-  if (silent) return site.rules.no_speech;
-  const { least_active_seconds: least } = site.rules;
-  return seconds < least ? `holds ${seconds.toFixed(1)} s of active sound; ${least} s are needed` : "";
+// The reason why a score says nothing at any prior: of the sound that was heard, or of the score.
+function thin(score, { seconds, range, silent }) {
+  const { least_active_seconds: least, least_range_db: least_range, no_speech } = site.rules, { seen } = site;
+  if (silent) return no_speech;
+  if (seconds < least) return `holds ${seconds.toFixed(1)} s of active sound; ${least} s are needed`;
+  if (range < least_range) return `is too noisy: its levels differ by ${range.toFixed(1)} dB, those of speech by ${least_range}`;
+  return seen && !(seen.least <= score && score <= seen.largest) ? seen.unlike : "";
 }
 
 // A sinc in a Kaiser window: 100 dB, flat up to where the resampler of Python is (0.913 of half the lower rate).
@@ -198,29 +204,27 @@ async function judge({ sound, seconds }, tell) {
     timeline.push({ start: start / rate, seconds: size / rate, llr: audible(wave.subarray(start, start + size)) ? found : null });
   }
   const silent = !windows.some(([start, size]) => audible(wave.subarray(start, start + size))), found = levels(wave);
-  const heard = active(found, loudest(found)), columns = Math.min(site.rules.columns, wave.length);
+  const seconds_active = active(found, loudest(found)), columns = Math.min(site.rules.columns, wave.length);
   const edges = Array.from({ length: columns + 1 }, (_, place) => Math.floor(place * wave.length / columns));
   const waveform = edges.slice(1).map((end, place) => wave.subarray(edges[place], end).reduce((peak, one) => Math.max(peak, Math.abs(one)), 0));
-  return { llr, seconds: wave.length / rate, windows: windows.length, silent, calibrated: site.model.calibrated, thin: thin(heard, silent), active_seconds: heard, timeline, waveform };
+  return { llr, seconds: wave.length / rate, windows: windows.length, silent, calibrated: site.model.calibrated, thin: thin(llr, { seconds: seconds_active, range: rangeOf(found), silent }), active_seconds: seconds_active, timeline, waveform };
 }
 
 // A recording against those of an enrolled speaker, as verify compares them.
 async function compare({ sounds }, tell) {
   const vectors = [], seconds = [], heard = [], rate = site.sample_rate_hz;
-  let silent = false;
   for (const sound of sounds) {
     tell(sound.name);
     const wave = hear(sound), found = levels(wave), parts = [];
     for (const [start, size] of cut(wave.length, site.window_samples)) parts.push(await embed(wave.subarray(start, start + size)));
     vectors.push(mean(parts));
     seconds.push(wave.length / rate);
-    heard.push(active(found, loudest(found)));
-    silent ||= !audible(wave);
+    heard.push({ seconds: active(found, loudest(found)), range: rangeOf(found), silent: !audible(wave) });
   }
   const { kind, calibration } = site.verifier, [test, ...enrol] = vectors, threshold = calibration ? 0 : null;
   const lengths = { test: seconds[0], enrol: seconds.slice(1).reduce((sum, one) => sum + one, 0) };
   const score = match([enrol, [test]], [lengths.enrol, lengths.test]), weak = calibration && Math.abs(score) < site.margin;
-  const undecided = thin(Math.min(...heard), silent) || (weak ? site.rules.weak : "");
+  const undecided = heard.map((one) => thin(score, one)).find((one) => one) ?? (weak ? site.rules.weak : "");
   return { score, kind, threshold, verdict: calibration && (score >= 0 ? "same" : "different"), undecided, seconds: lengths };
 }
 
@@ -270,11 +274,12 @@ function tensors(bytes) {
 async function hop({ stream, wave: samples, rate }) {
   const wave = resample(samples, rate);
   const { hop_samples: size, window_samples: window, alarm_llr: limit } = site.stream;
-  if (!streams.has(stream)) streams.set(stream, { samples: 0, windows: 0, sum: null, llr: 0, heard: 0, loud: -Infinity, audible: false });
+  if (!streams.has(stream)) streams.set(stream, { samples: 0, windows: 0, sum: null, llr: 0, heard: 0, loud: -Infinity, range: 0, audible: false });
   const state = streams.get(stream), chunk = wave.subarray(-size), found = levels(chunk), vector = await embed(wave), alone = await classify(vector);
   state.samples += size;
   state.loud = Math.max(state.loud, loudest(found));
   state.heard += active(found, state.loud);
+  state.range = Math.max(state.range, rangeOf(levels(wave)));
   state.audible ||= audible(chunk);
   const whole = state.samples % window === 0;
   if (whole) {
@@ -283,9 +288,9 @@ async function hop({ stream, wave: samples, rate }) {
   }
   if (state.samples <= window) state.llr = alone;
   else if (whole) state.llr = await classify(state.sum.map((one) => one / state.windows));
-  const last = audible(wave) ? alone : null, undecided = thin(state.heard, !state.audible);
+  const last = audible(wave) ? alone : null, said = thin(state.llr, { seconds: state.heard, range: state.range, silent: !state.audible });
   return {
-    seconds: state.samples / site.sample_rate_hz, llr: state.llr, window_llr: last, undecided, active_seconds: state.heard,
+    seconds: state.samples / site.sample_rate_hz, llr: state.llr, window_llr: last, thin: said, active_seconds: state.heard,
     alarm: limit === null ? null : last !== null && last <= limit, calibrated: site.model.calibrated,
   };
 }
