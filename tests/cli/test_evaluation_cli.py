@@ -199,3 +199,31 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run, world, scored, mistake):
     assert re.fullmatch(r"hybrid-pruning: [^\n]+\n", found.err), found.err
     assert re.search(expected, found.err), found.err
     assert {path: path.read_bytes() for path in files_below(world)} == before
+
+
+def test_several_test_sets_in_one_table(run, tmp_path):
+    """A set whose scores are shifted has the same EER and makes the pooled one larger: no one threshold suits both."""
+    rng, rows = np.random.default_rng(0), []
+    for name, shift in (("seen", 0.0), ("far", 3.0)):
+        labels = ["bonafide", "spoof"] * 50
+        values = [shift + rng.normal() + 2 * (label == "bonafide") for label in labels]
+        for end, cells in (("scores", zip(values, strict=True)), ("keys", zip(labels, strict=True))):
+            lines = [f"u{index}\t{cell[0]}\n" for index, cell in enumerate(cells)]
+            heading = "filename\tcm-score\n" if end == "scores" else "filename\tcm-label\n"
+            (tmp_path / f"{name}.{end}").write_text(heading + "".join(lines))
+        rows.append(f"{name}\t{name}.scores\t{name}.keys\n")
+    (tmp_path / "sets.tsv").write_text("set\tscores\tkeys\n" + "".join(rows))
+    found = run("evaluate sets.tsv --many --track1 --json all.json --bootstrap 40")
+    assert found.code == 0, found.err
+    shown = json.loads((tmp_path / "all.json").read_text())
+    rates = [shown["sets"][name]["eer"] for name in ("seen", "far")]
+    assert shown["mean_eer"] == pytest.approx(np.mean(rates))
+    assert shown["pooled_eer"] > max(rates) + 0.1
+    rows = [[cell.strip() for cell in line.split("│")[1:]] for line in found.out.splitlines() if "│" in line]
+    assert [row[0] for row in rows] == ["seen", "far", "mean", "pooled"]
+    assert rows[-1][1:4] == ["100", "100", f"{100 * shown['pooled_eer']:.3f}"]
+    assert " to " in rows[0][3]
+    (tmp_path / "sets.tsv").write_text("set\tscores\tkeys\n" + "seen\tseen.scores\tseen.keys\n" * 2)
+    assert "sets.tsv:3: set 'seen' stands there twice" in run("evaluate sets.tsv --many --track1").err
+    assert "KEYS is missing" in run("evaluate sets.tsv --track1").err
+    assert "with --many go a track" in run("evaluate sets.tsv --many --track1 --by attack").err

@@ -1,6 +1,7 @@
 """What an evaluation finds beside its metrics: groups, chosen trials, intervals, comparisons, t-DCF, curves, tables."""
 
 import contextlib
+import hashlib
 import io
 import json
 
@@ -65,12 +66,20 @@ def test_a_groups_spoofs_stand_against_bona_fide_speech_of_the_same_columns_but_
         shared = np.logical_and.reduce([corpus.human, *(inside[name] for name in columns if name != "attack")])
         bonafide, spoof = corpus.value[shared], corpus.value[same & ~corpus.human]
         assert group.counts == {"bonafide": bonafide.size, "spoof": spoof.size}
-        assert group.metrics == {"eer": metrics.eer(bonafide, spoof), "min_dcf": metrics.min_dcf(bonafide, spoof)}
+        errors = {"miss": np.mean(bonafide < found.threshold), "false_alarm": np.mean(spoof >= found.threshold)}
+        ranked = {"eer": metrics.eer(bonafide, spoof), "min_dcf": metrics.min_dcf(bonafide, spoof)}
+        assert group.metrics == pytest.approx({**ranked, **errors}, rel=1e-12)
     rates = [group.metrics["eer"] for group in groups]
     assert rates == sorted(rates, reverse=True)
     ((title, rows),) = found.as_json()["by"].items()
     assert title == " x ".join(columns)
-    assert list(rows[0]) == [*columns, "n_bonafide", "n_spoof", "eer", "min_dcf"]
+    assert list(rows[0]) == [*columns, "n_bonafide", "n_spoof", "eer", "min_dcf", "miss", "false_alarm"]
+    below, above = (
+        np.mean(corpus.value[corpus.human] < found.threshold),
+        np.mean(corpus.value[~corpus.human] >= found.threshold),
+    )
+    assert (below + above) / 2 == pytest.approx(found.metrics["eer"])
+    assert found.as_json()["by_threshold"] == found.threshold
 
 
 def test_a_group_without_a_class_is_shown_without_a_figure(tmp_path):
@@ -80,10 +89,10 @@ def test_a_group_without_a_class_is_shown_without_a_figure(tmp_path):
     found = evaluate(scores, keys, TRACK1, by=["gender"])
     (groups,) = found.groups.values()
     assert [(group.values, dict(group.counts), dict(group.metrics)) for group in groups] == [
-        (("F",), {"bonafide": 1, "spoof": 1}, {"eer": 0.0, "min_dcf": 0.0}),
+        (("F",), {"bonafide": 1, "spoof": 1}, {"eer": 0.0, "min_dcf": 0.0, "miss": 0.0, "false_alarm": 0.0}),
         (("M",), {"bonafide": 2, "spoof": 0}, {}),
     ]
-    assert " M      │        2 │     0 │       - │        - " in printed(found)
+    assert " M      │        2 │     0 │       - │        - │" in printed(found)
 
 
 def test_verification_groups_hold_both_classes(tmp_path):
@@ -258,7 +267,7 @@ def test_the_tables_hold_intervals_comparison_and_groups(corpus):
     assert "by attack: each group's spoofs against all human speech\n" in shown
     assert "by codec and attack: each group's spoofs against all human speech of the same codec" in shown
     (worst,) = (line for line in shown.splitlines() if line.startswith("│ A02"))
-    assert worst.count("*") == 2
+    assert worst.count("*") == 3, "the miss rate of shared human speech is the same in all"
     assert max(map(len, shown.splitlines())) <= 100
 
 
@@ -278,3 +287,13 @@ def test_curves_are_named_after_the_score_files(corpus):
     drawn = curves(found)
     assert list(drawn) == ["a", "b"]
     np.testing.assert_array_equal(np.sort(drawn["a"][0]), np.sort(corpus.value[corpus.human]))
+
+
+def test_figures_say_which_files_and_which_command_gave_them(corpus):
+    found = evaluate(corpus.scores, corpus.keys, TRACK1, rounds=40, seed=3, only={"codec": "C01"}, against=corpus.other)
+    about = found.as_json()["provenance"]
+    assert about["scores_sha256"] == hashlib.sha256(corpus.scores.read_bytes()).hexdigest()
+    assert about["keys_sha256"] == hashlib.sha256(corpus.keys.read_bytes()).hexdigest()
+    options = "--bootstrap 40 --seed 3 --against b.tsv --only codec=C01"
+    assert about["command"] == f"hybrid-pruning evaluate a.tsv {corpus.keys.name} --track1 {options}"
+    assert about["versions"]["numpy"] == np.__version__

@@ -9,7 +9,7 @@ from typer import Argument, Option
 import hybrid_pruning as hp
 from hybrid_pruning.cli.app import HUB_ID, LARGEST_SEED, app, finite
 from hybrid_pruning.cli.score import Device
-from hybrid_pruning.console import say, warn
+from hybrid_pruning.console import say, say_table, warn
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import write_json
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from hybrid_pruning.jobs.own_files import Bound
 
 FEW_PEOPLE = 30
-Keys = Annotated[Path, Argument(help="key file, manifest, or the corpus's own protocol or trial list")]
+OptionalKeys = Annotated[
+    Path | None, Argument(help="key file, manifest, or the corpus's own protocol or trial list", show_default=False)
+]
 Prior = Annotated[
     float, Option(callback=finite, help="of bona fide speech, or of the same speaker; 0.5 as in the Cllr")
 ]
@@ -26,8 +28,10 @@ Pair = tuple[Path, Path]
 
 @app.command()
 def evaluate(
-    scores: Annotated[Path, Argument(help="score file")],
-    keys: Keys,
+    scores: Annotated[Path, Argument(help="score file; with --many a table of them")],
+    keys: Annotated[
+        Path | None, Argument(help="key file, manifest, or the corpus's own protocol or trial list")
+    ] = None,
     track1: Annotated[bool, Option("--track1", help="anti-spoofing: EER, minDCF, actDCF, Cllr")] = False,
     track2: Annotated[bool, Option("--track2", help="spoofing-robust verification: a-DCF, t-DCF, t-EER")] = False,
     sv: Annotated[bool, Option("--sv", help="speaker verification: EER, minDCF at 0.01 and 0.05")] = False,
@@ -39,6 +43,7 @@ def evaluate(
     only: Annotated[list[str] | None, Option(help="COLUMN=VALUE of the keys, such as phase=eval")] = None,
     speakers: Annotated[Path | None, Option(help="for --sv --bootstrap: manifest with the speakers")] = None,
     det: Annotated[Path | None, Option(help="draw the DET curve: .png, .svg or .pdf")] = None,
+    many: Annotated[bool, Option("--many", help="several test sets: SCORES has columns set, scores, keys")] = False,
     tdcf2019: Annotated[Path | None, Option(help="ASVspoof 2019: the organisers' ASV scores")] = None,
     tdcf2021: Annotated[Pair | None, Option(help="ASVspoof 2021: the organisers' ASV scores, their keys")] = None,
 ) -> None:
@@ -50,6 +55,10 @@ def evaluate(
     Score files have the header `filename cm-score`, `enrol test score` or `spk filename sasv-score`, or none and the
     columns `ID SCORE`, AASIST's `ID ATTACK LABEL SCORE`, or WeSpeaker's `ENROL TEST SCORE LABEL`; tabs, commas or
     spaces between them; ids with or without .wav, .flac and the like.
+
+    With --many a table (tab-separated, paths relative to it) names several test sets of one system: a row each, their
+    mean, and all trials together at one threshold. With --by, miss and false alarm rates of groups at the threshold of
+    the EER of all show whom one threshold treats worse.
     """
     from hybrid_pruning import evaluation
     from hybrid_pruning.metrics.measures import find_warnings
@@ -59,6 +68,13 @@ def evaluate(
     track, part = "track1" if track1 else "track2" if track2 else "sv", dict(map(_split, only or ()))
     options: dict[str, Any] = {"rounds": bootstrap, "seed": seed, "against": against, "speakers": speakers}
     options |= {"tdcf2019": tdcf2019, "tdcf2021": tdcf2021}
+    if many:
+        if keys or by or det or tdcf2019 or tdcf2021 or against or speakers:
+            raise InputError("evaluate: with --many go a track, --bootstrap, --seed, --only and --json alone")
+        _evaluate_many(scores, track, json_, rounds=bootstrap, seed=seed, only=part)
+        return
+    if keys is None:
+        raise InputError("evaluate: KEYS is missing; or give a table of several test sets with --many")
     found = hp.evaluate(scores, keys, track, by=by or (), only=part, **options)
     if det is not None:
         from hybrid_pruning.reporting.plots import draw_det, save_figure
@@ -69,6 +85,25 @@ def evaluate(
     evaluation.print_evaluation(found)
     for warning in find_warnings(found.metrics):
         warn(warning)
+
+
+def _evaluate_many(table: Path, track: str, json_: Path | None, **options: Any) -> None:
+    """Evaluate the test sets in a table, and print them as one."""
+    from hybrid_pruning.data.tables import read_rows
+    from hybrid_pruning.evaluation import pool, tabulate
+
+    found: dict[str, Any] = {}
+    for line, row in read_rows(table, ("set", "scores", "keys")):
+        if row["set"] in found:
+            raise InputError(f"{table}:{line}: set '{row['set']}' stands there twice")
+        found[row["set"]] = hp.evaluate(table.parent / row["scores"], table.parent / row["keys"], track, **options)
+    if not found:
+        raise InputError(f"{table}: no test sets below the header")
+    if json_ is not None:
+        pooled = pool([*found.values()]) if track != "track2" else {}
+        write_json(json_, {"sets": {name: one.as_json() for name, one in found.items()}, **pooled})
+    say_table(tabulate(found))
+    say("pooled: all trials at one threshold; where it is above the mean, the sets' scores lie apart")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from hybrid_pruning.evaluation.results import (
     pool,
     print_evaluation,
     print_scores,
+    tabulate,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "pool",
     "print_evaluation",
     "print_scores",
+    "tabulate",
 ]

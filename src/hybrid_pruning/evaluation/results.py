@@ -3,8 +3,9 @@
 Source of the organisers' verifier behind a t-DCF: evaluation plans of ASVspoof 2019 and 2021, and their score files.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,21 @@ from hybrid_pruning.data.tracks import SV, TRACK1, TRACK2, Track
 from hybrid_pruning.data.trials import Trials, join_scores, read_keys, require_known
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.evaluation.groups import Group, break_down, find_resampling, state_rule
+from hybrid_pruning.files import digest_file
 from hybrid_pruning.metrics import ASVSPOOF5, VERIFICATION, AsvRates, DetectionCost, FloatArray, asv_rates, eer, t_dcf
 from hybrid_pruning.metrics.bootstrap import PERCENTILES, Difference, Interval, check_rounds, intervals
-from hybrid_pruning.metrics.measures import COUNTERMEASURE, TITLES, Measures, Sample, fixed_verifier, show_value
+from hybrid_pruning.metrics.measures import (
+    COUNTERMEASURE,
+    TITLES,
+    Column,
+    Measures,
+    Sample,
+    errors_at,
+    fixed_verifier,
+    show_value,
+)
+from hybrid_pruning.metrics.rates import eer_threshold
+from hybrid_pruning.models.artifact import versions
 from hybrid_pruning.trees import portable
 
 TRACKS: Mapping[str, Track] = {"track1": TRACK1, "track2": TRACK2, "sv": SV}
@@ -33,19 +46,23 @@ class Evaluation:
 
     On request: 95% intervals from resamples of the units `resampled`, and the metrics in each resample, [rounds];
     groups by combination of columns, the worst first; another system's trials and metrics, with intervals of this
-    system's less its.
+    system's less its. `command` is the command line that gives the same.
     """
 
     track: Track
     scores: Path
+    keys: Path
     trials: Trials
     metrics: dict[str, float]
+    command: Sequence[str]
     rounds: int | None = None
     seed: int = 0
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     resampled: str = ""
     drawn: Mapping[str, FloatArray] = field(default_factory=dict)
     groups: Mapping[tuple[str, ...], list[Group]] = field(default_factory=dict)
+    threshold: float | None = None
+    """Of the groups' miss and false alarm rates: that of the EER of all trials."""
     against: Path | None = None
     other: Trials | None = None
     other_metrics: Mapping[str, float] = field(default_factory=dict)
@@ -54,6 +71,13 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """Return plain values: the metrics by their names, the rest beside them."""
         found: dict[str, Any] = dict(self.metrics)
+        files = {"scores": self.scores, "keys": self.keys}
+        found["provenance"] = {
+            "command": shlex.join(portable([*self.command])),
+            **{name: portable(str(path)) for name, path in files.items()},
+            **{f"{name}_sha256": digest_file(path) for name, path in files.items()},
+            "versions": versions(),
+        }
         if self.intervals:
             found["intervals"] = {name: [ends.low, ends.high] for name, ends in self.intervals.items()}
             drawn = {"rounds": self.rounds, "seed": self.seed, "resampled": self.resampled}
@@ -61,6 +85,7 @@ class Evaluation:
         if self.groups:
             rows = {columns: [group.as_json(columns) for group in groups] for columns, groups in self.groups.items()}
             found["by"] = {" x ".join(columns): row for columns, row in rows.items()}
+            found |= {} if self.threshold is None else {"by_threshold": self.threshold}
         if self.against is not None:
             found["against"] = {"scores": portable(str(self.against)), **self.other_metrics}
             if self.differences:
@@ -135,8 +160,27 @@ def evaluate(
         drawn = intervals(measures, trials.classes, trials.scores, resampling, rounds, seed, beside)
         found["intervals"], found["differences"], found["drawn"] = drawn
     main = {name: measures[name] for name in track.main if name in measures}
+    if combinations and len(track.kinds) == 2:
+        found["threshold"] = eer_threshold(*(trials.of(track.scores, kind) for kind in track.kinds))
+        main |= errors_at(Column(track.scores, tuple((kind,) for kind in track.kinds)), found["threshold"])
     groups = {combination: break_down(trials, combination, track, main) for combination in combinations}
-    return Evaluation(track, Path(scores), trials, metrics | counts, rounds, seed, groups=groups, **found)
+    name = next(name for name, known in TRACKS.items() if known is track)
+    options = {"bootstrap": rounds, "seed": seed or None, "against": against, "speakers": speakers}
+    options |= {"tdcf2019": tdcf2019, "tdcf2021": tdcf2021, "by": [*by], "only": [*map("=".join, (only or {}).items())]}
+    command = ["hybrid-pruning", "evaluate", str(scores), str(keys), f"--{name}", *_spell(options)]
+    return Evaluation(
+        track, Path(scores), Path(keys), trials, metrics | counts, command, rounds, seed, groups=groups, **found
+    )
+
+
+def _spell(options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield options and their values as the command line has them."""
+    for name, value in options.items():
+        if isinstance(value, tuple):
+            yield from (f"--{name}", *map(str, value))
+        else:
+            for one in value if isinstance(value, list) else [] if value is None else [value]:
+                yield from (f"--{name}", str(one))
 
 
 def pool(evaluations: Sequence[Evaluation]) -> dict[str, float]:
@@ -144,6 +188,30 @@ def pool(evaluations: Sequence[Evaluation]) -> dict[str, float]:
     track = evaluations[0].track
     scores = [np.concatenate([one.trials.of(track.scores, kind) for one in evaluations]) for kind in track.kinds]
     return {"mean_eer": float(np.mean([one.metrics["eer"] for one in evaluations])), "pooled_eer": eer(*scores)}
+
+
+def tabulate(evaluations: Mapping[str, Evaluation]) -> Table:
+    """Return the metrics of several test sets as a table: a row a set, then their mean, then all trials together.
+
+    Where the pooled error is above the mean, the sets' scores lie apart: no one threshold suits them all.
+    """
+    found = [*evaluations.values()]
+    track, trials = found[0].track, [one.trials for one in found]
+    measures = {name: measure for name, measure in _measures(track, trials[0]).items() if name in found[0].metrics}
+    counts = {f"n_{kind}": kind for kind in track.kinds}
+    classes = np.concatenate([one.classes for one in trials])
+    columns = {name: np.concatenate([one.scores[name] for one in trials]) for name in trials[0].scores}
+    pooled = Sample(columns, classes).measure(measures)
+    pooled |= {name: int(np.count_nonzero(classes == kind)) for name, kind in counts.items()}
+    mean = {name: float(np.mean([one.metrics[name] for one in found])) for name in measures}
+    rows, sets = [], {title: one.metrics for title, one in evaluations.items()}
+    for title, metrics in {**sets, "mean": mean, "pooled": pooled}.items():
+        cells = [show_value(name, metrics[name]) if name in metrics else "" for name in (*counts, *measures)]
+        if title in evaluations and (ends := evaluations[title].intervals.get(next(iter(measures)))):
+            low, high = (show_value(next(iter(measures)), end) for end in astuple(ends))
+            cells[len(counts)] += f" ({low} to {high})"
+        rows.append((title, *cells))
+    return Table(("set", *(TITLES[name] for name in (*counts, *measures))), rows)
 
 
 def curves(evaluation: Evaluation) -> dict[str, tuple[FloatArray, FloatArray]]:
@@ -274,21 +342,26 @@ def _print_comparison(evaluation: Evaluation) -> None:
 
 def _print_groups(evaluation: Evaluation, columns: tuple[str, ...]) -> None:
     groups, together = evaluation.groups[columns], " and ".join(columns)
-    names = [name for name in evaluation.track.main if name in evaluation.metrics]
-    worst = {name: max((group.metrics[name] for group in groups if group.metrics), default=None) for name in names}
+    measured = [group.metrics for group in groups if group.metrics]
+    names = list(measured[0] if measured else evaluation.track.main[:1])
+    values = {name: [metrics[name] for metrics in measured] for name in names}
 
-    def figure(name: str, value: float | None) -> Spans:
-        if value is None:  # a class has no trial
+    def figure(name: str, metrics: Mapping[str, float]) -> Spans:
+        if name not in metrics:  # a class has no trial
             return "-"
-        shown = show_value(name, value)
-        return (f"* {shown}", "bold") if value == worst[name] else shown
+        shown = show_value(name, metrics[name])
+        return (f"* {shown}", "bold") if metrics[name] == max(values[name]) > min(values[name]) else shown
 
     rows = []
     for group in groups:
         counts = [f"{count:,}" for count in group.counts.values()]
-        rows.append((*group.values, *counts, *(figure(name, group.metrics.get(name)) for name in names)))
+        rows.append((*group.values, *counts, *(figure(name, group.metrics) for name in names)))
     headings = (*columns, *evaluation.track.kinds, *(TITLES[name] for name in names))
     say_table(Table(headings, rows, f"by {together}, worst (*) first", left=len(columns)))
     say(f"by {together}: {state_rule(columns, evaluation.track)}")
-    if rates := [group.metrics[names[0]] for group in groups if group.metrics]:
-        say(f"mean over {together}: {TITLES[names[0]]} {show_value(names[0], float(np.mean(rates)))}")
+    if measured:
+        say(f"mean over {together}: {TITLES[names[0]]} {show_value(names[0], float(np.mean(values[names[0]])))}")
+    if measured and evaluation.threshold is not None:
+        gaps = [f"{TITLES[name]} {show_value(name, float(np.ptp(values[name])))}" for name in ("miss", "false_alarm")]
+        at = f"at one threshold for all, {evaluation.threshold:.4f}, that of the EER"
+        say(f"gaps between the best and the worst {together}, {at}: {', '.join(gaps)}")

@@ -8,10 +8,10 @@ from typing import Any
 
 from hybrid_pruning import distributed as processes
 from hybrid_pruning.config import Config, by_name, expand_stages, load_config
-from hybrid_pruning.console import say, say_rule, warn
+from hybrid_pruning.console import say, say_rule, say_table, warn
 from hybrid_pruning.data import corpora
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.evaluation import evaluate, pool, print_evaluation
+from hybrid_pruning.evaluation import evaluate, pool, print_evaluation, tabulate
 from hybrid_pruning.evaluation.fitting import UncalibratableError, calibrate
 from hybrid_pruning.files import atomic_write, hold, new_folder, write_json
 from hybrid_pruning.jobs.steps import DEV, ROUNDS, AntiSpoofing, SpeakerVerification, Step, bring_up_to_date
@@ -183,7 +183,7 @@ class Job:
     def _pool(self, over: Path) -> None:
         """Print the mean of the evaluation sets' EERs and the EER of all their scores together, and write both."""
         names = list(self.config.data.eval)
-        joined = [self.joined / f"{name}.tsv" for name in names]
-        found = pool([evaluate(path, path, self.task.track) for path in joined])
-        say("over {}: EER {mean_eer:.2%} in the mean, {pooled_eer:.2%} of all scores".format(", ".join(names), **found))
-        write_json(over, {"sets": names, **found})
+        joined = {name: self.joined / f"{name}.tsv" for name in names}
+        found = {name: evaluate(path, path, self.task.track) for name, path in joined.items()}
+        say_table(tabulate(found))
+        write_json(over, {"sets": names, **pool([*found.values()])})

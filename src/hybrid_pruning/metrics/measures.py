@@ -24,6 +24,8 @@ TITLES = {
     "t_eer": "t-EER %",
     "min_dcf_0.01": "minDCF (p = 0.01)",
     "min_dcf_0.05": "minDCF (p = 0.05)",
+    "miss": "miss %",
+    "false_alarm": "false alarm %",
     "n_bonafide": "bona fide trials",
     "n_spoof": "spoof trials",
     "n_target": "target trials",
@@ -76,6 +78,15 @@ def detection(column: Column, cost: DetectionCost = ASVSPOOF5) -> dict[str, Meas
             lambda positive, negative: (positive + negative) / 2,
         ),
         "min_cllr": Ranked((column,), rates.min_cllr_of),
+    }
+
+
+def errors_at(column: Column, threshold: float) -> dict[str, Measure]:
+    """Return the miss and the false alarm rate of a column of two groups at a threshold, the lowest score accepted."""
+    losses = (lambda scores: scores < threshold, lambda scores: scores >= threshold)
+    return {
+        "miss": Averaged(column, losses, lambda miss, _: miss),
+        "false_alarm": Averaged(column, losses, lambda _, false_alarm: false_alarm),
     }
 
 

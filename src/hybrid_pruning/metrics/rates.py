@@ -176,6 +176,12 @@ def eer(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
     return eer_of(rank(positive=positive, negative=negative).count())
 
 
+def eer_threshold(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
+    """Return the lowest score that is accepted where miss and false alarm rate are closest."""
+    curve = det_curve(positive, negative)
+    return float(curve.threshold[np.abs(curve.miss - curve.false_alarm).argmin()])
+
+
 def eer_of(steps: Steps) -> float:
     """Return the equal error rate of counted trials."""
     miss, passed = steps.rates(steps.rejected)
