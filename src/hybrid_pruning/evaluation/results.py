@@ -363,5 +363,4 @@ def _print_groups(evaluation: Evaluation, columns: tuple[str, ...]) -> None:
         say(f"mean over {together}: {TITLES[names[0]]} {show_value(names[0], float(np.mean(values[names[0]])))}")
     if measured and evaluation.threshold is not None:
         gaps = [f"{TITLES[name]} {show_value(name, float(np.ptp(values[name])))}" for name in ("miss", "false_alarm")]
-        at = f"at one threshold for all, {evaluation.threshold:.4f}, that of the EER"
-        say(f"gaps between the best and the worst {together}, {at}: {', '.join(gaps)}")
+        say(f"gaps at one threshold for all, {evaluation.threshold:.4f} (the EER's): {', '.join(gaps)}")
