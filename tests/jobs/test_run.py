@@ -29,7 +29,7 @@ from hybrid_pruning.jobs.grid import lay_out, parse_axes
 from hybrid_pruning.jobs.steps import Step, bring_up_to_date
 from hybrid_pruning.jobs.sweep import read_cell
 from hybrid_pruning.jobs.sweep_results import to_markdown
-from hybrid_pruning.models.card import find_results
+from hybrid_pruning.models.card.evaluations import find_results
 from hybrid_pruning.models.cohort import FILE
 from hybrid_pruning.scoring.embeddings import Embeddings
 from logged_runs import draw_nothing

@@ -23,6 +23,7 @@ from hybrid_pruning.console import printable
 from hybrid_pruning.markdown import escape
 from hybrid_pruning.models.calibration import Calibration, Fit
 from hybrid_pruning.models.card import find_results, is_edited, read_results, render_card, write_card
+from hybrid_pruning.models.card.lineage import Origin
 from world import Cli
 
 RECIPE = {
@@ -291,6 +292,73 @@ def test_a_job_brings_its_evaluations(pristine: Path, tmp_path: Path) -> None:
 
 def test_the_verb(cli: Cli, pristine: Path) -> None:
     found = cli("card", str(pristine / "model"), "--out", "c.md", "--evaluation", str(pristine / "table.json"))
-    assert (found.code, found.err) == (0, "")
+    assert found.code == 0
+    assert found.err == "warning: the licence of the backbone wavlm is not clear: look before you pass the weights on\n"
     assert found.out.startswith("c.md: written; next: hybrid-pruning card ")
     assert cli("card", str(pristine / "model"), "--out", "c.md").code == 0
+
+
+def test_the_origins_stand_with_their_licences_and_doubts(detector):
+    origins = [
+        Origin("backbone", "microsoft/wavlm-base-plus", "mit"),
+        Origin("data set", "some/corpus", "cc-by-nc-4.0"),
+        Origin("data set", "x/y"),
+    ]
+    text = render_card(detector, "small", origins=origins)
+    assert "| backbone | [microsoft/wavlm-base-plus](https://huggingface.co/microsoft/wavlm-base-plus) | mit |" in text
+    assert "(https://huggingface.co/datasets/some/corpus) | cc-by-nc-4.0 |" in text
+    doubts = [line for line in text.splitlines() if line.startswith("- the ")]
+    assert ["not for commercial use" in line for line in doubts] == [True, False]
+    assert "licence of the data set x/y is not clear" in doubts[1]
+
+
+@pytest.mark.parametrize(
+    ("licence", "doubt"),
+    [
+        ("mit", ""),
+        ("cc-by-4.0", ""),
+        ("cc-by-nc-sa-4.0", "commercial"),
+        ("CC_BY_NC_4.0", "commercial"),
+        ("other", "clear"),
+    ],
+)
+def test_a_licence_is_doubted_by_its_words(licence, doubt):
+    found = Origin("backbone", "a/b", licence).doubt
+    assert doubt in found
+    assert bool(found) == bool(doubt)
+
+
+def test_a_result_for_a_benchmark_as_the_hub_reads_it(cli, pristine, tmp_path):
+    made = {
+        "command": "hybrid-pruning evaluate s.tsv k.tsv --track1",
+        "scores_sha256": "a" * 64,
+        "keys_sha256": "b" * 64,
+    }
+    (tmp_path / "f.json").write_text(json.dumps(FIGURES | {"provenance": made | {"versions": {"numpy": "2.0"}}}))
+    options = ["--out", "c.md", "--evaluation", "asvspoof5=f.json", "--base-license", "mit"]
+    found = cli("card", str(pristine / "model"), *options, "--benchmark", "asvspoof5=lab/asvspoof5:track1")
+    assert (found.code, found.err) == (0, "")
+    (entry,) = yaml.safe_load((tmp_path / ".eval_results/asvspoof5.yaml").read_text())
+    assert (entry["dataset"], entry["value"]) == ({"id": "lab/asvspoof5", "task_id": "track1"}, 5.12)
+    for part in ("EER % 5.120 (4.000 to 6.000)", "minDCF 0.1230", made["command"], "a" * 64, "numpy 2.0"):
+        assert part in entry["notes"]
+    text = (tmp_path / "c.md").read_text()
+    assert "b" * 64 in text
+    for wrong, expected in (
+        ("dev=lab/x", "there is no evaluation 'dev', but asvspoof5"),
+        ("asvspoof5", "expected NAME=DATASET or NAME=DATASET:TASK"),
+    ):
+        assert expected in cli("card", str(pristine / "model"), *options, "--benchmark", wrong, "--force").err
+
+
+def test_figures_over_several_sets_stand_in_the_card_and_in_no_leaderboard(detector, pristine, tmp_path):
+    for source, place in (("run/config.yaml", "run/config.yaml"), ("table.json", "evaluation/dev.json")):
+        (tmp_path / place).parent.mkdir()
+        shutil.copy(pristine / source, tmp_path / place)
+    (tmp_path / "pooled.json").write_text('{"sets": ["a", "b"], "mean_eer": 0.1, "pooled_eer": 0.15}')
+    provenance = {"recipe": yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())}
+    found = find_results(tmp_path, provenance)
+    text = render_card(detector, "small", found)
+    assert row(text, "mean over a, b")[2:][0] == "10.000"
+    assert row(text, "one threshold for all of a, b")[2:][0] == "15.000"
+    assert {entry.dataset_name for entry in ModelCard(text).data.eval_results} == {"dev"}

@@ -31,6 +31,7 @@ from hybrid_pruning.models import artifact, hub
 hub.upload("model", "me/small")
 assert artifact.read_config(artifact.locate("me/small"))["task"] == "anti-spoofing"
 """
+LICENCE = ("--base-license", "mit")
 ARTIFACT = {"config.json", "model.safetensors", "README.md"}
 
 
@@ -116,7 +117,7 @@ def test_onnx_goes_with_its_description_and_other_files_stay(here, detector, tmp
 
 
 def test_card_publishes(here: Hub, cli: Cli, world: Path) -> None:
-    found = cli("card", "model", "--evaluation", "dev=table.json", "--push", "lab/small", "--private")
+    found = cli("card", "model", "--evaluation", "dev=table.json", "--push", "lab/small", "--private", *LICENCE)
     assert (found.code, found.err) == (0, "")
     assert found.out.splitlines()[-1] == f"{here.address}/lab/small"
     assert set(here.files["lab/small"]) == ARTIFACT
@@ -190,3 +191,26 @@ def test_publish_and_fetch_in_a_process_of_its_own(detector: hp.SpeechModel, tmp
         assert done.returncode == 0, done.stderr
         assert set(found.files["me/small"]) == ARTIFACT - {"README.md"}
         assert {path.name for path in (tmp_path / "home").rglob("snapshots/*/*")} == ARTIFACT - {"README.md"}
+
+
+def test_licences_are_asked_of_the_hub(here: Hub, cli: Cli, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.files |= {"lab/corpus": {}, "lab/unsaid": {}}
+    here.licences["lab/corpus"] = "cc-by-nc-4.0"
+    options = [
+        "--dataset",
+        "lab/corpus",
+        "--dataset",
+        "lab/unsaid",
+        "--dataset",
+        "lab/said=mit",
+        "--base-license",
+        "mit",
+    ]
+    found = cli("card", "model", *options)
+    assert found.code == 0
+    doubts = " ".join(found.err.split())
+    assert "lab/corpus (cc-by-nc-4.0) is not for commercial use" in doubts
+    assert "licence of the data set lab/unsaid is not clear" in doubts
+    assert "lab/said" not in doubts
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "licence of the data set lab/corpus is not clear" in " ".join(cli("card", "model", *options).err.split())

@@ -28,6 +28,7 @@ class Hub:
     objects: dict[str, bytes] = field(default_factory=dict)  # uploaded, but of no commit yet, by their SHA-256
     refusal: int = 0  # status that every change is answered with
     full: bool = False
+    licences: dict[str, str] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
 
     def head(self, repo: str) -> str:
@@ -87,6 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         for pattern, answer in (
             (r"/api/models/(.+?)/revision/[\w.]+", self._about),
             (r"/api/models/(.+?)/tree/\w+", self._tree),
+            (r"/api/(?:models|datasets)/(.+)", self._about),
             (r"/(.+?)/resolve/[\w.]+/(.+)", self._file),
         ):
             if (found := re.fullmatch(pattern, path)) and found[1] in self.hub.files:
@@ -136,7 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({"commitUrl": f"{self.hub.address}/{repo}/commit/{oid}", "commitOid": oid})
 
     def _about(self, repo: str) -> None:
-        self._answer({"id": repo, "sha": self.hub.head(repo), "siblings": [], "tags": []})
+        about = {"id": repo, "sha": self.hub.head(repo), "siblings": [], "tags": []}
+        self._answer(about | {"cardData": {"license": self.hub.licences.get(repo)}})
 
     def _tree(self, repo: str) -> None:
         files = self.hub.files[repo].items()

@@ -31,7 +31,13 @@ def card(
         Option(metavar="USER/NAME", help="in the card; else of --push, or MODEL's folder"),
     ] = None,
     license_: Annotated[str | None, Option("--license", help="of the weights, as the hub names it: apache-2.0")] = None,
-    dataset: Annotated[list[str] | None, Option(help="hub id of a data set it was trained on; repeatable")] = None,
+    dataset: Annotated[
+        list[str] | None, Option(metavar="ID[=LICENCE]", help="hub's data set it was trained on; repeatable")
+    ] = None,
+    base_license: Annotated[str | None, Option(help="of the encoder it started from; else as the hub says")] = None,
+    benchmark: Annotated[
+        list[str] | None, Option(metavar="NAME=ID[:TASK]", help="hub's benchmark of an evaluation; repeatable")
+    ] = None,
     force: Annotated[bool, Option("--force", help="replace a card that was edited by hand")] = False,
     push: Annotated[str | None, Option(metavar="USER/NAME", help="publish model and card there")] = None,
     private: Annotated[
@@ -48,9 +54,15 @@ def card(
     --push sends config.json, weights, ONNX files and the card in one commit, and lists them before. config.json holds
     the recipe, its paths relative or names alone. The token is the one of `hf auth login`, or HF_TOKEN.
 
+    Licences of the encoder and of data sets are asked of the hub where they are not given; the card, and a warning, say
+    which are unclear or not for commercial use. With --benchmark the result also goes into .eval_results/NAME.yaml,
+    from which the hub fills the benchmark's leaderboard.
+
     In two steps:  card MODEL --run JOB --name USER/NAME, then card MODEL --push USER/NAME
     """
-    hp.card(model, out, evaluation or (), run, name, license_, dataset or (), force, push, private, message)
+    hub = {"force": force, "push": push, "private": private, "message": message}
+    sources = {"datasets": dataset or (), "base_licence": base_license, "benchmarks": benchmark or ()}
+    hp.card(model, out, evaluation or (), run, name, license_, **sources, **hub)  # type: ignore[arg-type]
 
 
 @app.command()

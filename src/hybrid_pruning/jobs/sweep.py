@@ -15,7 +15,7 @@ from hybrid_pruning.jobs.grid import Axes, GridCell, choose, lay_out, parse_axes
 from hybrid_pruning.jobs.run import Job, run
 from hybrid_pruning.jobs.steps import ROUNDS, Step, bring_up_to_date
 from hybrid_pruning.jobs.sweep_results import SetFigures, Swept, draw_sweep, print_sweep, to_markdown, write_tsv
-from hybrid_pruning.models.card import FOLDER as EVALUATION
+from hybrid_pruning.models.card.evaluations import FOLDER as EVALUATION
 from hybrid_pruning.models.size import count_kept, count_parameters
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.reporting import plots, report

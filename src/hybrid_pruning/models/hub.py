@@ -13,6 +13,8 @@ from hybrid_pruning.models.onnx.runtime import SUFFIXES, files_of
 
 CARD = "README.md"
 """The file that the hub shows of a repository."""
+EVAL_RESULTS = ".eval_results"
+"""The folder in which the hub looks for results on benchmarks."""
 MESSAGE = "Upload a hybrid-pruning model"
 SIGN_IN = "sign in with `hf auth login`, or set HF_TOKEN to a token that may write"
 REFUSED = {401: SIGN_IN, 403: f"your token may not write there; {SIGN_IN}"}
@@ -56,7 +58,8 @@ def published(folder: str | Path, card: str | Path | None = None) -> dict[str, P
     exported = [path for graph in graphs for path in files_of(graph)]
     described = [graph.with_suffix(".json") for graph in graphs]
     paths = (folder / CONFIG, *sorted(folder.glob("*.safetensors")), *exported, *described, folder / CARD)
-    return {path.name: path for path in paths if path.is_file()} | ({} if card is None else {CARD: Path(card)})
+    found = {path.name: path for path in paths if path.is_file()} | ({} if card is None else {CARD: Path(card)})
+    return found | {f"{EVAL_RESULTS}/{path.name}": path for path in sorted((folder / EVAL_RESULTS).glob("*.yaml"))}
 
 
 def check_repo_id(repo_id: str) -> None:

@@ -1,30 +1,34 @@
 """A model and its results -> a model card: Markdown with the front matter that the hub reads; its publication."""
 
 import hashlib
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hybrid_pruning.config import check_config, load_config
 from hybrid_pruning.console import printable, say, warn
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import atomic_write
 from hybrid_pruning.markdown import Markdown, escape, python, shell
-from hybrid_pruning.metrics.measures import TITLES, find_warnings, show_value
+from hybrid_pruning.metrics.measures import TITLES, find_warnings
 from hybrid_pruning.models import artifact, hub
+from hybrid_pruning.models.card.evaluations import (
+    COUNTS,
+    Result,
+    find_results,
+    list_entries,
+    read_results,
+    write_benchmarks,
+)
+from hybrid_pruning.models.card.lineage import Origin, find_origins, read_datasets
 from hybrid_pruning.models.size import SECONDS, count_kept, count_parameters
 from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.pruning import shape_of
-from hybrid_pruning.trees import number, portable, read_json, section
+from hybrid_pruning.trees import number, portable, section
 
-COUNTS = {"n_bonafide": "bona fide", "n_spoof": "spoofed", "n_target": "target", "n_nontarget": "nontarget"}
-FOLDER, RUN, RECIPE = "evaluation", "run", "config.yaml"
 FAMILY_NAMES = {"wavlm": "WavLM", "hubert": "HuBERT", "wav2vec2": "wav2vec 2.0", "whisper": "Whisper encoder"}
 UNITS = {
     "conv": "convolution channels",
@@ -43,90 +47,6 @@ TAGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Results on one evaluation set: fractions or bits, in the order of `TITLES`."""
-
-    name: str
-    metrics: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    """Metric -> the ends of its 95% interval."""
-    resampled: str
-    """Units of the bootstrap, in words."""
-    trials: Mapping[str, int]
-    """Kind -> count."""
-
-    def shown(self, metric: str) -> str:
-        """Return a metric as a table has it, with its interval; a dash where it was not measured."""
-        if metric not in self.metrics:
-            return "–"
-        value = show_value(metric, self.metrics[metric])
-        if metric not in self.intervals:
-            return value
-        low, high = (show_value(metric, end) for end in self.intervals[metric])
-        return f"{value} ({low} to {high})"
-
-
-def read_results(files: Sequence[str], others: Sequence[Result] = ()) -> list[Result]:
-    """Read files of `evaluate --json`, `FILE` or `NAME=FILE`, and return their results after those of other sets."""
-    found = {result.name: result for result in others}
-    for text in files:
-        name, equals, path = text.partition("=")
-        if not equals or Path(text).is_file():
-            name, path = Path(text).stem, text
-        if name in found:
-            raise InputError(f"card: two evaluations are named '{name}'; tell them apart with NAME={path}")
-        found[name] = _read(name, Path(path))
-    return list(found.values())
-
-
-def find_results(run: str | Path, provenance: Mapping[str, Any]) -> list[Result]:
-    """Read the evaluations in a job's folder, or above its run/ folder; the model's recipe must be the job's."""
-    job = Path(run)
-    job = job.parent if job.name == RUN and not (job / RUN).is_dir() else job
-    files = sorted((job / FOLDER).glob("*.json"))
-    if not files:
-        raise InputError(
-            f"{job / FOLDER}: holds no evaluations; give the --out of `hybrid-pruning run`, or the files of "
-            "`evaluate --json` with --evaluation"
-        )
-    recipe = job / RUN / RECIPE
-    if not section(provenance, "recipe"):
-        raise InputError(f"{recipe}: the model does not say which recipe made it; give --evaluation files instead")
-    ran = load_config(recipe).model_dump(mode="json")
-    if _names(ran) != _names(check_config(section(provenance, "recipe"), "the model's recipe").model_dump(mode="json")):
-        raise InputError(f"{recipe}: is not the recipe that the model was trained with; give its own job")
-    return read_results([str(path) for path in files])
-
-
-def _names(tree: Any) -> Any:
-    """Return plain values with the last part of every path: a model keeps no more of some."""
-    if isinstance(tree, dict):
-        return {key: _names(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return list(map(_names, tree))
-    return Path(tree).name if isinstance(tree, str) else tree
-
-
-def _read(name: str, path: Path) -> Result:
-    values = read_json(path, damaged="give what `hybrid-pruning evaluate --json` wrote")
-    known = {metric: values[metric] for metric in TITLES if _is_number(values.get(metric))}
-    metrics = {metric: float(value) for metric, value in known.items() if metric not in COUNTS}
-    if not metrics:
-        raise InputError(f"{path}: holds no figures; give what `hybrid-pruning evaluate --json` wrote")
-    intervals = {}
-    for metric in metrics:
-        ends = section(values, "intervals").get(metric)
-        if isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends)):
-            intervals[metric] = (ends[0], ends[1])
-    trials = {kind: int(known[key]) for key, kind in COUNTS.items() if key in known}
-    return Result(name, metrics, intervals, str(section(values, "bootstrap").get("resampled") or ""), trials)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 def card(
     model: str | Path,
     out: str | Path | None = None,
@@ -139,6 +59,8 @@ def card(
     push: str | None = None,
     private: bool | None = None,
     message: str | None = None,
+    base_licence: str | None = None,
+    benchmarks: Sequence[str] = (),
 ) -> Path:
     """Write a model card and, with `push`, publish model and card on the Hugging Face hub.
 
@@ -151,11 +73,14 @@ def card(
         run: the job of `run` that made the model, for all its evaluations.
         name: of the model in the card; by default that of `push`, or the folder's.
         licence: of the weights, as the hub names licences.
-        datasets: hub ids of the data it was trained on.
+        datasets: hub ids of the data it was trained on, each ID or ID=LICENCE.
         force: replace a card that was edited by hand.
         push: `user/name` of the repository to publish to.
         private: whether a new repository is private; by default as its owner's settings say.
         message: of the commit.
+        base_licence: of the encoder it started from; by default, as that of a data set, what the hub says.
+        benchmarks: NAME=DATASET or NAME=DATASET:TASK, an evaluation and its benchmark on the hub: written to
+            .eval_results beside the card.
 
     Returns:
         The card's file.
@@ -170,10 +95,17 @@ def card(
     target = folder / hub.CARD if out is None else Path(out)
     found = SpeechModel.from_pretrained(folder)
     results = read_results(evaluations, [] if run is None else find_results(run, found.provenance))
+    of_data = read_datasets([*datasets])
     if force or results or licence or datasets or name or push is None or not target.is_file():
-        title = name or push or (folder.resolve().name if folder == Path(model) else str(model))
-        write_card(render_card(found, title, results, licence, datasets), target, force)
+        title, base = name or push or (folder.resolve().name if folder == Path(model) else str(model)), find_base(found)
+        origins = find_origins("" if base.random else base.name, base_licence, of_data)
+        for origin in origins:
+            if origin.doubt:
+                warn(origin.doubt)
+        write_card(render_card(found, title, results, licence, [*of_data], origins), target, force)
         say(f"{target}: written" + ("" if push else f"; next: hybrid-pruning card {model} --push USER/NAME"))
+    for path in write_benchmarks(benchmarks, results, target.parent):
+        say(f"{path}: written")
     if push is not None:
         if push.encode() not in target.read_bytes():
             warn(f"{target} does not name {push}: commands copied from it may not work")
@@ -218,6 +150,7 @@ def render_card(
     results: Sequence[Result] = (),
     licence: str | None = None,
     datasets: Sequence[str] = (),
+    origins: Sequence[Origin] = (),
 ) -> str:
     """Return a model's card; the same input gives the same text.
 
@@ -227,6 +160,7 @@ def render_card(
         name: the repository's id, or any other.
         licence: of the weights, as the hub names licences (`apache-2.0`, `cc-by-4.0`); unknown by default.
         datasets: ids of the hub's data sets that it was trained on.
+        origins: the backbone and the data with their licences.
     """
     environment = Environment(
         loader=PackageLoader("hybrid_pruning.models.card", "."),
@@ -253,13 +187,14 @@ def render_card(
         datasets=list(map(printable, datasets)) or None,
         metrics=metrics or None,
         model_name=printable(name).rpartition("/")[2] if metrics else None,
-        eval_results=[entry for result in results for entry in _entries(result, task)] or None,
+        eval_results=[entry for result in results if result.trials for entry in list_entries(result, task)] or None,
     )
     text = environment.get_template(TEMPLATE).render(
         front_matter=Markdown(about.to_yaml()),
         name=name,
         results=results,
         licence=licence,
+        origins=origins,
         task=model.task,
         base=base,
         pruning=pruning,
@@ -275,22 +210,6 @@ def render_card(
         fitted=[result.name for result in results if result.name in {Path(fit.keys).stem for fit in fits}],
     )
     return text + seal_of(text)
-
-
-def _entries(result: Result, task: str) -> list[EvalResult]:
-    """Return the metrics of a set as entries of the hub's model index; error rates in percent, as their titles say."""
-    kind = re.sub(r"[^\w.-]+", "-", printable(result.name)).strip("-") or "evaluation"
-    return [
-        EvalResult(
-            task_type=task,
-            dataset_type=kind,
-            dataset_name=printable(result.name),
-            metric_type=metric,
-            metric_name=TITLES[metric],
-            metric_value=float(show_value(metric, value)),
-        )
-        for metric, value in result.metrics.items()
-    ]
 
 
 # --- facts of the model and its provenance; unknown ones are left out ---
