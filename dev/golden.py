@@ -197,7 +197,7 @@ score m/speakers-onnx voices/dev.tsv --trials voices/dev.trials --out s/speakers
 detect dev/00.flac dev/01.flac --model m/calibrated --json
 verify voices/s10/0.wav voices/s10/1.wav voices/s10/2.wav --model m/speakers --json
 inspect m/gated
-convert m/dense --to transformers --out m/plain
+convert m/dense --to transformers --zero-pad --out m/plain
 run job-detection.yaml --out jobs/detection
 run job-verification.yaml --out jobs/verification
 """

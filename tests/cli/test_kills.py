@@ -28,7 +28,7 @@ COMMANDS = {
     "onnx": "export model --out new --onnx",
     "onnx beside": "export model --out model --onnx --int8",
     "openvino": "export model --out new --openvino",
-    "transformers": "convert model --to transformers --zero-pad --out new",
+    "transformers": "convert model --to transformers --out new",
     "calibrate": "calibrate model good.tsv dev/manifest.tsv --out new",
     "calibrate in place": "calibrate model good.tsv dev/manifest.tsv",
     "score": "score model dev/manifest.tsv --out new.tsv --batch-size 3",

@@ -69,25 +69,32 @@ def card(
 def convert(
     source: Annotated[str, Argument(help=f"WeDefense, DPHuBERT or DiariZen file, folder or {HUB_ID}; exported model")],
     out: Annotated[Path, Option(help="new folder for the converted model")],
-    to: Annotated[Target, Option(help="ours, or the encoder alone as a plain transformers folder")] = Target.ARTIFACT,
+    to: Annotated[Target, Option(help="ours, or a folder for transformers")] = Target.ARTIFACT,
     zero_pad: Annotated[
-        bool, Option("--zero-pad", help="to transformers: zeros where units were cut out, at the dense size")
+        bool, Option("--zero-pad", help="to transformers: the encoder alone, zeros where units were cut out, no code")
     ] = False,
     as_trained: Annotated[bool, Option("--as-trained", help="of gates still there: the gated model's outputs")] = False,
 ) -> None:
-    """Read models of other programs, or write an encoder that transformers loads by itself.
+    """Read models of other programs, or write a folder that transformers loads without this package.
 
     A whole model of the public recipe becomes one that scores. An encoder alone becomes an artifact without a head,
     to train on: backbone.source=MODEL. Gates that are still there are cut out as the recipe's export does, which
     changes the outputs; --as-trained keeps them. Nothing in a file is executed.
 
+    To transformers, a detector or a pruned encoder of any family keeps its own narrow shape: modeling_pruned.py goes
+    into the folder, and transformers runs it with trust_remote_code=True: AutoModel for hidden states, of a detector
+    also pipeline("audio-classification"), whose first logit is the LLR. A dense encoder needs no code, and with
+    --zero-pad a pruned one neither, at the dense size and speed. The head of a verifier stays behind.
+
     Examples: hybrid-pruning convert JYP2024/Wedefense_ASV2025_WavLM_Base_Pruning --out models/published
 
-              hybrid-pruning convert models/hp50 --to transformers --zero-pad --out hp50-padded
+              hybrid-pruning convert models/hp50 --to transformers --out hp50-transformers
     """
     found = hp.convert(source, out, to.value, zero_pad, as_trained)
     if to is Target.TRANSFORMERS:
-        say(f"{out}: transformers' {found['loader']}.from_pretrained takes it; head and classifier stay in {source}")
+        trust = " with trust_remote_code=True" if found["code"] else ""
+        rest = "" if "Audio" in found["loader"] else f"; head and classifier, if any, stay in {source}"
+        say(f"{out}: transformers' {found['loader']}.from_pretrained takes it{trust}{rest}")
         return
     say(f"{out}: {found['form']} of {found['parameters'] / 1e6:.2f}M encoder parameters, from {found['file']}")
     for line in found["assumed"]:

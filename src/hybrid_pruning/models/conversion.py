@@ -1,22 +1,15 @@
-"""Models of other programs -> our artifact; an artifact's encoder -> a plain transformers folder."""
+"""Models of other programs -> our artifact; a model -> a folder that transformers loads by itself."""
 
 from pathlib import Path
 from typing import Any
 
-from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
-
-from hybrid_pruning.audio import SAMPLE_RATE_HZ
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.files import new_folder, require_new_folder
-from hybrid_pruning.models import foreign
-from hybrid_pruning.models.backbone import Backbone, build, skeleton
-from hybrid_pruning.models.backbone.families import HOP
+from hybrid_pruning.models import artifact, foreign
+from hybrid_pruning.models.backbone import Backbone
 from hybrid_pruning.models.size import count_parameters
-from hybrid_pruning.models.speech_model import SpeechModel, load_backbone, save_backbone
-from hybrid_pruning.pruning import plan_for, shape_of, widen
-
-EXTRAS = ("channel_scale", "waveform_eps")
-"""Keys of our configs of foreign encoders that transformers' lack."""
+from hybrid_pruning.models.speech_model import BACKBONE_ALONE, SpeechModel, load_backbone, save_backbone
+from hybrid_pruning.models.transformers_folder import write_transformers
 
 
 def convert(
@@ -26,19 +19,22 @@ def convert(
     zero_pad: bool = False,
     as_trained: bool = False,
 ) -> dict[str, Any]:
-    """Write a model of another program as an artifact, or any encoder as a folder that transformers loads by itself.
+    """Write a model of another program as an artifact, or any model as a folder that transformers loads by itself.
 
     Args:
         source: a file of WeDefense, DPHuBERT or DiariZen, its folder, or a hub id; to transformers also an artifact.
         out: the folder to write, new or empty.
-        to: "artifact" (a whole model scores, an encoder alone is to train on) or "transformers", of the encoder.
-        zero_pad: to transformers: zeros where units were cut out: the same function at the dense size and speed.
+        to: "artifact" (a whole model scores, an encoder alone is to train on) or "transformers": detectors and pruned
+            encoders with their code, which ``trust_remote_code=True`` loads; of a dense encoder, and of the model of
+            a verifier, the encoder alone.
+        zero_pad: to transformers: the encoder alone and without code, with zeros where units were cut out: the same
+            function at the dense size and speed.
         as_trained: to an artifact, where gates are still there: keep the gated model's outputs; the recipe's own
             export, the default, changes them.
 
     Returns:
         To an artifact: the artifact's record of its origin, with ``parameters``, the encoder's. To transformers:
-        ``loader``, the name of transformers' class that loads it: AutoModel, for Whisper WhisperEncoder.
+        ``loader``, the name of transformers' class that loads it, and ``code``, whether that runs the folder's own.
     """
     if to not in ("artifact", "transformers"):
         raise InputError(f"to '{to}': expected 'artifact' or 'transformers'")
@@ -48,12 +44,9 @@ def convert(
         raise InputError("--zero-pad belongs to --to transformers")
     place, out = foreign.locate_model(source), require_new_folder(out)
     if to == "transformers":
-        backbone = load_backbone(place)
-        parts = (build_transformers(backbone, str(source), zero_pad), build_extractor(backbone))
+        loaded = _load(place)
         with new_folder(out) as folder:
-            for part in parts:
-                part.save_pretrained(folder)
-        return {"loader": "WhisperEncoder" if backbone.config.model_type == "whisper" else "AutoModel"}
+            return write_transformers(loaded, folder, str(source), zero_pad)
     file = foreign.find_model(place) or foreign.find_backbone(place)
     if file is None:
         raise InputError(f"{source}: holds no model of WeDefense, DPHuBERT or DiariZen (a .bin, .pt or .pth file)")
@@ -72,37 +65,16 @@ def convert(
     return {**provenance["converted"], "parameters": count_parameters(backbone)}
 
 
-def build_transformers(backbone: Backbone, source: str, zero_pad: bool = False) -> Any:
-    """Return transformers' own model with a backbone's function; one that is not dense needs `zero_pad`."""
-    config = {name: value for name, value in backbone.config.to_diff_dict().items() if name not in EXTRAS}
-    scale = getattr(backbone, "channel_scale", None)
-    if scale is not None and bool((scale != 1).any()):
-        raise InputError(
-            f"{source}: scales its last convolution's channels in front of a norm, as the public recipe's pruned "
-            "models do; transformers has no place for that: keep it as an artifact"
-        )
-    dense, shape = skeleton(config, backbone.normalize), shape_of(backbone)
-    if shape is not None and not zero_pad:
-        whole = plan_for(dense).all_units()
-        for name, units in shape.kept.items():
-            if units != whole[name]:
-                raise InputError(
-                    f"{source}: '{name}' keeps {len(units)} of {len(whole[name])} units, and transformers has no place "
-                    "for that; --zero-pad fills up with zeros (the same function, at the dense size and speed)"
-                )
-    widen(backbone, dense)
-    old, new = "encoder.position_bias.embedding.", "encoder.layers.0.attention.rel_attn_embed."
-    if backbone.config.model_type == "whisper":
-        old, new = "encoder.", ""
-    model = build(dense.config)
-    model.load_state_dict({name.replace(old, new): weight for name, weight in dense.state_dict().items()}, strict=True)
-    return model.eval()
-
-
-def build_extractor(backbone: Backbone) -> Any:
-    """Return transformers' own extractor of a backbone's input."""
-    config, normalize = backbone.config, backbone.normalize
-    if config.model_type != "whisper":
-        return Wav2Vec2FeatureExtractor(do_normalize=normalize, return_attention_mask=True)
-    seconds = 2 * HOP * config.max_source_positions // SAMPLE_RATE_HZ
-    return WhisperFeatureExtractor(config.num_mel_bins, chunk_length=seconds, do_normalize=normalize)
+def _load(place: Path) -> SpeechModel | Backbone:
+    """Return a detector whole; of any other model the encoder."""
+    if artifact.is_artifact(place):
+        if artifact.read_config(place).get("task") == BACKBONE_ALONE:
+            return load_backbone(place)
+        model = SpeechModel.from_pretrained(place)
+    else:
+        file = foreign.find_model(place)
+        checkpoint = None if file is None else foreign.read_checkpoint(file)
+        if checkpoint is None or not checkpoint.rest:
+            return load_backbone(place)
+        model = SpeechModel.from_recipe(checkpoint)
+    return model.backbone if model.classes is None else model
