@@ -41,6 +41,9 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+DETECTOR_WEIGHTS = (r"^head\.", r"^classifier\.")
+"""Names that an encoder leaves in its detector's file."""
+
 
 class PrunedWav2Vec2Config(Wav2Vec2Config):
     """wav2vec 2.0's with the widths of each layer."""
@@ -158,6 +161,8 @@ def _run(layers: Any, x: Any, **context: Any) -> list[torch.Tensor]:
 
 class OnWaveforms:
     """In front of a family's model: narrows it, and encodes padded batches as if each utterance were alone."""
+
+    _keys_to_ignore_on_load_unexpected = DETECTOR_WEIGHTS
 
     def __init__(self: Any, config: Any) -> None:
         super().__init__(config)  # type: ignore[call-arg]  # the family's
@@ -348,6 +353,7 @@ class PrunedWhisperModel(WhisperEncoder):
 
     config_class = PrunedWhisperConfig
     _supports_flash_attn = _supports_flex_attn = False
+    _keys_to_ignore_on_load_unexpected = DETECTOR_WEIGHTS
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
