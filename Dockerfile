@@ -8,7 +8,7 @@ COPY src src
 # the base installation, which has no torch: an .onnx file needs none
 RUN pip install --no-cache-dir --constraint constraints.txt ".[serve]" \
  && rm -rf src
-USER serve
+USER 1000
 EXPOSE 8000
 HEALTHCHECK --start-period=30s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=3)"]
 ENTRYPOINT ["hybrid-pruning", "serve", "--host", "0.0.0.0"]

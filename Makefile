@@ -12,7 +12,7 @@ quickstart: $(STAMP)          ## the main job on real speech, from download to t
 test: $(STAMP)                ## the whole test suite
 	$(BIN)/python -m pytest -n 2
 
-soak: $(STAMP)                ## a training killed twenty times at random points, compared with one left alone
+soak: $(STAMP)                ## trainings killed at random points, a server loaded for half an hour (SOAK_SECONDS=1800)
 	$(BIN)/python -m pytest -m soak -s
 
 lint: $(STAMP)                ## style and types

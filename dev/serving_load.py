@@ -1,8 +1,9 @@
 """Load on a server: many clients, of whom some leave and some send garbage; every answer is compared.
 
-Usage: python dev/serving_load.py MODEL [--clients 64] [--requests 2000]
+Usage: python dev/serving_load.py MODEL... [--clients 64] [--requests 2000]
 
-Prints the latencies beside the model's own time for a recording alone, the throughput, and the server's memory.
+Prints the start-up of each model's server, with `--requests 0` that alone; then the latencies beside the model's own
+time for a recording alone, the throughput, and the server's memory.
 """
 
 import argparse
@@ -10,10 +11,13 @@ import asyncio
 import io
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,32 +104,52 @@ async def load(base: str, clients: int, requests: int, pid: int) -> None:
     print(f"{counts['right'] * audio / wall:.0f} times real time; memory, MB: {', '.join(f'{m:.0f}' for m in memory)}")
 
 
+@contextmanager
+def serving(model: str) -> Iterator[tuple[int, str]]:
+    """Yield the process of a server of a model, and its address."""
+    command = [sys.executable, "-m", "hybrid_pruning.cli", "serve", model, "--port", "8899", "--rate", "0"]
+    server = subprocess.Popen([*command, "--timeout", "600"], env=os.environ, stdout=subprocess.DEVNULL)
+    try:
+        yield server.pid, "http://127.0.0.1:8899"
+    finally:
+        server.terminate()
+        server.wait(120)
+
+
+def start(pid: int, base: str) -> None:
+    """Wait for a server that was just started, and print what that and the first recordings took."""
+    began = time.perf_counter()
+    with httpx2.Client(base_url=base, timeout=600, trust_env=False) as http:
+        while True:
+            try:
+                http.get("/health")
+                break
+            except httpx2.TransportError:
+                time.sleep(0.01)
+        about = http.get("/v1/models").json()["models"][0]
+        cells = [about["name"], about["engine"], about["weights"], f"{about['megabytes']:.1f}"]
+        cells += [f"{time.perf_counter() - began:.1f}", f"{cpu_seconds(pid):.1f}", f"{memory_mb(pid):.0f}"]
+        clip, took = recording(4.0, 0), list[float]()
+        for _ in range(6):
+            took.append(http.post("/v1/detect", content=clip).json()["milliseconds"])
+    cells += [f"{took[0]:.0f}", f"{statistics.median(took[1:]):.0f}", f"{memory_mb(pid):.0f}"]
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
-    """Start a server, load it, and end it."""
+    """Start a server of each model, load it, and end it."""
     options = argparse.ArgumentParser()
-    options.add_argument("model")
+    options.add_argument("models", nargs="+", metavar="MODEL")
     options.add_argument("--clients", type=int, default=64)
     options.add_argument("--requests", type=int, default=2000)
     given = options.parse_args()
-    command = [sys.executable, "-m", "hybrid_pruning.cli", "serve", given.model, "--port", "8899", "--rate", "0"]
-    started = time.perf_counter()
-    server = subprocess.Popen([*command, "--timeout", "600"], env=os.environ, stdout=subprocess.DEVNULL)
-    try:
-        base = "http://127.0.0.1:8899"
-        while True:
-            try:
-                httpx2.get(f"{base}/health", trust_env=False)
-                break
-            except httpx2.TransportError:
-                time.sleep(0.05)
-        wall = time.perf_counter() - started
-        print(
-            f"started in {wall:.1f} s, {cpu_seconds(server.pid):.1f} s of a core, with {memory_mb(server.pid):.0f} MB"
-        )
-        asyncio.run(load(base, given.clients, given.requests, server.pid))
-    finally:
-        server.terminate()
-        print(f"ended with {server.wait(120)}")
+    print("| model | engine | weights | MB | s until it answers | of a core | MB then | first 4 s, ms | others | MB |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for model in given.models:
+        with serving(model) as (pid, base):
+            start(pid, base)
+            if given.requests:
+                asyncio.run(load(base, given.clients, given.requests, pid))
 
 
 if __name__ == "__main__":

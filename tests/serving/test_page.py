@@ -60,11 +60,40 @@ def test_a_file_is_judged_and_the_expectation_changes_the_verdict(page: Any):
     playwright.expect(page.get_by_text("Forget them")).to_be_hidden()
 
 
-def test_the_keyboard_alone_records_and_listens(page: Any):
-    for _ in range(10):
+def reach(page: Any, part: str) -> None:
+    """Press Tab until a part of the page has the focus."""
+    for _ in range(30):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.id") == "record":
-            break
+        if page.evaluate("document.activeElement.id") == part:
+            return
+    raise AssertionError(f"{part} is not reached by Tab")
+
+
+def test_the_keyboard_alone_chooses_files_and_compares_speakers(page: Any):
+    file = {"name": "call.wav", "mimeType": "audio/wav", "buffer": clip(3)}
+    page.on("filechooser", lambda chooser: chooser.set_files(file))
+
+    def choose(part: str, name: str) -> None:
+        file["name"] = name
+        reach(page, part)
+        page.keyboard.press("Enter")
+
+    choose("files", "call.wav")
+    playwright.expect(page.locator("#results .word")).to_have_text("✓ Real")
+    reach(page, "prior")
+    page.keyboard.press("End")
+    playwright.expect(page.locator("#results .word")).to_have_text("✗ Fake")
+    choose("enrol", "a.wav")
+    playwright.expect(page.locator("#enrolled")).to_have_text("a.wav")
+    choose("test", "b.wav")
+    playwright.expect(page.locator("#results article").first).to_contain_text("b.wav against a.wav")
+    reach(page, "clear")
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#results article")).to_have_count(0)
+
+
+def test_the_keyboard_alone_records_and_listens(page: Any):
+    reach(page, "record")
     page.keyboard.press("Enter")
     playwright.expect(page.locator("#record")).to_have_attribute("aria-pressed", "true")
     page.wait_for_timeout(1500)

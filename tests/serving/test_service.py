@@ -21,10 +21,11 @@ from starlette.testclient import TestClient
 
 from corpus import SAMPLE_RATE_HZ, noise, swell, tiny_detector
 from encoders import Once
-from exports import CALIBRATION, export_detector
+from exports import CALIBRATION, export_detector, export_verifier, read_graph
 from hybrid_pruning import OnnxModel, SpeechModel
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.scoring.engine import Engine
+from hybrid_pruning.models.onnx.graph import export_openvino
+from hybrid_pruning.scoring.engine import Engine, load_embedder
 from hybrid_pruning.scoring.scores import embed_paths, score_paths
 from hybrid_pruning.scoring.verdicts import detect, verify
 from hybrid_pruning.serving.application import build_app
@@ -192,6 +193,30 @@ def test_embeddings_are_those_of_embed_paths(client: TestClient, models: list[Se
         found = client.post(f"/v1/embed?model={served.name}", content=(folder / "4.flac").read_bytes()).json()
         expected = embed_paths(served.engine.model, [folder / "4.flac"], workers=0, window_seconds=WINDOW)[0]
         np.testing.assert_allclose(found["embedding"], expected, atol=1e-5)
+
+
+def test_openvino_embeds_and_compares(once: Once, pristine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The server and the command line, as ONNX Runtime does."""
+    world = export_verifier(once, pristine)
+    export_openvino(SpeechModel.from_pretrained(world / "mc"), tmp_path / "vino", proto=read_graph(world / "graph"))
+    for name in ("a.wav", "b.wav", "c.wav"):
+        (tmp_path / name).write_bytes(wav(sound(20_000, ord(name[0]))))
+    paths = [tmp_path / name for name in ("a.wav", "b.wav", "c.wav")]
+    expected = verify(world / "graph", paths[0], paths[1:])
+    served = Served.load("vino", tmp_path / "vino", WINDOW * 2)
+    assert served.about()["engine"] == "openvino"
+    with serving([served]) as client:
+        files = [(field, path.read_bytes()) for field, path in zip(("test", "enrol", "enrol"), paths, strict=True)]
+        found = client.post("/v1/verify", files=files).json()
+        embedding = client.post("/v1/embed", content=paths[0].read_bytes()).json()["embedding"]
+    assert (found["kind"], found["score"]) == ("LLR", pytest.approx(expected.score, abs=1e-3))
+    vectors = [
+        embed_paths(load_embedder(place), paths[:1], workers=0)[0] for place in (world / "graph", tmp_path / "vino")
+    ]
+    np.testing.assert_allclose([vectors[1], embedding], [vectors[0]] * 2, rtol=1e-3, atol=1e-4)
+    capsys.readouterr()
+    assert run_main(["verify", "a.wav", "b.wav", "c.wav", "--model", "vino", "--json"], tmp_path) == 0
+    assert json.loads(capsys.readouterr().out)["score"] == pytest.approx(expected.score, abs=1e-3)
 
 
 def test_models_health_and_counts(client: TestClient):
