@@ -66,7 +66,7 @@ def start() -> None:
         distributed.init_process_group(backend, store=_store, rank=here, world_size=size, device_id=device)
         _store.set(PLACE.format(here), f"{os.getpid()} {socket.gethostname()}")
         _watch()
-    console.quiet = not is_main()
+    console.quiet = console.quiet or not is_main()
 
 
 def stop() -> None:

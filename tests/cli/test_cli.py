@@ -36,6 +36,27 @@ def test_every_step_names_the_next(cli, world):
         assert f"next: hybrid-pruning {following}" in found.out
 
 
+def test_every_step_is_quiet_on_request_and_gives_its_result_as_json(cli, world):
+    for command, expected in (
+        ("train recipe.yaml --out run2", {"run": "run2", "epochs": 2}),
+        ("export run2 --out model2", {}),
+        ("score model2 dev/manifest.tsv --out s.tsv --workers 0", {"scores": "s.tsv", "left_out": 0}),
+        ("evaluate s.tsv dev/manifest.tsv --track1", {"n_bonafide": 4}),
+    ):
+        found = cli(*command.split(), "--quiet", "--json", "result.json")
+        assert found.code == 0, found.err
+        assert found.out == ""
+        result = json.loads((world / "result.json").read_text())
+        (world / "result.json").unlink()
+        assert all(result[name] == value for name, value in expected.items()), result
+    assert cli("evaluate", "s.tsv", "dev/manifest.tsv", "--track1").out, "quiet is for one call"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_can_be_quiet(cli, verb):
+    assert "--quiet" in cli(verb, "--help").out
+
+
 @pytest.mark.parametrize("command", ["doctor", "inspect model"])
 def test_reading_changes_nothing(cli, world, command):
     before = files_below(world)

@@ -1,10 +1,15 @@
 """The program itself: one line and exit code 2 for a user's mistake, whatever verb and process it happened in."""
 
+import inspect
 import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +17,8 @@ from hybrid_pruning import distributed as processes
 from hybrid_pruning.console import console, open_streams, printable, say
 from hybrid_pruning.errors import InputError
 from hybrid_pruning.extras import explain
+from hybrid_pruning.files import write_json
+from hybrid_pruning.trees import finite as finite_values
 
 INTERRUPTED = 130
 LARGEST_SEED = 2**63 - 1
@@ -40,8 +47,39 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="print warnings and errors alone")]
+JSON = Annotated[Path | None, typer.Option("--json", help="also write the result here, as JSON")]
+
+
+def with_common_options(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a verb that takes --quiet and, where it returns its result as plain values, --json FILE."""
+    own = inspect.signature(verb)
+    common: dict[str, Any] = {"quiet": (QUIET, False)}
+    if own.return_annotation not in (None, "None"):
+        common["result_json"] = (JSON, None)
+
+    @wraps(verb)
+    def call(*arguments: Any, quiet: bool = False, result_json: Path | None = None, **options: Any) -> None:
+        before, console.quiet = console.quiet, console.quiet or quiet
+        try:
+            result = verb(*arguments, **options)
+            if result_json is not None and processes.is_main():
+                write_json(result_json, finite_values(result))
+        finally:
+            console.quiet = before
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    more = [inspect.Parameter(n, kind, default=value, annotation=hint) for n, (hint, value) in common.items()]
+    call.__signature__ = own.replace(parameters=[*own.parameters.values(), *more])  # type: ignore[attr-defined]
+    call.__annotations__ = {**verb.__annotations__, **{name: hint for name, (hint, _) in common.items()}}
+    return call
+
+
 def order_verbs(*names: str) -> None:
-    """Make `--help` list the verbs in the order of their use."""
+    """Give the verbs their common options, and make `--help` list them in the order of their use."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        command.callback = with_common_options(command.callback)
 
     def place(command: typer.models.CommandInfo) -> int:
         return names.index(command.name or getattr(command.callback, "__name__", ""))

@@ -11,7 +11,6 @@ from hybrid_pruning.cli.app import HUB_ID, LARGEST_SEED, app, finite
 from hybrid_pruning.cli.score import Device
 from hybrid_pruning.console import say, say_table, warn
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import write_json
 
 if TYPE_CHECKING:
     from hybrid_pruning.jobs.own_files import Bound
@@ -35,7 +34,6 @@ def evaluate(
     track1: Annotated[bool, Option("--track1", help="anti-spoofing: EER, minDCF, actDCF, Cllr")] = False,
     track2: Annotated[bool, Option("--track2", help="spoofing-robust verification: a-DCF, t-DCF, t-EER")] = False,
     sv: Annotated[bool, Option("--sv", help="speaker verification: EER, minDCF at 0.01 and 0.05")] = False,
-    json_: Annotated[Path | None, Option("--json", help="also write the figures here, as fractions")] = None,
     bootstrap: Annotated[int | None, Option(help="resamples for 95% intervals, such as 1000")] = None,
     seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="of the resamples")] = 0,
     against: Annotated[Path | None, Option(help="another system's score file, to compare with")] = None,
@@ -46,7 +44,7 @@ def evaluate(
     many: Annotated[bool, Option("--many", help="several test sets: SCORES has columns set, scores, keys")] = False,
     tdcf2019: Annotated[Path | None, Option(help="ASVspoof 2019: the organisers' ASV scores")] = None,
     tdcf2021: Annotated[Pair | None, Option(help="ASVspoof 2021: the organisers' ASV scores, their keys")] = None,
-) -> None:
+) -> dict[str, Any]:
     """Evaluate scores by their keys: EER, minDCF and the like, as the challenges define them.
 
     Intervals (--bootstrap) resample whole speakers where the keys or --speakers have them. With --against, both
@@ -71,8 +69,7 @@ def evaluate(
     if many:
         if keys or by or det or tdcf2019 or tdcf2021 or against or speakers:
             raise InputError("evaluate: with --many go a track, --bootstrap, --seed, --only and --json alone")
-        _evaluate_many(scores, track, json_, rounds=bootstrap, seed=seed, only=part)
-        return
+        return _evaluate_many(scores, track, rounds=bootstrap, seed=seed, only=part)
     if keys is None:
         raise InputError("evaluate: KEYS is missing; or give a table of several test sets with --many")
     found = hp.evaluate(scores, keys, track, by=by or (), only=part, **options)
@@ -80,15 +77,14 @@ def evaluate(
         from hybrid_pruning.reporting.plots import draw_det, save_figure
 
         save_figure(draw_det(evaluation.curves(found), evaluation.operating_point(found.track)), det)
-    if json_ is not None:
-        write_json(json_, found.as_json())
     evaluation.print_evaluation(found)
     for warning in find_warnings(found.metrics):
         warn(warning)
+    return found.as_json()
 
 
-def _evaluate_many(table: Path, track: str, json_: Path | None, **options: Any) -> None:
-    """Evaluate the test sets in a table, and print them as one."""
+def _evaluate_many(table: Path, track: str, **options: Any) -> dict[str, Any]:
+    """Evaluate the test sets in a table, print them as one, and return them as plain values."""
     from hybrid_pruning.data.tables import read_rows
     from hybrid_pruning.evaluation import pool, tabulate
 
@@ -99,11 +95,10 @@ def _evaluate_many(table: Path, track: str, json_: Path | None, **options: Any) 
         found[row["set"]] = hp.evaluate(table.parent / row["scores"], table.parent / row["keys"], track, **options)
     if not found:
         raise InputError(f"{table}: no test sets below the header")
-    if json_ is not None:
-        pooled = pool([*found.values()]) if track != "track2" else {}
-        write_json(json_, {"sets": {name: one.as_json() for name, one in found.items()}, **pooled})
     say_table(tabulate(found))
     say("pooled: all trials at one threshold; where it is above the mean, the sets' scores lie apart")
+    pooled = pool([*found.values()]) if track != "track2" else {}
+    return {"sets": {name: one.as_json() for name, one in found.items()}, **pooled}
 
 
 @app.command()
@@ -121,9 +116,8 @@ def calibrate(
     bonafide: Annotated[Path | None, Option(metavar="DIR", help="of a detector: genuine recordings alone")] = None,
     rate: Annotated[float, Option(callback=finite, help="of errors past the threshold of DIR, at most")] = 0.01,
     confidence: Annotated[float, Option(callback=finite, help="that the rate holds")] = 0.95,
-    json_: Annotated[Path | None, Option("--json", help="of DIR: also write the threshold here")] = None,
     device: Device = "auto",
-) -> None:
+) -> dict[str, Any]:
     """Make a model's scores log-likelihood ratios: a scale and an offset, kept in the model.
 
     Both are by logistic regression, each class weighted as its prior. Scores that separate the classes without error
@@ -153,8 +147,7 @@ def calibrate(
     if bonafide is not None:
         if out is not None:
             raise InputError("calibrate: --bonafide changes no model, so there is no --out; the threshold is printed")
-        _show_bound(hp.calibrate_bonafide(model, bonafide, rate, confidence, device=device), model, bonafide, json_)
-        return
+        return _show_bound(hp.calibrate_bonafide(model, bonafide, rate, confidence, device=device), model, bonafide)
     bound = None
     if enrol is not None:
         found, bound = hp.calibrate_enrol(model, enrol, out, rate, confidence, prior, device=device)
@@ -171,14 +164,13 @@ def calibrate(
     count = "1 fit" if len(fits) == 1 else f"{len(fits)} fits, each on the scores of those before"
     more = " --trials TRIALS" if found.track.sides else ""
     say(f"{found.folder}: calibrated ({count}); next: hybrid-pruning score {found.folder} MANIFEST{more}")
-    if bound is not None:
-        _show_bound(bound, found.folder, enrol, json_)
+    comparison = [{"trials": trials, "scores": which, **row} for (trials, which), row in found.comparison.items()]
+    result = {"model": str(found.folder), **found.calibration.to_json(), "comparison": comparison}
+    return result if bound is None else result | _show_bound(bound, found.folder, enrol)
 
 
-def _show_bound(bound: "Bound", model: str | Path, source: Path | None, out: Path | None) -> None:
-    """Print a threshold and how sure it is, and write it as JSON where asked for."""
-    if out is not None:
-        write_json(out, {**asdict(bound), "model": str(model), "source": str(source)})
+def _show_bound(bound: "Bound", model: str | Path, source: Path | None) -> dict[str, Any]:
+    """Print a threshold and how sure it is, and return it as plain values."""
     kind, verb = ("false accepts", "verify TEST ENROL") if bound.people else ("false alarms", "detect FILE")
     of = f"pairs of {bound.people} people" if bound.people else "genuine recordings"
     say(f"threshold {bound.threshold:.4f}: at most {bound.rate:.2%} {kind} at a confidence of {bound.confidence:.0%}")
@@ -186,6 +178,7 @@ def _show_bound(bound: "Bound", model: str | Path, source: Path | None, out: Pat
     if bound.people and bound.people < FEW_PEOPLE:
         warn(f"{source}: {bound.people} people are few; by resampling them the bound is rough below {FEW_PEOPLE}")
     say(f"next: hybrid-pruning {verb} --model {model} --threshold {bound.threshold:.4f}")
+    return {"model": str(model), "source": str(source), **asdict(bound)}
 
 
 @app.command()

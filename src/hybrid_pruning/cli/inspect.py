@@ -1,7 +1,7 @@
 """Verbs that change nothing: report, inspect, probe, benchmark, doctor."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -9,7 +9,6 @@ import hybrid_pruning as hp
 from hybrid_pruning.cli.app import HUB_ID, MOST_WORKERS, app
 from hybrid_pruning.console import say
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import write_json
 
 LARGEST = 3600
 """Seconds of an utterance, and utterances at a time."""
@@ -41,8 +40,7 @@ def report(
 def inspect(
     model: Annotated[str, Argument(help=f"finished run, or exported model: a folder or a {HUB_ID}")],
     out: Annotated[Path | None, Option(help="also draw it: a .svg, .png or .pdf file")] = None,
-    json_: Annotated[Path | None, Option("--json", help="also write the figures here")] = None,
-) -> None:
+) -> Any:
     """Show the kept units, layer by layer, and the head's weight of each hidden state; with --out also a picture."""
     from hybrid_pruning.reporting.inspection import print_inspection
 
@@ -50,8 +48,7 @@ def inspect(
     print_inspection(found)
     if out is not None:
         say(f"picture {out}")
-    if json_ is not None:
-        write_json(json_, found.as_json())
+    return found.as_json()
 
 
 @app.command()
@@ -63,8 +60,7 @@ def probe(
         Path | None, Option(help="verification: trials over DEV, by the cosine of means less TRAIN's mean")
     ] = None,
     device: Annotated[str, Option(help="auto, cpu, cuda, mps, or e.g. cuda:1")] = "auto",
-    json_: Annotated[Path | None, Option("--json", help="also write the figures here")] = None,
-) -> None:
+) -> Any:
     """Show what each hidden state of an encoder knows by itself: the EER of a linear classifier on it.
 
     The encoder is not trained. The features are mean and standard deviation over time.
@@ -75,8 +71,7 @@ def probe(
 
     found = hp.probe(model, train, dev, trials, device=device)
     print_probe(found)
-    if json_ is not None:
-        write_json(json_, found.as_json())
+    return found.as_json()
 
 
 @app.command()
@@ -102,9 +97,8 @@ def benchmark(
     batch: Annotated[str, Option(help="how many at a time, separated by commas")] = "1",
     rounds: Annotated[int, Option(min=1, max=10_000, help="times that each is measured")] = 10,
     threads: Annotated[int, Option(min=1, max=MOST_WORKERS, help="that each computes with")] = 2,
-    json_: Annotated[Path | None, Option("--json", help="also write the figures here")] = None,
     markdown: Annotated[bool, Option("--markdown", help="tables as Markdown, for a README")] = False,
-) -> None:
+) -> Any:
     """Measure size, latency and memory beside the dense model in transformers, all in one run.
 
     Each model goes through every engine: torch in float32 and bfloat16, ONNX Runtime in float32 and with 8-bit matrix
@@ -123,8 +117,7 @@ def benchmark(
     for table in found.tables():
         print_table(table, markdown)
     say(found.machine())
-    if json_ is not None:
-        write_json(json_, found.as_json())
+    return found.as_json()
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -40,7 +40,7 @@ def prepare(
     workers: Annotated[int, Option(min=1, max=MOST_WORKERS, help="files that are read at the same time")] = 4,
     dev_share: Annotated[float, Option(callback=finite, help=f"{SPLIT}: share for dev, by speaker where known")] = 0.0,
     seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="of that split, and of the trials drawn for dev")] = 0,
-) -> None:
+) -> dict[str, Any]:
     """Turn a corpus's own protocol files into manifests, one per part."""
     options: dict[str, Any] = {"allow_missing": allow_missing, "dev_share": dev_share, "seed": seed}
     prepared = hp.prepare(corpus, root, out, durations=durations, workers=workers, **options)
@@ -60,6 +60,12 @@ def prepare(
     if check:
         _audit_all([*prepared.manifests.values(), *prepared.enrolments.values()], workers)
     say(f"next: hybrid-pruning {_next_verb(prepared)}")
+    parts = {part: (str(path), *prepared.counts[part]) for part, path in prepared.manifests.items()}
+    return {
+        "manifests": {part: dict(zip(("path", "bonafide", "spoof"), its, strict=True)) for part, its in parts.items()},
+        "trials": {part: str(path) for part, path in prepared.trials.items()},
+        "warnings": [*prepared.warnings],
+    }
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Verbs that use a model on lists of recordings: score, cohort."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,7 @@ def score(
     no_norm: Annotated[bool, Option("--no-norm", help="centre with the cohort's mean, but no AS-norm")] = False,
     qualities: Annotated[bool, Option("--qualities", help="add quality measures, for calibrate to weigh")] = False,
     cache: Cache = None,
-) -> None:
+) -> dict[str, Any]:
     """Score every utterance, or with --trials every pair: higher is more bona fide, or more the same speaker.
 
     The scores stand in the manifest's order, or the list's. Cut off, a scoring goes on when called again with the same
@@ -68,8 +69,9 @@ def score(
     options |= {"normalise": not no_norm, "qualities": qualities, "embeddings": cache}
     found = hp.score(model, manifest, out, batch_size, workers, window_seconds, device, skip_bad, **options)
     throughput = found.engine.throughput.of_all_processes()
+    result = {"scores": str(out), "written": found.written, "left_out": found.left_out, **asdict(throughput)}
     if not processes.is_main():
-        return
+        return result
     if found.left_out:
         scored = "utterances" if trials is None else "trials"
         warn(f"{found.left_out} of {found.left_out + found.written} {scored} are left out, see {failures_of(out)}")
@@ -83,6 +85,7 @@ def score(
             f"{out}: {found.written:,} scores of {found.recordings:,} recordings ({found.backend}); "
             f"next: hybrid-pruning evaluate {out} {trials} --sv"
         )
+    return result
 
 
 @app.command()
@@ -103,7 +106,7 @@ def cohort(
     raw: Annotated[
         bool, Option("--raw", help="average a speaker's embeddings as they are, not at unit length")
     ] = False,
-) -> None:
+) -> dict[str, Any]:
     """Give a verification model its cohort, which centres embeddings and normalises scores.
 
     Kept in the model: the mean of the manifest's embeddings, and each of its speakers' (the mean of its centred
@@ -122,3 +125,4 @@ def cohort(
         f"{target}: cohort of {len(found.speakers):,} speakers, the closest {top_n} count; next: hybrid-pruning score "
         f"{target} MANIFEST --trials TRIALS --qualities --out SCORES, then calibrate"
     )
+    return {"model": str(target), "speakers": len(found.speakers), "top_n": top_n}

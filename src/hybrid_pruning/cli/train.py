@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -11,12 +11,14 @@ from hybrid_pruning.cli.app import HUB_ID, app, finite
 from hybrid_pruning.console import say, say_table
 from hybrid_pruning.distributed import is_main, keep_freed_memory, start
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.trees import read_json
 
 Overrides = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="overrule the recipe, repeatable")]
 Share = Annotated[
     float | None,
     Option(callback=finite, help="train on this share of the data, drawn by the seed: data.fraction, 0 to 1"),
 ]
+SIZES = ("params", "dense_params", "sparsity", "macs", "dense_macs", "macs_sparsity")
 JobOut = Annotated[Path, Option(help="folder of the job, or of the jobs; called again, it goes on there")]
 
 
@@ -34,7 +36,7 @@ def quickstart(
         str | None, Option(help=f"a pretrained encoder instead of Whisper tiny's: a folder or a {HUB_ID}")
     ] = None,
     from_scratch: Annotated[bool, Option("--from-scratch", help="a small encoder with random weights")] = False,
-) -> None:
+) -> dict[str, Any]:
     """Train a dense and two pruned detectors on real human speech, print them side by side, and judge files.
 
     Fetches free recordings from Debian's packages (as an ordinary user, nothing is installed) and makes spoofs of them
@@ -45,7 +47,7 @@ def quickstart(
     Example: hybrid-pruning quickstart clip.wav
     """
     keep_freed_memory()
-    hp.quickstart(out, bonafide, backbone, files=files or (), from_scratch=from_scratch)
+    return hp.quickstart(out, bonafide, backbone, files=files or (), from_scratch=from_scratch)
 
 
 @app.command()
@@ -54,7 +56,7 @@ def run(
     out: JobOut,
     set_: Overrides = None,
     fraction: Share = None,
-) -> None:
+) -> dict[str, Any]:
     """From a raw corpus to its table and report: prepare, train, export, score, calibrate, evaluate, report.
 
     A step whose result is there, made from the same inputs and settings, is skipped; a training that was cut off
@@ -73,6 +75,8 @@ def run(
     report = hp.run(recipe, out, changes(set_, fraction))
     if is_main():
         say(f"{report}: finished; the model to ship is {out / 'model'}")
+    figures = {path.stem: read_json(path) for path in sorted((out / "evaluation").glob("*.json"))}
+    return {"report": str(report), "model": str(out / "model"), "evaluation": figures}
 
 
 @app.command()
@@ -93,7 +97,7 @@ def sweep(
     list_: Annotated[bool, Option("--list", help="print the cells and how far each is, and run nothing")] = False,
     set_: Overrides = None,
     fraction: Share = None,
-) -> None:
+) -> dict[str, Any]:
     """Run a recipe's whole job over a grid, sparsities x methods x seeds x any key: one table, one plot.
 
     Each cell is a job of its own, in OUT/dense, OUT/taylor-hp70-s2 and so on, as `run` does it. Finished and current
@@ -123,10 +127,13 @@ def sweep(
         cells = list_cells(choose(lay_out(load_config(recipe, overrides), axes), names), out)
         say_table(replace(cells, note=""), box="none")
         say(cells.note)
-        return
+        return {"cells": {str(cell): str(state) for cell, state in cells.rows}}
     table = hp.sweep(recipe, sparsity, out, overrides, methods, seeds, vary or (), names)
     if is_main():
         say(f"{table}: finished; the plot is {table.with_suffix('.png')}")
+    from hybrid_pruning.data.tables import read_rows
+
+    return {"table": str(table), "rows": [row for _, row in read_rows(out / "sweep.tsv", ())]}
 
 
 @app.command()
@@ -136,7 +143,7 @@ def train(
     set_: Overrides = None,
     fraction: Share = None,
     resume: Annotated[bool, Option("--resume", help="continue from the run's last checkpoint")] = False,
-) -> None:
+) -> dict[str, Any]:
     """Fine-tune and prune a model at the same time, as a recipe says.
 
     Example: hybrid-pruning train recipes/asvspoof5/base.yaml --out runs/hp70 --set pruning.target_sparsity=0.7
@@ -146,6 +153,10 @@ def train(
     hp.train(recipe, out, changes(set_, fraction), resume)
     if is_main():
         say(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
+    from hybrid_pruning.reporting.run_files import read_runs
+
+    (found,) = read_runs([out])
+    return {"run": str(out), "epochs": found.epochs[0], **found.log.validations[-1]}
 
 
 @app.command()
@@ -173,7 +184,7 @@ def export(
         Path | None,
         Option(metavar="MANIFEST", help="with --precision int8: real speech, by default what was trained on"),
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Cut the model down for real and write it: config.json and model.safetensors.
 
     With --onnx it becomes one graph with all its weights, model.onnx, and its description, model.json: `detect` and
@@ -206,9 +217,14 @@ def export(
         file = out / ("openvino.xml" if openvino else "model.onnx")
         size = sum(path.stat().st_size for path in files_of(file))
         say(f"{file}: {size / 1e6:.1f} MB; next: hybrid-pruning score {file} MANIFEST.tsv ...")
-        return
+        return {"file": str(file), "bytes": size}
     models = hp.export_snapshots(run, out, average) if family else {out: hp.export(run, out, average, at)}
+    from hybrid_pruning.models.size import count_kept
     from hybrid_pruning.reporting.inspection import describe_size
 
+    sizes = {}
     for folder, model in models.items():
         say(f"{folder}: {describe_size(model)}; next: hybrid-pruning score {folder} MANIFEST.tsv ...")
+        found = count_kept(model.backbone).budget
+        sizes[str(folder)] = {name: float(getattr(found, name)) for name in SIZES}
+    return sizes
