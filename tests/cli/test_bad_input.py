@@ -53,6 +53,7 @@ COMMANDS = {
     "export": "run --out new",
     "score": f"verifier {SPEAKERS} --trials speakers/trials --cohort {SPEAKERS} --top-n 2 --out new.tsv",
     "cohort": f"verifier {SPEAKERS} --workers 0 --out new --top-n 2",
+    "embed": "model dev/manifest.tsv --workers 0 --out new.npz",
     "evaluate": "scores.tsv dev/manifest.tsv --track1 --bootstrap 40",
     "calibrate": "model scores.tsv dev/manifest.tsv --out new",
     "fuse": "scores.tsv --keys dev/manifest.tsv --out new.json",

@@ -87,6 +87,7 @@ def test_report_and_inspect_draw(cli, tmp_path, monkeypatch):
 HUB = {
     "score",
     "cohort",
+    "embed",
     "calibrate",
     "detect",
     "verify",

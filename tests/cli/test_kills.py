@@ -34,6 +34,7 @@ COMMANDS = {
     "score": "score model dev/manifest.tsv --out new.tsv --batch-size 3",
     "cohort": "cohort verifier speakers/manifest.tsv --top-n 2 --out new",
     "cohort in place": "cohort verifier speakers/manifest.tsv --top-n 2",
+    "embed": "embed model dev/manifest.tsv --out new.npz --batch-size 3 --picture new.png",
     "evaluate": "evaluate scores.tsv dev/manifest.tsv --track1 --json new.json --det new.png",
     "fuse": "fuse good.tsv --keys dev/manifest.tsv --out new.json",
     "card": "card model --evaluation table.json",

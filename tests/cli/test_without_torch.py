@@ -65,6 +65,7 @@ RUNNING = (
     "score onnx dev/manifest.tsv --out s.tsv",
     "score graph speakers/manifest.tsv --trials speakers/trials --out t.tsv",
     "cohort mc speakers/manifest.tsv --help",
+    "embed onnx dev/manifest.tsv --out e.ark --picture e.png",
     "verify speakers/id00000/00.wav speakers/id00000/01.wav --model graph",
     "evaluate s.tsv dev/manifest.tsv --track1 --bootstrap 40 --det det.svg",
     "evaluate t.tsv speakers/trials --sv",

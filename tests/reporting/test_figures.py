@@ -12,6 +12,7 @@ import pytest
 
 from hybrid_pruning import metrics
 from hybrid_pruning.console import visible
+from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.models.size import KeptUnits
 from hybrid_pruning.pruning import Budget
 from hybrid_pruning.reporting import curves, plots
@@ -20,6 +21,7 @@ from hybrid_pruning.reporting.inspection import draw_kept_units
 from hybrid_pruning.reporting.plots import VARIABLES, to_inline_svg
 from hybrid_pruning.reporting.published import Published, draw_sizes, is_of_set, read_published
 from hybrid_pruning.reporting.run_files import Log
+from hybrid_pruning.reporting.scatter import draw_embeddings, principal_components
 
 
 def scores(bonafide, spoof, distance=2.0, seed=0):
@@ -282,3 +284,45 @@ def test_our_runs_stand_out_among_the_published():
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (48.4, 8.0)
     assert star.get_color() == plots.COLOURS[1]
     assert not [text for text in legend(draw_sizes(read_published("asvspoof5"), {})) if "measured here" in text]
+
+
+def recordings(*groups):
+    """Return utterances of (label, attack, speaker), so many of each."""
+    return [
+        Utterance(f"{place}-{number}", Path("a.wav"), label, attack=attack, speaker=speaker)
+        for place, (count, label, attack, speaker) in enumerate(groups)
+        for number in range(count)
+    ]
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_principal_components_of_a_known_cloud():
+    rng = np.random.default_rng(0)
+    spread = rng.normal(size=(400, 3)) * (9, 3, 0.1)
+    turned = np.linalg.qr(rng.normal(size=(5, 5)))[0][:3]
+    points, shares = principal_components(spread @ turned + 7)
+    left, scales, _ = np.linalg.svd(spread - spread.mean(axis=0), full_matrices=False)
+    np.testing.assert_allclose(np.abs(points), np.abs(left[:, :2] * scales[:2]), atol=1e-9)
+    np.testing.assert_allclose(shares, (scales**2 / (scales**2).sum())[:2])
+    assert principal_components(np.ones((3, 1)))[0].tolist() == [[0, 0]] * 3
+
+
+def test_embeddings_are_coloured_by_what_tells_them_apart():
+    known = ("bonafide", "-", "s")
+    for groups, expected in (
+        (((3, *known), (2, "spoof", "-", "s")), ["bonafide (3)", "spoof (2)"]),
+        (((3, *known), (2, "spoof", "A1", "s"), (1, "spoof", "A2", "t")), ["bonafide (3)", "A1 (2)", "A2 (1)"]),
+        (((1, *known), *((1, "spoof", f"A{index}", "s") for index in range(9))), ["bonafide (1)", "spoof (9)"]),
+        (((2, "bonafide", "-", "p"), (1, "bonafide", "-", "q")), ["p (2)", "q (1)"]),
+        (tuple((1, "bonafide", "-", f"p{index}") for index in range(9)), ["recordings (9)"]),
+    ):
+        utterances = recordings(*groups)
+        figure = draw_embeddings(np.random.default_rng(0).normal(size=(len(utterances), 4)), utterances)
+        assert legend_of(figure) == expected
+    many = recordings((2500, *known), (3, "spoof", "-", "s"))
+    figure = draw_embeddings(np.random.default_rng(0).normal(size=(2503, 4)), many)
+    assert legend_of(figure) == ["bonafide (2,000 of 2,500)", "spoof (3)"]
+    assert [line.get_color() for line in figure.axes[0].lines] == [plots.BONAFIDE, plots.SPOOF]

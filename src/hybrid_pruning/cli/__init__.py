@@ -6,7 +6,20 @@ from hybrid_pruning.cli.app import app, main, order_verbs
 __all__ = ["app", "main"]
 
 order_verbs(
-    *("quickstart", "run", "sweep", "prepare", "audit", "init", "train", "export", "score", "cohort", "evaluate"),
-    *("calibrate", "fuse", "detect", "verify", "serve", "web", "convert", "report", "card", "inspect", "probe"),
+    *("quickstart", "run", "sweep", "prepare", "audit", "init", "train", "export", "score", "cohort", "embed"),
+    *(
+        "evaluate",
+        "calibrate",
+        "fuse",
+        "detect",
+        "verify",
+        "serve",
+        "web",
+        "convert",
+        "report",
+        "card",
+        "inspect",
+        "probe",
+    ),
     *("benchmark", "doctor"),
 )

@@ -1,4 +1,4 @@
-"""Verbs that use a model on lists of recordings: score, cohort."""
+"""Verbs that use a model on lists of recordings: score, cohort, embed."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -126,3 +126,51 @@ def cohort(
         f"{target} MANIFEST --trials TRIALS --qualities --out SCORES, then calibrate"
     )
     return {"model": str(target), "speakers": len(found.speakers), "top_n": top_n}
+
+
+@app.command()
+def embed(
+    model: Annotated[str, Argument(help=f"exported: a folder, .onnx or .xml file, or {HUB_ID}")],
+    manifest: Annotated[Path, Argument(help="TSV with utt_id, path and label")],
+    out: Annotated[Path, Option(help="file to write: .npz (numpy), .ark (Kaldi, with .scp); any other: ours")],
+    picture: Annotated[Path | None, Option(help="also draw them: .png, .svg or .pdf")] = None,
+    batch_size: BatchSize = 16,
+    workers: Workers = 2,
+    window_seconds: Window = 30.0,
+    device: Device = "auto",
+    skip_bad: SkipBad = False,
+) -> dict[str, Any]:
+    """Embed every utterance of a manifest, with a detector or a verifier: one vector each, as the model gives it.
+
+    numpy: arrays `ids`, `embeddings` [N, E] and `seconds`. Kaldi: binary float vectors. Ours is the file that
+    `score --embeddings` takes, and to which only what it lacks is added. Long utterances, audio that cannot be used,
+    and an embedding that was cut off are as in `score`.
+
+    --picture has the two principal components of the embeddings, coloured by bona fide and spoof, by attack or
+    speaker where they are few.
+    """
+    from hybrid_pruning import distributed as processes
+    from hybrid_pruning.data.manifest import read_manifest
+    from hybrid_pruning.reporting.plots import format_of, save_figure
+    from hybrid_pruning.reporting.scatter import draw_embeddings
+    from hybrid_pruning.scoring.resume import failures_of
+
+    processes.start()
+    processes.keep_freed_memory()
+    if picture is not None:
+        format_of(picture)  # before the work
+    found = hp.embed(model, manifest, out, batch_size, workers, window_seconds, device, skip_bad)
+    utterances = read_manifest(manifest)
+    left_out, width = len(utterances) - len(found.ids), found.vectors.shape[1]
+    result = {"embeddings": str(out), "written": len(found.ids), "width": width, "left_out": left_out}
+    if not processes.is_main():
+        return result
+    if left_out:
+        warn(f"{left_out} of {len(utterances)} utterances are left out, see {failures_of(out)}")
+    beside = f" and {out.with_suffix('.scp')}" if out.suffix == ".ark" else ""
+    say(f"{out}{beside}: {len(found.ids):,} embeddings of width {width}")
+    if picture is not None and found.ids:
+        known = {utterance.utt_id: utterance for utterance in utterances}
+        save_figure(draw_embeddings(found.vectors, [known[name] for name in found.ids]), picture)
+        say(f"{picture}: their two principal components")
+    return result

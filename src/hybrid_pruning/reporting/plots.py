@@ -179,12 +179,17 @@ def draw_histograms(systems: Mapping[str, Scores], threshold: float | None = Non
     return figure
 
 
-def save_figure(figure: "Figure", path: str | Path) -> None:
-    """Write a figure as PNG, SVG or PDF, by the file's ending; the same figure gives the same bytes."""
-    path = Path(path)
-    kind = FORMATS.get(path.suffix.lower())
+def format_of(path: str | Path) -> str:
+    """Return the format that a figure's file is written in."""
+    kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:
         raise InputError(f"{path}: a figure is written as {', '.join(FORMATS)}; choose one of these endings")
+    return kind
+
+
+def save_figure(figure: "Figure", path: str | Path) -> None:
+    """Write a figure as PNG, SVG or PDF, by the file's ending; the same figure gives the same bytes."""
+    kind = format_of(path)
     with atomic_write(path, "wb") as handle:
         _write_figure(figure, handle, kind)
 

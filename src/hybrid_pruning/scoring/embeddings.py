@@ -1,9 +1,10 @@
-"""A model for speaker verification + recordings -> their embeddings, resumable as scoring is, kept in a file."""
+"""A model + recordings -> their embeddings, resumable as scoring is, kept in a file: ours, numpy's or Kaldi's."""
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -85,6 +86,32 @@ class Embeddings:
         return cls(ids, vectors.astype(np.float32, copy=False), seconds.astype(np.float64), model, paths)
 
 
+def write_npz(embeddings: Embeddings, path: Path) -> None:
+    """Write `ids` [N], `embeddings` [N, E] float32 and `seconds` [N] as numpy reads them."""
+    with atomic_write(path, "wb") as handle:
+        np.savez(handle, ids=np.array(embeddings.ids, str), embeddings=embeddings.vectors, seconds=embeddings.seconds)
+
+
+def write_kaldi(embeddings: Embeddings, path: Path) -> None:
+    """Write binary float vectors, and beside the .ark an .scp that names the place of each.
+
+    Source: Kaldi's documentation, "Kaldi I/O mechanisms": the key, a space, and from the named place on `\\0B`, the
+    type `FV `, the size of an int32, the vector's width as one, and its values, little-endian.
+    """
+    places = []
+    with atomic_write(path, "wb") as ark:
+        for name, vector in zip(embeddings.ids, embeddings.vectors, strict=True):
+            ark.write(f"{name} ".encode())
+            places.append(f"{name} {path.absolute()}:{ark.tell()}\n")
+            ark.write(b"\0BFV \4" + struct.pack("<i", len(vector)) + vector.astype("<f4").tobytes())
+    with atomic_write(path.with_suffix(".scp")) as scp:
+        scp.writelines(places)
+
+
+WRITERS: dict[str, Callable[[Embeddings, Path], None]] = {".npz": write_npz, ".ark": write_kaldi}
+"""Suffix -> form of embeddings for other programs."""
+
+
 def embed(
     model: str | Path | Embedder,
     manifest: str | Path,
@@ -95,21 +122,35 @@ def embed(
     device: str = "auto",
     skip_bad: bool = False,
 ) -> Embeddings:
-    """Embed every utterance of a manifest into a file; embeddings of this model that are there already are kept.
+    """Embed every utterance of a manifest into a file, with a detector or a verifier.
 
-    Cut off, the next call goes on from `OUT.partial`. The arguments are those of `score`.
+    A file that ends with .npz is numpy's, .ark Kaldi's with an .scp beside it, in the manifest's order; any other is
+    ours, in which embeddings of this model that are there already are kept. Cut off, the next call goes on from
+    `OUT.partial`. The other arguments are those of `score`.
     """
-    engine, out = Engine(load_embedder(model, device), batch_size, workers, window_seconds), Path(out)
-    return embed_utterances(engine, read_manifest(manifest), out, out, skip_bad)
+    out, utterances = Path(out), read_manifest(manifest)
+    write = WRITERS.get(out.suffix)
+    if write is write_kaldi and (names := [one.utt_id for one in utterances if len(one.utt_id.split()) > 1]):
+        raise InputError(f"{manifest}: utt_id '{names[0]}' has a space, Kaldi's keys cannot; give --out as .npz")
+    engine = Engine(load_embedder(model, device), batch_size, workers, window_seconds)
+    if write is None:
+        return embed_utterances(engine, utterances, out, out, skip_bad)
+    return embed_utterances(engine, utterances, out, None, skip_bad, lambda found: write(found, out))
 
 
 def embed_utterances(
-    engine: Engine, utterances: Sequence[Utterance], out: Path, cache: Path | None = None, skip_bad: bool = False
+    engine: Engine,
+    utterances: Sequence[Utterance],
+    out: Path,
+    cache: Path | None = None,
+    skip_bad: bool = False,
+    keep: Callable[[Embeddings], None] = lambda _: None,
 ) -> Embeddings:
     """Return the embeddings of recordings whose names differ, in their order, the same to every process.
 
     Results so far and failures stand beside `out`, as in `run_resumable`. From the file `cache` embeddings are taken,
-    and those that it lacks are added to it. With `skip_bad`, recordings that cannot be used are left out.
+    and those that it lacks are added to it. With `skip_bad`, recordings that cannot be used are left out. The main
+    process calls `keep` with new results before the partial ones are removed.
     """
     pieces = f"{engine.window_seconds!r}{' crops' if engine.crops else ''}"
     digest = processes.from_main(lambda: f"{fingerprint_model(engine.model, False)} {pieces}")
@@ -140,8 +181,10 @@ def embed_utterances(
         return Embeddings([*known.ids, *ids], vectors, seconds, digest, [*known.paths, *files])
 
     def write(found: FloatArray, samples: FloatArray) -> None:
+        every = gather(found, samples)
+        keep(every)
         if cache is not None:
-            gather(found, samples).write(cache)
+            every.write(cache)
 
     if lacking:
         known = gather(*run_resumable(engine, lacking, out, "embeddings", write, skip_bad))
