@@ -41,7 +41,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-DETECTOR_WEIGHTS = (r"^head\.", r"^classifier\.")
+DETECTOR_WEIGHTS = [r"^head\.", r"^classifier\."]
 """Names that an encoder leaves in its detector's file."""
 
 
@@ -162,7 +162,7 @@ def _run(layers: Any, x: Any, **context: Any) -> list[torch.Tensor]:
 class OnWaveforms:
     """In front of a family's model: narrows it, and encodes padded batches as if each utterance were alone."""
 
-    _keys_to_ignore_on_load_unexpected = DETECTOR_WEIGHTS
+    _keys_to_ignore_on_load_unexpected: Any = DETECTOR_WEIGHTS
 
     def __init__(self: Any, config: Any) -> None:
         super().__init__(config)  # type: ignore[call-arg]  # the family's

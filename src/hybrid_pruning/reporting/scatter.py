@@ -1,7 +1,7 @@
 """Embeddings in the plane of their two principal components, coloured by what tells the recordings apart."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,7 @@ def draw_embeddings(embeddings: npt.ArrayLike, utterances: Sequence[Utterance]) 
             shown = draw.permutation(places)[:MOST_POINTS]
             count = f"{len(places):,}" if len(shown) == len(places) else f"{len(shown):,} of {len(places):,}"
             colour = classes[name] if set(names) <= set(classes) else plots.colour_of(index)
-            look = {"markersize": 5 if len(groups) < 1000 else 3, "alpha": 0.55, "markeredgewidth": 0}
+            look: Any = {"markersize": 5 if len(groups) < 1000 else 3, "alpha": 0.55, "markeredgewidth": 0}
             label = plots.label_of(f"{name or 'recordings'} ({count})")
             marker = MARKERS[index % len(MARKERS)]
             axes.plot(*points[shown].T, linestyle="none", marker=marker, color=colour, label=label, **look)
