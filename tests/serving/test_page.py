@@ -1,11 +1,12 @@
 """The page in headless Chromium: files, microphone, stream, two speakers, mistakes, a phone, the keyboard alone."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from served_fakes import clip, running
+from served_fakes import clip, fakes, running
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -51,6 +52,11 @@ def test_a_file_is_judged_and_the_expectation_changes_the_verdict(page: Any):
         page.keyboard.press("ArrowLeft")
     playwright.expect(result.locator(".word")).to_have_text("? Undecided")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # on a telephone
+    grounds = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert grounds == ["rgb(251, 251, 249)", "rgb(20, 22, 26)"]
     upload(page, "Choose files", "short.wav", clip(3, 0.4))
     playwright.expect(page.locator("#results article").first).to_contain_text("holds 0.4 s of active sound")
     upload(page, "Choose files", "notes.txt", b"no audio")
@@ -58,6 +64,26 @@ def test_a_file_is_judged_and_the_expectation_changes_the_verdict(page: Any):
     page.get_by_text("Forget them").click()
     playwright.expect(page.locator("#results article")).to_have_count(0)
     playwright.expect(page.get_by_text("Forget them")).to_be_hidden()
+
+
+def test_models_stand_side_by_side_with_size_and_time(browser: Any):
+    models = [replace(fakes()[0], name=name, megabytes=size) for name, size in (("dense", 30.0), ("small", 8.5))]
+    page = browser.new_page()
+    with running(models=models) as address:
+        page.goto(f"http://{address}/")
+        page.get_by_label("small (float32, 8.5 MB)").wait_for()
+        place = page.evaluate_handle(
+            """(content) => { const sent = new DataTransfer(), bytes = Uint8Array.from(content);
+            sent.items.add(new File([bytes], "dropped.wav")); return sent; }""",
+            list(clip(-3)),
+        )
+        page.dispatch_event("#drop", "drop", {"dataTransfer": place})
+        hints = page.locator("#results article .hint")
+        playwright.expect(hints).to_have_count(2)
+        for hint, (name, size) in zip(hints.all_inner_texts(), (("dense", "30.0"), ("small", "8.5")), strict=True):
+            assert hint.startswith(f"{name}: torch, float32, {size} MB; took ")
+        assert page.locator("#results .word").all_inner_texts() == ["✗ Fake", "✗ Fake"]
+    page.close()
 
 
 def reach(page: Any, part: str) -> None:

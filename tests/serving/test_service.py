@@ -456,6 +456,16 @@ def test_the_work_of_a_client_that_is_gone_is_dropped():
     assert service.counters.requests == {("/v1/detect", 499): 3}
 
 
+def test_a_request_that_takes_too_long_is_told_to_come_again():
+    model = Recorder()
+    service = Service([Served("slow", Engine(model), None, 0.1, 0.0)], Limits(timeout=0.3))  # type: ignore[arg-type]
+    with TestClient(build_app(service), base_url=HERE) as client:
+        answer = client.post("/v1/detect", content=wav(sound(16_000)))
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert error(answer) == "not computed within 0.3 s; try again later, or send less"
+        model.go.release(10)
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

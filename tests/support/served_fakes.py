@@ -4,7 +4,7 @@ import contextlib
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,10 @@ def fakes() -> list[Served]:
 
 
 @contextlib.contextmanager
-def running(limits: Limits | None = None, **options: Any) -> Iterator[str]:
+def running(limits: Limits | None = None, models: Sequence[Served] | None = None, **options: Any) -> Iterator[str]:
     """Serve at a free port of this machine, and yield the address."""
     listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(configure(build_app(Service(fakes(), limits), **options)))
+    server = uvicorn.Server(configure(build_app(Service(models or fakes(), limits), **options)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
