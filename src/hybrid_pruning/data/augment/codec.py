@@ -38,8 +38,7 @@ class Sndfile:
 
     container: str
     subtype: str
-    level: float | None = None
-    constant: bool = False
+    level: float | None = None  # of MP3, at a constant bit rate
 
     def require(self, name: str) -> None:
         """Raise InputError where libsndfile lacks the codec."""
@@ -50,7 +49,7 @@ class Sndfile:
     def __call__(self, wave: Wave, rate_hz: int) -> Wave:
         """Return the wave encoded and decoded, with the codec's delay."""
         kind = {"format": self.container, "subtype": self.subtype}
-        quality = {"compression_level": self.level, "bitrate_mode": "CONSTANT" if self.constant else None}
+        quality = {"compression_level": self.level, "bitrate_mode": None if self.level is None else "CONSTANT"}
         coded = io.BytesIO()
         soundfile.write(coded, wave, rate_hz, **kind, **quality)
         coded.seek(0)
@@ -96,9 +95,9 @@ class Ffmpeg:
 Coders = tuple[Sndfile | Ffmpeg, ...]
 
 
-def _sndfile(container: str, subtype: str, highest: int, lowest: int, *kbps: int, constant: bool = False) -> Coders:
-    """libsndfile's levels are linear in the bit rate, from the highest to the lowest."""
-    return tuple(Sndfile(container, subtype, (highest - rate) / (highest - lowest), constant) for rate in kbps)
+def _mp3(*kbps: int) -> Coders:
+    """libsndfile's levels are linear in the bit rate, from 160 kbit/s down to 8."""
+    return tuple(Sndfile("MP3", "MPEG_LAYER_III", (160 - rate) / 152) for rate in kbps)
 
 
 def _ffmpeg(encoder: str, container: str, *bits_per_second: int) -> Coders:
@@ -110,9 +109,9 @@ def _speex(*qualities: int) -> Coders:
 
 
 CODECS: dict[str, tuple[int, Coders]] = {
-    "opus": (SAMPLE_RATE_HZ, _sndfile("OGG", "OPUS", 256, 6, 8, 12, 16, 24, 32)),
-    "opus-nb": (NARROW_HZ, _sndfile("OGG", "OPUS", 256, 6, 6, 8, 12, 16, 20)),
-    "mp3": (SAMPLE_RATE_HZ, _sndfile("MP3", "MPEG_LAYER_III", 160, 8, 16, 24, 32, 48, 64, constant=True)),
+    "opus": (SAMPLE_RATE_HZ, _ffmpeg("libopus", "ogg", 8_000, 12_000, 16_000, 24_000, 32_000)),
+    "opus-nb": (NARROW_HZ, _ffmpeg("libopus", "ogg", 6_000, 8_000, 12_000, 16_000, 20_000)),
+    "mp3": (SAMPLE_RATE_HZ, _mp3(16, 24, 32, 48, 64)),
     "mulaw": (NARROW_HZ, (Sndfile("WAV", "ULAW"),)),
     "alaw": (NARROW_HZ, (Sndfile("WAV", "ALAW"),)),
     "narrowband": (NARROW_HZ, (Sndfile("WAV", "PCM_16"),)),
