@@ -140,6 +140,17 @@ def test_normalisation_is_written(make_backbone: MakeBackbone, tmp_path: Path):
         assert hp.load_backbone(tmp_path / f"plain{normalize}").normalize is normalize
 
 
+@pytest.mark.parametrize(("family", "style"), [("wavlm", "base")])
+def test_of_a_verifier_the_encoder_is_written(make_backbone: MakeBackbone, cli: Cli, tmp_path: Path):
+    for name, closed in {"dense": (), "cut": ("head.0", "conv.0")}.items():
+        backbone = cut_to(make_backbone(), *closed, share=0.5) if closed else make_backbone()
+        hp.SpeechModel.build(backbone, HEAD, None).save_pretrained(tmp_path / name)
+        found = cli("convert", name, "--to", "transformers", "--out", f"{name}-plain")
+        trust = " with trust_remote_code=True" if closed else ""
+        assert f"AutoModel.from_pretrained takes it{trust}; head and classifier, if any, stay in {name}" in found.out
+        assert (tmp_path / f"{name}-plain" / "modeling_pruned.py").exists() == bool(closed)
+
+
 @pytest.mark.parametrize(("family", "style"), [WHISPER])
 @pytest.mark.parametrize("shape", ["dense", "cut"])
 @torch.no_grad()
