@@ -207,6 +207,11 @@ def test_a_second_fit_on_calibrated_scores_changes_next_to_nothing(tmp_path):
     assert (first.scores, first.keys, first.prior) == ("first.tsv", "k.tsv", 0.5)
     assert (first.positives, first.negatives) == (positive.sum(), (~positive).sum())
     assert first.digest != second.digest
+    expected = calibration.apply(3 * scores + 2)
+    assert calibration.seen == pytest.approx((expected.min(), expected.max()))
+    assert first.seen == pytest.approx(second.seen, abs=0.01)
+    assert Calibration().seen is None
+    assert Calibration.from_json(json.loads(json.dumps(calibration.to_json())), "config.json") == calibration
 
 
 def test_scores_that_were_fitted_on_are_fitted_anew():
@@ -227,6 +232,8 @@ def test_scores_that_were_fitted_on_are_fitted_anew():
         ({"qualities": {"pitch": 1.0}}, "quality measure 'pitch' is unknown"),
         ({"qualities": {"log-seconds-min": float("inf")}}, "scale 2.0"),
         ({"qualities": [1]}, "config.json: calibration cannot be understood"),
+        ({"seen": [1.0]}, r"config.json: calibration cannot be understood \(seen \[1.0\]: expected two numbers"),
+        ({"seen": 3}, "config.json: calibration cannot be understood"),
     ],
 )
 def test_a_damaged_calibration_is_refused(change, message):
