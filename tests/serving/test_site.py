@@ -155,9 +155,9 @@ def test_a_browser_gives_the_answers_of_python(
         model = export_run(once, request.getfixturevalue("pristine")) / "small" if kind == "int8" else whisper()
     folder = web(model, tmp_path / "site", kind == "whisper", runtime, WINDOW)
     service = Service([Served.load("model", folder, WINDOW)])
-    about = json.loads((folder / "site.json").read_text())["model"]
+    site = json.loads((folder / "site.json").read_text())
+    about, tolerance = site["model"], site["probe"]["tolerance"]
     assert (about["weights"], about["calibrated"]) == ("float32" if kind == "float" else "int8", kind != "int8")
-    tolerance = site.TOLERANCES[about["weights"]]
     with ThreadPoolExecutor(1) as pool, hosting(folder) as address, visiting(browser, address) as page:
         for name, content in CLIPS.items():
             (tmp_path / name).write_bytes(content)
@@ -204,7 +204,7 @@ def test_a_browser_compares_as_python_does(
     service = Service([Served.load("model", folder, WINDOW)])
     about = json.loads((folder / "site.json").read_text())
     assert about["model"]["weights"] == ("int8" if make is compared8 else "float32")
-    tolerance = site.TOLERANCES[about["model"]["weights"]]
+    tolerance = about["probe"]["tolerance"]
     for name, content in CLIPS.items():
         (tmp_path / name).write_bytes(content)
     groups = [

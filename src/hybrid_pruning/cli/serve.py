@@ -54,7 +54,7 @@ def serve(
 def web(
     model: Annotated[str, Argument(metavar="MODEL", help=f"exported: a folder, .onnx file or {HUB_ID}")],
     out: Annotated[Path, Option(help="folder for the site, new or empty")],
-    int8: Annotated[bool, Option("--int8", help="compute in 8 bits: smaller, and a little off")] = False,
+    int8: Annotated[bool, Option("--int8", help="weights in 8 bits, a quarter of the download")] = False,
     runtime: Annotated[
         Path | None, Option(metavar="DIR", help="with the files of onnxruntime-web; by default they are fetched")
     ] = None,

@@ -71,7 +71,7 @@ def web(
 
     Args:
         model: as for `serve`; it is exported to ONNX where it is not yet.
-        int8: compute in 8 bits where it is exported here.
+        int8: keep weights in 8 bits where it is exported here, a quarter of the download; it computes in float32.
         runtime: folder with the files of onnxruntime-web; None fetches them from npm's registry (33 MB).
         window_seconds: length up to which a recording is taken whole.
     """
@@ -209,7 +209,7 @@ def _fetch() -> dict[str, bytes]:
 
 
 def _find_graph(model: str | Path | Embedder, scratch: Path, int8: bool) -> OnnxModel:
-    """Return a model as ONNX, exported into a new folder where it is not, or not in 8 bits where that is asked for."""
+    """Return a model as ONNX, exported into a new folder where it is not, or its weights not in 8 bits as asked for."""
     place = prefer_onnx(model, names=[FILE]) if isinstance(model, (str, Path)) and not int8 else model
     found = load_embedder(place, "cpu")
     if isinstance(found, OnnxModel):
@@ -222,4 +222,4 @@ def _find_graph(model: str | Path | Embedder, scratch: Path, int8: bool) -> Onnx
         return found
     from hybrid_pruning.models.onnx.graph import export_onnx
 
-    return OnnxModel.from_file(export_onnx(found, scratch, int8))
+    return OnnxModel.from_file(export_onnx(found, scratch, small=int8))

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.export import Dim
@@ -56,6 +57,8 @@ from hybrid_pruning.models.speech_model import SpeechModel
 from hybrid_pruning.trees import portable
 
 OPSET = 20
+SMALLEST = 1024
+"""Weights of a product that are rounded; fewer stay as they are."""
 LARGEST = (1 << 31) - (1 << 24)
 """Bytes of weights: protobuf ends at 2 GB, graph included."""
 WINDOW_RULE = (
@@ -77,7 +80,9 @@ class _Graph(nn.Module):
         return (embedding,) if self.model.classes is None else (embedding, self.model.classify(embedding))
 
 
-def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False, proto: Any = None) -> Path:
+def export_onnx(
+    model: SpeechModel, out: str | Path, int8: bool = False, proto: Any = None, *, small: bool = False
+) -> Path:
     """Write a model, which is left as it was, as out/model.onnx and out/model.json, and return the .onnx file.
 
     Args:
@@ -86,14 +91,49 @@ def export_onnx(model: SpeechModel, out: str | Path, int8: bool = False, proto: 
             the convolutions that make features and the classifier stay as they are. An utterance's result then depends
             a little on the batch it is in.
         proto: the model's graph, where it has been traced before.
+        small: keep weights in 8 bits and compute in float32: for a download, not for speed (`round_weights`).
     """
 
     def write(proto: Any, folder: Path) -> list[str]:
+        if small:
+            round_weights(proto)
         with atomic_write(folder / FILE, "wb") as handle:
             handle.write(proto.SerializeToString())
         return [FILE]
 
-    return _export(model, Path(out), FILE, "int8" if int8 else "f32", write, proto)
+    return _export(model, Path(out), FILE, "int8" if int8 else "small" if small else "f32", write, proto)
+
+
+def round_weights(proto: Any) -> None:
+    """Round the weights of a graph's products to 8 bits, one scale for each output, and scale them back as it runs.
+
+    Of convolutions those in groups alone, as the positional one; the others are small, and make the features.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    graph, uses = proto.graph, dict[str, set[tuple[str, int, bool]]]()
+    for node in graph.node:
+        options = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        by_row = bool(options.get("transB")) if node.op_type == "Gemm" else options.get("group", 1) > 1
+        for place, name in enumerate(node.input):
+            uses.setdefault(name, set()).add((node.op_type, place, by_row))
+    axes = {("MatMul", 1, False): 1, ("Gemm", 1, False): 1, ("Gemm", 1, True): 0, ("Conv", 1, True): 0}
+    axes |= {("Slice", 0, False): 0}  # of a table of positions
+    for tensor in list(graph.initializer):
+        how = uses.get(tensor.name, set())
+        weight = numpy_helper.to_array(tensor)
+        if len(how) != 1 or (axis := axes.get(next(iter(how)))) is None or weight.size < SMALLEST or weight.ndim < 2:
+            continue
+        others = tuple(place for place in range(weight.ndim) if place != axis)
+        scale = np.maximum(np.abs(weight).max(others, keepdims=True), np.finfo(np.float32).tiny) / 127
+        name = tensor.name
+        rounded = numpy_helper.from_array((weight / scale).round().astype(np.int8), f"{name}.int8")
+        graph.initializer.remove(tensor)
+        graph.initializer.extend([rounded, numpy_helper.from_array(scale.ravel().astype(np.float32), f"{name}.scale")])
+        node = helper.make_node("DequantizeLinear", [f"{name}.int8", f"{name}.scale"], [name], axis=axis)
+        graph.node.insert(0, node)
+    onnx.checker.check_model(proto)
 
 
 def export_openvino(
@@ -171,8 +211,8 @@ def describe(model: SpeechModel, precision: str = "f32", name: str = FILE) -> di
         "minimum_samples": model.minimum_samples,
         "longest_samples": _longest(model),
         "window": {"seconds": WINDOW_SECONDS, "rule": WINDOW_RULE},
-        "weights": "int8" if precision == "int8" else "float32",
-        **({"precision": precision} if name == OPENVINO else {}),
+        "weights": "int8" if precision in ("int8", "small") else "float32",
+        **({"precision": precision} if name == OPENVINO else {"precision": "f32"} if precision == "small" else {}),
         "model": fingerprint_model(model),
         "provenance": portable(model.provenance),
         "versions": versions() | packages,

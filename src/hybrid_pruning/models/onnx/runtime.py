@@ -177,6 +177,7 @@ def open_session(model: Path | bytes, path: Path, precision: str | None = None) 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone; their message becomes one line
     options.intra_op_num_threads = threads()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # weights kept in 8 bits are for float32
     options.enable_mem_pattern = False  # one plan is kept for each length otherwise, and memory grows with them
     failures = (state.InvalidProtobuf, state.Fail, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
     try:

@@ -43,7 +43,7 @@ async function load(given, tell) {
   ort.env.logLevel = "error";
   ort.env.wasm.wasmPaths = new URL("runtime/", location.href).href;
   ort.env.wasm.wasmBinary = files[wasm].buffer;
-  const open = (name, provider) => ort.InferenceSession.create(files[name], { executionProviders: [provider], enableMemPattern: false, logSeverityLevel: 3 });
+  const open = (name, provider) => ort.InferenceSession.create(files[name], { executionProviders: [provider], enableMemPattern: false, logSeverityLevel: 3, extra: { session: { disable_quant_qdq: "1" } } });
   if (files["classifier.onnx"]) classifier = await open("classifier.onnx", "wasm");
   if (files["cohort.safetensors"]) cohort = tensors(files["cohort.safetensors"]);
   const probe = Float32Array.from({ length: site.probe.samples }, (_, place) => .1 * Math.sin(1e-5 * place * place));
