@@ -52,6 +52,13 @@ def test_every_step_is_quiet_on_request_and_gives_its_result_as_json(cli, world)
     assert cli("evaluate", "s.tsv", "dev/manifest.tsv", "--track1").out, "quiet is for one call"
 
 
+def test_an_audit_gives_its_counts_though_files_are_faulty(cli, world):
+    next((world / "dev").glob("*.wav")).write_bytes(b"RIFF")
+    found = cli(*["audit", "dev/manifest.tsv", "--workers", "0", "--quiet", "--json", "faults.json"])
+    assert (found.code, found.out) == (2, "")
+    assert json.loads((world / "faults.json").read_text()) == {"dev/manifest.tsv": {"faulty": 1, "silent": 0}}
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_can_be_quiet(cli, verb):
     assert "--quiet" in cli(verb, "--help").out

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 import hybrid_pruning as hp
-from hybrid_pruning.cli.app import HUB_ID, LARGEST_SEED, MOST_WORKERS, app, finite
+from hybrid_pruning.cli.app import HUB_ID, JSON, LARGEST_SEED, MOST_WORKERS, app, finite
 from hybrid_pruning.console import say, warn
 from hybrid_pruning.data.corpora import CORPORA, Prepared
 from hybrid_pruning.data.manifest import hidden_line
 from hybrid_pruning.errors import InputError
+from hybrid_pruning.files import write_json
 
 HELP = "\n\n".join(
     [
@@ -87,17 +88,18 @@ def init(
 def audit(
     manifests: Annotated[list[Path], Argument(metavar="MANIFEST...", help="TSV with utt_id, path and label")],
     workers: Annotated[int, Option(min=0, max=MOST_WORKERS, help="processes that decode audio")] = 2,
+    json_: JSON = None,
 ) -> None:
     """Decode every file of manifests once and list the faulty ones in MANIFEST.faults.tsv beside each.
 
     Missing, corrupt and cut files, values that are not finite, and durations other than the column seconds has.
     """
-    _audit_all(manifests, workers)
+    _audit_all(manifests, workers, json_)
 
 
-def _audit_all(manifests: Sequence[Path], workers: int) -> None:
+def _audit_all(manifests: Sequence[Path], workers: int, json_: Path | None = None) -> None:
     """Audit manifests one by one; show the first faults and end as after any other mistake in the input."""
-    faulty, shown = [], SHOWN
+    faulty, shown, counts = [], SHOWN, {}
     for manifest in manifests:
         found = hp.audit(manifest, workers=workers)
         table = manifest.with_suffix(".faults.tsv")
@@ -109,8 +111,11 @@ def _audit_all(manifests: Sequence[Path], workers: int) -> None:
         for fault in faults[:shown]:
             say(f"  {fault.message}", error=True)
         shown -= len(faults[:shown])
+        counts[str(manifest)] = {"faulty": len(faults), "silent": len(silent)}
         if faults:
             faulty.append(f"{len(faults)} in {table}")
+    if json_ is not None:
+        write_json(json_, counts)
     if faulty:
         raise InputError(f"faulty files: {', '.join(faulty)}; mend them, or remove their rows from the manifest")
 
