@@ -23,7 +23,7 @@ from hybrid_pruning.console import printable
 from hybrid_pruning.markdown import escape
 from hybrid_pruning.models.calibration import Calibration, Fit
 from hybrid_pruning.models.card import find_results, is_edited, read_results, render_card, write_card
-from hybrid_pruning.models.card.lineage import Origin
+from hybrid_pruning.models.card.lineage import Origin, find_origins
 from world import Cli
 
 RECIPE = {
@@ -290,6 +290,25 @@ def test_a_job_brings_its_evaluations(pristine: Path, tmp_path: Path) -> None:
         assert [result.name for result in find_results(folder, provenance)] == ["dev"]
 
 
+def test_a_job_of_stages_made_the_model_of_its_last_one(pristine: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((pristine / "run/config.yaml").read_text())
+    stages = {"prune": {}, "heal": {"pruning": {"use_pruning_loss": False}}}
+    healed = {**recipe, "pruning": {**recipe["pruning"], "use_pruning_loss": False, "target_sparsity": 0.5}}
+    for place, content in (("run", recipe | {"stages": stages}), ("run/heal", healed)):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "config.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    (tmp_path / "evaluation").mkdir()
+    shutil.copy(pristine / "table.json", tmp_path / "evaluation/dev.json")
+    assert [result.name for result in find_results(tmp_path, {"recipe": healed})] == ["dev"]
+    with pytest.raises(InputError, match="is not the recipe that the model was trained with"):
+        find_results(tmp_path, {"recipe": recipe | {"seed": recipe["seed"] + 1}})
+
+
+def test_the_target_is_that_of_the_stage_that_pruned(detector: hp.SpeechModel) -> None:
+    detector.provenance = {"recipe": {**RECIPE, "pruning": {**RECIPE["pruning"], "use_pruning_loss": False}}}
+    assert "the target was" not in render_card(pruned(detector), "small")
+
+
 def test_the_verb(cli: Cli, pristine: Path) -> None:
     found = cli("card", str(pristine / "model"), "--out", "c.md", "--evaluation", str(pristine / "table.json"))
     assert found.code == 0
@@ -303,10 +322,12 @@ def test_the_origins_stand_with_their_licences_and_doubts(detector):
         Origin("backbone", "microsoft/wavlm-base-plus", "mit"),
         Origin("data set", "some/corpus", "cc-by-nc-4.0"),
         Origin("data set", "x/y"),
+        *find_origins("whisper-tiny-encoder", "mit", {}),
     ]
     text = render_card(detector, "small", origins=origins)
     assert "| backbone | [microsoft/wavlm-base-plus](https://huggingface.co/microsoft/wavlm-base-plus) | mit |" in text
     assert "(https://huggingface.co/datasets/some/corpus) | cc-by-nc-4.0 |" in text
+    assert "| backbone | whisper-tiny-encoder | mit |" in text, "a folder's name is no address"
     doubts = [line for line in text.splitlines() if line.startswith("- the ")]
     assert ["not for commercial use" in line for line in doubts] == [True, False]
     assert "licence of the data set x/y is not clear" in doubts[1]

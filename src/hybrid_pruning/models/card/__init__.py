@@ -189,6 +189,7 @@ def render_card(
         model_name=printable(name).rpartition("/")[2] if metrics else None,
         eval_results=[entry for result in results if result.trials for entry in list_entries(result, task)] or None,
     )
+    resampled = [result.resampled for result in results if result.resampled]
     text = environment.get_template(TEMPLATE).render(
         front_matter=Markdown(about.to_yaml()),
         name=name,
@@ -202,7 +203,11 @@ def render_card(
         metrics=metrics,
         titles=TITLES,
         kinds=[kind for kind in COUNTS.values() if any(kind in result.trials for result in results)],
-        resampled=next((result.resampled for result in results if result.resampled), ""),
+        resampled=resampled[0]
+        if len(set(resampled)) == 1
+        else f"{', '.join(resampled)}, set by set"
+        if resampled
+        else "",
         has_recipe=bool(section(model.provenance, "recipe")),
         facts=describe_training(model),
         warn=find_warnings,
@@ -251,7 +256,8 @@ def describe_pruning(model: SpeechModel) -> str:
     if shape is None:
         return ""
     pruning = section(model.provenance, "recipe", "pruning")
-    goal = number(model.provenance.get("snapshot_at", pruning.get("target_sparsity")))
+    asked = pruning.get("target_sparsity") if pruning.get("use_pruning_loss", True) else None  # by another stage
+    goal = number(model.provenance.get("snapshot_at", asked))
     counted = COUNTED.get(str(pruning.get("constraint")))
     aim = f"; the target was {goal:.0%} of the {counted}" if goal and counted else ""
     return f"{', '.join(UNITS.get(unit, unit) for unit in shape.units)} could be cut{aim}"

@@ -77,8 +77,12 @@ def find_results(run: str | Path, provenance: Mapping[str, Any]) -> list[Result]
     recipe = job / RUN / RECIPE
     if not section(provenance, "recipe"):
         raise InputError(f"{recipe}: the model does not say which recipe made it; give --evaluation files instead")
-    ran = load_config(recipe).model_dump(mode="json")
-    if _names(ran) != _names(check_config(section(provenance, "recipe"), "the model's recipe").model_dump(mode="json")):
+    ran = load_config(recipe)
+    if ran.stages:  # the model is the last one's
+        recipe = job / RUN / [*ran.stages][-1] / RECIPE
+        ran = load_config(recipe)
+    made = check_config(section(provenance, "recipe"), "the model's recipe")
+    if _names(ran.model_dump(mode="json")) != _names(made.model_dump(mode="json")):
         raise InputError(f"{recipe}: is not the recipe that the model was trained with; give its own job")
     found = read_results([str(path) for path in files])
     if (job / POOLED).is_file():

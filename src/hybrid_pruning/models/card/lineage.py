@@ -36,10 +36,11 @@ def find_origins(base: str, base_licence: str | None, datasets: Mapping[str, str
     """Return the origins of a model; a licence that is not given is asked of the hub, and empty without an answer."""
     given = [("backbone", base, base_licence or "")] if base else []
     given += [("data set", name, licence) for name, licence in datasets.items()]
-    return [
-        Origin(kind, name, licence or (_ask(kind, name) if hub.is_repo_id(name) else ""), hub.is_repo_id(name))
-        for kind, name, licence in given
-    ]
+    found = []
+    for kind, name, licence in given:
+        on_hub = name.count("/") == 1 and hub.is_repo_id(name)
+        found.append(Origin(kind, name, licence or (_ask(kind, name) if on_hub else ""), on_hub))
+    return found
 
 
 def read_datasets(texts: list[str]) -> dict[str, str]:
