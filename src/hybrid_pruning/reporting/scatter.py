@@ -41,9 +41,9 @@ def draw_embeddings(embeddings: npt.ArrayLike, utterances: Sequence[Utterance]) 
             marker = MARKERS[index % len(MARKERS)]
             axes.plot(*points[shown].T, linestyle="none", marker=marker, color=colour, label=label, **look)
         first, second = (
-            f"principal component {place}, {share:.0%} of the variance" for place, share in enumerate(shares, 1)
+            f"principal component {place}, {share:.1%} of the variance" for place, share in enumerate(shares, 1)
         )
-        axes.set(aspect="equal", adjustable="datalim", xlabel=first, ylabel=second)
+        axes.set(xlabel=first, ylabel=second)  # each on a scale of its own: of a detector the first has nearly all
         figure.legend(loc="outside upper left", ncols=2)
     return figure
 
