@@ -1,5 +1,6 @@
 """Hostile encoder configs: all of a config.json is checked before anything is allocated, fetched or run."""
 
+import ast
 import json
 import random
 import re
@@ -148,10 +149,14 @@ def test_nothing_in_the_source_lets_transformers_run_code() -> None:
     calls = 0
     for path in SOURCE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
+        for documented in ast.walk(tree := ast.parse(text)):  # words for users of what `convert` writes are no calls
+            if isinstance(documented, ast.Module | ast.FunctionDef | ast.ClassDef):
+                text = text.replace(ast.get_docstring(documented, clean=False) or "\0", "")
+        asked = [key for call in ast.walk(tree) if isinstance(call, ast.Call) for key in call.keywords]
+        assert all(ast.unparse(key.value) == "False" for key in asked if key.arg == "trust_remote_code"), path
         for call in re.findall(r"\bAuto[A-Z]\w+\.\w+\([^\n]*|\btorch\.load\([^\n]*", text):
             calls += 1
             assert ("weights_only=True" if call.startswith("torch.load") else "trust_remote_code=False") in call, path
-        assert "trust_remote_code=True" not in text
         for loader in re.findall(r"(\w+)\.from_pretrained\(", text):
             assert loader == "SpeechModel", f"{path}: {loader}"
         if path.name == "workers.py":  # pipes between processes of this program

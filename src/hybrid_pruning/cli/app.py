@@ -60,6 +60,8 @@ def with_common_options(verb: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(verb)
     def call(*arguments: Any, quiet: bool = False, result_json: Path | None = None, **options: Any) -> None:
+        if result_json is not None and result_json.is_dir():  # before the work, and not after it
+            raise InputError(f"{result_json}: is a folder; give the name of a file")
         before, console.quiet = console.quiet, console.quiet or quiet
         try:
             result = verb(*arguments, **options)

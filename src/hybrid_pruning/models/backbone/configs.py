@@ -108,7 +108,7 @@ def read_config(plain: Mapping[str, Any], source: str) -> Any:
     family = plain.get("model_type")
     if family is None:
         raise InputError(f"{source}: no transformers model there (config.json names no model_type)")
-    if family in {f"pruned_{name}" for name in MODELS}:
+    if family in [f"pruned_{name}" for name in MODELS]:
         hint = "is of `convert --to transformers`; give the model that it was converted from"
         raise InputError(f"{source}: model type {_shown(family)} {hint}")
     if not isinstance(family, str) or family not in MODELS:

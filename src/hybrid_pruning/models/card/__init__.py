@@ -99,10 +99,10 @@ def card(
     if force or results or licence or datasets or name or push is None or not target.is_file():
         title, base = name or push or (folder.resolve().name if folder == Path(model) else str(model)), find_base(found)
         origins = find_origins("" if base.random else base.name, base_licence, of_data)
+        write_card(render_card(found, title, results, licence, [*of_data], origins), target, force)
         for origin in origins:
             if origin.doubt:
                 warn(origin.doubt)
-        write_card(render_card(found, title, results, licence, [*of_data], origins), target, force)
         say(f"{target}: written" + ("" if push else f"; next: hybrid-pruning card {model} --push USER/NAME"))
     for path in write_benchmarks(benchmarks, results, target.parent):
         say(f"{path}: written")
