@@ -99,9 +99,7 @@ def main() -> None:
             processes.stop()
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except (
-        SystemExit
-    ) as end:  # of completion; or where a reader such as `head` has all it wants, as SIGPIPE ends programs
+    except SystemExit as end:  # of completion; or of a reader such as `head` that has all it wants, as by SIGPIPE
         status = 128 + 13 if end.code else 0
     except Exception as error:
         status = _fail(error)

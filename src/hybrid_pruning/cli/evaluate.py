@@ -28,9 +28,7 @@ Pair = tuple[Path, Path]
 @app.command()
 def evaluate(
     scores: Annotated[Path, Argument(help="score file; with --many a table of them")],
-    keys: Annotated[
-        Path | None, Argument(help="key file, manifest, or the corpus's own protocol or trial list")
-    ] = None,
+    keys: OptionalKeys = None,
     track1: Annotated[bool, Option("--track1", help="anti-spoofing: EER, minDCF, actDCF, Cllr")] = False,
     track2: Annotated[bool, Option("--track2", help="spoofing-robust verification: a-DCF, t-DCF, t-EER")] = False,
     sv: Annotated[bool, Option("--sv", help="speaker verification: EER, minDCF at 0.01 and 0.05")] = False,

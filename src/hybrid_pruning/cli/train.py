@@ -73,8 +73,9 @@ def run(
     """
     keep_freed_memory()
     report = hp.run(recipe, out, changes(set_, fraction))
-    if is_main():
-        say(f"{report}: finished; the model to ship is {out / 'model'}")
+    if not is_main():
+        return {}
+    say(f"{report}: finished; the model to ship is {out / 'model'}")
     figures = {path.stem: read_json(path) for path in sorted((out / "evaluation").glob("*.json"))}
     return {"report": str(report), "model": str(out / "model"), "evaluation": figures}
 
@@ -129,10 +130,11 @@ def sweep(
         say(cells.note)
         return {"cells": {str(cell): str(state) for cell, state in cells.rows}}
     table = hp.sweep(recipe, sparsity, out, overrides, methods, seeds, vary or (), names)
-    if is_main():
-        say(f"{table}: finished; the plot is {table.with_suffix('.png')}")
+    if not is_main():
+        return {}
     from hybrid_pruning.data.tables import read_rows
 
+    say(f"{table}: finished; the plot is {table.with_suffix('.png')}")
     return {"table": str(table), "rows": [row for _, row in read_rows(out / "sweep.tsv", ())]}
 
 
@@ -151,10 +153,11 @@ def train(
     start()
     keep_freed_memory()
     hp.train(recipe, out, changes(set_, fraction), resume)
-    if is_main():
-        say(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
+    if not is_main():
+        return {}
     from hybrid_pruning.reporting.run_files import read_runs
 
+    say(f"{out}: finished; next: hybrid-pruning export {out} --out MODEL")
     (found,) = read_runs([out])
     return {"run": str(out), "epochs": found.epochs[0], **found.log.validations[-1]}
 

@@ -164,7 +164,7 @@ def evaluate(
         found["threshold"] = eer_threshold(*(trials.of(track.scores, kind) for kind in track.kinds))
         main |= errors_at(Column(track.scores, tuple((kind,) for kind in track.kinds)), found["threshold"])
     groups = {combination: break_down(trials, combination, track, main) for combination in combinations}
-    name = next(name for name, known in TRACKS.items() if known is track)
+    name = next(name for name, known in TRACKS.items() if known.scores == track.scores)
     options: dict[str, Any] = {"bootstrap": rounds, "seed": seed or None, "against": against, "speakers": speakers}
     options |= {"tdcf2019": tdcf2019, "tdcf2021": tdcf2021, "by": [*by], "only": [*map("=".join, (only or {}).items())]}
     command = ["hybrid-pruning", "evaluate", str(scores), str(keys), f"--{name}", *_spell(options)]
