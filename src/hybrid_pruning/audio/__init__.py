@@ -242,12 +242,14 @@ def _open(path: Path) -> BinaryIO:
 
 def _choose_source(path: Path, file: BinaryIO) -> Source:
     """Return the stream of the decoder that takes the file."""
-    from hybrid_pruning.audio import ffmpeg, libsndfile  # programs that read no audio need neither
+    from hybrid_pruning.audio import libsndfile  # programs that read no audio need none
 
     source: Source
     try:
         source = libsndfile.SndfileStream(path, file)
     except libsndfile.NotRecognized:
+        from hybrid_pruning.audio import ffmpeg  # nor those that read WAV and FLAC alone its libraries
+
         try:
             source = ffmpeg.FfmpegStream(path, file)
         except InputError as error:
