@@ -181,6 +181,19 @@ def test_differences_are_from_the_dense_cell_of_the_same_seed():
     assert estimate_difference(same[1:2], same, "eval", "eer")[1] == Interval(0.0, 0.0)
 
 
+def test_a_value_of_pruned_models_alone_is_compared_with_the_only_dense_model_of_the_seed():
+    rates = {"dense-workers-1-s1": 5, "hp50-workers-1-s1": 6, "hp50-workers-2-s1": 9}
+    swept = pretend(seeds="1", vary=["data.workers=1,2"], rates=rates)
+    only = [one for one in swept if one.cell.name != "dense-workers-2-s1"]
+    found = [estimate_difference([one], only, "eval", "eer")[0] for one in only if one.cell.target]
+    assert found == pytest.approx([0.01, 0.04])
+    pruned = [one for one in swept if one.cell.name == "hp50-workers-2-s1"]
+    own = next(one for one in swept if one.cell.name == "dense-workers-2-s1").sets["eval"].metrics["eer"]
+    assert estimate_difference(pruned, swept, "eval", "eer")[0] == pytest.approx(0.09 - own)
+    others = pretend(seeds="1,2", vary=["data.workers=1,2"])
+    assert estimate_difference(pruned, [one for one in others if one.cell.config.seed == 2], "eval", "eer") is None
+
+
 def test_one_seed_has_the_interval_over_speakers_and_the_table_says_so(tmp_path):
     swept = pretend()
     write_tsv(swept, tmp_path / "sweep.tsv")

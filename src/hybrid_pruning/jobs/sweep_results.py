@@ -81,13 +81,19 @@ def estimate(seeds: Sequence[Swept], name: str, metric: str) -> Estimate:
     return float(np.mean([its.metrics[metric] for its in found])), over_replicas(values)
 
 
+def find_dense(cell: GridCell, swept: Iterable[Swept]) -> Swept | None:
+    """Return the dense model of a cell's seed and values or, where those concern pruned models, the seed's only one."""
+    dense = {one.cell.name: one for one in swept if not one.cell.target and one.cell.config.seed == cell.config.seed}
+    return dense.get(cell.dense) or (next(iter(dense.values())) if len(dense) == 1 else None)
+
+
 def estimate_difference(seeds: Sequence[Swept], swept: Sequence[Swept], name: str, metric: str) -> Estimate | None:
     """Return a metric less that of the dense cell of the same seed; None for the dense, and without any.
 
     Both are measured on the same resamples. A seed whose dense cell is not finished does not count.
     """
-    dense = {one.cell.name: one for one in swept if one.cell.target == 0}
-    pairs = [(one.sets[name], dense[one.cell.dense].sets[name]) for one in seeds if one.cell.dense in dense]
+    found = [(one, find_dense(one.cell, swept)) for one in seeds]
+    pairs = [(one.sets[name], its.sets[name]) for one, its in found if its is not None]
     if not pairs or seeds[0].cell.target == 0:
         return None
     values = np.stack([ours.drawn[metric] - theirs.drawn[metric] for ours, theirs in pairs])
@@ -255,10 +261,10 @@ def _draw_ours(axes: "Axes", swept: Sequence[Swept], metric: str, size: str, nam
     from matplotlib.transforms import ScaledTranslation
 
     figure: Any = axes.figure
-    dense = {one.cell.name: one for one in swept if not one.cell.target}
+    dense = [one for one in swept if not one.cell.target]
     lines = group([one for one in swept if one.cell.target], lambda cell: cell.line or ALONE)
     ink: dict[str, Any] = {"color": plots.INK, "linestyle": "none", "zorder": 4}
-    for place, seeds in enumerate(group(dense.values(), lambda cell: cell.group).values()):
+    for place, seeds in enumerate(group(dense, lambda cell: cell.group).values()):
         label = {} if place else {"label": DENSE}
         _draw_points(axes, [seeds], metric, size, name, ink | label | {"marker": "D", "transform": axes.transData})
     for place, (line, cells) in enumerate(lines.items()):
@@ -272,9 +278,9 @@ def _draw_ours(axes: "Axes", swept: Sequence[Swept], metric: str, size: str, nam
         }
         groups = list(group(cells, lambda cell: cell.group).values())
         found = _draw_points(axes, groups, metric, size, name, look | {"label": plots.label_of(line)})
-        start = [dense[key] for key in dict.fromkeys(one.cell.dense for one in cells) if key in dense]
+        start = {its.cell.name: its for one in cells if (its := find_dense(one.cell, dense)) is not None}
         if start:
-            ends = [_find_point(start, metric, size, name), found[0]]
+            ends = [_find_point([*start.values()], metric, size, name), found[0]]
             axes.plot(*zip(*ends, strict=True), **{**look, "marker": None})
 
 

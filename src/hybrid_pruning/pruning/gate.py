@@ -170,12 +170,10 @@ class Gates(nn.Module):
         A closed unit has a gradient too, of the loss with regard to its factor: it may be opened again. A target out of
         reach is a PlanError.
         """
-        kept, masks = self.kept(target, constraint), [torch.zeros(gate.slot.size) for gate in self.values()]
-        for mask, name in zip(masks, self, strict=True):
-            mask[list(kept[name])] = 1
         log_alpha = self.log_alpha()
-        values = torch.cat(masks).to(log_alpha) + (log_alpha - log_alpha.detach())  # exactly 0 or 1
-        for gate, value in zip(self.values(), values.split([len(mask) for mask in masks]), strict=True):
+        chosen = select.rank_units(self.accounting, self._scores(), target, constraint)
+        values = torch.cat([*chosen.values()]).to(log_alpha) + (log_alpha - log_alpha.detach())  # exactly 0 or 1
+        for gate, value in zip(self.values(), values.split([slot.size for slot in self.plan.slots]), strict=True):
             gate.sampled = value
 
     def sample(self) -> None:
@@ -215,14 +213,18 @@ class Gates(nn.Module):
 
         A target that no choice of units meets is a PlanError, which names the range.
         """
-        whole = self.log_alpha().detach().cpu()  # one wait for a GPU
-        scores = dict(zip(self, whole.split([slot.size for slot in self.plan.slots]), strict=True))
         if self.binary and target is not None:
-            return select.rank_units(self.accounting, scores, target, constraint)
+            chosen = select.rank_units(self.accounting, self._scores(), target, constraint)
+            return {name: tuple(mask.nonzero().flatten().tolist()) for name, mask in chosen.items()}
         rounded = {name: gate.kept() for name, gate in self.items()}
         if target is None:
             return rounded
-        return select.meet_target(self.accounting, rounded, scores, target, constraint)
+        return select.meet_target(self.accounting, rounded, self._scores(), target, constraint)
+
+    def _scores(self) -> dict[str, torch.Tensor]:
+        """Return slot name -> [units] log_alpha on the CPU, in one wait for a GPU."""
+        whole = self.log_alpha().detach().cpu()
+        return dict(zip(self, whole.split([slot.size for slot in self.plan.slots]), strict=True))
 
     def pin(self, kept: Kept | None) -> None:
         """Make evaluation keep exactly these units; None goes back to each gate's own."""
@@ -268,12 +270,15 @@ class ImportanceOptimizer(torch.optim.Optimizer):
     def step(self, _: Any = None) -> None:  # type: ignore[override]
         """Take up the gradients of one step."""
         for group in self.param_groups:
-            for gate in group["params"]:
-                if gate.grad is None:
-                    continue
-                state = self.state[gate]
-                if not state:
-                    state["mean"], state["steps"] = torch.zeros_like(gate), 0
-                state["steps"] += 1
-                state["mean"].lerp_(gate.grad.square(), 1 - group["decay"])
-                gate.copy_((state["mean"] / (1 - group["decay"] ** state["steps"]) + TINY).log())
+            gates, decay = [gate for gate in group["params"] if gate.grad is not None], group["decay"]
+            for gate in gates:
+                if not self.state[gate]:
+                    self.state[gate].update(mean=torch.zeros_like(gate), steps=0)
+                self.state[gate]["steps"] += 1
+            if gates:  # all gates in one kernel: a GPU would wait for six of each
+                means = [self.state[gate]["mean"] for gate in gates]
+                torch._foreach_lerp_(means, torch._foreach_pow([gate.grad for gate in gates], 2), 1 - decay)
+                unbiased = torch._foreach_div(means, [1 - decay ** self.state[gate]["steps"] for gate in gates])
+                torch._foreach_add_(unbiased, TINY)
+                torch._foreach_log_(unbiased)
+                torch._foreach_copy_(gates, unbiased)

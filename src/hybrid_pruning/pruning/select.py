@@ -62,8 +62,8 @@ def meet_target(
 
 def rank_units(
     accounting: Accounting, importance: Mapping[str, torch.Tensor], target: float, constraint: Constraint
-) -> dict[str, tuple[int, ...]]:
-    """Return the kept units of highest log-importance per parameter (or MAC), cut where the size meets the target.
+) -> dict[str, torch.Tensor]:
+    """Return which units [units] of each slot are kept: those of highest log-importance per parameter (or MAC).
 
     All slots stand in one order, so that each layer ends as wide as it is needed. A heavy unit at the cut is kept, and
     the least of the finest kind go in its place: the size is exact to one of those. Importances are slot name ->
@@ -71,21 +71,21 @@ def rank_units(
     """
     check_target(accounting, target, constraint)
     slots, costs = accounting.plan.slots, accounting.unit_costs(constraint)
-    orders, values, owners, sizes = [], [], [], []
+    orders, values, sizes = [], [], []
     for index, slot in enumerate(slots):
         score = importance[slot.name].detach().double().cpu() - math.log(max(costs[index], 1.0))
-        order = torch.argsort(score, descending=True, stable=True)
-        ranked = score[order].index_fill(0, torch.arange(slot.at_least), torch.inf)
-        blocks = ranked.split(slot.step)
+        score, order = torch.sort(score, descending=True, stable=True)
+        score[: slot.at_least] = torch.inf
+        blocks = score.split(slot.step) if slot.step > 1 else ()
         orders.append(order)
-        values.append(torch.stack([block.mean() for block in blocks]).cummin(0).values if slot.step > 1 else ranked)
-        owners.append(torch.full((len(blocks),), index))
-        sizes.append(torch.tensor([len(block) for block in blocks]) if slot.step > 1 else torch.ones(len(blocks)))
-    rank = torch.argsort(torch.cat(values), descending=True, stable=True)
-    owner, size = torch.cat(owners)[rank], torch.cat(sizes)[rank]
+        values.append(torch.stack([block.mean() for block in blocks]).cummin(0).values if blocks else score)
+        sizes.append(torch.tensor([len(block) for block in blocks]) if blocks else torch.ones_like(order))
+    owner = torch.repeat_interleave(torch.tensor([len(its) for its in values]))
+    value, rank = torch.sort(torch.cat(values), descending=True, stable=True)
+    owner, size = owner[rank], torch.cat(sizes)[rank]
 
     def counts(chosen: torch.Tensor) -> torch.Tensor:
-        return torch.bincount(owner[chosen], size[chosen], minlength=len(slots)).long()
+        return torch.zeros(len(slots), dtype=torch.int64).index_add_(0, owner[chosen], size[chosen])
 
     def removed(kept: torch.Tensor) -> float:
         return float(accounting.exact(kept).removed(constraint))
@@ -94,12 +94,12 @@ def rank_units(
     enough = bisect_left(range(len(rank)), True, key=lambda kept: removed(counts(places[:kept])) <= target)
     kept = counts(places[:enough])
     finest = torch.tensor([cost <= max(min(costs), 1.0) * FINE for cost in costs])
-    spare = (torch.cat(values)[rank] < torch.inf) & finest[owner]
+    spare = (value < torch.inf) & finest[owner]
     fine = places[:enough][spare[:enough]].flip(0)
     more = bisect_left(range(len(fine)), True, key=lambda gone: removed(kept - counts(fine[: gone + 1])) > target)
     kept -= counts(fine[:more])
     return {
-        slot.name: tuple(sorted(order[: int(count)].tolist()))
+        slot.name: torch.zeros(slot.size, dtype=torch.bool).index_fill_(0, order[: int(count)], True)
         for slot, order, count in zip(slots, orders, kept, strict=True)
     }
 
