@@ -24,7 +24,7 @@ from encoders import (
 from hybrid_pruning import pruning
 from hybrid_pruning.models.backbone import Backbone, Hidden, build, read_config, wrap
 from hybrid_pruning.models.backbone.base import mask_of
-from hybrid_pruning.models.backbone.wav2vec2 import group_norm
+from hybrid_pruning.models.backbone.wav2vec2 import convolve_in_float32, group_norm
 
 Record = Callable[[str, float], float]
 
@@ -351,3 +351,19 @@ def test_a_cut_encoder_is_trained_after_it_has_scored(make_backbone: MakeBackbon
     frames.sum().backward()
     assert torch.allclose(frames.detach(), before, atol=1e-5)
     assert any(parameter.grad is not None for parameter in small.parameters())
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpus_positional_convolution_is_the_modules_in_float32(dtype: torch.dtype, autocast: bool) -> None:
+    torch.manual_seed(0)
+    embed = build(read_config({"model_type": "wavlm", **TINY}, "test")).encoder.pos_conv_embed.to(dtype)
+    x = torch.randn(2, embed.conv.in_channels, 30).to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = convolve_in_float32(embed.conv, x)
+    weight, bias = embed.conv.weight.float(), embed.conv.bias.float()
+    expected = torch.nn.functional.conv1d(x.float(), weight, bias, 1, embed.conv.padding, 1, embed.conv.groups)
+    assert found.dtype == dtype
+    assert torch.equal(found, expected.to(dtype))
+    found.float().sum().backward()
+    assert x.grad is not None

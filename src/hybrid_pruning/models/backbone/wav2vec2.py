@@ -71,14 +71,25 @@ class Wav2Vec2Backbone(Backbone):
         was trained with, in training too, so that no utterance depends on others.
         """
         embed: Any = self.encoder.pos_conv_embed
-        norm = getattr(embed, "batch_norm", None)
-        if norm is None:
-            return embed(x)
-        statistics = (norm.running_mean, norm.running_var)
-        x = F.batch_norm(x.transpose(1, 2), *statistics, norm.weight, norm.bias, eps=norm.eps)
-        if mask is not None:
-            x = x.masked_fill(~mask.unsqueeze(1), 0.0)
-        return embed.activation(embed.padding(embed.conv(x))).transpose(1, 2)
+        x, norm = x.transpose(1, 2), getattr(embed, "batch_norm", None)
+        if norm is not None:
+            x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+            if mask is not None:
+                x = x.masked_fill(~mask.unsqueeze(1), 0.0)
+        convolved = convolve_in_float32(embed.conv, x) if x.is_cuda else embed.conv(x)
+        return embed.activation(embed.padding(convolved)).transpose(1, 2)
+
+
+def convolve_in_float32(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+    """Return a convolution of x [B, C, T] in x's type, computed in float32 whatever that and the autocast are.
+
+    cuDNN takes 16-bit convolutions of many groups one group after another, without tensor cores: on an H200 the
+    positional convolution was a third of a step in bfloat16, and alone longer than a clip's whole encoder in TF32.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        bias = None if conv.bias is None else conv.bias.float()
+        place = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        return F.conv1d(x.float(), conv.weight.float(), bias, *place).to(x.dtype)
 
 
 def group_norm(x: torch.Tensor, norm: nn.GroupNorm, lengths: torch.Tensor) -> torch.Tensor:
