@@ -292,6 +292,25 @@ def test_a_short_block_is_a_block_and_the_last_of_equal_ones():
     assert meet_target(account(3, a=(8, 1)), {"a": ()}, scores, 0.25, "params") == {"a": (0, 1, 2, 3, 4, 5)}
 
 
+@pytest.mark.parametrize(("heavy", "open_heavy"), [(50.0, [5]), (800.0, [4, 5]), (5000.0, [4, 5])])
+def test_a_heavy_unit_across_the_cut_is_kept_where_it_is_worth_more_than_light_ones(
+    heavy: float, open_heavy: list[int]
+):
+    """Of 6 x 100 and 400 x 1 parameters 250 stay: with the second heavy unit 50 light ones, or 150 without it.
+
+    The first is worth 10,000; light ones 10 each for the first 100, then 0.1, so that the cut lies across the second.
+    """
+    accounting = account(heavy=(6, 100), light=(400, 1))
+    importance = {
+        "heavy": torch.tensor([1e-3, 1e-3, 1e-3, 1e-3, heavy, 1e4]).log(),
+        "light": torch.cat([torch.full((300,), 0.1), torch.full((100,), 10.0)]).log(),
+    }
+    chosen = rank_units(accounting, importance, 0.75, "params")
+    kept = {name: mask.nonzero().flatten().tolist() for name, mask in chosen.items()}
+    assert kept["heavy"] == open_heavy
+    assert kept["light"] == ([*range(50), *range(300, 400)] if open_heavy == [5] else [*range(300, 350)])
+
+
 @pytest.mark.parametrize("target", [0.0, 0.13, 0.5, 0.777, 1.0])
 @pytest.mark.parametrize("step", [1, 3])
 def test_units_are_ranked_by_importance_over_cost_and_cut_by_exact_count(target: float, step: int) -> None:

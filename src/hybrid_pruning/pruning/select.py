@@ -65,9 +65,10 @@ def rank_units(
 ) -> dict[str, torch.Tensor]:
     """Return which units [units] of each slot are kept: those of highest log-importance per parameter (or MAC).
 
-    All slots stand in one order, so that each layer ends as wide as it is needed. A heavy unit at the cut is kept, and
-    the least of the finest kind go in its place: the size is exact to one of those. Importances are slot name ->
-    [units] logarithms; a target out of reach is a PlanError.
+    All slots stand in one order, so that each layer ends as wide as it is needed. A heavy unit that lies across the cut
+    is kept, and the least of the finest kind go in its place, or it goes, and the next of the finest kind come in:
+    whichever keeps more importance. The size is exact to one of the finest. Importances are slot name -> [units]
+    logarithms; a target out of reach is a PlanError.
     """
     check_target(accounting, target, constraint)
     slots, costs = accounting.plan.slots, accounting.unit_costs(constraint)
@@ -90,14 +91,19 @@ def rank_units(
     def removed(kept: torch.Tensor) -> float:
         return float(accounting.exact(kept).removed(constraint))
 
-    places = torch.arange(len(rank))
+    places, finest = torch.arange(len(rank)), torch.tensor([cost <= max(min(costs), 1.0) * FINE for cost in costs])
     enough = bisect_left(range(len(rank)), True, key=lambda kept: removed(counts(places[:kept])) <= target)
     kept = counts(places[:enough])
-    finest = torch.tensor([cost <= max(min(costs), 1.0) * FINE for cost in costs])
-    spare = (value < torch.inf) & finest[owner]
-    fine = places[:enough][spare[:enough]].flip(0)
-    more = bisect_left(range(len(fine)), True, key=lambda gone: removed(kept - counts(fine[: gone + 1])) > target)
-    kept -= counts(fine[:more])
+    before = places[:enough][((value < torch.inf) & finest[owner])[:enough]].flip(0)
+    more = bisect_left(range(len(before)), True, key=lambda gone: removed(kept - counts(before[: gone + 1])) > target)
+    if more:
+        without, after = counts(places[: enough - 1]), places[enough:][finest[owner[enough:]]]
+        need = bisect_left(range(len(after)), True, key=lambda come: removed(without + counts(after[:come])) <= target)
+        weights = (value - value[enough - 1]).clamp(max=100).exp() * size * torch.tensor(costs)[owner]
+        gain = weights[enough - 1] - weights[before[:more]].sum() - weights[after[:need]].sum()
+        if gain < 0 and removed(without + counts(after[:need])) <= target:
+            kept, more = without + counts(after[:need]), 0
+    kept -= counts(before[:more])
     return {
         slot.name: torch.zeros(slot.size, dtype=torch.bool).index_fill_(0, order[: int(count)], True)
         for slot, order, count in zip(slots, orders, kept, strict=True)
