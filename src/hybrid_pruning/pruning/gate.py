@@ -192,10 +192,10 @@ class Gates(nn.Module):
         Without a shift that meets it, as where gates that are always kept are too many, they go as far as `LIMIT`.
         """
         low, high = -LIMIT, LIMIT
-        alpha = self.log_alpha().detach()
+        alpha, slot_of = self.log_alpha().detach().cpu(), self.slot_of.cpu()  # one wait for a GPU, not one a try
         for _ in range(40):
             middle = (low + high) / 2
-            found = float(self.accounting.expected(open_probability(alpha + middle), self.slot_of).removed(constraint))
+            found = float(self.accounting.expected(open_probability(alpha + middle), slot_of).removed(constraint))
             if abs(found - target) <= tolerance:
                 break
             low, high = (middle, high) if found > target else (low, middle)
