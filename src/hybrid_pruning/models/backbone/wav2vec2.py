@@ -88,7 +88,7 @@ def convolve_in_float32(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
     """
     with torch.autocast(x.device.type, enabled=False):
         bias = None if conv.bias is None else conv.bias.float()
-        place = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        place: Any = (conv.stride, conv.padding, conv.dilation, conv.groups)
         return F.conv1d(x.float(), conv.weight.float(), bias, *place).to(x.dtype)
 
 
