@@ -252,13 +252,15 @@ def test_an_utterance_shorter_than_a_frame_is_refused(backbone):
     pruning.attach(backbone, seconds=backbone.minimum_samples / 16_000)
 
 
-def account(step=1, **slots):
-    """Return the accounting of one tensor a slot, (units, parameters of each)."""
+def account(step=1, at_least=0, **slots):
+    """Return the accounting of one tensor a slot, (units, parameters of each); `at_least` is the last slot's."""
     model = nn.Module()
     for name, shape in slots.items():
         model.register_parameter(name, nn.Parameter(torch.zeros(shape)))
     cuts = {name: (Cut(name, 0, Role.SCALE),) for name in slots}
-    return Accounting(model, Plan(tuple(Slot(name, "unit", slots[name][0], cuts[name], step=step) for name in slots)))
+    least = dict.fromkeys(slots, 0) | {[*slots][-1]: at_least}
+    made = (Slot(name, "unit", slots[name][0], cuts[name], at_least=least[name], step=step) for name in slots)
+    return Accounting(model, Plan(tuple(made)))
 
 
 @pytest.mark.parametrize(
@@ -309,6 +311,30 @@ def test_a_heavy_unit_across_the_cut_is_kept_where_it_is_worth_more_than_light_o
     kept = {name: mask.nonzero().flatten().tolist() for name, mask in chosen.items()}
     assert kept["heavy"] == open_heavy
     assert kept["light"] == ([*range(50), *range(300, 400)] if open_heavy == [5] else [*range(300, 350)])
+
+
+@pytest.mark.parametrize(
+    ("target", "step", "least"), [(0.5, 1, 20), (0.5, 8, 24), (0.9, 1, 20), (0.98, 1, 20), (0.999, 1, 1)]
+)
+def test_of_a_slot_that_nothing_bypasses_a_twentieth_is_kept_where_the_target_allows(
+    target: float, step: int, least: int
+):
+    """Its units are the least important of all; of 4 x 100, 200 x 1 and 400 x 1 parameters."""
+    accounting = account(step, 1, heavy=(4, 100), light=(200, 1), serial=(400, 1))
+    importance = {"heavy": torch.arange(4.0) + 50, "light": torch.zeros(200), "serial": torch.linspace(-60, -50, 400)}
+    chosen = rank_units(accounting, importance, target, "params")
+    size = {name: int(mask.sum()) for name, mask in chosen.items()}
+    assert size["serial"] == least
+    assert chosen["serial"][-least:].all(), "the most important"
+    removed = 1 - (100 * size["heavy"] + size["light"] + size["serial"]) / 1000
+    assert removed == pytest.approx(target, abs=step / 1000)
+
+
+def test_a_heavy_unit_for_which_all_light_ones_are_too_few_is_no_choice():
+    """Of 3 x 100 and 40 x 1 parameters 150 stay: two heavy ones are too many, one with all light ones is nearest."""
+    importance = {"heavy": torch.tensor([9.0, 8.0, 1.0]), "light": torch.full((40,), 3.0)}
+    chosen = rank_units(account(heavy=(3, 100), light=(40, 1)), importance, 190 / 340, "params")
+    assert (int(chosen["heavy"].sum()), int(chosen["light"].sum())) == (1, 40)
 
 
 @pytest.mark.parametrize("target", [0.0, 0.13, 0.5, 0.777, 1.0])

@@ -20,6 +20,8 @@ FINE = 10.0
 """Units that weigh up to this many times the lightest one are ranked together."""
 TOLERANCE = 1e-3
 """Distance from the target up to which a choice is taken without a search for another."""
+FLOOR = 0.05
+"""Of the units of a slot that nothing bypasses, such as a convolution's, which `rank_units` keeps where it can."""
 TRIES = 8
 """Choices of a coarse tier that are followed up, the ones closest to its gates' own first."""
 
@@ -67,16 +69,24 @@ def rank_units(
 
     All slots stand in one order, so that each layer ends as wide as it is needed. A heavy unit that lies across the cut
     is kept, and the least of the finest kind go in its place, or it goes, and the next of the finest kind come in:
-    whichever keeps more importance. The size is exact to one of the finest. Importances are slot name -> [units]
-    logarithms; a target out of reach is a PlanError.
+    whichever keeps more importance. The size is exact to one of the finest.
+
+    Importances add up only where others take over: of a slot that nothing bypasses `FLOOR` is kept wherever the target
+    allows, for a convolution with one channel left cuts the network in two, however little each of its channels is
+    worth (layer collapse: Tanaka et al., NeurIPS 2020). They are slot name -> [units] logarithms; a target out of
+    reach is a PlanError.
     """
     check_target(accounting, target, constraint)
     slots, costs = accounting.plan.slots, accounting.unit_costs(constraint)
+    always = torch.tensor([-(-math.ceil(FLOOR * slot.size) // slot.step) * slot.step for slot in slots])
+    always = torch.where(accounting.at_least > 0, always.maximum(accounting.at_least), 0).minimum(accounting.sizes)
+    if accounting.exact(always).removed(constraint) < target:
+        always = accounting.at_least
     orders, values, sizes = [], [], []
     for index, slot in enumerate(slots):
         score = importance[slot.name].detach().double().cpu() - math.log(max(costs[index], 1.0))
         score, order = torch.sort(score, descending=True, stable=True)
-        score[: slot.at_least] = torch.inf
+        score[: int(always[index])] = torch.inf
         blocks = score.split(slot.step) if slot.step > 1 else ()
         orders.append(order)
         values.append(torch.stack([block.mean() for block in blocks]).cummin(0).values if blocks else score)
@@ -96,14 +106,16 @@ def rank_units(
     kept = counts(places[:enough])
     before = places[:enough][((value < torch.inf) & finest[owner])[:enough]].flip(0)
     more = bisect_left(range(len(before)), True, key=lambda gone: removed(kept - counts(before[: gone + 1])) > target)
-    if more:
-        without, after = counts(places[: enough - 1]), places[enough:][finest[owner[enough:]]]
-        need = bisect_left(range(len(after)), True, key=lambda come: removed(without + counts(after[:come])) <= target)
-        weights = (value - value[enough - 1]).clamp(max=100).exp() * size * torch.tensor(costs)[owner]
-        gain = weights[enough - 1] - weights[before[:more]].sum() - weights[after[:need]].sum()
-        if gain < 0 and removed(without + counts(after[:need])) <= target:
-            kept, more = without + counts(after[:need]), 0
     kept -= counts(before[:more])
+    if enough and value[enough - 1] < torch.inf and not finest[owner[enough - 1]]:
+        other, after = counts(places[: enough - 1]), places[enough:][finest[owner[enough:]]]
+        need = bisect_left(range(len(after)), True, key=lambda come: removed(other + counts(after[:come])) <= target)
+        other += counts(after[:need])
+        weights = (value - value[enough - 1]).clamp(max=100).exp() * size * torch.tensor(costs)[owner]
+        loses = weights[enough - 1] < weights[before[:more]].sum() + weights[after[:need]].sum()
+        miss, others = (abs(removed(its) - target) for its in (kept, other))
+        if (others <= TOLERANCE and loses) or miss > max(others, TOLERANCE):
+            kept = other
     return {
         slot.name: torch.zeros(slot.size, dtype=torch.bool).index_fill_(0, order[: int(count)], True)
         for slot, order, count in zip(slots, orders, kept, strict=True)
