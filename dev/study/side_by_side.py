@@ -4,7 +4,7 @@
         --slots 15 --seconds 400 --only 'dense-*' '*-hp70-*'
 
 Options of the grid are `sweep`'s. Cells are run in the order of --only, each in a process of its own with a log in
-OUT/logs. A pruned cell waits until the dense cell of its seed has trained the first stage, which it takes from there.
+OUT/logs. A pruned cell waits until the dense cell of its seed, if that is wanted too, has trained the first stage.
 When the seconds are over, the rest is ended: called again, it goes on. `sweep` with the same OUT then writes the table.
 """
 
@@ -14,11 +14,12 @@ import os
 import signal
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 from hybrid_pruning.config import load_config
 from hybrid_pruning.jobs.grid import GridCell, lay_out, parse_axes
-from hybrid_pruning.jobs.sweep import FINISHED, _run_cell, describe_state
+from hybrid_pruning.jobs.sweep import FINISHED, describe_state, run_cell
 from hybrid_pruning.training.runs import Run
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     running: dict[int, tuple[GridCell, float]] = {}
     (out / "logs").mkdir(parents=True, exist_ok=True)
     while (waiting or running) and time.monotonic() < end:
-        for cell in [cell for cell in waiting if not cell.target or is_taught(cell, grid, out)]:
+        for cell in [cell for cell in waiting if not cell.target or is_taught(cell, wanted.values(), out)]:
             if len(running) < asked.slots:
                 waiting.remove(cell)
                 running[start(cell, out)] = cell, time.monotonic()
@@ -67,9 +68,9 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def is_taught(cell: GridCell, grid: list[GridCell], out: Path) -> bool:
-    """Return whether the dense cell of a cell's seed, if any, has trained the first stage."""
-    dense = next((one for one in grid if not one.target and one.config.seed == cell.config.seed), None)
+def is_taught(cell: GridCell, wanted: Iterable[GridCell], out: Path) -> bool:
+    """Return whether the dense cell of a cell's seed, if it is wanted, has trained the first stage."""
+    dense = next((one for one in wanted if not one.target and one.config.seed == cell.config.seed), None)
     if dense is None or not dense.config.stages:
         return True
     name, changes = next(iter(dense.config.stages.items()))
@@ -85,7 +86,7 @@ def start(cell: GridCell, out: Path) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     try:
-        _run_cell(cell, out, True)
+        run_cell(cell, out, True)
         print(flush=True)
     except BaseException:
         traceback.print_exc()

@@ -150,7 +150,7 @@ def _run_cells(chosen: Sequence[GridCell], cells: Sequence[GridCell], out: Path)
         if processes.is_main():
             say_rule(cell.name)
         try:
-            _run_cell(cell, out, shared)
+            run_cell(cell, out, shared)
         except InputError as error:
             if processes.count() > 1 or len(failed) == len(chosen) - 1:
                 raise
@@ -159,7 +159,7 @@ def _run_cells(chosen: Sequence[GridCell], cells: Sequence[GridCell], out: Path)
     return failed
 
 
-def _run_cell(cell: GridCell, out: Path, shared: bool) -> None:
+def run_cell(cell: GridCell, out: Path, shared: bool) -> None:
     """Run a cell's job, with the stages that other cells have trained already."""
     job = out / cell.name
     with hold(job) if processes.is_main() else nullcontext():

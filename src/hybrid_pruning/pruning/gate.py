@@ -171,10 +171,10 @@ class Gates(nn.Module):
         reach is a PlanError.
         """
         log_alpha = self.log_alpha()
-        chosen = select.rank_units(self.accounting, self._scores(), target, constraint)
+        chosen = select.rank_units(self.accounting, self._by_slot(log_alpha.detach().cpu()), target, constraint)
         values = torch.cat([*chosen.values()]).to(log_alpha) + (log_alpha - log_alpha.detach())  # exactly 0 or 1
-        for gate, value in zip(self.values(), values.split([slot.size for slot in self.plan.slots]), strict=True):
-            gate.sampled = value
+        for name, value in self._by_slot(values).items():
+            self[name].sampled = value
 
     def sample(self) -> None:
         """Draw fresh gate values; call once per optimiser micro-step, before the forward pass."""
@@ -182,9 +182,8 @@ class Gates(nn.Module):
         generator = torch.Generator().manual_seed((self.seed * SEED_STRIDE + self.draws) % 2**32)
         uniform = torch.rand(log_alpha.shape, generator=generator).to(log_alpha.device)
         self.draws += 1
-        sizes = [slot.size for slot in self.plan.slots]
-        for gate, value in zip(self.values(), hard_concrete(log_alpha, uniform).split(sizes), strict=True):
-            gate.sampled = value
+        for name, value in self._by_slot(hard_concrete(log_alpha, uniform)).items():
+            self[name].sampled = value
 
     def project(self, target: float, constraint: Constraint = "params", tolerance: float = 1e-4) -> None:
         """Shift all log_alpha alike until the expected sparsity is the target; their order stays as it is.
@@ -213,18 +212,18 @@ class Gates(nn.Module):
 
         A target that no choice of units meets is a PlanError, which names the range.
         """
+        scores = self._by_slot(self.log_alpha().detach().cpu())  # one wait for a GPU
         if self.binary and target is not None:
-            chosen = select.rank_units(self.accounting, self._scores(), target, constraint)
+            chosen = select.rank_units(self.accounting, scores, target, constraint)
             return {name: tuple(mask.nonzero().flatten().tolist()) for name, mask in chosen.items()}
         rounded = {name: gate.kept() for name, gate in self.items()}
         if target is None:
             return rounded
-        return select.meet_target(self.accounting, rounded, self._scores(), target, constraint)
+        return select.meet_target(self.accounting, rounded, scores, target, constraint)
 
-    def _scores(self) -> dict[str, torch.Tensor]:
-        """Return slot name -> [units] log_alpha on the CPU, in one wait for a GPU."""
-        whole = self.log_alpha().detach().cpu()
-        return dict(zip(self, whole.split([slot.size for slot in self.plan.slots]), strict=True))
+    def _by_slot(self, units: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return slot name -> [units] of values [N] of all units, in plan order."""
+        return dict(zip(self, units.split([slot.size for slot in self.plan.slots]), strict=True))
 
     def pin(self, kept: Kept | None) -> None:
         """Make evaluation keep exactly these units; None goes back to each gate's own."""
@@ -275,7 +274,7 @@ class ImportanceOptimizer(torch.optim.Optimizer):
                 if not self.state[gate]:
                     self.state[gate].update(mean=torch.zeros_like(gate), steps=0)
                 self.state[gate]["steps"] += 1
-            if gates:  # all gates in one kernel: a GPU would wait for six of each
+            if gates:  # the kernels of one gate for all of them: launches are what a GPU's step waits for
                 means = [self.state[gate]["mean"] for gate in gates]
                 torch._foreach_lerp_(means, torch._foreach_pow([gate.grad for gate in gates], 2), 1 - decay)
                 unbiased = torch._foreach_div(means, [1 - decay ** self.state[gate]["steps"] for gate in gates])

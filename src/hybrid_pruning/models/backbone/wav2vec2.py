@@ -84,7 +84,7 @@ def convolve_in_float32(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
     """Return a convolution of x [B, C, T] in x's type, computed in float32 whatever that and the autocast are.
 
     cuDNN takes 16-bit convolutions of many groups one group after another, without tensor cores: on an H200 the
-    positional convolution was a third of a step in bfloat16, and alone longer than a clip's whole encoder in TF32.
+    positional convolution was a third of the computing in a bfloat16 step (docs/speed.md).
     """
     with torch.autocast(x.device.type, enabled=False):
         bias = None if conv.bias is None else conv.bias.float()
