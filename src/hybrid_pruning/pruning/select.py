@@ -73,8 +73,8 @@ def rank_units(
 
     Importances add up only where others take over: of a slot that nothing bypasses `FLOOR` is kept wherever the target
     allows, for a convolution with one channel left cuts the network in two, however little each of its channels is
-    worth (layer collapse: Tanaka et al., NeurIPS 2020). They are slot name -> [units] logarithms; a target out of
-    reach is a PlanError.
+    worth (layer collapse: Tanaka et al., NeurIPS 2020). Given are slot name -> [units] logarithms of importances; a
+    target out of reach is a PlanError.
     """
     check_target(accounting, target, constraint)
     slots, costs = accounting.plan.slots, accounting.unit_costs(constraint)
@@ -103,11 +103,11 @@ def rank_units(
 
     places, finest = torch.arange(len(rank)), torch.tensor([cost <= max(min(costs), 1.0) * FINE for cost in costs])
     enough = bisect_left(range(len(rank)), True, key=lambda kept: removed(counts(places[:kept])) <= target)
-    kept = counts(places[:enough])
+    kept = counts(places[:enough])  # and of the finest among these the least go again, as far as the size allows
     before = places[:enough][((value < torch.inf) & finest[owner])[:enough]].flip(0)
     more = bisect_left(range(len(before)), True, key=lambda gone: removed(kept - counts(before[: gone + 1])) > target)
     kept -= counts(before[:more])
-    if enough and value[enough - 1] < torch.inf and not finest[owner[enough - 1]]:
+    if enough and value[enough - 1] < torch.inf and not finest[owner[enough - 1]]:  # or without the heavy one
         other, after = counts(places[: enough - 1]), places[enough:][finest[owner[enough:]]]
         need = bisect_left(range(len(after)), True, key=lambda come: removed(other + counts(after[:come])) <= target)
         other += counts(after[:need])
