@@ -217,7 +217,7 @@ def test_an_order_of_speakers_is_one_of_seed_and_epoch():
 
 def crowd(speakers, clips=10):
     return [
-        Utterance(f"{speaker}-{clip}", Path("x.wav"), list(Label)[clip % 2], f"s{speaker}")
+        Utterance(f"{speaker}-{clip}", Path("x.wav"), list(Label)[clip % 2], f"s{speaker}", seconds=1.0)
         for clip in range(clips)
         for speaker in range(speakers)
     ]

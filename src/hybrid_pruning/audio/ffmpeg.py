@@ -23,6 +23,8 @@ FORMATS = (
 )
 """Formats of a file: no playlist among them, which could name any other file or address."""
 ANNOUNCED = ("ape", "flac", "mp3", "nistsphere", "tak", "tta", "wv")  # formats whose header has the length of the audio
+LENIENT: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+"""Arguments by which tags that are no UTF-8 are no error: as PyAV takes them anyway from its 19 on (Python 3.12)."""
 FRAME = 1152  # samples by which encoders differ in the length that an MP3's header announces
 ESTIMATED, HARMLESS = "Estimating duration", "backstep"
 """In FFmpeg's messages on a header that announces nothing, and on an MP3 that begins in the middle of a stream."""
@@ -90,7 +92,7 @@ class FfmpegStream:
             self._container = av.open(
                 part,  # without a name: its suffix would decide the format
                 options={"format_whitelist": FORMATS, "protocol_whitelist": "none"},
-                metadata_errors="ignore",
+                **LENIENT,
             )
             if not self._container.streams.audio:
                 self._container.close()

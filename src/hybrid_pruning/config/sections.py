@@ -190,7 +190,7 @@ class CodecConfig(KindConfig):
     codecs: tuple[CodecName, ...] = Field(
         ("opus", "opus-nb", "mp3", "mulaw", "alaw", "narrowband"),
         min_length=1,
-        description="to draw from; speex, speex-nb and amr-wb need PyAV built upon an FFmpeg that has them",
+        description="to draw from; speex, speex-nb, amr-wb (from PyAV 19 on amr-nb) need PyAV on an FFmpeg with them",
     )
 
 

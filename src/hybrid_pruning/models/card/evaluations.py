@@ -6,6 +6,7 @@ Format of `.eval_results/NAME.yaml`: https://huggingface.co/docs/hub/eval-result
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ def find_results(run: str | Path, provenance: Mapping[str, Any]) -> list[Result]
     """Read the evaluations in a job's folder, or above its run/ folder; the model's recipe must be the job's."""
     job = Path(run)
     job = job.parent if job.name == RUN and not (job / RUN).is_dir() else job
+    with suppress(FileNotFoundError):
+        job.stat()  # from Python 3.13 on glob is silent about names that the system refuses
     files = sorted((job / FOLDER).glob("*.json"))
     if not files:
         raise InputError(
