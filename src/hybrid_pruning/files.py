@@ -303,10 +303,20 @@ def is_vacant(folder: Path) -> bool:
     return UNFINISHED in names or all(name.endswith((LOCK, TEMPORARY)) for name in names)
 
 
+def require_allowed(path: Path) -> None:
+    """Raise the system's error on a path that it refuses, as a name too long or in a closed folder; one may be missing.
+
+    From Python 3.14 on pathlib's own questions have no answer to such paths but False.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+        path.stat()
+
+
 def require_new_folder(path: str | Path) -> Path:
     """Return the folder `path` if it is free to be filled: missing, empty, or left half-filled by a killed process."""
     path = Path(path)
     try:
+        require_allowed(path)
         if path.is_file():
             raise InputError(f"{path}: is a file; give a folder")
         if path.is_dir() and not is_vacant(path):

@@ -1,5 +1,6 @@
 """Whatever is wrong with a user's input, numbers included: exit code 2, one line, and no file touched."""
 
+import inspect
 import re
 from typing import get_args, get_type_hints
 
@@ -71,9 +72,9 @@ def numeric_options():
     """Return each verb with each of its options that takes a number, from the command line's own declarations."""
     found = []
     for verb, command in get_command(app).commands.items():
-        hints = get_type_hints(command.callback)
+        hints = get_type_hints(inspect.unwrap(command.callback))  # the verb's own
         for option in command.params:
-            kind = hints[option.name]
+            kind = hints.get(option.name)
             if {kind, *get_args(kind)} & {int, float} or option.name in LISTS:
                 found.append((verb, max(option.opts, key=len)))
     return found

@@ -207,7 +207,7 @@ def test_a_worker_that_dies_ends_the_work_with_a_line(how, expected):
             how()
         return pack(item)
 
-    results = work_in_processes(die, range(8), 2)
+    results = work_in_processes(die, range(8), 2, "fork")
     assert [len(next(results)[0]) for _ in range(3)] == [LARGE] * 3
     with pytest.raises(InputError, match=rf"^a worker process {expected}; .* goes on with --resume$"):
         next(results)
@@ -218,9 +218,9 @@ def test_an_error_of_the_action_is_raised():
         raise BrokenPipeError("its own") if item else InputError("wave.wav: cannot be decoded")
 
     with pytest.raises(InputError, match=r"^wave.wav: cannot be decoded$"):
-        list(work_in_processes(fail, range(2), 2))
+        list(work_in_processes(fail, range(2), 2, "fork"))
     with pytest.raises(RuntimeError, match="BrokenPipeError: its own") as caught:
-        list(work_in_processes(fail, [1], 1))
+        list(work_in_processes(fail, [1], 1, "fork"))
     assert "in fail" in caught.value.__notes__[0]
 
 

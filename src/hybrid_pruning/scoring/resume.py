@@ -25,7 +25,7 @@ from hybrid_pruning.data.manifest import Utterance
 from hybrid_pruning.data.tables import write_table
 from hybrid_pruning.distributed import FloatArray
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write, cannot_write, hold, remove_leftovers, write_json
+from hybrid_pruning.files import atomic_write, cannot_write, hold, remove_leftovers, require_allowed, write_json
 from hybrid_pruning.models.artifact import fingerprint_model, versions
 from hybrid_pruning.scoring.engine import Engine, GroupResult, Quantity, Recordings, share
 from hybrid_pruning.scoring.windows import measure_lengths
@@ -111,6 +111,7 @@ class Partial:
         self._handle: IO[str] | None = None
         self._held = ExitStack()
         if processes.is_main():
+            require_allowed(out)
             if out.is_dir():
                 raise InputError(f"{out}: is a folder; give the name of a file")
             with ExitStack() as stack:

@@ -6,7 +6,6 @@ Format of `.eval_results/NAME.yaml`: https://huggingface.co/docs/hub/eval-result
 import math
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from huggingface_hub import EvalResult
 from hybrid_pruning.config import check_config, load_config
 from hybrid_pruning.console import printable
 from hybrid_pruning.errors import InputError
-from hybrid_pruning.files import atomic_write
+from hybrid_pruning.files import atomic_write, require_allowed
 from hybrid_pruning.metrics.measures import TITLES, show_value
 from hybrid_pruning.models import hub
 from hybrid_pruning.trees import read_json, section
@@ -69,8 +68,7 @@ def find_results(run: str | Path, provenance: Mapping[str, Any]) -> list[Result]
     """Read the evaluations in a job's folder, or above its run/ folder; the model's recipe must be the job's."""
     job = Path(run)
     job = job.parent if job.name == RUN and not (job / RUN).is_dir() else job
-    with suppress(FileNotFoundError):
-        job.stat()  # from Python 3.13 on glob is silent about names that the system refuses
+    require_allowed(job)
     files = sorted((job / FOLDER).glob("*.json"))
     if not files:
         raise InputError(

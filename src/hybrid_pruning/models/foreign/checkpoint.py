@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hybrid_pruning.errors import InputError, first_line
+from hybrid_pruning.files import require_allowed
 from hybrid_pruning.models import artifact
 from hybrid_pruning.models.artifact import CONFIG, require_finite
 from hybrid_pruning.models.backbone.formats import describe_file
@@ -50,6 +51,7 @@ class Checkpoint:
 def locate_model(name_or_path: str | Path) -> Path:
     """Return the folder or file of a model, ours or the recipe's, fetching no more of a repository than it takes."""
     path = Path(name_or_path)
+    require_allowed(path)
     if path.is_dir() or (path.is_file() and path.suffix in SUFFIXES):
         return path
     if path.is_file() and path.suffix != ".onnx" and (kind := describe_file(path)):
